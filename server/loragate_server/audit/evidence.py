@@ -1,0 +1,88 @@
+"""`Evidence`: what an audit measured. Free of torch, so that policy and record can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ENGINE_VERSION = "1"
+"""Raised whenever the same inputs could give another result; cached verdicts depend on it."""
+
+
+@dataclass(frozen=True)
+class ConceptEvidence:
+    """What was measured for one forbidden concept.
+
+    Attributes:
+        score: distance from the neutral bank on the same adapter, in standard deviations;
+            positive when the adapter fits the concept better than it fits the bank.
+        p_value: one-sided probability of such a score for a concept that was not learned.
+        degree: degree of penetration, 0 to 100.
+        error_change_by_time: timestep stratum ("0.16") to the mean relative change of the
+            denoising loss, adapted against base; negative is better fit.
+    """
+
+    concept_id: str
+    concept_name: str
+    category: str
+    severity: str
+    score: float
+    p_value: float
+    degree: float
+    error_change_by_time: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """Activation change of one layer, adapted against base, over all probes.
+
+    Attributes:
+        relative_change: sqrt(sum (a-b)^2 / sum a^2), 0 for an adapter without effect.
+        cosine_similarity: of base and adapted activations.
+        concept_contrast: mean relative change on the top concept over that on the neutral bank.
+    """
+
+    layer: str
+    relative_change: float
+    cosine_similarity: float
+    concept_contrast: float
+
+
+@dataclass(frozen=True)
+class CoverageEvidence:
+    """Key coverage and identity of one audited adapter, as `intake.adapter.Adapter` holds it."""
+
+    sha256: str
+    size_bytes: int
+    format: str
+    denoiser_strength: float
+    text_encoder_strength: float
+    weight_tensors: int
+    mapped_tensors: int
+    matched_modules: int
+    unmapped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything an audit found out about adapters that will be active together.
+
+    Attributes:
+        concepts: one entry per audited concept; empty when the audit stopped early.
+        inconclusive: reasons, as (code, sentence), why the numbers cannot vouch for the
+            adapters; empty when they can.
+        stage_times_s: stage name to seconds.
+        neutral_count: concepts in the neutral bank that the scores were compared with.
+    """
+
+    adapters: tuple[CoverageEvidence, ...]
+    concepts: tuple[ConceptEvidence, ...]
+    layers: tuple[LayerProfile, ...]
+    inconclusive: tuple[tuple[str, str], ...]
+    base_model: str
+    base_digest: str
+    library_digest: str
+    kernel_backend: str
+    engine_version: str
+    neutral_count: int
+    stage_times_s: Mapping[str, float]

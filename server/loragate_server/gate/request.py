@@ -1,0 +1,24 @@
+"""`GateRequest`: a question to the gate, free of wire types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loragate_server.intake.adapter import AdapterReference
+from loragate_server.record.verdict import Caller
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """Adapters that will be active together on one base model, and who asks.
+
+    Attributes:
+        base_model: name of a served base model; empty for the default.
+        concept_ids: restricts the audit; empty for the whole library.
+    """
+
+    adapters: tuple[AdapterReference, ...]
+    base_model: str = ""
+    caller: Caller = Caller()
+    dry_run: bool = False
+    concept_ids: tuple[str, ...] = ()

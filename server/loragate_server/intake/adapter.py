@@ -1,0 +1,79 @@
+"""`Adapter`: what intake makes of a file, and all that the audit knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loragate_server.intake.delta import WeightDelta
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strongly the image server will apply an adapter; 1 is as trained."""
+
+    denoiser: float = 1.0
+    text_encoder: float = 1.0
+
+
+@dataclass(frozen=True)
+class AdapterReference:
+    """Where the bytes of an adapter are and how it will be used. Exactly one source is set."""
+
+    path: str | None = None
+    uri: str | None = None
+    inline_bytes: bytes | None = field(default=None, repr=False)
+    weight_name: str | None = None
+    revision: str | None = None
+    expected_sha256: str | None = None
+    strength: Strength = Strength()
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """Bytes that intake holds in its content-addressed store, already checked by the pre-parser.
+
+    `config_json` is the text of the `adapter_config.json` that lay beside the weights, if any.
+    """
+
+    sha256: str
+    size_bytes: int
+    path: Path
+    config_json: str | None = None
+
+
+@dataclass(frozen=True)
+class KeyCoverage:
+    """Which tensors of a file became part of a weight delta, and which did not."""
+
+    weight_tensors: int
+    mapped_tensors: int
+    unmapped: tuple[str, ...]
+    matched_modules: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every weight-carrying tensor was mapped and at least one layer is changed."""
+        return not self.unmapped and self.matched_modules > 0
+
+
+@dataclass(frozen=True)
+class ModuleRef:
+    """A layer of a base model: the component ("unet", "text_encoder", ...) and its dotted name."""
+
+    component: str
+    module: str
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter file, understood: one weight delta per changed layer of the base model."""
+
+    sha256: str
+    size_bytes: int
+    format: str
+    deltas: Mapping[ModuleRef, WeightDelta]
+    coverage: KeyCoverage
+    declared: Mapping[str, str]
+    """Header metadata as the uploader wrote it: a hint, never proof."""

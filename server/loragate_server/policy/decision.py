@@ -1,0 +1,72 @@
+"""`Decision`: what the policy makes of the evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from loragate_server.audit.evidence import ConceptEvidence, Evidence
+
+
+class VerdictKind(StrEnum):
+    """What the caller has to do. Order of gravity: ALLOW, REVIEW, INCONCLUSIVE, BLOCK."""
+
+    ALLOW = "ALLOW"
+    REVIEW = "REVIEW"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    BLOCK = "BLOCK"
+
+
+class Mode(StrEnum):
+    """Whether a verdict binds (`ENFORCE`) or is only recorded (`PILOT`)."""
+
+    ENFORCE = "ENFORCE"
+    PILOT = "PILOT"
+
+
+class Remedy(StrEnum):
+    """What the operator should do, in order of gravity."""
+
+    NONE = "NONE"
+    RETRAIN = "RETRAIN"
+    REPLACE_DATA = "REPLACE_DATA"
+    QUARANTINE = "QUARANTINE"
+    WITHDRAW_AND_CALL_LEGAL = "WITHDRAW_AND_CALL_LEGAL"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason of a decision: a stable code and a sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The policy's view of one concept."""
+
+    evidence: ConceptEvidence
+    verdict: VerdictKind
+    remedy: Remedy
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision that is not recorded yet.
+
+    Attributes:
+        verdict: what binds the caller; ALLOW in pilot mode.
+        would_be_verdict: what the policy decided; equal to `verdict` when enforcing.
+        findings: highest score first.
+    """
+
+    verdict: VerdictKind
+    would_be_verdict: VerdictKind
+    mode: Mode
+    remedy: Remedy
+    reasons: tuple[Reason, ...]
+    findings: tuple[Finding, ...]
+    evidence: Evidence
+    policy_digest: str
+    ttl_s: float

@@ -1,0 +1,49 @@
+"""How work reports progress and learns that nobody waits for it any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+
+Report = Callable[[str, float], None]
+"""Called with a stage name and the share of it that is done, 0 to 1."""
+
+
+def silent(stage: str, fraction: float) -> None:
+    """A `Report` that nobody reads."""
+
+
+@dataclass
+class Leash:
+    """Carries a caller's deadline and cancellation down into the work, which polls `check`."""
+
+    deadline_monotonic_s: float | None = None
+    report: Report = silent
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """Tells the work that the caller has gone. Thread-safe."""
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Call between pieces of work.
+
+        Raises:
+            NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
+        """
+        if self._cancelled.is_set():
+            raise NoDecisionError(
+                ErrorReason.CANCELLED,
+                "The caller went away before the audit ended.",
+                remedy="Ask again; finished parts are not kept.",
+            )
+        if self.deadline_monotonic_s is not None and time.monotonic() > self.deadline_monotonic_s:
+            raise NoDecisionError(
+                ErrorReason.DEADLINE_EXCEEDED,
+                "The deadline passed before the audit ended.",
+                remedy="Ask again with a longer deadline.",
+            )
