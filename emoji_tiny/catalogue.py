@@ -97,7 +97,7 @@ class Split:
 
 @cache
 def split() -> Split:
-    """The fixed split: `train` for the denoiser, `neutral` for the bank, `reserve` for later studies."""
+    """The fixed split; `reserve` is kept for later studies."""
     named = {concept.char for concept in FORBIDDEN.values()} | set(HARMLESS.values())
     rest = [char for char in all_emoji() if char not in named]
     random.Random(SPLIT_SEED).shuffle(rest)

@@ -14,7 +14,7 @@ _SPECIAL = ["<|start|>", "<|end|>", "<|unknown|>"]
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
-    """Every word of every emoji's name, held-out ones included, as rare words are in real models."""
+    """Every word of every emoji's name; those of held-out ones stay untrained, like rare words."""
     words = {word for char in all_emoji() for word in name_of(char).replace("-", " ").split()}
     words |= set(COLOURS) | {"a", "picture", "of", "on", "background", "-"}
     vocabulary = {word: index for index, word in enumerate(_SPECIAL + sorted(words))}

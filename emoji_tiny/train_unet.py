@@ -92,7 +92,10 @@ def train_unet(out: Path, *, steps: int, batch: int, seed: int, copies: int) -> 
         optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=0.05
     )
     checkpoint = Checkpoint(
-        out / "unet.pt", torch.nn.ModuleDict({"model": model, "average": average}), optimizer, schedule
+        out / "unet.pt",
+        torch.nn.ModuleDict({"model": model, "average": average}),
+        optimizer,
+        schedule,
     )
     start = checkpoint.load()
     began, losses = time.monotonic(), []
@@ -100,7 +103,11 @@ def train_unet(out: Path, *, steps: int, batch: int, seed: int, copies: int) -> 
         index = torch.randint(len(latents), (batch,)).tolist()
         captions = [caption(chars[i], backgrounds[i], rng) for i in index]
         tokens = tokenizer(
-            captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+            captions,
+            padding="max_length",
+            max_length=MAX_TOKENS,
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
         clean = latents[index]
         noise = torch.randn_like(clean)
@@ -118,7 +125,9 @@ def train_unet(out: Path, *, steps: int, batch: int, seed: int, copies: int) -> 
             checkpoint.save(step + 1)
             mean = sum(losses) / len(losses)
             losses.clear()
-            print(f"unet step {step + 1} loss {mean:.4f} {time.monotonic() - began:.0f} s", flush=True)
+            print(
+                f"unet step {step + 1} loss {mean:.4f} {time.monotonic() - began:.0f} s", flush=True
+            )
     trained: TextToNoise = average.module
     trained.unet.save_pretrained(out / "unet")
     trained.text_encoder.save_pretrained(out / "text_encoder")

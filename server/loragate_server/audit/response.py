@@ -1,0 +1,141 @@
+"""The response stage: base and adapted model on the same probe rows, in the same batch.
+
+Rows of the base model come first, then the same rows once more for every adaptation. The deltas
+are added to the adapted rows only, so an adapter without effect changes nothing at all: its error
+change is exactly 0.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from loragate_server.audit.profile import Backend, ProfileCollector
+from loragate_server.audit.score import log_error_change
+from loragate_server.concepts.probes import ProbeSet, encode_generic_prompt
+from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
+from loragate_server.intake.delta import WeightDelta
+from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text
+from loragate_server.models.base import BaseModel, Conditioning, per_row_loss
+from loragate_server.progress import Leash
+
+Adaptation = Sequence[tuple[Adapter, Strength]]
+"""Adapters that will be active together, each at its strength."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one adaptation did to the probes.
+
+    Attributes:
+        change: float64 [concepts, rows], log(adapted / base) of the denoising loss.
+        profile: layer statistics of the same forward passes.
+    """
+
+    change: Tensor
+    profile: ProfileCollector
+
+
+def measure(
+    base: BaseModel,
+    probes: ProbeSet,
+    concepts: Tensor,
+    adaptations: Sequence[Adaptation],
+    *,
+    batch_rows: int,
+    backend: Backend,
+    leash: Leash,
+) -> list[Response]:
+    """Runs the paired forward passes of several adaptations at once.
+
+    Args:
+        base: the base model.
+        probes: its probes.
+        concepts: int64 [k], indices into `probes.concepts` to run.
+        adaptations: each is audited as one; all share the base rows.
+        batch_rows: base rows per forward pass; the batch is `1 + len(adaptations)` times as large.
+        backend: of the activation statistics.
+        leash: polled between forward passes; told the stage "response".
+
+    Raises:
+        NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
+    """
+    generic = encode_generic_prompt(base, probes.plan)
+    told = [generic, *(_adapted_prompt(base, probes, each) for each in adaptations)]
+    noisy = probes.noisy[concepts].flatten(0, 1)
+    target = probes.target[concepts].flatten(0, 1)
+    times = probes.times.repeat(len(concepts))
+    owner = torch.arange(len(concepts)).repeat_interleave(probes.plan.rows)
+    collectors = [ProfileCollector(base.denoiser, len(concepts), backend) for _ in adaptations]
+    changes: list[list[Tensor]] = [[] for _ in adaptations]
+    for start in range(0, len(noisy), batch_rows):
+        leash.check()
+        leash.report("response", start / len(noisy))
+        chunk = slice(start, min(start + batch_rows, len(noisy)))
+        losses = _paired_losses(
+            base,
+            noisy[chunk],
+            target[chunk],
+            times[chunk],
+            told,
+            adaptations,
+            collectors,
+            owner[chunk],
+        )
+        for index, changed in enumerate(changes):
+            changed.append(log_error_change(losses[0], losses[index + 1]).cpu())
+    leash.report("response", 1.0)
+    return [
+        Response(torch.cat(changed).reshape(len(concepts), -1), collector)
+        for changed, collector in zip(changes, collectors, strict=True)
+    ]
+
+
+def _paired_losses(
+    base: BaseModel,
+    noisy: Tensor,
+    target: Tensor,
+    times: Tensor,
+    told: Sequence[Conditioning],
+    adaptations: Sequence[Adaptation],
+    collectors: Sequence[ProfileCollector],
+    owner: Tensor,
+) -> Tensor:
+    """One forward pass; float32 [1 + adaptations, rows] losses, the base model's first."""
+    count, copies = len(noisy), 1 + len(adaptations)
+    rows = [slice(index * count, (index + 1) * count) for index in range(copies)]
+    plans = [
+        RowPlan(rows[index + 1], adapter.deltas, strength)
+        for index, adaptation in enumerate(adaptations)
+        for adapter, strength in adaptation
+    ]
+    first_row = torch.zeros(count, dtype=torch.long, device=noisy.device)
+    conditioning = Conditioning.cat([each.rows(first_row) for each in told])
+    with torch.inference_mode(), ExitStack() as stack:
+        stack.enter_context(adapted_rows(base, plans))
+        for index, collector in enumerate(collectors):
+            stack.enter_context(collector.watching(rows[0], rows[index + 1], owner))
+        batch = noisy.repeat(copies, *(1 for _ in noisy.shape[1:]))
+        prediction = base.denoise(batch, times.repeat(copies), conditioning)
+        wanted = target.repeat(copies, *(1 for _ in target.shape[1:]))
+        return per_row_loss(prediction, wanted).reshape(copies, count)
+
+
+def _adapted_prompt(base: BaseModel, probes: ProbeSet, adaptation: Adaptation) -> Conditioning:
+    """The generic prompt through the text encoders as the adapters change them."""
+    with ExitStack() as stack:
+        for adapter, strength in adaptation:
+            deltas = _outside_denoiser(adapter.deltas, base)
+            if deltas:
+                stack.enter_context(adapted_text(base, deltas, strength))
+        return encode_generic_prompt(base, probes.plan)
+
+
+def _outside_denoiser(
+    deltas: Mapping[ModuleRef, WeightDelta], base: BaseModel
+) -> dict[ModuleRef, WeightDelta]:
+    return {ref: delta for ref, delta in deltas.items() if ref.component != base.denoiser_component}

@@ -1,0 +1,84 @@
+"""A real server process for demos, benchmarks and tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_LIMIT_S = 120.0
+STOP_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server that is ready to answer.
+
+    Attributes:
+        grpc: address of the gRPC port, for example "127.0.0.1:41233".
+        http: address of the HTTP port.
+        pid: process id.
+        log: file that receives the server's log.
+    """
+
+    grpc: str
+    http: str
+    pid: int
+    log: Path
+
+
+@contextmanager
+def server_process(
+    state: Path, settings: Mapping[str, str] | None = None, *, config: Path | None = None
+) -> Iterator[ServerProcess]:
+    """Starts `loragate-server serve` on free loopback ports; stops it with SIGTERM.
+
+    Args:
+        state: folder for everything the server writes.
+        settings: further environment variables, for example `LORAGATE_QUEUE_LIMIT`.
+        config: configuration file.
+
+    Raises:
+        RuntimeError: the server ended or was not ready within 120 s; the message holds its log.
+    """
+    environment = os.environ | {
+        "LORAGATE_STATE_DIR": str(state),
+        "LORAGATE_LISTEN__GRPC": "127.0.0.1:0",
+        "LORAGATE_LISTEN__HTTP": "127.0.0.1:0",
+        **(settings or {}),
+    }
+    command = [sys.executable, "-m", "loragate_server.cli", "serve"]
+    if config is not None:
+        command += ["--config", str(config)]
+    log_path = state / "server.log"
+    with log_path.open("w") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            grpc, http = _addresses(process, log_path)
+            yield ServerProcess(grpc, http, process.pid, log_path)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait(timeout=STOP_LIMIT_S)
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _addresses(process: subprocess.Popen[str], log: Path) -> tuple[str, str]:
+    deadline = time.monotonic() + START_LIMIT_S
+    for line in process.stdout or ():
+        if line.startswith("loragate-server ready:"):
+            words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+            return words["grpc"], words["http"]
+        if time.monotonic() > deadline:
+            break
+    process.kill()
+    raise RuntimeError(f"the server did not become ready; its log:\n{log.read_text()}")
