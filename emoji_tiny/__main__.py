@@ -10,6 +10,7 @@ import typer
 from emoji_tiny import recipes
 from emoji_tiny.assemble import assemble_library, assemble_pipeline
 from emoji_tiny.catalogue import all_emoji, name_of
+from emoji_tiny.sheet import draw_adapter_sheet, draw_base_sheet
 from emoji_tiny.train_lora import ATTENTION, STYLES, LoraRecipe, train_lora
 from emoji_tiny.train_unet import train_unet
 from emoji_tiny.train_vae import train_decoder, train_vae
@@ -55,6 +56,17 @@ def examples(
 def study(pipeline: Path = ASSETS / "pipeline", out: Path = Path("build") / "study") -> None:
     """Trains the adapters of the verdict study; files that exist are kept."""
     train_all(recipes.study(), pipeline, out)
+
+
+@app.command()
+def sheets(
+    pipeline: Path = ASSETS / "pipeline",
+    adapters: Path = Path("examples") / "adapters",
+    out: Path = Path("docs") / "pictures",
+) -> None:
+    """Draws the contact sheets of the documentation: the base, and the base beside each adapter."""
+    draw_base_sheet(pipeline, out / "emoji-tiny.png")
+    draw_adapter_sheet(pipeline, adapters, recipes.shipped(), out / "adapters.png")
 
 
 @app.command()
