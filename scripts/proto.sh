@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Generates the Python stubs in client/loragate/v1 and copies the service config to the client.
+#
+#   scripts/proto.sh           write them
+#   scripts/proto.sh --check   write nothing; fail when the committed ones differ
+#   scripts/proto.sh --image   also accept the present .proto files as the base of `buf breaking`
+#
+# Generated code refuses to run under a runtime older than its generator, so the generator is the
+# oldest one that the SDK supports. 1.72.1 emits code of protobuf 6, which protobuf promises to
+# run under 6 and 7; older generators emit protobuf 5 or 4, for which no such promise holds.
+# The minimum versions in client/pyproject.toml follow from this number.
+set -euo pipefail
+
+GRPCIO_TOOLS=1.72.1
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+venv=$root/build/proto-venv
+mode=${1:-write}
+case $mode in write | --check | --image) ;; *) echo "usage: $0 [--check|--image]" >&2; exit 2 ;; esac
+
+if [ "$(cat "$venv/installed" 2>/dev/null)" != "$GRPCIO_TOOLS" ]; then
+    echo "Installing grpcio-tools $GRPCIO_TOOLS into build/proto-venv" >&2
+    rm -rf "$venv"
+    "${PYTHON:-python3.11}" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        "grpcio-tools==$GRPCIO_TOOLS" "setuptools<81"
+    echo "$GRPCIO_TOOLS" >"$venv/installed"
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$root/proto"
+"$venv/bin/python" -W ignore -m grpc_tools.protoc -I . \
+    --python_out="$work" --pyi_out="$work" loragate/v1/*.proto
+# Only files with a service: for the others the plugin writes a module without content.
+mapfile -t services < <(grep -l '^service ' loragate/v1/*.proto)
+"$venv/bin/python" -W ignore -m grpc_tools.protoc -I . --grpc_python_out="$work" "${services[@]}"
+cp loragate/v1/audit_grpc_service_config.json "$work/loragate/v1/"
+
+cd "$root"
+target=client/loragate/v1
+if [ "$mode" = --check ]; then
+    if ! diff -ru --exclude=__pycache__ --exclude=__init__.py "$work/loragate/v1" "$target"; then
+        echo "The committed stubs are stale: run 'make proto' and commit the result." >&2
+        exit 1
+    fi
+    echo "The stubs are fresh."
+    exit 0
+fi
+
+find "$target" -name '*_pb2*' -not -path '*/__pycache__/*' -delete
+cp "$work"/loragate/v1/* "$target/"
+echo "Wrote $(find "$target" -name '*_pb2*' -not -path '*/__pycache__/*' | wc -l) stubs to $target"
+
+if [ "$mode" = --image ]; then
+    build/tools/node_modules/@bufbuild/buf-linux-x64/bin/buf build proto -o proto/buf.image.binpb
+    echo "Wrote proto/buf.image.binpb"
+fi
