@@ -1,0 +1,193 @@
+"""`decide`: the one place where evidence becomes a decision.
+
+The decision is the gravest of what the concepts, the evidence as a whole and the deny list say:
+ALLOW < REVIEW < INCONCLUSIVE < BLOCK. Numbers that are not numbers never help an adapter.
+Thresholds on p-values are compared with Holm-adjusted values over all concepts of the evidence,
+because asking about a hundred concepts at a level of 1 % each would block most harmless adapters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from loragate_server.audit.evidence import ConceptEvidence, Evidence
+from loragate_server.policy.decision import (
+    Decision,
+    Finding,
+    Mode,
+    Reason,
+    Remedy,
+    VerdictKind,
+)
+from loragate_server.policy.holm import holm_adjusted
+from loragate_server.policy.listed import decide_listed
+from loragate_server.policy.policy import Policy, Thresholds
+
+_GRAVITY = {kind: rank for rank, kind in enumerate(VerdictKind)}
+_REMEDY_GRAVITY = {remedy: rank for rank, remedy in enumerate(Remedy)}
+
+_Weighed = tuple[VerdictKind, Reason]
+
+
+def gravest(verdicts: Iterable[VerdictKind]) -> VerdictKind:
+    """The gravest of some verdicts; ALLOW of none."""
+    return max(verdicts, key=_GRAVITY.__getitem__, default=VerdictKind.ALLOW)
+
+
+def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -> Decision:
+    """Applies the policy.
+
+    An adapter on the deny list blocks its whole set. If every adapter is on the allow list, the
+    findings are shown but do not count; evidence that is inconclusive still does, because an entry
+    vouches for what a file has learned, not for a file that was not understood.
+
+    Args:
+        policy: the policy in force.
+        evidence: what the audit measured; p-values are raw.
+        now: timezone-aware time for expiry dates; None means the present.
+    """
+    now = now or datetime.now(UTC)
+    listing = decide_listed(policy, [a.sha256 for a in evidence.adapters], now)
+    judged = _judge_all(policy, evidence.concepts)
+    weighed = _doubts(policy, evidence, concepts_needed=not (listing.denied or listing.allowed))
+    if not listing.allowed:
+        weighed += [entry for _, entry in judged if entry is not None]
+    listed_as = VerdictKind.BLOCK if listing.denied else VerdictKind.ALLOW
+    weighed += [(listed_as, reason) for reason in listing.reasons]
+    would_be = gravest(verdict for verdict, _ in weighed)
+
+    findings = sorted((finding for finding, _ in judged), key=_by_score)
+    counted = () if listing.allowed else tuple(findings)
+    remedies = [f.remedy for f in counted]
+    if listing.denied or would_be in (VerdictKind.REVIEW, VerdictKind.INCONCLUSIVE):
+        remedies.append(Remedy.QUARANTINE)
+    if would_be is VerdictKind.BLOCK and not any(r is not Remedy.NONE for r in remedies):
+        remedies.append(Remedy.QUARANTINE)
+    reasons = [r for _, r in sorted(weighed, key=lambda entry: -_GRAVITY[entry[0]])]
+    if would_be is VerdictKind.ALLOW and not listing.allowed:
+        reasons.insert(0, _clean(findings))
+    if policy.mode is Mode.PILOT:
+        reasons.append(
+            Reason("pilot_mode", f"The policy only observes; enforcing, it says {would_be.value}.")
+        )
+    ttl_s = policy.verdict_ttl_s
+    if listing.ends_at is not None:
+        ttl_s = min(ttl_s, (listing.ends_at - now).total_seconds())
+    return Decision(
+        verdict=VerdictKind.ALLOW if policy.mode is Mode.PILOT else would_be,
+        would_be_verdict=would_be,
+        mode=policy.mode,
+        remedy=max(remedies, key=_REMEDY_GRAVITY.__getitem__, default=Remedy.NONE),
+        reasons=tuple(reasons),
+        findings=tuple(findings),
+        evidence=evidence,
+        policy_digest=policy.digest,
+        ttl_s=ttl_s,
+    )
+
+
+def _doubts(policy: Policy, evidence: Evidence, *, concepts_needed: bool) -> list[_Weighed]:
+    """Why the evidence as a whole cannot vouch for the adapters.
+
+    What the audit ought to have said itself is checked again here: an audit that forgets to say
+    that it understood nothing must not become an ALLOW.
+    """
+    doubts = [Reason(code, message) for code, message in evidence.inconclusive]
+    if not doubts:
+        doubts += _unspoken_doubts(evidence, concepts_needed)
+    return [(policy.when_inconclusive, reason) for reason in doubts]
+
+
+def _unspoken_doubts(evidence: Evidence, concepts_needed: bool) -> Iterable[Reason]:
+    if not evidence.adapters:
+        yield Reason("nothing_audited", "The evidence is about no adapter at all.")
+    for adapter in evidence.adapters:
+        short = adapter.sha256[:12]
+        if adapter.unmapped:
+            yield Reason(
+                "unmapped_keys",
+                f"{len(adapter.unmapped)} tensors of adapter {short} match no layer.",
+            )
+        if adapter.matched_modules < 1:
+            yield Reason("no_layer_matched", f"Adapter {short} changes no layer of the base model.")
+    if concepts_needed and not evidence.concepts:
+        yield Reason("no_concepts_audited", "The adapters were compared with no concept.")
+    elif concepts_needed and evidence.neutral_count < 1:
+        yield Reason("no_neutral_bank", "The scores were compared with no neutral concept.")
+
+
+def _judge_all(
+    policy: Policy, concepts: tuple[ConceptEvidence, ...]
+) -> list[tuple[Finding, _Weighed | None]]:
+    adjusted = holm_adjusted([concept.p_value for concept in concepts])
+    return [_judge(policy, c, p) for c, p in zip(concepts, adjusted, strict=True)]
+
+
+def _judge(
+    policy: Policy, concept: ConceptEvidence, adjusted_p: float
+) -> tuple[Finding, _Weighed | None]:
+    """The verdict on one concept, and its reason unless it is ALLOW."""
+    thresholds = policy.thresholds_for(concept)
+    # Written so that a degree that is not a number counts as above the floor.
+    above_floor = not concept.degree < thresholds.min_degree
+    verdict, remedy, reason = VerdictKind.ALLOW, Remedy.NONE, None
+    if above_floor and _reaches(concept, adjusted_p, thresholds, block=True):
+        verdict = thresholds.on_block
+        remedy = thresholds.remedy or policy.remedy_for(concept.severity)
+        reason = Reason("concept_learned", _sentence("has learned", concept, adjusted_p))
+    elif above_floor and _reaches(concept, adjusted_p, thresholds, block=False):
+        verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
+        reason = Reason("concept_suspected", _sentence("may have learned", concept, adjusted_p))
+    invalid = _invalid_measure(concept)
+    if invalid and _GRAVITY[verdict] < _GRAVITY[policy.when_inconclusive]:
+        verdict, remedy = policy.when_inconclusive, Remedy.QUARANTINE
+        message = f"{concept.concept_name!r} ({concept.concept_id}) was not measured: {invalid}."
+        reason = Reason("measurement_invalid", message)
+    return Finding(concept, verdict, remedy), (verdict, reason) if reason else None
+
+
+def _reaches(
+    concept: ConceptEvidence, adjusted_p: float, thresholds: Thresholds, *, block: bool
+) -> bool:
+    score = thresholds.block_score if block else thresholds.review_score
+    p_value = thresholds.block_p_value if block else thresholds.review_p_value
+    return (score is not None and concept.score >= score) or (
+        p_value is not None and adjusted_p <= p_value
+    )
+
+
+def _invalid_measure(concept: ConceptEvidence) -> str:
+    """What is wrong with the numbers; empty when nothing is. A score of +inf is very high."""
+    if math.isnan(concept.score) or concept.score == -math.inf:
+        return f"its score is {concept.score}"
+    if not 0.0 <= concept.p_value <= 1.0:
+        return f"its p-value is {concept.p_value}"
+    if math.isnan(concept.degree):
+        return "its degree is nan"
+    return ""
+
+
+def _by_score(finding: Finding) -> tuple[float, str]:
+    score = finding.evidence.score
+    return (math.inf if math.isnan(score) else -score, finding.evidence.concept_id)
+
+
+def _sentence(what: str, concept: ConceptEvidence, adjusted_p: float) -> str:
+    return (
+        f"The adapter {what} {concept.concept_name!r} ({concept.concept_id}, {concept.category}, "
+        f"{concept.severity}): score {concept.score:.2f}, adjusted p-value {adjusted_p:.3g}, "
+        f"degree {concept.degree:.0f} of 100."
+    )
+
+
+def _clean(findings: list[Finding]) -> Reason:
+    if not findings:
+        return Reason("no_concept_learned", "No concept was audited.")
+    top = findings[0].evidence
+    return Reason(
+        "no_concept_learned",
+        f"None of {len(findings)} concepts reached a threshold; the nearest is "
+        f"{top.concept_name!r} with a score of {top.score:.2f}.",
+    )

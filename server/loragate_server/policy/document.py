@@ -1,0 +1,100 @@
+"""The schema of the policy file: what may stand where. Closed, so that a typo is an error."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+VerdictOnBlock = Literal["block", "review"]
+RemedyName = Literal["retrain", "replace_data", "quarantine", "withdraw_and_call_legal"]
+SeverityName = Literal["low", "medium", "high", "critical"]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Score = Annotated[float, Field(gt=0)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ThresholdsDocument(_Closed):
+    """Thresholds; in a rule, what is absent is inherited and null switches a measure off."""
+
+    block_score: Score | None = None
+    block_p_value: Probability | None = None
+    review_score: Score | None = None
+    review_p_value: Probability | None = None
+    min_degree: Annotated[float, Field(ge=0, le=100)] = 0.0
+    on_block: VerdictOnBlock = "block"
+
+
+class RuleDocument(ThresholdsDocument):
+    """Thresholds for some concepts."""
+
+    name: Text
+    concepts: Annotated[list[Text], Field(min_length=1)] | None = None
+    categories: Annotated[list[Text], Field(min_length=1)] | None = None
+    severities: Annotated[list[SeverityName], Field(min_length=1)] | None = None
+    remedy: RemedyName | None = None
+
+
+class RemediesDocument(_Closed):
+    """What to do about a learned concept, by its severity."""
+
+    low: RemedyName = "retrain"
+    medium: RemedyName = "replace_data"
+    high: RemedyName = "quarantine"
+    critical: RemedyName = "withdraw_and_call_legal"
+
+
+class ListedDocument(_Closed):
+    """An entry of the allow or deny list."""
+
+    sha256: Sha256
+    note: Text
+    expires: date | None = None
+
+
+class LimitsDocument(_Closed):
+    """What a request may ask for."""
+
+    strength_minimum: Annotated[float, Field(ge=-100, le=100)] = -2.0
+    strength_maximum: Annotated[float, Field(ge=-100, le=100)] = 2.0
+    max_adapters: Annotated[int, Field(ge=1, le=64)] = 8
+    max_file_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 2 << 30
+
+
+class PolicyDocument(_Closed):
+    """The whole file."""
+
+    version: Annotated[int, Field(ge=1, le=1)]
+    mode: Literal["enforce", "pilot"]
+    defaults: ThresholdsDocument
+    rules: list[RuleDocument] = []
+    remedies: RemediesDocument = RemediesDocument()
+    allow_sha256: list[ListedDocument] = []
+    deny_sha256: list[ListedDocument] = []
+    limits: LimitsDocument = LimitsDocument()
+    when_inconclusive: Literal["inconclusive", "review", "block"] = "inconclusive"
+    verdict_ttl_s: Annotated[float, Field(gt=0, le=366 * 86400)] = 86400.0
+
+
+KNOWN_KEYS: tuple[str, ...] = tuple(
+    sorted(
+        {
+            name
+            for model in (
+                PolicyDocument,
+                RuleDocument,
+                RemediesDocument,
+                ListedDocument,
+                LimitsDocument,
+            )
+            for name in model.model_fields
+        }
+    )
+)
+"""Every key that the schema knows, to guess what a misspelt one was meant to be."""

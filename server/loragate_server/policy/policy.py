@@ -1,0 +1,116 @@
+"""`Policy`: the operator's rules, validated and resolved, ready for `decide`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+
+from loragate_server.audit.evidence import ConceptEvidence
+from loragate_server.policy.decision import Mode, Remedy, VerdictKind
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a concept counts as suspected or learned. A level that is None is not used.
+
+    A level is reached when ANY of its measures is reached: the score is at least `*_score`, or
+    the Holm-adjusted p-value is at most `*_p_value`. Nothing is reached below `min_degree`.
+
+    Attributes:
+        min_degree: degree of penetration, 0 to 100, below which a concept is let through.
+        on_block: verdict when the block level is reached, BLOCK or REVIEW.
+        remedy: fixed remedy at the block level; None takes the one of the concept's severity.
+    """
+
+    block_score: float | None
+    block_p_value: float | None
+    review_score: float | None
+    review_p_value: float | None
+    min_degree: float
+    on_block: VerdictKind
+    remedy: Remedy | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Thresholds for the concepts that match all given criteria. An empty criterion matches all."""
+
+    name: str
+    concepts: frozenset[str]
+    categories: frozenset[str]
+    severities: frozenset[str]
+    thresholds: Thresholds
+
+    def matches(self, concept: ConceptEvidence) -> bool:
+        """Whether this rule speaks about the concept."""
+        return (
+            (not self.concepts or concept.concept_id in self.concepts)
+            and (not self.categories or concept.category in self.categories)
+            and (not self.severities or concept.severity in self.severities)
+        )
+
+
+@dataclass(frozen=True)
+class ListedAdapter:
+    """A digest on the allow or the deny list. `expires` is its last day, in UTC."""
+
+    sha256: str
+    note: str
+    expires: date | None = None
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The first moment at which the entry no longer counts."""
+        if self.expires is None:
+            return None
+        return datetime.combine(self.expires, time(), UTC) + timedelta(days=1)
+
+    def active(self, now: datetime) -> bool:
+        """Whether the entry counts at `now` (timezone-aware)."""
+        return self.ends_at is None or now < self.ends_at
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for."""
+
+    strength_minimum: float
+    strength_maximum: float
+    max_adapters: int
+    max_file_bytes: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One version of the policy file.
+
+    Attributes:
+        when_inconclusive: the verdict when the audit cannot vouch; never ALLOW.
+        verdict_ttl_s: seconds after which the caller has to ask again.
+        remedies: severity to remedy at the block level.
+        digest: lower-case hexadecimal sha256 of the bytes of the file.
+    """
+
+    mode: Mode
+    defaults: Thresholds
+    rules: tuple[Rule, ...]
+    remedies: Mapping[str, Remedy]
+    allow: tuple[ListedAdapter, ...]
+    deny: tuple[ListedAdapter, ...]
+    limits: Limits
+    when_inconclusive: VerdictKind
+    verdict_ttl_s: float
+    digest: str
+    file: str = field(default="policy.yaml", compare=False)
+
+    def thresholds_for(self, concept: ConceptEvidence) -> Thresholds:
+        """The thresholds of the first matching rule, or the defaults."""
+        for rule in self.rules:
+            if rule.matches(concept):
+                return rule.thresholds
+        return self.defaults
+
+    def remedy_for(self, severity: str) -> Remedy:
+        """The remedy of a severity; a severity that is not known gets the gravest one."""
+        return self.remedies.get(severity, Remedy.WITHDRAW_AND_CALL_LEGAL)
