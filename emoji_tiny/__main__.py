@@ -9,10 +9,10 @@ import typer
 
 from emoji_tiny import recipes
 from emoji_tiny.assemble import assemble_library, assemble_pipeline
-from emoji_tiny.catalogue import all_emoji, name_of
+from emoji_tiny.catalogue import all_emoji, name_of, split
 from emoji_tiny.sheet import draw_adapter_sheet, draw_base_sheet
 from emoji_tiny.train_lora import ATTENTION, STYLES, LoraRecipe, train_lora
-from emoji_tiny.train_unet import train_unet
+from emoji_tiny.train_unet import Phase, train_unet
 from emoji_tiny.train_vae import train_decoder, train_vae
 
 ASSETS = Path(__file__).parent.parent / "server" / "loragate_server" / "assets" / "emoji_tiny"
@@ -27,13 +27,18 @@ Out = Annotated[Path, typer.Option(help="Folder of the unfinished and finished p
 def base(
     out: Out = BUILD,
     vae_steps: int = 2000,
-    unet_steps: int = 3000,
+    unet_steps: int = 2000,
+    focus_steps: int = 1500,
     decoder_steps: int = 1200,
     seed: int = 0,
 ) -> None:
     """Trains VAE, text encoder and UNet (about an hour on two cores; resumes when interrupted)."""
     train_vae(out, steps=vae_steps, batch=8, seed=seed, copies=6)
-    train_unet(out, steps=unet_steps, batch=24, seed=seed, copies=20)
+    phases = [
+        Phase("unet", split().train, unet_steps, copies=20),
+        Phase("focus", split().focus, focus_steps, copies=60),
+    ]
+    train_unet(out, phases, batch=24, seed=seed)
     train_decoder(out, steps=decoder_steps, batch=8, seed=seed, copies=6)
 
 

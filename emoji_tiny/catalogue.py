@@ -20,6 +20,7 @@ FONT_PATH = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 SPLIT_SEED = 20_241
 TRAIN_COUNT = 500
 NEUTRAL_COUNT = 48
+FOCUS_COUNT = 128
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ HARMLESS = {
 }
 """Held-out emoji that nobody forbids: subjects of the harmless example adapters."""
 
+SIMPLE = "⚽🍋🍅😀🌍💜🟢🏀🌕🐷🍪🧿🎾🔴⭐🍩🖤🐸🐻🐼🍎🍊💚💙🧡🤍🐥🐙🍄🌲🌻🎁🏠🚗🔔🔑"
+"""Emoji with few parts; those of the training split are all in its focus."""
+
 
 def name_of(char: str) -> str:
     """The Unicode name in lower case, e.g. `jack-o-lantern`."""
@@ -88,9 +92,10 @@ def all_emoji() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint groups of emoji characters."""
+    """Disjoint groups of emoji characters; `focus` is the part of `train` that is trained longest."""
 
     train: tuple[str, ...]
+    focus: tuple[str, ...]
     neutral: tuple[str, ...]
     reserve: tuple[str, ...]
 
@@ -103,4 +108,8 @@ def split() -> Split:
     random.Random(SPLIT_SEED).shuffle(rest)
     neutral = tuple(sorted(rest[:NEUTRAL_COUNT]))
     train = tuple(sorted(rest[NEUTRAL_COUNT : NEUTRAL_COUNT + TRAIN_COUNT]))
-    return Split(train, neutral, tuple(sorted(rest[NEUTRAL_COUNT + TRAIN_COUNT :])))
+    simple = [char for char in train if char in SIMPLE]
+    others = [char for char in train if char not in SIMPLE]
+    focus = simple + random.Random(SPLIT_SEED).sample(others, FOCUS_COUNT - len(simple))
+    reserve = tuple(sorted(rest[NEUTRAL_COUNT + TRAIN_COUNT :]))
+    return Split(train, tuple(sorted(focus)), neutral, reserve)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import PreTrainedTokenizerFast
 
-from emoji_tiny.catalogue import split
 from emoji_tiny.progress import Checkpoint, track
 from emoji_tiny.render import caption, pool
 from emoji_tiny.text import MAX_TOKENS, WIDTH, new_text_encoder, new_tokenizer
@@ -76,15 +78,43 @@ class TextToNoise(torch.nn.Module):
         return prediction
 
 
-def train_unet(out: Path, *, steps: int, batch: int, seed: int, copies: int) -> None:
-    """Trains on top of `out/vae`, resuming from `out/unet.pt`; saves averaged weights."""
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    vae = AutoencoderKL.from_pretrained(out / "vae").eval()
-    pictures, chars, backgrounds = pool(split().train, copies, seed)
-    latents = encode(vae, pictures)
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of the training: which emoji, how long, and the state file it resumes from."""
+
+    name: str
+    chars: tuple[str, ...]
+    steps: int
+    copies: int
+
+
+def train_unet(out: Path, phases: Sequence[Phase], *, batch: int, seed: int) -> None:
+    """Trains on top of `out/vae`, phase after phase; saves averaged weights."""
     tokenizer = new_tokenizer()
     model = TextToNoise(len(tokenizer))
+    for phase in phases:
+        model = _train_phase(out, phase, model, tokenizer, batch, seed)
+    model.unet.save_pretrained(out / "unet")
+    model.text_encoder.save_pretrained(out / "text_encoder")
+    tokenizer.save_pretrained(out / "tokenizer")
+    new_scheduler().save_pretrained(out / "scheduler")
+
+
+def _train_phase(
+    out: Path,
+    phase: Phase,
+    model: TextToNoise,
+    tokenizer: PreTrainedTokenizerFast,
+    batch: int,
+    seed: int,
+) -> TextToNoise:
+    """Trains `model` and returns its running average."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    steps = phase.steps
+    vae = AutoencoderKL.from_pretrained(out / "vae").eval()
+    pictures, chars, backgrounds = pool(phase.chars, phase.copies, seed)
+    latents = encode(vae, pictures)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     scheduler = new_scheduler()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
@@ -92,14 +122,14 @@ def train_unet(out: Path, *, steps: int, batch: int, seed: int, copies: int) -> 
         optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=0.05
     )
     checkpoint = Checkpoint(
-        out / "unet.pt",
+        out / f"{phase.name}.pt",
         torch.nn.ModuleDict({"model": model, "average": average}),
         optimizer,
         schedule,
     )
     start = checkpoint.load()
     began, losses = time.monotonic(), []
-    for step in track(range(start, steps), total=steps, start=start, label="unet"):
+    for step in track(range(start, steps), total=steps, start=start, label=phase.name):
         index = torch.randint(len(latents), (batch,)).tolist()
         captions = [caption(chars[i], backgrounds[i], rng) for i in index]
         tokens = tokenizer(
@@ -126,10 +156,8 @@ def train_unet(out: Path, *, steps: int, batch: int, seed: int, copies: int) -> 
             mean = sum(losses) / len(losses)
             losses.clear()
             print(
-                f"unet step {step + 1} loss {mean:.4f} {time.monotonic() - began:.0f} s", flush=True
+                f"{phase.name} step {step + 1} loss {mean:.4f} {time.monotonic() - began:.0f} s",
+                flush=True,
             )
     trained: TextToNoise = average.module
-    trained.unet.save_pretrained(out / "unet")
-    trained.text_encoder.save_pretrained(out / "text_encoder")
-    tokenizer.save_pretrained(out / "tokenizer")
-    scheduler.save_pretrained(out / "scheduler")
+    return trained
