@@ -1,0 +1,90 @@
+"""What the families share: a diffusers pipeline seen as a `BaseModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from loragate_server.models.base import BaseModel
+
+
+class PipelineModel(BaseModel):
+    """A base model made of the components of a diffusers pipeline.
+
+    The pipeline is put into evaluation mode and needs no gradients from here on.
+    """
+
+    latent_multiple: ClassVar[int] = 1
+    """Latent height and width are a multiple of this."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        name: str,
+        digest: str,
+        *,
+        picture_size: tuple[int, int] | None = None,
+    ) -> None:
+        self.name = name
+        self.digest = digest
+        self.pipeline = pipeline
+        self.components: Mapping[str, nn.Module] = {
+            component: getattr(pipeline, component)
+            for component in pipeline._lora_loadable_modules
+            if getattr(pipeline, component, None) is not None
+        }
+        self.denoiser_component = "unet" if "unet" in self.components else "transformer"
+        for component in pipeline.components.values():
+            if isinstance(component, nn.Module):
+                component.eval().requires_grad_(False)
+        if pipeline.vae.config.get("force_upcast") and pipeline.vae.dtype == torch.float16:
+            pipeline.vae.to(torch.float32)
+        self._picture_size = picture_size or self._default_picture_size()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser lives."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the denoiser computes in."""
+        return next(self.denoiser.parameters()).dtype
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width in pixels that `encode_pictures` expects."""
+        return self._picture_size
+
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """Float [n, 3, h, w] in [-1, 1] to scaled latents [n, c, h', w'] (the posterior's mode)."""
+        vae = self.pipeline.vae
+        latents = vae.encode(pictures.to(self.device, vae.dtype)).latent_dist.mode()
+        shift = vae.config.get("shift_factor") or 0.0
+        scaled: Tensor = (latents - shift) * vae.config["scaling_factor"]
+        return scaled.to(self.dtype)
+
+    def convert_keys(
+        self, tensors: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Renames LoRA keys through the pipeline class's own `lora_state_dict`; see `BaseModel`."""
+        converted = type(self.pipeline).lora_state_dict(dict(tensors), **self._conversion_options())
+        if isinstance(converted, tuple):
+            state_dict, alphas = converted
+        else:
+            state_dict, alphas = converted, None
+        return dict(state_dict), {name: float(value) for name, value in (alphas or {}).items()}
+
+    def _conversion_options(self) -> dict[str, Any]:
+        return {}
+
+    def _default_picture_size(self) -> tuple[int, int]:
+        size: int | Sequence[int] = getattr(self.denoiser.config, "sample_size", None) or getattr(
+            self.pipeline, "default_sample_size", 64
+        )
+        height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
+        factor = self.pipeline.vae_scale_factor
+        return height * factor, width * factor

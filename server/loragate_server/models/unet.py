@@ -1,0 +1,102 @@
+"""The UNet families: Stable Diffusion 1.x and 2.x, and SDXL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from loragate_server.models.base import Conditioning
+from loragate_server.models.pipeline import PipelineModel
+
+_PREDICTIONS = ("epsilon", "v_prediction")
+
+
+class StableDiffusionModel(PipelineModel):
+    """Stable Diffusion 1.x and 2.x: one CLIP text encoder, a discrete noise schedule."""
+
+    family = "sd"
+
+    def __init__(
+        self,
+        pipeline: Any,
+        name: str,
+        digest: str,
+        *,
+        picture_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(pipeline, name, digest, picture_size=picture_size)
+        self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self._predicts = self._schedule.config["prediction_type"]
+        if self._predicts not in _PREDICTIONS:
+            raise ValueError(
+                f"base model {name}: the scheduler's prediction_type is {self._predicts!r}, "
+                f"not one of {', '.join(_PREDICTIONS)}"
+            )
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Gives `encoder_hidden_states` [n, tokens, width]."""
+        hidden, _ = self.pipeline.encode_prompt(
+            list(prompts), self.device, 1, do_classifier_free_guidance=False
+        )
+        return Conditioning({"encoder_hidden_states": hidden})
+
+    def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """sqrt(a_t) x + sqrt(1 - a_t) e at timestep `round(time * steps) - 1`."""
+        noisy: Tensor = self._schedule.add_noise(latents, noise, self._timesteps(times))
+        return noisy
+
+    def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """The noise itself, or v = sqrt(a_t) e - sqrt(1 - a_t) x."""
+        if self._predicts == "epsilon":
+            return noise
+        velocity: Tensor = self._schedule.get_velocity(latents, noise, self._timesteps(times))
+        return velocity
+
+    def denoise(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """One forward pass of the UNet; same shape as `noisy`."""
+        tensors = dict(conditioning.tensors)
+        prediction: Tensor = self.denoiser(
+            noisy.to(self.dtype),
+            self._timesteps(times).to(self.device),
+            encoder_hidden_states=tensors.pop("encoder_hidden_states"),
+            added_cond_kwargs=tensors or None,
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def _timesteps(self, times: Tensor) -> Tensor:
+        steps = int(self._schedule.config["num_train_timesteps"])
+        return ((times * steps).round().long() - 1).clamp(0, steps - 1)
+
+
+class StableDiffusionXLModel(StableDiffusionModel):
+    """SDXL: two CLIP text encoders, pooled text and picture sizes as added conditions."""
+
+    family = "sdxl"
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Gives `encoder_hidden_states`, `text_embeds` [n, width] and `time_ids` [n, 6].
+
+        The picture sizes say: original size and target size are `picture_size`, not cropped.
+        """
+        hidden, _, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, do_classifier_free_guidance=False
+        )
+        height, width = self.picture_size
+        sizes = torch.tensor(
+            [[height, width, 0, 0, height, width]], dtype=hidden.dtype, device=hidden.device
+        )
+        return Conditioning(
+            {
+                "encoder_hidden_states": hidden,
+                "text_embeds": pooled,
+                "time_ids": sizes.repeat(len(prompts), 1),
+            }
+        )
+
+    def _conversion_options(self) -> dict[str, Any]:
+        return {"unet_config": self.denoiser.config}
