@@ -1,0 +1,1 @@
+"""The one way through the house: intake, cache, queue, audit, policy, record, answer."""

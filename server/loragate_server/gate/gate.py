@@ -1,0 +1,288 @@
+"""`Gate`: a question in, a recorded verdict out, or `NoDecisionError`. Nothing else leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.admission import admit, admit_size
+from loragate_server.gate.bases import BaseRegistry, ServedBase
+from loragate_server.gate.budget import ByteBudget
+from loragate_server.gate.cache import VerdictCache
+from loragate_server.gate.flight import SharedLeash, SingleFlight
+from loragate_server.gate.intake import IntakeDesk, UploadSession
+from loragate_server.gate.key import AdapterKey, VerdictKey
+from loragate_server.gate.observer import STAGES, GateObserver
+from loragate_server.gate.pipeline import Case, Pipeline
+from loragate_server.gate.request import GateRequest
+from loragate_server.gate.worker import Worker, audit_failed, draining
+from loragate_server.intake.adapter import StoredFile
+from loragate_server.policy.policy import Policy
+from loragate_server.progress import Leash
+from loragate_server.record.verdict import Verdict
+
+_log = logging.getLogger(__name__)
+
+
+class Policies(Protocol):
+    """What the gate needs of `loragate_server.policy.store.PolicyStore`."""
+
+    @property
+    def current(self) -> Policy:
+        """The policy in force; raises POLICY_INVALID where none was ever loaded."""
+        ...
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """Bounds of the gate.
+
+    Attributes:
+        queue_limit: audits that may wait for the worker.
+        byte_budget: adapter bytes that may be in flight.
+        verdict_cache_size: verdicts remembered; 0 switches the cache off.
+    """
+
+    queue_limit: int = 64
+    byte_budget: int = 4 << 30
+    verdict_cache_size: int = 10_000
+
+
+class Gate:
+    """The one way through the house. Belongs to one event loop.
+
+    Equal questions that are in flight share one audit, and equal questions later get the same
+    verdict until it expires: a caller's own name is on record for the audit it started.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: GateSettings,
+        intake: IntakeDesk,
+        bases: BaseRegistry,
+        worker: Worker,
+        policies: Policies,
+        pipeline: Pipeline,
+        observer: GateObserver,
+    ) -> None:
+        self.bases = bases
+        self._intake = intake
+        self._worker = worker
+        self._policies = policies
+        self._pipeline = pipeline
+        self._observer = observer
+        self._budget = ByteBudget(settings.byte_budget, observer)
+        self._cache = VerdictCache(settings.verdict_cache_size, observer)
+        self._flights: SingleFlight[VerdictKey, Verdict] = SingleFlight(observer.shared_flight)
+        self._draining = False
+        self._inflight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether new questions are refused."""
+        return self._draining
+
+    @property
+    def ready(self) -> bool:
+        """Whether a question could be answered now."""
+        return not self._draining and self.bases.ready and self._worker.alive
+
+    async def decide(self, request: GateRequest, leash: Leash) -> Verdict:
+        """Decides over adapters that the server reads itself or that came with the request.
+
+        Raises:
+            NoDecisionError: no decision exists.
+        """
+        return await self._answer(self._decide(request, leash), leash)
+
+    async def decide_stored(
+        self, request: GateRequest, stored: StoredFile, leash: Leash
+    ) -> Verdict:
+        """Decides over one adapter whose bytes were uploaded; its reference has no source.
+
+        Raises:
+            NoDecisionError: no decision exists.
+        """
+        return await self._answer(self._decide_stored(request, stored, leash), leash)
+
+    @contextmanager
+    def receive(
+        self, request: GateRequest, declared_size_bytes: int, sha256: str, file_name: str
+    ) -> Iterator[UploadSession]:
+        """Takes in an upload for `decide_stored`; refuses before the first byte where it can.
+
+        What was received is thrown away unless `UploadSession.finish` returned.
+
+        Raises:
+            NoDecisionError: as `decide` for what can be known from the header; FILE_TOO_LARGE,
+                BYTE_BUDGET_EXHAUSTED.
+        """
+        with self._counted_failures():
+            self._require_open()
+            policy, _ = self._admit(request, stored=True)
+            admit_size(declared_size_bytes, policy)
+            with self._budget.hold(declared_size_bytes):
+                session = self._intake.receive(declared_size_bytes, sha256, file_name)
+                try:
+                    yield session
+                finally:
+                    session.close()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuses new questions and waits for those in flight, at most `timeout_s`.
+
+        Returns:
+            Whether nothing is in flight any more.
+        """
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            _log.warning("%d questions were still in flight after the grace time", self._inflight)
+        return self._inflight == 0
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Refuses what waits, and ends the threads."""
+        self._draining = True
+        await asyncio.to_thread(self._worker.close, timeout_s)
+        await self._pipeline.close()
+        self._intake.close()
+        self._cache.clear()
+
+    async def _answer(self, work: Awaitable[Verdict], leash: Leash) -> Verdict:
+        self._inflight += 1
+        self._idle.clear()
+        try:
+            with self._counted_failures():
+                verdict = await work
+        except asyncio.CancelledError:
+            # Whatever thread still works for this caller polls the leash.
+            leash.cancel()
+            raise
+        finally:
+            self._inflight -= 1
+            if self._inflight == 0:
+                self._idle.set()
+        self._observer.decision(verdict)
+        return verdict
+
+    @contextmanager
+    def _counted_failures(self) -> Iterator[None]:
+        """Turns whatever is raised inside into a counted `NoDecisionError`."""
+        try:
+            yield
+        except NoDecisionError as error:
+            self._observer.failure(error.reason)
+            raise
+        except asyncio.CancelledError:
+            self._observer.failure(ErrorReason.CANCELLED)
+            raise
+        except Exception as error:
+            self._observer.failure(ErrorReason.AUDIT_FAILED)
+            raise audit_failed(error) from None
+
+    def _require_open(self) -> None:
+        if self._draining:
+            raise draining()
+
+    def _admit(self, request: GateRequest, *, stored: bool) -> tuple[Policy, ServedBase]:
+        served = self.bases.get(request.base_model)
+        policy = self._policies.current
+        admit(request, policy, served, stored=stored)
+        return policy, served
+
+    async def _decide(self, request: GateRequest, leash: Leash) -> Verdict:
+        self._require_open()
+        leash.check()
+        policy, served = self._admit(request, stored=False)
+        inline_bytes = sum(len(one.inline_bytes or b"") for one in request.adapters)
+        with self._budget.hold(inline_bytes):
+            began = time.monotonic()
+            known = await self._intake.inline_digests(request.adapters, leash)
+            if known is not None:
+                strengths = [one.strength for one in request.adapters]
+                adapters = tuple(map(AdapterKey.of, known, [None] * len(known), strengths))
+                cached = self._cache.get(_key(request, adapters, policy, served))
+                if cached is not None:
+                    return cached
+            leash.report("intake", 0.0)
+            files = await self._intake.fetch(request.adapters, leash)
+            case = Case(request, files, uploaded=False, intake_s=time.monotonic() - began)
+        return await self._decide_case(case, leash, policy, served, ask_cache=known is None)
+
+    async def _decide_stored(
+        self, request: GateRequest, stored: StoredFile, leash: Leash
+    ) -> Verdict:
+        self._require_open()
+        leash.check()
+        policy, served = self._admit(request, stored=True)
+        case = Case(request, (stored,), uploaded=True, intake_s=0.0)
+        return await self._decide_case(case, leash, policy, served, ask_cache=True)
+
+    async def _decide_case(
+        self, case: Case, leash: Leash, policy: Policy, served: ServedBase, *, ask_cache: bool
+    ) -> Verdict:
+        for file in case.files:
+            admit_size(file.size_bytes, policy)
+        key = _key(case.request, case.adapter_keys, policy, served)
+        if ask_cache and (cached := self._cache.get(key)) is not None:
+            return cached
+
+        async def work(shared: SharedLeash) -> Verdict:
+            with self._budget.hold(case.size_bytes):
+                return await self._audit(case, key, shared)
+
+        return await self._flights.run(key, work, leash)
+
+    async def _audit(self, case: Case, key: VerdictKey, leash: SharedLeash) -> Verdict:
+        times_s = {"intake": case.intake_s}
+        served = self.bases.get(case.request.base_model)
+        decision = self._pipeline.listed(self._policies.current, case, served)
+        if decision is None:
+            evidence = await self._pipeline.measure(case, leash, times_s)
+            # Policy and library may have changed while the audit waited: the newest decide.
+            policy, _ = self._admit(case.request, stored=case.uploaded)
+            for file in case.files:
+                admit_size(file.size_bytes, policy)
+            decision = self._pipeline.judge(policy, evidence, leash, times_s)
+        verdict = await self._pipeline.record(decision, case.request, leash, times_s)
+        for stage in STAGES:
+            if stage in verdict.stage_times_s:
+                self._observer.stage_seconds(stage, verdict.stage_times_s[stage])
+        evidence = decision.evidence
+        # Under the digests that were really used, so that no later question gets a stale answer.
+        final = replace(
+            key,
+            base_digest=evidence.base_digest,
+            library_digest=evidence.library_digest,
+            policy_digest=decision.policy_digest,
+            engine_version=evidence.engine_version,
+        )
+        self._cache.put(final, verdict)
+        return verdict
+
+
+def _key(
+    request: GateRequest,
+    adapters: tuple[AdapterKey, ...],
+    policy: Policy,
+    served: ServedBase,
+) -> VerdictKey:
+    return VerdictKey(
+        adapters=adapters,
+        base_model=served.name,
+        base_digest=served.base.digest,
+        library_digest=served.library_digest,
+        policy_digest=policy.digest,
+        concept_ids=tuple(sorted(set(request.concept_ids))),
+        dry_run=request.dry_run,
+    )

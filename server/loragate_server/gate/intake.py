@@ -1,0 +1,180 @@
+"""The gate's own side of intake: blocking intake work on a small pool, under the caller's leash."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.intake.adapter import AdapterReference, StoredFile
+from loragate_server.progress import Leash
+
+Result = TypeVar("Result")
+
+INLINE_HASH_LIMIT = 512 << 10
+"""Bytes that are hashed on the event loop: below this, changing threads costs more than hashing."""
+
+COALESCE_BYTES = 256 << 10
+"""Upload chunks are gathered to this size, so that tiny ones do not cost a thread change each."""
+
+
+class Sink(Protocol):
+    """What the gate needs of `loragate_server.intake.fetch.UploadSink`."""
+
+    def write(self, chunk: bytes) -> None:
+        """Takes the next bytes; raises DECLARED_SIZE_MISMATCH past the declared size."""
+        ...
+
+    def finish(self) -> StoredFile:
+        """Checks size, digest and content."""
+        ...
+
+    def abort(self) -> None:
+        """Throws the bytes away."""
+        ...
+
+
+class Intake(Protocol):
+    """What the gate needs of `loragate_server.intake.fetch.Intake`; thread-safe."""
+
+    def fetch(self, ref: AdapterReference, leash: Leash) -> StoredFile:
+        """Reads and checks the bytes of a reference."""
+        ...
+
+    def receive(self, header_size_bytes: int, sha256: str, file_name: str) -> Sink:
+        """Begins an upload."""
+        ...
+
+
+class IntakeDesk:
+    """Runs intake on a pool of threads of its own."""
+
+    def __init__(self, intake: Intake, threads: int = 4) -> None:
+        self._intake = intake
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="intake")
+
+    async def inline_digests(
+        self, references: Sequence[AdapterReference], leash: Leash
+    ) -> tuple[str, ...] | None:
+        """The sha256 of every reference, or None unless all come with their bytes as expected.
+
+        A reference whose digest is not the expected one gives None too: intake refuses it with
+        the proper reason.
+        """
+        parts = [one.inline_bytes for one in references if one.inline_bytes is not None]
+        if len(parts) != len(references):
+            return None
+
+        def digests() -> tuple[str, ...]:
+            return tuple(hashlib.sha256(part).hexdigest() for part in parts)
+
+        if sum(map(len, parts)) <= INLINE_HASH_LIMIT:
+            found = digests()
+        else:
+            found = await self.run(digests, leash)
+        for one, digest in zip(references, found, strict=True):
+            if one.expected_sha256 and one.expected_sha256 != digest:
+                return None
+        return found
+
+    async def fetch(
+        self, references: Sequence[AdapterReference], leash: Leash
+    ) -> tuple[StoredFile, ...]:
+        """Reads, checks and stores the bytes of every reference, in order.
+
+        Raises:
+            NoDecisionError: whatever intake refuses; DEADLINE_EXCEEDED.
+        """
+
+        def fetch_all() -> tuple[StoredFile, ...]:
+            files = []
+            for reference in references:
+                leash.check()
+                files.append(self._intake.fetch(reference, leash))
+            return tuple(files)
+
+        return await self.run(fetch_all, leash)
+
+    def receive(self, size_bytes: int, sha256: str, file_name: str) -> UploadSession:
+        """Begins an upload.
+
+        Raises:
+            NoDecisionError: FILE_TOO_LARGE, DISK_FULL and what else intake refuses.
+        """
+        return UploadSession(self, self._intake.receive(size_bytes, sha256, file_name))
+
+    async def run(self, work: Callable[[], Result], leash: Leash) -> Result:
+        """Runs blocking work on the pool, and stops waiting for it at the leash's deadline."""
+        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await until_deadline(running, leash)
+
+    def close(self) -> None:
+        """Takes no more work."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class UploadSession:
+    """One upload on its way into the store."""
+
+    def __init__(self, desk: IntakeDesk, sink: Sink) -> None:
+        self._desk = desk
+        self._sink = sink
+        self._gathered = bytearray()
+        self._ended = False
+
+    async def write(self, chunk: bytes, leash: Leash) -> None:
+        """Takes the next bytes of the file.
+
+        Raises:
+            NoDecisionError: DECLARED_SIZE_MISMATCH as soon as there are too many, DISK_FULL.
+        """
+        leash.check()
+        self._gathered += chunk
+        if len(self._gathered) >= COALESCE_BYTES:
+            await self._flush(leash)
+
+    async def finish(self, leash: Leash) -> StoredFile:
+        """Checks and stores what was received.
+
+        Raises:
+            NoDecisionError: whatever intake refuses.
+        """
+        if self._gathered:
+            await self._flush(leash)
+        stored = await self._desk.run(self._sink.finish, leash)
+        self._ended = True
+        return stored
+
+    def close(self) -> None:
+        """Throws away what was received, unless `finish` returned."""
+        if not self._ended:
+            self._ended = True
+            self._gathered.clear()
+            self._sink.abort()
+
+    async def _flush(self, leash: Leash) -> None:
+        chunk, self._gathered = bytes(self._gathered), bytearray()
+        await self._desk.run(lambda: self._sink.write(chunk), leash)
+
+
+async def until_deadline(running: Awaitable[Result], leash: Leash) -> Result:
+    """Awaits `running`, at most until the leash's deadline.
+
+    Raises:
+        NoDecisionError: DEADLINE_EXCEEDED; the work itself learns of it from its leash.
+    """
+    if leash.deadline_monotonic_s is None:
+        return await running
+    try:
+        async with asyncio.timeout(max(0.0, leash.deadline_monotonic_s - time.monotonic())):
+            return await running
+    except TimeoutError:
+        raise NoDecisionError(
+            ErrorReason.DEADLINE_EXCEEDED,
+            "The deadline passed before the audit ended.",
+            remedy="Ask again with a longer deadline.",
+        ) from None

@@ -1,0 +1,78 @@
+"""What the gate tells whoever counts: a protocol, so that the gate knows no metrics library."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from loragate_server.errors import ErrorReason
+from loragate_server.record.verdict import Verdict
+
+CacheResult = Literal["hit", "miss", "expired"]
+CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "expired")
+
+STAGES = ("queued", "intake", "read", "response", "policy", "record")
+"""Every stage name of `Verdict.stage_times_s` and `GateObserver.stage_seconds`, in order."""
+
+
+class GateObserver(Protocol):
+    """Told of everything worth counting. Calls come from the event loop and must not block."""
+
+    def decision(self, verdict: Verdict) -> None:
+        """A caller is answered; `verdict.cached` says whether from the cache."""
+        ...
+
+    def failure(self, reason: ErrorReason) -> None:
+        """A caller gets no decision."""
+        ...
+
+    def stage_seconds(self, stage: str, seconds: float) -> None:
+        """One stage (of `STAGES`) of an audit that was run took this long."""
+        ...
+
+    def cache(self, result: CacheResult) -> None:
+        """The verdict cache was asked."""
+        ...
+
+    def shared_flight(self) -> None:
+        """A request joined an equal one that was already running."""
+        ...
+
+    def inflight_bytes(self, count: int) -> None:
+        """Adapter bytes that requests in flight hold, after a change."""
+        ...
+
+    def queue_depth(self, depth: int) -> None:
+        """Audits that wait for the worker, after a change."""
+        ...
+
+    def queue_wait_seconds(self, seconds: float) -> None:
+        """An audit waited this long before the worker took it."""
+        ...
+
+
+class NullObserver:
+    """A `GateObserver` that nobody reads."""
+
+    def decision(self, verdict: Verdict) -> None:
+        """Ignored."""
+
+    def failure(self, reason: ErrorReason) -> None:
+        """Ignored."""
+
+    def stage_seconds(self, stage: str, seconds: float) -> None:
+        """Ignored."""
+
+    def cache(self, result: CacheResult) -> None:
+        """Ignored."""
+
+    def shared_flight(self) -> None:
+        """Ignored."""
+
+    def inflight_bytes(self, count: int) -> None:
+        """Ignored."""
+
+    def queue_depth(self, depth: int) -> None:
+        """Ignored."""
+
+    def queue_wait_seconds(self, seconds: float) -> None:
+        """Ignored."""

@@ -1,0 +1,206 @@
+"""The stages after intake: measure, judge, record. Each takes the time it spent down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
+from loragate_server.gate.bases import BaseRegistry, ServedBase
+from loragate_server.gate.key import AdapterKey
+from loragate_server.gate.request import GateRequest
+from loragate_server.gate.worker import Worker
+from loragate_server.intake.adapter import Adapter, StoredFile
+from loragate_server.models.base import BaseModel
+from loragate_server.policy.decide import decide
+from loragate_server.policy.decision import Decision
+from loragate_server.policy.listed import decide_listed
+from loragate_server.policy.policy import Policy
+from loragate_server.progress import Leash
+from loragate_server.record.verdict import Caller, Verdict
+
+ReadAdapter = Callable[[StoredFile, BaseModel], Adapter]
+"""`loragate_server.intake.reader.read_adapter`."""
+
+_log = logging.getLogger(__name__)
+
+
+class DecisionRecorder(Protocol):
+    """What the gate needs of `loragate_server.record.recorder.Recorder`."""
+
+    def record(
+        self, decision: Decision, caller: Caller, *, stage_times_s: dict[str, float], dry_run: bool
+    ) -> Verdict:
+        """Writes the decision down; raises rather than answer for one that is not written."""
+        ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question whose bytes lie in the store.
+
+    Attributes:
+        files: one per adapter of the request, in order.
+        uploaded: whether the bytes came as an upload.
+        intake_s: seconds that intake took.
+    """
+
+    request: GateRequest
+    files: Sequence[StoredFile]
+    uploaded: bool
+    intake_s: float
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(file.size_bytes for file in self.files)
+
+    @cached_property
+    def adapter_keys(self) -> tuple[AdapterKey, ...]:
+        """One key per adapter, in order."""
+        return tuple(
+            AdapterKey.of(file.sha256, file.config_json, one.strength)
+            for file, one in zip(self.files, self.request.adapters, strict=True)
+        )
+
+
+class Pipeline:
+    """Takes a case through audit, policy and record."""
+
+    def __init__(
+        self,
+        *,
+        bases: BaseRegistry,
+        worker: Worker,
+        read: ReadAdapter,
+        recorder: DecisionRecorder,
+    ) -> None:
+        self._bases = bases
+        self._worker = worker
+        self._read = read
+        self._recorder = recorder
+        # One thread: the decision log is one file, and its order is the order of decisions.
+        self._record_pool = ThreadPoolExecutor(1, thread_name_prefix="record")
+
+    def listed(self, policy: Policy, case: Case, served: ServedBase) -> Decision | None:
+        """The decision over a case with an adapter on the deny list, which needs no audit."""
+        if not decide_listed(policy, [file.sha256 for file in case.files]).denied:
+            return None
+        return decide(policy, _unaudited(case, served))
+
+    async def measure(self, case: Case, leash: Leash, times_s: dict[str, float]) -> Evidence:
+        """Reads the adapters and audits them, on the worker's thread.
+
+        Raises:
+            NoDecisionError: whatever the worker, the reader or the engine refuses.
+        """
+        queued = time.monotonic()
+        leash.report("queued", 0.0)
+
+        def work() -> Evidence:
+            began = time.monotonic()
+            times_s["queued"] = began - queued
+            leash.report("queued", 1.0)
+            # Asked for now, not when the case was queued: the library may have changed since.
+            served = self._bases.get(case.request.base_model)
+            served.require_concepts(case.request.concept_ids)
+            adapters = []
+            for file, one in zip(case.files, case.request.adapters, strict=True):
+                leash.check()
+                adapters.append((self._read(file, served.base), one.strength))
+            read = time.monotonic()
+            times_s["read"] = read - began
+            leash.report("response", 0.0)
+            evidence = served.engine.audit(adapters, leash, case.request.concept_ids)
+            times_s["response"] = time.monotonic() - read
+            leash.report("response", 1.0)
+            return evidence
+
+        return await self._worker.submit(work, leash)
+
+    def judge(
+        self, policy: Policy, evidence: Evidence, leash: Leash, times_s: dict[str, float]
+    ) -> Decision:
+        """Applies the policy."""
+        leash.report("policy", 0.0)
+        began = time.monotonic()
+        decision = decide(policy, evidence)
+        times_s["policy"] = time.monotonic() - began
+        return decision
+
+    async def record(
+        self, decision: Decision, request: GateRequest, leash: Leash, times_s: dict[str, float]
+    ) -> Verdict:
+        """Writes the decision down. Once begun it is finished, whether or not its caller waits.
+
+        Raises:
+            NoDecisionError: DECISION_LOG_UNAVAILABLE, DATABASE_UNAVAILABLE or DISK_FULL.
+        """
+        leash.check()
+        leash.report("record", 0.0)
+        began = time.monotonic()
+        context = copy_context()
+
+        def work() -> Verdict:
+            return context.run(
+                self._recorder.record,
+                decision,
+                request.caller,
+                stage_times_s=dict(times_s),
+                dry_run=request.dry_run,
+            )
+
+        running = asyncio.get_running_loop().run_in_executor(self._record_pool, work)
+        try:
+            verdict = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            running.add_done_callback(_log_outcome)
+            raise
+        spent_s = time.monotonic() - began
+        return replace(verdict, stage_times_s={**verdict.stage_times_s, "record": spent_s})
+
+    async def close(self) -> None:
+        """Waits for decisions that are being written."""
+        await asyncio.to_thread(self._record_pool.shutdown, wait=True)
+
+
+def _unaudited(case: Case, served: ServedBase) -> Evidence:
+    """Evidence that names the adapters and says that nobody looked into them."""
+    return Evidence(
+        adapters=tuple(
+            CoverageEvidence(
+                sha256=file.sha256,
+                size_bytes=file.size_bytes,
+                format="",
+                denoiser_strength=one.strength.denoiser,
+                text_encoder_strength=one.strength.text_encoder,
+                weight_tensors=0,
+                mapped_tensors=0,
+                matched_modules=0,
+                unmapped=(),
+            )
+            for file, one in zip(case.files, case.request.adapters, strict=True)
+        ),
+        concepts=(),
+        layers=(),
+        inconclusive=(("not_audited", "An adapter is on the deny list, so none was audited."),),
+        base_model=served.name,
+        base_digest=served.base.digest,
+        library_digest=served.library_digest,
+        kernel_backend="",
+        engine_version=ENGINE_VERSION,
+        neutral_count=0,
+        stage_times_s={},
+    )
+
+
+def _log_outcome(running: asyncio.Future[Verdict]) -> None:
+    if not running.cancelled() and (error := running.exception()) is not None:
+        _log.error("a decision whose caller had gone was not recorded: %s", error)
