@@ -1,0 +1,50 @@
+# One verb per target; `make` alone lists them.
+
+# Waiting OpenMP threads sleep instead of spinning: on few cores an audit beside a server is
+# several times faster so.
+export OMP_WAIT_POLICY = passive
+
+bin := .venv/bin
+python_code := client kernels server tests scripts emoji_tiny benchmarks
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types proto proto-check pytest bench clean
+
+help: ## List these verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Create .venv with everything that tests, linters and training need
+	@scripts/setup.sh dev
+	@scripts/install_test_tools.sh
+
+demo: ## Start a real server and audit four adapters through the SDK
+	@scripts/setup.sh runtime
+	@$(bin)/python scripts/demo.py
+
+test: setup lint types proto-check pytest ## Everything that has to hold before a change lands
+
+lint: ## Check style and formatting
+	$(bin)/ruff check .
+	$(bin)/ruff format --check $(wildcard $(python_code))
+
+types: ## Check types
+	$(bin)/mypy
+
+proto: ## Regenerate the stubs from proto/
+	scripts/proto.sh
+
+proto-check: ## Lint proto/, look for breaking changes and stale stubs
+	scripts/proto.sh --check
+
+pytest: ## Run the tests; PYTEST_ARGS="-k intake" picks some
+	$(bin)/pytest $(PYTEST_ARGS)
+
+bench: ## Run the benchmarks and write benchmarks/results/
+	@scripts/setup.sh dev
+	$(bin)/python -m benchmarks.run
+
+clean: ## Remove .venv and caches; what training made in build/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find client kernels server -name '*.egg-info' -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests run beside Python packages. Safe to run again: what is
+# there is left alone. Needs npm and, for Debian packages that are missing, root or sudo.
+#
+#   buf          build/tools/node_modules/@bufbuild/buf-linux-x64/bin/buf
+#   prometheus   with promtool, from Debian
+#   postgresql   server binaries in /usr/lib/postgresql/*/bin, from Debian
+#   fonts        Noto Color Emoji, from Debian
+set -euo pipefail
+
+BUF=1.75.0
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+tools=$root/build/tools
+say() { echo "install_test_tools: $*"; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+install_debian_packages() {
+    local missing=() package
+    for package in "$@"; do
+        if is_installed "$package"; then
+            say "$package is there"
+        else
+            missing+=("$package")
+        fi
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    # Always first: a fresh machine has no package lists, an old one has lists of versions that
+    # the archive no longer holds.
+    say "apt-get update"
+    as_root apt-get update -qq
+    say "installing ${missing[*]}"
+    # The packages start daemons when they are installed; the tests start their own, and a machine
+    # without an init system must not fail here, hence a policy that refuses to start any.
+    local policy=/usr/sbin/policy-rc.d made=no
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod +x "$policy"
+        made=yes
+    fi
+    local status=0
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null || status=$?
+    if [ "$made" = yes ]; then
+        as_root rm -f "$policy"
+    fi
+    return "$status"
+}
+
+install_buf() {
+    local binary=$tools/node_modules/@bufbuild/buf-linux-x64/bin/buf
+    if [ "$("$binary" --version 2>/dev/null)" = "$BUF" ]; then
+        say "buf $BUF is there"
+        return
+    fi
+    say "installing buf $BUF into build/tools"
+    mkdir -p "$tools"
+    # The install script of the package only checks that the binary came; it is not needed.
+    npm install --prefix "$tools" --no-audit --no-fund --ignore-scripts --loglevel=error \
+        "@bufbuild/buf@$BUF" >/dev/null
+    "$binary" --version >/dev/null
+}
+
+install_buf
+install_debian_packages prometheus postgresql fonts-noto-color-emoji
+
+promtool --version | head -n 1
+ls /usr/lib/postgresql/*/bin/postgres
+say "done"

@@ -1,0 +1,250 @@
+"""`Config`: every setting of the server. `config_sources.load_config` fills it.
+
+The schema is closed: an unknown key is an error, so that a misspelt limit cannot pass for a set
+one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "LORAGATE_"
+ASSETS = Path(__file__).parent / "assets" / "emoji_tiny"
+EMBEDDED_PIPELINE = ASSETS / "pipeline"
+EMBEDDED_LIBRARY = ASSETS / "concepts"
+EMBEDDED_POLICY = Path(__file__).parent / "policy" / "default_policy.yaml"
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+Permission = Literal["audit", "read", "concepts"]
+Positive = Annotated[int, Field(gt=0)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Splits `host:port` or `[ipv6]:port`.
+
+    Raises:
+        ValueError: no host, no port, or a port beyond 65535.
+    """
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not an address like 127.0.0.1:50051")
+    return host, int(port)
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach `address`."""
+    if address.startswith("unix:"):
+        return True
+    host, _ = split_address(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Listen(_Section):
+    """Where the server listens. Port 0 lets the system choose."""
+
+    grpc: str = "127.0.0.1:50051"
+    http: str = "127.0.0.1:9464"
+
+    @field_validator("grpc")
+    @classmethod
+    def _grpc_address(cls, value: str) -> str:
+        if value.startswith("unix:"):
+            if not value.removeprefix("unix:"):
+                raise ValueError("a unix address needs a path: unix:/run/loragate.sock")
+            return value
+        split_address(value)
+        return value
+
+    @field_validator("http")
+    @classmethod
+    def _http_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+
+class Tls(_Section):
+    """Certificates of the gRPC port; read again when the files change."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+    require_client_cert: bool = False
+
+    @model_validator(mode="after")
+    def _needs_a_ca(self) -> Self:
+        if self.require_client_cert and self.client_ca is None:
+            raise ValueError("require_client_cert needs client_ca, which says whom to trust")
+        return self
+
+
+class Token(_Section):
+    """A bearer token, known only by its sha256, and what its holder may do."""
+
+    name: str = Field(min_length=1, max_length=128)
+    sha256: Sha256
+    permissions: frozenset[Permission] = frozenset({"audit", "read"})
+
+
+class BaseModelEntry(_Section):
+    """A base model that adapters are audited on."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
+    folder: Path
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+class IntakeSection(_Section):
+    """Which files may come in, and how large they may be."""
+
+    roots: tuple[Path, ...] = ()
+    enabled_schemes: frozenset[str] = frozenset()
+    fetch_timeout_s: PositiveSeconds = 60.0
+    store_limit_bytes: Positive = 20 * GIB
+    max_file_bytes: Positive = 2 * GIB
+    max_header_bytes: Positive = 8 * MIB
+    max_tensors: Positive = 20_000
+    max_name_length: Positive = 512
+    max_metadata_bytes: Positive = MIB
+
+
+class GateSection(_Section):
+    """How much work may wait, and how many verdicts are remembered."""
+
+    queue_limit: Positive = 64
+    byte_budget: Positive = 4 * GIB
+    verdict_cache_size: int = Field(10_000, ge=0)
+
+
+class LogSection(_Section):
+    """The server's own log, on standard error. The decision log is another file."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["human", "json"] = "human"
+
+
+def _default_state_dir() -> Path:
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "loragate"
+
+
+class Config(BaseSettings):
+    """Every setting of the server. Paths may start with `~`.
+
+    Attributes:
+        insecure_off_loopback: listen on other addresses without TLS and authentication.
+        library: folder of the concept library; the embedded one, copied into the state
+            directory before it is first changed, when not set.
+        decision_log: JSON lines, one per decision; `decisions.jsonl` in the state directory.
+        database_url: SQLAlchemy URL; SQLite in the state directory when empty.
+        threads: of torch; 0 leaves the choice to torch.
+        drain_grace_s: how long requests in flight may go on after a signal to stop.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+    )
+
+    listen: Listen = Listen()
+    tls: Tls | None = None
+    tokens: tuple[Token, ...] = ()
+    insecure_off_loopback: bool = False
+    base_models: tuple[BaseModelEntry, ...] = (
+        BaseModelEntry(name="emoji-tiny", folder=EMBEDDED_PIPELINE),
+    )
+    library: Path | None = None
+    policy: Path = EMBEDDED_POLICY
+    state_dir: Path = Field(default_factory=_default_state_dir)
+    database_url: str = ""
+    decision_log: Path | None = None
+    intake: IntakeSection = IntakeSection()
+    gate: GateSection = GateSection()
+    kernel_backend: Literal["reference", "triton"] = "reference"
+    reflection: bool = False
+    log: LogSection = LogSection()
+    threads: int = Field(0, ge=0)
+    drain_grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Takes arguments alone: `load_config` reads the other places and says where a value is."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [entry.name for entry in self.base_models]
+        if not names:
+            raise ValueError("base_models is empty; there is nothing to audit adapters on")
+        if len(set(names)) != len(names):
+            raise ValueError(f"base_models names a model twice: {', '.join(sorted(names))}")
+        if len({token.sha256 for token in self.tokens}) != len(self.tokens):
+            raise ValueError("tokens holds the same sha256 twice")
+        if not (self.insecure_off_loopback or is_local(self.listen.grpc)) and not self._guarded:
+            raise ValueError(
+                f"listen.grpc {self.listen.grpc} is not on loopback and needs tls, and tokens or "
+                "tls.require_client_cert; insecure_off_loopback: true overrides this"
+            )
+        return self
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether callers see a certificate and have to show who they are."""
+        return self.tls is not None and (bool(self.tokens) or self.tls.require_client_cert)
+
+    @property
+    def library_folder(self) -> Path:
+        """The configured library, else the operator's copy, else the embedded one."""
+        if self.library is not None:
+            return self.library.expanduser()
+        return self.own_library if self.own_library.exists() else EMBEDDED_LIBRARY
+
+    @property
+    def own_library(self) -> Path:
+        """Where the embedded library is copied before it is first changed."""
+        return self.state_folder / "library"
+
+    @property
+    def state_folder(self) -> Path:
+        """The state directory, absolute."""
+        return self.state_dir.expanduser().absolute()
+
+    @property
+    def decision_log_file(self) -> Path:
+        """The decision log, absolute."""
+        chosen = self.decision_log or self.state_folder / "decisions.jsonl"
+        return chosen.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.state_folder / 'loragate.sqlite3'}"

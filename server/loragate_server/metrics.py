@@ -1,0 +1,255 @@
+"""Prometheus metrics: what `gate` and `rpc` report becomes series on one registry.
+
+Labels are bounded: every label value comes from a closed set that this process knows when it
+starts, never from a request. All combinations exist from the start with the value 0, because
+`rate()` cannot see the first event of a series that appears with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections.abc import Iterable
+from typing import Final
+
+import prometheus_client
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from loragate_server import __version__
+from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.errors import ErrorReason
+from loragate_server.gate.observer import CACHE_RESULTS, STAGES, CacheResult
+from loragate_server.metrics_labels import (
+    CODES,
+    DECISION_REASONS,
+    Method,
+    decision_reason,
+    served_methods,
+)
+from loragate_server.policy.decision import Mode, VerdictKind
+from loragate_server.record.verdict import Verdict
+
+# The `_created` series double the number of series and no rule of ours reads them.
+prometheus_client.disable_created_metrics()
+
+CALL_BUCKETS_S: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25),
+    *(0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
+)
+"""Dense around the two promises: a cached answer in 10 ms, an audit in 2 s."""
+
+_EXEMPLAR_LIMIT: Final = 100  # characters; OpenMetrics allows 128 for names and values together
+
+
+class Metrics:
+    """Every metric of the server. Implements `gate.observer.GateObserver`; thread-safe."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._make_call_metrics(served_methods())
+        self._make_gate_metrics()
+        self._make_state_metrics()
+
+    # What the rpc interceptors report.
+
+    def call_started(self, method: str) -> None:
+        """A call of `method` ("/package.Service/Method") arrived."""
+        self._started.labels(*self._method(method)).inc()
+
+    def call_handled(self, method: str, code: str, seconds: float, request_id: str = "") -> None:
+        """A call ended with the gRPC status name `code` after `seconds`."""
+        known = self._method(method)
+        self._handled.labels(*known, code if code in CODES else "UNKNOWN").inc()
+        self._handling.labels(*known).observe(seconds, _exemplar("request_id", request_id))
+
+    # What the gate reports.
+
+    def decision(self, verdict: Verdict) -> None:
+        """A caller is answered."""
+        decision = verdict.decision
+        self._decisions.labels(decision.verdict, decision_reason(decision)).inc(
+            exemplar=_exemplar("decision_id", verdict.decision_id)
+        )
+        if decision.mode is Mode.PILOT:
+            self._pilot.labels(decision.would_be_verdict).inc()
+
+    def failure(self, reason: ErrorReason) -> None:
+        """A caller gets no decision."""
+        self._refusals.labels(reason).inc()
+        if reason in (ErrorReason.DECISION_LOG_UNAVAILABLE, ErrorReason.DISK_FULL):
+            self._log_failures.inc()
+
+    def stage_seconds(self, stage: str, seconds: float) -> None:
+        """One stage of an audit that was run took this long."""
+        self._stages.labels(stage if stage in STAGES else "other").observe(seconds)
+
+    def cache(self, result: CacheResult) -> None:
+        """The verdict cache was asked."""
+        self._cache.labels(result).inc()
+
+    def shared_flight(self) -> None:
+        """A request joined an equal one that was already running."""
+        self._shared.inc()
+
+    def inflight_bytes(self, count: int) -> None:
+        """Adapter bytes that requests in flight hold."""
+        self._inflight.set(count)
+
+    def queue_depth(self, depth: int) -> None:
+        """Audits that wait for the worker."""
+        self._depth.set(depth)
+
+    def queue_wait_seconds(self, seconds: float) -> None:
+        """An audit waited this long before the worker took it."""
+        self._wait.observe(seconds)
+
+    # What the application reports.
+
+    def base_model(self, name: str, *, family: str, digest: str, device: str, dtype: str) -> None:
+        """A base model is served."""
+        self._base.labels(name).info(
+            {"family": family, "digest": digest[:12], "device": device, "dtype": dtype}
+        )
+
+    def kernel_backend(self, backend: str) -> None:
+        """The kernels run on this backend."""
+        self._kernel.info({"backend": backend})
+
+    def policy(self, digest: str) -> None:
+        """The policy with this digest is in force."""
+        self._policy.info({"revision": digest[:12]})
+
+    def policy_reload(self, *, ok: bool, at_unix_s: float) -> None:
+        """The policy file was read again, or could not be."""
+        self._reload_ok.set(ok)
+        if ok:
+            self._reload_time.set(at_unix_s)
+
+    def certificate(self, expires_unix_s: float) -> None:
+        """The certificate of the gRPC port expires then."""
+        self._certificate.set(expires_unix_s)
+
+    def ready(self, ready: bool) -> None:
+        """Whether the server takes requests."""
+        self._ready.set(ready)
+
+    # How they are made.
+
+    def _make_call_metrics(self, methods: Iterable[Method]) -> None:
+        labels = ("grpc_type", "grpc_service", "grpc_method")
+        self._methods = {method.path: method for method in methods}
+        self._started = self._counter(
+            "grpc_server_started", "Calls that arrived at the server.", labels
+        )
+        self._handled = self._counter(
+            "grpc_server_handled", "Calls that ended, by status code.", (*labels, "grpc_code")
+        )
+        self._handling = self._histogram(
+            "grpc_server_handling_seconds", "Time from arrival to end of a call.", labels
+        )
+        for method in {*self._methods.values(), Method.UNKNOWN}:
+            self._started.labels(*method.labels)
+            self._handling.labels(*method.labels)
+            for code in CODES:
+                self._handled.labels(*method.labels, code)
+
+    def _make_gate_metrics(self) -> None:
+        self._decisions = self._counter(
+            "loragate_decisions", "Decisions answered, by first reason.", ("verdict", "reason")
+        )
+        for verdict, reason in itertools.product(VerdictKind, DECISION_REASONS):
+            self._decisions.labels(verdict, reason)
+        self._pilot = self._counter(
+            "loragate_pilot_decisions",
+            "Decisions in pilot mode, by the verdict that enforcement would have given.",
+            ("would_be_verdict",),
+            VerdictKind,
+        )
+        self._refusals = self._counter(
+            "loragate_refusals", "Requests that got no decision.", ("reason",), ErrorReason
+        )
+        self._stages = self._histogram(
+            "loragate_decision_duration_seconds",
+            "Time per stage of audits that were run.",
+            ("stage",),
+        )
+        for stage in (*STAGES, "other"):
+            self._stages.labels(stage)
+        self._cache = self._counter(
+            "loragate_cache_requests", "Look-ups in the verdict cache.", ("result",), CACHE_RESULTS
+        )
+        self._shared = self._counter(
+            "loragate_shared_flights", "Requests that joined an equal one already running."
+        )
+        self._wait = self._histogram(
+            "loragate_queue_wait_seconds", "Time an audit waited for the worker."
+        )
+        self._inflight = self._gauge(
+            "loragate_inflight_bytes", "Adapter bytes that requests in flight hold."
+        )
+        self._depth = self._gauge("loragate_queue_depth", "Audits that wait for the worker.")
+        self._log_failures = self._counter(
+            "loragate_log_write_failures", "Decisions withheld because the log was not written."
+        )
+
+    def _make_state_metrics(self) -> None:
+        build = Info("loragate_build", "What runs here.", registry=self.registry)
+        build.info(
+            {
+                "version": __version__,
+                "engine_version": ENGINE_VERSION,
+                "python_version": platform.python_version(),
+            }
+        )
+        self._policy = Info("loragate_policy", "The policy in force.", registry=self.registry)
+        self._reload_ok = self._gauge(
+            "loragate_policy_last_reload_success", "1 if the policy file in place is in force."
+        )
+        self._reload_time = self._gauge(
+            "loragate_policy_last_reload_timestamp_seconds", "When a policy was last put in force."
+        )
+        self._certificate = self._gauge(
+            "loragate_certificate_expiry_timestamp_seconds",
+            "When the certificate of the gRPC port expires; 0 without TLS.",
+        )
+        self._ready = self._gauge("loragate_ready", "1 while the server takes requests.")
+        self._base = Info(
+            "loragate_base_model", "Served base models.", ("name",), registry=self.registry
+        )
+        self._kernel = Info("loragate_kernel", "Backend of the kernels.", registry=self.registry)
+
+    def _method(self, path: str) -> tuple[str, str, str]:
+        return self._methods.get(path, Method.UNKNOWN).labels
+
+    def _counter(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...] = (),
+        values: Iterable[str] = (),
+    ) -> Counter:
+        """A counter; `values` of its only label are registered."""
+        counter = Counter(name, text, labels, registry=self.registry)
+        for value in values:
+            counter.labels(value)
+        return counter
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Histogram:
+        return Histogram(name, text, labels, buckets=CALL_BUCKETS_S, registry=self.registry)
+
+
+def _exemplar(label: str, value: str) -> dict[str, str] | None:
+    return {label: value} if value and len(value) <= _EXEMPLAR_LIMIT else None

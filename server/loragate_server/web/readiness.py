@@ -1,0 +1,72 @@
+"""`Readiness`: whether the server may be sent requests, and which part says no."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+Check = Callable[[], None]
+"""Blocking; raises with a sentence when its part does not work now."""
+
+_OK = "ok"
+_CHECK_TIMEOUT_S = 2.0
+_CHECK_EVERY_S = 1.0
+
+
+class Readiness:
+    """Parts that have to be ready once, and checks that have to hold on every question.
+
+    Used from one event loop; `set` is safe from any thread.
+    """
+
+    def __init__(self, parts: Iterable[str]) -> None:
+        self._parts = dict.fromkeys(parts, "not begun")
+        self._checks: dict[str, Check] = {}
+        self._draining = False
+        self._checked_at = float("-inf")
+        self._checked: dict[str, str] = {}
+        self._checking = asyncio.Lock()
+
+    def set(self, part: str, state: str = _OK) -> None:
+        """Says how far `part` is; "ok" when it is ready."""
+        self._parts[part] = state
+
+    def add_check(self, part: str, check: Check) -> None:
+        """Asks `check` whenever readiness is asked, once a second at most."""
+        self._checks[part] = check
+
+    def drain(self) -> None:
+        """Not ready from now on."""
+        self._draining = True
+
+    @property
+    def begun(self) -> bool:
+        """Whether every part has been ready; says nothing of the checks."""
+        return not self._draining and all(state == _OK for state in self._parts.values())
+
+    async def report(self) -> tuple[bool, dict[str, str]]:
+        """Whether all is ready, and the state of every part."""
+        parts = {**self._parts, **await self._run_checks()}
+        if self._draining:
+            parts["server"] = "draining"
+        return all(state == _OK for state in parts.values()), parts
+
+    async def _run_checks(self) -> dict[str, str]:
+        # One run serves all who ask meanwhile: probes of many kinds must not load the database.
+        async with self._checking:
+            if time.monotonic() - self._checked_at >= _CHECK_EVERY_S:
+                states = await asyncio.gather(*map(_outcome, self._checks.values()))
+                self._checked = dict(zip(self._checks, states, strict=True))
+                self._checked_at = time.monotonic()
+            return self._checked
+
+
+async def _outcome(check: Check) -> str:
+    try:
+        await asyncio.wait_for(asyncio.to_thread(check), _CHECK_TIMEOUT_S)
+    except TimeoutError:
+        return f"no answer in {_CHECK_TIMEOUT_S:g} s"
+    except Exception as error:  # a check may fail in any way; each means not ready
+        return str(error) or type(error).__name__
+    return _OK
