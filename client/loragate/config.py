@@ -1,0 +1,113 @@
+"""How a client is set up: where the service is, how to trust it, and what to do without it."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DEFAULT_TARGET = "localhost:7420"
+TARGET_VARIABLE = "LORAGATE_TARGET"
+
+OnUnavailable = Literal["block", "allow", "raise"]
+Token = str | Callable[[], str]
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """Certificates of the connection.
+
+    Attributes:
+        ca_file: certificates (PEM) that the server's must descend from; None for the system's.
+        cert_file: own certificate chain (PEM), for mutual TLS.
+        key_file: private key (PEM) of `cert_file`.
+        server_name: name to expect in the server's certificate, where it differs from the target.
+
+    Files that change on disk are picked up within `RECHECK_S` seconds, by a new connection.
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+    cert_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("TlsConfig needs cert_file and key_file together, or neither.")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are set."""
+        return tuple(Path(f) for f in (self.ca_file, self.cert_file, self.key_file) if f)
+
+    def fingerprint(self) -> tuple[tuple[int, int, int], ...]:
+        """Identity of the present content of the files, cheap enough to ask before a call."""
+        stats = [file.stat() for file in self.files]
+        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """Everything that both clients are made from. Built by their constructors.
+
+    Attributes:
+        token: bearer token, or a function that returns the present one, called for each call.
+        timeout_s: deadline of every call that names none; None for the one of each method in
+            the service config.
+        on_unavailable: what `audit` does when no decision can be had because the service cannot
+            be reached, has no room, or the deadline passed.
+        service, tenant: who asks, for the decision log.
+    """
+
+    target: str
+    tls: TlsConfig | None = None
+    token: Token | None = None
+    timeout_s: float | None = None
+    on_unavailable: OnUnavailable = "block"
+    service: str = ""
+    tenant: str = ""
+
+    def __post_init__(self) -> None:
+        if self.on_unavailable not in ("block", "allow", "raise"):
+            raise ValueError(
+                f"on_unavailable must be 'block', 'allow' or 'raise', not {self.on_unavailable!r}."
+            )
+        check_timeout(self.timeout_s)
+        if self.token is not None and self.tls is None and not stays_on_machine(self.target):
+            raise ValueError(
+                f"A token would travel to {self.target} in the clear. Set tls=TlsConfig(...)."
+            )
+
+
+def resolve_target(target: str | None) -> str:
+    """The target given, else that of `LORAGATE_TARGET`, else the service on this machine."""
+    return target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    """Refuses a timeout that could never hold.
+
+    Raises:
+        ValueError: not a positive finite number of seconds.
+    """
+    if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise ValueError(f"A timeout is a positive number of seconds, not {timeout_s!r}.")
+
+
+def stays_on_machine(target: str) -> bool:
+    """Whether a gRPC target names a Unix socket or a loopback address."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    address = target.removeprefix("dns:").removeprefix("ipv4:").removeprefix("ipv6:").lstrip("/")
+    host = address.rsplit(":", 1)[0] if not address.endswith("]") else address
+    host = host.strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

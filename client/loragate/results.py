@@ -1,0 +1,210 @@
+"""What the service answers, as frozen dataclasses free of wire types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loragate.errors import AuditError
+
+
+class Verdict(StrEnum):
+    """What to do with the adapter. A value that this SDK does not know is read as `BLOCK`."""
+
+    ALLOW = "ALLOW"
+    REVIEW = "REVIEW"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    BLOCK = "BLOCK"
+
+
+class Mode(StrEnum):
+    """Whether the verdict binds. Unknown values are read as `ENFORCE`."""
+
+    ENFORCE = "ENFORCE"
+    PILOT = "PILOT"
+
+
+class Remedy(StrEnum):
+    """What the operator should do about a finding, in order of gravity."""
+
+    NONE = "NONE"
+    RETRAIN = "RETRAIN"
+    REPLACE_DATA = "REPLACE_DATA"
+    QUARANTINE = "QUARANTINE"
+    WITHDRAW_AND_CALL_LEGAL = "WITHDRAW_AND_CALL_LEGAL"
+
+
+class Severity(StrEnum):
+    """How bad it is to learn a concept. Unknown values are read as `CRITICAL`."""
+
+    LOW = "LOW"
+    MEDIUM = "MEDIUM"
+    HIGH = "HIGH"
+    CRITICAL = "CRITICAL"
+
+
+class ConceptRole(StrEnum):
+    """What a concept is for in the library."""
+
+    FORBIDDEN = "FORBIDDEN"
+    NEUTRAL = "NEUTRAL"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason of a verdict: a stable code and a sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the audit measured for one concept.
+
+    Attributes:
+        score: distance from the neutral bank on the same adapter, in standard deviations.
+        p_value: probability of such a score for a concept that was not learned.
+        degree: degree of penetration, 0 to 100.
+        verdict: what the policy decided for this concept alone.
+    """
+
+    concept_id: str
+    concept_name: str
+    category: str
+    severity: Severity
+    score: float
+    p_value: float
+    degree: float
+    verdict: Verdict
+    remedy: Remedy
+
+
+@dataclass(frozen=True)
+class KeyCoverage:
+    """How much of a file the audit understood; `unmapped` names at most 20 tensors."""
+
+    weight_tensors: int
+    mapped_tensors: int
+    matched_modules: int
+    unmapped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AuditedAdapter:
+    """One audited adapter; `sha256` is of the very bytes that were audited."""
+
+    sha256: str
+    size_bytes: int
+    format: str
+    strength: float
+    text_encoder_strength: float
+    coverage: KeyCoverage
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What a verdict is bound to, each a lower-case hexadecimal sha256."""
+
+    base_model: str = ""
+    library: str = ""
+    policy: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an audit has come: a stage and the share of it that is done, 0 to 1."""
+
+    stage: str
+    fraction: float
+
+
+SERVICE_UNAVAILABLE = "service_unavailable"
+"""Code of the reason of a result that the SDK made because no decision could be had."""
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """A decision about adapters that will be active together.
+
+    Attributes:
+        verdict: what to do; `allowed` is the short form.
+        decision_id: id in the decision log; empty when the service gave no decision and the
+            verdict follows from `on_unavailable`.
+        would_be_verdict: in pilot mode what the policy decided, otherwise equal to `verdict`.
+        reasons: gravest first.
+        findings: highest score first.
+        adapters: in the order of the request.
+        stage_times_s: stage name to seconds.
+        expires_at: when to ask again; None when there was no decision.
+        audited_bytes: the bytes that were audited, where the SDK read them. Load exactly these.
+        cause: the error because of which there is no decision.
+    """
+
+    verdict: Verdict
+    decision_id: str = ""
+    mode: Mode = Mode.ENFORCE
+    would_be_verdict: Verdict = Verdict.BLOCK
+    remedy: Remedy = Remedy.NONE
+    reasons: tuple[Reason, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    adapters: tuple[AuditedAdapter, ...] = ()
+    base_model: str = ""
+    digests: Digests = Digests()
+    engine_version: str = ""
+    kernel_backend: str = ""
+    stage_times_s: Mapping[str, float] = field(default_factory=dict)
+    decided_at: datetime | None = None
+    expires_at: datetime | None = None
+    cached: bool = False
+    dry_run: bool = False
+    audited_bytes: bytes | None = field(default=None, repr=False, compare=False)
+    cause: AuditError | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the adapters may be loaded: the verdict is `ALLOW` and nothing else."""
+        return self.verdict is Verdict.ALLOW
+
+    @property
+    def decided(self) -> bool:
+        """Whether the service decided; False when the verdict follows from `on_unavailable`."""
+        return bool(self.decision_id)
+
+    @property
+    def coverage(self) -> tuple[KeyCoverage, ...]:
+        """Key coverage of each adapter, in the order of the request."""
+        return tuple(adapter.coverage for adapter in self.adapters)
+
+    @property
+    def top_finding(self) -> Finding | None:
+        """The finding with the highest score, or None without findings."""
+        return self.findings[0] if self.findings else None
+
+    def has_expired(self, now: datetime | None = None) -> bool:
+        """Whether the service wants to be asked again; True for a result without a decision."""
+        return self.expires_at is None or (now or datetime.now(UTC)) >= self.expires_at
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One entry of the concept library.
+
+    Attributes:
+        concept_id: lower-case letters, digits and hyphens; at most 64.
+        category: for example "likeness", "character", "harm" or "brand".
+        prompts: words that a prompt would use for it.
+        picture_count: number of reference pictures; set by the service.
+    """
+
+    concept_id: str
+    name: str
+    category: str
+    severity: Severity
+    role: ConceptRole = ConceptRole.FORBIDDEN
+    prompts: tuple[str, ...] = ()
+    picture_count: int = 0
