@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-ENVIRONMENT_PREFIX = "LORAGATE_"
 ASSETS = Path(__file__).parent / "assets" / "emoji_tiny"
 EMBEDDED_PIPELINE = ASSETS / "pipeline"
 EMBEDDED_LIBRARY = ASSETS / "concepts"
@@ -109,7 +107,7 @@ class BaseModelEntry(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
     folder: Path
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
@@ -132,7 +130,7 @@ class GateSection(_Section):
 
     queue_limit: Positive = 64
     byte_budget: Positive = 4 * GIB
-    verdict_cache_size: int = Field(10_000, ge=0)
+    verdict_cache_size: Annotated[int, Field(ge=0)] = 10_000
 
 
 class LogSection(_Section):
@@ -147,7 +145,7 @@ def _default_state_dir() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "loragate"
 
 
-class Config(BaseSettings):
+class Config(_Section):
     """Every setting of the server. Paths may start with `~`.
 
     Attributes:
@@ -159,14 +157,6 @@ class Config(BaseSettings):
         threads: of torch; 0 leaves the choice to torch.
         drain_grace_s: how long requests in flight may go on after a signal to stop.
     """
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX,
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-    )
 
     listen: Listen = Listen()
     tls: Tls | None = None
@@ -185,20 +175,8 @@ class Config(BaseSettings):
     kernel_backend: Literal["reference", "triton"] = "reference"
     reflection: bool = False
     log: LogSection = LogSection()
-    threads: int = Field(0, ge=0)
+    threads: Annotated[int, Field(ge=0)] = 0
     drain_grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Takes arguments alone: `load_config` reads the other places and says where a value is."""
-        return (init_settings,)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,16 +13,24 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import EnvSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from loragate_server.config import ENVIRONMENT_PREFIX, Config
+from loragate_server.config import Config
+
+ENVIRONMENT_PREFIX = "LORAGATE_"
 
 
 class ConfigError(Exception):
     """The configuration cannot be used. The text has one line per problem."""
+
+
+class _Variables(BaseSettings, Config):
+    """Tells `EnvSettingsSource` which variables there are. Never made."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
 
 
 def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Config:
@@ -74,7 +82,7 @@ def _environment() -> dict[str, Any]:
         known = ", ".join(Config.model_fields)
         raise ConfigError(f"environment: {', '.join(strays)}: no such setting. There are: {known}")
     try:
-        return EnvSettingsSource(Config)()
+        return EnvSettingsSource(_Variables)()
     except SettingsError as error:
         raise ConfigError(
             f"environment: {error}; lists and sections are written as JSON"

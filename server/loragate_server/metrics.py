@@ -38,7 +38,7 @@ from loragate_server.policy.decision import Mode, VerdictKind
 from loragate_server.record.verdict import Verdict
 
 # The `_created` series double the number of series and no rule of ours reads them.
-prometheus_client.disable_created_metrics()
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CALL_BUCKETS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25),

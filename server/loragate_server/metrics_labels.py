@@ -9,8 +9,8 @@ import grpc
 from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from loragate.v1 import audit_pb2, concept_pb2
 
+from loragate.v1 import audit_pb2, concept_pb2
 from loragate_server.policy.decision import Decision, Mode
 
 CODES: Final = tuple(code.name for code in grpc.StatusCode)
@@ -27,6 +27,7 @@ DECISION_REASONS: Final = (
     "allow_list_lapsed",
     "deny_listed",
     # of evidence that cannot vouch for the adapters
+    "not_audited",
     "nothing_audited",
     "no_layer_matched",
     "no_matching_layers",

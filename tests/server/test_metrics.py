@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+import loragate_server
+from loragate_server.audit.evidence import Evidence
+from loragate_server.errors import ErrorReason
+from loragate_server.gate.observer import GateObserver
+from loragate_server.metrics import Metrics
+from loragate_server.metrics_labels import CODES, DECISION_REASONS, served_methods
+from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
+from loragate_server.record.verdict import Caller, Verdict
+
+EVIDENCE = Evidence((), (), (), (), "emoji-tiny", "b", "l", "reference", "1", 8, {})
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def verdict(kind: VerdictKind, *codes: str, mode: Mode = Mode.ENFORCE) -> Verdict:
+    reasons = tuple(Reason(code, "Why.") for code in codes)
+    decision = Decision(kind, kind, mode, Remedy.NONE, reasons, (), EVIDENCE, "p" * 64, 60)
+    return Verdict("decision-1", decision, Caller(), NOW, NOW, {})
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_the_metrics_can_be_what_the_gate_reports_to(metrics: Metrics) -> None:
+    observer: GateObserver = metrics
+    observer.queue_depth(3)
+    observer.inflight_bytes(7)
+    observer.cache("hit")
+    observer.shared_flight()
+    observer.queue_wait_seconds(0.5)
+    assert sample(metrics, "loragate_queue_depth") == 3
+    assert sample(metrics, "loragate_inflight_bytes") == 7
+    assert sample(metrics, "loragate_cache_requests_total", result="hit") == 1
+    assert sample(metrics, "loragate_shared_flights_total") == 1
+    assert sample(metrics, "loragate_queue_wait_seconds_sum") == 0.5
+
+
+def test_every_series_is_there_before_the_first_event(metrics: Metrics) -> None:
+    for kind in VerdictKind:
+        for reason in DECISION_REASONS:
+            labels = {"verdict": kind.value, "reason": reason}
+            assert sample(metrics, "loragate_decisions_total", **labels) == 0
+    for refusal in ErrorReason:
+        assert sample(metrics, "loragate_refusals_total", reason=refusal.value) == 0
+    for code in CODES:
+        labels = {
+            "grpc_type": "unary",
+            "grpc_service": "loragate.v1.AuditService",
+            "grpc_method": "Audit",
+            "grpc_code": code,
+        }
+        assert sample(metrics, "grpc_server_handled_total", **labels) == 0
+
+
+def test_events_add_no_series(metrics: Metrics) -> None:
+    before = series(metrics)
+    for kind in VerdictKind:
+        metrics.decision(verdict(kind, "concept_learned"))
+        metrics.decision(verdict(kind, "a code from the future"))
+        metrics.decision(verdict(kind))
+    for reason in ErrorReason:
+        metrics.failure(reason)
+    metrics.stage_seconds("a stage from the future", 1.0)
+    for method in served_methods():
+        metrics.call_started(method.path)
+        metrics.call_handled(method.path, "OK", 0.1, "request-1")
+    metrics.call_started("/no.Such/Method")
+    metrics.call_handled("/no.Such/Method", "NO_SUCH_CODE", 0.1)
+    assert series(metrics) == before
+
+
+def series(metrics: Metrics) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    return {
+        (one.name, tuple(sorted(one.labels.items())))
+        for family in metrics.registry.collect()
+        for one in family.samples
+    }
+
+
+def test_a_decision_is_counted_under_its_first_reason(metrics: Metrics) -> None:
+    metrics.decision(verdict(VerdictKind.BLOCK, "concept_learned", "unmapped_keys"))
+    labels = {"verdict": "BLOCK", "reason": "concept_learned"}
+    assert sample(metrics, "loragate_decisions_total", **labels) == 1
+
+
+def test_a_pilot_decision_that_would_have_blocked_is_told_apart(metrics: Metrics) -> None:
+    blocked = verdict(VerdictKind.BLOCK, "concept_learned", mode=Mode.PILOT)
+    allowed = replace(blocked.decision, verdict=VerdictKind.ALLOW)
+    metrics.decision(replace(blocked, decision=allowed))
+    labels = {"verdict": "ALLOW", "reason": "pilot_mode"}
+    assert sample(metrics, "loragate_decisions_total", **labels) == 1
+    pilot = "loragate_pilot_decisions_total"
+    assert sample(metrics, pilot, would_be_verdict="BLOCK") == 1
+
+
+def test_a_decision_that_could_not_be_logged_is_counted_twice(metrics: Metrics) -> None:
+    metrics.failure(ErrorReason.DECISION_LOG_UNAVAILABLE)
+    assert sample(metrics, "loragate_log_write_failures_total") == 1
+    assert sample(metrics, "loragate_refusals_total", reason="DECISION_LOG_UNAVAILABLE") == 1
+
+
+def test_exemplars_are_in_openmetrics_and_not_in_the_text_format(metrics: Metrics) -> None:
+    metrics.decision(verdict(VerdictKind.BLOCK, "concept_learned"))
+    metrics.call_handled("/loragate.v1.AuditService/Audit", "OK", 0.1, "r" * 500)
+    metrics.call_handled("/loragate.v1.AuditService/Audit", "OK", 0.1, "request-1")
+    opened = generate_openmetrics(metrics.registry).decode()
+    assert '# {decision_id="decision-1"} 1.0' in opened
+    assert '# {request_id="request-1"} 0.1' in opened
+    assert "decision-1" not in generate_latest(metrics.registry).decode()
+
+
+def test_state_is_told_by_twelve_digits_of_a_digest(metrics: Metrics) -> None:
+    metrics.policy("a" * 64)
+    metrics.policy("b" * 64)
+    metrics.policy_reload(ok=True, at_unix_s=100.0)
+    metrics.policy_reload(ok=False, at_unix_s=200.0)
+    assert sample(metrics, "loragate_policy_info", revision="a" * 12) is None
+    assert sample(metrics, "loragate_policy_info", revision="b" * 12) == 1
+    assert sample(metrics, "loragate_policy_last_reload_success") == 0
+    assert sample(metrics, "loragate_policy_last_reload_timestamp_seconds") == 100
+
+
+def test_every_reason_that_the_code_can_give_has_its_label() -> None:
+    package = Path(loragate_server.__file__).parent
+    given = {
+        code
+        for room in ("audit", "policy", "gate")
+        for path in (package / room).glob("*.py")
+        for code in reason_codes(ast.parse(path.read_text()))
+    }
+    assert len(given) > 5, "the search for codes finds nothing any more"
+    assert given <= set(DECISION_REASONS)
+
+
+def reason_codes(tree: ast.Module) -> set[str]:
+    """First arguments of `Reason(...)`, `_reason(...)`, and pairs of a code and a sentence."""
+    codes = set()
+    for node in ast.walk(tree):
+        first: ast.expr | None = None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            first = node.args[0] if node.func.id in ("Reason", "_reason") else None
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and is_text(node.elts[1]):
+            first = node.elts[0]
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            codes.add(first.value)
+    return {code for code in codes if code.replace("_", "").isalpha() and code.islower()}
+
+
+def is_text(node: ast.expr) -> bool:
+    """Whether this is a sentence."""
+    if isinstance(node, ast.JoinedStr):
+        return True
+    return isinstance(node, ast.Constant) and str(node.value).endswith(".")
