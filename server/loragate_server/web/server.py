@@ -45,7 +45,9 @@ class WebServer:
     def __init__(self, address: str, registry: CollectorRegistry, readiness: Readiness) -> None:
         self._host, self._port = split_address(address)
         application = web_application(registry, readiness)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=2.0
+        )
 
     async def start(self) -> str:
         """Listens, and returns the address with the port that the system chose.
@@ -54,7 +56,7 @@ class WebServer:
             OSError: the address cannot be bound.
         """
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port, shutdown_timeout=2.0).start()
+        await web.TCPSite(self._runner, self._host, self._port).start()
         port = self._runner.addresses[0][1]
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{port}"

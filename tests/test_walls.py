@@ -1,0 +1,279 @@
+"""The walls of the architecture: which module may import which."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {
+    "loragate": ROOT / "client" / "loragate",
+    "loragate_kernels": ROOT / "kernels" / "loragate_kernels",
+    "loragate_server": ROOT / "server" / "loragate_server",
+}
+
+NOT_FOR = {
+    "loragate_kernels": ("loragate", "loragate_server", "emoji_tiny", "benchmarks", "grpc"),
+    "loragate": ("loragate_server", "loragate_kernels", "emoji_tiny", "benchmarks"),
+    "loragate_server": ("emoji_tiny", "benchmarks"),
+}
+"""Package to what none of its modules may import, not even inside a function."""
+
+BASICS = ("errors", "progress")
+NOUNS = ("intake.adapter", "audit.evidence", "policy.decision", "record.verdict")
+MAY_IMPORT = {
+    "errors": (),
+    "progress": ("errors",),
+    "logs": (),
+    "testing": (),
+    "config": (),
+    "config_sources": ("config",),
+    "models": (*BASICS, "intake.adapter", "intake.delta"),
+    "intake": (*BASICS, "models"),
+    "concepts": (*BASICS, "models"),
+    "audit": (*BASICS, "intake", "models", "concepts"),
+    "policy": (*BASICS, "audit.evidence"),
+    "record": (*BASICS, "audit.evidence", "policy.decision"),
+    "gate": (*BASICS, "intake", "models", "concepts", "audit", "policy", "record"),
+    "metrics_labels": NOUNS,
+    "metrics": ("errors", "gate.observer", "metrics_labels", *NOUNS),
+    "web": ("config",),
+    "rpc": (*BASICS, "logs", "gate", "concepts.library", "models.base", *NOUNS),
+    "app": None,
+    "cli": None,
+}
+"""Module or room of the server to what it may import of the server; None for everything."""
+
+HEAVY = ("torch", "triton", "diffusers", "transformers", "peft", "numpy", "scipy")
+LIGHT = (
+    "loragate",
+    "loragate_server.audit.evidence",
+    "loragate_server.config",
+    "loragate_server.config_sources",
+    "loragate_server.logs",
+    "loragate_server.metrics",
+    "loragate_server.policy",
+    "loragate_server.record",
+    "loragate_server.testing",
+    "loragate_server.web",
+)
+"""Packages and modules whose import must load none of HEAVY, directly or through others."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: by whom, of what, where, and whether it happens when the module is loaded."""
+
+    by: str
+    of: str
+    line: int
+    when_loaded: bool
+
+
+def within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+class Finder(ast.NodeVisitor):
+    """Collects the imports of one module."""
+
+    def __init__(self, module: str, is_package: bool, known: Mapping[str, str]) -> None:
+        self.module, self.known = module, known
+        self.package = module if is_package else module.rpartition(".")[0]
+        self.found: list[Import] = []
+        self.deferred = 0
+
+    def add(self, name: str, line: int) -> None:
+        self.found.append(Import(self.module, name, line, when_loaded=not self.deferred))
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.add(alias.name, node.lineno)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        source = node.module or ""
+        if node.level:
+            parts = self.package.split(".")
+            parts = parts[: len(parts) - node.level + 1]
+            source = ".".join([*parts, *filter(None, [source])])
+        for alias in node.names:
+            inner = f"{source}.{alias.name}"
+            self.add(inner if inner in self.known else source, node.lineno)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        name = node.func.id if isinstance(node.func, ast.Name) else name
+        if name in ("import_module", "__import__") and node.args:
+            argument = node.args[0]
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                self.add(argument.value, node.lineno)
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.later(node.body)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def visit_If(self, node: ast.If) -> None:
+        if "TYPE_CHECKING" in ast.unparse(node.test):
+            self.later(node.body)
+            for child in node.orelse:
+                self.visit(child)
+        else:
+            self.generic_visit(node)
+
+    def later(self, body: list[ast.stmt]) -> None:
+        self.deferred += 1
+        for child in body:
+            self.visit(child)
+        self.deferred -= 1
+
+
+def imports(sources: Mapping[str, str]) -> Iterator[Import]:
+    """Every import of modules given as dotted name to source; packages end in `.__init__`."""
+    known = {name.removesuffix(".__init__"): text for name, text in sources.items()}
+    for name, text in sources.items():
+        finder = Finder(name.removesuffix(".__init__"), name.endswith(".__init__"), known)
+        finder.visit(ast.parse(text))
+        yield from finder.found
+
+
+def breaches(sources: Mapping[str, str]) -> list[str]:
+    """One line for each import that goes through a wall."""
+    every = list(imports(sources))
+    lines = [f"{one.by}:{one.line} imports {one.of}" for one in every if forbidden(one)]
+    return sorted(lines + heavy_chains(sources, every))
+
+
+def forbidden(one: Import) -> bool:
+    """Whether the direction of this import is wrong."""
+    package = one.by.partition(".")[0]
+    if any(within(one.of, other) for other in NOT_FOR[package]):
+        return True
+    if package != "loragate_server":
+        return False
+    if within(one.of, "loragate"):
+        return not within(one.of, "loragate.v1")  # generated from the API, so everybody's
+    if one.of == "loragate_server" or not within(one.of, "loragate_server"):
+        return False
+    return not allowed_inside(one.by.partition(".")[2], one.of.partition(".")[2])
+
+
+def allowed_inside(by: str, of: str) -> bool:
+    """Whether module `by` of the server may import `of`, both without the package's name."""
+    if not by:
+        return False
+    room = by.partition(".")[0]
+    if within(of, room):
+        return True
+    if room not in MAY_IMPORT:
+        return False
+    allowed = MAY_IMPORT[room]
+    return allowed is None or any(within(of, prefix) for prefix in allowed)
+
+
+def heavy_chains(sources: Mapping[str, str], every: list[Import]) -> list[str]:
+    """How modules that have to be light come to load something heavy."""
+    loads: dict[str, set[str]] = {}
+    for one in every:
+        if one.when_loaded:
+            loads.setdefault(one.by, set()).add(one.of)
+    modules = [name.removesuffix(".__init__") for name in sources]
+    light = [name for name in modules if any(within(name, prefix) for prefix in LIGHT)]
+    return [" loads ".join(chain) for name in light if (chain := heavy_chain(name, loads))]
+
+
+def heavy_chain(start: str, loads: Mapping[str, set[str]]) -> list[str]:
+    """The shortest chain of imports from `start` to something heavy; empty when there is none."""
+    chains, seen = [[start]], {start}
+    for chain in chains:
+        if any(within(chain[-1], heavy) for heavy in HEAVY):
+            return chain
+        # Loading a.b.c loads a and a.b before.
+        parents = [chain[-1].rsplit(".", n)[0] for n in range(1, chain[-1].count(".") + 1)]
+        for name in sorted({*loads.get(chain[-1], ()), *parents} - seen):
+            seen.add(name)
+            chains.append([*chain, name])
+    return []
+
+
+def sources() -> dict[str, str]:
+    """The modules of the three packages, generated stubs left out."""
+    return {
+        ".".join([package, *path.relative_to(folder).with_suffix("").parts]): path.read_text()
+        for package, folder in PACKAGES.items()
+        for path in folder.rglob("*.py")
+        if not path.name.endswith(("_pb2.py", "_pb2_grpc.py"))
+    }
+
+
+def test_no_import_goes_through_a_wall() -> None:
+    found = sources()
+    assert len(found) > 40, "the modules are not where this test looks for them"
+    assert breaches(found) == []
+
+
+def test_every_module_of_the_server_has_its_rule() -> None:
+    rooms = {name.split(".")[1] for name in sources() if name.startswith("loragate_server.")}
+    assert rooms - {"__init__"} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("loragate_kernels.ops", "import loragate_server"),
+        ("loragate_kernels.ops", "from loragate.v1 import audit_pb2"),
+        ("loragate.client", "def f():\n    import loragate_server.config"),
+        ("loragate.client", "import loragate_kernels.pair_stats"),
+        ("loragate.client", "import torch"),
+        ("loragate.client", "try:\n    import numpy as np\nexcept ImportError:\n    pass"),
+        ("loragate_server.app", "from loragate import AuditClient"),
+        ("loragate_server.intake.reader", "from loragate_server.audit import engine"),
+        ("loragate_server.intake.reader", "from ..policy.decide import decide"),
+        ("loragate_server.models.base", "from loragate_server.intake.reader import read_adapter"),
+        ("loragate_server.audit.engine", "import loragate_server.policy.decision"),
+        ("loragate_server.policy.decide", "from loragate_server.record.verdict import Verdict"),
+        ("loragate_server.policy.decide", "import torch"),
+        ("loragate_server.policy.decide", "from torch.nn import Module"),
+        ("loragate_server.record.log", "from importlib import import_module\nimport torch"),
+        ("loragate_server.gate.gate", "from loragate_server.rpc import server"),
+        ("loragate_server.gate.gate", "import_module('loragate_server.metrics')"),
+        ("loragate_server.rpc.server", "from loragate_server.audit.engine import AuditEngine"),
+        ("loragate_server.web.server", "from loragate_server.rpc import server"),
+        ("loragate_server.new_room.module", "import loragate_server.gate.gate"),
+    ],
+)
+def test_a_breach_is_found(module: str, source: str) -> None:
+    assert breaches({module: source}) != []
+
+
+def test_something_heavy_is_found_behind_other_modules() -> None:
+    chain = {
+        "loragate_server.policy.decide": "from loragate_server.audit.evidence import Evidence",
+        "loragate_server.audit.evidence": "",
+        "loragate_server.audit.__init__": "from .engine import AuditEngine",
+        "loragate_server.audit.engine": "import torch",
+    }
+    assert any(line.startswith("loragate_server.policy.decide loads ") for line in breaches(chain))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("loragate.integrations.diffusers", "def guard():\n    import torch"),
+        (
+            "loragate.integrations.diffusers",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",
+        ),
+        ("loragate_server.audit.engine", "import torch\nfrom loragate_kernels import pair_stats"),
+        ("loragate_server.rpc.server", "from loragate.v1 import audit_pb2_grpc"),
+        ("loragate_server.models.apply", "from loragate_server.intake.delta import WeightDelta"),
+        ("loragate_server.app", "from loragate_server.audit.engine import AuditEngine"),
+    ],
+)
+def test_what_is_allowed_is_let_through(module: str, source: str) -> None:
+    assert breaches({module: source}) == []
