@@ -1,0 +1,133 @@
+"""The two kernels of `pair_stats`: partial sums per chunk, then a fold per (pair, row).
+
+No atomics and no tuning at run time: which element is added to which lane in which order follows
+from the chunk table and the constants alone, so results repeat bit for bit.
+"""
+
+# Triton reads parameter annotations itself, so they stay objects: no `annotations` future here.
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["first_chunk", "chunk_total"])
+def pair_stats_partial_kernel(
+    p_chunks,
+    p_partial,
+    first_chunk,
+    chunk_total,
+    DTYPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Stage one: one program reduces one chunk to six numbers.
+
+    Formula: sum (a-b)^2, sum a^2, sum b^2, sum a*b, max |a-b|, count of non-finite positions.
+    p_chunks: int64 [3, chunk_total]: address of a, address of b, elements (at most 2^24).
+    p_partial: float32 [6, chunk_total]; column first_chunk + program id is written.
+    DTYPE: element type of the chunks of this launch; arithmetic is float32 whatever it is.
+    ALIGNED: all addresses of this launch are multiples of 16; the caller has checked it.
+    Deterministic: lane k adds the elements k, k + BLOCK, k + 2 BLOCK, ... in this order, then
+    the lanes are reduced once.
+    """
+    i_chunk = first_chunk.to(tl.int64) + tl.program_id(0)
+    stride = chunk_total.to(tl.int64)
+    address_a = tl.load(p_chunks + i_chunk)
+    address_b = tl.load(p_chunks + stride + i_chunk)
+    numel = tl.load(p_chunks + 2 * stride + i_chunk).to(tl.int32)
+    if ALIGNED:
+        # addresses read from memory carry no facts; without this every load is 2 bytes wide
+        address_a = tl.multiple_of(address_a, 16)
+        address_b = tl.multiple_of(address_b, 16)
+    p_a = address_a.to(tl.pointer_type(DTYPE))
+    p_b = address_b.to(tl.pointer_type(DTYPE))
+    o_block = tl.arange(0, BLOCK)
+    b_dd = tl.zeros([BLOCK], tl.float32)
+    b_aa = tl.zeros([BLOCK], tl.float32)
+    b_bb = tl.zeros([BLOCK], tl.float32)
+    b_ab = tl.zeros([BLOCK], tl.float32)
+    b_max = tl.zeros([BLOCK], tl.float32)
+    b_bad = tl.zeros([BLOCK], tl.int32)
+    # the main loop has no mask: a mask with an unknown end would forbid wide loads
+    full = numel // BLOCK * BLOCK
+    for start in range(0, full, BLOCK):
+        b_a = tl.load(p_a + start + o_block).to(tl.float32)
+        b_b = tl.load(p_b + start + o_block).to(tl.float32)
+        b_d = b_a - b_b
+        b_dd += b_d * b_d
+        b_aa += b_a * b_a
+        b_bb += b_b * b_b
+        b_ab += b_a * b_b
+        b_max = tl.maximum(b_max, tl.abs(b_d))
+        b_bad += _is_bad(b_a, b_b)
+    if full < numel:
+        m_tail = full + o_block < numel
+        b_a = tl.load(p_a + full + o_block, mask=m_tail, other=0.0).to(tl.float32)
+        b_b = tl.load(p_b + full + o_block, mask=m_tail, other=0.0).to(tl.float32)
+        b_d = b_a - b_b
+        b_dd += b_d * b_d
+        b_aa += b_a * b_a
+        b_bb += b_b * b_b
+        b_ab += b_a * b_b
+        b_max = tl.maximum(b_max, tl.abs(b_d))
+        b_bad += _is_bad(b_a, b_b)
+    p_out = p_partial + i_chunk
+    tl.store(p_out, tl.sum(b_dd, 0))
+    tl.store(p_out + stride, tl.sum(b_aa, 0))
+    tl.store(p_out + 2 * stride, tl.sum(b_bb, 0))
+    tl.store(p_out + 3 * stride, tl.sum(b_ab, 0))
+    tl.store(p_out + 4 * stride, tl.max(b_max, 0))
+    tl.store(p_out + 5 * stride, tl.sum(b_bad, 0).to(tl.float32))
+
+
+@triton.jit
+def _is_bad(b_a, b_b):
+    """int32: 1 where either element is NaN or infinite. Maxima cannot tell: they skip NaN."""
+    m_good = (tl.abs(b_a) < float("inf")) & (tl.abs(b_b) < float("inf"))
+    return tl.where(m_good, 0, 1)
+
+
+@triton.jit(do_not_specialize=["chunk_total", "segment_total"])
+def pair_stats_fold_kernel(
+    p_segments,
+    p_partial,
+    p_out,
+    chunk_total,
+    segment_total,
+    FOLD_BLOCK: tl.constexpr,
+):
+    """Stage two: one program folds the partial results of one (pair, row) in float64.
+
+    p_segments: int64 [2, segment_total]: first chunk, number of chunks (may be 0).
+    p_partial: float32 [6, chunk_total], written by stage one.
+    p_out: float64 [6, segment_total]; column program id is written.
+    Deterministic: chunks are added in the order of the row.
+    """
+    i_segment = tl.program_id(0).to(tl.int64)
+    segments = segment_total.to(tl.int64)
+    stride = chunk_total.to(tl.int64)
+    first = tl.load(p_segments + i_segment)
+    count = tl.load(p_segments + segments + i_segment).to(tl.int32)
+    p_in = p_partial + first
+    o_fold = tl.arange(0, FOLD_BLOCK)
+    b_dd = tl.zeros([FOLD_BLOCK], tl.float64)
+    b_aa = tl.zeros([FOLD_BLOCK], tl.float64)
+    b_bb = tl.zeros([FOLD_BLOCK], tl.float64)
+    b_ab = tl.zeros([FOLD_BLOCK], tl.float64)
+    b_max = tl.zeros([FOLD_BLOCK], tl.float64)
+    b_bad = tl.zeros([FOLD_BLOCK], tl.float64)
+    for start in range(0, count, FOLD_BLOCK):
+        m = start + o_fold < count
+        p = p_in + start + o_fold
+        b_dd += tl.load(p, mask=m, other=0.0).to(tl.float64)
+        b_aa += tl.load(p + stride, mask=m, other=0.0).to(tl.float64)
+        b_bb += tl.load(p + 2 * stride, mask=m, other=0.0).to(tl.float64)
+        b_ab += tl.load(p + 3 * stride, mask=m, other=0.0).to(tl.float64)
+        b_max = tl.maximum(b_max, tl.load(p + 4 * stride, mask=m, other=0.0).to(tl.float64))
+        b_bad += tl.load(p + 5 * stride, mask=m, other=0.0).to(tl.float64)
+    p_result = p_out + i_segment
+    tl.store(p_result, tl.sum(b_dd, 0))
+    tl.store(p_result + segments, tl.sum(b_aa, 0))
+    tl.store(p_result + 2 * segments, tl.sum(b_bb, 0))
+    tl.store(p_result + 3 * segments, tl.sum(b_ab, 0))
+    tl.store(p_result + 4 * segments, tl.max(b_max, 0))
+    tl.store(p_result + 5 * segments, tl.sum(b_bad, 0))
