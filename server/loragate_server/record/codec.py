@@ -1,0 +1,72 @@
+"""Writes a `Verdict` as plain JSON values and builds the very same one again."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from enum import Enum
+from numbers import Real
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from loragate_server.record.verdict import Verdict
+
+PAYLOAD_VERSION = 1
+
+
+def encode_verdict(verdict: Verdict) -> dict[str, Any]:
+    """A mapping of JSON values with everything that the verdict holds."""
+    return {"payload_version": PAYLOAD_VERSION, **_plain(verdict)}
+
+
+def decode_verdict(payload: Mapping[str, Any]) -> Verdict:
+    """The verdict that was encoded.
+
+    Raises:
+        ValueError: the payload was not written by `encode_verdict` of a known version.
+    """
+    values = dict(payload)
+    version = values.pop("payload_version", None)
+    if version != PAYLOAD_VERSION:
+        raise ValueError(f"the payload has version {version!r}, not {PAYLOAD_VERSION}")
+    return _adapter().validate_python(values)
+
+
+def to_json(value: object) -> str:
+    """JSON on one line, pure ASCII, keys sorted: equal values give equal bytes.
+
+    ASCII also carries what UTF-8 databases refuse, such as lone surrogates and NUL.
+    """
+    return json.dumps(
+        value, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Verdict]:
+    return TypeAdapter(Verdict)
+
+
+def _plain(value: object) -> Any:
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Real):  # Floats of numpy too.
+        number = float(value)
+        # JSON has no word for these; the decoder reads the strings back as numbers.
+        return number if math.isfinite(number) else str(number)
+    raise TypeError(f"a verdict cannot hold a {type(value).__name__}")

@@ -1,0 +1,207 @@
+"""`Database`: recorded decisions, to be found again by id, adapter or verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection, Select, exists, insert, select, tuple_
+from sqlalchemy.exc import SQLAlchemyError
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.policy.decision import VerdictKind
+from loragate_server.record.connect import WRITES, make_engine, parse_url, sqlite_path
+from loragate_server.record.failures import database_failure
+from loragate_server.record.paging import Place
+from loragate_server.record.tables import audited_adapters, audits
+from loragate_server.record.verdict import Verdict
+
+
+class Database:
+    """The tables of `tables`, in SQLite or PostgreSQL. Thread-safe.
+
+    Every method raises NoDecisionError, DATABASE_UNAVAILABLE or DISK_FULL, when the database does
+    not do its work, and works again as soon as the database does.
+    """
+
+    def __init__(self, database_url: str, timeout_s: float) -> None:
+        """Connects to nothing yet; the tables have to exist (`migrate.upgrade`)."""
+        url = parse_url(database_url)
+        self._timeout_s = timeout_s
+        self._engine = make_engine(url, timeout_s)
+        self._path = sqlite_path(url)
+        self._file = _identity(self._path)
+        self._writer = threading.Lock()
+
+    def insert(self, verdict: Verdict, payload: str, before_commit: Callable[[], None]) -> None:
+        """Stores a verdict; it is visible and durable when this returns, and not at all otherwise.
+
+        Args:
+            verdict: what to store; its fields fill the columns that are searched.
+            payload: the verdict as JSON of the codec.
+            before_commit: called when nothing but the commit is left to do; what it raises undoes
+                the insertion.
+        """
+        with self._one_writer(), self._connected(writes=True) as connection:
+            connection.execute(insert(audits).values(**_row(verdict, payload)))
+            rows = _adapter_rows(verdict)
+            if rows:
+                connection.execute(insert(audited_adapters), rows)
+            before_commit()
+            self._check_still_there()
+
+    def get(self, decision_id: str) -> str | None:
+        """The payload of a decision, or None."""
+        query = select(audits.c.payload).where(audits.c.decision_id == _storable(decision_id))
+        with self._connected() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def page(
+        self, size: int, after: Place | None, adapter_sha256: str, verdict: VerdictKind | None
+    ) -> list[str]:
+        """Payloads of at most `size` decisions, newest first, that come after a place."""
+        query = select(audits.c.payload).order_by(
+            audits.c.decided_at.desc(), audits.c.decision_id.desc()
+        )
+        query = _filtered(query, after, adapter_sha256, verdict).limit(size)
+        with self._connected() as connection:
+            return [row.payload for row in connection.execute(query)]
+
+    def check(self) -> None:
+        """Asks the database for something, to see that it answers and has the tables."""
+        with self._connected() as connection:
+            connection.execute(select(audits.c.decision_id).limit(1)).all()
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _connected(self, *, writes: bool = False) -> Iterator[Connection]:
+        """A connection in a transaction that is committed at the end."""
+        try:
+            self._follow_file()
+            connection = self._engine.connect().execution_options(**(WRITES if writes else {}))
+            with connection, connection.begin():
+                yield connection
+            self._check_still_there()
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise database_failure(error) from error
+
+    @contextlib.contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        """SQLite has one writer at a time; waiting here is fairer than its polling."""
+        if self._path is None:
+            yield
+            return
+        if not self._writer.acquire(timeout=self._timeout_s):
+            raise database_failure(TimeoutError("another write takes too long"))
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    def _follow_file(self) -> None:
+        """Drops connections to an SQLite file that was removed or replaced.
+
+        They would go on working, on a file that nobody can find again.
+        """
+        if self._path is None:
+            return
+        now = _identity(self._path)
+        if now != self._file:
+            self._engine.dispose()
+            self._file = now
+        if now is None:
+            raise FileNotFoundError(f"{self._path.name} does not exist")
+
+    def _check_still_there(self) -> None:
+        if self._path is not None and _identity(self._path) != self._file:
+            raise FileNotFoundError(f"{self._path.name} was removed or replaced")
+
+
+def decision_unknown(decision_id: str) -> NoDecisionError:
+    """The error for an id that names no decision."""
+    return NoDecisionError(
+        ErrorReason.DECISION_UNKNOWN,
+        f"No decision {decision_id[:64]!r} is recorded.",
+        remedy="Use an id from Verdict.decision_id.",
+        metadata={"decision_id": decision_id[:64]},
+    )
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Device and inode of a file; None if there is none."""
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _filtered(
+    query: Select[tuple[str]], after: Place | None, sha256: str, verdict: VerdictKind | None
+) -> Select[tuple[str]]:
+    if after is not None:
+        key = tuple_(audits.c.decided_at, audits.c.decision_id)
+        query = query.where(key < tuple_(after.decided_at, after.decision_id))
+    if sha256:
+        of_audit = audited_adapters.c.decision_id == audits.c.decision_id
+        same = audited_adapters.c.sha256 == _storable(sha256)
+        query = query.where(exists().where(of_audit, same))
+    if verdict is not None:
+        query = query.where(audits.c.verdict == verdict.value)
+    return query
+
+
+def _row(verdict: Verdict, payload: str) -> dict[str, object]:
+    decision = verdict.decision
+    return {
+        "decision_id": verdict.decision_id,
+        "decided_at": verdict.decided_at,
+        "expires_at": verdict.expires_at,
+        "verdict": decision.verdict.value,
+        "would_be_verdict": decision.would_be_verdict.value,
+        "mode": decision.mode.value,
+        "remedy": decision.remedy.value,
+        "dry_run": verdict.dry_run,
+        "base_model": _storable(decision.evidence.base_model),
+        "base_digest": _storable(decision.evidence.base_digest),
+        "library_digest": _storable(decision.evidence.library_digest),
+        "policy_digest": decision.policy_digest,
+        "engine_version": decision.evidence.engine_version,
+        "caller_service": _storable(verdict.caller.service),
+        "caller_tenant": _storable(verdict.caller.tenant),
+        "caller_request_id": _storable(verdict.caller.request_id),
+        "caller_identity": _storable(verdict.caller.identity),
+        "payload": payload,
+    }
+
+
+def _adapter_rows(verdict: Verdict) -> list[dict[str, object]]:
+    return [
+        {
+            "decision_id": verdict.decision_id,
+            "position": position,
+            "sha256": adapter.sha256,
+            "size_bytes": adapter.size_bytes,
+            "format": _storable(adapter.format),
+            "denoiser_strength": float(adapter.denoiser_strength),
+            "text_encoder_strength": float(adapter.text_encoder_strength),
+        }
+        for position, adapter in enumerate(verdict.decision.evidence.adapters)
+    ]
+
+
+def _storable(text: str) -> str:
+    """Text for a column that is only searched; the payload keeps the original.
+
+    PostgreSQL refuses NUL, and no database takes lone surrogates.
+    """
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    return clean.replace("\0", "\N{REPLACEMENT CHARACTER}")

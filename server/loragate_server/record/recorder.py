@@ -1,0 +1,178 @@
+"""`Recorder`: makes a decision a verdict by writing it down twice, or refuses it.
+
+The order of writing: the row is inserted but not committed; then the line is appended to the
+decision log and synced; then the row is committed; only then is there a verdict to answer with. So
+
+- an answered verdict is in the log and in the database;
+- whatever can be read from the database is in the log (a reader never finds an ALLOW that the log,
+  which is the authority, does not have);
+- most failures of the database show before the line is written. If the commit itself fails, the
+  log holds a decision that nobody was answered with; a note after it says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.policy.decision import Decision, Mode, VerdictKind
+from loragate_server.record.codec import decode_verdict, encode_verdict, to_json
+from loragate_server.record.database import Database, decision_unknown
+from loragate_server.record.failures import database_failure
+from loragate_server.record.ids import new_decision_id
+from loragate_server.record.log import DecisionLog
+from loragate_server.record.migrate import DEFAULT_TIMEOUT_S, upgrade
+from loragate_server.record.paging import Place, make_token, read_token
+from loragate_server.record.verdict import Caller, Verdict
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 100
+
+
+class Recorder:
+    """Writes decisions to the decision log and the database, and finds them again. Thread-safe."""
+
+    def __init__(
+        self,
+        database_url: str,
+        log_path: Path,
+        *,
+        database_timeout_s: float = DEFAULT_TIMEOUT_S,
+        migrate: bool = True,
+    ) -> None:
+        """Migrates the database (unless told not to) and opens the log.
+
+        Raises:
+            NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
+        """
+        if migrate:
+            upgrade(database_url, database_timeout_s)
+        self._database = Database(database_url, database_timeout_s)
+        self._log = DecisionLog(log_path)
+
+    def record(
+        self,
+        decision: Decision,
+        caller: Caller,
+        *,
+        stage_times_s: Mapping[str, float],
+        dry_run: bool = False,
+    ) -> Verdict:
+        """Records a decision; see the module for what holds when this returns.
+
+        Args:
+            decision: what was decided.
+            caller: who asked.
+            stage_times_s: stage name to seconds, of the whole request.
+            dry_run: recorded too, but marked as not binding.
+
+        Raises:
+            NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL; there is
+                no verdict then.
+        """
+        now = datetime.now(UTC)
+        verdict = Verdict(
+            decision_id=new_decision_id(now),
+            decision=decision,
+            caller=caller,
+            decided_at=now,
+            expires_at=now + timedelta(seconds=decision.ttl_s),
+            stage_times_s=dict(stage_times_s),
+            dry_run=dry_run,
+        )
+        payload = encode_verdict(verdict)
+        binding = not dry_run and decision.mode is Mode.ENFORCE
+        logged = False
+
+        def log() -> None:
+            nonlocal logged
+            self._log.append_decision(payload, binding=binding)
+            logged = True
+
+        try:
+            self._database.insert(verdict, to_json(payload), before_commit=log)
+        except NoDecisionError as error:
+            if logged:
+                self._note_not_answered(verdict.decision_id, error)
+            raise
+        return verdict
+
+    def get(self, decision_id: str) -> Verdict:
+        """A recorded decision.
+
+        Raises:
+            NoDecisionError: DECISION_UNKNOWN or DATABASE_UNAVAILABLE.
+        """
+        payload = self._database.get(decision_id)
+        if payload is None:
+            raise decision_unknown(decision_id)
+        return _decode(payload)
+
+    def list(
+        self,
+        page_size: int = 0,
+        page_token: str = "",
+        adapter_sha256: str = "",
+        verdict: VerdictKind | None = None,
+    ) -> tuple[list[Verdict], str]:
+        """Recorded decisions, newest first, and the token of the next page ("" on the last one).
+
+        Args:
+            page_size: 0 means 50; more than 100 means 100.
+            page_token: from the page before, with the same filters; "" for the first page.
+            adapter_sha256: only decisions about this adapter; "" for all.
+            verdict: only decisions with this binding verdict; None for all.
+
+        Raises:
+            NoDecisionError: PAGE_TOKEN_INVALID, REQUEST_INVALID or DATABASE_UNAVAILABLE.
+        """
+        if page_size < 0:
+            raise NoDecisionError(
+                ErrorReason.REQUEST_INVALID,
+                f"The page size {page_size} is negative.",
+                remedy="Use 0 for the default, or 1 to 100.",
+                metadata={"field": "page_size"},
+            )
+        size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        sha256 = adapter_sha256.lower()
+        filters = (sha256, verdict.value if verdict else "")
+        after = read_token(page_token, filters)
+        # One more than asked for tells whether there is a next page.
+        payloads = self._database.page(size + 1, after, sha256, verdict)
+        verdicts = [_decode(payload) for payload in payloads[:size]]
+        if len(payloads) <= size:
+            return verdicts, ""
+        end = Place(verdicts[-1].decided_at, verdicts[-1].decision_id)
+        return verdicts, make_token(end, filters)
+
+    def check(self) -> None:
+        """For readiness: whether the next decision could be recorded.
+
+        Raises:
+            NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
+        """
+        self._log.check()
+        self._database.check()
+
+    def close(self) -> None:
+        """Closes log and database."""
+        self._log.close()
+        self._database.close()
+
+    def _note_not_answered(self, decision_id: str, error: NoDecisionError) -> None:
+        # The caller gets the first error; a log that fails as well says nothing new.
+        with contextlib.suppress(NoDecisionError):
+            self._log.append_note(
+                {"code": "not_answered", "decision_id": decision_id, "cause": error.reason.value}
+            )
+
+
+def _decode(payload: str) -> Verdict:
+    try:
+        return decode_verdict(json.loads(payload))
+    except ValueError as error:
+        raise database_failure(ValueError("a stored decision cannot be read")) from error

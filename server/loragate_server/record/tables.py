@@ -1,0 +1,100 @@
+"""The tables of the database. A migration in `migrations/versions` goes with every change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, timezone-aware UTC on our side, also in SQLite, which knows no time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; naive for SQLite."""
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002 - of the interface
+    ) -> datetime | None:
+        """Back to aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    Column("decision_id", String(32), primary_key=True),
+    Column("decided_at", UtcDateTime(), nullable=False),
+    Column("expires_at", UtcDateTime(), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("would_be_verdict", String(16), nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("remedy", String(32), nullable=False),
+    Column("dry_run", Boolean(), nullable=False),
+    Column("base_model", Text(), nullable=False),
+    Column("base_digest", Text(), nullable=False),
+    Column("library_digest", Text(), nullable=False),
+    Column("policy_digest", Text(), nullable=False),
+    Column("engine_version", Text(), nullable=False),
+    Column("caller_service", Text(), nullable=False),
+    Column("caller_tenant", Text(), nullable=False),
+    Column("caller_request_id", Text(), nullable=False),
+    Column("caller_identity", Text(), nullable=False),
+    # The whole verdict as JSON of the codec. Text, because it is what was logged, byte for byte.
+    Column("payload", Text(), nullable=False),
+    Index(None, "decided_at", "decision_id"),
+    Index(None, "verdict", "decided_at", "decision_id"),
+)
+
+audited_adapters = Table(
+    "audited_adapters",
+    metadata,
+    Column(
+        "decision_id",
+        String(32),
+        ForeignKey("audits.decision_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("position", Integer(), primary_key=True, autoincrement=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger(), nullable=False),
+    Column("format", Text(), nullable=False),
+    Column("denoiser_strength", Float(53), nullable=False),
+    Column("text_encoder_strength", Float(53), nullable=False),
+    Index(None, "sha256", "decision_id"),
+)
