@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DEFAULT_TARGET = "localhost:7420"
+DEFAULT_TARGET = "127.0.0.1:50051"
 TARGET_VARIABLE = "LORAGATE_TARGET"
 
 OnUnavailable = Literal["block", "allow", "raise"]

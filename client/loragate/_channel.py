@@ -1,0 +1,86 @@
+"""Opens channels: options, certificates, and what every call sends along."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from loragate._service_config import channel_config
+from loragate.config import ClientConfig, TlsConfig
+
+RECHECK_S = 10.0
+"""How often certificate files are looked at for a change."""
+
+
+def channel_options(tls: TlsConfig | None) -> list[tuple[str, Any]]:
+    """Options of every channel: service config of the SDK, keepalive, limits."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", channel_config()),
+        # Retries are part of what the SDK promises; a DNS record must not change them.
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # A dead connection is found during a long audit, without pings while nothing is asked.
+        ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ]
+    if tls is not None and tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
+
+
+def credentials(tls: TlsConfig) -> Any:
+    """Channel credentials from the present content of the files."""
+
+    def read(file: Any) -> bytes | None:
+        return None if file is None else Path(file).read_bytes()
+
+    return grpc.ssl_channel_credentials(
+        root_certificates=read(tls.ca_file),
+        private_key=read(tls.key_file),
+        certificate_chain=read(tls.cert_file),
+    )
+
+
+def open_channel(config: ClientConfig, *, asynchronous: bool) -> Any:
+    """Opens a channel; nothing is sent before the first call."""
+    module = grpc.aio if asynchronous else grpc
+    options = channel_options(config.tls)
+    if config.tls is None:
+        return module.insecure_channel(config.target, options=options)
+    return module.secure_channel(config.target, credentials(config.tls), options=options)
+
+
+def call_metadata(config: ClientConfig) -> tuple[tuple[str, str], ...]:
+    """What every call sends along: the token, as of now."""
+    token = config.token() if callable(config.token) else config.token
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+class CertificateWatch:
+    """Says when the certificate files have changed, so that the channel has to be opened anew.
+
+    gRPC reads a client's certificates once per channel and cannot be told of new ones.
+    """
+
+    def __init__(self, tls: TlsConfig | None) -> None:
+        self._tls = tls
+        self._seen = tls.fingerprint() if tls else ()
+        self._next_look = time.monotonic() + RECHECK_S
+
+    def has_changed(self) -> bool:
+        """Whether a file differs from what the last True, or the start, has seen."""
+        if self._tls is None or time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + RECHECK_S
+        try:
+            present = self._tls.fingerprint()
+        except OSError:  # in the middle of being replaced: keep the channel that works
+            return False
+        if present == self._seen:
+            return False
+        self._seen = present
+        return True

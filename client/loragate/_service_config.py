@@ -1,0 +1,85 @@
+"""Deadlines and retries of each method, from the service config that ships with the SDK."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+FILE = "audit_grpc_service_config.json"
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When to try again: so many attempts in all, with pauses that grow by a factor."""
+
+    max_attempts: int
+    initial_backoff_s: float
+    max_backoff_s: float
+    multiplier: float
+    codes: frozenset[str]
+
+    def pause_s(self, attempt: int) -> float:
+        """Seconds to wait after attempt `attempt` (1, 2, ...), spread by 20 % either way."""
+        pause = self.initial_backoff_s * self.multiplier ** (attempt - 1)
+        return min(pause, self.max_backoff_s) * random.uniform(0.8, 1.2)
+
+
+@cache
+def service_config() -> dict[str, Any]:
+    """The whole file, parsed."""
+    text = files("loragate.v1").joinpath(FILE).read_text(encoding="utf-8")
+    config: dict[str, Any] = json.loads(text)
+    return config
+
+
+@cache
+def channel_config() -> str:
+    """The config as the channel gets it: without timeouts.
+
+    gRPC would apply the shorter of the config's timeout and the call's, so nobody could wait
+    longer than the config says. Here the config's timeout is the default of a call instead.
+    """
+    config = dict(service_config())
+    config["methodConfig"] = [
+        {key: value for key, value in method.items() if key != "timeout"}
+        for method in config["methodConfig"]
+    ]
+    return json.dumps(config)
+
+
+@cache
+def timeout_s(method: str) -> float:
+    """Default deadline of a method ("loragate.v1.AuditService/Audit"), in seconds."""
+    return _seconds(_method_config(method)["timeout"])
+
+
+@cache
+def retry_policy(method: str) -> RetryPolicy | None:
+    """Retry policy of a method, or None where it is not retried."""
+    policy = _method_config(method).get("retryPolicy")
+    if policy is None:
+        return None
+    return RetryPolicy(
+        max_attempts=policy["maxAttempts"],
+        initial_backoff_s=_seconds(policy["initialBackoff"]),
+        max_backoff_s=_seconds(policy["maxBackoff"]),
+        multiplier=policy["backoffMultiplier"],
+        codes=frozenset(policy["retryableStatusCodes"]),
+    )
+
+
+def _method_config(method: str) -> dict[str, Any]:
+    service, _, name = method.rpartition("/")
+    for config in service_config()["methodConfig"]:
+        if {"service": service, "method": name} in config["name"]:
+            found: dict[str, Any] = config
+            return found
+    raise KeyError(method)
+
+
+def _seconds(text: str) -> float:
+    return float(text.removesuffix("s"))

@@ -1,0 +1,195 @@
+"""Translates between the SDK's dataclasses and the wire types. The only module that does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from loragate.reference import AdapterReference
+from loragate.results import (
+    AuditedAdapter,
+    AuditResult,
+    Concept,
+    ConceptRole,
+    Digests,
+    Finding,
+    KeyCoverage,
+    Mode,
+    Progress,
+    Reason,
+    Remedy,
+    Severity,
+    Verdict,
+)
+from loragate.v1 import audit_pb2, concept_pb2
+
+CHUNK_BYTES = 512 * 1024
+"""Bytes per message of an upload; between 256 KiB and 1 MiB throughput is best."""
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+def wire_name(member: StrEnum) -> str:
+    """Name on the wire of an enum member: `Severity.LOW` is "SEVERITY_LOW"."""
+    kind = "VerdictKind" if isinstance(member, Verdict) else type(member).__name__
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind).upper() + "_" + member.name
+
+
+def _member(wrapper: Any, number: int, kind: type[_E], unknown: _E) -> _E:
+    """The member for a number on the wire; `unknown` for 0 and for what this SDK does not know."""
+    if number not in wrapper.values():
+        return unknown
+    name = wrapper.Name(number)
+    return next((member for member in kind if wire_name(member) == name), unknown)
+
+
+def _verdict(number: int) -> Verdict:
+    return _member(audit_pb2.VerdictKind, number, Verdict, Verdict.BLOCK)
+
+
+def _remedy(number: int) -> Remedy:
+    return _member(audit_pb2.Remedy, number, Remedy, Remedy.NONE)
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def result_from(message: audit_pb2.Verdict) -> AuditResult:
+    """Reads a recorded decision."""
+    return AuditResult(
+        verdict=_verdict(message.verdict),
+        decision_id=message.decision_id,
+        mode=_member(audit_pb2.Mode, message.mode, Mode, Mode.ENFORCE),
+        would_be_verdict=_verdict(message.would_be_verdict),
+        remedy=_remedy(message.remedy),
+        reasons=tuple(Reason(reason.code, reason.message) for reason in message.reasons),
+        findings=tuple(_finding(finding) for finding in message.findings),
+        adapters=tuple(_adapter(adapter) for adapter in message.adapters),
+        base_model=message.base_model,
+        digests=Digests(
+            message.digests.base_model, message.digests.library, message.digests.policy
+        ),
+        engine_version=message.engine_version,
+        kernel_backend=message.kernel_backend,
+        stage_times_s={
+            time.stage: time.duration.ToTimedelta().total_seconds() for time in message.stage_times
+        },
+        decided_at=_time(message.decided_at) if message.HasField("decided_at") else None,
+        expires_at=_time(message.expires_at) if message.HasField("expires_at") else None,
+        cached=message.cached,
+        dry_run=message.dry_run,
+    )
+
+
+def _finding(message: audit_pb2.Finding) -> Finding:
+    return Finding(
+        concept_id=message.concept_id,
+        concept_name=message.concept_name,
+        category=message.category,
+        severity=_member(audit_pb2.Severity, message.severity, Severity, Severity.CRITICAL),
+        score=message.score,
+        p_value=message.p_value,
+        degree=message.degree,
+        verdict=_verdict(message.verdict),
+        remedy=_remedy(message.remedy),
+    )
+
+
+def _adapter(message: audit_pb2.AuditedAdapter) -> AuditedAdapter:
+    coverage = message.coverage
+    return AuditedAdapter(
+        sha256=message.sha256,
+        size_bytes=message.size_bytes,
+        format=message.format,
+        strength=message.denoiser_strength,
+        text_encoder_strength=message.text_encoder_strength,
+        coverage=KeyCoverage(
+            coverage.weight_tensors,
+            coverage.mapped_tensors,
+            coverage.matched_modules,
+            tuple(coverage.unmapped),
+        ),
+    )
+
+
+def progress_from(message: audit_pb2.Progress) -> Progress:
+    """Reads one report of progress."""
+    return Progress(message.stage, message.fraction)
+
+
+def concept_from(message: concept_pb2.Concept) -> Concept:
+    """Reads a concept of the library."""
+    return Concept(
+        concept_id=message.concept_id,
+        name=message.name,
+        category=message.category,
+        severity=_member(audit_pb2.Severity, message.severity, Severity, Severity.CRITICAL),
+        role=_member(concept_pb2.ConceptRole, message.role, ConceptRole, ConceptRole.FORBIDDEN),
+        prompts=tuple(message.prompts),
+        picture_count=message.picture_count,
+    )
+
+
+def reference_message(reference: AdapterReference) -> audit_pb2.AdapterReference:
+    """Writes where an adapter is and how it will be used."""
+    return audit_pb2.AdapterReference(
+        path=reference.path,
+        uri=reference.uri,
+        inline_bytes=reference.data,
+        weight_name=reference.weight_name,
+        revision=reference.revision,
+        # Bytes that are at hand are bound to their digest, so that nothing on the way can
+        # exchange them for others.
+        expected_sha256=(reference.expected_sha256 or reference.sha256).lower(),
+        denoiser_strength=reference.strength,
+        text_encoder_strength=reference.text_encoder_strength,
+    )
+
+
+def upload_messages(
+    reference: AdapterReference,
+    data: bytes,
+    file_name: str,
+    request: audit_pb2.AuditRequest,
+) -> Iterator[audit_pb2.AuditUploadRequest]:
+    """Writes an upload: a header that says what `request` says, then the bytes in chunks."""
+    adapter = reference_message(reference)
+    adapter.ClearField("inline_bytes")
+    header = audit_pb2.UploadHeader(
+        declared_size_bytes=len(data),
+        sha256=reference.sha256,
+        file_name=file_name,
+        adapter=adapter,
+        base_model=request.base_model,
+        caller=request.caller,
+        dry_run=request.dry_run,
+        concept_ids=request.concept_ids,
+    )
+    yield audit_pb2.AuditUploadRequest(header=header)
+    view = memoryview(data)
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield audit_pb2.AuditUploadRequest(chunk=bytes(view[start : start + CHUNK_BYTES]))
+
+
+def concept_messages(
+    concept: Concept, pictures: Iterable[bytes]
+) -> Iterator[concept_pb2.CreateConceptRequest]:
+    """Writes a new concept: its description, then its pictures."""
+    yield concept_pb2.CreateConceptRequest(
+        concept=concept_pb2.Concept(
+            concept_id=concept.concept_id,
+            name=concept.name,
+            category=concept.category,
+            severity=wire_name(concept.severity),
+            role=wire_name(concept.role),
+            prompts=concept.prompts,
+        )
+    )
+    for picture in pictures:
+        yield concept_pb2.CreateConceptRequest(picture=picture)

@@ -1,0 +1,111 @@
+"""What to audit: a place on the server, or bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+INLINE_LIMIT_BYTES = 3 * 1024 * 1024
+"""Bytes that fit into one message beside everything else; more go by upload."""
+
+
+@dataclass(frozen=True)
+class AdapterReference:
+    """One adapter, and how strongly it will be used. Exactly one source is set.
+
+    Attributes:
+        path: path on the server's file system, inside one of its roots.
+        uri: "hf://owner/name", "https://...", "s3://bucket/key"; where the server enables it.
+        data: the whole safetensors file.
+        weight_name: file inside a repository or folder.
+        revision: commit or tag of a hub repository.
+        expected_sha256: digest that the bytes must have; None to accept any.
+        strength: strength for the denoiser; None for 1.
+        text_encoder_strength: strength for the text encoders; None for `strength`.
+    """
+
+    path: str | None = None
+    uri: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+    weight_name: str | None = None
+    revision: str | None = None
+    expected_sha256: str | None = None
+    strength: float | None = None
+    text_encoder_strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if sum(source is not None for source in (self.path, self.uri, self.data)) != 1:
+            raise ValueError("An AdapterReference has exactly one of path, uri and data.")
+
+    @property
+    def sha256(self) -> str:
+        """Digest that the answer has to name; empty where any will do."""
+        if self.data is not None:
+            return hashlib.sha256(self.data).hexdigest()
+        return (self.expected_sha256 or "").lower()
+
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | AdapterReference
+"""A path or URI on the server, the bytes of a file, or a full reference."""
+
+
+def as_reference(source: Source) -> AdapterReference:
+    """Reads a source: text with "://" is a URI, other text a path on the server.
+
+    Raises:
+        TypeError: not a source.
+    """
+    if isinstance(source, AdapterReference):
+        return source
+    if isinstance(source, bytes | bytearray | memoryview):
+        return AdapterReference(data=bytes(source))
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        return AdapterReference(uri=text) if "://" in text else AdapterReference(path=text)
+    raise TypeError(
+        "An adapter is a path or URI on the server, bytes or an AdapterReference, "
+        f"not {type(source).__name__}."
+    )
+
+
+def as_references(
+    sources: Source | Sequence[Source],
+    *,
+    strength: float | None = None,
+    text_encoder_strength: float | None = None,
+    expected_sha256: str | None = None,
+) -> tuple[AdapterReference, ...]:
+    """Reads one source or several; the keywords fill what a source leaves open.
+
+    Raises:
+        ValueError: no source at all, or one digest for several sources.
+    """
+    if isinstance(sources, Sequence) and not isinstance(
+        sources, str | bytes | bytearray | memoryview
+    ):
+        several: Sequence[Source] = sources
+    else:
+        several = (sources,)
+    if not several:
+        raise ValueError("There is no adapter to audit.")
+    if expected_sha256 is not None and len(several) > 1:
+        raise ValueError("expected_sha256 is for one adapter; put digests into AdapterReferences.")
+    defaults = {
+        "strength": strength,
+        "text_encoder_strength": text_encoder_strength,
+        "expected_sha256": expected_sha256,
+    }
+    return tuple(_filled(as_reference(source), defaults) for source in several)
+
+
+def _filled(
+    reference: AdapterReference, defaults: dict[str, float | str | None]
+) -> AdapterReference:
+    missing = {
+        name: value
+        for name, value in defaults.items()
+        if value is not None and getattr(reference, name) is None
+    }
+    return replace(reference, **missing) if missing else reference  # type: ignore[arg-type]
