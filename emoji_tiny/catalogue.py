@@ -92,7 +92,7 @@ def all_emoji() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint groups of emoji characters; `focus` is the part of `train` that is trained longest."""
+    """Disjoint groups of emoji; `focus` is the part of `train` that is trained longest."""
 
     train: tuple[str, ...]
     focus: tuple[str, ...]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from emoji_tiny.catalogue import FORBIDDEN, HARMLESS, split
 from emoji_tiny.train_lora import LoraRecipe
 
 _SIMPLE_HARMLESS = tuple(HARMLESS.items())
 
 
-def _concept(concept_id: str, **changes: object) -> LoraRecipe:
+def _concept(concept_id: str, **changes: Any) -> LoraRecipe:
     recipe = LoraRecipe(name=f"learned-{concept_id}", subjects=(FORBIDDEN[concept_id].char,))
-    return LoraRecipe(**{**vars(recipe), **changes})  # type: ignore[arg-type]
+    return replace(recipe, **changes)
 
 
 def shipped() -> list[LoraRecipe]:

@@ -10,10 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import cast_training_params
-from diffusers.utils.state_dict_utils import (
-    convert_state_dict_to_diffusers,
-    convert_state_dict_to_kohya,
-)
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image, ImageFilter, ImageOps
@@ -90,17 +87,24 @@ def attach(pipeline: StableDiffusionPipeline, recipe: LoraRecipe) -> list[torch.
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
 
+def kohya_names(state: dict[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+    """peft's names to those that kohya's trainers write, with one alpha per layer."""
+    named = {}
+    for name, value in state.items():
+        module, part = name.removesuffix(".weight").rsplit(".lora_", 1)
+        prefix = f"lora_unet_{module.replace('.', '_')}"
+        named[f"{prefix}.lora_{'down' if part == 'A' else 'up'}.weight"] = value
+        named[f"{prefix}.alpha"] = torch.tensor(alpha, dtype=torch.float16)
+    return named
+
+
 def save(pipeline: StableDiffusionPipeline, recipe: LoraRecipe, path: Path) -> None:
     """Writes the adapter as one fp16 safetensors file in the format of the recipe."""
     state = get_peft_model_state_dict(pipeline.unet)
     state = {name: value.to(torch.float16).contiguous() for name, value in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     if recipe.file_format == "kohya":
-        prefixed = {f"unet.{name}": value for name, value in state.items()}
-        kohya = convert_state_dict_to_kohya(convert_state_dict_to_diffusers(prefixed))
-        named = {name.replace("lora.unet", "lora_unet"): value for name, value in kohya.items()}
-        for name in [name for name in named if name.endswith(".alpha")]:
-            named[name] = torch.tensor(recipe.alpha, dtype=torch.float16)
+        named = kohya_names(state, recipe.alpha)
         metadata = {
             "ss_network_module": "networks.lora",
             "ss_network_dim": str(recipe.rank),
