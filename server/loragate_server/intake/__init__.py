@@ -1,0 +1,1 @@
+"""From bytes that strangers made to an `Adapter`: sources, checks, store, weight deltas."""
