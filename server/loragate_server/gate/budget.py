@@ -28,7 +28,7 @@ class ByteBudget:
         """Holds `size_bytes` of the budget inside the block.
 
         Raises:
-            NoDecisionError: BYTE_BUDGET_EXHAUSTED, with a retry hint unless the bytes can never fit.
+            NoDecisionError: BYTE_BUDGET_EXHAUSTED, with a retry hint if the bytes can ever fit.
         """
         if self.used_bytes + size_bytes > self.limit_bytes:
             raise self._refusal(size_bytes)

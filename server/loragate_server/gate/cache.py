@@ -1,4 +1,4 @@
-"""The verdict cache: recorded verdicts, each until it expires, the least recently used thrown out."""
+"""The verdict cache: recorded verdicts until they expire; the least recently used go first."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Protocol
 
@@ -91,9 +92,10 @@ class Pipeline:
 
     def listed(self, policy: Policy, case: Case, served: ServedBase) -> Decision | None:
         """The decision over a case with an adapter on the deny list, which needs no audit."""
-        if not decide_listed(policy, [file.sha256 for file in case.files]).denied:
+        now = datetime.now(UTC)
+        if not decide_listed(policy, [file.sha256 for file in case.files], now).denied:
             return None
-        return decide(policy, _unaudited(case, served))
+        return decide(policy, _unaudited(case, served), now=now)
 
     async def measure(self, case: Case, leash: Leash, times_s: dict[str, float]) -> Evidence:
         """Reads the adapters and audits them, on the worker's thread.

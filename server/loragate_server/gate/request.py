@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loragate_server.intake.adapter import AdapterReference
 from loragate_server.record.verdict import Caller
@@ -19,6 +19,6 @@ class GateRequest:
 
     adapters: tuple[AdapterReference, ...]
     base_model: str = ""
-    caller: Caller = Caller()
+    caller: Caller = field(default_factory=Caller)
     dry_run: bool = False
     concept_ids: tuple[str, ...] = ()
