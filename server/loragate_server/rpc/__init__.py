@@ -1,0 +1,1 @@
+"""The gRPC front: wire messages in, wire messages out."""
