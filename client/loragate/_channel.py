@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import grpc
 
 from loragate._service_config import channel_config
 from loragate.config import ClientConfig, TlsConfig
+from loragate.v1 import audit_pb2_grpc, concept_pb2_grpc
 
 RECHECK_S = 10.0
 """How often certificate files are looked at for a change."""
@@ -84,3 +86,47 @@ class CertificateWatch:
             return False
         self._seen = present
         return True
+
+
+class Connection:
+    """A channel that opens with the first call and anew when certificates change. Thread-safe."""
+
+    def __init__(self, config: ClientConfig, *, asynchronous: bool) -> None:
+        self._config = config
+        self._asynchronous = asynchronous
+        self._lock = threading.Lock()
+        self._channel: Any = None
+        self._methods: dict[str, Any] = {}
+        self._watch: CertificateWatch | None = None
+        self._closed = False
+
+    def method(self, name: str) -> Any:
+        """The callable of a method ("Audit") on the present channel.
+
+        Raises:
+            RuntimeError: the client is closed.
+            OSError: a certificate file cannot be read.
+        """
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("This client is closed.")
+            if self._channel is None or (self._watch is not None and self._watch.has_changed()):
+                # Calls in flight keep the channel that they began on alive.
+                self._open()
+            return self._methods[name]
+
+    def _open(self) -> None:
+        self._watch = self._watch or CertificateWatch(self._config.tls)
+        self._channel = open_channel(self._config, asynchronous=self._asynchronous)
+        stubs = (
+            audit_pb2_grpc.AuditServiceStub(self._channel),  # type: ignore[no-untyped-call]
+            concept_pb2_grpc.ConceptServiceStub(self._channel),  # type: ignore[no-untyped-call]
+        )
+        self._methods = {name: call for stub in stubs for name, call in vars(stub).items()}
+
+    def take_for_closing(self) -> Any:
+        """Marks the connection closed; returns the channel to close, or None without one."""
+        with self._lock:
+            self._closed = True
+            channel, self._channel, self._methods = self._channel, None, {}
+            return channel

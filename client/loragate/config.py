@@ -6,7 +6,7 @@ import ipaddress
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,7 @@ class TlsConfig:
         key_file: private key (PEM) of `cert_file`.
         server_name: name to expect in the server's certificate, where it differs from the target.
 
-    Files that change on disk are picked up within `RECHECK_S` seconds, by a new connection.
+    Files that change on disk are picked up within seconds, by a new connection.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -65,7 +65,7 @@ class ClientConfig:
 
     target: str
     tls: TlsConfig | None = None
-    token: Token | None = None
+    token: Token | None = field(default=None, repr=False)
     timeout_s: float | None = None
     on_unavailable: OnUnavailable = "block"
     service: str = ""

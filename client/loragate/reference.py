@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 
 INLINE_LIMIT_BYTES = 3 * 1024 * 1024
 """Bytes that fit into one message beside everything else; more go by upload."""
@@ -39,7 +42,7 @@ class AdapterReference:
         if sum(source is not None for source in (self.path, self.uri, self.data)) != 1:
             raise ValueError("An AdapterReference has exactly one of path, uri and data.")
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Digest that the answer has to name; empty where any will do."""
         if self.data is not None:
@@ -98,6 +101,19 @@ def as_references(
         "expected_sha256": expected_sha256,
     }
     return tuple(_filled(as_reference(source), defaults) for source in several)
+
+
+def read_once(path: str | os.PathLike[str]) -> bytes:
+    """The content of a local file, read once, so that what is hashed is what can be loaded.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a regular file.
+    """
+    with Path(path).open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{os.fspath(path)} is not a regular file.")
+        return file.read()
 
 
 def _filled(
