@@ -16,10 +16,10 @@ from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.budget import ByteBudget
 from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.flight import SharedLeash, SingleFlight
-from loragate_server.gate.intake import IntakeDesk, UploadSession
+from loragate_server.gate.intake import Intake, IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey
 from loragate_server.gate.observer import STAGES, GateObserver
-from loragate_server.gate.pipeline import Case, Pipeline
+from loragate_server.gate.pipeline import Case, DecisionRecorder, Pipeline, ReadAdapter
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.worker import Worker, audit_failed, draining
 from loragate_server.intake.adapter import StoredFile
@@ -47,11 +47,13 @@ class GateSettings:
         queue_limit: audits that may wait for the worker.
         byte_budget: adapter bytes that may be in flight.
         verdict_cache_size: verdicts remembered; 0 switches the cache off.
+        intake_threads: files that may be read at the same time.
     """
 
     queue_limit: int = 64
     byte_budget: int = 4 << 30
     verdict_cache_size: int = 10_000
+    intake_threads: int = 4
 
 
 class Gate:
@@ -65,18 +67,18 @@ class Gate:
         self,
         *,
         settings: GateSettings,
-        intake: IntakeDesk,
+        intake: Intake,
         bases: BaseRegistry,
-        worker: Worker,
         policies: Policies,
-        pipeline: Pipeline,
+        recorder: DecisionRecorder,
+        read: ReadAdapter,
         observer: GateObserver,
     ) -> None:
         self.bases = bases
-        self._intake = intake
-        self._worker = worker
+        self.worker = Worker(settings.queue_limit, observer)
+        self._intake = IntakeDesk(intake, settings.intake_threads)
         self._policies = policies
-        self._pipeline = pipeline
+        self._pipeline = Pipeline(bases=bases, worker=self.worker, read=read, recorder=recorder)
         self._observer = observer
         self._budget = ByteBudget(settings.byte_budget, observer)
         self._cache = VerdictCache(settings.verdict_cache_size, observer)
@@ -94,7 +96,7 @@ class Gate:
     @property
     def ready(self) -> bool:
         """Whether a question could be answered now."""
-        return not self._draining and self.bases.ready and self._worker.alive
+        return not self._draining and self.bases.ready and self.worker.alive
 
     async def decide(self, request: GateRequest, leash: Leash) -> Verdict:
         """Decides over adapters that the server reads itself or that came with the request.
@@ -153,7 +155,7 @@ class Gate:
     async def close(self, timeout_s: float = 5.0) -> None:
         """Refuses what waits, and ends the threads."""
         self._draining = True
-        await asyncio.to_thread(self._worker.close, timeout_s)
+        await asyncio.to_thread(self.worker.close, timeout_s)
         await self._pipeline.close()
         self._intake.close()
         self._cache.clear()

@@ -143,12 +143,13 @@ class Worker:
         began = time.monotonic()
         wait_s = began - job.enqueued_monotonic_s
         self._call_loop(job, self._observer.queue_wait_seconds, wait_s)
+        self._call_loop(job, self._observer.queue_depth, self.depth)
         try:
             job.leash.check()
             result = job.context.run(job.work)
         except NoDecisionError as error:
             self._settle(job, error=error)
-        except Exception as error:  # the server has to outlive any audit
+        except BaseException as error:  # this thread has to outlive any audit
             self._settle(job, error=audit_failed(error))
         else:
             spent_s = time.monotonic() - began
@@ -176,7 +177,7 @@ class Worker:
             _log.warning("an audit ended after the event loop that waited for it")
 
 
-def audit_failed(error: Exception) -> NoDecisionError:
+def audit_failed(error: BaseException) -> NoDecisionError:
     """Logs an unexpected exception under a fresh id, and hides its text from the caller."""
     incident = uuid.uuid4().hex
     _log.error("audit failed, incident %s", incident, exc_info=error)
@@ -196,7 +197,7 @@ def audit_failed(error: Exception) -> NoDecisionError:
     )
 
 
-def _release_memory(error: Exception) -> None:
+def _release_memory(error: BaseException) -> None:
     """Lets go of the failed audit's tensors, which the traceback's frames hold."""
     import torch
 
