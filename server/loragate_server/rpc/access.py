@@ -1,0 +1,119 @@
+"""Who is calling, and what may they do."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.rpc.settings import EVERYTHING, Permission, RpcSettings
+
+IDENTITY: ContextVar[str] = ContextVar("identity", default="")
+"""Authenticated name of the caller of the running call; empty without authentication."""
+
+_AUDITS = "/loragate.v1.AuditService/"
+_CONCEPTS = "/loragate.v1.ConceptService/"
+
+METHODS: Mapping[str, Permission] = MappingProxyType(
+    {
+        f"{_AUDITS}Audit": Permission.AUDIT,
+        f"{_AUDITS}AuditUpload": Permission.AUDIT,
+        f"{_AUDITS}WatchAudit": Permission.AUDIT,
+        f"{_AUDITS}GetAudit": Permission.READ,
+        f"{_AUDITS}ListAudits": Permission.READ,
+        f"{_CONCEPTS}ListConcepts": Permission.READ,
+        f"{_CONCEPTS}GetConcept": Permission.READ,
+        f"{_CONCEPTS}CreateConcept": Permission.CONCEPTS,
+        f"{_CONCEPTS}DeleteConcept": Permission.CONCEPTS,
+    }
+)
+"""The permission that each method needs."""
+
+_OPEN_SERVICE = "/grpc.health.v1.Health/"
+_REFLECTION = "/grpc.reflection."
+_BEARER = "bearer "
+
+
+def is_open(method: str) -> bool:
+    """Whether anybody may call the method at any time: health checks only."""
+    return method.startswith(_OPEN_SERVICE)
+
+
+class Access:
+    """Checks callers against the settings."""
+
+    def __init__(self, settings: RpcSettings) -> None:
+        self._required = settings.authenticates
+        self._auth = settings.auth
+        self._peers = {peer.identity: peer.permissions for peer in settings.auth.peers}
+
+    def require(
+        self, method: str, authorization: str, peer: Mapping[str, Iterable[bytes]]
+    ) -> str:
+        """The caller's name, if it may call the method.
+
+        Args:
+            method: "/package.Service/Method".
+            authorization: value of the metadata key of that name; empty without one.
+            peer: grpc's authentication context.
+
+        Raises:
+            NoDecisionError: UNAUTHENTICATED or PERMISSION_DENIED.
+        """
+        identity, permissions = self._identify(authorization, peer)
+        needed = Permission.READ if method.startswith(_REFLECTION) else METHODS.get(method)
+        if needed is None or needed not in permissions:
+            raise NoDecisionError(
+                ErrorReason.PERMISSION_DENIED,
+                f"{identity or 'The caller'} may not call {method}.",
+                remedy=f"Have the permission {needed!s} granted in the server's settings."
+                if needed
+                else "Call a method that the API describes.",
+                metadata={"method": method},
+            )
+        return identity
+
+    def _identify(
+        self, authorization: str, peer: Mapping[str, Iterable[bytes]]
+    ) -> tuple[str, frozenset[Permission]]:
+        if authorization and self._auth.tokens:
+            return self._holder(authorization)
+        name = peer_name(peer)
+        if name:
+            return name, self._peers.get(name, self._auth.other_peers)
+        if self._required:
+            raise _unauthenticated("The call carries neither token nor client certificate.")
+        return "", EVERYTHING
+
+    def _holder(self, authorization: str) -> tuple[str, frozenset[Permission]]:
+        if not authorization.lower().startswith(_BEARER):
+            raise _unauthenticated("The authorization is not of the form 'Bearer TOKEN'.")
+        token = authorization[len(_BEARER) :].strip()
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        found = None
+        # Compares with all, whatever is found: the time must not tell which one is near.
+        for grant in self._auth.tokens:
+            if hmac.compare_digest(grant.sha256, digest):
+                found = grant
+        if found is None:
+            raise _unauthenticated("The token is not known.")
+        return found.name, found.permissions
+
+
+def peer_name(peer: Mapping[str, Iterable[bytes]]) -> str:
+    """The name in a verified client certificate: SPIFFE id, else alternative or common name."""
+    for key in ("peer_spiffe_id", "x509_subject_alternative_name", "x509_common_name"):
+        for value in peer.get(key, ()):
+            return value.decode("utf-8", "replace")
+    return ""
+
+
+def _unauthenticated(message: str) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.UNAUTHENTICATED,
+        message,
+        remedy="Send 'authorization: Bearer TOKEN' metadata, or a client certificate.",
+    )

@@ -1,0 +1,85 @@
+"""Server interceptors that wrap a call of any kind in an asynchronous context manager."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import grpc
+
+Guard = Callable[[grpc.aio.ServicerContext], AbstractAsyncContextManager[None]]
+
+
+class AroundInterceptor(grpc.aio.ServerInterceptor, ABC):  # type: ignore[misc]
+    """Runs every call inside `around`, streaming or not."""
+
+    def __init__(self) -> None:
+        # One entry per method that the server implements.
+        self._wrapped: dict[str, grpc.RpcMethodHandler] = {}
+
+    @abstractmethod
+    def around(
+        self, method: str, context: grpc.aio.ServicerContext
+    ) -> AbstractAsyncContextManager[None]:
+        """What happens before, after and around a call of "/package.Service/Method"."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Wraps the handler of the method, if there is one."""
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            wrapped = _wrap(handler, lambda context: self.around(method, context))
+            self._wrapped[method] = wrapped
+        return wrapped
+
+
+def _wrap(handler: grpc.RpcMethodHandler, guard: Guard) -> grpc.RpcMethodHandler:
+    """The handler inside `guard`, of the same kind."""
+    if handler.response_streaming:
+        if handler.request_streaming:
+            behaviour = _streaming(handler.stream_stream, guard)
+            return _make(grpc.stream_stream_rpc_method_handler, behaviour, handler)
+        behaviour = _streaming(handler.unary_stream, guard)
+        return _make(grpc.unary_stream_rpc_method_handler, behaviour, handler)
+    if handler.request_streaming:
+        behaviour = _single(handler.stream_unary, guard)
+        return _make(grpc.stream_unary_rpc_method_handler, behaviour, handler)
+    behaviour = _single(handler.unary_unary, guard)
+    return _make(grpc.unary_unary_rpc_method_handler, behaviour, handler)
+
+
+def _make(factory: Any, behaviour: Any, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    return factory(behaviour, handler.request_deserializer, handler.response_serializer)
+
+
+def _single(inner: Any, guard: Guard) -> Callable[..., Awaitable[Any]]:
+    async def behaviour(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async with guard(context):
+            return await inner(request, context)
+
+    return behaviour
+
+
+def _streaming(inner: Any, guard: Guard) -> Callable[..., AsyncIterator[Any]]:
+    async def behaviour(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        async with guard(context):
+            result = inner(request, context)
+            if inspect.isawaitable(result):
+                await result  # the servicer writes to the context by itself, as the health one
+            else:
+                async for message in result:
+                    yield message
+
+    return behaviour

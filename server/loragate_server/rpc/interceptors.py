@@ -1,0 +1,160 @@
+"""What happens around every call: counting, request ids, errors, drain and access."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import grpc
+
+from loragate_server.errors import NoDecisionError
+from loragate_server.gate.worker import audit_failed, draining
+from loragate_server.logs import REQUEST_ID, log_context
+from loragate_server.rpc.access import IDENTITY, Access, is_open
+from loragate_server.rpc.around import AroundInterceptor
+from loragate_server.rpc.errors import REQUEST_ID_KEY, abort
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class CallObserver(Protocol):
+    """Told of every call, from the event loop; must not block."""
+
+    def call_started(self, method: str) -> None:
+        """A call of "/package.Service/Method" arrived; the method may be unknown."""
+        ...
+
+    def call_handled(self, method: str, code: str, seconds: float, request_id: str = "") -> None:
+        """A call ended with the gRPC status name `code`."""
+        ...
+
+
+class NullCallObserver:
+    """A `CallObserver` that nobody reads."""
+
+    def call_started(self, method: str) -> None:
+        """Ignored."""
+
+    def call_handled(self, method: str, code: str, seconds: float, request_id: str = "") -> None:
+        """Ignored."""
+
+
+class RequestIds(AroundInterceptor):
+    """Takes the caller's x-request-id, or makes one; logs and answers carry it."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        """Sets the id for the call."""
+        given = metadata_value(context, REQUEST_ID_KEY)
+        # Anything else would let a caller write into the log or other systems' labels.
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+        with log_context(request_id=request_id):
+            yield
+
+
+class CallCounter(AroundInterceptor):
+    """Reports every call to a `CallObserver`."""
+
+    def __init__(self, observer: CallObserver) -> None:
+        super().__init__()
+        self._observer = observer
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Counts calls of methods that do not exist, too."""
+        handler = await super().intercept_service(continuation, handler_call_details)
+        if handler is None:
+            self._observer.call_started(handler_call_details.method)
+            self._observer.call_handled(handler_call_details.method, "UNIMPLEMENTED", 0.0)
+        return handler
+
+    @asynccontextmanager
+    async def around(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        """Counts the call and takes its time."""
+        self._observer.call_started(method)
+        began = time.monotonic()
+        code = "UNKNOWN"
+        try:
+            yield
+            code = _code_name(context)
+        except asyncio.CancelledError:
+            remaining_s = context.time_remaining()
+            late = remaining_s is not None and remaining_s <= 0
+            code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = _code_name(context)
+            raise
+        finally:
+            spent_s = time.monotonic() - began
+            self._observer.call_handled(method, code, spent_s, REQUEST_ID.get())
+
+
+class Refusals(AroundInterceptor):
+    """The last resort: whatever a call raises becomes a status, and no text leaks."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        """Maps exceptions."""
+        try:
+            yield
+        except NoDecisionError as error:
+            await abort(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, audit_failed(error))
+
+
+class Doorkeeper(AroundInterceptor):
+    """Refuses new calls while the server drains, and callers that may not do what they ask."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__()
+        self._access = access
+        self.draining = False
+
+    @asynccontextmanager
+    async def around(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        """Checks the caller; `IDENTITY` is set for the call."""
+        if is_open(method):
+            yield
+            return
+        if self.draining:
+            raise draining()
+        identity = self._access.require(
+            method, metadata_value(context, "authorization"), context.auth_context()
+        )
+        token = IDENTITY.set(identity)
+        try:
+            yield
+        finally:
+            IDENTITY.reset(token)
+
+
+def metadata_value(context: grpc.aio.ServicerContext, key: str) -> str:
+    """The last value of a metadata key that the caller sent; empty without one."""
+    found = ""
+    for name, value in context.invocation_metadata() or ():
+        if name == key:
+            found = value if isinstance(value, str) else value.decode("latin-1")
+    return found
+
+
+def _code_name(context: grpc.aio.ServicerContext) -> str:
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _NAMES.get(code or 0, "UNKNOWN")
