@@ -1,0 +1,99 @@
+"""Ask loragate whether a LoRA adapter may be loaded, before an image server loads it.
+
+    from loragate import AuditClient
+
+    with AuditClient("127.0.0.1:50051") as client:
+        result = client.audit_file("style.safetensors")
+        print(result.verdict, result.reasons)
+
+The clients are imported when they are first used, so that `import loragate` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from loragate.config import TlsConfig
+from loragate.errors import (
+    AuditError,
+    Cancelled,
+    DeadlineExceeded,
+    Exhausted,
+    Internal,
+    InvalidAdapter,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from loragate.fail_open import fail_open_total
+from loragate.reference import AdapterReference
+from loragate.results import (
+    SERVICE_UNAVAILABLE,
+    AuditedAdapter,
+    AuditResult,
+    Concept,
+    ConceptRole,
+    Digests,
+    Finding,
+    KeyCoverage,
+    Mode,
+    Progress,
+    Reason,
+    Remedy,
+    Severity,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from loragate.aio import AsyncAuditClient
+    from loragate.client import AuditClient
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SERVICE_UNAVAILABLE",
+    "AdapterReference",
+    "AsyncAuditClient",
+    "AuditClient",
+    "AuditError",
+    "AuditResult",
+    "AuditedAdapter",
+    "Cancelled",
+    "Concept",
+    "ConceptRole",
+    "DeadlineExceeded",
+    "Digests",
+    "Exhausted",
+    "Finding",
+    "Internal",
+    "InvalidAdapter",
+    "InvalidRequest",
+    "KeyCoverage",
+    "Mode",
+    "NotFound",
+    "PermissionDenied",
+    "Progress",
+    "Reason",
+    "Remedy",
+    "Severity",
+    "TlsConfig",
+    "Unauthenticated",
+    "Unavailable",
+    "Verdict",
+    "fail_open_total",
+]
+
+_LAZY = {"AuditClient": "loragate.client", "AsyncAuditClient": "loragate.aio"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,12 +6,13 @@ only send it. So the two cannot come to mean different things.
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypedDict, TypeVar, Unpack
 
 from loragate import _service_config, _wire
 from loragate.config import ClientConfig, check_timeout
@@ -100,6 +101,33 @@ class Attempts:
         return pause if time.monotonic() + pause < self._deadline_s else None
 
 
+class AuditOptions(TypedDict, total=False):
+    """What `audit`, `audit_file` and `watch` take by keyword, in both clients.
+
+    Attributes:
+        base_model: name of a served base model; empty for the server's default.
+        strength: strength for the denoiser of every adapter that names none itself.
+        text_encoder_strength: likewise for the text encoders; None for `strength`.
+        expected_sha256: digest that the bytes of the one adapter must have.
+        dry_run: decide, but do not record a binding decision.
+        concept_ids: restrict the audit to these concepts; empty for the whole library.
+        request_id: the caller's own id for the decision log; made up where empty.
+        timeout: seconds for the whole call with all its attempts.
+    """
+
+    base_model: str
+    strength: float | None
+    text_encoder_strength: float | None
+    expected_sha256: str | None
+    dry_run: bool
+    concept_ids: Sequence[str]
+    request_id: str
+    timeout: float | None
+
+
+_OPTIONS = AuditOptions.__optional_keys__
+
+
 @dataclass(frozen=True)
 class Page(Generic[T]):
     """One page of a list, and the token of the next; empty after the last."""
@@ -118,27 +146,13 @@ class Core:
         self,
         adapters: Source | Sequence[Source],
         *,
-        base_model: str,
-        strength: float | None,
-        text_encoder_strength: float | None,
-        expected_sha256: str | None,
-        dry_run: bool,
-        concept_ids: Sequence[str],
-        request_id: str,
-        timeout: float | None,
         file_name: str = "",
+        **options: Unpack[AuditOptions],
     ) -> Call[AuditResult]:
         """Audit, or AuditUpload for bytes that do not fit into one message."""
-        references = as_references(
-            adapters,
-            strength=strength,
-            text_encoder_strength=text_encoder_strength,
-            expected_sha256=expected_sha256,
-        )
+        references = _references(adapters, options)
         large = _is_large(references)
-        request = self._request(
-            references if not large else (), base_model, dry_run, concept_ids, request_id
-        )
+        request = self._request(() if large else references, options)
         method = _AUDIT + ("AuditUpload" if large else "Audit")
         data = references[0].data if len(references) == 1 else None
 
@@ -154,42 +168,31 @@ class Core:
             parse=lambda response: replace(
                 _checked(response.verdict, references), audited_bytes=data
             ),
-            timeout_s=self._timeout(method, timeout),
+            timeout_s=self._timeout(method, options.get("timeout")),
             settle=lambda error: replace(self._without_decision(error), audited_bytes=data),
             # gRPC keeps at most 256 KiB of a request for another attempt, so an upload is sent
             # again from here, by the policy of Audit.
             resend=_service_config.retry_policy(_AUDIT + "Audit") if large else None,
         )
 
-    def audit_file(self, path: str | Path, **options: Any) -> Call[AuditResult]:
+    def audit_file(
+        self, path: str | os.PathLike[str], **options: Unpack[AuditOptions]
+    ) -> Call[AuditResult]:
         """As `audit`, for a local file, which is read here and only here."""
         return self.audit(read_once(path), file_name=Path(path).name, **options)
 
     def watch(
         self,
         adapters: Source | Sequence[Source],
-        *,
-        base_model: str,
-        strength: float | None,
-        text_encoder_strength: float | None,
-        expected_sha256: str | None,
-        dry_run: bool,
-        concept_ids: Sequence[str],
-        request_id: str,
-        timeout: float | None,
+        **options: Unpack[AuditOptions],
     ) -> Call[Progress | AuditResult]:
         """WatchAudit."""
-        references = as_references(
-            adapters,
-            strength=strength,
-            text_encoder_strength=text_encoder_strength,
-            expected_sha256=expected_sha256,
-        )
+        references = _references(adapters, options)
         if _is_large(references):
             raise ValueError(
                 f"watch() takes at most {INLINE_LIMIT_BYTES} bytes; use audit(), or name a path."
             )
-        audit = self._request(references, base_model, dry_run, concept_ids, request_id)
+        audit = self._request(references, options)
         data = references[0].data if len(references) == 1 else None
 
         def parse(event: audit_pb2.WatchAuditResponse) -> Progress | AuditResult:
@@ -202,7 +205,7 @@ class Core:
             method=_AUDIT + "WatchAudit",
             request=lambda: audit_pb2.WatchAuditRequest(audit=audit),
             parse=parse,
-            timeout_s=self._timeout(_AUDIT + "WatchAudit", timeout),
+            timeout_s=self._timeout(_AUDIT + "WatchAudit", options.get("timeout")),
             settle=lambda error: replace(self._without_decision(error), audited_bytes=data),
         )
 
@@ -298,22 +301,19 @@ class Core:
     def _request(
         self,
         references: Sequence[AdapterReference],
-        base_model: str,
-        dry_run: bool,
-        concept_ids: Sequence[str],
-        request_id: str,
+        options: AuditOptions,
     ) -> audit_pb2.AuditRequest:
         return audit_pb2.AuditRequest(
             adapters=[_wire.reference_message(reference) for reference in references],
-            base_model=base_model,
+            base_model=options.get("base_model", ""),
             caller=audit_pb2.CallerContext(
                 service=self.config.service,
                 tenant=self.config.tenant,
                 # The same for every attempt, so that the log shows which belong together.
-                request_id=request_id or uuid.uuid4().hex,
+                request_id=options.get("request_id") or uuid.uuid4().hex,
             ),
-            dry_run=dry_run,
-            concept_ids=concept_ids,
+            dry_run=options.get("dry_run", False),
+            concept_ids=options.get("concept_ids", ()),
         )
 
     def _without_decision(self, error: AuditError) -> AuditResult:
@@ -331,6 +331,26 @@ class Core:
             reasons=(Reason(SERVICE_UNAVAILABLE, str(error)),),
             cause=error,
         )
+
+
+def _references(
+    adapters: Source | Sequence[Source], options: AuditOptions
+) -> tuple[AdapterReference, ...]:
+    """The adapters with the options that concern them.
+
+    Raises:
+        TypeError: an option that does not exist.
+        ValueError: see `as_references`.
+    """
+    unknown = sorted(options.keys() - _OPTIONS)
+    if unknown:
+        raise TypeError(f"There is no option {unknown[0]!r}; there are {sorted(_OPTIONS)}.")
+    return as_references(
+        adapters,
+        strength=options.get("strength"),
+        text_encoder_strength=options.get("text_encoder_strength"),
+        expected_sha256=options.get("expected_sha256"),
+    )
 
 
 def _is_large(references: Sequence[AdapterReference]) -> bool:

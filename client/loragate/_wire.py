@@ -136,12 +136,14 @@ def concept_from(message: concept_pb2.Concept) -> Concept:
     )
 
 
-def reference_message(reference: AdapterReference) -> audit_pb2.AdapterReference:
-    """Writes where an adapter is and how it will be used."""
+def reference_message(
+    reference: AdapterReference, *, inline: bool = True
+) -> audit_pb2.AdapterReference:
+    """Writes where an adapter is and how it will be used; without its bytes unless `inline`."""
     return audit_pb2.AdapterReference(
         path=reference.path,
         uri=reference.uri,
-        inline_bytes=reference.data,
+        inline_bytes=reference.data if inline else None,
         weight_name=reference.weight_name,
         revision=reference.revision,
         # Bytes that are at hand are bound to their digest, so that nothing on the way can
@@ -159,13 +161,11 @@ def upload_messages(
     request: audit_pb2.AuditRequest,
 ) -> Iterator[audit_pb2.AuditUploadRequest]:
     """Writes an upload: a header that says what `request` says, then the bytes in chunks."""
-    adapter = reference_message(reference)
-    adapter.ClearField("inline_bytes")
     header = audit_pb2.UploadHeader(
         declared_size_bytes=len(data),
         sha256=reference.sha256,
         file_name=file_name,
-        adapter=adapter,
+        adapter=reference_message(reference, inline=False),
         base_model=request.base_model,
         caller=request.caller,
         dry_run=request.dry_run,

@@ -1,0 +1,216 @@
+"""The client for programs without an event loop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self, TypeVar, Unpack
+
+import grpc
+
+from loragate._channel import Connection, call_metadata
+from loragate._core import Attempts, AuditOptions, Call, Core
+from loragate._status import error_from
+from loragate.config import ClientConfig, OnUnavailable, TlsConfig, Token, resolve_target
+from loragate.errors import Internal
+from loragate.reference import Source
+from loragate.results import AuditResult, Concept, Progress, Verdict
+
+T = TypeVar("T")
+
+
+class AuditClient:
+    """Asks the service whether LoRA adapters may be loaded. Thread-safe; keep one per process.
+
+    Example:
+        with AuditClient("127.0.0.1:50051") as client:
+            result = client.audit_file("style.safetensors", strength=0.8)
+            if result.allowed:
+                load(result.audited_bytes)
+
+    Args:
+        target: "host:port", "dns:///service:port" or "unix:/run/loragate.sock"; else the
+            environment variable LORAGATE_TARGET; else 127.0.0.1:50051.
+        tls: certificates; None speaks in the clear, for this machine and service meshes.
+        token: bearer token, or a function that returns the present one.
+        timeout: seconds for each call that names none; None for each method's own default.
+        on_unavailable: what `audit` does when no decision can be had because the service cannot
+            be reached, has no room, or the deadline passed: give a result that says BLOCK, give
+            one that says ALLOW (counted by `loragate.fail_open_total`), or raise.
+        service, tenant: who asks, for the decision log.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        tls: TlsConfig | None = None,
+        token: Token | None = None,
+        timeout: float | None = None,
+        on_unavailable: OnUnavailable = "block",
+        service: str = "",
+        tenant: str = "",
+    ) -> None:
+        config = ClientConfig(
+            resolve_target(target), tls, token, timeout, on_unavailable, service, tenant
+        )
+        self._core = Core(config)
+        self._connection = Connection(config, asynchronous=False)
+        self.concepts = Concepts(self)
+
+    def audit(
+        self, adapters: Source | Sequence[Source], **options: Unpack[AuditOptions]
+    ) -> AuditResult:
+        """Decides whether adapters may be loaded; several are those that will be active together.
+
+        Text is a path or URI that the SERVER reads; for a file on this machine use `audit_file`.
+
+        Args:
+            adapters: path, URI, bytes or `AdapterReference`, or a sequence of them.
+            **options: see `AuditOptions`.
+
+        Raises:
+            AuditError: no decision exists, and `on_unavailable` does not cover the cause.
+            ValueError: the arguments contradict each other.
+        """
+        return self._send(self._core.audit(adapters, **options))
+
+    def audit_file(
+        self, path: str | os.PathLike[str], **options: Unpack[AuditOptions]
+    ) -> AuditResult:
+        """As `audit`, for a file on this machine, which is read once.
+
+        Load `result.audited_bytes` rather than the file, which may have changed since.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self._send(self._core.audit_file(path, **options))
+
+    def watch(
+        self, adapters: Source | Sequence[Source], **options: Unpack[AuditOptions]
+    ) -> Iterator[Progress | AuditResult]:
+        """As `audit`; yields progress while the audit runs and the result at its end."""
+        call = self._core.watch(adapters, **options)
+        stream = self._connection.method(call.name)(
+            call.request(), timeout=call.timeout_s, metadata=call_metadata(self._core.config)
+        )
+        try:
+            for event in stream:
+                item = call.parse(event)
+                yield item
+                if isinstance(item, AuditResult):
+                    return
+        except grpc.RpcError as failure:
+            yield call.settle(error_from(failure, call.operation))
+            return
+        finally:
+            stream.cancel()
+        raise Internal("The stream ended without a verdict.", operation=call.operation)
+
+    def get(self, decision_id: str, *, timeout: float | None = None) -> AuditResult:
+        """Returns a recorded decision.
+
+        Raises:
+            NotFound: there is no such decision.
+        """
+        return self._send(self._core.get(decision_id, timeout))
+
+    def list(
+        self,
+        *,
+        adapter_sha256: str = "",
+        verdict: Verdict | None = None,
+        page_size: int = 50,
+        timeout: float | None = None,
+    ) -> Iterator[AuditResult]:
+        """Yields recorded decisions, newest first; asks for the next page when it is needed.
+
+        Args:
+            adapter_sha256: only decisions over an adapter with this digest.
+            verdict: only decisions with this verdict.
+            page_size: decisions per request.
+            timeout: seconds for each page.
+        """
+        token = ""
+        while True:
+            page = self._send(
+                self._core.list_page(
+                    token,
+                    adapter_sha256=adapter_sha256,
+                    verdict=verdict,
+                    page_size=page_size,
+                    timeout=timeout,
+                )
+            )
+            yield from page.items
+            token = page.next_token
+            if not token:
+                return
+
+    def close(self) -> None:
+        """Closes the connection and ends the calls in flight. May be called twice."""
+        channel = self._connection.take_for_closing()
+        if channel is not None:
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _send(self, call: Call[T]) -> T:
+        attempts = Attempts(call)
+        while True:
+            method = self._connection.method(call.name)
+            metadata = call_metadata(self._core.config)
+            try:
+                return call.parse(
+                    method(call.request(), timeout=attempts.begin(), metadata=metadata)
+                )
+            except grpc.RpcError as failure:
+                error = error_from(failure, call.operation)
+            pause = attempts.pause_after(error)
+            if pause is None:
+                return call.settle(error)
+            time.sleep(pause)
+
+
+class Concepts:
+    """The concept library of the service; `AuditClient.concepts`."""
+
+    def __init__(self, client: AuditClient) -> None:
+        self._client = client
+        self._core = client._core
+
+    def list(self, *, page_size: int = 50, timeout: float | None = None) -> Iterator[Concept]:
+        """Yields the concepts, ordered by id."""
+        token = ""
+        while True:
+            page = self._client._send(
+                self._core.concept_page(token, page_size=page_size, timeout=timeout)
+            )
+            yield from page.items
+            token = page.next_token
+            if not token:
+                return
+
+    def get(self, concept_id: str, *, timeout: float | None = None) -> Concept:
+        """Returns one concept.
+
+        Raises:
+            NotFound: there is no such concept.
+        """
+        return self._client._send(self._core.concept_get(concept_id, timeout))
+
+    def create(
+        self, concept: Concept, pictures: Iterable[bytes], *, timeout: float | None = None
+    ) -> Concept:
+        """Adds a concept with its reference pictures: PNG, JPEG or WebP files of at most 3 MiB."""
+        return self._client._send(self._core.concept_create(concept, pictures, timeout))
+
+    def delete(self, concept_id: str, *, timeout: float | None = None) -> str:
+        """Removes a concept; returns the digest of the library without it."""
+        return self._client._send(self._core.concept_delete(concept_id, timeout))
