@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "record": (*BASICS, "audit.evidence", "policy.decision"),
     "gate": (*BASICS, "intake", "models", "concepts", "audit", "policy", "record"),
     "metrics_labels": NOUNS,
-    "metrics": ("errors", "gate.observer", "metrics_labels", *NOUNS),
+    "metrics": ("errors", "gate.observer", "metrics_labels", "policy.store", *NOUNS),
     "web": ("config",),
     "rpc": (*BASICS, "logs", "gate", "concepts.library", "models.base", *NOUNS),
     "app": None,

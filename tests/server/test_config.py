@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from loragate_server.config import Config, Token, is_local, split_address
+from loragate_server.config import Config, Token, is_loopback, split_address
 from loragate_server.config_sources import ConfigError, ignored_environment, load_config
 
 
@@ -27,7 +27,7 @@ def written(tmp_path: Path):
 
 def test_the_defaults_listen_on_loopback_and_serve_the_embedded_model() -> None:
     config = load_config()
-    assert is_local(config.listen.grpc)
+    assert is_loopback(config.listen.grpc)
     assert [entry.name for entry in config.base_models] == ["emoji-tiny"]
     assert (config.base_models[0].folder / "model_index.json").is_file()
     assert config.policy.is_file()
@@ -128,7 +128,7 @@ def test_off_loopback_needs_tls_and_authentication(address: str) -> None:
         with pytest.raises(ValidationError, match="not on loopback"):
             Config(listen={"grpc": address}, **incomplete)
     Config(listen={"grpc": address}, tls=TLS, tokens=[TOKEN])
-    Config(listen={"grpc": address}, tls={**TLS, "client_ca": "/ca", "require_client_cert": True})
+    Config(listen={"grpc": address}, tls={**TLS, "client_ca": "/ca"})
     Config(listen={"grpc": address}, insecure_off_loopback=True)
 
 
@@ -143,11 +143,6 @@ def test_loopback_and_unix_sockets_need_neither(address: str) -> None:
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):
         split_address(address)
-
-
-def test_client_certificates_need_a_ca_to_be_checked_against() -> None:
-    with pytest.raises(ValidationError, match="client_ca"):
-        Config(tls={**TLS, "require_client_cert": True})
 
 
 def test_two_base_models_of_one_name_are_refused() -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
@@ -16,6 +17,7 @@ from loragate_server.gate.observer import GateObserver
 from loragate_server.metrics import Metrics
 from loragate_server.metrics_labels import CODES, DECISION_REASONS, served_methods
 from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
+from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.verdict import Caller, Verdict
 
 EVIDENCE = Evidence((), (), (), (), "emoji-tiny", "b", "l", "reference", "1", 8, {})
@@ -125,15 +127,42 @@ def test_exemplars_are_in_openmetrics_and_not_in_the_text_format(metrics: Metric
     assert "decision-1" not in generate_latest(metrics.registry).decode()
 
 
-def test_state_is_told_by_twelve_digits_of_a_digest(metrics: Metrics) -> None:
-    metrics.policy("a" * 64)
-    metrics.policy("b" * 64)
-    metrics.policy_reload(ok=True, at_unix_s=100.0)
-    metrics.policy_reload(ok=False, at_unix_s=200.0)
-    assert sample(metrics, "loragate_policy_info", revision="a" * 12) is None
-    assert sample(metrics, "loragate_policy_info", revision="b" * 12) == 1
+def test_the_policy_in_force_is_told_by_twelve_digits_of_its_digest(
+    metrics: Metrics, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_bytes(DEFAULT_POLICY_FILE.read_bytes())
+    policies = PolicyStore(file)
+    metrics.follow_policy(policies)
+    first, when = policies.current.digest, policies.last_reload_timestamp_s
+    assert sample(metrics, "loragate_policy_info", revision=first[:12]) == 1
+    assert sample(metrics, "loragate_policy_last_reload_timestamp_seconds") == when
+
+    file.write_bytes(DEFAULT_POLICY_FILE.read_bytes() + b"\n# changed\n")
+    assert policies.reload()
+    assert sample(metrics, "loragate_policy_info", revision=first[:12]) is None
+    assert sample(metrics, "loragate_policy_info", revision=policies.current.digest[:12]) == 1
+
+    file.write_text("mode: [")
+    assert not policies.reload()
     assert sample(metrics, "loragate_policy_last_reload_success") == 0
-    assert sample(metrics, "loragate_policy_last_reload_timestamp_seconds") == 100
+    assert sample(metrics, "loragate_policy_info", revision=policies.current.digest[:12]) == 1
+
+
+def test_the_expiry_of_the_certificate_follows_its_file(metrics: Metrics, tmp_path: Path) -> None:
+    ca, file = trustme.CA(), tmp_path / "tls.pem"
+    name = "loragate_certificate_expiry_timestamp_seconds"
+    assert sample(metrics, name) == 0
+    for year in (2040, 2050):
+        until = datetime(year, 1, 1, tzinfo=UTC)
+        ca.issue_cert("localhost", not_after=until).cert_chain_pems[0].write_to_path(file)
+        if year == 2040:
+            metrics.follow_certificate(file)
+        assert sample(metrics, name) == until.timestamp()
+    file.write_text("torn")
+    assert sample(metrics, name) == until.timestamp()
+    with pytest.raises(ValueError, match="PEM"):
+        Metrics().follow_certificate(file)
 
 
 def test_every_reason_that_the_code_can_give_has_its_label() -> None:

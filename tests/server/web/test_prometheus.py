@@ -14,6 +14,7 @@ import pytest
 
 from loragate_server.errors import ErrorReason
 from loragate_server.metrics import Metrics
+from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
 
@@ -42,7 +43,7 @@ async def metrics() -> Metrics:
     filled.stage_seconds("response", 0.4)
     filled.call_started("/loragate.v1.AuditService/Audit")
     filled.call_handled("/loragate.v1.AuditService/Audit", "OK", 0.4, "request-1")
-    filled.policy("a" * 64)
+    filled.follow_policy(PolicyStore(DEFAULT_POLICY_FILE))
     filled.base_model("emoji-tiny", family="sd", digest="b" * 64, device="cpu", dtype="float32")
     filled.kernel_backend("reference")
     return filled
@@ -115,7 +116,7 @@ async def until(session: aiohttp.ClientSession, url: str, query: dict[str, str])
         try:
             async with session.get(url, params=query) as response:
                 last = await response.json()
-        except aiohttp.ClientConnectionError as error:
+        except aiohttp.ClientError as error:
             last = error
         else:
             data = last.get("data") or []
