@@ -368,9 +368,7 @@ def _is_large(references: Sequence[AdapterReference]) -> bool:
     return inline > INLINE_LIMIT_BYTES
 
 
-def _checked(
-    message: audit_pb2.Verdict, references: Sequence[AdapterReference]
-) -> AuditResult:
+def _checked(message: audit_pb2.Verdict, references: Sequence[AdapterReference]) -> AuditResult:
     """Reads a verdict and makes sure that it is about the adapters that were asked about.
 
     Raises:

@@ -1,5 +1,7 @@
 """The errors of the SDK. Each says that no decision exists; none of them ever stands for ALLOW."""
 
+# ruff: noqa: N818 (the names say which error; "AuditError" at their root says that they are errors)
+
 from __future__ import annotations
 
 from collections.abc import Mapping
