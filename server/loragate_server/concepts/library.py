@@ -1,0 +1,238 @@
+"""The concept library on disk: a manifest and reference pictures.
+
+An open library is immutable: `add` and `remove` change the folder and return a new one, so that an
+audit in flight keeps the library whose digest its verdict will carry.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from loragate_server.concepts.manifest import (
+    FILE_NAME,
+    ConceptEntry,
+    Manifest,
+    dump_manifest,
+    read_manifest,
+)
+from loragate_server.concepts.pictures import read_file, read_picture
+from loragate_server.errors import ErrorReason, NoDecisionError
+
+MIN_NEUTRAL = 8
+"""Fewer neutral concepts give no spread that a score could be measured in."""
+MAX_PICTURES = 64
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One entry of the library; `picture_files` are absolute paths."""
+
+    concept_id: str
+    name: str
+    category: str
+    severity: Literal["low", "medium", "high", "critical"]
+    role: Literal["forbidden", "neutral"]
+    prompts: tuple[str, ...] = ()
+    picture_files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConceptLibrary:
+    """An open library.
+
+    Attributes:
+        folder: where it lives.
+        digest: lower-case hexadecimal sha256 over the manifest's content and every picture's bytes.
+        concepts: every entry, ordered by id.
+    """
+
+    folder: Path
+    digest: str
+    concepts: tuple[Concept, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> ConceptLibrary:
+        """Reads and checks a library.
+
+        Raises:
+            NoDecisionError: LIBRARY_EMPTY without a valid manifest, a forbidden concept or at
+            NoDecisionError: LIBRARY_EMPTY without a valid manifest, one forbidden concept and
+                eight neutral ones; CONCEPT_PICTURES_INVALID for a picture that is of no use.
+        """
+        root = folder.resolve()
+        manifest = read_manifest(root)
+        concepts = tuple(
+            _concept(root, entry) for entry in sorted(manifest.concepts, key=lambda e: e.id)
+        )
+        library = cls(root, _digest(root, manifest), concepts)
+        if not library.forbidden or len(library.neutral) < MIN_NEUTRAL:
+            raise NoDecisionError(
+                ErrorReason.LIBRARY_EMPTY,
+                f"The library has {len(library.forbidden)} forbidden and {len(library.neutral)} "
+                "neutral concepts.",
+                remedy=f"Add at least one forbidden and {MIN_NEUTRAL} neutral concepts.",
+            )
+        return library
+
+    @property
+    def forbidden(self) -> tuple[Concept, ...]:
+        """Concepts that adapters must not learn, ordered by id."""
+        return tuple(concept for concept in self.concepts if concept.role == "forbidden")
+
+    @property
+    def neutral(self) -> tuple[Concept, ...]:
+        """The neutral bank, ordered by id."""
+        return tuple(concept for concept in self.concepts if concept.role == "neutral")
+
+    def get(self, concept_id: str) -> Concept:
+        """One concept.
+
+        Raises:
+            NoDecisionError: CONCEPT_UNKNOWN.
+        """
+        for concept in self.concepts:
+            if concept.concept_id == concept_id:
+                return concept
+        raise _unknown(concept_id)
+
+    def add(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
+        """Stores a concept with its pictures; returns the library that holds it.
+
+        Raises:
+            NoDecisionError: CONCEPT_EXISTS, CONCEPT_PICTURES_INVALID, REQUEST_INVALID.
+        """
+        if not 1 <= len(pictures) <= MAX_PICTURES:
+            raise NoDecisionError(
+                ErrorReason.CONCEPT_PICTURES_INVALID,
+                f"The concept has {len(pictures)} pictures.",
+                remedy=f"Send 1 to {MAX_PICTURES} pictures.",
+            )
+        names = tuple(f"pictures/{concept.concept_id}/{i}.png" for i in range(len(pictures)))
+        entry = _entry(concept, names)
+        decoded = [read_picture(data, str(index)) for index, data in enumerate(pictures)]
+        with self._locked():
+            manifest = read_manifest(self.folder)
+            if any(known.id == entry.id for known in manifest.concepts):
+                raise NoDecisionError(
+                    ErrorReason.CONCEPT_EXISTS,
+                    f"A concept {entry.id!r} exists already.",
+                    remedy="Choose another id, or delete the old concept first.",
+                    metadata={"concept_id": entry.id},
+                )
+            target = self.folder / "pictures" / entry.id
+            shutil.rmtree(target, ignore_errors=True)  # left over from an interrupted removal
+            target.mkdir(parents=True)
+            for name, picture in zip(names, decoded, strict=True):
+                picture.save(self.folder / name)
+            self._write(Manifest(version=1, concepts=(*manifest.concepts, entry)))
+        return ConceptLibrary.open(self.folder)
+
+    def remove(self, concept_id: str) -> ConceptLibrary:
+        """Deletes a concept and its pictures; returns the library without it.
+
+        Raises:
+            NoDecisionError: CONCEPT_UNKNOWN; LIBRARY_EMPTY when too few would be left.
+        """
+        with self._locked():
+            manifest = read_manifest(self.folder)
+            rest = tuple(entry for entry in manifest.concepts if entry.id != concept_id)
+            if len(rest) == len(manifest.concepts):
+                raise _unknown(concept_id)
+            roles = [entry.role for entry in rest]
+            if "forbidden" not in roles or roles.count("neutral") < MIN_NEUTRAL:
+                raise NoDecisionError(
+                    ErrorReason.LIBRARY_EMPTY,
+                    f"Without {concept_id!r} the library could decide nothing.",
+                    remedy="Add another concept first.",
+                )
+            self._write(Manifest(version=1, concepts=rest))
+            shutil.rmtree(self.folder / "pictures" / concept_id, ignore_errors=True)
+        return ConceptLibrary.open(self.folder)
+
+    def _write(self, manifest: Manifest) -> None:
+        partial = self.folder / f".{FILE_NAME}.{os.getpid()}"
+        with partial.open("wb") as file:
+            file.write(dump_manifest(manifest))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.folder / FILE_NAME)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _entry(concept: Concept, names: tuple[str, ...]) -> ConceptEntry:
+    try:
+        return ConceptEntry(
+            id=concept.concept_id,
+            name=concept.name,
+            category=concept.category,
+            severity=concept.severity,
+            role=concept.role,
+            prompts=concept.prompts,
+            pictures=names,
+        )
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        raise NoDecisionError(
+            ErrorReason.REQUEST_INVALID,
+            f"The concept's {field} is not valid: {fault['msg']}.",
+            remedy="Correct the field and send the concept again.",
+            metadata={"field": field},
+        ) from error
+
+
+def _concept(root: Path, entry: ConceptEntry) -> Concept:
+    files = []
+    for name in entry.pictures:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root):
+            raise NoDecisionError(
+                ErrorReason.CONCEPT_PICTURES_INVALID,
+                f"Picture {name} of concept {entry.id} leads out of the library.",
+                remedy="Keep the pictures inside the library's folder, without symbolic links.",
+                metadata={"picture": name},
+            )
+        read_file(path)
+        files.append(path)
+    return Concept(
+        entry.id,
+        entry.name,
+        entry.category,
+        entry.severity,
+        entry.role,
+        entry.prompts,
+        tuple(files),
+    )
+
+
+def _digest(root: Path, manifest: Manifest) -> str:
+    digest = hashlib.sha256()
+    for entry in sorted(manifest.concepts, key=lambda e: e.id):
+        digest.update(entry.model_dump_json().encode())
+        for name in entry.pictures:
+            digest.update(hashlib.sha256((root / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _unknown(concept_id: str) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.CONCEPT_UNKNOWN,
+        f"No concept {concept_id!r} is in the library.",
+        remedy="List the concepts and use one of their ids.",
+        metadata={"concept_id": concept_id},
+    )
