@@ -39,7 +39,7 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def is_local(address: str) -> bool:
+def is_loopback(address: str) -> bool:
     """Whether only this machine can reach `address`."""
     if address.startswith("unix:"):
         return True
@@ -57,10 +57,17 @@ class _Section(BaseModel):
 
 
 class Listen(_Section):
-    """Where the server listens. Port 0 lets the system choose."""
+    """Where the server listens. Port 0 lets the system choose.
+
+    Attributes:
+        max_concurrent_calls: gRPC calls beyond are refused at once.
+        connection_age_s: age at which a client connects anew, so that it finds new replicas.
+    """
 
     grpc: str = "127.0.0.1:50051"
     http: str = "127.0.0.1:9464"
+    max_concurrent_calls: Positive = 512
+    connection_age_s: PositiveSeconds | None = None
 
     @field_validator("grpc")
     @classmethod
@@ -80,18 +87,15 @@ class Listen(_Section):
 
 
 class Tls(_Section):
-    """Certificates of the gRPC port; read again when the files change."""
+    """Certificates of the gRPC port; read again when the files change.
+
+    Attributes:
+        client_ca: when set, every client has to show a certificate signed by it.
+    """
 
     cert: Path
     key: Path
     client_ca: Path | None = None
-    require_client_cert: bool = False
-
-    @model_validator(mode="after")
-    def _needs_a_ca(self) -> Self:
-        if self.require_client_cert and self.client_ca is None:
-            raise ValueError("require_client_cert needs client_ca, which says whom to trust")
-        return self
 
 
 class Token(_Section):
@@ -100,6 +104,17 @@ class Token(_Section):
     name: str = Field(min_length=1, max_length=128)
     sha256: Sha256
     permissions: frozenset[Permission] = frozenset({"audit", "read"})
+
+
+class Peer(_Section):
+    """What the holder of a client certificate may do, where that differs from a token's default.
+
+    Attributes:
+        identity: SPIFFE id, else subject alternative name, else common name.
+    """
+
+    identity: str = Field(min_length=1, max_length=512)
+    permissions: frozenset[Permission]
 
 
 class BaseModelEntry(_Section):
@@ -161,6 +176,7 @@ class Config(_Section):
     listen: Listen = Listen()
     tls: Tls | None = None
     tokens: tuple[Token, ...] = ()
+    peers: tuple[Peer, ...] = ()
     insecure_off_loopback: bool = False
     base_models: tuple[BaseModelEntry, ...] = (
         BaseModelEntry(name="emoji-tiny", folder=EMBEDDED_PIPELINE),
@@ -187,17 +203,17 @@ class Config(_Section):
             raise ValueError(f"base_models names a model twice: {', '.join(sorted(names))}")
         if len({token.sha256 for token in self.tokens}) != len(self.tokens):
             raise ValueError("tokens holds the same sha256 twice")
-        if not (self.insecure_off_loopback or is_local(self.listen.grpc)) and not self._guarded:
+        if not (self.insecure_off_loopback or is_loopback(self.listen.grpc)) and not self._guarded:
             raise ValueError(
                 f"listen.grpc {self.listen.grpc} is not on loopback and needs tls, and tokens or "
-                "tls.require_client_cert; insecure_off_loopback: true overrides this"
+                "tls.client_ca; insecure_off_loopback: true overrides this"
             )
         return self
 
     @property
     def _guarded(self) -> bool:
         """Whether callers see a certificate and have to show who they are."""
-        return self.tls is not None and (bool(self.tokens) or self.tls.require_client_cert)
+        return self.tls is not None and (bool(self.tokens) or self.tls.client_ca is not None)
 
     @property
     def library_folder(self) -> Path:

@@ -7,12 +7,15 @@ starts, never from a request. All combinations exist from the start with the val
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import platform
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 import prometheus_client
+from cryptography.x509 import load_pem_x509_certificates
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -35,6 +38,7 @@ from loragate_server.metrics_labels import (
     served_methods,
 )
 from loragate_server.policy.decision import Mode, VerdictKind
+from loragate_server.policy.store import PolicyStore
 from loragate_server.record.verdict import Verdict
 
 # The `_created` series double the number of series and no rule of ours reads them.
@@ -125,19 +129,33 @@ class Metrics:
         """The kernels run on this backend."""
         self._kernel.info({"backend": backend})
 
-    def policy(self, digest: str) -> None:
-        """The policy with this digest is in force."""
+    def follow_policy(self, policies: PolicyStore) -> None:
+        """Tells which policy is in force, and whether it is the one in the file, from now on."""
+        self._policy_in_force(policies.current.digest)
+        policies.on_change(lambda policy: self._policy_in_force(policy.digest))
+        self._reload_ok.set_function(lambda: float(policies.last_reload_success))
+        self._reload_time.set_function(lambda: policies.last_reload_timestamp_s)
+
+    def _policy_in_force(self, digest: str) -> None:
         self._policy.info({"revision": digest[:12]})
 
-    def policy_reload(self, *, ok: bool, at_unix_s: float) -> None:
-        """The policy file was read again, or could not be."""
-        self._reload_ok.set(ok)
-        if ok:
-            self._reload_time.set(at_unix_s)
+    def follow_certificate(self, file: Path) -> None:
+        """Tells when the certificate in `file` expires, read anew at every scrape.
 
-    def certificate(self, expires_unix_s: float) -> None:
-        """The certificate of the gRPC port expires then."""
-        self._certificate.set(expires_unix_s)
+        Raises:
+            ValueError: there is no certificate in it now.
+            OSError: it cannot be read now.
+        """
+        last = expires_unix_s(file)
+
+        def read() -> float:
+            nonlocal last
+            # A file that is being replaced may be torn; the server keeps the old certificate too.
+            with contextlib.suppress(OSError, ValueError):
+                last = expires_unix_s(file)
+            return last
+
+        self._certificate.set_function(read)
 
     def ready(self, ready: bool) -> None:
         """Whether the server takes requests."""
@@ -249,6 +267,16 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Histogram:
         return Histogram(name, text, labels, buckets=CALL_BUCKETS_S, registry=self.registry)
+
+
+def expires_unix_s(file: Path) -> float:
+    """When the first certificate of a PEM file expires.
+
+    Raises:
+        ValueError: there is no certificate in it.
+        OSError: it cannot be read.
+    """
+    return load_pem_x509_certificates(file.read_bytes())[0].not_valid_after_utc.timestamp()
 
 
 def _exemplar(label: str, value: str) -> dict[str, str] | None:

@@ -1,0 +1,204 @@
+"""Makes the parts of the server from its configuration. What blocks is plain blocking Python."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from loragate_kernels.backend import BackendUnavailableError, require_backend
+
+from loragate_server.audit.engine import AuditEngine, AuditSettings
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.concepts.probes import build_probes
+from loragate_server.config import BaseModelEntry, Config
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.bases import ServedBase
+from loragate_server.gate.library import BuildEngine, serve_base
+from loragate_server.intake.settings import IntakeSettings
+from loragate_server.models import load_base_model
+from loragate_server.models.base import BaseModel
+from loragate_server.models.loading import BaseModelError
+from loragate_server.progress import Report, silent
+from loragate_server.rpc.settings import (
+    AuthSettings,
+    KeepaliveSettings,
+    PeerGrant,
+    Permission,
+    RpcSettings,
+    TlsSettings,
+    TokenGrant,
+)
+
+
+class StartError(Exception):
+    """The server cannot start; the text says why and what can be done."""
+
+
+def make_state_folder(config: Config) -> Path:
+    """The state directory, made readable by its owner alone where it did not exist.
+
+    Raises:
+        StartError: it cannot be made or written.
+    """
+    folder = config.state_folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StartError(
+            f"state_dir {folder} cannot be written: {error.strerror}. Name another with --state-dir."
+        ) from error
+    return folder
+
+
+def load_base(entry: BaseModelEntry) -> BaseModel:
+    """Loads one configured base model.
+
+    Raises:
+        StartError: no such device, or what the folder holds cannot be served.
+    """
+    if entry.device.startswith("cuda") and not torch.cuda.is_available():
+        raise StartError(f"base model {entry.name}: there is no CUDA device; set device: cpu.")
+    try:
+        return load_base_model(
+            entry.folder.expanduser(),
+            entry.name,
+            device=entry.device,
+            dtype=getattr(torch, entry.dtype),
+        )
+    except BaseModelError as error:
+        raise StartError(f"base model {entry.name}: {error}") from error
+
+
+def open_library(folder: Path) -> ConceptLibrary:
+    """Opens a concept library.
+
+    Raises:
+        StartError: it cannot be read.
+    """
+    try:
+        return ConceptLibrary.open(folder)
+    except NoDecisionError as error:
+        raise StartError(f"concept library {folder}: {error}") from error
+    except OSError as error:
+        raise StartError(f"concept library {folder} cannot be read: {error.strerror}") from error
+
+
+def engine_builder(config: Config) -> BuildEngine:
+    """How to build the engine for a base model and a library, with probes cached on disk."""
+    cache = config.state_folder / "probes"
+    settings = AuditSettings(backend=config.kernel_backend)
+
+    def build(base: BaseModel, library: ConceptLibrary, report: Report) -> AuditEngine:
+        return AuditEngine(base, build_probes(library, base, cache, report), settings)
+
+    return build
+
+
+def serve_bases(
+    config: Config,
+    library: ConceptLibrary,
+    report: Callable[[str, float], None] = silent,
+) -> tuple[ServedBase, ...]:
+    """Loads every base model and builds its probes.
+
+    Args:
+        config: base models and kernel backend.
+        library: the open concept library.
+        report: told "loading NAME" and "probes of NAME" with the share that is done. What it
+            raises ends the work.
+
+    Raises:
+        StartError: a model, the backend or the library cannot be used.
+    """
+    build = engine_builder(config)
+    served = []
+    for entry in config.base_models:
+        report(f"loading {entry.name}", 0.0)
+        base = load_base(entry)
+        try:
+            require_backend(config.kernel_backend, base.device)
+        except BackendUnavailableError as error:
+            raise StartError(f"kernel_backend: {error}") from error
+        stage = f"probes of {entry.name}"
+
+        def report_probes(_: str, fraction: float, stage: str = stage) -> None:
+            report(stage, fraction)
+
+        try:
+            served.append(serve_base(base, library, build, report_probes))
+        except NoDecisionError as error:
+            raise StartError(f"{stage}: {error}") from error
+    return tuple(served)
+
+
+def own_library_folder(config: Config) -> Path:
+    """The folder of a library that may be changed; copies the embedded one when there is none.
+
+    Raises:
+        NoDecisionError: DISK_FULL, when the copy cannot be written.
+    """
+    folder = config.library_folder
+    if config.library is not None or folder == config.own_library:
+        return folder
+    try:
+        # Under another name until it is whole: a torn copy would be a library with fewer concepts.
+        partial = Path(tempfile.mkdtemp(prefix="library-", dir=config.state_folder))
+        shutil.copytree(folder, partial, dirs_exist_ok=True)
+        partial.rename(config.own_library)
+    except OSError as error:
+        raise NoDecisionError(
+            ErrorReason.DISK_FULL,
+            f"The concept library cannot be copied to {config.own_library}.",
+            remedy="Make room in the state directory, or configure a library of your own.",
+        ) from error
+    return config.own_library
+
+
+def intake_settings(config: Config) -> IntakeSettings:
+    """What intake is told."""
+    section = config.intake
+    return IntakeSettings(
+        roots=tuple(root.expanduser() for root in section.roots),
+        store_dir=config.state_folder / "store",
+        store_limit_bytes=section.store_limit_bytes,
+        max_file_bytes=section.max_file_bytes,
+        max_header_bytes=section.max_header_bytes,
+        max_tensors=section.max_tensors,
+        max_name_length=section.max_name_length,
+        max_metadata_bytes=section.max_metadata_bytes,
+        enabled_schemes=section.enabled_schemes,
+        fetch_timeout_s=section.fetch_timeout_s,
+    )
+
+
+def rpc_settings(config: Config) -> RpcSettings:
+    """What the gRPC front is told."""
+    tls = config.tls
+    return RpcSettings(
+        addresses=(config.listen.grpc,),
+        tls=None if tls is None else TlsSettings(tls.cert, tls.key, tls.client_ca),
+        auth=AuthSettings(
+            tokens=tuple(
+                TokenGrant(token.name, token.sha256, _permissions(token.permissions))
+                for token in config.tokens
+            ),
+            peers=tuple(
+                PeerGrant(peer.identity, _permissions(peer.permissions)) for peer in config.peers
+            ),
+        ),
+        keepalive=KeepaliveSettings(connection_age_s=config.listen.connection_age_s),
+        reflection=config.reflection,
+        insecure_off_loopback=config.insecure_off_loopback,
+        max_concurrent_calls=config.listen.max_concurrent_calls,
+        max_upload_bytes=config.intake.max_file_bytes,
+        drain_grace_s=config.drain_grace_s,
+    )
+
+
+def _permissions(names: Sequence[str] | frozenset[str]) -> frozenset[Permission]:
+    return frozenset(Permission(name) for name in names)
