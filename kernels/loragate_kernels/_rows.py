@@ -80,9 +80,7 @@ def _as_row_pair(index: int, base: Tensor, adapted: Tensor) -> RowPair:
             f"pair {index}: shapes differ, base {tuple(base.shape)}, adapted {tuple(adapted.shape)}"
         )
     if base.dtype != adapted.dtype:
-        raise ValueError(
-            f"pair {index}: dtypes differ, base {base.dtype}, adapted {adapted.dtype}"
-        )
+        raise ValueError(f"pair {index}: dtypes differ, base {base.dtype}, adapted {adapted.dtype}")
     if base.device != adapted.device:
         raise ValueError(
             f"pair {index}: devices differ, base '{base.device}', adapted '{adapted.device}'"

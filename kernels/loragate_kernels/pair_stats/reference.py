@@ -50,9 +50,7 @@ def _pair_components(pair: RowPair, scratch: Tensor) -> Tensor:
         base, adapted = pair.base[top : top + height], pair.adapted[top : top + height]
         rows = result[:, top : top + height]
         for left in range(0, pair.numel, width):
-            _add_tile(
-                rows, base[:, left : left + width], adapted[:, left : left + width], scratch
-            )
+            _add_tile(rows, base[:, left : left + width], adapted[:, left : left + width], scratch)
     for row in _rows_to_repeat(pair, result):
         result[:, row] = _exact_row(pair.base[row], pair.adapted[row])
     return result
