@@ -38,7 +38,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_result_value(
         self,
         value: datetime | None,
-        dialect: Dialect,  # noqa: ARG002 - of the interface
+        dialect: Dialect,
     ) -> datetime | None:
         """Back to aware UTC."""
         if value is None:
