@@ -159,5 +159,6 @@ def _train_phase(
                 f"{phase.name} step {step + 1} loss {mean:.4f} {time.monotonic() - began:.0f} s",
                 flush=True,
             )
-    trained: TextToNoise = average.module
+    trained = average.module
+    assert isinstance(trained, TextToNoise)  # noqa: S101
     return trained
