@@ -171,7 +171,8 @@ class Dora(_ThroughWeight):
         directed = weight + self.lora.dense(layer, strength)
         norm = directed.flatten(1).norm(dim=1)
         factor = (self.magnitude / norm).reshape(-1, *(1 for _ in weight.shape[1:]))
-        return factor * directed - weight
+        change: Tensor = factor * directed - weight
+        return change
 
 
 def _half(factors: tuple[Tensor, ...]) -> Tensor:
