@@ -65,7 +65,6 @@ class ConceptLibrary:
         """Reads and checks a library.
 
         Raises:
-            NoDecisionError: LIBRARY_EMPTY without a valid manifest, a forbidden concept or at
             NoDecisionError: LIBRARY_EMPTY without a valid manifest, one forbidden concept and
                 eight neutral ones; CONCEPT_PICTURES_INVALID for a picture that is of no use.
         """
