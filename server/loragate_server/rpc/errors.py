@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -147,7 +148,7 @@ def _field(error: NoDecisionError) -> str:
     return _FIELDS.get(error.reason, "")
 
 
-def _attach(status: status_pb2.Status, detail: object) -> None:
+def _attach(status: status_pb2.Status, detail: Message) -> None:
     packed = Any()
     packed.Pack(detail)
     status.details.append(packed)

@@ -156,5 +156,5 @@ def metadata_value(context: grpc.aio.ServicerContext, key: str) -> str:
 def _code_name(context: grpc.aio.ServicerContext) -> str:
     code = context.code()
     if isinstance(code, grpc.StatusCode):
-        return code.name
-    return _NAMES.get(code or 0, "UNKNOWN")
+        return str(code.name)
+    return str(_NAMES.get(code or 0, "UNKNOWN"))
