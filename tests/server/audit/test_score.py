@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from loragate_server.audit.score import against_bank, log_error_change
 
 BANK = 32

@@ -81,7 +81,7 @@ def outcome(data: bytes, learned) -> VerdictKind | None:
     try:
         policy = parse_policy(data)
     except NoDecisionError as error:
-        assert error.reason is ErrorReason.POLICY_INVALID
+        assert error.reason is ErrorReason.POLICY_INVALID  # noqa: PT017
         return None
     return decide(policy, learned).would_be_verdict
 
