@@ -64,7 +64,7 @@ def judge(client: AuditClient, recipe: LoraRecipe, path: Path) -> Outcome:
 def table(outcomes: list[Outcome]) -> str:
     """The outcomes as a markdown table with its sum below."""
     lines = [
-        "| adapter | rank | steps | verdict | top concept | score | p-value | degree | next | right |",
+        "| adapter | rank | steps | verdict | top concept | score | p | degree | next | right |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +13,18 @@ from sqlalchemy.engine import make_url
 
 from loragate_server import __version__
 from loragate_server.cli_concepts import concepts
-from loragate_server.cli_options import ConfigOption, StateOption, fail, load
+from loragate_server.cli_options import (
+    EXIT_FAILED,
+    EXIT_FOUND_WRONG,
+    ConfigOption,
+    StateOption,
+    fail,
+    failures,
+    load,
+)
 from loragate_server.config_sources import ignored_environment
 from loragate_server.errors import NoDecisionError
 from loragate_server.logs import set_up_logs
-
-EXIT_FOUND_WRONG = 1
-EXIT_FAILED = 3
 
 _OVERVIEW = """
 Decides whether a LoRA may be loaded by an image server.
@@ -124,12 +127,9 @@ def serve(
     for name in ignored_environment():
         typer.echo(f"note: {name} is no setting of the server and is ignored", err=True)
     from loragate_server.app import serve_until_signal
-    from loragate_server.startup import StartError
 
-    try:
+    with failures():
         drained = asyncio.run(serve_until_signal(wanted, _say_ready))
-    except (StartError, NoDecisionError, OSError) as error:
-        fail(f"cannot serve: {error}", EXIT_FAILED)
     if not drained:
         raise typer.Exit(EXIT_FAILED)
 
@@ -190,7 +190,7 @@ def database_upgrade(config: ConfigOption = None, state_dir: StateOption = None)
     from loragate_server.record.migrate import upgrade
 
     wanted = load(config, {"state_dir": state_dir})
-    with _failures():
+    with failures():
         wanted.state_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         upgrade(wanted.database)
     typer.echo("The database is up to date.")
@@ -217,7 +217,7 @@ def log_verify(
     from loragate_server.record.chain import verify_log
 
     chosen = files or [load(config, {"state_dir": state_dir}).decision_log_file]
-    with _failures():
+    with failures():
         found = verify_log(*chosen)
     for problem in found.problems:
         typer.echo(f"{problem.file}:{problem.line}: {problem.message}", err=True)
@@ -226,15 +226,6 @@ def log_verify(
     )
     if not found.intact:
         raise typer.Exit(EXIT_FOUND_WRONG)
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turns what a room refuses into a line and an exit code."""
-    try:
-        yield
-    except (NoDecisionError, OSError) as error:
-        fail(str(error), EXIT_FAILED)
 
 
 def main() -> None:

@@ -21,13 +21,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from loragate_server.cli_options import ConfigOption, StateOption, fail, load
-from loragate_server.errors import NoDecisionError
+from loragate_server.cli_options import ConfigOption, StateOption, failures, load
 
 if TYPE_CHECKING:
     from loragate_server.concepts.library import Concept
-
-EXIT_FAILED = 3
 
 concepts = typer.Typer(no_args_is_help=True, help="The library of concepts.")
 
@@ -68,7 +65,7 @@ def list_concepts(
     """
     from loragate_server.startup import open_library
 
-    with _failures():
+    with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         found = open_library(wanted.library_folder)
     every = (*found.forbidden, *found.neutral)
@@ -118,7 +115,7 @@ def add_concept(
     from loragate_server.concepts.library import Concept
     from loragate_server.startup import make_state_folder, open_library, own_library_folder
 
-    with _failures():
+    with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         contents = [picture.read_bytes() for picture in pictures]
         make_state_folder(wanted)
@@ -153,7 +150,7 @@ def remove_concept(
     """
     from loragate_server.startup import make_state_folder, open_library, own_library_folder
 
-    with _failures():
+    with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         make_state_folder(wanted)
         opened = open_library(own_library_folder(wanted))
@@ -175,7 +172,7 @@ def build_concepts(
     """
     from loragate_server.startup import make_state_folder, open_library, serve_bases
 
-    with _failures(), _progress() as report:
+    with failures(), _progress() as report:
         wanted = load(config, {"library": library, "state_dir": state_dir})
         make_state_folder(wanted)
         served = serve_bases(wanted, open_library(wanted.library_folder), report)
@@ -226,16 +223,3 @@ def _facts(concept: Concept) -> dict[str, str | int]:
         "role": concept.role,
         "pictures": len(concept.picture_files),
     }
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turns what a room refuses into a line and an exit code."""
-    from loragate_server.startup import StartError
-
-    try:
-        yield
-    except (NoDecisionError, StartError) as error:
-        fail(str(error), EXIT_FAILED)
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", EXIT_FAILED)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from loragate_server.config import Config
+from loragate_server.config import Config, StartError
 from loragate_server.config_sources import ConfigError, load_config
+from loragate_server.errors import NoDecisionError
 
+EXIT_FOUND_WRONG = 1
 EXIT_USAGE = 2
+EXIT_FAILED = 3
 
 ConfigOption = Annotated[
     Path | None,
@@ -35,3 +39,15 @@ def fail(message: str, code: int) -> NoReturn:
     """Ends the command with a message on standard error."""
     typer.echo(f"loragate-server: {message}", err=True)
     raise typer.Exit(code)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turns what a room refuses inside the block into a line and an exit code."""
+    try:
+        yield
+    except (NoDecisionError, StartError) as error:
+        fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        fail(f"{what}{error.strerror or error}", EXIT_FAILED)

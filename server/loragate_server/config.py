@@ -26,6 +26,10 @@ PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class StartError(Exception):
+    """The server cannot start as it is configured; the text says why and what can be done."""
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Splits `host:port` or `[ipv6]:port`.
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from loragate_kernels.backend import BackendUnavailableError, require_backend
 
+from loragate_kernels.backend import BackendUnavailableError, require_backend
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import build_probes
-from loragate_server.config import BaseModelEntry, Config
+from loragate_server.config import BaseModelEntry, Config, StartError
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.library import BuildEngine, serve_base
@@ -33,10 +33,6 @@ from loragate_server.rpc.settings import (
 )
 
 
-class StartError(Exception):
-    """The server cannot start; the text says why and what can be done."""
-
-
 def make_state_folder(config: Config) -> Path:
     """The state directory, made readable by its owner alone where it did not exist.
 
@@ -50,7 +46,8 @@ def make_state_folder(config: Config) -> Path:
             pass
     except OSError as error:
         raise StartError(
-            f"state_dir {folder} cannot be written: {error.strerror}. Name another with --state-dir."
+            f"state_dir {folder} cannot be written: {error.strerror}. "
+            "Name another with --state-dir."
         ) from error
     return folder
 

@@ -118,9 +118,7 @@ def _hooked(
             module = root.get_submodule(name)
             hook = _Hook(layer_shape(module), every)
             # First of all hooks, so that whoever watches the layer sees the adapted output.
-            handles.append(
-                module.register_forward_hook(hook, prepend=True, with_kwargs=True)
-            )
+            handles.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
         yield
     finally:
         for handle in handles:

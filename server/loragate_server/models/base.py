@@ -78,7 +78,7 @@ class BaseModel(ABC):
     def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """Noises `latents` [n, ...] to `times` (float [n] in (0, 1]; 1 is pure noise).
 
-        Families with a discrete schedule use timestep `round(time * 1000) - 1`, clipped to its range.
+        Families with a discrete schedule use timestep `round(time * 1000) - 1`, clipped.
         """
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -82,7 +82,7 @@ class PipelineModel(BaseModel):
         return {}
 
     def _default_picture_size(self) -> tuple[int, int]:
-        size: int | Sequence[int] = getattr(self.denoiser.config, "sample_size", None) or getattr(
+        size: Any = getattr(self.denoiser.config, "sample_size", None) or getattr(
             self.pipeline, "default_sample_size", 64
         )
         height, width = (size, size) if isinstance(size, int) else (size[0], size[1])

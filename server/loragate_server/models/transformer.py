@@ -70,7 +70,7 @@ class FluxModel(FlowModel):
         packed = tools._pack_latents(noisy.to(self.dtype), count, channels, height, width)
         guidance = (
             torch.full((count,), GUIDANCE, device=self.device)
-            if self.denoiser.config["guidance_embeds"]
+            if self.pipeline.transformer.config["guidance_embeds"]
             else None
         )
         prediction = self.denoiser(
@@ -85,7 +85,8 @@ class FluxModel(FlowModel):
             return_dict=False,
         )[0]
         factor = tools.vae_scale_factor
-        unpacked: Tensor = tools._unpack_latents(prediction, height * factor, width * factor, factor)
+        size = (height * factor, width * factor)
+        unpacked: Tensor = tools._unpack_latents(prediction, *size, factor)
         return unpacked
 
     def _conversion_options(self) -> dict[str, Any]:
