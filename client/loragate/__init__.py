@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loragate.config import TlsConfig
 from loragate.errors import (
+    AdapterBlocked,
     AuditError,
     Cancelled,
     DeadlineExceeded,
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SERVICE_UNAVAILABLE",
+    "AdapterBlocked",
     "AdapterReference",
     "AsyncAuditClient",
     "AuditClient",

@@ -5,6 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loragate.results import AuditResult
 
 
 class AuditError(Exception):
@@ -116,6 +120,28 @@ class PermissionDenied(AuditError):
 
 class Unauthenticated(PermissionDenied):
     """The caller did not prove who it is."""
+
+
+class AdapterBlocked(Exception):
+    """An adapter was not loaded, because of a decision. Not an `AuditError`: the audit worked.
+
+    Attributes:
+        name: the adapter, as the caller named it.
+        result: the decision, with its findings.
+    """
+
+    def __init__(self, name: str, result: AuditResult) -> None:
+        super().__init__(name, result)
+        self.name = name
+        self.result = result
+
+    def __str__(self) -> str:
+        result = self.result
+        why = " ".join(reason.message for reason in result.reasons)
+        text = f"{self.name} was not loaded: {result.verdict}. {why}".rstrip()
+        if result.remedy != "NONE":
+            text += f" Remedy: {result.remedy.lower().replace('_', ' ')}."
+        return text + (f" (decision {result.decision_id})" if result.decided else "")
 
 
 # A reason decides before the status code does, because only these classes lead to a verdict by

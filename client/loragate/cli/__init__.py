@@ -1,0 +1,25 @@
+"""The command `loragate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from loragate.cli.exit_code import ExitCode
+from loragate.cli.parser import build_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = build_parser().parse_args(arguments)
+    # Imported only now, so that --help answers at once.
+    from loragate.cli.commands import run
+    from loragate.errors import AuditError
+
+    try:
+        return int(run(options))
+    except (AuditError, OSError, ValueError) as error:
+        print(f"loragate: {error}", file=sys.stderr)
+        return int(ExitCode.ERROR)
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,7 @@
+"""`python -m loragate.cli`."""
+
+import sys
+
+from loragate.cli import main
+
+sys.exit(main())

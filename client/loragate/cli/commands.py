@@ -1,0 +1,220 @@
+"""What each command does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from loragate.cli.exit_code import ExitCode
+from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
+from loragate._core import AuditOptions
+from loragate.client import AuditClient
+from loragate.config import TlsConfig
+from loragate.errors import AuditError
+from loragate.reference import read_once
+from loragate.results import AuditResult, Verdict
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Runs the command that was asked for."""
+    commands: dict[str, Callable[[AuditClient, argparse.Namespace], ExitCode]] = {
+        "audit": _audit,
+        "get": _get,
+        "list": _list,
+        "concepts": _concepts,
+    }
+    with _client(options) as client:
+        return commands[options.command](client, options)
+
+
+def _client(options: argparse.Namespace) -> AuditClient:
+    files = (options.tls_ca, options.tls_cert, options.tls_key)
+    tls = TlsConfig(*files) if options.tls or any(files) else None
+    token = Path(options.token_file).read_text().strip() if options.token_file else None
+    # Without a service there is no decision, which is exit code 3 and not a BLOCK.
+    return AuditClient(
+        options.target,
+        tls=tls,
+        token=token,
+        timeout=options.timeout,
+        on_unavailable="raise",
+        service="loragate-cli",
+    )
+
+
+def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
+    rows, codes = [], []
+    for files in [options.files] if options.together else [[file] for file in options.files]:
+        name = " + ".join(files)
+        began = time.monotonic()
+        try:
+            result = _ask(client, files, options)
+        except (AuditError, OSError, ValueError) as error:
+            codes.append(ExitCode.ERROR)
+            rows.append(error_row(name, _short(error), _took(began)))
+            _explain(name, error, as_json=options.json)
+            continue
+        codes.append(ExitCode.of(result.verdict))
+        rows.append(audit_row(name, result, _took(began)))
+        if options.json:
+            _print_json({"file": name, **_as_json(result)})
+    if not options.json:
+        print_table(AUDIT_COLUMNS, rows, sys.stdout)
+    return ExitCode.worst(codes)
+
+
+def _ask(client: AuditClient, files: list[str], options: argparse.Namespace) -> AuditResult:
+    """One verdict over files that are active together, mostly just one."""
+    asked: AuditOptions = {
+        "base_model": options.base_model,
+        "strength": options.strength,
+        "text_encoder_strength": options.text_encoder_strength,
+        "concept_ids": options.concept,
+        "dry_run": options.dry_run,
+    }
+    if options.remote:
+        return client.audit(files, **asked)
+    if len(files) == 1:
+        return client.audit_file(files[0], **asked)
+    return client.audit([read_once(file) for file in files], **asked)
+
+
+def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
+    result = client.get(options.decision_id)
+    if options.json:
+        _print_json(_as_json(result))
+    else:
+        for line in _description(result):
+            print(printable(line))
+        rows = [
+            (f.concept_name, f.verdict, f"{f.p_value:.2g}", f"{f.score:.1f}", f"{f.degree:.0f}")
+            for f in result.findings
+        ]
+        if rows:
+            print()
+            print_table(("concept", "verdict", "p-value", "score", "degree"), rows, sys.stdout)
+    return ExitCode.of(result.verdict)
+
+
+def _list(client: AuditClient, options: argparse.Namespace) -> ExitCode:
+    results = islice(
+        client.list(
+            adapter_sha256=options.sha256,
+            verdict=Verdict(options.verdict) if options.verdict else None,
+            page_size=min(options.limit, 100),
+        ),
+        options.limit,
+    )
+    columns = ("decision", "decided", "verdict", "concept", "adapters")
+    return _print_all(results, columns, _list_row, as_json=options.json)
+
+
+def _concepts(client: AuditClient, options: argparse.Namespace) -> ExitCode:
+    columns = ("id", "name", "category", "severity", "role", "pictures")
+    return _print_all(
+        client.concepts.list(),
+        columns,
+        lambda c: (
+            c.concept_id,
+            c.name,
+            c.category,
+            c.severity.lower(),
+            c.role.lower(),
+            str(c.picture_count),
+        ),
+        as_json=options.json,
+    )
+
+
+def _print_all(
+    items: Iterable[Any],
+    columns: tuple[str, ...],
+    row: Callable[[Any], tuple[str, ...]],
+    *,
+    as_json: bool,
+) -> ExitCode:
+    if as_json:
+        for item in items:
+            _print_json(_as_json(item) if isinstance(item, AuditResult) else asdict(item))
+    else:
+        print_table(columns, [row(item) for item in items], sys.stdout)
+    return ExitCode.ALLOW
+
+
+def _list_row(result: AuditResult) -> tuple[str, ...]:
+    top = result.top_finding
+    decided = result.decided_at.strftime("%Y-%m-%d %H:%M:%SZ") if result.decided_at else "-"
+    return (
+        result.decision_id,
+        decided,
+        result.verdict,
+        top.concept_name if top and top.verdict is not Verdict.ALLOW else "-",
+        " ".join(adapter.sha256[:12] for adapter in result.adapters),
+    )
+
+
+def _description(result: AuditResult) -> Iterator[str]:
+    yield f"decision    {result.decision_id}"
+    yield f"verdict     {result.verdict} ({result.mode.lower()})"
+    if result.would_be_verdict is not result.verdict:
+        yield f"would be    {result.would_be_verdict}"
+    yield f"remedy      {result.remedy.lower().replace('_', ' ')}"
+    yield f"base model  {result.base_model}"
+    yield f"decided     {result.decided_at}, valid until {result.expires_at}"
+    for adapter in result.adapters:
+        yield f"adapter     {adapter.sha256} ({adapter.format}, {adapter.size_bytes} bytes)"
+    for reason in result.reasons:
+        yield f"because     {reason.message} [{reason.code}]"
+
+
+def _as_json(result: AuditResult) -> dict[str, Any]:
+    # The bytes would be copied, and neither they nor the error belong into the output.
+    fields = asdict(replace(result, audited_bytes=None, cause=None))
+    del fields["audited_bytes"], fields["cause"]
+    return fields
+
+
+def _explain(name: str, error: Exception, *, as_json: bool) -> None:
+    if not as_json:
+        print(printable(f"loragate: {name}: {error}"), file=sys.stderr)
+        return
+    fields: dict[str, Any] = {"message": str(error), "reason": _short(error)}
+    if isinstance(error, AuditError):
+        fields |= {
+            "message": error.message,
+            "code": error.code,
+            "remedy": error.remedy,
+            "metadata": error.metadata,
+            "retry_after_s": error.retry_after_s,
+        }
+    _print_json({"file": name, "verdict": None, "error": fields})
+
+
+def _short(error: Exception) -> str:
+    """A word for the table."""
+    if isinstance(error, AuditError):
+        return error.reason or error.code
+    return type(error).__name__
+
+
+def _took(began: float) -> str:
+    seconds = time.monotonic() - began
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, default=_encode, ensure_ascii=False))
+
+
+def _encode(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

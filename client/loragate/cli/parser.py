@@ -1,0 +1,171 @@
+"""The arguments of the command, and the help that teaches them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import NoReturn, TypeAlias
+
+from loragate.cli.exit_code import ExitCode
+from loragate.config import DEFAULT_TARGET, TARGET_VARIABLE
+from loragate.results import Verdict
+
+_ABOUT = "Ask loragate whether LoRA adapters may be loaded into an image server."
+
+_EXIT_CODES = """\
+exit codes:
+  0  every adapter may be loaded (ALLOW)
+  1  at least one must not be loaded (BLOCK)
+  2  a person has to look at one (REVIEW or INCONCLUSIVE), none is blocked
+  3  for at least one there is no decision: bad file, wrong arguments, no service
+"""
+
+_AUDIT_EXAMPLES = """\
+examples:
+  loragate audit style.safetensors
+  loragate audit --strength 0.8 --base-model sdxl *.safetensors
+  loragate audit --concept jane-doe --concept acme-logo style.safetensors
+  loragate audit --remote hf://owner/name /models/style.safetensors
+  loragate audit --together style.safetensors face.safetensors
+  loragate audit --json style.safetensors | jq .findings[0]
+
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves with the code for errors; argparse would use 2, which here means REVIEW."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage()
+        self.exit(ExitCode.ERROR, f"{self.prog}: {message}\n")
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `loragate`."""
+    parser = _Parser(
+        prog="loragate",
+        description=_ABOUT,
+        epilog="examples:\n  loragate audit style.safetensors\n  loragate list --verdict block\n\n"
+        + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_audit(commands)
+    _add_get(commands)
+    _add_list(commands)
+    _add_concepts(commands)
+    return parser
+
+
+def _command(
+    commands: _Commands,
+    name: str,
+    summary: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    service = parser.add_argument_group("service")
+    service.add_argument(
+        "--target",
+        metavar="HOST:PORT",
+        help=f"where the service is (default: ${TARGET_VARIABLE}, else {DEFAULT_TARGET})",
+    )
+    service.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="longest wait for each answer"
+    )
+    service.add_argument("--tls", action="store_true", help="speak TLS; implied by --tls-*")
+    service.add_argument("--tls-ca", metavar="FILE", help="certificates to trust (PEM)")
+    service.add_argument("--tls-cert", metavar="FILE", help="own certificate (PEM)")
+    service.add_argument("--tls-key", metavar="FILE", help="private key of --tls-cert (PEM)")
+    service.add_argument("--token-file", metavar="FILE", help="file with a bearer token")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    return parser
+
+
+def _add_audit(commands: _Commands) -> None:
+    parser = _command(
+        commands, "audit", "decide whether adapters may be loaded", _AUDIT_EXAMPLES + _EXIT_CODES
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="safetensors file on this machine")
+    parser.add_argument(
+        "--remote", action="store_true", help="FILE is a path or URI that the server reads"
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="audit all as active at the same time, for one verdict (default: each by itself)",
+    )
+    parser.add_argument("--base-model", default="", metavar="NAME", help="base model to audit on")
+    parser.add_argument(
+        "--strength", type=float, metavar="X", help="strength that will be used (default: 1)"
+    )
+    parser.add_argument(
+        "--text-encoder-strength", type=float, metavar="X", help="default: that of --strength"
+    )
+    parser.add_argument(
+        "--concept", action="append", default=[], metavar="ID", help="audit only this; repeatable"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="do not record a binding decision")
+
+
+def _add_get(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "get",
+        "show a recorded decision",
+        "example:\n  loragate get 4f1c...\n\n" + _EXIT_CODES,
+    )
+    parser.add_argument("decision_id", metavar="ID", help="decision id")
+
+
+def _add_list(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "list",
+        "list recorded decisions, newest first",
+        "example:\n  loragate list --verdict block --limit 10\n\n"
+        "Leaves with 0, or with 3 when the list cannot be had.",
+    )
+    parser.add_argument(
+        "--verdict", type=str.upper, choices=[v.value for v in Verdict], help="only these"
+    )
+    parser.add_argument("--sha256", default="", metavar="HEX", help="only of this adapter")
+    parser.add_argument(
+        "--limit", type=_count, default=50, metavar="N", help="at most so many (default: 50)"
+    )
+
+
+def _add_concepts(commands: _Commands) -> None:
+    concepts = commands.add_parser(
+        "concepts", help="look at the concept library", description="Look at the concept library."
+    )
+    actions = concepts.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _command(
+        actions,
+        "list",
+        "list the concepts of the library",
+        "Leaves with 0, or with 3 when the list cannot be had.",
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value

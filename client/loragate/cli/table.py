@@ -1,0 +1,70 @@
+"""Prints aligned tables, with colours where a person looks at them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from typing import TextIO
+
+from loragate.results import AuditResult, Verdict
+
+AUDIT_COLUMNS = ("file", "verdict", "concept", "p-value", "score", "degree", "remedy", "time")
+RIGHT = frozenset({"p-value", "score", "degree", "time", "pictures"})
+
+_COLOURS = {"ALLOW": "32", "BLOCK": "31", "ERROR": "31", "REVIEW": "33", "INCONCLUSIVE": "33"}
+
+
+def audit_row(name: str, result: AuditResult, took: str) -> tuple[str, ...]:
+    """One decision, in the columns of `AUDIT_COLUMNS`; the numbers are of its top finding."""
+    remedy = result.remedy.lower().replace("_", " ")
+    top = result.top_finding
+    if top is None:
+        why = result.reasons[0].code if result.reasons else "-"
+        return (name, result.verdict, why, "-", "-", "-", remedy, took)
+    # An allowed adapter has learned none of the concepts, not even the one with the top score.
+    concept = top.concept_name if top.verdict is not Verdict.ALLOW else "-"
+    numbers = (f"{top.p_value:.2g}", f"{top.score:.1f}", f"{top.degree:.0f}")
+    return (name, result.verdict, concept, *numbers, remedy, took)
+
+
+def error_row(name: str, reason: str, took: str) -> tuple[str, ...]:
+    """One adapter without a decision, in the columns of `AUDIT_COLUMNS`."""
+    return (name, "ERROR", reason, "-", "-", "-", "-", took)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO) -> None:
+    """Prints rows under their columns; colours the verdict on a terminal."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    table = [[column.upper() for column in columns], *cells]
+    widths = [max(_width(row[i]) for row in table) for i in range(len(columns))]
+    coloured = stream.isatty() and "NO_COLOR" not in os.environ
+    for row in table:
+        padded = [
+            _pad(cell, width, right=column in RIGHT)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        if coloured:
+            padded = [
+                f"\x1b[{_COLOURS[cell]}m{text}\x1b[0m" if cell in _COLOURS else text
+                for cell, text in zip(row, padded, strict=True)
+            ]
+        print("  ".join(padded).rstrip(), file=stream)
+
+
+def printable(text: str) -> str:
+    """The text without control characters, by which a file name could rule the terminal."""
+    return "".join(
+        character if not unicodedata.category(character).startswith("C") else "?"
+        for character in text
+    )
+
+
+def _width(text: str) -> int:
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space
