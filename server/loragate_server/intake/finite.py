@@ -1,0 +1,46 @@
+"""NaN and infinity in weights, found without torch."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import numpy as np
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.intake.header import Header
+
+_CHUNK_BYTES = 4 * 2**20
+_EXPONENT = {
+    "F64": (np.dtype("<u8"), 0x7FF0000000000000),
+    "F32": (np.dtype("<u4"), 0x7F800000),
+    "F16": (np.dtype("<u2"), 0x7C00),
+    "BF16": (np.dtype("<u2"), 0x7F80),
+}
+"""Per type: an unsigned view, and the exponent bits that NaN and infinity have all set."""
+
+
+def refuse_nonfinite(file: BinaryIO, header: Header) -> None:
+    """Reads every weight once, in order.
+
+    Args:
+        file: the open file, any position.
+        header: its checked header.
+
+    Raises:
+        NoDecisionError: WEIGHTS_NOT_FINITE, naming the first such tensor.
+    """
+    file.seek(header.data_start)
+    for entry in header.tensors:
+        view, exponent = _EXPONENT[entry.dtype]
+        mask = view.type(exponent)
+        left = entry.end - entry.begin
+        while left:
+            chunk = file.read(min(left, _CHUNK_BYTES))
+            left -= len(chunk)
+            if bool(((np.frombuffer(chunk, view) & mask) == mask).any()):
+                raise NoDecisionError(
+                    ErrorReason.WEIGHTS_NOT_FINITE,
+                    f"Tensor {entry.name!r} holds NaN or infinity.",
+                    remedy="Train or export the adapter again; such weights produce no pictures.",
+                    metadata={"tensor": entry.name},
+                )

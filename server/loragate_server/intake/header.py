@@ -1,0 +1,202 @@
+"""A strict reader of safetensors headers, run before anything else reads the file.
+
+The reference parser accepts duplicate names (the last wins), unknown fields and more; another loader
+may then see another adapter than the one that was audited. What this reader accepts means the same to
+every loader.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.intake.settings import IntakeSettings
+
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Types that adapter weights have."""
+MAX_RANK = 8
+_FIELDS = {"dtype", "shape", "data_offsets"}
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor; `begin` and `end` count from `Header.data_start`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A checked header: tensors in the order of their bytes."""
+
+    tensors: tuple[TensorEntry, ...]
+    metadata: Mapping[str, str]
+    data_start: int
+
+
+def read_header(file: BinaryIO, size_bytes: int, settings: IntakeSettings) -> Header:
+    """Reads and checks the header of an open file.
+
+    Args:
+        file: positioned anywhere; left after the header.
+        size_bytes: size of the whole file.
+        settings: the limits.
+
+    Raises:
+        NoDecisionError: FILE_TRUNCATED, HEADER_INVALID, HEADER_LIMIT_EXCEEDED, DUPLICATE_NAME,
+            OFFSETS_INVALID or DTYPE_UNSUPPORTED.
+    """
+    file.seek(0)
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    _limit("header_bytes", length, settings.max_header_bytes)
+    if size_bytes < _LENGTH_BYTES + length:
+        raise _truncated(_LENGTH_BYTES + length, size_bytes)
+    content = _parse(file.read(length))
+    metadata = _metadata(content.pop("__metadata__", {}), settings)
+    _limit("tensors", len(content), settings.max_tensors)
+    if not content:
+        raise _invalid("no_tensors", "The header lists no tensors.")
+    entries = sorted(
+        (_entry(name, value, settings) for name, value in content.items()),
+        key=lambda entry: entry.begin,
+    )
+    start = _LENGTH_BYTES + length
+    _check_offsets(entries, size_bytes - start, start)
+    return Header(tuple(entries), metadata, start)
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    if not raw.startswith(b"{") or raw.rstrip(b" ")[-1:] != b"}":
+        raise _invalid("whitespace", "The header must begin with '{' and end with '}' and spaces.")
+    try:
+        text = raw.decode("utf-8")
+        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
+        text_again = json.dumps(content, ensure_ascii=False)
+        text_again.encode("utf-8")  # a lone surrogate, written as an escape, fails here
+    except (UnicodeError, json.JSONDecodeError, RecursionError, ValueError) as error:
+        raise _invalid("json", f"The header is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise _invalid("json", "The header is not a JSON object.")
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise NoDecisionError(
+                ErrorReason.DUPLICATE_NAME,
+                f"The header names {name[:80]!r} twice.",
+                remedy="Save the adapter again with a current library.",
+                metadata={"name": name[:200]},
+            )
+        found[name] = value
+    return found
+
+
+def _constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _metadata(value: Any, settings: IntakeSettings) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise _invalid("metadata", "The header's __metadata__ must map strings to strings.")
+    size = sum(len(name) + len(text) for name, text in value.items())
+    _limit("metadata_bytes", size, settings.max_metadata_bytes)
+    return value
+
+
+def _entry(name: str, value: Any, settings: IntakeSettings) -> TensorEntry:
+    _limit("name_length", len(name), settings.max_name_length)
+    if not name or not name.isprintable():
+        raise _invalid("name", "A tensor's name is empty or has control characters.", name)
+    if not isinstance(value, dict) or set(value) != _FIELDS:
+        raise _invalid(
+            "unknown_field", "A tensor must have exactly dtype, shape and data_offsets.", name
+        )
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if dtype not in ITEM_BYTES:
+        raise NoDecisionError(
+            ErrorReason.DTYPE_UNSUPPORTED,
+            f"Tensor {name!r} has type {str(dtype)[:20]!r}; adapter weights are floating-point.",
+            remedy=f"Save the adapter as one of {', '.join(ITEM_BYTES)}.",
+            metadata={"tensor": name, "dtype": str(dtype)[:20]},
+        )
+    if not _naturals(shape) or len(shape) > MAX_RANK:
+        raise _invalid("shape", "A tensor's shape is not a short list of sizes.", name)
+    if not _naturals(offsets) or len(offsets) != 2:
+        raise _invalid("offsets", "A tensor's data_offsets are not two sizes.", name)
+    begin, end = offsets
+    size = math.prod(shape) * ITEM_BYTES[dtype]
+    if size == 0:
+        raise _invalid("empty_tensor", "A tensor has no values.", name)
+    if end - begin != size:
+        raise _offsets(f"Tensor {name!r} needs {size} bytes but has {end - begin}.", name)
+    return TensorEntry(name, dtype, tuple(shape), begin, end)
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        type(item) is int and 0 <= item < 2**48 for item in value
+    )
+
+
+def _check_offsets(entries: list[TensorEntry], data_bytes: int, start: int) -> None:
+    expected, before = 0, ""
+    for entry in entries:
+        if entry.begin != expected:
+            kind = "overlaps" if entry.begin < expected else "leaves a hole after"
+            raise _offsets(f"Tensor {entry.name!r} {kind} {before!r}.", entry.name, before)
+        expected, before = entry.end, entry.name
+    if expected > data_bytes:
+        raise _truncated(start + expected, start + data_bytes)
+    if expected < data_bytes:
+        raise _offsets(f"{data_bytes - expected} bytes at the end belong to no tensor.", before)
+
+
+def _limit(name: str, actual: int, allowed: int) -> None:
+    if actual > allowed:
+        raise NoDecisionError(
+            ErrorReason.HEADER_LIMIT_EXCEEDED,
+            f"The header's {name.replace('_', ' ')} is {actual}; {allowed} is the limit.",
+            remedy="Check that this is an adapter; raise the limit in the configuration if it is.",
+            metadata={"limit": name, "allowed": str(allowed), "actual": str(actual)},
+        )
+
+
+def _truncated(expected: int, actual: int) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.FILE_TRUNCATED,
+        f"The file has {actual} bytes; its header promises {expected}.",
+        remedy="Download or copy the file again.",
+        metadata={"expected_bytes": str(expected), "actual_bytes": str(actual)},
+    )
+
+
+def _invalid(rule: str, message: str, tensor: str = "") -> NoDecisionError:
+    facts = {"rule": rule} | ({"tensor": tensor[:200]} if tensor else {})
+    where = f" Tensor: {tensor[:80]!r}." if tensor else ""
+    return NoDecisionError(
+        ErrorReason.HEADER_INVALID,
+        message + where,
+        remedy="Save the adapter again with a current safetensors library.",
+        metadata=facts,
+    )
+
+
+def _offsets(message: str, tensor: str, other: str = "") -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.OFFSETS_INVALID,
+        message,
+        remedy="Save the adapter again with a current safetensors library.",
+        metadata={"tensor": tensor[:200], "other": other[:200]},
+    )
