@@ -30,7 +30,7 @@ from loragate.errors import (
     Unavailable,
 )
 from loragate.fail_open import fail_open_total
-from loragate.reference import AdapterReference
+from loragate.reference import AdapterReference, AuditOptions
 from loragate.results import (
     SERVICE_UNAVAILABLE,
     AuditedAdapter,
@@ -61,6 +61,7 @@ __all__ = [
     "AsyncAuditClient",
     "AuditClient",
     "AuditError",
+    "AuditOptions",
     "AuditResult",
     "AuditedAdapter",
     "Cancelled",

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, NoReturn, TypeVar, Unpack
 
 from loragate import _service_config, _wire
 from loragate.config import ClientConfig, check_timeout
@@ -27,9 +27,10 @@ from loragate.fail_open import note_fail_open
 from loragate.reference import (
     INLINE_LIMIT_BYTES,
     AdapterReference,
+    AuditOptions,
     Source,
-    as_references,
     read_once,
+    references_with,
 )
 from loragate.results import (
     SERVICE_UNAVAILABLE,
@@ -101,33 +102,6 @@ class Attempts:
         return pause if time.monotonic() + pause < self._deadline_s else None
 
 
-class AuditOptions(TypedDict, total=False):
-    """What `audit`, `audit_file` and `watch` take by keyword, in both clients.
-
-    Attributes:
-        base_model: name of a served base model; empty for the server's default.
-        strength: strength for the denoiser of every adapter that names none itself.
-        text_encoder_strength: likewise for the text encoders; None for `strength`.
-        expected_sha256: digest that the bytes of the one adapter must have.
-        dry_run: decide, but do not record a binding decision.
-        concept_ids: restrict the audit to these concepts; empty for the whole library.
-        request_id: the caller's own id for the decision log; made up where empty.
-        timeout: seconds for the whole call with all its attempts.
-    """
-
-    base_model: str
-    strength: float | None
-    text_encoder_strength: float | None
-    expected_sha256: str | None
-    dry_run: bool
-    concept_ids: Sequence[str]
-    request_id: str
-    timeout: float | None
-
-
-_OPTIONS = AuditOptions.__optional_keys__
-
-
 @dataclass(frozen=True)
 class Page(Generic[T]):
     """One page of a list, and the token of the next; empty after the last."""
@@ -150,7 +124,7 @@ class Core:
         **options: Unpack[AuditOptions],
     ) -> Call[AuditResult]:
         """Audit, or AuditUpload for bytes that do not fit into one message."""
-        references = _references(adapters, options)
+        references = references_with(adapters, options)
         large = _is_large(references)
         request = self._request(() if large else references, options)
         method = _AUDIT + ("AuditUpload" if large else "Audit")
@@ -187,7 +161,7 @@ class Core:
         **options: Unpack[AuditOptions],
     ) -> Call[Progress | AuditResult]:
         """WatchAudit."""
-        references = _references(adapters, options)
+        references = references_with(adapters, options)
         if _is_large(references):
             raise ValueError(
                 f"watch() takes at most {INLINE_LIMIT_BYTES} bytes; use audit(), or name a path."
@@ -331,26 +305,6 @@ class Core:
             reasons=(Reason(SERVICE_UNAVAILABLE, str(error)),),
             cause=error,
         )
-
-
-def _references(
-    adapters: Source | Sequence[Source], options: AuditOptions
-) -> tuple[AdapterReference, ...]:
-    """The adapters with the options that concern them.
-
-    Raises:
-        TypeError: an option that does not exist.
-        ValueError: see `as_references`.
-    """
-    unknown = sorted(options.keys() - _OPTIONS)
-    if unknown:
-        raise TypeError(f"There is no option {unknown[0]!r}; there are {sorted(_OPTIONS)}.")
-    return as_references(
-        adapters,
-        strength=options.get("strength"),
-        text_encoder_strength=options.get("text_encoder_strength"),
-        expected_sha256=options.get("expected_sha256"),
-    )
 
 
 def _is_large(references: Sequence[AdapterReference]) -> bool:

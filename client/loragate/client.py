@@ -10,11 +10,11 @@ from typing import Self, TypeVar, Unpack
 import grpc
 
 from loragate._channel import Connection, call_metadata
-from loragate._core import Attempts, AuditOptions, Call, Core
+from loragate._core import Attempts, Call, Core
 from loragate._status import error_from
 from loragate.config import ClientConfig, OnUnavailable, TlsConfig, Token, resolve_target
 from loragate.errors import Internal
-from loragate.reference import Source
+from loragate.reference import AuditOptions, Source
 from loragate.results import AuditResult, Concept, Progress, Verdict
 
 T = TypeVar("T")

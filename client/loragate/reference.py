@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 INLINE_LIMIT_BYTES = 3 * 1024 * 1024
 """Bytes that fit into one message beside everything else; more go by upload."""
@@ -54,6 +55,33 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | AdapterRefere
 """A path or URI on the server, the bytes of a file, or a full reference."""
 
 
+class AuditOptions(TypedDict, total=False):
+    """What `audit`, `audit_file` and `watch` take by keyword, in both clients.
+
+    Attributes:
+        base_model: name of a served base model; empty for the server's default.
+        strength: strength for the denoiser of every adapter that names none itself.
+        text_encoder_strength: likewise for the text encoders; None for `strength`.
+        expected_sha256: digest that the bytes of the one adapter must have.
+        dry_run: decide, but do not record a binding decision.
+        concept_ids: restrict the audit to these concepts; empty for the whole library.
+        request_id: the caller's own id for the decision log; made up where empty.
+        timeout: seconds for the whole call with all its attempts.
+    """
+
+    base_model: str
+    strength: float | None
+    text_encoder_strength: float | None
+    expected_sha256: str | None
+    dry_run: bool
+    concept_ids: Sequence[str]
+    request_id: str
+    timeout: float | None
+
+
+_OPTIONS = AuditOptions.__optional_keys__
+
+
 def as_reference(source: Source) -> AdapterReference:
     """Reads a source: text with "://" is a URI, other text a path on the server.
 
@@ -73,34 +101,29 @@ def as_reference(source: Source) -> AdapterReference:
     )
 
 
-def as_references(
-    sources: Source | Sequence[Source],
-    *,
-    strength: float | None = None,
-    text_encoder_strength: float | None = None,
-    expected_sha256: str | None = None,
+def references_with(
+    adapters: Source | Sequence[Source], options: AuditOptions
 ) -> tuple[AdapterReference, ...]:
-    """Reads one source or several; the keywords fill what a source leaves open.
+    """Reads one source or several; the options fill what a source leaves open.
 
     Raises:
+        TypeError: not a source, or an option that does not exist.
         ValueError: no source at all, or one digest for several sources.
     """
-    if isinstance(sources, Sequence) and not isinstance(
-        sources, str | bytes | bytearray | memoryview
+    unknown = sorted(options.keys() - _OPTIONS)
+    if unknown:
+        raise TypeError(f"There is no option {unknown[0]!r}; there are {sorted(_OPTIONS)}.")
+    if isinstance(adapters, Sequence) and not isinstance(
+        adapters, str | bytes | bytearray | memoryview
     ):
-        several: Sequence[Source] = sources
+        several: Sequence[Source] = adapters
     else:
-        several = (sources,)
+        several = (adapters,)
     if not several:
         raise ValueError("There is no adapter to audit.")
-    if expected_sha256 is not None and len(several) > 1:
+    if options.get("expected_sha256") is not None and len(several) > 1:
         raise ValueError("expected_sha256 is for one adapter; put digests into AdapterReferences.")
-    defaults = {
-        "strength": strength,
-        "text_encoder_strength": text_encoder_strength,
-        "expected_sha256": expected_sha256,
-    }
-    return tuple(_filled(as_reference(source), defaults) for source in several)
+    return tuple(_filled(as_reference(source), options) for source in several)
 
 
 def read_once(path: str | os.PathLike[str]) -> bytes:
@@ -116,12 +139,16 @@ def read_once(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def _filled(
-    reference: AdapterReference, defaults: dict[str, float | str | None]
-) -> AdapterReference:
-    missing = {
-        name: value
-        for name, value in defaults.items()
-        if value is not None and getattr(reference, name) is None
-    }
-    return replace(reference, **missing) if missing else reference  # type: ignore[arg-type]
+def _filled(reference: AdapterReference, options: AuditOptions) -> AdapterReference:
+    """The reference with the options that it leaves open. What it says itself stands."""
+    own = reference
+    return replace(
+        own,
+        strength=options.get("strength") if own.strength is None else own.strength,
+        text_encoder_strength=(
+            options.get("text_encoder_strength")
+            if own.text_encoder_strength is None
+            else own.text_encoder_strength
+        ),
+        expected_sha256=own.expected_sha256 or options.get("expected_sha256"),
+    )

@@ -15,11 +15,10 @@ from typing import Any
 
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
-from loragate._core import AuditOptions
 from loragate.client import AuditClient
 from loragate.config import TlsConfig
 from loragate.errors import AuditError
-from loragate.reference import read_once
+from loragate.reference import AuditOptions, read_once
 from loragate.results import AuditResult, Verdict
 
 

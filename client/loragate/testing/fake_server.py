@@ -59,6 +59,7 @@ class FakeAuditServer:
         concept: id of the concept that every verdict but ALLOW is about.
         concepts: library that ConceptService starts with.
         delay_s: seconds that every answer takes.
+        credentials: `grpc.ssl_server_credentials(...)` to speak TLS; None speaks in the clear.
 
     Attributes:
         calls: what reached the server, in order, each attempt on its own.
@@ -74,6 +75,7 @@ class FakeAuditServer:
         concept: str = "forbidden-concept",
         concepts: tuple[Concept, ...] = (),
         delay_s: float = 0.0,
+        credentials: Any = None,
     ) -> None:
         self.default = default
         self.verdicts = dict(verdicts or {})
@@ -85,6 +87,7 @@ class FakeAuditServer:
         self._lock = threading.Lock()
         self._decisions: dict[str, audit_pb2.Verdict] = {}
         self._concepts = {concept.concept_id: _concept_message(concept) for concept in concepts}
+        self._credentials = credentials
         self._server: Any = None
 
     def fail_next(
@@ -123,7 +126,10 @@ class FakeAuditServer:
         concept_pb2_grpc.add_ConceptServiceServicer_to_server(  # type: ignore[no-untyped-call]
             _ConceptService(self), self._server
         )
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        if self._credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", self._credentials)
         self._server.start()
         self.target = f"127.0.0.1:{port}"
         return self
