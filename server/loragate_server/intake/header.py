@@ -1,8 +1,8 @@
 """A strict reader of safetensors headers, run before anything else reads the file.
 
-The reference parser accepts duplicate names (the last wins), unknown fields and more; another loader
-may then see another adapter than the one that was audited. What this reader accepts means the same to
-every loader.
+The reference parser accepts duplicate names (the last wins), unknown fields and more; another
+loader may then see another adapter than the one that was audited. What this reader accepts means
+the same to every loader.
 """
 
 from __future__ import annotations

@@ -1,0 +1,189 @@
+"""`Intake`: bytes from anywhere, read once, checked, and kept under their sha256."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import BinaryIO
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.intake.adapter import AdapterReference, StoredFile
+from loragate_server.intake.content import HEAD_BYTES, refuse_by_content
+from loragate_server.intake.finite import refuse_nonfinite
+from loragate_server.intake.header import read_header
+from loragate_server.intake.settings import IntakeSettings
+from loragate_server.intake.sources import open_source
+from loragate_server.intake.store import ContentStore, raise_disk
+from loragate_server.progress import Leash
+
+CHUNK_BYTES = 2**20
+
+
+class Intake:
+    """Takes adapter files in. Thread-safe."""
+
+    def __init__(self, settings: IntakeSettings) -> None:
+        self.settings = settings
+        self._store = ContentStore(settings.store_dir, settings.store_limit_bytes)
+
+    def fetch(self, ref: AdapterReference, leash: Leash) -> StoredFile:
+        """Reads a reference's bytes once, hashing while reading, and checks them.
+
+        Raises:
+            NoDecisionError: every reason that concerns sources and files, CANCELLED and
+                DEADLINE_EXCEEDED.
+        """
+        with open_source(ref, self.settings) as source:
+            if source.size_bytes is not None:
+                self._refuse_large(source.size_bytes)
+            sink = Receiver(self._store, self.settings)
+            try:
+                while chunk := source.file.read(CHUNK_BYTES):
+                    leash.check()
+                    sink.write(chunk)
+                return sink.finish(ref.expected_sha256, source.config_json)
+            finally:
+                sink.abort()
+
+    def receive(self, header_size_bytes: int, sha256: str, file_name: str) -> UploadSink:
+        """Begins an upload of a declared size and digest.
+
+        Raises:
+            NoDecisionError: FILE_TOO_LARGE or REQUEST_INVALID.
+        """
+        self._refuse_large(header_size_bytes)
+        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+            raise NoDecisionError(
+                ErrorReason.REQUEST_INVALID,
+                f"The upload of {file_name!r} declares no valid sha256.",
+                remedy="Send 64 lower-case hexadecimal digits.",
+                metadata={"field": "header.sha256"},
+            )
+        return UploadSink(Receiver(self._store, self.settings), header_size_bytes, sha256)
+
+    def _refuse_large(self, size_bytes: int) -> None:
+        if size_bytes > self.settings.max_file_bytes:
+            raise _too_large(size_bytes, self.settings)
+
+
+class Receiver:
+    """Bytes on their way into the store: hashed as they come, checked when they are complete."""
+
+    def __init__(self, store: ContentStore, settings: IntakeSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._digest = hashlib.sha256()
+        self._file: BinaryIO | None = store.incoming()
+        self._head = b""
+        self.size_bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Takes the next bytes.
+
+        Raises:
+            NoDecisionError: FILE_TOO_LARGE, DISK_FULL, or a refusal by the first bytes.
+        """
+        if self._file is None:
+            raise ValueError("this receiver is closed")
+        if len(self._head) < HEAD_BYTES and len(self._head) + len(chunk) >= HEAD_BYTES:
+            refuse_by_content((self._head + chunk)[:HEAD_BYTES])
+        self._head = (
+            (self._head + chunk)[:HEAD_BYTES] if len(self._head) < HEAD_BYTES else self._head
+        )
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._settings.max_file_bytes:
+            raise _too_large(self.size_bytes, self._settings)
+        self._digest.update(chunk)
+        try:
+            self._file.write(chunk)
+        except OSError as error:
+            raise_disk(error)
+
+    def finish(self, expected_sha256: str | None, config_json: str | None = None) -> StoredFile:
+        """Checks the complete file and gives it its place in the store."""
+        if self._file is None:
+            raise ValueError("this receiver is closed")
+        sha256 = self._digest.hexdigest()
+        if expected_sha256 and expected_sha256 != sha256:
+            raise NoDecisionError(
+                ErrorReason.SHA256_MISMATCH,
+                f"The bytes have sha256 {sha256}, not {expected_sha256[:64]}.",
+                remedy="Audit the file that will be loaded; it has changed or was cut short.",
+                metadata={"expected_sha256": expected_sha256[:64], "actual_sha256": sha256},
+            )
+        stored = self._store.find(sha256)
+        if stored is None:
+            stored = self._check_and_store(self._file, sha256)
+        else:
+            self._store.discard(self._file)
+        self._file = None
+        return StoredFile(sha256, self.size_bytes, stored, config_json)
+
+    def _check_and_store(self, file: BinaryIO, sha256: str) -> Path:
+        refuse_by_content(self._head)
+        try:
+            file.flush()
+        except OSError as error:
+            raise_disk(error)
+        with open(file.name, "rb") as checked:  # noqa: PTH123
+            header = read_header(checked, self.size_bytes, self._settings)
+            refuse_nonfinite(checked, header)
+        return self._store.adopt(file, sha256)
+
+    def abort(self) -> None:
+        """Throws away what was not finished; does nothing after `finish`."""
+        if self._file is not None:
+            self._store.discard(self._file)
+            self._file = None
+
+
+class UploadSink:
+    """An upload that must have exactly the declared size and digest."""
+
+    def __init__(self, receiver: Receiver, declared_bytes: int, sha256: str) -> None:
+        self._receiver = receiver
+        self._declared_bytes = declared_bytes
+        self._sha256 = sha256
+
+    def write(self, chunk: bytes) -> None:
+        """Takes the next bytes; DECLARED_SIZE_MISMATCH as soon as there are too many."""
+        if self._receiver.size_bytes + len(chunk) > self._declared_bytes:
+            self.abort()
+            raise self._mismatch(self._receiver.size_bytes + len(chunk))
+        self._receiver.write(chunk)
+
+    def finish(self) -> StoredFile:
+        """Checks size, digest and content, and stores the file."""
+        try:
+            if self._receiver.size_bytes != self._declared_bytes:
+                raise self._mismatch(self._receiver.size_bytes)
+            return self._receiver.finish(self._sha256)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Throws the bytes away; does nothing after `finish`."""
+        self._receiver.abort()
+
+    def _mismatch(self, received: int) -> NoDecisionError:
+        return NoDecisionError(
+            ErrorReason.DECLARED_SIZE_MISMATCH,
+            f"The upload declared {self._declared_bytes} bytes and sent {received}.",
+            remedy="Declare the exact size of the file.",
+            metadata={
+                "declared_bytes": str(self._declared_bytes),
+                "received_bytes": str(received),
+            },
+        )
+
+
+def _too_large(size_bytes: int, settings: IntakeSettings) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.FILE_TOO_LARGE,
+        f"The file has {size_bytes} bytes or more; {settings.max_file_bytes} is the limit.",
+        remedy="Raise intake.max_file_bytes if adapters of this size are expected.",
+        metadata={
+            "allowed_bytes": str(settings.max_file_bytes),
+            "actual_bytes": str(size_bytes),
+        },
+    )
