@@ -43,6 +43,10 @@ MAY_IMPORT = {
     "metrics": ("errors", "gate.observer", "metrics_labels", "policy.store", *NOUNS),
     "web": ("config",),
     "rpc": (*BASICS, "logs", "gate", "concepts.library", "models.base", *NOUNS),
+    "folders": (*BASICS, "config", "concepts.library"),
+    "startup": (*BASICS, "config", "intake", "models", "concepts", "audit", "gate", "rpc.settings"),
+    "cli_options": ("errors", "config", "config_sources"),
+    "cli_concepts": ("errors", "cli_options", "concepts.library", "folders", "startup"),
     "app": None,
     "cli": None,
 }

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import torch
 
-from loragate_server.config import Config
-from loragate_server.gate.bases import BaseRegistry
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config import Config, StartError
+from loragate_server.folders import make_state_folder, served_library
+from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.gate import Gate, GateSettings
-from loragate_server.gate.intake import IntakeDesk
-from loragate_server.gate.pipeline import Pipeline
-from loragate_server.gate.worker import Worker
+from loragate_server.gate.library import LibraryKeeper
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics import Metrics
@@ -24,10 +25,10 @@ from loragate_server.policy.store import PolicyStore
 from loragate_server.record.recorder import Recorder
 from loragate_server.rpc.server import RpcServer
 from loragate_server.startup import (
+    engine_builder,
     intake_settings,
-    make_state_folder,
-    open_library,
     rpc_settings,
+    serve_bases,
 )
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
@@ -54,6 +55,18 @@ class Running:
     readiness: Readiness
     policies: PolicyStore
     recorder: Recorder
+    rpc: RpcServer
+
+    async def drain(self, grace_s: float) -> bool:
+        """Tells everybody that asks, refuses new questions, and waits for those in flight.
+
+        Returns:
+            Whether nothing is in flight any more.
+        """
+        self.readiness.drain()
+        self.metrics.ready(False)
+        await self.rpc.drain()
+        return await self.gate.drain(grace_s)
 
 
 async def serve_until_signal(config: Config, say_ready: SayReady) -> bool:
@@ -94,7 +107,7 @@ async def _serve(config: Config, say_ready: SayReady, asked: asyncio.Event) -> b
         async with running(config, stop_asked=asked) as server:
             say_ready(server.grpc, server.http)
             await asked.wait()
-            drained = await _drain(server, config.drain_grace_s)
+            drained = await server.drain(config.drain_grace_s)
     except _StoppedWhileStarting:
         _log.info("stopped before it was ready")
     return drained
@@ -126,36 +139,98 @@ async def running(
         stack.push_async_callback(web.close)
         http = await _listening(web.start(), config.listen.http)
         policies = await _follow_policy(config, metrics, readiness, stack)
-        recorder = await asyncio.to_thread(
-            Recorder, config.database, config.decision_log_file
-        )
+        recorder = await asyncio.to_thread(Recorder, config.database, config.decision_log_file)
         stack.push_async_callback(asyncio.to_thread, recorder.close)
         readiness.add_check("record", recorder.check)
 
-        library = await asyncio.to_thread(open_library, config.library_folder)
+        library = await asyncio.to_thread(served_library, config)
         served = await _load(config, library, readiness, stop_asked or asyncio.Event())
         _describe(config, served, metrics)
         bases = BaseRegistry(config.base_models[0].name, served)
-        worker = Worker(config.gate.queue_limit, metrics)
         gate = Gate(
             settings=GateSettings(
                 config.gate.queue_limit, config.gate.byte_budget, config.gate.verdict_cache_size
             ),
-            intake=IntakeDesk(Intake(intake_settings(config))),
+            intake=Intake(intake_settings(config)),
             bases=bases,
-            worker=worker,
             policies=policies,
-            pipeline=Pipeline(bases=bases, worker=worker, read=read_adapter, recorder=recorder),
+            recorder=recorder,
+            read=read_adapter,
             observer=metrics,
         )
         stack.push_async_callback(gate.close)
-        keeper = CopyingKeeper(config, library, bases, worker)
+        keeper = LibraryKeeper(library, bases, gate.worker, engine_builder(config))
         rpc = RpcServer(rpc_settings(config), gate, keeper, recorder, metrics)
-        grpc = await _listening(rpc.start(), config.listen.grpc)
         stack.push_async_callback(rpc.stop)
-        stack.callback(readiness.drain)
-        readiness.set("grpc")
+        grpc = await _listening(rpc.start(), config.listen.grpc)
         if config.tls is not None:
             metrics.follow_certificate(config.tls.cert)
+        readiness.set("grpc")
+        metrics.ready(True)
         _log.info("ready: grpc=%s http=%s", grpc, http)
-        yield Running(grpc, http, gate, metrics, readiness, policies, recorder)
+        server = Running(grpc, http, gate, metrics, readiness, policies, recorder, rpc)
+        try:
+            yield server
+        finally:
+            if not gate.draining:
+                await server.drain(config.drain_grace_s)
+
+
+async def _listening(start: Awaitable[str], address: str) -> str:
+    try:
+        return await start
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StartError(f"cannot listen on {address}: {error}") from error
+
+
+async def _follow_policy(
+    config: Config, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack
+) -> PolicyStore:
+    policies = await asyncio.to_thread(PolicyStore, config.policy.expanduser())
+    metrics.follow_policy(policies)
+    policies.start()
+    stack.push_async_callback(asyncio.to_thread, policies.stop)
+    readiness.set("policy")
+    return policies
+
+
+async def _load(
+    config: Config, library: ConceptLibrary, readiness: Readiness, stop_asked: asyncio.Event
+) -> tuple[ServedBase, ...]:
+    """Loads the models on a thread of its own, until it is done or the server is told to stop."""
+    given_up = threading.Event()
+    loading = ""
+
+    def report(stage: str, fraction: float) -> None:
+        nonlocal loading
+        if given_up.is_set():
+            raise _StoppedWhileStarting
+        if stage != loading:
+            loading = stage
+            _log.info("%s", stage)
+        readiness.set("models", f"{stage}, {fraction:.0%}")
+
+    work = asyncio.create_task(asyncio.to_thread(serve_bases, config, library, report))
+    stop = asyncio.create_task(stop_asked.wait())
+    try:
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            given_up.set()
+        served = await work
+    finally:
+        given_up.set()
+        stop.cancel()
+    readiness.set("models")
+    return served
+
+
+def _describe(config: Config, served: tuple[ServedBase, ...], metrics: Metrics) -> None:
+    for entry, one in zip(config.base_models, served, strict=True):
+        metrics.base_model(
+            one.name,
+            family=one.base.family,
+            digest=one.base.digest,
+            device=entry.device,
+            dtype=entry.dtype,
+        )
+    metrics.kernel_backend(config.kernel_backend)

@@ -63,7 +63,7 @@ def list_concepts(
 
       loragate-server concepts list --json | jq -r 'select(.role == "forbidden").id'
     """
-    from loragate_server.startup import open_library
+    from loragate_server.folders import open_library
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
@@ -113,14 +113,13 @@ def add_concept(
       loragate-server concepts add our-mascot --name "Our mascot" --severity high mascot-*.png
     """
     from loragate_server.concepts.library import Concept
-    from loragate_server.startup import make_state_folder, open_library, own_library_folder
+    from loragate_server.folders import make_state_folder, open_library, own_library_folder
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         contents = [picture.read_bytes() for picture in pictures]
         make_state_folder(wanted)
-        opened = open_library(own_library_folder(wanted))
-        opened.add(
+        changed = open_library(own_library_folder(wanted)).add(
             Concept(
                 concept_id=concept_id,
                 name=name or concept_id,
@@ -128,11 +127,10 @@ def add_concept(
                 severity=severity.value,
                 role=role.value,
                 prompts=tuple(prompt or ()),
-                picture_files=(),
             ),
             contents,
         )
-    typer.echo(f"Added {concept_id}; the library's digest is now {opened.digest[:12]}.")
+    typer.echo(f"Added {concept_id}; the library's digest is now {changed.digest[:12]}.")
 
 
 @concepts.command("remove")
@@ -148,14 +146,13 @@ def remove_concept(
 
       loragate-server concepts remove our-mascot
     """
-    from loragate_server.startup import make_state_folder, open_library, own_library_folder
+    from loragate_server.folders import make_state_folder, open_library, own_library_folder
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         make_state_folder(wanted)
-        opened = open_library(own_library_folder(wanted))
-        opened.remove(concept_id)
-    typer.echo(f"Removed {concept_id}; the library's digest is now {opened.digest[:12]}.")
+        changed = open_library(own_library_folder(wanted)).remove(concept_id)
+    typer.echo(f"Removed {concept_id}; the library's digest is now {changed.digest[:12]}.")
 
 
 @concepts.command("build")
@@ -170,7 +167,8 @@ def build_concepts(
 
       loragate-server concepts build --config /etc/loragate.yaml
     """
-    from loragate_server.startup import make_state_folder, open_library, serve_bases
+    from loragate_server.folders import make_state_folder, open_library
+    from loragate_server.startup import serve_bases
 
     with failures(), _progress() as report:
         wanted = load(config, {"library": library, "state_dir": state_dir})

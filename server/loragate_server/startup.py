@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
@@ -14,7 +11,7 @@ from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import build_probes
 from loragate_server.config import BaseModelEntry, Config, StartError
-from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.errors import NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.library import BuildEngine, serve_base
 from loragate_server.intake.settings import IntakeSettings
@@ -31,25 +28,6 @@ from loragate_server.rpc.settings import (
     TlsSettings,
     TokenGrant,
 )
-
-
-def make_state_folder(config: Config) -> Path:
-    """The state directory, made readable by its owner alone where it did not exist.
-
-    Raises:
-        StartError: it cannot be made or written.
-    """
-    folder = config.state_folder
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StartError(
-            f"state_dir {folder} cannot be written: {error.strerror}. "
-            "Name another with --state-dir."
-        ) from error
-    return folder
 
 
 def load_base(entry: BaseModelEntry) -> BaseModel:
@@ -69,20 +47,6 @@ def load_base(entry: BaseModelEntry) -> BaseModel:
         )
     except BaseModelError as error:
         raise StartError(f"base model {entry.name}: {error}") from error
-
-
-def open_library(folder: Path) -> ConceptLibrary:
-    """Opens a concept library.
-
-    Raises:
-        StartError: it cannot be read.
-    """
-    try:
-        return ConceptLibrary.open(folder)
-    except NoDecisionError as error:
-        raise StartError(f"concept library {folder}: {error}") from error
-    except OSError as error:
-        raise StartError(f"concept library {folder} cannot be read: {error.strerror}") from error
 
 
 def engine_builder(config: Config) -> BuildEngine:
@@ -131,29 +95,6 @@ def serve_bases(
         except NoDecisionError as error:
             raise StartError(f"{stage}: {error}") from error
     return tuple(served)
-
-
-def own_library_folder(config: Config) -> Path:
-    """The folder of a library that may be changed; copies the embedded one when there is none.
-
-    Raises:
-        NoDecisionError: DISK_FULL, when the copy cannot be written.
-    """
-    folder = config.library_folder
-    if config.library is not None or folder == config.own_library:
-        return folder
-    try:
-        # Under another name until it is whole: a torn copy would be a library with fewer concepts.
-        partial = Path(tempfile.mkdtemp(prefix="library-", dir=config.state_folder))
-        shutil.copytree(folder, partial, dirs_exist_ok=True)
-        partial.rename(config.own_library)
-    except OSError as error:
-        raise NoDecisionError(
-            ErrorReason.DISK_FULL,
-            f"The concept library cannot be copied to {config.own_library}.",
-            remedy="Make room in the state directory, or configure a library of your own.",
-        ) from error
-    return config.own_library
 
 
 def intake_settings(config: Config) -> IntakeSettings:

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner, Result
+
+from loragate_server import __version__
+from loragate_server.cli import application
+from loragate_server.config import Config
+from loragate_server.config_sources import ignored_environment, load_config
+from loragate_server.policy.store import DEFAULT_POLICY_FILE
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings from outside, and nothing written outside."""
+    for name in ignored_environment():
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LORAGATE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(application, [str(argument) for argument in arguments])
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert run("--version").output == f"loragate-server {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("serve",),
+        ("concepts", "build"),
+        ("concepts", "list"),
+        ("concepts", "add"),
+        ("concepts", "remove"),
+        ("policy", "check"),
+        ("config", "show"),
+        ("db", "upgrade"),
+        ("log", "verify"),
+    ],
+)
+def test_every_command_shows_how_it_is_used(command: tuple[str, ...]) -> None:
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"loragate-server {' '.join(command)}" in result.output
+
+
+def test_a_command_that_needs_no_model_does_not_load_torch() -> None:
+    script = (
+        "import sys; from typer.testing import CliRunner; from loragate_server.cli import *; "
+        "r = CliRunner().invoke(application, ['policy', 'check', sys.argv[1]]); "
+        "sys.exit(r.exit_code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, DEFAULT_POLICY_FILE], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_valid_policy_is_called_valid() -> None:
+    result = run("policy", "check", DEFAULT_POLICY_FILE)
+    assert result.exit_code == 0
+    assert "valid, mode enforce, revision " in result.output
+
+
+def test_a_policy_with_a_mistake_is_told_where_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(DEFAULT_POLICY_FILE.read_text() + "\nthreshhold: 3\n")
+    line = len(file.read_text().splitlines())
+    result = run("policy", "check", file)
+    assert result.exit_code == 1
+    assert f"policy.yaml:{line}:1: threshhold: is not a known setting" in result.stderr
+
+
+def test_a_policy_that_is_missing_is_a_failure(tmp_path: Path) -> None:
+    assert run("policy", "check", tmp_path / "missing.yaml").exit_code == 3
+
+
+def test_the_configuration_shown_is_a_configuration_file_of_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "in.yaml"
+    file.write_text("threads: 2\ngate: {queue_limit: 7}\n")
+    shown = run("config", "show", "--config", file)
+    assert shown.exit_code == 0
+    again = tmp_path / "out.yaml"
+    again.write_text(shown.stdout)
+    assert load_config(again) == load_config(file)
+    assert load_config(again).gate.queue_limit == 7
+
+
+def test_the_configuration_shown_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAGATE_DATABASE_URL", "postgresql://loragate:geheim@db/loragate")
+    shown = run("config", "show").stdout
+    assert "geheim" not in shown
+    assert YAML(typ="safe").load(shown)["database_url"] == "postgresql://loragate:***@db/loragate"
+
+
+def test_a_wrong_configuration_ends_a_command_with_what_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "in.yaml"
+    file.write_text("thraeds: 2\n")
+    for command in (("config", "show"), ("serve",), ("db", "upgrade"), ("concepts", "list")):
+        result = run(*command, "--config", file)
+        assert result.exit_code == 2, command
+        assert f"{file}:1: thraeds: no such setting" in result.stderr
+
+
+def test_the_database_can_be_made_and_made_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        result = run("db", "upgrade")
+        assert result.exit_code == 0
+    assert (tmp_path / "state" / "loragate.sqlite3").stat().st_size > 0
+
+
+def test_a_database_that_cannot_be_reached_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAGATE_DATABASE_URL", "postgresql://u:geheim@127.0.0.1:1/x")
+    result = run("db", "upgrade")
+    assert result.exit_code == 3
+    assert "geheim" not in result.stderr
+
+
+def test_a_changed_line_of_the_decision_log_is_found(tmp_path: Path) -> None:
+    from loragate_server.record.log import DecisionLog
+
+    file = tmp_path / "decisions.jsonl"
+    log = DecisionLog(file)
+    for number in range(3):
+        log.append_note({"code": "test", "number": number})
+    log.close()
+    intact = run("log", "verify", file)
+    assert intact.exit_code == 0
+    assert "last digest " in intact.output
+
+    file.write_text(file.read_text().replace('"number":1', '"number":9'))
+    changed = run("log", "verify", file)
+    assert changed.exit_code == 1
+    assert ": does not follow the line before it" in changed.stderr
+
+
+def test_a_decision_log_that_is_missing_is_a_failure() -> None:
+    result = run("log", "verify")
+    assert result.exit_code == 3
+    assert "decisions.jsonl" in result.stderr
+
+
+def test_the_embedded_library_is_listed() -> None:
+    result = run("concepts", "list", "--json")
+    assert result.exit_code == 0, result.stderr
+    listed = [json.loads(line) for line in result.stdout.splitlines()]
+    assert sum(one["role"] == "forbidden" for one in listed) >= 12
+    assert sum(one["role"] == "neutral" for one in listed) >= 32
+    assert all(one["pictures"] >= 1 for one in listed)
+
+
+def test_a_concept_is_added_to_a_copy_of_the_embedded_library_and_removed(tmp_path: Path) -> None:
+    config = Config(state_dir=tmp_path / "state")
+    embedded = config.library_folder
+    before = {path: path.stat().st_mtime_ns for path in embedded.rglob("*")}
+    picture = next(embedded.rglob("*.png"))
+
+    added = run("concepts", "add", "our-mascot", picture, "--name", "Our mascot")
+    assert added.exit_code == 0, added.stderr
+    assert config.library_folder == tmp_path / "state" / "library"
+    again = run("concepts", "add", "our-mascot", picture)
+    assert again.exit_code == 3
+    assert "exists already" in again.stderr
+    assert "Our mascot" in run("concepts", "list").stdout
+
+    assert run("concepts", "remove", "our-mascot").exit_code == 0
+    assert "our-mascot" not in run("concepts", "list").stdout
+    assert run("concepts", "remove", "our-mascot").exit_code == 3
+    assert before == {path: path.stat().st_mtime_ns for path in embedded.rglob("*")}
+
+
+def test_a_concept_without_readable_pictures_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "picture.png"
+    text.write_text("no picture")
+    assert run("concepts", "add", "x", text).exit_code == 3
+    missing = run("concepts", "add", "x", tmp_path / "missing.png")
+    assert missing.exit_code == 3
+    assert "missing.png: No such file" in missing.stderr
