@@ -59,7 +59,10 @@ class AuditError(Exception):
     def __str__(self) -> str:
         head = " ".join(part for part in (f"[{self.operation}]", self.code, self.reason) if part)
         parts = [f"{head}: {self.message}"]
-        parts += [f"{field}: {description}" for field, description in self.violations]
+        for field, description in self.violations:
+            parts.append(
+                f"(field {field})" if description == self.message else f"{field}: {description}"
+            )
         if self.remedy and self.remedy not in self.message:
             parts.append(self.remedy)
         if self.decision_id:
@@ -111,7 +114,7 @@ class InvalidRequest(AuditError):
 
 
 class NotFound(InvalidRequest):
-    """What the request names does not exist: a file, a concept, a decision."""
+    """What the request names does not exist: a file, a base model, a concept, a decision."""
 
 
 class PermissionDenied(AuditError):
@@ -171,12 +174,11 @@ _CLASSES: dict[type[AuditError], tuple[str, ...]] = {
         "UPLOAD_PROTOCOL",
         "REQUEST_INVALID",
         "STRENGTH_INVALID",
-        "BASE_MODEL_UNKNOWN",
         "CONCEPT_EXISTS",
         "CONCEPT_PICTURES_INVALID",
         "PAGE_TOKEN_INVALID",
     ),
-    NotFound: ("SOURCE_NOT_FOUND", "CONCEPT_UNKNOWN", "DECISION_UNKNOWN"),
+    NotFound: ("SOURCE_NOT_FOUND", "BASE_MODEL_UNKNOWN", "CONCEPT_UNKNOWN", "DECISION_UNKNOWN"),
     Exhausted: ("QUEUE_FULL", "BYTE_BUDGET_EXHAUSTED"),
     DeadlineExceeded: ("DEADLINE_EXCEEDED",),
     Cancelled: ("CANCELLED",),

@@ -30,6 +30,18 @@ _CODES: dict[str, grpc.StatusCode] = {
     "PermissionDenied": grpc.StatusCode.PERMISSION_DENIED,
 }
 
+_CODES_OF_REASONS: dict[str, grpc.StatusCode] = {
+    "SHA256_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
+    "PATH_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
+    "SOURCE_NOT_ENABLED": grpc.StatusCode.FAILED_PRECONDITION,
+    "SOURCE_UNREADABLE": grpc.StatusCode.UNAVAILABLE,
+    "CONCEPT_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "DISK_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "LIBRARY_EMPTY": grpc.StatusCode.FAILED_PRECONDITION,
+    "POLICY_INVALID": grpc.StatusCode.FAILED_PRECONDITION,
+}
+"""Where the status code is not the one of the error's class."""
+
 
 def code_of(reason: str) -> grpc.StatusCode:
     """The status code that goes with a reason.
@@ -40,7 +52,7 @@ def code_of(reason: str) -> grpc.StatusCode:
     error: type[AuditError] | None = CLASS_OF_REASON.get(reason)
     if error is None:
         raise ValueError(f"{reason!r} is not an error reason; there are {sorted(CLASS_OF_REASON)}.")
-    return _CODES[error.__name__]
+    return _CODES_OF_REASONS.get(reason) or _CODES[error.__name__]
 
 
 def trailing_metadata(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.header import Header
 
 _CHUNK_BYTES = 4 * 2**20
-_EXPONENT = {
+_EXPONENT: dict[str, tuple[np.dtype[Any], int]] = {
     "F64": (np.dtype("<u8"), 0x7FF0000000000000),
     "F32": (np.dtype("<u4"), 0x7F800000),
     "F16": (np.dtype("<u2"), 0x7C00),

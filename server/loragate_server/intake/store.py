@@ -12,7 +12,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 
 
 class ContentStore:
-    """Files named `<first two digits>/<sha256>.safetensors`, read-only, written at once or not at all.
+    """Files named `<two digits>/<sha256>.safetensors`, read-only, written whole or not at all.
 
     Thread-safe: names are digests, so two writers of one name write the same bytes.
     """
@@ -40,7 +40,7 @@ class ContentStore:
     def incoming(self) -> BinaryIO:
         """A new temporary file in the store; `adopt` or `discard` it."""
         try:
-            return tempfile.NamedTemporaryFile(  # type: ignore[return-value]  # noqa: SIM115
+            return tempfile.NamedTemporaryFile(  # type: ignore[return-value]
                 dir=self._folder, prefix="incoming-", delete=False
             )
         except OSError as error:

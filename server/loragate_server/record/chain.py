@@ -49,6 +49,8 @@ class LogCheck:
         first_prev: digest that the first line claims for the line before it; GENESIS unless the
             log continues a rotated one.
         last: end of the chain.
+        chains: more than 1 if a file begins a new chain. That is so after a log was moved away
+            while no server ran, and also if files are missing or were given in the wrong order.
         decision_ids: in the order of the log.
     """
 
@@ -56,6 +58,7 @@ class LogCheck:
     decision_ids: tuple[str, ...]
     first_prev: str
     last: Link
+    chains: int
     problems: tuple[LogProblem, ...]
 
     @property
@@ -95,7 +98,7 @@ def verify_log(*paths: Path) -> LogCheck:
     """
     problems: list[LogProblem] = []
     ids: list[str] = []
-    last, first_prev, lines = Link(), GENESIS, 0
+    last, first_prev, lines, chains = Link(), GENESIS, 0, 1
     for path in paths:
         for number, line, whole in _lines(path):
             lines += 1
@@ -110,7 +113,7 @@ def verify_log(*paths: Path) -> LogCheck:
             if lines == 1:
                 first_prev, last = entry["prev"], Link(entry["seq"] - 1, entry["prev"])
             elif begins:  # The log was moved away while no server ran.
-                last = Link()
+                last, chains = Link(), chains + 1
             if entry["prev"] != last.sha256:
                 trouble.append("does not follow the line before it")
             if entry["seq"] != last.seq + 1:
@@ -119,7 +122,7 @@ def verify_log(*paths: Path) -> LogCheck:
             if entry["kind"] == "decision":
                 ids.append(str(entry.get("verdict", {}).get("decision_id", "")))
             last = Link(entry["seq"], digest(line))
-    return LogCheck(lines, tuple(ids), first_prev, last, tuple(problems))
+    return LogCheck(lines, tuple(ids), first_prev, last, chains, tuple(problems))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:

@@ -49,7 +49,7 @@ def _wrap(handler: grpc.RpcMethodHandler, guard: Guard) -> grpc.RpcMethodHandler
     """The handler inside `guard`, of the same kind."""
     if handler.response_streaming:
         if handler.request_streaming:
-            behaviour = _streaming(handler.stream_stream, guard)
+            behaviour: Callable[..., Any] = _streaming(handler.stream_stream, guard)
             return _make(grpc.stream_stream_rpc_method_handler, behaviour, handler)
         behaviour = _streaming(handler.unary_stream, guard)
         return _make(grpc.unary_stream_rpc_method_handler, behaviour, handler)

@@ -105,7 +105,7 @@ def test_a_damaged_policy_is_refused_or_still_stops_a_flagrant_adapter(
         st.binary(max_size=6) | st.text("\n :-[]{}#&*!0.~", max_size=6).map(str.encode)
     )
     damaged = text[:begin] + filler + text[end:]
-    verdict = outcome(damaged, evidence(concept(1e12, 0.0, degree=100.0)))
+    verdict = outcome(damaged, evidence(concept(math.inf, 0.0, degree=100.0)))
     assert verdict is not VerdictKind.ALLOW
 
 

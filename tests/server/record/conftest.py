@@ -1,0 +1,214 @@
+"""Decisions to record, and databases of both kinds to record them in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from loragate_server.audit.evidence import (
+    ConceptEvidence,
+    CoverageEvidence,
+    Evidence,
+    LayerProfile,
+)
+from loragate_server.policy.decision import (
+    Decision,
+    Finding,
+    Mode,
+    Reason,
+    Remedy,
+    VerdictKind,
+)
+from loragate_server.record.recorder import Recorder
+
+
+def _decision(
+    verdict: VerdictKind = VerdictKind.ALLOW,
+    *,
+    sha256s: tuple[str, ...] = ("a" * 64,),
+    mode: Mode = Mode.ENFORCE,
+    score: float = 1.25,
+    text: str = "None of 1 concepts reached a threshold.",
+) -> Decision:
+    concept = ConceptEvidence(
+        "cat", "Cat", "character", "high", score, 0.1 + 0.2, 33.3, {"0.16": -0.5, "0.50": 1e-300}
+    )
+    adapters = tuple(
+        CoverageEvidence(sha, 1 << 40, "kohya", 0.7, 1.0, 8, 6, 4, ("lora_te_x", "y"))
+        for sha in sha256s
+    )
+    evidence = Evidence(
+        adapters=adapters,
+        concepts=(concept,),
+        layers=(LayerProfile("unet.mid", 0.1, 0.999, 2.5),),
+        inconclusive=(("unmapped_keys", "Two tensors match no layer."),),
+        base_model="emoji-tiny",
+        base_digest="b" * 64,
+        library_digest="c" * 64,
+        kernel_backend="reference",
+        engine_version="1",
+        neutral_count=32,
+        stage_times_s={"response": 0.25},
+    )
+    return Decision(
+        verdict=verdict,
+        would_be_verdict=VerdictKind.BLOCK if mode is Mode.PILOT else verdict,
+        mode=mode,
+        remedy=Remedy.NONE if verdict is VerdictKind.ALLOW else Remedy.QUARANTINE,
+        reasons=(Reason("no_concept_learned", text),),
+        findings=(Finding(concept, verdict, Remedy.NONE),),
+        evidence=evidence,
+        policy_digest="d" * 64,
+        ttl_s=3600.5,
+    )
+
+
+@pytest.fixture(scope="session")
+def decision() -> Callable[..., Decision]:
+    return _decision
+
+
+class PostgresServer:
+    """A real server of its own in a temporary folder, on a Unix socket."""
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        self._folder = folder
+        self._binaries = binaries
+        self._user = "postgres" if os.getuid() == 0 else None
+        if self._user:
+            account = pwd.getpwnam(self._user)
+            os.chown(folder, account.pw_uid, account.pw_gid)
+        self._run(
+            "initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-N",
+            "-E", "UTF8", "--locale=C",
+        )  # fmt: skip
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -k {self._folder} -c fsync=off"
+        log = f"{self._folder}/log"
+        self._run("pg_ctl", "-D", f"{self._folder}/data", "-l", log, "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", f"{self._folder}/data", "-w", "-m", "immediate", "stop")
+
+    def new_database(self) -> str:
+        """Creates an empty database; returns its URL."""
+        name = f"t{uuid.uuid4().hex}"
+        address = f"host={self._folder} user=postgres dbname=postgres"
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql://postgres@/{name}?host={self._folder}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._binaries / program, *arguments],
+            check=True,
+            user=self._user,
+            group=self._user,
+            extra_groups=[] if self._user else None,
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+        )
+
+
+@contextlib.contextmanager
+def _running_server() -> Iterator[PostgresServer]:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed; scripts/install_test_tools.sh brings it")
+    # Not below pytest's folders, which the user of the server may not enter. Sockets need it short.
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    try:
+        server = PostgresServer(folder, found[-1].parent)
+        server.start()
+        try:
+            yield server
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for the tests that leave it running."""
+    with _running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may stop."""
+    with _running_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("initdb"))])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/audits.db"
+    return str(request.getfixturevalue("postgres").new_database())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system with room for 512 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def fill_disk() -> Callable[[Path], Path]:
+    """Writes a file that takes all the room of a file system; returns it."""
+
+    def fill(folder: Path) -> Path:
+        ballast = folder / "ballast"
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        assert shutil.disk_usage(folder).free < 4096
+        return ballast
+
+    return fill
+
+
+@pytest.fixture
+def log_path(tmp_path: Path) -> Path:
+    return tmp_path / "decisions.jsonl"
+
+
+@pytest.fixture
+def open_recorder() -> Iterator[Callable[..., Recorder]]:
+    """Opens recorders that are closed after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one(*arguments: Any, **options: Any) -> Recorder:
+            recorder = Recorder(*arguments, **options)
+            stack.callback(recorder.close)
+            return recorder
+
+        yield open_one
+
+
+@pytest.fixture
+def recorder(open_recorder: Callable[..., Recorder], database_url: str, log_path: Path) -> Recorder:
+    return open_recorder(database_url, log_path)
