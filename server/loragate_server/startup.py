@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import diffusers.utils.logging
 import torch
+import transformers.utils.logging
 
 from loragate_kernels.backend import BackendUnavailableError, require_backend
 from loragate_server.audit.engine import AuditEngine, AuditSettings
@@ -28,6 +30,13 @@ from loragate_server.rpc.settings import (
     TlsSettings,
     TokenGrant,
 )
+
+
+def quiet_libraries() -> None:
+    """Keeps diffusers and transformers from drawing bars and giving hints on standard error."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def load_base(entry: BaseModelEntry) -> BaseModel:
@@ -76,6 +85,7 @@ def serve_bases(
     Raises:
         StartError: a model, the backend or the library cannot be used.
     """
+    quiet_libraries()
     build = engine_builder(config)
     served = []
     for entry in config.base_models:

@@ -165,16 +165,16 @@ async def test_an_answer_about_other_bytes_is_not_believed(
         return adapter
 
     monkeypatch.setattr(fake_server, "audited", forged)
-    with pytest.raises(Internal, match="f{64}"):
+    with pytest.raises(Internal, match="f" * 64):
         await client.audit(SMALL)
-    with pytest.raises(Internal, match="f{64}"):
+    with pytest.raises(Internal, match="f" * 64):
         await client.collect("watch", SMALL)
 
 
 async def test_watch_ends_with_the_result(client: Any) -> None:
     *progress, result = await client.collect("watch", SMALL)
     assert all(isinstance(item, Progress) for item in progress)
-    assert [item.stage for item in progress][0] == "queued"
+    assert progress[0].stage == "queued"
     assert isinstance(result, AuditResult)
     assert result.audited_bytes == SMALL
 

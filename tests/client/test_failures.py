@@ -41,7 +41,8 @@ def dead_target() -> str:
 
 
 def names() -> list[str]:
-    return [name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()][1:]
+    pairs = error_reason_pb2.ErrorReason.items()
+    return [name.removeprefix("ERROR_REASON_") for name, number in pairs if number]  # noqa: SIM118
 
 
 def test_every_reason_has_a_class_and_the_servers_code() -> None:
@@ -73,10 +74,10 @@ def test_a_reason_of_a_newer_server_falls_back_to_its_code(
 @pytest.mark.parametrize("reason", sorted(CLASS_OF_REASON))
 async def test_every_reason_arrives_as_its_class(client: Any, fake: Any, reason: str) -> None:
     fake.fail_next(
-        reason, times=3, message="It broke.", remedy="Mend it.", metadata={"found": "dust"}
+        reason, times=5, message="It broke.", remedy="Mend it.", metadata={"found": "dust"}
     )
     with pytest.raises(AuditError) as caught:
-        await client.audit(DATA)
+        await client.call("get", "d")
     error = caught.value
     assert type(error) is CLASS_OF_REASON[reason]
     assert (error.reason, error.code) == (reason, code_of(reason).name)

@@ -55,7 +55,7 @@ class LowRank:
 
     def dense(self, layer: LayerShape, strength: float) -> Tensor:
         """scale * strength * up @ down, in the weight's shape."""
-        return self.product().reshape(layer.weight.shape) * (self.scale * strength)
+        return _shaped(self.product(), layer.weight) * (self.scale * strength)
 
     def product(self) -> Tensor:
         """up @ down without its scale: [out, in] or [out, in, kh, kw]."""
@@ -92,7 +92,7 @@ class Dense(_ThroughWeight):
 
     def dense(self, layer: LayerShape, strength: float) -> Tensor:
         """strength * weight."""
-        return self.weight.reshape(layer.weight.shape) * strength
+        return _shaped(self.weight, layer.weight) * strength
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,11 @@ class Hadamard(_ThroughWeight):
 
     def dense(self, layer: LayerShape, strength: float) -> Tensor:
         """The product of both halves, scaled."""
-        product = (_half(self.first) * _half(self.second))[self.rows]
-        return product.reshape(layer.weight.shape) * (self.scale * strength)
+        return _shaped(self.product()[self.rows], layer.weight) * (self.scale * strength)
+
+    def product(self) -> Tensor:
+        """Both halves multiplied, without scale, all rows."""
+        return _half(self.first) * _half(self.second)
 
 
 @dataclass(frozen=True)
@@ -138,11 +141,14 @@ class Kronecker(_ThroughWeight):
 
     def dense(self, layer: LayerShape, strength: float) -> Tensor:
         """The Kronecker product, scaled."""
+        return _shaped(self.product()[self.rows], layer.weight) * (self.scale * strength)
+
+    def product(self) -> Tensor:
+        """The Kronecker product without scale, all rows."""
         left, right = _whole(self.left), _whole(self.right)
         if right.dim() == 4:
             left = left[:, :, None, None]
-        product = torch.kron(left, right.contiguous())[self.rows]
-        return product.reshape(layer.weight.shape) * (self.scale * strength)
+        return torch.kron(left, right.contiguous())
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,16 @@ class Dora(_ThroughWeight):
         factor = (self.magnitude / norm).reshape(-1, *(1 for _ in weight.shape[1:]))
         change: Tensor = factor * directed - weight
         return change
+
+
+def _shaped(product: Tensor, weight: Tensor) -> Tensor:
+    fits = len(product) == len(weight) and product.numel() == weight.numel()
+    if not fits or (product.dim() == weight.dim() and product.shape != weight.shape):
+        raise ValueError(
+            f"a delta of shape {tuple(product.shape)} does not fit a weight of shape "
+            f"{tuple(weight.shape)}"
+        )
+    return product.reshape(weight.shape)
 
 
 def _half(factors: tuple[Tensor, ...]) -> Tensor:

@@ -50,9 +50,7 @@ class Access:
         self._auth = settings.auth
         self._peers = {peer.identity: peer.permissions for peer in settings.auth.peers}
 
-    def require(
-        self, method: str, authorization: str, peer: Mapping[str, Iterable[bytes]]
-    ) -> str:
+    def require(self, method: str, authorization: str, peer: Mapping[str, Iterable[bytes]]) -> str:
         """The caller's name, if it may call the method.
 
         Args:

@@ -1,0 +1,147 @@
+"""LoHa, LoKr and Tucker LoRA as they lie in a file: several factors under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from loragate_server.intake.algebra import Hadamard, Kronecker, LowRank
+from loragate_server.intake.delta import LayerShape, WeightDelta
+
+_LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
+_LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+TUCKER = ("lora_down.weight", "lora_up.weight", "lora_mid.weight")
+_OWN_SUFFIXES = (*_LOHA, *_LOKR, TUCKER[2])
+
+
+@dataclass(frozen=True)
+class FactorGroup:
+    """The factors of one layer (or of several that a file holds stacked).
+
+    Attributes:
+        prefix: what their names have in common.
+        factors: suffix to tensor.
+        alpha: as the file has it, or None.
+    """
+
+    prefix: str
+    factors: Mapping[str, Tensor]
+    alpha: float | None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its tensors in the file."""
+        return [f"{self.prefix}.{suffix}" for suffix in self.factors]
+
+    @property
+    def kind(self) -> str:
+        """One of "loha", "lokr" and "locon"."""
+        if any(suffix in self.factors for suffix in _LOHA):
+            return "loha"
+        return "lokr" if any(suffix in self.factors for suffix in _LOKR) else "locon"
+
+    @property
+    def out_features(self) -> int | None:
+        """Rows of the change, or None where the factors do not belong together."""
+        try:
+            return len(self._delta(self._on_meta(), 1.0, slice(None)).product())
+        except (KeyError, ValueError, RuntimeError, IndexError):
+            return None
+
+    @property
+    def own_scale(self) -> float:
+        """alpha / rank as LyCORIS has it: 1 without alpha, and where LoKr is not factored."""
+        rank = self._rank()
+        return 1.0 if self.alpha is None or not rank else self.alpha / rank
+
+    def delta(
+        self, layer: LayerShape, scale: float, rows: slice, device: torch.device
+    ) -> WeightDelta | None:
+        """The weight delta of `layer`, or None where the shapes do not fit it."""
+        meta_layer = LayerShape(torch.empty(layer.weight.shape, device="meta"))
+        try:
+            self._delta(self._on_meta(), scale, rows).dense(meta_layer, 1.0)
+        except (KeyError, ValueError, RuntimeError, IndexError):
+            return None
+        if self.kind == "locon" and (rows != slice(None) or layer.weight.dim() != 4):
+            return None
+        factors = {key: value.to(device, torch.float32) for key, value in self.factors.items()}
+        return self._delta(factors, scale, rows)
+
+    def _on_meta(self) -> dict[str, Tensor]:
+        return {key: torch.empty(value.shape, device="meta") for key, value in self.factors.items()}
+
+    def _rank(self) -> int | None:
+        # A LoKr with both parts whole has no rank; LyCORIS writes an alpha all the same.
+        for suffix in ("hada_w1_b", "lokr_t2", "lokr_w2_b", "lokr_w1_b", "lora_down.weight"):
+            if suffix in self.factors and self.factors[suffix].dim() > 0:
+                return int(self.factors[suffix].shape[0])
+        return None
+
+    def _delta(
+        self, factors: Mapping[str, Tensor], scale: float, rows: slice
+    ) -> LowRank | Hadamard | Kronecker:
+        given = set(factors)
+        if self.kind == "locon":
+            _expect(given, set(TUCKER))
+            down, up, mid = (factors[suffix] for suffix in TUCKER)
+            ends = (each.reshape(*each.shape[:2], 1, 1) for each in (down, up))
+            return LowRank(*ends, scale, mid)
+        if self.kind == "loha":
+            core = _LOHA[4:] if given & set(_LOHA[4:]) else ()
+            _expect(given, {*_LOHA[:4], *core})
+            first, second = (
+                tuple(factors[suffix] for suffix in (*_LOHA[start : start + 2], *core[i : i + 1]))
+                for i, start in enumerate((0, 2))
+            )
+            return Hadamard(first, second, scale, rows)
+        left = _parts(given, "lokr_w1", None)
+        right = _parts(given, "lokr_w2", "lokr_t2")
+        _expect(given, {*left, *right})
+        return Kronecker(
+            tuple(factors[suffix] for suffix in left),
+            tuple(factors[suffix] for suffix in right),
+            scale,
+            rows,
+        )
+
+
+def group_factors(
+    tensors: Mapping[str, Tensor], alphas: Mapping[str, float]
+) -> tuple[list[FactorGroup], dict[str, Tensor]]:
+    """Takes the factor groups out of `tensors`; gives them and the tensors that are left.
+
+    A name that also holds a plain LoRA keeps the plain one; its factors are left in the rest.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        for suffix in _OWN_SUFFIXES:
+            if name.endswith(f".{suffix}"):
+                found.setdefault(name.removesuffix(f".{suffix}"), {})[suffix] = tensor
+    for prefix, factors in list(found.items()):
+        plain = [suffix for suffix in TUCKER[:2] if f"{prefix}.{suffix}" in tensors]
+        if set(factors) == {TUCKER[2]} and len(plain) == 2:
+            factors.update((suffix, tensors[f"{prefix}.{suffix}"]) for suffix in plain)
+        elif plain or TUCKER[2] in factors:
+            del found[prefix]
+    groups = [
+        FactorGroup(prefix, factors, alphas.get(f"{prefix}.alpha"))
+        for prefix, factors in found.items()
+    ]
+    taken = {name for group in groups for name in group.names}
+    return groups, {name: tensor for name, tensor in tensors.items() if name not in taken}
+
+
+def _parts(given: set[str], whole: str, core: str | None) -> tuple[str, ...]:
+    if whole in given:
+        return (whole,)
+    pair = (f"{whole}_a", f"{whole}_b")
+    return (*pair, core) if core is not None and core in given else pair
+
+
+def _expect(given: set[str], wanted: set[str]) -> None:
+    if given != wanted:
+        raise ValueError(f"factors {sorted(given ^ wanted)} are missing or too many")
