@@ -42,7 +42,7 @@ def dead_target() -> str:
 
 def names() -> list[str]:
     pairs = error_reason_pb2.ErrorReason.items()
-    return [name.removeprefix("ERROR_REASON_") for name, number in pairs if number]  # noqa: SIM118
+    return [name.removeprefix("ERROR_REASON_") for name, number in pairs if number]
 
 
 def test_every_reason_has_a_class_and_the_servers_code() -> None:
