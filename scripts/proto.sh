@@ -2,7 +2,8 @@
 # Generates the Python stubs in client/loragate/v1 and copies the service config to the client.
 #
 #   scripts/proto.sh           write them
-#   scripts/proto.sh --check   write nothing; fail when the committed ones differ
+#   scripts/proto.sh --check   write nothing; fail when the committed ones differ, when the style
+#                              is wrong, or when callers of the committed image would break
 #   scripts/proto.sh --image   also accept the present .proto files as the base of `buf breaking`
 #
 # Generated code refuses to run under a runtime older than its generator, so the generator is the
@@ -15,6 +16,7 @@ GRPCIO_TOOLS=1.72.1
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/build/proto-venv
+buf=$root/build/tools/node_modules/@bufbuild/buf-linux-x64/bin/buf
 mode=${1:-write}
 case $mode in write | --check | --image) ;; *) echo "usage: $0 [--check|--image]" >&2; exit 2 ;; esac
 
@@ -45,6 +47,14 @@ if [ "$mode" = --check ]; then
         exit 1
     fi
     echo "The stubs are fresh."
+    if [ ! -x "$buf" ]; then
+        echo "buf is missing, so style and compatibility go unchecked;" \
+            "scripts/install_test_tools.sh installs it." >&2
+        exit 0
+    fi
+    "$buf" lint proto
+    "$buf" breaking proto --against proto/buf.image.binpb
+    echo "proto/ is clean and compatible with proto/buf.image.binpb."
     exit 0
 fi
 
@@ -53,6 +63,6 @@ cp "$work"/loragate/v1/* "$target/"
 echo "Wrote $(find "$target" -name '*_pb2*' -not -path '*/__pycache__/*' | wc -l) stubs to $target"
 
 if [ "$mode" = --image ]; then
-    build/tools/node_modules/@bufbuild/buf-linux-x64/bin/buf build proto -o proto/buf.image.binpb
+    "$buf" build proto -o proto/buf.image.binpb
     echo "Wrote proto/buf.image.binpb"
 fi
