@@ -42,7 +42,7 @@ if [[ ! -x .venv/bin/python ]]; then
     "$python" -m venv .venv
 fi
 
-quiet=(--quiet)
+quiet=(--quiet --quiet) # once would still warn about every index that lacks a package
 if [[ -n ${VERBOSE:-} ]]; then quiet=(); fi
 pip_install() {
     env -u PYTHONPATH -u PIP_TARGET -u PIP_PREFIX \

@@ -159,6 +159,7 @@ async def running(
             observer=metrics,
         )
         stack.push_async_callback(gate.close)
+        readiness.add_check("worker", lambda: _require_worker(gate))
         keeper = LibraryKeeper(library, bases, gate.worker, engine_builder(config))
         rpc = RpcServer(rpc_settings(config), gate, keeper, recorder, metrics)
         stack.push_async_callback(rpc.stop)
@@ -174,6 +175,11 @@ async def running(
         finally:
             if not gate.draining:
                 await server.drain(config.drain_grace_s)
+
+
+def _require_worker(gate: Gate) -> None:
+    if not gate.worker.alive:
+        raise RuntimeError("the thread that audits has ended")
 
 
 async def _listening(start: Awaitable[str], address: str) -> str:

@@ -180,7 +180,8 @@ class _Builder:
         if down is None or up is None or not _fits(layer_shape(module), down, up, rank):
             return
         device = self.base.device
-        bias, magnitude = parts.get(BIAS), parts.get(MAGNITUDE)
+        magnitude = parts.get(MAGNITUDE)
+        bias = parts.get(BIAS) if scaling.bias else None
         out_features = len(up)
         if scaling.dora != (magnitude is not None) or (bias is not None and scaling.dora):
             return
@@ -196,10 +197,12 @@ class _Builder:
             self.deltas[ref] = lora
         else:
             self.deltas[ref] = Dora(lora, magnitude.to(device).float().flatten())
-        self.used.update((ref, part) for part in parts)
+        self.used.update((ref, part) for part in parts if part != BIAS or scaling.bias)
 
 
-def _ranks(state: Mapping[str, Tensor], text_encoder: nn.Module | None) -> Iterator[tuple[str, int]]:
+def _ranks(
+    state: Mapping[str, Tensor], text_encoder: nn.Module | None
+) -> Iterator[tuple[str, int]]:
     """Ranks under the names, and from the layers, where diffusers looks for them."""
     if text_encoder is None:
         for name, tensor in state.items():
@@ -235,7 +238,7 @@ def _peft_component(
 
     def matches(component: str) -> int:
         own = [f"{name}." for part, name in layers if part == component]
-        known = {stem for stem in own}
+        known = set(own)
         return sum(any(f"{stem[:end]}" in known for end in _ends(stem)) for stem in stems)
 
     counts = {component: matches(component) for component in base.components}
@@ -247,9 +250,7 @@ def _ends(name: str) -> Iterator[int]:
     return (index + 1 for index, letter in enumerate(name) if letter == ".")
 
 
-def _by_component(
-    metadata: Mapping[str, Any] | None, base: BaseModel
-) -> dict[str, dict[str, Any]]:
+def _by_component(metadata: Mapping[str, Any] | None, base: BaseModel) -> dict[str, dict[str, Any]]:
     if metadata is None:
         return {}
     return {

@@ -164,8 +164,7 @@ def _markers(
     """Markers by input name, and the input that each number stands for."""
     inputs = [*plain, *(group.prefix for group in groups)]
     markers = {
-        name: _marker(name, tensor, index)
-        for index, (name, tensor) in enumerate(plain.items())
+        name: _marker(name, tensor, index) for index, (name, tensor) in enumerate(plain.items())
     }
     for index, group in enumerate(groups, start=len(plain)):
         rows = group.out_features
@@ -226,11 +225,13 @@ def _follow(
     match = _CONVERTED.match(name)
     if match is None or (match["tail"] and match["part"] != "lora_magnitude_vector"):
         return
+    if not marker.numel():
+        return
     ref = ModuleRef(component, match["module"])
     part = MAGNITUDE if match["part"] == "lora_magnitude_vector" else match["part"]
     down = marked.get(f"{ref.module}.{DOWN}")
     plain_count = len(inputs) - len(groups)
-    group_number = int(down.flatten()[0]) - plain_count if down is not None else -1
+    group_number = int(down.flatten()[0]) - plain_count if down is not None and down.numel() else -1
     if group_number >= 0:
         if part == UP:
             rows = marker.flatten()

@@ -55,6 +55,7 @@ class Scaling:
             a leading `^` ties them to its start.
         root: whether scale is alpha / sqrt(rank) (rsLoRA) instead of alpha / rank.
         dora: whether magnitudes are expected.
+        bias: whether biases are used.
     """
 
     rank: int
@@ -63,10 +64,11 @@ class Scaling:
     alpha_pattern: Mapping[str, float]
     root: bool = False
     dora: bool = False
+    bias: bool = False
 
     def of(self, module: str) -> tuple[int, float]:
         """Rank and scale of the layer `module`."""
-        rank = int(_match(self._rank_order, module, self.rank))
+        rank = max(1, int(_match(self._rank_order, module, self.rank)))
         alpha = _match(self._alpha_order, module, self.alpha)
         return rank, alpha / (math.sqrt(rank) if self.root else rank)
 
@@ -106,6 +108,7 @@ def inferred_scaling(
         rank_pattern=kwargs["rank_pattern"],
         alpha_pattern=kwargs["alpha_pattern"],
         dora=kwargs["use_dora"],
+        bias=kwargs["lora_bias"],
     )
 
 
@@ -132,6 +135,7 @@ def declared_scaling(config: Mapping[str, Any]) -> Scaling:
         },
         root=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
+        bias=bool(config.get("lora_bias")),
     )
 
 
