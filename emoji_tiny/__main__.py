@@ -29,14 +29,16 @@ def base(
     vae_steps: int = 2000,
     unet_steps: int = 2000,
     focus_steps: int = 1500,
+    finish_steps: int = 4500,
     decoder_steps: int = 1200,
     seed: int = 0,
 ) -> None:
-    """Trains VAE, text encoder and UNet (about an hour on two cores; resumes when interrupted)."""
+    """Trains VAE, text encoder and UNet (about two hours on two cores; resumes when interrupted)."""
     train_vae(out, steps=vae_steps, batch=8, seed=seed, copies=6)
     phases = [
         Phase("unet", split().train, unet_steps, copies=20),
         Phase("focus", split().focus, focus_steps, copies=60),
+        Phase("finish", split().focus, finish_steps, copies=60),
     ]
     train_unet(out, phases, batch=24, seed=seed)
     train_decoder(out, steps=decoder_steps, batch=8, seed=seed, copies=6)

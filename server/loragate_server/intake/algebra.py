@@ -7,7 +7,7 @@ multiplies the scale, as `set_adapters` of diffusers does. W is the layer's weig
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ class Hadamard(_ThroughWeight):
     first: tuple[Tensor, ...]
     second: tuple[Tensor, ...]
     scale: float
-    rows: slice = slice(None)
+    rows: slice = field(default_factory=lambda: slice(None))
 
     def dense(self, layer: LayerShape, strength: float) -> Tensor:
         """The product of both halves, scaled."""
@@ -137,7 +137,7 @@ class Kronecker(_ThroughWeight):
     left: tuple[Tensor, ...]
     right: tuple[Tensor, ...]
     scale: float
-    rows: slice = slice(None)
+    rows: slice = field(default_factory=lambda: slice(None))
 
     def dense(self, layer: LayerShape, strength: float) -> Tensor:
         """The Kronecker product, scaled."""

@@ -272,7 +272,7 @@ def _format_name(
     plain = [name for name in weights if plain_prefix(name) is not None]
     if any("dora_scale" in name or "lora_magnitude_vector" in name for name in weights):
         kinds.add("dora")
-    elif any(isinstance(delta, LowRank) and delta.down.dim() == 4 for delta in deltas.values()):
+    elif any(isinstance(each, LowRank) and each.down[0, 0].numel() > 1 for each in deltas.values()):
         kinds.add("locon")
     elif plain and kinds != {"locon"}:
         kinds.add("lora")

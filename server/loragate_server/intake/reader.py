@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -12,10 +10,9 @@ import safetensors.torch
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, StoredFile
 from loragate_server.intake.convert import convert
-from loragate_server.intake.metadata import parse_adapter_config
+from loragate_server.intake.metadata import parse_adapter_config, parse_lora_adapter_metadata
 from loragate_server.models.base import BaseModel
 
-DIFFUSERS_METADATA_KEY = "lora_adapter_metadata"
 DECLARED_ENTRIES = 64
 DECLARED_LETTERS = 1024
 
@@ -42,7 +39,7 @@ def read_adapter(stored: StoredFile, base: BaseModel) -> Adapter:
             metadata={"sha256": stored.sha256},
         ) from error
     config = None if stored.config_json is None else parse_adapter_config(stored.config_json)
-    converted = convert(tensors, base, config=config, metadata=_diffusers_metadata(header))
+    converted = convert(tensors, base, config=config, metadata=parse_lora_adapter_metadata(header))
     return Adapter(
         sha256=stored.sha256,
         size_bytes=stored.size_bytes,
@@ -50,28 +47,6 @@ def read_adapter(stored: StoredFile, base: BaseModel) -> Adapter:
         deltas=converted.deltas,
         coverage=converted.coverage,
         declared=_declared(header),
-    )
-
-
-def _diffusers_metadata(header: Mapping[str, str]) -> dict[str, Any] | None:
-    text = header.get(DIFFUSERS_METADATA_KEY)
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _invalid(f"is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise _invalid("is not a JSON object")
-    return value
-
-
-def _invalid(what: str) -> NoDecisionError:
-    return NoDecisionError(
-        ErrorReason.ADAPTER_METADATA_INVALID,
-        f"The header entry {DIFFUSERS_METADATA_KEY} {what}.",
-        remedy="Save the adapter again with diffusers, or take the entry out of the header.",
-        metadata={"field": DIFFUSERS_METADATA_KEY},
     )
 
 

@@ -1,0 +1,84 @@
+"""Reads what an uploader wrote about an adapter: JSON, bounded and strict.
+
+Nothing here is believed. What it says about rank and alpha decides what a loader would apply, so it
+has to be read exactly as a loader reads it, and refused where two loaders could disagree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+
+ADAPTER_CONFIG = "adapter_config.json"
+LORA_ADAPTER_METADATA = "lora_adapter_metadata"
+
+MAX_LETTERS = 1 << 20
+MAX_DEPTH = 16
+
+
+def parse_adapter_config(text: str) -> Mapping[str, Any]:
+    """The `adapter_config.json` that peft writes beside the weights.
+
+    Raises:
+        NoDecisionError: ADAPTER_METADATA_INVALID.
+    """
+    return _parse(text, ADAPTER_CONFIG)
+
+
+def parse_lora_adapter_metadata(header: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """The header entry that diffusers writes, or None without one.
+
+    Raises:
+        NoDecisionError: ADAPTER_METADATA_INVALID.
+    """
+    text = header.get(LORA_ADAPTER_METADATA)
+    return None if text is None else _parse(text, LORA_ADAPTER_METADATA)
+
+
+def _parse(text: str, field: str) -> dict[str, Any]:
+    if len(text) > MAX_LETTERS:
+        _refuse(field, f"has {len(text):,} letters, more than {MAX_LETTERS:,}")
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=lambda pairs: _unique(pairs, field),
+            parse_constant=lambda name: _refuse(field, f"holds {name}, which is no JSON number"),
+        )
+    except (ValueError, RecursionError) as error:
+        _refuse(field, f"is not JSON ({error})")
+    if not isinstance(value, dict):
+        _refuse(field, f"is a JSON {type(value).__name__}, not an object")
+    if _deeper_than(value, MAX_DEPTH):
+        _refuse(field, f"is nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]], field: str) -> dict[str, Any]:
+    # Which of two equal names counts differs between parsers, and so between us and the loader.
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            _refuse(field, f"holds {name[:80]!r} twice")
+        found[name] = value
+    return found
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    if levels == 0:
+        return True
+    inside = value.values() if isinstance(value, dict) else value
+    return any(_deeper_than(each, levels - 1) for each in inside)
+
+
+def _refuse(field: str, what: str) -> NoReturn:
+    raise NoDecisionError(
+        ErrorReason.ADAPTER_METADATA_INVALID,
+        f"The adapter's {field} {what}.",
+        remedy="Save the adapter again with peft or diffusers, or take the entry out.",
+        metadata={"field": field},
+    )
