@@ -1,0 +1,174 @@
+"""`loragate.v1.AuditService`: wire messages in, the gate's answers out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import grpc
+
+from loragate.v1 import audit_pb2 as wire
+from loragate.v1 import audit_pb2_grpc
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.gate import Gate
+from loragate_server.gate.intake import UploadSession
+from loragate_server.policy.decision import VerdictKind
+from loragate_server.progress import Leash
+from loragate_server.record.verdict import Verdict
+from loragate_server.rpc.convert import (
+    audit_request,
+    upload_request,
+    verdict_filter,
+    verdict_message,
+)
+from loragate_server.rpc.leash import call_leash
+
+SMALLEST_STEP = 0.01
+"""Progress within a stage is told in steps of this share."""
+
+
+class Records(Protocol):
+    """What the service needs of `loragate_server.record.recorder.Recorder`; thread-safe."""
+
+    def get(self, decision_id: str) -> Verdict:
+        """One recorded decision."""
+        ...
+
+    def list(
+        self,
+        page_size: int = 0,
+        page_token: str = "",
+        adapter_sha256: str = "",
+        verdict: VerdictKind | None = None,
+    ) -> tuple[list[Verdict], str]:
+        """A page of recorded decisions, and the next page's token."""
+        ...
+
+
+class AuditService(audit_pb2_grpc.AuditServiceServicer):
+    """Answers callers; whatever is raised becomes a status in the interceptors."""
+
+    def __init__(self, gate: Gate, records: Records) -> None:
+        self._gate = gate
+        self._records = records
+
+    async def Audit(  # noqa: N802
+        self, request: wire.AuditRequest, context: grpc.aio.ServicerContext
+    ) -> wire.AuditResponse:
+        """Decides over the adapters of one message."""
+        async with call_leash(context) as leash:
+            verdict = await self._gate.decide(audit_request(request), leash)
+        return wire.AuditResponse(verdict=verdict_message(verdict))
+
+    async def AuditUpload(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[wire.AuditUploadRequest],
+        context: grpc.aio.ServicerContext,
+    ) -> wire.AuditUploadResponse:
+        """Takes a file in, then decides over it."""
+        async with call_leash(context) as leash:
+            header = await _header(request_iterator)
+            request = upload_request(header)
+            with self._gate.receive(
+                request, header.declared_size_bytes, header.sha256, header.file_name
+            ) as session:
+                await _receive(request_iterator, session, leash)
+                stored = await session.finish(leash)
+            verdict = await self._gate.decide_stored(request, stored, leash)
+        return wire.AuditUploadResponse(verdict=verdict_message(verdict))
+
+    async def WatchAudit(  # noqa: N802
+        self, request: wire.WatchAuditRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[wire.WatchAuditResponse]:
+        """Decides as `Audit` does, and tells how far it has come."""
+        feed = _ProgressFeed()
+        async with call_leash(context, feed.report) as leash:
+            deciding = asyncio.ensure_future(self._gate.decide(audit_request(request.audit), leash))
+            deciding.add_done_callback(feed.close)
+            try:
+                async for progress in feed:
+                    yield wire.WatchAuditResponse(progress=progress)
+                verdict = await deciding
+            finally:
+                deciding.cancel()
+        yield wire.WatchAuditResponse(verdict=verdict_message(verdict))
+
+    async def GetAudit(  # noqa: N802
+        self, request: wire.GetAuditRequest, context: grpc.aio.ServicerContext
+    ) -> wire.GetAuditResponse:
+        """Looks one decision up."""
+        verdict = await asyncio.to_thread(self._records.get, request.decision_id)
+        return wire.GetAuditResponse(verdict=verdict_message(verdict))
+
+    async def ListAudits(  # noqa: N802
+        self, request: wire.ListAuditsRequest, context: grpc.aio.ServicerContext
+    ) -> wire.ListAuditsResponse:
+        """Looks a page of decisions up."""
+        verdicts, token = await asyncio.to_thread(
+            self._records.list,
+            request.page_size,
+            request.page_token,
+            request.adapter_sha256,
+            verdict_filter(request.verdict),
+        )
+        return wire.ListAuditsResponse(
+            verdicts=[verdict_message(each) for each in verdicts], next_page_token=token
+        )
+
+
+async def _header(messages: AsyncIterator[wire.AuditUploadRequest]) -> wire.UploadHeader:
+    first = await anext(messages, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise _protocol("The upload does not begin with a header.")
+    return first.header
+
+
+async def _receive(
+    messages: AsyncIterator[wire.AuditUploadRequest], session: UploadSession, leash: Leash
+) -> None:
+    async for message in messages:
+        if message.WhichOneof("part") != "chunk":
+            raise _protocol("After the header came something that is no chunk.")
+        await session.write(message.chunk, leash)
+
+
+def _protocol(message: str) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.UPLOAD_PROTOCOL, message, remedy="Send one header, then chunks."
+    )
+
+
+class _ProgressFeed:
+    """Progress on its way from the thread that works to the call that tells it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[wire.Progress | None] = asyncio.Queue()
+        self._stage = ""
+        self._told = 0.0
+
+    def report(self, stage: str, fraction: float) -> None:
+        """Takes progress from any thread."""
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._take, stage, fraction)
+
+    def close(self, _: asyncio.Future[Verdict]) -> None:
+        """Ends the iteration after what is there already."""
+        self._queue.put_nowait(None)
+
+    def _take(self, stage: str, fraction: float) -> None:
+        if stage == self._stage and fraction < min(1.0, self._told + SMALLEST_STEP):
+            return
+        self._stage, self._told = stage, fraction
+        self._queue.put_nowait(wire.Progress(stage=stage, fraction=fraction))
+
+    def __aiter__(self) -> _ProgressFeed:
+        return self
+
+    async def __anext__(self) -> wire.Progress:
+        progress = await self._queue.get()
+        if progress is None:
+            raise StopAsyncIteration
+        return progress

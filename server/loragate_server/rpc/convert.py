@@ -1,0 +1,195 @@
+"""Between wire messages and the server's own nouns. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from loragate.v1 import audit_pb2 as wire
+from loragate_server.audit.evidence import CoverageEvidence
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.request import GateRequest
+from loragate_server.intake.adapter import AdapterReference, Strength
+from loragate_server.policy.decision import Finding, VerdictKind
+from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.rpc.access import IDENTITY
+
+MAX_CALLER_LETTERS = 256
+MAX_CONCEPT_IDS = 1000
+SHOWN_UNMAPPED = 20
+
+
+def audit_request(message: wire.AuditRequest) -> GateRequest:
+    """The question that an `AuditRequest` asks.
+
+    Raises:
+        NoDecisionError: REQUEST_INVALID where a field is too long.
+    """
+    return GateRequest(
+        adapters=tuple(adapter_reference(each) for each in message.adapters),
+        base_model=message.base_model,
+        caller=caller(message.caller),
+        dry_run=message.dry_run,
+        concept_ids=_concept_ids(message.concept_ids),
+    )
+
+
+def upload_request(header: wire.UploadHeader) -> GateRequest:
+    """The question that an upload's header asks.
+
+    Raises:
+        NoDecisionError: REQUEST_INVALID where a field is too long.
+    """
+    return GateRequest(
+        adapters=(adapter_reference(header.adapter),),
+        base_model=header.base_model,
+        caller=caller(header.caller),
+        dry_run=header.dry_run,
+        concept_ids=_concept_ids(header.concept_ids),
+    )
+
+
+def adapter_reference(message: wire.AdapterReference) -> AdapterReference:
+    """An adapter; strengths that are not set are 1, or for text encoders the denoiser's."""
+    source = message.WhichOneof("source")
+    denoiser = message.denoiser_strength if message.HasField("denoiser_strength") else 1.0
+    text = message.text_encoder_strength
+    return AdapterReference(
+        path=message.path if source == "path" else None,
+        uri=message.uri if source == "uri" else None,
+        inline_bytes=message.inline_bytes if source == "inline_bytes" else None,
+        weight_name=message.weight_name or None,
+        revision=message.revision or None,
+        expected_sha256=message.expected_sha256 or None,
+        strength=Strength(
+            denoiser, text if message.HasField("text_encoder_strength") else denoiser
+        ),
+    )
+
+
+def caller(message: wire.CallerContext) -> Caller:
+    """Who says to ask, and who was found to.
+
+    Raises:
+        NoDecisionError: REQUEST_INVALID for text that the decision log should not hold.
+    """
+    for field in ("service", "tenant", "request_id"):
+        text = getattr(message, field)
+        if len(text) > MAX_CALLER_LETTERS:
+            raise NoDecisionError(
+                ErrorReason.REQUEST_INVALID,
+                f"caller.{field} has {len(text)} letters.",
+                remedy=f"Use at most {MAX_CALLER_LETTERS}.",
+                metadata={"field": f"caller.{field}"},
+            )
+    return Caller(
+        service=message.service,
+        tenant=message.tenant,
+        request_id=message.request_id,
+        identity=IDENTITY.get(),
+    )
+
+
+def verdict_filter(value: wire.VerdictKind) -> VerdictKind | None:
+    """The verdict that a list is restricted to, or None.
+
+    Raises:
+        NoDecisionError: REQUEST_INVALID for a number that is no verdict.
+    """
+    if value == wire.VERDICT_KIND_UNSPECIFIED:
+        return None
+    try:
+        return VerdictKind(wire.VerdictKind.Name(value).removeprefix("VERDICT_KIND_"))
+    except ValueError:
+        raise NoDecisionError(
+            ErrorReason.REQUEST_INVALID,
+            f"There is no verdict {value}.",
+            remedy="Use a value of VerdictKind, or none for all verdicts.",
+            metadata={"field": "verdict"},
+        ) from None
+
+
+def verdict_message(verdict: Verdict) -> wire.Verdict:
+    """A recorded decision as it goes out."""
+    decision, evidence = verdict.decision, verdict.decision.evidence
+    message = wire.Verdict(
+        decision_id=verdict.decision_id,
+        verdict=_verdict_kind(decision.verdict),
+        mode=f"MODE_{decision.mode}",
+        would_be_verdict=_verdict_kind(decision.would_be_verdict),
+        remedy=_remedy(decision.remedy),
+        reasons=[wire.Reason(code=each.code, message=each.message) for each in decision.reasons],
+        findings=[_finding(each) for each in decision.findings],
+        adapters=[_audited_adapter(each) for each in evidence.adapters],
+        base_model=evidence.base_model,
+        digests=wire.Digests(
+            base_model=evidence.base_digest,
+            library=evidence.library_digest,
+            policy=decision.policy_digest,
+        ),
+        engine_version=evidence.engine_version,
+        kernel_backend=evidence.kernel_backend,
+        cached=verdict.cached,
+        dry_run=verdict.dry_run,
+    )
+    for stage, seconds in verdict.stage_times_s.items():
+        time = message.stage_times.add(stage=stage)
+        time.duration.FromNanoseconds(round(seconds * 1e9))
+    message.decided_at.FromDatetime(verdict.decided_at)
+    message.expires_at.FromDatetime(verdict.expires_at)
+    return message
+
+
+def _concept_ids(ids: Iterable[str]) -> tuple[str, ...]:
+    found = tuple(ids)
+    if len(found) > MAX_CONCEPT_IDS:
+        raise NoDecisionError(
+            ErrorReason.REQUEST_INVALID,
+            f"The request names {len(found)} concepts.",
+            remedy=f"Name at most {MAX_CONCEPT_IDS}, or none for the whole library.",
+            metadata={"field": "concept_ids"},
+        )
+    return found
+
+
+def _finding(finding: Finding) -> wire.Finding:
+    evidence = finding.evidence
+    return wire.Finding(
+        concept_id=evidence.concept_id,
+        concept_name=evidence.concept_name,
+        category=evidence.category,
+        severity=severity_name(evidence.severity),
+        score=evidence.score,
+        p_value=evidence.p_value,
+        degree=evidence.degree,
+        verdict=_verdict_kind(finding.verdict),
+        remedy=_remedy(finding.remedy),
+    )
+
+
+def _audited_adapter(coverage: CoverageEvidence) -> wire.AuditedAdapter:
+    return wire.AuditedAdapter(
+        sha256=coverage.sha256,
+        size_bytes=coverage.size_bytes,
+        format=coverage.format,
+        denoiser_strength=coverage.denoiser_strength,
+        text_encoder_strength=coverage.text_encoder_strength,
+        coverage=wire.KeyCoverage(
+            weight_tensors=coverage.weight_tensors,
+            mapped_tensors=coverage.mapped_tensors,
+            matched_modules=coverage.matched_modules,
+            unmapped=coverage.unmapped[:SHOWN_UNMAPPED],
+        ),
+    )
+
+
+def severity_name(severity: str) -> str:
+    """The wire's name of a severity, "low" to "critical"."""
+    return f"SEVERITY_{severity.upper()}"
+
+
+def _verdict_kind(kind: VerdictKind) -> str:
+    return f"VERDICT_KIND_{kind}"
+
+
+def _remedy(remedy: str) -> str:
+    return f"REMEDY_{remedy}"

@@ -1,0 +1,124 @@
+"""The gRPC front: services, interceptors, health, reflection and credentials on one port."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from loragate.v1 import audit_pb2, audit_pb2_grpc, concept_pb2, concept_pb2_grpc
+from loragate_server.gate.gate import Gate
+from loragate_server.gate.library import LibraryKeeper
+from loragate_server.rpc.access import Access
+from loragate_server.rpc.audit_service import AuditService, Records
+from loragate_server.rpc.concept_service import ConceptService
+from loragate_server.rpc.credentials import server_credentials
+from loragate_server.rpc.interceptors import (
+    CallCounter,
+    CallObserver,
+    Doorkeeper,
+    Refusals,
+    RequestIds,
+)
+from loragate_server.rpc.settings import KeepaliveSettings, RpcSettings
+
+SERVICES = (
+    audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+    concept_pb2.DESCRIPTOR.services_by_name["ConceptService"].full_name,
+)
+
+_log = logging.getLogger(__name__)
+_Status = health_pb2.HealthCheckResponse
+
+
+class RpcServer:
+    """Serves the API in the running event loop, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        settings: RpcSettings,
+        gate: Gate,
+        keeper: LibraryKeeper,
+        records: Records,
+        observer: CallObserver,
+    ) -> None:
+        self._settings = settings
+        self._doorkeeper = Doorkeeper(Access(settings))
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            # The outermost first: everything that is refused has an id and is counted.
+            interceptors=[RequestIds(), CallCounter(observer), Refusals(), self._doorkeeper],
+            options=_options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+        )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            AuditService(gate, records), self._server
+        )
+        concept_pb2_grpc.add_ConceptServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            ConceptService(keeper), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if settings.reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> str:
+        """Listens, and returns the first address with the port that the system chose.
+
+        Raises:
+            ValueError: the settings would open the port to strangers, or a certificate is of no
+                use.
+            RuntimeError: an address cannot be bound.
+        """
+        self._settings.check()
+        listening = [self._listen(address) for address in self._settings.addresses]
+        await self._server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, _Status.SERVING)
+        return listening[0]
+
+    async def drain(self) -> None:
+        """Tells health checks, and refuses new calls; those in flight go on."""
+        self._doorkeeper.draining = True
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self) -> None:
+        """Ends; calls in flight get the grace time. Safe to call twice."""
+        await self.drain()
+        await self._server.stop(self._settings.drain_grace_s)
+
+    def _listen(self, address: str) -> str:
+        tls = self._settings.tls
+        if tls is None or address.startswith(("unix:", "unix-abstract:")):
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, server_credentials(tls))
+        if address.startswith(("unix:", "unix-abstract:")):
+            return address
+        return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _options(settings: RpcSettings) -> list[tuple[str, int]]:
+    keepalive: KeepaliveSettings = settings.keepalive
+    options = [
+        # Two servers on one port would answer in turns, each with its own policy.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", _ms(keepalive.time_s)),
+        ("grpc.keepalive_timeout_ms", _ms(keepalive.timeout_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(keepalive.least_client_interval_s)),
+    ]
+    if keepalive.connection_age_s is not None:
+        options += [
+            ("grpc.max_connection_age_ms", _ms(keepalive.connection_age_s)),
+            ("grpc.max_connection_age_grace_ms", _ms(keepalive.connection_age_grace_s)),
+        ]
+    return options
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
