@@ -67,6 +67,12 @@ def _admit_adapters(adapters: Sequence[AdapterReference], limits: Limits, *, sto
             f"The request names {len(adapters)} adapters; the policy allows {limits.max_adapters}.",
             "Ask for fewer adapters at once, or raise limits.max_adapters in the policy.",
         )
+    if stored and len(adapters) != 1:
+        raise _invalid(
+            "adapters",
+            f"The upload names {len(adapters)} adapters.",
+            "Upload one adapter at a time.",
+        )
     for index, reference in enumerate(adapters):
         sources = (reference.path, reference.uri, reference.inline_bytes)
         count = sum(source is not None for source in sources)

@@ -49,11 +49,17 @@ class VerdictCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: VerdictKey) -> Verdict | None:
-        """The verdict for `key`, marked as cached, or None."""
+    def get(self, key: VerdictKey, *, again: bool = False) -> Verdict | None:
+        """The verdict for `key`, marked as cached, or None.
+
+        Args:
+            key: the question.
+            again: the same request has asked before, and its miss is counted already.
+        """
         entry = self._entries.get(key)
         if entry is None:
-            self._observer.cache("miss")
+            if not again:
+                self._observer.cache("miss")
             return None
         # Two clocks: a wall clock that is set back must not lengthen a verdict's life.
         if (

@@ -111,6 +111,8 @@ class Gate:
     ) -> Verdict:
         """Decides over one adapter whose bytes were uploaded; its reference has no source.
 
+        An upload that `receive` let in before `drain` still gets its answer.
+
         Raises:
             NoDecisionError: no decision exists.
         """
@@ -128,7 +130,7 @@ class Gate:
             NoDecisionError: as `decide` for what can be known from the header; FILE_TOO_LARGE,
                 BYTE_BUDGET_EXHAUSTED.
         """
-        with self._counted_failures():
+        with self._in_flight(), self._counted_failures():
             self._require_open()
             policy, _ = self._admit(request, stored=True)
             admit_size(declared_size_bytes, policy)
@@ -147,7 +149,10 @@ class Gate:
         """
         self._draining = True
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                # Again and again: an upload's question follows when the upload has ended.
+                while self._inflight:
+                    await self._idle.wait()
         except TimeoutError:
             _log.warning("%d questions were still in flight after the grace time", self._inflight)
         return self._inflight == 0
@@ -161,21 +166,28 @@ class Gate:
         self._cache.clear()
 
     async def _answer(self, work: Awaitable[Verdict], leash: Leash) -> Verdict:
+        with self._in_flight():
+            try:
+                with self._counted_failures():
+                    verdict = await work
+            except asyncio.CancelledError:
+                # Whatever thread still works for this caller polls the leash.
+                leash.cancel()
+                raise
+        self._observer.decision(verdict)
+        return verdict
+
+    @contextmanager
+    def _in_flight(self) -> Iterator[None]:
+        """Lets `drain` wait for what is inside."""
         self._inflight += 1
         self._idle.clear()
         try:
-            with self._counted_failures():
-                verdict = await work
-        except asyncio.CancelledError:
-            # Whatever thread still works for this caller polls the leash.
-            leash.cancel()
-            raise
+            yield
         finally:
             self._inflight -= 1
             if self._inflight == 0:
                 self._idle.set()
-        self._observer.decision(verdict)
-        return verdict
 
     @contextmanager
     def _counted_failures(self) -> Iterator[None]:
@@ -218,29 +230,33 @@ class Gate:
                     return cached
             leash.report("intake", 0.0)
             files = await self._intake.fetch(request.adapters, leash)
-            case = Case(request, files, uploaded=False, intake_s=time.monotonic() - began)
-        return await self._decide_case(case, leash, policy, served, ask_cache=known is None)
+            case = Case(
+                request, files, inline_bytes=inline_bytes, intake_s=time.monotonic() - began
+            )
+            return await self._decide_case(case, leash, policy, served, again=known is not None)
 
     async def _decide_stored(
         self, request: GateRequest, stored: StoredFile, leash: Leash
     ) -> Verdict:
-        self._require_open()
         leash.check()
         policy, served = self._admit(request, stored=True)
-        case = Case(request, (stored,), uploaded=True, intake_s=0.0)
-        return await self._decide_case(case, leash, policy, served, ask_cache=True)
+        case = Case(request, (stored,), uploaded=True)
+        return await self._decide_case(case, leash, policy, served)
 
     async def _decide_case(
-        self, case: Case, leash: Leash, policy: Policy, served: ServedBase, *, ask_cache: bool
+        self, case: Case, leash: Leash, policy: Policy, served: ServedBase, *, again: bool = False
     ) -> Verdict:
         for file in case.files:
             admit_size(file.size_bytes, policy)
         key = _key(case.request, case.adapter_keys, policy, served)
-        if ask_cache and (cached := self._cache.get(key)) is not None:
+        # Asked again after intake: an equal question may have been answered meanwhile.
+        cached = self._cache.get(key, again=again)
+        if cached is not None:
             return cached
 
         async def work(shared: SharedLeash) -> Verdict:
-            with self._budget.hold(case.size_bytes):
+            # Bytes that came with the request are held by whoever sent them, until it is answered.
+            with self._budget.hold(max(0, case.size_bytes - case.inline_bytes)):
                 return await self._audit(case, key, shared)
 
         return await self._flights.run(key, work, leash)

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import AdapterReference, StoredFile
@@ -109,8 +109,11 @@ class IntakeDesk:
 
     async def run(self, work: Callable[[], Result], leash: Leash) -> Result:
         """Runs blocking work on the pool, and stops waiting for it at the leash's deadline."""
-        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        return await until_deadline(running, leash)
+        return await until_deadline(asyncio.wrap_future(self.start(work)), leash)
+
+    def start(self, work: Callable[[], Result]) -> Future[Result]:
+        """Begins blocking work on the pool."""
+        return self._pool.submit(work)
 
     def close(self) -> None:
         """Takes no more work."""
@@ -125,6 +128,7 @@ class UploadSession:
         self._sink = sink
         self._gathered = bytearray()
         self._ended = False
+        self._last: Future[Any] | None = None
 
     async def write(self, chunk: bytes, leash: Leash) -> None:
         """Takes the next bytes of the file.
@@ -145,7 +149,7 @@ class UploadSession:
         """
         if self._gathered:
             await self._flush(leash)
-        stored = await self._desk.run(self._sink.finish, leash)
+        stored = await self._run(self._sink.finish, leash)
         self._ended = True
         return stored
 
@@ -154,11 +158,20 @@ class UploadSession:
         if not self._ended:
             self._ended = True
             self._gathered.clear()
-            self._sink.abort()
+            # After the thread that may still write for a caller who has gone.
+            if self._last is None:
+                self._sink.abort()
+            else:
+                self._last.add_done_callback(lambda _: self._sink.abort())
 
     async def _flush(self, leash: Leash) -> None:
         chunk, self._gathered = bytes(self._gathered), bytearray()
-        await self._desk.run(lambda: self._sink.write(chunk), leash)
+        await self._run(lambda: self._sink.write(chunk), leash)
+
+    async def _run(self, work: Callable[[], Result], leash: Leash) -> Result:
+        running = self._desk.start(work)
+        self._last = running
+        return await until_deadline(asyncio.wrap_future(running), leash)
 
 
 async def until_deadline(running: Awaitable[Result], leash: Leash) -> Result:

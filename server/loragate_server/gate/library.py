@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from loragate_server.concepts.library import Concept, ConceptLibrary
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import BaseRegistry, Engine, ServedBase
 from loragate_server.gate.worker import Worker
 from loragate_server.models.base import BaseModel
@@ -14,6 +19,8 @@ from loragate_server.progress import Leash, Report, silent
 
 BuildEngine = Callable[[BaseModel, ConceptLibrary, Report], Engine]
 """Builds the probes of the library on a base model, and the engine around them."""
+
+Change = Callable[[ConceptLibrary], ConceptLibrary]
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +42,11 @@ class LibraryKeeper:
     """Adds and removes concepts while audits go on.
 
     Audits that run or wait use the library that is swapped in when their turn comes; a change is
-    in force when the call returns.
+    in force when the call returns. Probes are built from a copy of the library before the library
+    itself is changed, so that a change which fails leaves the old one in force and on disk.
+
+    Attributes:
+        library: the library in force.
     """
 
     def __init__(
@@ -49,45 +60,31 @@ class LibraryKeeper:
     async def create(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
         """Adds a concept, rebuilds the probes of every base model, and swaps the engines.
 
-        A concept for which no probes can be built is taken out again.
-
         Returns:
             The new digest of the library.
 
         Raises:
-            NoDecisionError: CONCEPT_EXISTS, CONCEPT_PICTURES_INVALID, REQUEST_INVALID, or
-                whatever `Worker.submit` raises.
+            NoDecisionError: CONCEPT_EXISTS, CONCEPT_PICTURES_INVALID, REQUEST_INVALID, DISK_FULL,
+                or whatever `Worker.submit` raises.
         """
-
-        def work() -> str:
-            self.library.add(concept, pictures)
-            try:
-                return self._rebuild(leash.report)
-            except BaseException:
-                self.library.remove(concept.concept_id)
-                raise
-
-        return await self._run(work, leash)
+        return await self._run(lambda library: library.add(concept, pictures), leash)
 
     async def remove(self, concept_id: str, leash: Leash) -> str:
         """Removes a concept, rebuilds and swaps as `create` does.
 
-        When the rebuild fails, audits go on with the old probes, which are the stricter ones.
-
         Returns:
             The new digest of the library.
 
         Raises:
-            NoDecisionError: CONCEPT_UNKNOWN, or whatever `Worker.submit` raises.
+            NoDecisionError: CONCEPT_UNKNOWN, LIBRARY_EMPTY when too few concepts would be left,
+                DISK_FULL, or whatever `Worker.submit` raises.
         """
+        return await self._run(lambda library: library.remove(concept_id), leash)
 
+    async def _run(self, change: Change, leash: Leash) -> str:
         def work() -> str:
-            self.library.remove(concept_id)
-            return self._rebuild(leash.report)
+            return self._apply(change, leash.report)
 
-        return await self._run(work, leash)
-
-    async def _run(self, work: Callable[[], str], leash: Leash) -> str:
         # Shielded: a change that has begun is finished, whether or not its caller still waits.
         running = asyncio.ensure_future(self._worker.submit(work, leash))
         try:
@@ -97,20 +94,36 @@ class LibraryKeeper:
             running.add_done_callback(_log_outcome)
             raise
 
-    def _rebuild(self, report: Report) -> str:
-        if self.library.forbidden:
-            swapped = [
-                serve_base(one.base, self.library, self._build, report)
-                for one in self._bases.served
-            ]
-        else:
-            # Nothing to build; the gate refuses audits over an empty library.
-            swapped = [
-                ServedBase(one.name, one.base, one.engine, self.library.digest, frozenset())
-                for one in self._bases.served
-            ]
-        self._bases.swap(swapped)
-        return self.library.digest
+    def _apply(self, change: Change, report: Report) -> str:
+        with _copy(self.library.folder) as folder:
+            planned = change(ConceptLibrary.open(folder))
+            built = self._serve(planned, report)
+        changed = change(self.library)
+        if changed.digest != planned.digest:
+            # Another process has changed the folder in between.
+            built = self._serve(changed, report)
+        self._bases.swap(built)
+        self.library = changed
+        return changed.digest
+
+    def _serve(self, library: ConceptLibrary, report: Report) -> list[ServedBase]:
+        return [serve_base(one.base, library, self._build, report) for one in self._bases.served]
+
+
+@contextmanager
+def _copy(folder: Path) -> Iterator[Path]:
+    """A copy of a library's folder that may be changed, for as long as the block lasts."""
+    with ExitStack() as stack:
+        try:
+            parent = stack.enter_context(tempfile.TemporaryDirectory(prefix="loragate-library-"))
+            copy = Path(shutil.copytree(folder, Path(parent) / "library"))
+        except OSError as error:
+            raise NoDecisionError(
+                ErrorReason.DISK_FULL,
+                "The concept library cannot be copied to the folder for temporary files.",
+                remedy="Make room there, or let TMPDIR name another folder.",
+            ) from error
+        yield copy
 
 
 def _log_outcome(running: asyncio.Future[str]) -> None:

@@ -17,7 +17,7 @@ from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evi
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.key import AdapterKey
 from loragate_server.gate.request import GateRequest
-from loragate_server.gate.worker import Worker
+from loragate_server.gate.worker import Worker, draining
 from loragate_server.intake.adapter import Adapter, StoredFile
 from loragate_server.models.base import BaseModel
 from loragate_server.policy.decide import decide
@@ -50,13 +50,15 @@ class Case:
     Attributes:
         files: one per adapter of the request, in order.
         uploaded: whether the bytes came as an upload.
+        inline_bytes: bytes that came with the request.
         intake_s: seconds that intake took.
     """
 
     request: GateRequest
     files: Sequence[StoredFile]
-    uploaded: bool
-    intake_s: float
+    uploaded: bool = False
+    inline_bytes: int = 0
+    intake_s: float = 0.0
 
     @property
     def size_bytes(self) -> int:
@@ -89,6 +91,7 @@ class Pipeline:
         self._recorder = recorder
         # One thread: the decision log is one file, and its order is the order of decisions.
         self._record_pool = ThreadPoolExecutor(1, thread_name_prefix="record")
+        self._closed = False
 
     def listed(self, policy: Policy, case: Case, served: ServedBase) -> Decision | None:
         """The decision over a case with an adapter on the deny list, which needs no audit."""
@@ -143,7 +146,8 @@ class Pipeline:
         """Writes the decision down. Once begun it is finished, whether or not its caller waits.
 
         Raises:
-            NoDecisionError: DECISION_LOG_UNAVAILABLE, DATABASE_UNAVAILABLE or DISK_FULL.
+            NoDecisionError: DECISION_LOG_UNAVAILABLE, DATABASE_UNAVAILABLE or DISK_FULL; DRAINING
+                after `close`.
         """
         leash.check()
         leash.report("record", 0.0)
@@ -159,6 +163,8 @@ class Pipeline:
                 dry_run=request.dry_run,
             )
 
+        if self._closed:
+            raise draining()
         running = asyncio.get_running_loop().run_in_executor(self._record_pool, work)
         try:
             verdict = await asyncio.shield(running)
@@ -169,7 +175,8 @@ class Pipeline:
         return replace(verdict, stage_times_s={**verdict.stage_times_s, "record": spent_s})
 
     async def close(self) -> None:
-        """Waits for decisions that are being written."""
+        """Waits for decisions that are being written; takes no more."""
+        self._closed = True
         await asyncio.to_thread(self._record_pool.shutdown, wait=True)
 
 
