@@ -165,33 +165,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system with room for 512 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.fixture
-def fill_disk() -> Callable[[Path], Path]:
-    """Writes a file that takes all the room of a file system; returns it."""
-
-    def fill(folder: Path) -> Path:
-        ballast = folder / "ballast"
-        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"x" * 4096)
-        assert shutil.disk_usage(folder).free < 4096
-        return ballast
-
-    return fill
-
-
-@pytest.fixture
 def log_path(tmp_path: Path) -> Path:
     return tmp_path / "decisions.jsonl"
 

@@ -1,0 +1,52 @@
+"""A real server process with the embedded base model, and the real SDK in front of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from loragate import AuditClient
+from loragate_server.testing import ServerProcess, server_process
+
+ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder from which the server may read, with the shipped adapters in it."""
+    folder = tmp_path_factory.mktemp("adapters")
+    shutil.copytree(ADAPTERS, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[ServerProcess]:
+    settings = {"LORAGATE_INTAKE__ROOTS": f'["{root}"]', "LORAGATE_REFLECTION": "true"}
+    with server_process(tmp_path_factory.mktemp("state"), settings) as process:
+        yield process
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[AuditClient]:
+    with AuditClient(server.grpc, on_unavailable="raise", timeout=120) as client:
+        yield client
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts further servers, each with its own state folder and settings."""
+    running = []
+
+    def start(**settings: str) -> ServerProcess:
+        state = tmp_path / f"state{len(running)}"
+        state.mkdir()
+        manager = server_process(state, {f"LORAGATE_{k}": v for k, v in settings.items()})
+        running.append(manager)
+        return manager.__enter__()
+
+    yield start
+    for manager in running:
+        manager.__exit__(None, None, None)
