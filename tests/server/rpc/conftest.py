@@ -1,0 +1,134 @@
+"""A gRPC front over real rooms that never loaded a model, and certificates to reach it with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config import EMBEDDED_LIBRARY
+from loragate_server.gate.bases import BaseRegistry
+from loragate_server.gate.gate import Gate, GateSettings
+from loragate_server.gate.library import LibraryKeeper
+from loragate_server.gate.observer import NullObserver
+from loragate_server.intake.fetch import Intake
+from loragate_server.intake.reader import read_adapter
+from loragate_server.intake.settings import IntakeSettings
+from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
+from loragate_server.record.recorder import Recorder
+from loragate_server.rpc.interceptors import NullCallObserver
+from loragate_server.rpc.server import RpcServer
+from loragate_server.rpc.settings import RpcSettings
+
+
+@dataclass
+class Calls(NullCallObserver):
+    """Counts calls as (method, status name)."""
+
+    handled: list[tuple[str, str]]
+
+    def call_handled(self, method: str, code: str, seconds: float, request_id: str = "") -> None:
+        self.handled.append((method, code))
+
+
+@dataclass(frozen=True)
+class Front:
+    """A gRPC front that runs."""
+
+    server: RpcServer
+    address: str
+    calls: Calls
+
+
+Serve = Callable[[RpcSettings], Awaitable[Front]]
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as stack:
+
+        async def start(settings: RpcSettings) -> Front:
+            recorder = Recorder(f"sqlite:///{tmp_path}/audits.db", tmp_path / "decisions.jsonl")
+            stack.callback(recorder.close)
+            bases = BaseRegistry("emoji-tiny")
+            gate = Gate(
+                settings=GateSettings(),
+                intake=Intake(IntakeSettings(roots=(), store_dir=tmp_path / "store")),
+                bases=bases,
+                policies=PolicyStore(DEFAULT_POLICY_FILE),
+                recorder=recorder,
+                read=read_adapter,
+                observer=NullObserver(),
+            )
+            stack.push_async_callback(gate.close)
+            library = ConceptLibrary.open(EMBEDDED_LIBRARY)
+            keeper = LibraryKeeper(library, bases, gate.worker, lambda *_: pytest.fail("built"))
+            calls = Calls([])
+            server = RpcServer(settings, gate, keeper, recorder, calls)
+            stack.push_async_callback(server.stop)
+            return Front(server, await server.start(), calls)
+
+        yield start
+
+
+class Authority:
+    """A certificate authority of the test's own."""
+
+    def __init__(self, folder: Path, name: str = "test authority") -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._certificate = self._build(self._name, self._key).sign(self._key, hashes.SHA256())
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """Writes a certificate and its key; returns the files, the same ones for the same name."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        names = [x509.DNSName(name), x509.IPAddress(IPv4Address("127.0.0.1"))]
+        certificate = (
+            self._build(subject, key, leaf=True)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return files
+
+    def _build(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, leaf: bool = False
+    ) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=not leaf, path_length=None), critical=True)
+        )
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)

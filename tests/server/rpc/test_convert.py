@@ -1,0 +1,142 @@
+"""Names on the wire and names in the server say the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from loragate.v1 import audit_pb2 as wire
+from loragate.v1 import error_reason_pb2
+from loragate_server.audit.evidence import ConceptEvidence, CoverageEvidence, Evidence
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.intake.adapter import Strength
+from loragate_server.policy.decision import Decision, Finding, Mode, Reason, Remedy, VerdictKind
+from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.rpc.convert import (
+    MAX_CALLER_LETTERS,
+    adapter_reference,
+    audit_request,
+    severity_name,
+    verdict_filter,
+    verdict_message,
+)
+from loragate_server.rpc.errors import CODES
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+def names(enum: object, prefix: str) -> set[str]:
+    """Value names of a wire enum, without prefix and the unset one."""
+    keys = enum.keys()  # type: ignore[attr-defined]
+    return {key.removeprefix(prefix) for key in keys} - {"UNSPECIFIED"}
+
+
+def test_every_reason_is_on_the_wire_and_has_a_status_code() -> None:
+    assert names(error_reason_pb2.ErrorReason, "ERROR_REASON_") == set(ErrorReason)
+    assert set(CODES) == set(ErrorReason)
+
+
+def test_verdicts_modes_and_remedies_are_the_same_sets() -> None:
+    assert names(wire.VerdictKind, "VERDICT_KIND_") == set(VerdictKind)
+    assert names(wire.Mode, "MODE_") == set(Mode)
+    assert names(wire.Remedy, "REMEDY_") == set(Remedy)
+    severities = {severity_name(each) for each in ("low", "medium", "high", "critical")}
+    assert severities == set(wire.Severity.keys()) - {"SEVERITY_UNSPECIFIED"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Strength(1.0, 1.0)),
+        ({"denoiser_strength": 0.5}, Strength(0.5, 0.5)),
+        ({"text_encoder_strength": 0.0}, Strength(1.0, 0.0)),
+        ({"denoiser_strength": 0.0, "text_encoder_strength": 0.7}, Strength(0.0, 0.7)),
+    ],
+)
+def test_a_strength_that_is_not_set_is_not_zero(
+    fields: dict[str, float], expected: Strength
+) -> None:
+    assert adapter_reference(wire.AdapterReference(**fields)).strength == expected
+
+
+@pytest.mark.parametrize("source", ["path", "uri", "inline_bytes"])
+def test_an_empty_source_is_a_source(source: str) -> None:
+    empty = b"" if source == "inline_bytes" else ""
+    reference = adapter_reference(wire.AdapterReference(**{source: empty}))  # type: ignore[arg-type]
+    given = {name: getattr(reference, name) for name in ("path", "uri", "inline_bytes")}
+    assert [name for name, value in given.items() if value is not None] == [source]
+
+
+def test_a_caller_cannot_fill_the_log() -> None:
+    long = wire.AuditRequest(caller=wire.CallerContext(tenant="x" * (MAX_CALLER_LETTERS + 1)))
+    with pytest.raises(NoDecisionError, match=r"caller\.tenant has 257 letters") as caught:
+        audit_request(long)
+    assert caught.value.metadata["field"] == "caller.tenant"
+
+
+def test_a_filter_is_a_verdict_or_none() -> None:
+    assert verdict_filter(wire.VERDICT_KIND_UNSPECIFIED) is None
+    assert verdict_filter(wire.VERDICT_KIND_BLOCK) is VerdictKind.BLOCK
+    with pytest.raises(NoDecisionError, match="no verdict 77"):
+        verdict_filter(77)  # type: ignore[arg-type]
+
+
+def verdict() -> Verdict:
+    concept = ConceptEvidence("bomb", "bomb", "harm", "critical", 7.5, 1e-9, 42.0, {"0.16": -0.2})
+    coverage = CoverageEvidence("a" * 64, 123, "kohya/lora", 0.5, 0.25, 30, 20, 10, ("x",) * 30)
+    evidence = Evidence(
+        adapters=(coverage,),
+        concepts=(concept,),
+        layers=(),
+        inconclusive=(),
+        base_model="emoji-tiny",
+        base_digest="b" * 64,
+        library_digest="c" * 64,
+        kernel_backend="reference",
+        engine_version="1",
+        neutral_count=48,
+        stage_times_s={},
+    )
+    decision = Decision(
+        verdict=VerdictKind.ALLOW,
+        would_be_verdict=VerdictKind.BLOCK,
+        mode=Mode.PILOT,
+        remedy=Remedy.WITHDRAW_AND_CALL_LEGAL,
+        reasons=(Reason("concept_learned", "It has learned a bomb."),),
+        findings=(Finding(concept, VerdictKind.BLOCK, Remedy.WITHDRAW_AND_CALL_LEGAL),),
+        evidence=evidence,
+        policy_digest="d" * 64,
+        ttl_s=60.0,
+    )
+    return Verdict(
+        decision_id="id-1",
+        decision=decision,
+        caller=Caller(),
+        decided_at=NOW,
+        expires_at=NOW + timedelta(seconds=60),
+        stage_times_s={"response": 1.25},
+        cached=True,
+    )
+
+
+def test_a_verdict_goes_out_whole() -> None:
+    message = verdict_message(verdict())
+    assert message.verdict == wire.VERDICT_KIND_ALLOW
+    assert message.would_be_verdict == wire.VERDICT_KIND_BLOCK
+    assert message.mode == wire.MODE_PILOT
+    assert message.remedy == wire.REMEDY_WITHDRAW_AND_CALL_LEGAL
+    assert message.findings[0].severity == wire.SEVERITY_CRITICAL
+    assert (message.findings[0].score, message.findings[0].degree) == (7.5, 42.0)
+    assert len(message.adapters[0].coverage.unmapped) == 20
+    assert message.digests.policy == "d" * 64
+    assert message.stage_times[0].duration.ToMilliseconds() == 1250
+    assert message.decided_at.ToDatetime(tzinfo=UTC) == NOW
+    assert message.cached
+    unset = {field.name for field in message.DESCRIPTOR.fields} - {
+        field.name for field, _ in message.ListFields()
+    }
+    assert unset == {"dry_run"}
+    again = verdict_message(dataclasses.replace(verdict(), dry_run=True))
+    assert again.dry_run
