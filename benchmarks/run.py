@@ -1,0 +1,49 @@
+"""Runs benchmarks by name: `python -m benchmarks.run [NAME]...`; without names, all of them.
+
+Each writes its figures, with machine and versions, to `benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from types import MappingProxyType
+from typing import Annotated
+
+import typer
+
+BENCHMARKS = MappingProxyType(
+    {
+        "parity": "Do our deltas change the outputs as diffusers' own loading does? 2 minutes.",
+        "service": "Latency of fresh and cached audits, memory over 200 audits. 10 minutes.",
+        "verdict_study": "Are verdicts on unseen adapters right? Trains them first: 25 minutes.",
+    }
+)
+
+
+def run(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Some of: " + ", ".join(BENCHMARKS))
+    ] = None,
+) -> None:
+    """Runs benchmarks, one after the other, each in a process of its own."""
+    chosen = names or list(BENCHMARKS)
+    for name in chosen:
+        if name not in BENCHMARKS:
+            raise typer.BadParameter(f"there is no benchmark {name}; there are {list(BENCHMARKS)}")
+    for name in chosen:
+        typer.secho(f"{name}: {BENCHMARKS[name]}", bold=True)
+        began = time.monotonic()
+        if name == "verdict_study":
+            _python("emoji_tiny", "study")
+        _python(f"benchmarks.{name}")
+        typer.echo(f"{name} took {time.monotonic() - began:.0f} s\n")
+
+
+def _python(*module: str) -> None:
+    subprocess.run([sys.executable, "-m", *module], check=True)  # noqa: S603
+
+
+if __name__ == "__main__":
+    typer.run(run)
