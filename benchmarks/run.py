@@ -42,7 +42,7 @@ def run(
 
 
 def _python(*module: str) -> None:
-    subprocess.run([sys.executable, "-m", *module], check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-m", *module], check=True)
 
 
 if __name__ == "__main__":
