@@ -153,7 +153,7 @@ class AuditEngine:
             library_digest=self.probes.library_digest,
             kernel_backend=self.settings.backend,
             engine_version=ENGINE_VERSION,
-            neutral_count=len(self.probes.concepts) - self.probes.forbidden_count,
+            neutral_count=self.probes.neutral_count,
             stage_times_s={"response": response_s},
         )
 

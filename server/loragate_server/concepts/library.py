@@ -9,10 +9,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from loragate_server.concepts.manifest import (
     dump_manifest,
     read_manifest,
 )
-from loragate_server.concepts.pictures import read_file, read_picture
+from loragate_server.concepts.pictures import read_file, read_picture, save_picture
 from loragate_server.errors import ErrorReason, NoDecisionError
 
 MIN_NEUTRAL = 8
@@ -35,7 +35,13 @@ MAX_PICTURES = 64
 
 @dataclass(frozen=True)
 class Concept:
-    """One entry of the library; `picture_files` are absolute paths."""
+    """One entry of the library.
+
+    Attributes:
+        picture_files: absolute paths.
+        picture_sha256: lower-case hexadecimal, one per file, of the bytes that were checked when
+            the library was opened; empty in a concept that is not stored yet.
+    """
 
     concept_id: str
     name: str
@@ -44,6 +50,7 @@ class Concept:
     role: Literal["forbidden", "neutral"]
     prompts: tuple[str, ...] = ()
     picture_files: tuple[Path, ...] = ()
+    picture_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class ConceptLibrary:
         concepts = tuple(
             _concept(root, entry) for entry in sorted(manifest.concepts, key=lambda e: e.id)
         )
-        library = cls(root, _digest(root, manifest), concepts)
+        library = cls(root, _digest(manifest, concepts), concepts)
         if not library.forbidden or len(library.neutral) < MIN_NEUTRAL:
             raise NoDecisionError(
                 ErrorReason.LIBRARY_EMPTY,
@@ -116,23 +123,23 @@ class ConceptLibrary:
                 f"The concept has {len(pictures)} pictures.",
                 remedy=f"Send 1 to {MAX_PICTURES} pictures.",
             )
-        names = tuple(f"pictures/{concept.concept_id}/{i}.png" for i in range(len(pictures)))
-        entry = _entry(concept, names)
         decoded = [read_picture(data, str(index)) for index, data in enumerate(pictures)]
         with self._locked():
             manifest = read_manifest(self.folder)
-            if any(known.id == entry.id for known in manifest.concepts):
+            if any(known.id == concept.concept_id for known in manifest.concepts):
                 raise NoDecisionError(
                     ErrorReason.CONCEPT_EXISTS,
-                    f"A concept {entry.id!r} exists already.",
+                    f"A concept {concept.concept_id!r} exists already.",
                     remedy="Choose another id, or delete the old concept first.",
-                    metadata={"concept_id": entry.id},
+                    metadata={"concept_id": concept.concept_id},
                 )
-            target = self.folder / "pictures" / entry.id
-            shutil.rmtree(target, ignore_errors=True)  # left over from an interrupted removal
-            target.mkdir(parents=True)
+            taken = {name for known in manifest.concepts for name in known.pictures}
+            free = (f"pictures/{concept.concept_id}/{index}.png" for index in count())
+            names = tuple(islice((name for name in free if name not in taken), len(decoded)))
+            entry = _entry(concept, names)
+            (self.folder / names[0]).parent.mkdir(parents=True, exist_ok=True)
             for name, picture in zip(names, decoded, strict=True):
-                picture.save(self.folder / name)
+                save_picture(picture, self.folder / name)
             self._write(Manifest(version=1, concepts=(*manifest.concepts, entry)))
         return ConceptLibrary.open(self.folder)
 
@@ -144,9 +151,10 @@ class ConceptLibrary:
         """
         with self._locked():
             manifest = read_manifest(self.folder)
-            rest = tuple(entry for entry in manifest.concepts if entry.id != concept_id)
-            if len(rest) == len(manifest.concepts):
+            removed = next((e for e in manifest.concepts if e.id == concept_id), None)
+            if removed is None:
                 raise _unknown(concept_id)
+            rest = tuple(entry for entry in manifest.concepts if entry is not removed)
             roles = [entry.role for entry in rest]
             if "forbidden" not in roles or roles.count("neutral") < MIN_NEUTRAL:
                 raise NoDecisionError(
@@ -155,7 +163,9 @@ class ConceptLibrary:
                     remedy="Add another concept first.",
                 )
             self._write(Manifest(version=1, concepts=rest))
-            shutil.rmtree(self.folder / "pictures" / concept_id, ignore_errors=True)
+            kept = {name for entry in rest for name in entry.pictures}
+            for name in {*removed.pictures} - kept:
+                (self.folder / name).unlink(missing_ok=True)
         return ConceptLibrary.open(self.folder)
 
     def _write(self, manifest: Manifest) -> None:
@@ -196,7 +206,7 @@ def _entry(concept: Concept, names: tuple[str, ...]) -> ConceptEntry:
 
 
 def _concept(root: Path, entry: ConceptEntry) -> Concept:
-    files = []
+    files, hashes = [], []
     for name in entry.pictures:
         path = (root / name).resolve()
         if not path.is_relative_to(root):
@@ -206,8 +216,9 @@ def _concept(root: Path, entry: ConceptEntry) -> Concept:
                 remedy="Keep the pictures inside the library's folder, without symbolic links.",
                 metadata={"picture": name},
             )
-        read_file(path)
+        _, sha256 = read_file(path)
         files.append(path)
+        hashes.append(sha256)
     return Concept(
         entry.id,
         entry.name,
@@ -216,15 +227,17 @@ def _concept(root: Path, entry: ConceptEntry) -> Concept:
         entry.role,
         entry.prompts,
         tuple(files),
+        tuple(hashes),
     )
 
 
-def _digest(root: Path, manifest: Manifest) -> str:
+def _digest(manifest: Manifest, concepts: Sequence[Concept]) -> str:
     digest = hashlib.sha256()
-    for entry in sorted(manifest.concepts, key=lambda e: e.id):
+    entries = sorted(manifest.concepts, key=lambda e: e.id)
+    for entry, concept in zip(entries, concepts, strict=True):
         digest.update(entry.model_dump_json().encode())
-        for name in entry.pictures:
-            digest.update(hashlib.sha256((root / name).read_bytes()).digest())
+        for sha256 in concept.picture_sha256:
+            digest.update(bytes.fromhex(sha256))
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -20,60 +21,97 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 3 * 2**20
+"""Of a picture that is sent; it has to fit into a message."""
+MAX_STORED_BYTES = 64 * 2**20
+"""Of a picture file in a library: `MAX_PIXELS` as PNG at its worst fit."""
 MAX_PIXELS = 16_000_000
 MIN_SIDE = 16
+STORED_SIDE = 1024
+"""No base model looks closer than this."""
 
 
-def read_picture(data: bytes, label: str) -> Image.Image:
-    """Decodes one picture to RGB, upright, transparency on white.
+def read_picture(data: bytes, label: str, max_bytes: int = MAX_BYTES) -> Image.Image:
+    """Decodes one picture to RGB, upright, transparency on white; the first frame of several.
 
     Args:
         data: a PNG, JPEG or WebP file.
         label: what error messages call it.
+        max_bytes: how long `data` may be.
 
     Raises:
         NoDecisionError: CONCEPT_PICTURES_INVALID.
     """
-    if len(data) > MAX_BYTES:
-        raise _invalid(label, f"has {len(data)} bytes, more than {MAX_BYTES}")
+    if len(data) > max_bytes:
+        raise _invalid(label, f"has more than {max_bytes} bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = picture.size
-            if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
-                raise _invalid(label, f"is {width}x{height} pixels")
-            picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Warning) as error:
+        return _decode(data, label)
+    except NoDecisionError:
+        raise
+    # Pillow's decoders raise whatever a crafted file makes them stumble over.
+    except Exception as error:
         raise _invalid(label, f"cannot be read ({type(error).__name__})") from error
+
+
+def _decode(data: bytes, label: str) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    width, height = picture.size  # from the header; no pixel has been decoded yet
+    if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
+        raise _invalid(label, f"is {width}x{height} pixels")
     upright = ImageOps.exif_transpose(picture).convert("RGBA")
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright).convert("RGB")
 
 
-def load_pictures(concept: Concept, size: tuple[int, int]) -> Tensor:
-    """Every reference picture of a concept, cropped to the centre and resized.
+def read_file(path: Path) -> tuple[Image.Image, str]:
+    """A picture of a library, and the sha256 (lower-case hexadecimal) of its bytes.
+
+    Raises:
+        NoDecisionError: CONCEPT_PICTURES_INVALID.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_STORED_BYTES + 1)
+    except OSError as error:
+        raise _invalid(path.name, f"cannot be read ({error.strerror})") from error
+    picture = read_picture(data, path.name, MAX_STORED_BYTES)
+    return picture, hashlib.sha256(data).hexdigest()
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a picture into a library, as PNG and no larger than any base model needs it."""
+    shrink = STORED_SIDE / min(picture.size)
+    if shrink < 1:
+        width, height = (max(STORED_SIDE, round(side * shrink)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    picture.save(path, "PNG")
+
+
+def load_pictures(concept: Concept, size: tuple[int, int], limit: int | None = None) -> Tensor:
+    """Reference pictures of a concept, cropped to the centre and resized.
 
     Args:
         concept: whose `picture_files` are read.
         size: height and width in pixels.
+        limit: read the first so many only; all when None.
 
     Returns:
         float32 [n, 3, height, width] in [-1, 1].
 
     Raises:
-        NoDecisionError: CONCEPT_PICTURES_INVALID.
+        NoDecisionError: CONCEPT_PICTURES_INVALID, also for a file that is no longer the one that
+            the library was opened with: probes must be of the pictures that the digest names.
     """
-    return to_tensor([read_file(path) for path in concept.picture_files], size)
-
-
-def read_file(path: Path) -> Image.Image:
-    """`read_picture` of a file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _invalid(path.name, f"cannot be read ({error.strerror})") from error
-    return read_picture(data, path.name)
+    pictures = []
+    for path, expected in zip(
+        concept.picture_files[:limit], concept.picture_sha256[:limit], strict=True
+    ):
+        picture, sha256 = read_file(path)
+        if sha256 != expected:
+            raise _invalid(path.name, "has changed since the library was opened")
+        pictures.append(picture)
+    return to_tensor(pictures, size)
 
 
 def to_tensor(pictures: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from loragate_server.concepts.library import Concept, ConceptLibrary
+from loragate_server.concepts.library import MIN_NEUTRAL, Concept, ConceptLibrary
 from loragate_server.concepts.pictures import load_pictures
 from loragate_server.models.base import BaseModel, Conditioning
 from loragate_server.progress import Report, silent
@@ -25,19 +25,35 @@ from loragate_server.progress import Report, silent
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Which rows are made of each concept.
+    """Which rows are made of which concepts.
+
+    The default gives 3 rows per concept. More pictures tell more than more times: with as many
+    rows or fewer, three pictures at one time separate learned concepts better than two pictures
+    at two times.
 
     Attributes:
-        times: noise levels in (0, 1]; each picture is noised to each of them.
-        pictures: reference pictures used per concept; a concept with fewer repeats them.
+        pictures: reference pictures used per concept, the first so many in the manifest; a
+            concept with fewer repeats them under other noise.
+        times: noise levels in (0, 1], as shares of the schedule; each picture is noised to each.
+        neutral: neutral concepts used as the bank; all where the library has fewer. An audit runs
+            all of them whatever it looks for, so they make up most of its time.
         prompt: the generic prompt of every row.
         seed: seed of the shared noise, one tensor per (picture slot, time).
     """
 
-    times: tuple[float, ...] = (0.16, 0.30)
-    pictures: int = 2
+    pictures: int = 3
+    times: tuple[float, ...] = (0.16,)
+    neutral: int = 32
     prompt: str = "a picture"
     seed: int = 2504
+
+    def __post_init__(self) -> None:
+        if self.pictures < 1:
+            raise ValueError(f"pictures must be at least 1, not {self.pictures}")
+        if not self.times or not all(0 < time <= 1 for time in self.times):
+            raise ValueError(f"times must be one or more numbers in (0, 1], not {self.times}")
+        if self.neutral < MIN_NEUTRAL:
+            raise ValueError(f"neutral must be at least {MIN_NEUTRAL}, not {self.neutral}")
 
     @property
     def rows(self) -> int:
@@ -57,7 +73,7 @@ class ProbeSet:
     Rows are ordered by concept, then picture slot, then time.
 
     Attributes:
-        concepts: forbidden concepts first, then the neutral bank.
+        concepts: every forbidden concept, then the neutral bank; both ordered by id.
         noisy: float32 [concepts, rows, ...latent], ready for the denoiser.
         target: same shape, what a perfect denoiser predicts.
         times: float32 [rows].
@@ -76,6 +92,11 @@ class ProbeSet:
         """How many of the leading concepts are forbidden."""
         return sum(concept.role == "forbidden" for concept in self.concepts)
 
+    @property
+    def neutral_count(self) -> int:
+        """How many concepts the neutral bank has."""
+        return len(self.concepts) - self.forbidden_count
+
 
 def build_probes(
     library: ConceptLibrary,
@@ -89,7 +110,7 @@ def build_probes(
     Args:
         library: the open concept library.
         base: the base model whose VAE encodes the pictures.
-        cache_dir: folder for `<digest>.safetensors`; created when missing.
+        cache_dir: folder for one file per base model; created when missing.
         report: told the stage "probes" and the share of concepts encoded.
         plan: which rows to make; the default plan when None.
 
@@ -97,8 +118,12 @@ def build_probes(
         NoDecisionError: CONCEPT_PICTURES_INVALID.
     """
     plan = plan or ProbePlan()
-    concepts = (*library.forbidden, *library.neutral)
-    latents = _latents(concepts, library, base, cache_dir, report, plan)
+    concepts = (*library.forbidden, *_bank(library, plan))
+    cache = _Cache(cache_dir, library, base, plan)
+    latents = cache.read((len(concepts), plan.pictures))
+    if latents is None:
+        latents = _encode(concepts, base, plan, report)
+        cache.write(latents)
     shape = latents.shape[2:]
     generator = torch.Generator().manual_seed(plan.seed)
     noise = torch.randn((plan.rows, *shape), generator=generator)
@@ -121,37 +146,73 @@ def build_probes(
     )
 
 
-def _latents(
-    concepts: Sequence[Concept],
-    library: ConceptLibrary,
-    base: BaseModel,
-    cache_dir: Path,
-    report: Report,
-    plan: ProbePlan,
+def _bank(library: ConceptLibrary, plan: ProbePlan) -> tuple[Concept, ...]:
+    """The neutral concepts used, by id.
+
+    They are picked by a hash of the id, so that the pick follows no alphabet, and one concept
+    more in the library changes it in one place at most.
+    """
+    picked = sorted(library.neutral, key=lambda c: hashlib.sha256(c.concept_id.encode()).digest())
+    return tuple(sorted(picked[: plan.neutral], key=lambda c: c.concept_id))
+
+
+def _encode(
+    concepts: Sequence[Concept], base: BaseModel, plan: ProbePlan, report: Report
 ) -> Tensor:
-    """Latents float32 [concepts, picture slots, ...] on the CPU, from the cache where possible."""
-    key = hashlib.sha256(f"{base.digest}{library.digest}{plan.digest}".encode()).hexdigest()
-    path = cache_dir / f"probes-{key[:32]}.safetensors"
-    if path.exists():
-        try:
-            return load_file(path)["latents"]
-        except (SafetensorError, KeyError):
-            path.unlink()  # a torn write; the pictures are still there
+    """Latents float32 [concepts, picture slots, ...] on the CPU."""
     parts = []
     for index, concept in enumerate(concepts):
         report("probes", index / len(concepts))
-        pictures = load_pictures(concept, base.picture_size)
+        pictures = load_pictures(concept, base.picture_size, plan.pictures)
         slots = torch.arange(plan.pictures) % len(pictures)
         with torch.inference_mode():
             encoded = base.encode_pictures(pictures[slots].to(base.device))
         parts.append(encoded.float().cpu())
     report("probes", 1.0)
-    latents = torch.stack(parts)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"latents": latents}, partial)
-    partial.replace(path)
-    return latents
+    # Latents of one picture keep the layout of the convolution, which safetensors does not save.
+    return torch.stack(parts).contiguous()
+
+
+class _Cache:
+    """The latents of one base model on disk: one file, named after everything they depend on."""
+
+    def __init__(
+        self, folder: Path, library: ConceptLibrary, base: BaseModel, plan: ProbePlan
+    ) -> None:
+        dtype = next(base.denoiser.parameters()).dtype
+        parts = (base.digest, str(dtype), str(base.picture_size), library.digest, plan.digest)
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        self._others = f"probes-{base.digest[:16]}-*.safetensors"
+        self._path = folder / f"probes-{base.digest[:16]}-{key[:32]}.safetensors"
+
+    def read(self, leading: tuple[int, int]) -> Tensor | None:
+        """The latents [*leading, ...]; None unless a whole and undamaged file is there."""
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                latents: Tensor = file.get_tensor("latents")
+                expected = (file.metadata() or {}).get("sha256")
+        except (OSError, SafetensorError):
+            return None
+        if latents.shape[:2] != leading or _sha256(latents) != expected:
+            return None
+        return latents
+
+    def write(self, latents: Tensor) -> None:
+        """Puts the file in place as a whole, and removes those of earlier libraries."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            save_file({"latents": latents}, partial, metadata={"sha256": _sha256(latents)})
+            partial.replace(self._path)
+        finally:
+            partial.unlink(missing_ok=True)
+        for other in self._path.parent.glob(self._others):
+            if other != self._path:
+                other.unlink(missing_ok=True)
+
+
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
 def encode_generic_prompt(base: BaseModel, plan: ProbePlan) -> Conditioning:
