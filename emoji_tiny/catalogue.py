@@ -79,7 +79,8 @@ def name_of(char: str) -> str:
 @cache
 def all_emoji() -> tuple[str, ...]:
     """Every single-code-point emoji that the font draws, in code-point order."""
-    cmap = TTFont(FONT_PATH, lazy=True)["cmap"].getBestCmap()
+    with TTFont(FONT_PATH, lazy=True) as font:
+        cmap = font["cmap"].getBestCmap()
     return tuple(
         chr(code)
         for code in sorted(cmap)

@@ -59,7 +59,7 @@ def _chunks(pictures: list[Image.Image]) -> list[list[Image.Image]]:
 
 def draw_base_sheet(base: Path, path: Path) -> None:
     """Trained emoji as rendered and as generated, row by row."""
-    pipeline = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     known = set(split().train)
     chars = [char for char in _SHOWN if char in known]
@@ -75,7 +75,7 @@ def draw_base_sheet(base: Path, path: Path) -> None:
 
 def draw_adapter_sheet(base: Path, adapters: Path, recipes: list[LoraRecipe], path: Path) -> None:
     """For each adapter the same prompts and noise without it and with it."""
-    pipeline = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     rows = []
     for recipe in recipes:

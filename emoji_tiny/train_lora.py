@@ -130,7 +130,7 @@ def train_lora(base: Path, recipe: LoraRecipe, path: Path) -> float:
     A run takes under a minute and keeps no state; callers that train many skip finished files.
     """
     torch.manual_seed(recipe.seed)
-    pipeline = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
     pictures, captions = training_pictures(recipe)
     with torch.no_grad():
         posterior = pipeline.vae.encode(to_tensor(pictures)).latent_dist
