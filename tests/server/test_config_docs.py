@@ -1,0 +1,85 @@
+"""docs/configuration.md names every setting, with its true default, and its example is valid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from ruamel.yaml import YAML
+
+from loragate_server.config import Config
+from loragate_server.config_sources import load_config
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+WORDED = {
+    "tls": None,
+    "library": None,
+    "decision_log": None,
+    "listen.connection_age_s": None,
+    "tls.client_ca": None,
+    "database_url": "",
+    "tokens": (),
+    "peers": (),
+    "intake.roots": (),
+    "intake.enabled_schemes": frozenset(),
+}
+"""Settings whose default is nothing, which the document says in words."""
+
+
+def settings(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Every setting by its path, with its default."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        sections = [
+            inner
+            for inner in (field.annotation, *get_args(field.annotation))
+            if isinstance(inner, type) and issubclass(inner, BaseModel)
+        ]
+        many = field.annotation not in sections and type(None) not in get_args(field.annotation)
+        for section in sections:
+            found |= settings(section, f"{path}{'[]' if many else ''}.")
+        if not sections or field.annotation not in sections:
+            found[path] = field.default
+    return found
+
+
+DOCUMENTED = {name: (default, text) for name, default, text in ROW.findall(DOCUMENT.read_text())}
+SETTINGS = settings(Config)
+
+
+def test_every_setting_is_documented_and_nothing_else() -> None:
+    assert len(SETTINGS) > 40
+    assert set(DOCUMENTED) == set(SETTINGS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_documented_default_is_the_one_in_force(name: str) -> None:
+    default, text = DOCUMENTED[name]
+    assert len(text) > 5
+    actual = SETTINGS[name]
+    if name in WORDED:
+        assert actual == WORDED[name]
+    elif actual is PydanticUndefined:
+        assert default == ("`$XDG_STATE_HOME/loragate`" if name == "state_dir" else "required")
+    elif name == "base_models":
+        assert default == f"`{actual[0].name}`"
+    elif name == "policy":
+        assert default == "the embedded one"
+    elif isinstance(actual, frozenset):
+        assert default == f"`[{', '.join(sorted(actual))}]`"
+    else:
+        assert default == f"`{str(actual).lower() if isinstance(actual, bool) else actual}`"
+
+
+def test_the_example_is_a_valid_configuration(tmp_path: Path) -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (file := tmp_path / "loragate.yaml").write_text(example)
+    config = load_config(file)
+    assert config.base_models[0].name == "sdxl"
+    assert set(YAML(typ="safe").load(example)) <= set(Config.model_fields)
