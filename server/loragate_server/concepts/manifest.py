@@ -14,6 +14,8 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 
 FILE_NAME = "library.yaml"
 ConceptId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+# Control characters break log lines and file names, and one of them does not survive YAML.
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 
 
 class ConceptEntry(BaseModel):
@@ -22,12 +24,12 @@ class ConceptEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: ConceptId
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[Line, Field(max_length=200)]
     category: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
     severity: Literal["low", "medium", "high", "critical"]
     role: Literal["forbidden", "neutral"]
-    prompts: tuple[Annotated[str, Field(min_length=1, max_length=500)], ...] = ()
-    pictures: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+    prompts: tuple[Annotated[Line, Field(max_length=500)], ...] = ()
+    pictures: Annotated[tuple[Line, ...], Field(min_length=1, max_length=64)]
 
     @field_validator("pictures")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,12 +52,12 @@ def read_picture(data: bytes, label: str, max_bytes: int = MAX_BYTES) -> Image.I
 
 
 def _decode(data: bytes, label: str) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = picture.size  # from the header; no pixel has been decoded yet
     if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
         raise _invalid(label, f"is {width}x{height} pixels")
+    if picture.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     upright = ImageOps.exif_transpose(picture).convert("RGBA")
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright).convert("RGB")
