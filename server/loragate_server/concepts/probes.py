@@ -19,6 +19,7 @@ from torch import Tensor
 
 from loragate_server.concepts.library import MIN_NEUTRAL, Concept, ConceptLibrary
 from loragate_server.concepts.pictures import load_pictures
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.models.base import BaseModel, Conditioning
 from loragate_server.progress import Report, silent
 
@@ -115,7 +116,7 @@ def build_probes(
         plan: which rows to make; the default plan when None.
 
     Raises:
-        NoDecisionError: CONCEPT_PICTURES_INVALID.
+        NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
     """
     plan = plan or ProbePlan()
     concepts = (*library.forbidden, *_bank(library, plan))
@@ -199,11 +200,17 @@ class _Cache:
 
     def write(self, latents: Tensor) -> None:
         """Puts the file in place as a whole, and removes those of earlier libraries."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(f".{os.getpid()}.partial")
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             save_file({"latents": latents}, partial, metadata={"sha256": _sha256(latents)})
             partial.replace(self._path)
+        except (OSError, SafetensorError) as error:
+            raise NoDecisionError(
+                ErrorReason.DISK_FULL,
+                f"The probes cannot be written to {self._path.parent}: {error}.",
+                remedy="Make room there, or let the server write there.",
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
         for other in self._path.parent.glob(self._others):
