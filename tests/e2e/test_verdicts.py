@@ -73,7 +73,7 @@ def test_the_same_question_is_answered_from_the_cache(
     assert again.decision_id == first.decision_id
     other = client.audit_file(ADAPTERS / HARMLESS[0], concept_ids=["bomb"], strength=0.5)
     assert not other.cached
-    assert metric(server, "loragate_verdict_cache_requests_total") > 0
+    assert metric(server, "loragate_cache_requests_total") > 0
 
 
 def test_a_decision_can_be_looked_up_and_listed(client: AuditClient) -> None:
@@ -97,8 +97,10 @@ def test_a_dry_run_says_so(client: AuditClient) -> None:
 
 
 def test_adapters_used_together_are_judged_together(client: AuditClient, root: Path) -> None:
-    result = client.audit([str(root / HARMLESS[0]), str(root / LEARNED[0])])
+    pair = [str(root / name) for name in ("harmless-watermelon", "learned-jack-o-lantern")]
+    result = client.audit([f"{name}.safetensors" for name in pair])
     assert len(result.adapters) == 2
+    assert result.findings[0].concept_id == "jack-o-lantern"
     assert not result.allowed
 
 
