@@ -98,13 +98,16 @@ async def test_a_decision_that_is_being_written_is_finished_when_its_caller_goes
         return record(*arguments, **options)
 
     monkeypatch.setattr(here.recorder, "record", slow)
-    asked = here.ask()
+    writing = here.ask(here.request(0))
     assert await asyncio.to_thread(entered.wait, 20)
-    asked.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asked
+    behind = here.ask(here.request(1))
+    await until(lambda: here.gate._pipeline._record_pool._work_queue.qsize() == 1)
+    for asked in (writing, behind):
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
     may_go.set()
-    await until(lambda: here.recorded() == 1)
+    await until(lambda: here.recorded() == 2)
 
 
 async def test_a_stored_file_that_has_gone_is_no_verdict(house: Callable[..., Any]) -> None:

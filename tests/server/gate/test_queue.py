@@ -230,3 +230,15 @@ async def test_a_closed_worker_takes_nothing() -> None:
     worker = Worker(1, NullObserver())
     assert worker.close()
     assert (await refusal(worker.submit(lambda: None, Leash()))).reason is ErrorReason.DRAINING
+
+
+async def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
+    worker, done = Worker(1, NullObserver()), []
+    leash = Leash()
+    leash.cancel()
+    try:
+        error = await refusal(worker.submit(lambda: done.append(1), leash))
+    finally:
+        worker.close()
+    assert error.reason is ErrorReason.CANCELLED
+    assert done == []
