@@ -26,9 +26,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from loragate_server.intake.adapter import Strength
-
 from benchmarks.tiny_models import tiny_pipeline
+from loragate_server.intake.adapter import Strength
 
 STRENGTH = Strength(denoiser=0.7, text_encoder=0.4)
 ATTENTION = r".*\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_q_proj|to_add_out)"
@@ -243,5 +242,5 @@ def lycoris(
     component = "unet" if family in ("sd", "sdxl") else "transformer"
     module, pipeline = donor(family, component, config)
     set_strength(module, "donor", STRENGTH.denoiser)
-    tensors = kohya_names(adapter_state(module), "lora_unet", lambda module: config.alpha, rename)
+    tensors = kohya_names(adapter_state(module), "lora_unet", lambda _: config.alpha, rename)
     return Case(save(folder, tensors), None, pipeline, STRENGTH)

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import torch
 from diffusers.utils import logging as diffusers_logging
-from loragate_server.intake.adapter import Adapter, StoredFile
-from loragate_server.intake.reader import read_adapter
-from loragate_server.models import BaseModel, Conditioning, from_pipeline
-from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text
 from peft import LoHaConfig, LoKrConfig
 
 from benchmarks import adapter_files as files
 from benchmarks.adapter_files import Case
 from benchmarks.report import write
 from benchmarks.tiny_models import tiny_base
+from loragate_server.intake.adapter import Adapter, StoredFile
+from loragate_server.intake.reader import read_adapter
+from loragate_server.models import BaseModel, Conditioning, from_pipeline
+from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text
 
 TOLERANCE = 2e-5
-"""Largest difference allowed, as a share of the largest change that the adapter makes, plus 2e-6."""
+"""Largest difference allowed: this share of the largest change by the adapter, plus 2e-6."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _kohya(
     targets: str,
     text: tuple[tuple[str, str], ...] = (),
     rename: Callable[[str], str] = files.same,
-    alpha: Callable[[str], float] = lambda module: 6,
+    alpha: Callable[[str], float] = lambda _: 6,
 ) -> Maker:
     def make(folder: Path) -> Case:
         module, _ = files.donor(family, "unet", files.lora(targets))
@@ -211,7 +211,7 @@ def _kohya_flux(folder: Path) -> Case:
         tensors |= pair(f"{single}_modulation_lin", 3 * inner, inner)
     encoder, _ = files.donor("flux", "text_encoder", files.lora(files.TEXT))
     state = files.text_names(files.adapter_state(encoder))
-    tensors |= files.kohya_names(state, "lora_te1", lambda module: 6, files.same)
+    tensors |= files.kohya_names(state, "lora_te1", lambda _: 6, files.same)
     return files.loaded_by_diffusers("flux", files.save(folder, tensors))
 
 
@@ -317,13 +317,13 @@ def every_case() -> Iterator[tuple[str, str]]:
 def table(lines: list[Parity]) -> str:
     """The lines in Markdown."""
     head = (
-        "| family | format | read as | layers | effect | error | text effect | text error | base rows | "
-        "equal |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| family | format | read as | layers | effect | error | text effect | text error | "
+        "base rows | equal |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     rows = [
         f"| {line.family} | {line.format} | {line.recognised_as} | {line.layers} | "
-        f"{line.effect:.2e} | {line.error:.1e} | {line.text_effect:.2e} | {line.text_error:.1e} | {line.base_error:.0f} | "
-        f"{'yes' if line.holds else 'NO'} |"
+        f"{line.effect:.2e} | {line.error:.1e} | {line.text_effect:.2e} | {line.text_error:.1e} | "
+        f"{line.base_error:.0f} | {'yes' if line.holds else 'NO'} |"
         for line in lines
     ]
     return "\n".join(["# Parity with diffusers and peft", "", head, *rows])

@@ -33,7 +33,7 @@ def base(
     decoder_steps: int = 1200,
     seed: int = 0,
 ) -> None:
-    """Trains VAE, text encoder and UNet (about two hours on two cores; resumes when interrupted)."""
+    """Trains VAE, text encoder and UNet (two hours on two cores; resumes when interrupted)."""
     train_vae(out, steps=vae_steps, batch=8, seed=seed, copies=6)
     phases = [
         Phase("unet", split().train, unet_steps, copies=20),

@@ -91,7 +91,7 @@ def convert(
         folder = None
     else:
         conversion = peft_conversion(component, base)
-        declared = {component: config or {}}
+        declared = {component: dict(config or {})}
         folder = component
     naming = name_layers(conversion, plain, groups, alphas)
     builder = _Builder(base, naming, declared, folder)
@@ -210,9 +210,9 @@ def _ranks(
                 yield f"^{name}", int(tensor.shape[1])
         return
     for layer, _ in text_encoder.named_modules():
-        tensor = state.get(f"{layer}.{UP}") if layer.endswith(_TEXT_LAYERS) else None
-        if tensor is not None and tensor.dim() > 1:
-            yield f"{layer}.{UP}", int(tensor.shape[1])
+        up = state.get(f"{layer}.{UP}") if layer.endswith(_TEXT_LAYERS) else None
+        if up is not None and up.dim() > 1:
+            yield f"{layer}.{UP}", int(up.shape[1])
 
 
 def _fits(layer: LayerShape, down: Tensor, up: Tensor, rank: int) -> bool:

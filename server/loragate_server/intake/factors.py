@@ -88,8 +88,8 @@ class FactorGroup:
         if self.kind == "locon":
             _expect(given, set(TUCKER))
             down, up, mid = (factors[suffix] for suffix in TUCKER)
-            ends = (each.reshape(*each.shape[:2], 1, 1) for each in (down, up))
-            return LowRank(*ends, scale, mid)
+            down, up = (each.reshape(*each.shape[:2], 1, 1) for each in (down, up))
+            return LowRank(down, up, scale, mid)
         if self.kind == "loha":
             core = _LOHA[4:] if given & set(_LOHA[4:]) else ()
             _expect(given, {*_LOHA[:4], *core})

@@ -91,7 +91,7 @@ def name_layers(
     if not kept:
         return Naming()
     marked, _ = convert(dict(kept))
-    real = {name: value for name, value in (plain | dict(alphas)).items() if name in kept}
+    real = {name: value for name, value in {**plain, **alphas}.items() if name in kept}
     for group in groups:
         real.pop(f"{group.prefix}.alpha", None)
     try:
@@ -199,9 +199,9 @@ def _convertible(convert: Conversion, markers: Mapping[str, Tensor]) -> dict[str
         layer = plain_prefix(name) or name.rpartition(".")[0]
         by_layer.setdefault(layer, {})[name] = marker
     kept: dict[str, Tensor] = {}
-    for layer in by_layer.values():
-        if _converts(convert, layer):
-            kept.update(layer)
+    for own in by_layer.values():
+        if _converts(convert, own):
+            kept.update(own)
     return kept if _converts(convert, kept) else {}
 
 

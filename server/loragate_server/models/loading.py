@@ -51,7 +51,7 @@ def load_base_model(
     digest = digest_of_folder(folder)
     try:
         pipeline = getattr(diffusers, kind).from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise BaseModelError(f"{folder}: {error}") from error
