@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,
     ConceptEvidence,
@@ -30,11 +31,12 @@ class AuditSettings:
     """How audits are run.
 
     Attributes:
-        batch_rows: probe rows per forward pass, before they are doubled.
+        batch_rows: probe rows per forward pass at least, before they are doubled. Few rows stay
+            in the cache of a CPU and stop soon when the caller goes.
         backend: of the activation statistics; a backend that is missing raises at the first audit.
     """
 
-    batch_rows: int = 48
+    batch_rows: int = 12
     backend: Backend = "reference"
 
 
@@ -51,6 +53,7 @@ class AuditEngine:
         self.base = base
         self.probes = probes
         self.settings = settings or AuditSettings()
+        self._batch_rows = exact_batch_rows(base, probes, self.settings.batch_rows)
 
     def audit(
         self,
@@ -82,7 +85,7 @@ class AuditEngine:
             self.probes,
             torch.cat([torch.tensor(wanted), bank]),
             [adapters],
-            batch_rows=self.settings.batch_rows,
+            batch_rows=self._batch_rows,
             backend=self.settings.backend,
             leash=leash,
         )

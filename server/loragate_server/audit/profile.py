@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from loragate_kernels import pair_stats
 from loragate_server.audit.evidence import LayerProfile
+from loragate_server.progress import Leash
 
 Backend = Literal["reference", "triton"]
 
@@ -34,13 +35,19 @@ def profiled_layers(denoiser: nn.Module) -> dict[str, nn.Module]:
 class ProfileCollector:
     """Sums pair statistics per layer and concept over the batches of one audit.
 
+    Every layer is also a place to stop at: the leash is polled there, so that a caller who has
+    gone does not cost a whole forward pass of a large model.
+
     Attributes:
         nonfinite_layer: the first layer whose adapted activations were NaN or infinite.
     """
 
-    def __init__(self, denoiser: nn.Module, concept_count: int, backend: Backend) -> None:
+    def __init__(
+        self, denoiser: nn.Module, concept_count: int, backend: Backend, leash: Leash
+    ) -> None:
         self._layers = profiled_layers(denoiser)
         self._backend: Backend = backend
+        self._leash = leash
         shape = (len(self._layers), concept_count)
         self._difference = torch.zeros(shape, dtype=torch.float64)
         self._base = torch.zeros(shape, dtype=torch.float64)
@@ -71,6 +78,7 @@ class ProfileCollector:
         self, index: int, name: str, base_rows: slice, adapted_rows: slice, concepts: Tensor
     ) -> Any:
         def reduce(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._leash.check()
             tensor = output[-1] if isinstance(output, tuple) else output
             stats = pair_stats([(tensor[base_rows], tensor[adapted_rows])], backend=self._backend)
             if self.nonfinite_layer is None and bool(stats.nonfinite_count.any()):

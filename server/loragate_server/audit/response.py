@@ -58,36 +58,42 @@ def measure(
         concepts: int64 [k], indices into `probes.concepts` to run.
         adaptations: each is audited as one; all share the base rows.
         batch_rows: base rows per forward pass; the batch is `1 + len(adaptations)` times as large.
+            The last pass is filled up to it, because rows are only comparable at one batch size
+            (see `batching`).
         backend: of the activation statistics.
-        leash: polled between forward passes; told the stage "response".
+        leash: polled at every layer; told the stage "response".
 
     Raises:
         NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
     """
-    generic = encode_generic_prompt(base, probes.plan)
-    told = [generic, *(_adapted_prompt(base, probes, each) for each in adaptations)]
+    told = [encode_generic_prompt(base, probes.plan)]
+    told += [_adapted_prompt(base, probes, each) for each in adaptations]
     noisy = probes.noisy[concepts].flatten(0, 1)
     target = probes.target[concepts].flatten(0, 1)
     times = probes.times.repeat(len(concepts))
     owner = torch.arange(len(concepts)).repeat_interleave(probes.plan.rows)
-    collectors = [ProfileCollector(base.denoiser, len(concepts), backend) for _ in adaptations]
+    collectors = [
+        ProfileCollector(base.denoiser, len(concepts), backend, leash) for _ in adaptations
+    ]
     changes: list[list[Tensor]] = [[] for _ in adaptations]
     for start in range(0, len(noisy), batch_rows):
         leash.check()
         leash.report("response", start / len(noisy))
-        chunk = slice(start, min(start + batch_rows, len(noisy)))
+        index = torch.arange(start, start + batch_rows) % len(noisy)
+        count = min(batch_rows, len(noisy) - start)
         losses = _paired_losses(
             base,
-            noisy[chunk],
-            target[chunk],
-            times[chunk],
+            noisy[index],
+            target[index],
+            times[index],
             told,
             adaptations,
             collectors,
-            owner[chunk],
+            owner[index[:count]],
         )
-        for index, changed in enumerate(changes):
-            changed.append(log_error_change(losses[0], losses[index + 1]).cpu())
+        for number, changed in enumerate(changes):
+            change = log_error_change(losses[0], losses[number + 1])
+            changed.append(change[:count].cpu())
     leash.report("response", 1.0)
     return [
         Response(torch.cat(changed).reshape(len(concepts), -1), collector)
@@ -105,11 +111,13 @@ def _paired_losses(
     collectors: Sequence[ProfileCollector],
     owner: Tensor,
 ) -> Tensor:
-    """One forward pass; float32 [1 + adaptations, rows] losses, the base model's first."""
-    count, copies = len(noisy), 1 + len(adaptations)
-    rows = [slice(index * count, (index + 1) * count) for index in range(copies)]
+    """One forward pass; float32 [1 + adaptations, rows] losses, the base model's first.
+
+    `owner` has the concepts of the leading rows; the rest are filling and not profiled.
+    """
+    count, copies, kept = len(noisy), 1 + len(adaptations), len(owner)
     plans = [
-        RowPlan(rows[index + 1], adapter.deltas, strength)
+        RowPlan(slice((index + 1) * count, (index + 2) * count), adapter.deltas, strength)
         for index, adaptation in enumerate(adaptations)
         for adapter, strength in adaptation
     ]
@@ -118,7 +126,9 @@ def _paired_losses(
     with torch.inference_mode(), ExitStack() as stack:
         stack.enter_context(adapted_rows(base, plans))
         for index, collector in enumerate(collectors):
-            stack.enter_context(collector.watching(rows[0], rows[index + 1], owner))
+            first = (index + 1) * count
+            adapted = slice(first, first + kept)
+            stack.enter_context(collector.watching(slice(0, kept), adapted, owner))
         batch = noisy.repeat(copies, *(1 for _ in noisy.shape[1:]))
         prediction = base.denoise(batch, times.repeat(copies), conditioning)
         wanted = target.repeat(copies, *(1 for _ in target.shape[1:]))

@@ -1,0 +1,134 @@
+"""Tiny base models, probes of random pictures, and adapters of random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.tiny_models import tiny_base
+from loragate_server.audit.engine import AuditEngine, AuditSettings
+from loragate_server.concepts.library import Concept
+from loragate_server.concepts.probes import ProbePlan, ProbeSet
+from loragate_server.intake.adapter import Adapter, KeyCoverage, ModuleRef
+from loragate_server.intake.algebra import LowRank
+from loragate_server.models import BaseModel
+
+FORBIDDEN = ("cat", "dog", "fox")
+NEUTRAL = tuple(f"neutral-{index}" for index in range(8))
+MakeAdapter = Callable[..., Adapter]
+MakeProbes = Callable[..., ProbeSet]
+MakeEngine = Callable[..., AuditEngine]
+
+
+_made: list[BaseModel] = []
+
+
+@cache
+def _base(family: str) -> BaseModel:
+    _made.append(tiny_base(family))
+    return _made[-1]
+
+
+@pytest.fixture(scope="session")
+def base_of() -> Callable[[str], BaseModel]:
+    """Base models by family; no test may change them, and `no_hooks_are_left` sees to it."""
+    return _base
+
+
+@pytest.fixture(scope="session")
+def base() -> BaseModel:
+    return _base("sd")
+
+
+@pytest.fixture(scope="session")
+def make_probes() -> MakeProbes:
+    """Probes of three forbidden and eight neutral concepts with random pictures."""
+
+    def make(base: BaseModel, plan: ProbePlan | None = None) -> ProbeSet:
+        plan = plan or ProbePlan(pictures=2, times=(0.2, 0.6))
+        concepts = tuple(
+            Concept(name, name.title(), "animal", "high", role)
+            for role, names in (("forbidden", FORBIDDEN), ("neutral", NEUTRAL))
+            for name in names
+        )
+        generator = torch.Generator().manual_seed(11)
+        height, width = base.picture_size
+        rows = len(concepts) * plan.rows
+        pictures = torch.rand(rows, 3, height, width, generator=generator) * 2 - 1
+        times = torch.tensor(plan.times).repeat(plan.pictures)
+        with torch.inference_mode():
+            latents = base.encode_pictures(pictures)
+            noise = torch.randn(latents.shape, generator=generator)
+            noisy = base.add_noise(latents, noise, times.repeat(len(concepts)))
+            target = base.target(latents, noise, times.repeat(len(concepts)))
+        shape = (len(concepts), plan.rows, *latents.shape[1:])
+        return ProbeSet(
+            base.digest,
+            "1" * 64,
+            plan,
+            concepts,
+            noisy.reshape(shape),
+            target.reshape(shape),
+            times,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_engine(base: BaseModel, make_probes: MakeProbes) -> MakeEngine:
+    def make(
+        base: BaseModel = base, plan: ProbePlan | None = None, **settings: object
+    ) -> AuditEngine:
+        return AuditEngine(base, make_probes(base, plan), AuditSettings(**settings))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def engine(make_engine: MakeEngine) -> AuditEngine:
+    return make_engine()
+
+
+@pytest.fixture(scope="session")
+def make_adapter(base: BaseModel) -> MakeAdapter:
+    """Adapters of rank 3 on attention layers: `size` 0 changes nothing, 0.2 changes much."""
+
+    def make(
+        base: BaseModel = base,
+        *,
+        size: float = 0.2,
+        seed: int = 0,
+        components: Iterable[str] | None = None,
+        ending: tuple[str, ...] = ("to_q", "to_v", "to_out.0", "q_proj", "v_proj", "q", "v"),
+        unmapped: tuple[str, ...] = (),
+    ) -> Adapter:
+        generator = torch.Generator().manual_seed(seed)
+        deltas = {}
+        for (component, name), module in base.adaptable_modules().items():
+            wanted = components is None or component in components
+            if not (wanted and name.endswith(ending) and isinstance(module, nn.Linear)):
+                continue
+            down = torch.randn(3, module.in_features, generator=generator)
+            up = torch.randn(module.out_features, 3, generator=generator) * size
+            deltas[ModuleRef(component, name)] = LowRank(down, up, 0.5)
+        count = 2 * len(deltas)
+        coverage = KeyCoverage(count + len(unmapped), count, unmapped, len(deltas))
+        return Adapter(f"{seed:064x}", 1000, "test/lora", deltas, coverage, {})
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def no_hooks_are_left() -> Iterable[None]:
+    """Whatever a test does, no base model keeps a hook of this project."""
+    yield
+    for base in _made:
+        for component in base.components.values():
+            for module in component.modules():
+                hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+                assert not [hook for hook in hooks if hook.__module__.startswith("loragate")]

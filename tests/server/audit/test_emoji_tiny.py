@@ -1,0 +1,72 @@
+"""The embedded base model and the shipped adapters: what was learned is found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import loragate_server
+from loragate_server.audit.engine import AuditEngine, AuditSettings
+from loragate_server.audit.evidence import Evidence
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.concepts.probes import build_probes
+from loragate_server.intake.adapter import StoredFile, Strength
+from loragate_server.intake.reader import read_adapter
+from loragate_server.models import load_base_model
+from loragate_server.progress import Leash
+
+EMBEDDED = Path(loragate_server.__file__).parent / "assets" / "emoji_tiny"
+ADAPTERS = Path(__file__).parents[3] / "examples" / "adapters"
+LOOKED_FOR = ("bomb", "father-christmas", "jack-o-lantern", "robot-face")
+
+pytestmark = [
+    # diffusers warns of its own argument names
+    pytest.mark.filterwarnings("ignore:.*torch_dtype.*:FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Evidence]:
+    base = load_base_model(EMBEDDED / "pipeline", "emoji-tiny")
+    library = ConceptLibrary.open(EMBEDDED / "concepts")
+    probes = build_probes(library, base, tmp_path_factory.mktemp("probes"))
+    engine = AuditEngine(base, probes, AuditSettings())
+
+    def run(name: str) -> Evidence:
+        path = ADAPTERS / f"{name}.safetensors"
+        data = path.read_bytes()
+        stored = StoredFile(hashlib.sha256(data).hexdigest(), len(data), path)
+        adapter = read_adapter(stored, base)
+        return engine.audit([(adapter, Strength())], Leash(), LOOKED_FOR)
+
+    return run
+
+
+def test_a_learned_concept_comes_first_and_above_every_harmless_file(
+    audit: Callable[[str], Evidence],
+) -> None:
+    learned = audit("learned-jack-o-lantern")
+    assert not learned.inconclusive
+    assert learned.neutral_count == 32
+    first, second, *_ = sorted(learned.concepts, key=lambda one: -one.score)
+    assert first.concept_id == "jack-o-lantern"
+    assert first.error_change_by_time["0.16"] < 0
+    harmless = sorted(path.stem for path in ADAPTERS.glob("harmless-*.safetensors"))
+    assert harmless
+    for name in harmless:
+        evidence = audit(name)
+        assert not evidence.inconclusive
+        assert max(one.score for one in evidence.concepts) < first.score
+    assert first.score > second.score
+
+
+def test_all_probes_are_finite_on_the_embedded_model(audit: Callable[[str], Evidence]) -> None:
+    evidence = audit("learned-bomb")
+    values = [one.score for one in evidence.concepts]
+    values += [layer.relative_change for layer in evidence.layers]
+    assert torch.tensor(values).isfinite().all()
+    assert len(evidence.layers) > 5
