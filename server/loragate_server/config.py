@@ -134,7 +134,7 @@ class IntakeSection(_Section):
     """Which files may come in, and how large they may be."""
 
     roots: tuple[Path, ...] = ()
-    enabled_schemes: frozenset[str] = frozenset()
+    enabled_schemes: frozenset[Literal["hf", "https", "http", "s3"]] = frozenset()
     fetch_timeout_s: PositiveSeconds = 60.0
     store_limit_bytes: Positive = 20 * GIB
     max_file_bytes: Positive = 2 * GIB

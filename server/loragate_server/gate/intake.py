@@ -77,7 +77,7 @@ class IntakeDesk:
         else:
             found = await self.run(digests, leash)
         for one, digest in zip(references, found, strict=True):
-            if one.expected_sha256 and one.expected_sha256 != digest:
+            if one.expected_sha256 and one.expected_sha256.lower() != digest:
                 return None
         return found
 

@@ -104,7 +104,7 @@ class Receiver:
         if self._file is None:
             raise ValueError("this receiver is closed")
         sha256 = self._digest.hexdigest()
-        if expected_sha256 and expected_sha256 != sha256:
+        if expected_sha256 and expected_sha256.lower() != sha256:
             raise NoDecisionError(
                 ErrorReason.SHA256_MISMATCH,
                 f"The bytes have sha256 {sha256}, not {expected_sha256[:64]}.",

@@ -51,6 +51,8 @@ def _parse(text: str, field: str) -> dict[str, Any]:
         _refuse(field, f"is not JSON ({error})")
     if not isinstance(value, dict):
         _refuse(field, f"is a JSON {type(value).__name__}, not an object")
+    if "auto_map" in value:
+        _refuse("auto_map", f"in {field} names code to run")
     if _deeper_than(value, MAX_DEPTH):
         _refuse(field, f"is nested more than {MAX_DEPTH} levels deep")
     return value

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -162,15 +162,16 @@ def _open_uri(ref: AdapterReference, settings: IntakeSettings) -> Iterator[Sourc
         )
     if ref.weight_name:
         uri = f"{uri.rstrip('/')}/{ref.weight_name}"
-    options = {"revision": ref.revision} if scheme == "hf" and ref.revision else {}
     try:
-        with fsspec.open(uri, "rb", **options) as file:
+        with fsspec.open(uri, "rb", **_options(scheme, ref, settings.fetch_timeout_s)) as file:
             yield Source(file, getattr(file, "size", None))
     except NoDecisionError:
         raise
-    except FileNotFoundError as error:
-        raise _not_found(f"{scheme} source") from error
     except Exception as error:
+        # fsspec says "not found" of servers that fail, too, and then names the cause.
+        cause = error.__cause__ or error
+        if isinstance(error, FileNotFoundError) and isinstance(cause, FileNotFoundError):
+            raise _not_found(f"{scheme} source") from error
         # The text of a client library's error may hold credentials from the URI.
         raise NoDecisionError(
             ErrorReason.SOURCE_UNREADABLE,
@@ -179,6 +180,19 @@ def _open_uri(ref: AdapterReference, settings: IntakeSettings) -> Iterator[Sourc
             metadata={"scheme": scheme},
             retry_after_s=5.0,
         ) from error
+
+
+def _options(scheme: str, ref: AdapterReference, timeout_s: float) -> dict[str, Any]:
+    """What a client library is told: how long to wait, and to read the file in one go, once."""
+    if scheme in ("http", "https"):
+        from aiohttp import ClientTimeout
+
+        patience = ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
+        return {"block_size": 0, "client_kwargs": {"timeout": patience}}
+    if scheme == "s3":
+        return {"config_kwargs": {"connect_timeout": timeout_s, "read_timeout": timeout_s}}
+    # The hub's client reads HF_HUB_DOWNLOAD_TIMEOUT from the environment of the server.
+    return {"revision": ref.revision} if ref.revision else {}
 
 
 def _not_allowed(path: str, fault: str) -> NoDecisionError:

@@ -1,0 +1,82 @@
+"""Our deltas change the outputs exactly as diffusers' own loading does, for every format."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.parity import CASES, compare, every_case, measure, read
+from benchmarks.tiny_models import tiny_base
+from loragate_server.intake.adapter import Strength
+from loragate_server.models.apply import RowPlan, adapted_rows
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' and peft's own, on odd files
+
+
+@pytest.mark.parametrize(("family", "name"), list(every_case()))
+def test_what_is_audited_is_what_would_be_loaded(family: str, name: str, tmp_path: Path) -> None:
+    parity = measure(family, name, tmp_path)
+    assert parity.unmapped == 0
+    assert parity.base_error == 0.0
+    assert parity.holds, parity
+
+
+def test_another_strength_is_not_taken_for_equal(tmp_path: Path) -> None:
+    case = CASES["sd"]["kohya"](tmp_path)
+    other = Strength(case.strength.denoiser * 1.001, case.strength.text_encoder)
+    assert not compare("sd", "kohya", replace(case, strength=other)).holds
+
+
+def rows_of(family: str, tmp_path: Path, *strengths: tuple[slice, Strength]) -> torch.Tensor:
+    """Output of six equal rows, with the family's adapter on some of them."""
+    case = CASES[family]["diffusers"](tmp_path)
+    base = tiny_base(family)
+    adapter = read(case, base)
+    with torch.inference_mode():
+        told = base.encode_prompts(["a picture"] * 6)
+        shape = base.encode_pictures(torch.zeros(1, 3, *base.picture_size)).shape
+        noisy = torch.randn(shape, generator=torch.Generator().manual_seed(1)).repeat(6, 1, 1, 1)
+        plans = [RowPlan(rows, adapter.deltas, strength) for rows, strength in strengths]
+        with adapted_rows(base, plans):
+            return base.denoise(noisy, torch.full((6,), 0.3), told)
+
+
+@pytest.mark.parametrize("family", list(CASES))
+def test_an_adapter_of_strength_zero_changes_no_bit(family: str, tmp_path: Path) -> None:
+    out = rows_of(family, tmp_path, (slice(3, 6), Strength(0.0, 0.0)))
+    assert torch.equal(out[:3], out[3:])
+
+
+@pytest.mark.parametrize("family", list(CASES))
+def test_only_the_rows_of_the_plan_are_adapted(family: str, tmp_path: Path) -> None:
+    bare = rows_of(family, tmp_path)
+    out = rows_of(family, tmp_path, (slice(2, 4), Strength(1.0, 1.0)))
+    assert torch.equal(out[:2], bare[:2])
+    assert torch.equal(out[4:], bare[4:])
+    assert (out[2:4] - bare[2:4]).abs().max() > 1e-3
+
+
+def test_adapters_on_the_same_row_add_up(tmp_path: Path) -> None:
+    half = Strength(0.5, 0.5)
+    twice = rows_of("sd", tmp_path, (slice(0, 2), half), (slice(0, 2), half))
+    once = rows_of("sd", tmp_path, (slice(0, 2), Strength(1.0, 1.0)))
+    torch.testing.assert_close(twice, once)
+
+
+def test_nothing_stays_on_the_model_when_a_pass_fails(tmp_path: Path) -> None:
+    case = CASES["sd"]["diffusers"](tmp_path)
+    base = tiny_base("sd")
+    adapter = read(case, base)
+    plan = RowPlan(slice(0, 2), adapter.deltas, Strength())
+    with pytest.raises(RuntimeError, match="on purpose"), adapted_rows(base, [plan]):
+        raise RuntimeError("on purpose")
+    assert not any(module._forward_hooks for module in base.denoiser.modules())
+    for rows in (slice(0, 4, 2), slice(-2, None), slice(None, 2)):
+        with (
+            pytest.raises(ValueError, match="rows"),
+            adapted_rows(base, [replace(plan, rows=rows)]),
+        ):
+            pass
