@@ -169,8 +169,8 @@ def _open_uri(ref: AdapterReference, settings: IntakeSettings) -> Iterator[Sourc
         raise
     except Exception as error:
         # fsspec says "not found" of servers that fail, too, and then names the cause.
-        cause = error.__cause__ or error
-        if isinstance(error, FileNotFoundError) and isinstance(cause, FileNotFoundError):
+        status = getattr(error.__cause__, "status", 404 if error.__cause__ is None else 0)
+        if isinstance(error, FileNotFoundError) and status == 404:
             raise _not_found(f"{scheme} source") from error
         # The text of a client library's error may hold credentials from the URI.
         raise NoDecisionError(
