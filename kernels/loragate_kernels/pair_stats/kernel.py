@@ -34,12 +34,13 @@ def pair_stats_partial_kernel(
     address_a = tl.load(p_chunks + i_chunk)
     address_b = tl.load(p_chunks + stride + i_chunk)
     numel = tl.load(p_chunks + 2 * stride + i_chunk).to(tl.int32)
-    if ALIGNED:
-        # addresses read from memory carry no facts; without this every load is 2 bytes wide
-        address_a = tl.multiple_of(address_a, 16)
-        address_b = tl.multiple_of(address_b, 16)
     p_a = address_a.to(tl.pointer_type(DTYPE))
     p_b = address_b.to(tl.pointer_type(DTYPE))
+    if ALIGNED:
+        # addresses read from memory carry no facts, and facts about them do not survive the cast;
+        # without this every load is one element wide
+        p_a = tl.multiple_of(p_a, 16)
+        p_b = tl.multiple_of(p_b, 16)
     o_block = tl.arange(0, BLOCK)
     b_dd = tl.zeros([BLOCK], tl.float32)
     b_aa = tl.zeros([BLOCK], tl.float32)
