@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 import loragate_server
 from loragate_server.audit.engine import AuditEngine, AuditSettings
@@ -21,7 +20,6 @@ from loragate_server.progress import Leash
 
 EMBEDDED = Path(loragate_server.__file__).parent / "assets" / "emoji_tiny"
 ADAPTERS = Path(__file__).parents[3] / "examples" / "adapters"
-LOOKED_FOR = ("bomb", "father-christmas", "jack-o-lantern", "robot-face")
 
 pytestmark = [
     # diffusers warns of its own argument names
@@ -41,7 +39,7 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Evidence]
         data = path.read_bytes()
         stored = StoredFile(hashlib.sha256(data).hexdigest(), len(data), path)
         adapter = read_adapter(stored, base)
-        return engine.audit([(adapter, Strength())], Leash(), LOOKED_FOR)
+        return engine.audit([(adapter, Strength())], Leash())
 
     return run
 
@@ -52,6 +50,7 @@ def test_a_learned_concept_comes_first_and_above_every_harmless_file(
     learned = audit("learned-jack-o-lantern")
     assert not learned.inconclusive
     assert learned.neutral_count == 32
+    assert len(learned.concepts) >= 12
     first, second, *_ = sorted(learned.concepts, key=lambda one: -one.score)
     assert first.concept_id == "jack-o-lantern"
     assert first.error_change_by_time["0.16"] < 0
@@ -62,11 +61,3 @@ def test_a_learned_concept_comes_first_and_above_every_harmless_file(
         assert not evidence.inconclusive
         assert max(one.score for one in evidence.concepts) < first.score
     assert first.score > second.score
-
-
-def test_all_probes_are_finite_on_the_embedded_model(audit: Callable[[str], Evidence]) -> None:
-    evidence = audit("learned-bomb")
-    values = [one.score for one in evidence.concepts]
-    values += [layer.relative_change for layer in evidence.layers]
-    assert torch.tensor(values).isfinite().all()
-    assert len(evidence.layers) > 5
