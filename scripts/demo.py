@@ -37,17 +37,17 @@ def audit_row(client: AuditClient, path: Path) -> list[str]:
     try:
         result = client.audit_file(path)
     except AuditError as error:
-        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
-        return [path.name, "[red]refused[/]", "-", "-", "-", "-", error.reason, took]
-    took = f"{(time.monotonic() - began) * 1000:.0f} ms"
+        took = f"{time.monotonic() - began:.2f} s"
+        return [path.stem, "[red]refused[/]", "-", "-", "-", "-", error.reason, took]
+    took = f"{time.monotonic() - began:.2f} s"
     name = result.verdict.name
     verdict = f"[{COLOURS.get(name, 'red')}]{name}[/]"
     if not result.findings:
-        return [path.name, verdict, "-", "-", "-", "-", result.remedy.name, took]
+        return [path.stem, verdict, "-", "-", "-", "-", result.remedy.name, took]
     top = result.findings[0]
     hit = top.verdict.name != "ALLOW"
     return [
-        path.name,
+        path.stem,
         verdict,
         top.concept_name if hit else "-",
         f"{top.score:.1f}",
@@ -73,7 +73,7 @@ def decision_counters(http: str) -> list[str]:
 
 def main() -> None:
     """Runs the demo; exits with 1 when a verdict is not the expected one."""
-    console = Console(width=max(118, Console().width))
+    console = Console(width=max(120, Console().width))
     table = Table(title="loragate: may these adapters be loaded?")
     for column in ("file", "verdict", "concept", "score", "p-value", "degree", "remedy", "time"):
         table.add_column(column, no_wrap=True)

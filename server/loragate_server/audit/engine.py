@@ -36,7 +36,7 @@ class AuditSettings:
         backend: of the activation statistics; a backend that is missing raises at the first audit.
     """
 
-    batch_rows: int = 12
+    batch_rows: int = 24
     backend: Backend = "reference"
 
 

@@ -29,6 +29,8 @@ class StableDiffusionModel(PipelineModel):
         picture_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(pipeline, name, digest, picture_size=picture_size)
+        # Convolutions read neighbouring channels together: up to a third faster on a CPU.
+        self.denoiser.to(memory_format=torch.channels_last)
         self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         self._predicts = self._schedule.config["prediction_type"]
         if self._predicts not in _PREDICTIONS:
