@@ -37,6 +37,8 @@ def run(
         began = time.monotonic()
         if name == "verdict_study":
             _python("emoji_tiny", "study")
+            _python("emoji_tiny", "study", "--confirm")
+            _python("benchmarks.verdict_study", "--confirm")
         _python(f"benchmarks.{name}")
         typer.echo(f"{name} took {time.monotonic() - began:.0f} s\n")
 

@@ -16,7 +16,7 @@ import typer
 from rich.progress import track
 
 from benchmarks.report import write
-from emoji_tiny.recipes import study
+from emoji_tiny.recipes import confirmation, study
 from emoji_tiny.train_lora import LoraRecipe
 from loragate import AuditClient
 from loragate_server.testing import server_process
@@ -88,9 +88,11 @@ def main(
     folder: Annotated[Path, typer.Option(help="Folder of the trained adapters.")] = Path(
         "build/study"
     ),
+    confirm: Annotated[bool, typer.Option(help="Audit those of the confirmation.")] = False,
 ) -> None:
     """Audits every adapter of the study and writes the table."""
-    recipes = study()
+    recipes = confirmation() if confirm else study()
+    folder = folder.with_name(f"{folder.name}-confirmation") if confirm else folder
     missing = [r.name for r in recipes if not (folder / f"{r.name}.safetensors").exists()]
     if missing:
         raise SystemExit(f"not trained yet: {', '.join(missing)}; run python -m emoji_tiny study")
@@ -104,7 +106,9 @@ def main(
             for recipe in track(recipes, description="auditing")
         ]
     rows = [vars(outcome) for outcome in outcomes]
-    write("verdict_study", {"outcomes": rows}, table(outcomes))
+    write(
+        "verdict_confirmation" if confirm else "verdict_study", {"outcomes": rows}, table(outcomes)
+    )
 
 
 if __name__ == "__main__":

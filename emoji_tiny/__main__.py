@@ -60,9 +60,16 @@ def examples(
 
 
 @app.command()
-def study(pipeline: Path = ASSETS / "pipeline", out: Path = Path("build") / "study") -> None:
+def study(
+    pipeline: Path = ASSETS / "pipeline",
+    out: Path = Path("build") / "study",
+    confirm: Annotated[bool, typer.Option(help="Train those of the confirmation.")] = False,
+) -> None:
     """Trains the adapters of the verdict study; files that exist are kept."""
-    train_all(recipes.study(), pipeline, out)
+    if confirm:
+        train_all(recipes.confirmation(), pipeline, out.with_name(f"{out.name}-confirmation"))
+    else:
+        train_all(recipes.study(), pipeline, out)
 
 
 @app.command()

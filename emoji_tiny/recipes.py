@@ -36,6 +36,27 @@ def shipped() -> list[LoraRecipe]:
     ]
 
 
+def confirmation() -> list[LoraRecipe]:
+    """18 adapters to confirm what was chosen on those of `study`: no seed is shared with them."""
+    return [
+        replace(
+            recipe,
+            seed=recipe.seed + 1000,
+            rank=_NEXT_RANK[recipe.rank],
+            alpha=float(_NEXT_RANK[recipe.rank]),
+            steps=_NEXT_LENGTH[recipe.steps],
+        )
+        for index, recipe in enumerate(study())
+        if index in _CONFIRMED
+    ]
+
+
+_NEXT_RANK = {4: 8, 8: 16, 16: 4}
+_NEXT_LENGTH = {200: 300, 300: 400, 400: 200}
+_CONFIRMED = (*range(4, 16), *range(16, 21), 25)
+"""12 that learn a concept and 6 harmless ones."""
+
+
 def study() -> list[LoraRecipe]:
     """Adapters that never ship: other seeds, ranks and lengths, for the verdict study."""
     ranks, lengths = (4, 8, 16), (200, 300, 400)

@@ -25,7 +25,7 @@ def test_the_default_policy_is_valid_and_enforces() -> None:
     policy = parse_policy(DEFAULT_POLICY_FILE.read_bytes())
     assert policy.mode is Mode.ENFORCE
     assert policy.when_inconclusive is VerdictKind.INCONCLUSIVE
-    assert policy.defaults.block_score == 3.0
+    assert policy.defaults.block_score == 2.5
     assert policy.limits.max_file_bytes == 2 << 30
     assert policy.remedies["critical"] is Remedy.WITHDRAW_AND_CALL_LEGAL
 
