@@ -30,7 +30,7 @@ class StableDiffusionModel(PipelineModel):
     ) -> None:
         super().__init__(pipeline, name, digest, picture_size=picture_size)
         # Convolutions read neighbouring channels together: up to a third faster on a CPU.
-        self.denoiser.to(memory_format=torch.channels_last)
+        self.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         self._predicts = self._schedule.config["prediction_type"]
         if self._predicts not in _PREDICTIONS:
