@@ -43,6 +43,7 @@ _ALPHA = re.compile(r"(?:\A|.*\.)(?:alpha|lora_alpha|network_alpha)\Z")
 _FACTOR_PART = "factors"
 _KOHYA = ("lora_unet_", "lora_te", "lora_transformer_")
 _SGM = ("input_blocks", "middle_block", "output_blocks")
+_XLABS = ("double_blocks.", "single_blocks.", "diffusion_model.double", "diffusion_model.single")
 _TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
 
 
@@ -289,4 +290,6 @@ def _writing(names: list[str]) -> str:
         return "kohya-sgm" if any(part in name for part in _SGM for name in names) else "kohya"
     if all(name.startswith(("unet.", "transformer.", "text_encoder")) for name in names):
         return "diffusers-old" if any("_lora." in name for name in names) else "diffusers"
+    if all(name.startswith(_XLABS) and ".processor." in name for name in names):
+        return "xlabs"
     return "other"

@@ -55,9 +55,9 @@ def same(first: ProbeSet, second: ProbeSet) -> bool:
     return torch.equal(first.noisy, second.noisy) and torch.equal(first.target, second.target)
 
 
-def test_the_default_is_three_pictures_at_one_time_against_a_bank_of_32() -> None:
+def test_the_default_is_two_pictures_at_one_time_against_a_bank_of_32() -> None:
     plan = ProbePlan()
-    assert (plan.pictures, plan.times, plan.neutral, plan.rows) == (3, (0.16,), 32, 3)
+    assert (plan.pictures, plan.times, plan.neutral, plan.rows) == (2, (0.16,), 32, 2)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_plan_that_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
 def test_plans_that_differ_in_anything_have_different_digests() -> None:
     changes: list[dict[str, Any]] = [
         {},
-        {"pictures": 2},
+        {"pictures": 4},
         {"times": (0.2,)},
         {"neutral": 33},
         {"prompt": "a photo"},
@@ -159,7 +159,7 @@ def test_the_second_build_comes_from_the_cache_and_encodes_nothing(
     library: ConceptLibrary, base: BaseModel, cache: Path, encodings: Encodings
 ) -> None:
     first = build_probes(library, base, cache)
-    assert sum(encodings) == 11 * 3
+    assert sum(encodings) == 11 * ProbePlan().rows
     encodings.clear()
     reports: list[Any] = []
     second = build_probes(library, base, cache, lambda *report: reports.append(report))
@@ -189,7 +189,7 @@ def test_a_changed_picture_rebuilds_and_the_old_file_goes(
     library.get("cat").picture_files[0].write_bytes(draw(777))
     encodings.clear()
     second = build_probes(ConceptLibrary.open(library.folder), base, cache)
-    assert sum(encodings) == 11 * 3
+    assert sum(encodings) == 11 * ProbePlan().rows
     assert not torch.equal(first.noisy[0, 0], second.noisy[0, 0])
     assert torch.equal(first.noisy[1:], second.noisy[1:])
     assert second.library_digest != first.library_digest
@@ -211,7 +211,7 @@ def test_another_base_model_rebuilds_and_both_are_kept(
 
 
 @pytest.mark.parametrize(
-    "change", [{"pictures": 2}, {"times": (0.3,)}, {"neutral": 8}, {"seed": 9}]
+    "change", [{"pictures": 4}, {"times": (0.3,)}, {"neutral": 8}, {"seed": 9}]
 )
 def test_another_plan_is_not_served_from_the_cache(
     library: ConceptLibrary, base: BaseModel, cache: Path, encodings: Encodings, change: Any
@@ -258,7 +258,7 @@ def test_a_broken_cache_is_rebuilt_and_not_believed(
     BREAKS[name](path)
     encodings.clear()
     assert same(build_probes(library, base, cache), first)
-    assert sum(encodings) == 11 * 3
+    assert sum(encodings) == 11 * ProbePlan().rows
     assert path.read_bytes() == whole
 
 

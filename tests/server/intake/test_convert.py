@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.parity import CASES, stored
+from benchmarks.parity import stored
+from benchmarks.parity_cases import CASES
 from benchmarks.tiny_models import tiny_base
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, StoredFile

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from benchmarks.parity import CASES, compare, every_case, measure, read
+from benchmarks.adapter_files import Case, save
+from benchmarks.parity import compare, measure, read
+from benchmarks.parity_cases import CASES, every_case
 from benchmarks.tiny_models import tiny_base
 from loragate_server.intake.adapter import Strength
+from loragate_server.models import BaseModel
 from loragate_server.models.apply import RowPlan, adapted_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' and peft's own, on odd files
@@ -24,10 +28,23 @@ def test_what_is_audited_is_what_would_be_loaded(family: str, name: str, tmp_pat
     assert parity.holds, parity
 
 
-def test_another_strength_is_not_taken_for_equal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("denoiser", "text_encoder"), [(1.001, 1.0), (1.0, 1.001)])
+def test_another_strength_is_not_taken_for_equal(
+    denoiser: float, text_encoder: float, tmp_path: Path
+) -> None:
     case = CASES["sd"]["kohya"](tmp_path)
-    other = Strength(case.strength.denoiser * 1.001, case.strength.text_encoder)
+    given = case.strength
+    other = Strength(given.denoiser * denoiser, given.text_encoder * text_encoder)
     assert not compare("sd", "kohya", replace(case, strength=other)).holds
+
+
+def test_another_file_is_not_taken_for_equal(tmp_path: Path) -> None:
+    case = CASES["sd"]["kohya"](tmp_path / "a")
+    tensors = load_file(case.file)
+    name = next(name for name in tensors if name.endswith("to_q.alpha"))
+    tensors[name] = tensors[name] * 2
+    changed = replace(case, file=save(tmp_path / "b", tensors))
+    assert not compare("sd", "kohya", changed).holds
 
 
 def rows_of(family: str, tmp_path: Path, *strengths: tuple[slice, Strength]) -> torch.Tensor:
@@ -35,11 +52,15 @@ def rows_of(family: str, tmp_path: Path, *strengths: tuple[slice, Strength]) -> 
     case = CASES[family]["diffusers"](tmp_path)
     base = tiny_base(family)
     adapter = read(case, base)
+    return run_six(base, [RowPlan(rows, adapter.deltas, strength) for rows, strength in strengths])
+
+
+def run_six(base: BaseModel, plans: list[RowPlan]) -> torch.Tensor:
+    """Output of six equal rows."""
     with torch.inference_mode():
         told = base.encode_prompts(["a picture"] * 6)
         shape = base.encode_pictures(torch.zeros(1, 3, *base.picture_size)).shape
         noisy = torch.randn(shape, generator=torch.Generator().manual_seed(1)).repeat(6, 1, 1, 1)
-        plans = [RowPlan(rows, adapter.deltas, strength) for rows, strength in strengths]
         with adapted_rows(base, plans):
             return base.denoise(noisy, torch.full((6,), 0.3), told)
 
@@ -47,6 +68,31 @@ def rows_of(family: str, tmp_path: Path, *strengths: tuple[slice, Strength]) -> 
 @pytest.mark.parametrize("family", list(CASES))
 def test_an_adapter_of_strength_zero_changes_no_bit(family: str, tmp_path: Path) -> None:
     out = rows_of(family, tmp_path, (slice(3, 6), Strength(0.0, 0.0)))
+    assert torch.equal(out[:3], out[3:])
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "zeroed"),
+    [
+        ("sd", "kohya LoCon", ".lora_up.weight"),
+        ("sd", "LoHa", ".hada_w1_b"),
+        ("sd", "LoHa, Tucker", ".hada_w2_a"),
+        ("sd", "LoKr", ".lokr_w1"),
+        ("sdxl", "kohya, SGM names", ".lora_down.weight"),
+        ("sd3", "diffusers, no metadata", ".lora_B.weight"),
+        ("flux", "XLabs", ".up.weight"),
+    ],
+)
+def test_an_adapter_of_zeros_changes_no_bit(
+    family: str, name: str, zeroed: str, tmp_path: Path
+) -> None:
+    tensors = load_file(CASES[family][name](tmp_path / "a").file)
+    assert any(key.endswith(zeroed) for key in tensors)
+    zeros = {k: 0 * t if k.endswith(zeroed) else t for k, t in tensors.items()}
+    base = tiny_base(family)
+    adapter = read(Case(save(tmp_path / "b", zeros), None, None, Strength()), base)
+    assert adapter.coverage.complete
+    out = run_six(base, [RowPlan(slice(3, 6), adapter.deltas, Strength())])
     assert torch.equal(out[:3], out[3:])
 
 
