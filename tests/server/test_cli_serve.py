@@ -148,7 +148,7 @@ def first_readiness(port: int, process: subprocess.Popen[str]) -> tuple[int, dic
             3,
             "base model x: /nonexistent",
         ),
-        ({"LORAGATE_DATABASE_URL": "mysql://u:geheim@h/d"}, 3, "database"),
+        ({"LORAGATE_DATABASE_URL": "mysql://u:geheim@h/d"}, 3, "'mysql'"),
         ({"LORAGATE_KERNEL_BACKEND": "triton"}, 3, "kernel_backend: "),
         ({"LORAGATE_STATE_DIR": "/proc/nothing"}, 3, "state_dir /proc/nothing"),
     ],
