@@ -42,7 +42,7 @@ def test_another_strength_is_not_taken_for_equal(
 def test_another_file_is_not_taken_for_equal(tmp_path: Path) -> None:
     case = CASES["sd"]["kohya"](tmp_path / "a")
     tensors = load_file(case.file)
-    name = next(name for name in tensors if name.endswith("to_q.alpha"))
+    name = next(name for name in tensors if name.endswith("ff_net_2.alpha"))
     tensors[name] = tensors[name] * 2
     changed = replace(case, file=save(tmp_path / "b", tensors))
     assert not compare("sd", "kohya", changed).holds
