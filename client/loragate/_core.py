@@ -17,6 +17,7 @@ from typing import Any, Generic, NoReturn, TypeVar, Unpack
 from loragate import _service_config, _wire
 from loragate.config import ClientConfig, check_timeout
 from loragate.errors import (
+    ADAPTER_NOT_STORED,
     AuditError,
     DeadlineExceeded,
     Exhausted,
@@ -25,6 +26,7 @@ from loragate.errors import (
 )
 from loragate.fail_open import note_fail_open
 from loragate.reference import (
+    ASK_FIRST_BYTES,
     INLINE_LIMIT_BYTES,
     AdapterReference,
     AuditOptions,
@@ -64,6 +66,8 @@ class Call(Generic[T]):
         parse: reads the answer, or one message of a stream of answers.
         settle: gives a result in spite of an error, or raises the error.
         resend: retries made by the SDK, for requests that gRPC cannot send again itself.
+        with_bytes: what to send where the service does not hold the bytes that this call names
+            by their digest.
     """
 
     operation: str
@@ -73,6 +77,7 @@ class Call(Generic[T]):
     timeout_s: float
     settle: Callable[[AuditError], T] = _raise
     resend: _service_config.RetryPolicy | None = None
+    with_bytes: Call[T] | None = None
 
     @property
     def name(self) -> str:
@@ -80,11 +85,15 @@ class Call(Generic[T]):
         return self.method.rpartition("/")[2]
 
 
-class Attempts:
-    """Counts the attempts of one call and keeps its deadline over all of them."""
+class Attempts(Generic[T]):
+    """Counts the attempts of one call and keeps its deadline over all of them.
 
-    def __init__(self, call: Call[Any]) -> None:
-        self._policy = call.resend
+    Attributes:
+        call: what to send next.
+    """
+
+    def __init__(self, call: Call[T]) -> None:
+        self.call = call
         self._deadline_s = time.monotonic() + call.timeout_s
         self._made = 0
 
@@ -95,7 +104,10 @@ class Attempts:
 
     def pause_after(self, error: AuditError) -> float | None:
         """Seconds until the next attempt; None when there is none."""
-        policy = self._policy
+        if error.reason == ADAPTER_NOT_STORED and self.call.with_bytes is not None:
+            self.call, self._made = self.call.with_bytes, 0
+            return 0.0
+        policy = self.call.resend
         if policy is None or error.code not in policy.codes or self._made >= policy.max_attempts:
             return None
         pause = max(policy.pause_s(self._made), error.retry_after_s or 0.0)
@@ -126,16 +138,16 @@ class Core:
         """Audit, or AuditUpload for bytes that do not fit into one message."""
         references = references_with(adapters, options)
         large = _is_large(references)
-        request = self._request(() if large else references, options)
+        bare = self._request(options)
         method = _AUDIT + ("AuditUpload" if large else "Audit")
         data = references[0].data if len(references) == 1 else None
 
         def messages() -> Any:
-            if not large:
-                return request
-            return _wire.upload_messages(references[0], data or b"", file_name, request)
+            if large:
+                return _wire.upload_messages(references[0], data or b"", file_name, bare)
+            return _asking(bare, references, "inline")
 
-        return Call(
+        call = Call(
             operation="audit",
             method=method,
             request=messages,
@@ -147,6 +159,15 @@ class Core:
             # gRPC keeps at most 256 KiB of a request for another attempt, so an upload is sent
             # again from here, by the policy of Audit.
             resend=_service_config.retry_policy(_AUDIT + "Audit") if large else None,
+        )
+        if sum(len(reference.data or b"") for reference in references) < ASK_FIRST_BYTES:
+            return call
+        return replace(
+            call,
+            method=_AUDIT + "Audit",
+            request=lambda: _asking(bare, references, "digest"),
+            resend=None,
+            with_bytes=call,
         )
 
     def audit_file(
@@ -166,7 +187,7 @@ class Core:
             raise ValueError(
                 f"watch() takes at most {INLINE_LIMIT_BYTES} bytes; use audit(), or name a path."
             )
-        audit = self._request(references, options)
+        bare = self._request(options)
         data = references[0].data if len(references) == 1 else None
 
         def parse(event: audit_pb2.WatchAuditResponse) -> Progress | AuditResult:
@@ -177,7 +198,7 @@ class Core:
         return Call(
             operation="watch",
             method=_AUDIT + "WatchAudit",
-            request=lambda: audit_pb2.WatchAuditRequest(audit=audit),
+            request=lambda: audit_pb2.WatchAuditRequest(audit=_asking(bare, references, "inline")),
             parse=parse,
             timeout_s=self._timeout(_AUDIT + "WatchAudit", options.get("timeout")),
             settle=lambda error: replace(self._without_decision(error), audited_bytes=data),
@@ -272,13 +293,9 @@ class Core:
         check_timeout(timeout)
         return timeout or self.config.timeout_s or _service_config.timeout_s(method)
 
-    def _request(
-        self,
-        references: Sequence[AdapterReference],
-        options: AuditOptions,
-    ) -> audit_pb2.AuditRequest:
+    def _request(self, options: AuditOptions) -> audit_pb2.AuditRequest:
+        """What is asked, without the adapters that it is asked about."""
         return audit_pb2.AuditRequest(
-            adapters=[_wire.reference_message(reference) for reference in references],
             base_model=options.get("base_model", ""),
             caller=audit_pb2.CallerContext(
                 service=self.config.service,
@@ -305,6 +322,19 @@ class Core:
             reasons=(Reason(SERVICE_UNAVAILABLE, str(error)),),
             cause=error,
         )
+
+
+def _asking(
+    bare: audit_pb2.AuditRequest,
+    references: Sequence[AdapterReference],
+    data: _wire.DataPlace,
+) -> audit_pb2.AuditRequest:
+    """The request about these adapters; made only when it is sent, as it may hold their bytes."""
+    request = audit_pb2.AuditRequest(
+        adapters=[_wire.reference_message(reference, data=data) for reference in references]
+    )
+    request.MergeFrom(bare)
+    return request
 
 
 def _is_large(references: Sequence[AdapterReference]) -> bool:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, Literal, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -31,6 +32,9 @@ from loragate.v1 import audit_pb2, concept_pb2
 CHUNK_BYTES = 512 * 1024
 """Bytes per message of an upload; between 256 KiB and 1 MiB throughput is best."""
 
+DataPlace = Literal["inline", "digest", "apart"]
+"""Bytes at hand go into the message, or are named by their digest, or travel apart from it."""
+
 _E = TypeVar("_E", bound=StrEnum)
 
 
@@ -42,10 +46,15 @@ def wire_name(member: StrEnum) -> str:
 
 def _member(wrapper: Any, number: int, kind: type[_E], unknown: _E) -> _E:
     """The member for a number on the wire; `unknown` for 0 and for what this SDK does not know."""
-    if number not in wrapper.values():
-        return unknown
-    name = wrapper.Name(number)
-    return next((member for member in kind if wire_name(member) == name), unknown)
+    member: _E = _members(wrapper, kind).get(number, unknown)
+    return member
+
+
+@cache
+def _members(wrapper: Any, kind: type[_E]) -> dict[int, _E]:
+    """The members by their numbers on the wire: an answer holds dozens of them."""
+    numbers = dict(wrapper.items())
+    return {numbers[name]: member for member in kind if (name := wire_name(member)) in numbers}
 
 
 def _verdict(number: int) -> Verdict:
@@ -137,13 +146,15 @@ def concept_from(message: concept_pb2.Concept) -> Concept:
 
 
 def reference_message(
-    reference: AdapterReference, *, inline: bool = True
+    reference: AdapterReference, *, data: DataPlace = "inline"
 ) -> audit_pb2.AdapterReference:
-    """Writes where an adapter is and how it will be used; without its bytes unless `inline`."""
+    """Writes where an adapter is and how it will be used."""
+    at_hand = reference.data is not None
     return audit_pb2.AdapterReference(
         path=reference.path,
         uri=reference.uri,
-        inline_bytes=reference.data if inline else None,
+        inline_bytes=reference.data if data == "inline" else None,
+        stored_sha256=reference.sha256 if at_hand and data == "digest" else None,
         weight_name=reference.weight_name,
         revision=reference.revision,
         # Bytes that are at hand are bound to their digest, so that nothing on the way can
@@ -165,7 +176,7 @@ def upload_messages(
         declared_size_bytes=len(data),
         sha256=reference.sha256,
         file_name=file_name,
-        adapter=reference_message(reference, inline=False),
+        adapter=reference_message(reference, data="apart"),
         base_model=request.base_model,
         caller=request.caller,
         dry_run=request.dry_run,

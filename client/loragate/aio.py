@@ -134,6 +134,7 @@ class AsyncAuditClient:
     async def _send(self, call: Call[T]) -> T:
         attempts = Attempts(call)
         while True:
+            call = attempts.call
             method = self._connection.method(call.name)
             metadata = call_metadata(self._core.config)
             try:

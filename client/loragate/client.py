@@ -164,6 +164,7 @@ class AuditClient:
     def _send(self, call: Call[T]) -> T:
         attempts = Attempts(call)
         while True:
+            call = attempts.call
             method = self._connection.method(call.name)
             metadata = call_metadata(self._core.config)
             try:

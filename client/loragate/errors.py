@@ -147,6 +147,9 @@ class AdapterBlocked(Exception):
         return text + (f" (decision {result.decision_id})" if result.decided else "")
 
 
+ADAPTER_NOT_STORED = "ADAPTER_NOT_STORED"
+"""The reason by which the service asks for the bytes of an adapter named by its digest."""
+
 # A reason decides before the status code does, because only these classes lead to a verdict by
 # `on_unavailable`: Unavailable, Exhausted, DeadlineExceeded. No reason that a crafted file or
 # reference can provoke at will may be among them, or "allow" would let that file in.
@@ -178,7 +181,13 @@ _CLASSES: dict[type[AuditError], tuple[str, ...]] = {
         "CONCEPT_PICTURES_INVALID",
         "PAGE_TOKEN_INVALID",
     ),
-    NotFound: ("SOURCE_NOT_FOUND", "BASE_MODEL_UNKNOWN", "CONCEPT_UNKNOWN", "DECISION_UNKNOWN"),
+    NotFound: (
+        "SOURCE_NOT_FOUND",
+        ADAPTER_NOT_STORED,
+        "BASE_MODEL_UNKNOWN",
+        "CONCEPT_UNKNOWN",
+        "DECISION_UNKNOWN",
+    ),
     Exhausted: ("QUEUE_FULL", "BYTE_BUDGET_EXHAUSTED"),
     DeadlineExceeded: ("DEADLINE_EXCEEDED",),
     Cancelled: ("CANCELLED",),

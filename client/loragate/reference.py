@@ -14,6 +14,9 @@ from typing import TypedDict
 INLINE_LIMIT_BYTES = 3 * 1024 * 1024
 """Bytes that fit into one message beside everything else; more go by upload."""
 
+ASK_FIRST_BYTES = 64 * 1024
+"""From this size on the SDK first asks by digest: most loads are of adapters known already."""
+
 
 @dataclass(frozen=True)
 class AdapterReference:
@@ -142,6 +145,8 @@ def read_once(path: str | os.PathLike[str]) -> bytes:
 def _filled(reference: AdapterReference, options: AuditOptions) -> AdapterReference:
     """The reference with the options that it leaves open. What it says itself stands."""
     own = reference
+    if not options.keys() & {"strength", "text_encoder_strength", "expected_sha256"}:
+        return own  # itself, with the digest that it may have been asked for before
     return replace(
         own,
         strength=options.get("strength") if own.strength is None else own.strength,

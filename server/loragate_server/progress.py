@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 
@@ -23,11 +22,11 @@ class Leash:
 
     deadline_monotonic_s: float | None = None
     report: Report = silent
-    _cancelled: threading.Event = field(default_factory=threading.Event)
+    _cancelled: bool = False  # written once, by one thread: needs no lock
 
     def cancel(self) -> None:
         """Tells the work that the caller has gone. Thread-safe."""
-        self._cancelled.set()
+        self._cancelled = True
 
     def check(self) -> None:
         """Call between pieces of work.
@@ -35,7 +34,7 @@ class Leash:
         Raises:
             NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
         """
-        if self._cancelled.is_set():
+        if self._cancelled:
             raise NoDecisionError(
                 ErrorReason.CANCELLED,
                 "The caller went away before the audit ended.",

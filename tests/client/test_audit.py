@@ -20,7 +20,7 @@ from loragate import (
     Verdict,
 )
 from loragate._wire import CHUNK_BYTES
-from loragate.reference import INLINE_LIMIT_BYTES
+from loragate.reference import ASK_FIRST_BYTES, INLINE_LIMIT_BYTES
 
 SMALL = b"small adapter"
 LARGE = bytes(range(256)) * (INLINE_LIMIT_BYTES // 256 + 4096)
@@ -61,7 +61,10 @@ async def test_a_scripted_block_arrives_with_its_finding(client: Any, fake: Any)
 
 async def test_large_bytes_go_by_upload_in_chunks(client: Any, fake: Any) -> None:
     result = await client.audit(LARGE, strength=0.5, dry_run=True, concept_ids=["a"])
-    call = fake.calls[0]
+    asked, call = fake.calls
+    assert asked.method == "Audit"
+    assert asked.request.adapters[0].stored_sha256 == sha256(LARGE)
+    assert asked.request.caller.request_id == call.request.caller.request_id
     assert call.method == "AuditUpload"
     assert call.data == LARGE
     assert call.request.declared_size_bytes == len(LARGE)
@@ -75,6 +78,30 @@ async def test_large_bytes_go_by_upload_in_chunks(client: Any, fake: Any) -> Non
     assert 256 * 1024 <= CHUNK_BYTES <= 1024 * 1024
 
 
+@pytest.mark.parametrize("size", [ASK_FIRST_BYTES, len(LARGE)])
+async def test_bytes_that_the_server_holds_are_not_sent_again(
+    client: Any, fake: Any, size: int
+) -> None:
+    data = LARGE[:size]
+    first = await client.audit(data)
+    sent = len(fake.calls)
+    second = await client.audit(data, strength=0.3)
+    assert sent == 2
+    assert [call.method for call in fake.calls[sent:]] == ["Audit"]
+    reference = fake.calls[-1].request.adapters[0]
+    assert reference.WhichOneof("source") == "stored_sha256"
+    assert reference.denoiser_strength == 0.3
+    assert first.adapters[0].sha256 == second.adapters[0].sha256 == sha256(data)
+    assert second.audited_bytes == data
+
+
+async def test_bytes_below_the_limit_are_sent_at_once(client: Any, fake: Any) -> None:
+    await client.audit(LARGE[: ASK_FIRST_BYTES - 1])
+    assert [call.request.adapters[0].WhichOneof("source") for call in fake.calls] == [
+        "inline_bytes"
+    ]
+
+
 async def test_a_local_file_is_read_and_its_bytes_come_back(
     client: Any, fake: Any, tmp_path: Path
 ) -> None:
@@ -82,7 +109,7 @@ async def test_a_local_file_is_read_and_its_bytes_come_back(
     path.write_bytes(LARGE)
     result = await client.call("audit_file", path)
     assert result.audited_bytes == LARGE
-    assert fake.calls[0].request.file_name == "style.safetensors"
+    assert fake.calls[-1].request.file_name == "style.safetensors"
 
 
 async def test_a_local_file_that_is_not_there_is_an_os_error(client: Any, tmp_path: Path) -> None:

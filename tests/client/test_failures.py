@@ -128,23 +128,24 @@ async def test_a_service_that_comes_back_is_not_noticed(client: Any, fake: Any) 
 
 
 async def test_an_upload_is_sent_again_in_full(client: Any, fake: Any) -> None:
-    fake.fail_next("NOT_READY", times=2)
+    fake.fail_next("NOT_READY", times=2, method="AuditUpload")
     assert (await client.audit(LARGE)).allowed
-    assert [len(call.data) for call in fake.calls] == [len(LARGE)] * 3
+    assert [call.method for call in fake.calls] == ["Audit"] + ["AuditUpload"] * 3
+    assert [len(call.data) for call in fake.calls[1:]] == [len(LARGE)] * 3
 
 
 async def test_an_upload_waits_as_long_as_the_service_asks(client: Any, fake: Any) -> None:
-    fake.fail_next("QUEUE_FULL", retry_after_s=1.2)
+    fake.fail_next("QUEUE_FULL", retry_after_s=1.2, method="AuditUpload")
     began = time.monotonic()
     assert (await client.audit(LARGE)).allowed
     assert time.monotonic() - began >= 1.2
 
 
 async def test_an_upload_does_not_wait_beyond_its_deadline(client: Any, fake: Any) -> None:
-    fake.fail_next("QUEUE_FULL", retry_after_s=60)
+    fake.fail_next("QUEUE_FULL", retry_after_s=60, method="AuditUpload")
     with pytest.raises(Exhausted):
         await client.audit(LARGE, timeout=10)
-    assert len(fake.calls) == 1
+    assert [call.method for call in fake.calls] == ["Audit", "AuditUpload"]
 
 
 async def test_reads_are_tried_five_times(client: Any, fake: Any) -> None:

@@ -87,7 +87,7 @@ def key_of(reference: audit_pb2.AdapterReference) -> str:
     source = reference.WhichOneof("source")
     if source == "inline_bytes":
         return hashlib.sha256(reference.inline_bytes).hexdigest()
-    return reference.path or reference.uri
+    return reference.stored_sha256 or reference.path or reference.uri
 
 
 def audited(reference: audit_pb2.AdapterReference, key: str, size: int) -> audit_pb2.AuditedAdapter:

@@ -41,6 +41,7 @@ class _Failure:
     code: grpc.StatusCode
     message: str
     trailing: tuple[tuple[str, bytes], ...]
+    method: str
 
 
 class FakeAuditServer:
@@ -86,6 +87,7 @@ class FakeAuditServer:
         self._failures: deque[_Failure] = deque()
         self._lock = threading.Lock()
         self._decisions: dict[str, audit_pb2.Verdict] = {}
+        self._stored: dict[str, int] = {}  # sizes in bytes, by sha256
         self._concepts = {concept.concept_id: _concept_message(concept) for concept in concepts}
         self._credentials = credentials
         self._server: Any = None
@@ -95,6 +97,7 @@ class FakeAuditServer:
         reason: str,
         *,
         times: int = 1,
+        method: str = "",
         message: str = "As the test wishes.",
         remedy: str = "",
         metadata: Mapping[str, str] | None = None,
@@ -102,6 +105,8 @@ class FakeAuditServer:
         retry_after_s: float | None = None,
     ) -> None:
         """Lets the next calls fail with a reason of `loragate.v1.ErrorReason`.
+
+        With a method, such as "AuditUpload", only its next calls.
 
         Raises:
             ValueError: there is no such reason.
@@ -115,7 +120,7 @@ class FakeAuditServer:
             retry_after_s=retry_after_s,
         )
         with self._lock:
-            self._failures.extend([_Failure(code_of(reason), message, trailing)] * times)
+            self._failures.extend([_Failure(code_of(reason), message, trailing, method)] * times)
 
     def start(self) -> Self:
         """Listens on a free port of loopback; `target` names it."""
@@ -151,7 +156,9 @@ class FakeAuditServer:
         metadata = {item.key: item.value for item in context.invocation_metadata()}
         with self._lock:
             self.calls.append(RecordedCall(method, request, data, metadata))
-            failure = self._failures.popleft() if self._failures else None
+            failure = next((one for one in self._failures if one.method in ("", method)), None)
+            if failure is not None:
+                self._failures.remove(failure)
         if self.delay_s:
             time.sleep(self.delay_s)
         if failure is not None:
@@ -182,12 +189,20 @@ class FakeAuditServer:
         )
         with self._lock:
             self._decisions[answer.decision_id] = answer
+            self._stored.update((key, size) for _, key, size in adapters if size)
         return answer
 
     def _decide_request(self, request: audit_pb2.AuditRequest, context: Any) -> audit_pb2.Verdict:
         if not request.adapters:
             self._refuse(context, "REQUEST_INVALID", "There is no adapter to audit.")
-        adapters = [(ref, key_of(ref), len(ref.inline_bytes)) for ref in request.adapters]
+        adapters = []
+        for ref in request.adapters:
+            key, size = key_of(ref), len(ref.inline_bytes)
+            if ref.WhichOneof("source") == "stored_sha256":
+                if key not in self._stored:
+                    self._refuse(context, "ADAPTER_NOT_STORED", "These bytes never came here.")
+                size = self._stored[key]
+            adapters.append((ref, key, size))
         return self._decide(adapters, request)
 
 

@@ -60,10 +60,11 @@ SEVERITY_HIGH: Severity
 SEVERITY_CRITICAL: Severity
 
 class AdapterReference(_message.Message):
-    __slots__ = ("path", "uri", "inline_bytes", "weight_name", "revision", "expected_sha256", "denoiser_strength", "text_encoder_strength")
+    __slots__ = ("path", "uri", "inline_bytes", "stored_sha256", "weight_name", "revision", "expected_sha256", "denoiser_strength", "text_encoder_strength")
     PATH_FIELD_NUMBER: _ClassVar[int]
     URI_FIELD_NUMBER: _ClassVar[int]
     INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_SHA256_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_NAME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -72,12 +73,13 @@ class AdapterReference(_message.Message):
     path: str
     uri: str
     inline_bytes: bytes
+    stored_sha256: str
     weight_name: str
     revision: str
     expected_sha256: str
     denoiser_strength: float
     text_encoder_strength: float
-    def __init__(self, path: _Optional[str] = ..., uri: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., weight_name: _Optional[str] = ..., revision: _Optional[str] = ..., expected_sha256: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ...) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., uri: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., stored_sha256: _Optional[str] = ..., weight_name: _Optional[str] = ..., revision: _Optional[str] = ..., expected_sha256: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ...) -> None: ...
 
 class CallerContext(_message.Message):
     __slots__ = ("service", "tenant", "request_id")

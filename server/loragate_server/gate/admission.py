@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.request import GateRequest
-from loragate_server.intake.adapter import AdapterReference
+from loragate_server.intake.adapter import (
+    SHA256_REMEDY,
+    SOURCES,
+    AdapterReference,
+    is_sha256,
+)
 from loragate_server.policy.policy import Limits, Policy
 
 
@@ -74,15 +79,20 @@ def _admit_adapters(adapters: Sequence[AdapterReference], limits: Limits, *, sto
             "Upload one adapter at a time.",
         )
     for index, reference in enumerate(adapters):
-        sources = (reference.path, reference.uri, reference.inline_bytes)
-        count = sum(source is not None for source in sources)
+        count = reference.source_count
         if count != (0 if stored else 1):
             raise _invalid(
                 f"adapters[{index}].source",
                 f"Adapter {index} has {count} sources.",
                 "Leave the source unset; the upload is the source."
                 if stored
-                else "Set exactly one of path, uri and inline_bytes.",
+                else f"Set exactly one of {SOURCES}.",
+            )
+        if reference.stored_sha256 is not None and not is_sha256(reference.stored_sha256):
+            raise _invalid(
+                f"adapters[{index}].stored_sha256",
+                f"Adapter {index} names no valid sha256.",
+                SHA256_REMEDY,
             )
 
 

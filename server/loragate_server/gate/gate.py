@@ -221,7 +221,7 @@ class Gate:
         inline_bytes = sum(len(one.inline_bytes or b"") for one in request.adapters)
         with self._budget.hold(inline_bytes):
             began = time.monotonic()
-            known = await self._intake.inline_digests(request.adapters, leash)
+            known = await self._intake.known_digests(request.adapters, leash)
             if known is not None:
                 strengths = [one.strength for one in request.adapters]
                 adapters = tuple(map(AdapterKey.of, known, [None] * len(known), strengths))

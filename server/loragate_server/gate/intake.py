@@ -57,22 +57,24 @@ class IntakeDesk:
         self._intake = intake
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="intake")
 
-    async def inline_digests(
+    async def known_digests(
         self, references: Sequence[AdapterReference], leash: Leash
     ) -> tuple[str, ...] | None:
-        """The sha256 of every reference, or None unless all come with their bytes as expected.
+        """The sha256 of every reference, or None unless each comes with its bytes or its digest.
 
         A reference whose digest is not the expected one gives None too: intake refuses it with
         the proper reason.
         """
-        parts = [one.inline_bytes for one in references if one.inline_bytes is not None]
-        if len(parts) != len(references):
+        if any(one.inline_bytes is None and one.stored_sha256 is None for one in references):
             return None
 
         def digests() -> tuple[str, ...]:
-            return tuple(hashlib.sha256(part).hexdigest() for part in parts)
+            return tuple(
+                one.stored_sha256 or hashlib.sha256(one.inline_bytes or b"").hexdigest()
+                for one in references
+            )
 
-        if sum(map(len, parts)) <= INLINE_HASH_LIMIT:
+        if sum(len(one.inline_bytes or b"") for one in references) <= INLINE_HASH_LIMIT:
             found = digests()
         else:
             found = await self.run(digests, leash)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from loragate_server.intake.delta import WeightDelta
+
+SOURCES = "path, uri, inline_bytes and stored_sha256"
+"""The names of the sources, for messages."""
+
+SHA256_REMEDY = "Send 64 lower-case hexadecimal digits."
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def is_sha256(text: str) -> bool:
+    """Whether `text` is a sha256 in lower-case hexadecimal digits."""
+    return _SHA256.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -19,15 +32,25 @@ class Strength:
 
 @dataclass(frozen=True)
 class AdapterReference:
-    """Where the bytes of an adapter are and how it will be used. Exactly one source is set."""
+    """Where the bytes of an adapter are and how it will be used. Exactly one source is set.
+
+    The sources are `path`, `uri`, `inline_bytes`, and `stored_sha256` for bytes already taken in.
+    """
 
     path: str | None = None
     uri: str | None = None
     inline_bytes: bytes | None = field(default=None, repr=False)
+    stored_sha256: str | None = None
     weight_name: str | None = None
     revision: str | None = None
     expected_sha256: str | None = None
     strength: Strength = Strength()
+
+    @property
+    def source_count(self) -> int:
+        """How many sources are set."""
+        sources = (self.path, self.uri, self.inline_bytes, self.stored_sha256)
+        return sum(source is not None for source in sources)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import AdapterReference, StoredFile
+from loragate_server.intake.adapter import (
+    SHA256_REMEDY,
+    AdapterReference,
+    StoredFile,
+    is_sha256,
+)
 from loragate_server.intake.content import HEAD_BYTES, refuse_by_content
 from loragate_server.intake.finite import refuse_nonfinite
 from loragate_server.intake.header import read_header
@@ -33,6 +38,8 @@ class Intake:
             NoDecisionError: every reason that concerns sources and files, CANCELLED and
                 DEADLINE_EXCEEDED.
         """
+        if ref.stored_sha256 is not None and ref.source_count == 1:
+            return self._stored(ref.stored_sha256, ref.expected_sha256)
         with open_source(ref, self.settings) as source:
             if source.size_bytes is not None:
                 self._refuse_large(source.size_bytes)
@@ -52,14 +59,30 @@ class Intake:
             NoDecisionError: FILE_TOO_LARGE or REQUEST_INVALID.
         """
         self._refuse_large(header_size_bytes)
-        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+        if not is_sha256(sha256):
             raise NoDecisionError(
                 ErrorReason.REQUEST_INVALID,
                 f"The upload of {file_name!r} declares no valid sha256.",
-                remedy="Send 64 lower-case hexadecimal digits.",
+                remedy=SHA256_REMEDY,
                 metadata={"field": "header.sha256"},
             )
         return UploadSink(Receiver(self._store, self.settings), header_size_bytes, sha256)
+
+    def _stored(self, sha256: str, expected_sha256: str | None) -> StoredFile:
+        """Bytes that were checked when they came into the store."""
+        _require_expected(sha256, expected_sha256)
+        path = self._store.find(sha256) if is_sha256(sha256) else None
+        try:
+            if path is not None:
+                return StoredFile(sha256, path.stat().st_size, path)
+        except FileNotFoundError:
+            pass  # evicted between the two looks
+        raise NoDecisionError(
+            ErrorReason.ADAPTER_NOT_STORED,
+            f"The server holds no bytes with sha256 {sha256[:64]}.",
+            remedy="Ask again and send the bytes.",
+            metadata={"sha256": sha256[:64]},
+        )
 
     def _refuse_large(self, size_bytes: int) -> None:
         if size_bytes > self.settings.max_file_bytes:
@@ -104,13 +127,7 @@ class Receiver:
         if self._file is None:
             raise ValueError("this receiver is closed")
         sha256 = self._digest.hexdigest()
-        if expected_sha256 and expected_sha256.lower() != sha256:
-            raise NoDecisionError(
-                ErrorReason.SHA256_MISMATCH,
-                f"The bytes have sha256 {sha256}, not {expected_sha256[:64]}.",
-                remedy="Audit the file that will be loaded; it has changed or was cut short.",
-                metadata={"expected_sha256": expected_sha256[:64], "actual_sha256": sha256},
-            )
+        _require_expected(sha256, expected_sha256)
         stored = self._store.find(sha256)
         if stored is None:
             stored = self._check_and_store(self._file, sha256)
@@ -174,6 +191,16 @@ class UploadSink:
                 "declared_bytes": str(self._declared_bytes),
                 "received_bytes": str(received),
             },
+        )
+
+
+def _require_expected(sha256: str, expected_sha256: str | None) -> None:
+    if expected_sha256 and expected_sha256.lower() != sha256:
+        raise NoDecisionError(
+            ErrorReason.SHA256_MISMATCH,
+            f"The bytes have sha256 {sha256[:64]}, not {expected_sha256[:64]}.",
+            remedy="Audit the file that will be loaded; it has changed or was cut short.",
+            metadata={"expected_sha256": expected_sha256[:64], "actual_sha256": sha256[:64]},
         )
 
 

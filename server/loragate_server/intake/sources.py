@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import AdapterReference
+from loragate_server.intake.adapter import SOURCES, AdapterReference
 from loragate_server.intake.settings import IntakeSettings
 
 CONFIG_NAME = "adapter_config.json"
@@ -36,12 +36,11 @@ def open_source(ref: AdapterReference, settings: IntakeSettings) -> Iterator[Sou
         NoDecisionError: REQUEST_INVALID, PATH_NOT_ALLOWED, SOURCE_NOT_FOUND, SOURCE_NOT_ENABLED or
             SOURCE_UNREADABLE.
     """
-    given = [value for value in (ref.path, ref.uri, ref.inline_bytes) if value is not None]
-    if len(given) != 1:
+    if ref.source_count != 1:
         raise NoDecisionError(
             ErrorReason.REQUEST_INVALID,
-            f"The adapter has {len(given)} sources.",
-            remedy="Set exactly one of path, uri and inline_bytes.",
+            f"The adapter has {ref.source_count} sources.",
+            remedy=f"Set exactly one of {SOURCES}.",
             metadata={"field": "adapters.source"},
         )
     if ref.inline_bytes is not None:

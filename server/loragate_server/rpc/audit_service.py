@@ -27,6 +27,9 @@ from loragate_server.rpc.leash import call_leash
 SMALLEST_STEP = 0.01
 """Progress within a stage is told in steps of this share."""
 
+KEPT_ANSWERS = 1024
+"""Cached verdicts whose wire messages are kept; a few KiB each."""
+
 
 class Records(Protocol):
     """What the service needs of `loragate_server.record.recorder.Recorder`; thread-safe."""
@@ -52,6 +55,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     def __init__(self, gate: Gate, records: Records) -> None:
         self._gate = gate
         self._records = records
+        self._again: dict[str, wire.AuditResponse] = {}
 
     async def Audit(  # noqa: N802
         self, request: wire.AuditRequest, context: grpc.aio.ServicerContext
@@ -59,7 +63,19 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         """Decides over the adapters of one message."""
         async with call_leash(context) as leash:
             verdict = await self._gate.decide(audit_request(request), leash)
-        return wire.AuditResponse(verdict=verdict_message(verdict))
+        return self._audit_response(verdict)
+
+    def _audit_response(self, verdict: Verdict) -> wire.AuditResponse:
+        """The answer; that to a question asked again is made once."""
+        if not verdict.cached:
+            return wire.AuditResponse(verdict=verdict_message(verdict))
+        response = self._again.get(verdict.decision_id)
+        if response is None:
+            response = wire.AuditResponse(verdict=verdict_message(verdict))
+            self._again[verdict.decision_id] = response
+            if len(self._again) > KEPT_ANSWERS:
+                del self._again[next(iter(self._again))]
+        return response
 
     async def AuditUpload(  # noqa: N802
         self,

@@ -57,6 +57,7 @@ def adapter_reference(message: wire.AdapterReference) -> AdapterReference:
         path=message.path if source == "path" else None,
         uri=message.uri if source == "uri" else None,
         inline_bytes=message.inline_bytes if source == "inline_bytes" else None,
+        stored_sha256=message.stored_sha256 if source == "stored_sha256" else None,
         weight_name=message.weight_name or None,
         revision=message.revision or None,
         expected_sha256=message.expected_sha256 or None,

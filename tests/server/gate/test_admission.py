@@ -142,6 +142,17 @@ async def test_a_reference_has_exactly_one_source(house: Callable[..., Any]) -> 
         assert error.metadata == {"field": "adapters[0].source"}
 
 
+@pytest.mark.parametrize("digest", ["", "0" * 63, "A" * 64, "../../etc/passwd"])
+async def test_a_stored_adapter_is_named_by_a_whole_digest(
+    house: Callable[..., Any], digest: str
+) -> None:
+    here = house()
+    asked = here.request(adapters=(AdapterReference(stored_sha256=digest),))
+    error = await refused(here, asked)
+    assert error.reason is ErrorReason.REQUEST_INVALID
+    assert error.metadata == {"field": "adapters[0].stored_sha256"}
+
+
 async def test_an_upload_is_one_adapter_without_a_source(house: Callable[..., Any]) -> None:
     here = house()
     stored = here.gate._intake._intake.fetch(here.reference(), Leash())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import Strength
+from loragate_server.intake.adapter import AdapterReference, Strength
 from loragate_server.policy.decision import Remedy, VerdictKind
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller
@@ -78,6 +79,24 @@ async def test_bytes_and_path_of_the_same_file_are_the_same_question(
     here = house()
     await here.ask(here.inline(3))
     assert (await here.ask(here.request(3))).cached
+
+
+async def test_a_digest_alone_is_the_same_question_as_its_bytes(
+    house: Callable[..., Any],
+) -> None:
+    here = house()
+    by_digest = AdapterReference(stored_sha256=hashlib.sha256(here.files(3)).hexdigest())
+    request = here.request(adapters=(by_digest,))
+    with pytest.raises(NoDecisionError) as unknown:
+        await here.ask(request)
+    assert unknown.value.reason is ErrorReason.ADAPTER_NOT_STORED
+    first = await here.ask(here.inline(3))
+    assert (await here.ask(request)).decision_id == first.decision_id
+    # Another question about stored bytes is audited without sending them again.
+    weaker = dataclasses.replace(by_digest, strength=Strength(0.5, 0.5))
+    fresh = await here.ask(here.request(adapters=(weaker,)))
+    assert not fresh.cached
+    assert here.engine.audits == 2
 
 
 async def test_a_cached_verdict_is_the_one_that_would_be_given_again(

@@ -176,6 +176,31 @@ def test_another_digest_than_the_expected_one_is_refused(intake: Intake) -> None
     assert refusal(intake, ref).reason is ErrorReason.SHA256_MISMATCH
 
 
+def test_stored_bytes_are_found_by_their_digest_alone(intake: Intake) -> None:
+    first = intake.fetch(AdapterReference(inline_bytes=GOOD), Leash())
+    assert intake.fetch(AdapterReference(stored_sha256=first.sha256), Leash()) == first
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "", "0" * 63, "../" + "0" * 61, "F" * 64])
+def test_a_digest_without_stored_bytes_asks_for_them(intake: Intake, digest: str) -> None:
+    intake.fetch(AdapterReference(inline_bytes=GOOD), Leash())
+    fault = None
+    try:
+        intake.fetch(AdapterReference(stored_sha256=digest), Leash())
+    except NoDecisionError as error:
+        fault = error
+    assert fault is not None
+    assert fault.reason is ErrorReason.ADAPTER_NOT_STORED
+
+
+def test_stored_bytes_must_have_the_expected_digest_too(intake: Intake) -> None:
+    stored_sha256 = intake.fetch(AdapterReference(inline_bytes=GOOD), Leash()).sha256
+    ref = AdapterReference(stored_sha256=stored_sha256, expected_sha256="0" * 64)
+    with pytest.raises(NoDecisionError) as caught:
+        intake.fetch(ref, Leash())
+    assert caught.value.reason is ErrorReason.SHA256_MISMATCH
+
+
 @pytest.mark.parametrize("declared", [len(GOOD) - 1, len(GOOD) + 1])
 def test_an_upload_must_have_the_declared_size(intake: Intake, declared: int) -> None:
     sink = intake.receive(declared, "0" * 64, "a.safetensors")

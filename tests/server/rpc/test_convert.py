@@ -61,11 +61,14 @@ def test_a_strength_that_is_not_set_is_not_zero(
     assert adapter_reference(wire.AdapterReference(**fields)).strength == expected
 
 
-@pytest.mark.parametrize("source", ["path", "uri", "inline_bytes"])
+SOURCES = ("path", "uri", "inline_bytes", "stored_sha256")
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_an_empty_source_is_a_source(source: str) -> None:
     empty = b"" if source == "inline_bytes" else ""
     reference = adapter_reference(wire.AdapterReference(**{source: empty}))  # type: ignore[arg-type]
-    given = {name: getattr(reference, name) for name in ("path", "uri", "inline_bytes")}
+    given = {name: getattr(reference, name) for name in SOURCES}
     assert [name for name, value in given.items() if value is not None] == [source]
 
 
