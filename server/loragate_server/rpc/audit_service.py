@@ -61,7 +61,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         self, request: wire.AuditRequest, context: grpc.aio.ServicerContext
     ) -> wire.AuditResponse:
         """Decides over the adapters of one message."""
-        async with call_leash(context) as leash:
+        with call_leash(context) as leash:
             verdict = await self._gate.decide(audit_request(request), leash)
         return self._audit_response(verdict)
 
@@ -83,7 +83,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         context: grpc.aio.ServicerContext,
     ) -> wire.AuditUploadResponse:
         """Takes a file in, then decides over it."""
-        async with call_leash(context) as leash:
+        with call_leash(context) as leash:
             header = await _header(request_iterator)
             request = upload_request(header)
             with self._gate.receive(
@@ -99,7 +99,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     ) -> AsyncIterator[wire.WatchAuditResponse]:
         """Decides as `Audit` does, and tells how far it has come."""
         feed = _ProgressFeed()
-        async with call_leash(context, feed.report) as leash:
+        with call_leash(context, feed.report) as leash:
             deciding = asyncio.ensure_future(self._gate.decide(audit_request(request.audit), leash))
             deciding.add_done_callback(feed.close)
             try:

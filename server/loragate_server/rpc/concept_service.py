@@ -73,7 +73,7 @@ class ConceptService(concept_pb2_grpc.ConceptServiceServicer):
             raise _invalid("concept", "The stream does not begin with a concept.")
         concept = _concept(first.concept)
         pictures = await _pictures(request_iterator)
-        async with call_leash(context) as leash:
+        with call_leash(context) as leash:
             digest = await self._keeper.create(concept, pictures, leash)
         stored = concept_message(self._keeper.library.get(concept.concept_id))
         return wire.CreateConceptResponse(concept=stored, library_digest=digest)
@@ -82,7 +82,7 @@ class ConceptService(concept_pb2_grpc.ConceptServiceServicer):
         self, request: wire.DeleteConceptRequest, context: grpc.aio.ServicerContext
     ) -> wire.DeleteConceptResponse:
         """Takes a concept out; audits no longer know it when the call returns."""
-        async with call_leash(context) as leash:
+        with call_leash(context) as leash:
             digest = await self._keeper.remove(request.concept_id, leash)
         return wire.DeleteConceptResponse(library_digest=digest)
 

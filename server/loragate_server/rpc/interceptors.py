@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import grpc
@@ -48,12 +48,12 @@ class NullCallObserver:
 class RequestIds(AroundInterceptor):
     """Takes the caller's x-request-id, or makes one; logs and answers carry it."""
 
-    @asynccontextmanager
-    async def around(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: grpc.aio.ServicerContext) -> Iterator[None]:
         """Sets the id for the call."""
         given = metadata_value(context, REQUEST_ID_KEY)
         # Anything else would let a caller write into the log or other systems' labels.
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         with log_context(request_id=request_id):
             yield
@@ -78,8 +78,8 @@ class CallCounter(AroundInterceptor):
             self._observer.call_handled(handler_call_details.method, "UNIMPLEMENTED", 0.0)
         return handler
 
-    @asynccontextmanager
-    async def around(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: grpc.aio.ServicerContext) -> Iterator[None]:
         """Counts the call and takes its time."""
         self._observer.call_started(method)
         began = time.monotonic()
@@ -103,16 +103,16 @@ class CallCounter(AroundInterceptor):
 class Refusals(AroundInterceptor):
     """The last resort: whatever a call raises becomes a status, and no text leaks."""
 
-    @asynccontextmanager
-    async def around(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: grpc.aio.ServicerContext) -> Iterator[None]:
+        """Does nothing."""
+        yield
+
+    async def failed(self, context: grpc.aio.ServicerContext, error: Exception) -> None:
         """Maps exceptions."""
-        try:
-            yield
-        except NoDecisionError as error:
+        if isinstance(error, NoDecisionError):
             await abort(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
+        if not isinstance(error, grpc.aio.AbortError):
             await abort(context, audit_failed(error))
 
 
@@ -124,8 +124,8 @@ class Doorkeeper(AroundInterceptor):
         self._access = access
         self.draining = False
 
-    @asynccontextmanager
-    async def around(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: grpc.aio.ServicerContext) -> Iterator[None]:
         """Checks the caller; `IDENTITY` is set for the call."""
         if is_open(method):
             yield

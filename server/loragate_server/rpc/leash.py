@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 
 from loragate_server.progress import Leash, Report, silent
 
 
-@asynccontextmanager
-async def call_leash(
+@contextmanager
+def call_leash(
     context: grpc.aio.ServicerContext, report: Report = silent
-) -> AsyncIterator[Leash]:
+) -> Iterator[Leash]:
     """A leash that holds as long as the caller waits.
 
     grpc.aio cancels the handler when the client goes away or its deadline passes.
