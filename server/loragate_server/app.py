@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import threading
@@ -106,10 +105,6 @@ async def _serve(config: Config, say_ready: SayReady, asked: asyncio.Event) -> b
     drained = True
     try:
         async with running(config, stop_asked=asked) as server:
-            # Models and modules stay until the end. A full collection that walks them stops every
-            # call for tens of milliseconds, so they are taken out of its sight.
-            gc.collect()
-            gc.freeze()
             say_ready(server.grpc, server.http)
             await asked.wait()
             drained = await server.drain(config.drain_grace_s)
