@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,15 +44,20 @@ class PointerTable:
     launches: tuple[Launch, ...]
 
 
-def build_pointer_table(pairs: Sequence[RowPair], chunk: int) -> PointerTable:
-    """Cuts every row of `pairs` into chunks of `chunk` elements; the last may be shorter.
+def build_pointer_table(
+    pairs: Sequence[RowPair], chunk_sizes: Mapping[torch.dtype, int]
+) -> PointerTable:
+    """Cuts every row of `pairs` into chunks; the last of a row may be shorter.
+
+    All arithmetic is int64: rows and lists may hold more than 2^31 elements.
 
     The table holds bare addresses: the caller keeps the tensors alive until the launches that
     read it are enqueued, and never reuses a table for other tensors.
 
     Args:
         pairs: operands, all on one device.
-        chunk: elements per chunk; a multiple of 16, so that chunks keep a row's alignment.
+        chunk_sizes: elements per chunk by element type; multiples of 16, so that chunks keep a
+            row's alignment.
     """
     groups: dict[Variant, list[int]] = {}
     for index, pair in enumerate(pairs):
@@ -65,7 +70,7 @@ def build_pointer_table(pairs: Sequence[RowPair], chunk: int) -> PointerTable:
     for (dtype, aligned), members in groups.items():
         first = total
         for index in members:
-            block, per_row = _chunks_of(pairs[index], chunk)
+            block, per_row = _chunks_of(pairs[index], chunk_sizes[dtype])
             rows = pairs[index].rows
             segments[index][0] = torch.arange(rows) * per_row + total
             segments[index][1] = per_row

@@ -40,7 +40,7 @@ def require_backend(backend: str, device: torch.device) -> Backend:
         raise BackendUnavailableError(f"backend 'triton' does not run on device '{device}'")
     if importlib.util.find_spec("triton") is None:
         raise BackendUnavailableError("backend 'triton' needs the package triton")
-    interpreted = _is_interpreted()
+    interpreted = is_interpreted()
     if device.type == "cpu" and not interpreted:
         raise BackendUnavailableError(
             "backend 'triton' runs on CPU tensors only in Triton's interpreter: set "
@@ -55,7 +55,7 @@ def require_backend(backend: str, device: torch.device) -> Backend:
     return "triton"
 
 
-def _is_interpreted() -> bool:
+def is_interpreted() -> bool:
     """Whether this process decorates kernels for the interpreter.
 
     The environment alone does not tell: Triton reads it when a kernel is decorated, so the

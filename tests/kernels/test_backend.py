@@ -21,7 +21,7 @@ def test_an_unknown_backend_is_refused_and_the_known_ones_are_named(name: Any) -
 
 
 def test_triton_on_a_cpu_without_the_interpreter_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_is_interpreted", lambda: False)
+    monkeypatch.setattr(backend, "is_interpreted", lambda: False)
     with pytest.raises(BackendUnavailableError, match="TRITON_INTERPRET=1 before triton"):
         pair_stats([PAIR], backend="triton")
 
@@ -33,7 +33,7 @@ def test_triton_that_is_not_installed_raises(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_interpreter_cannot_follow_cuda_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_is_interpreted", lambda: True)
+    monkeypatch.setattr(backend, "is_interpreted", lambda: True)
     with pytest.raises(BackendUnavailableError, match="unset TRITON_INTERPRET"):
         backend.require_backend("triton", torch.device("cuda"))
 

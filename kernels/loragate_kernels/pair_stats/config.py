@@ -1,8 +1,18 @@
-"""Launch configurations. They fix the order of summation, so they are part of every result."""
+"""Launch configurations. They fix the order of summation, so they are part of every result.
+
+`TABLE` is committed and nothing is tuned at run time: what a computer happened to find fastest
+would decide the last bits of a verdict. Within one architecture all element types share `block`
+and `chunk`, so element k of a row meets the same lane whatever its type, and every architecture
+has the same ones today, so the interpreter sums in the order that a GPU does up to the last step,
+in which the lanes of a chunk are added up.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -38,3 +48,85 @@ class PairStatsConfig:
 
 
 DEFAULT_CONFIG = PairStatsConfig()
+"""Eight 2-byte or two times four 4-byte elements per thread and load: 16 bytes each."""
+
+DEFAULT_ENTRY = "default"
+INTERPRETER_ENTRY = "interpreter"
+CONFIG_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+TABLE: Mapping[tuple[str, torch.dtype], PairStatsConfig] = {
+    ("sm_80", torch.float32): DEFAULT_CONFIG,
+    ("sm_80", torch.bfloat16): DEFAULT_CONFIG,
+    ("sm_80", torch.float16): DEFAULT_CONFIG,
+    ("sm_90", torch.float32): DEFAULT_CONFIG,
+    ("sm_90", torch.bfloat16): DEFAULT_CONFIG,
+    ("sm_90", torch.float16): DEFAULT_CONFIG,
+    ("sm_100", torch.float32): DEFAULT_CONFIG,
+    ("sm_100", torch.bfloat16): DEFAULT_CONFIG,
+    ("sm_100", torch.float16): DEFAULT_CONFIG,
+    (INTERPRETER_ENTRY, torch.float32): DEFAULT_CONFIG,
+    (INTERPRETER_ENTRY, torch.bfloat16): DEFAULT_CONFIG,
+    (INTERPRETER_ENTRY, torch.float16): DEFAULT_CONFIG,
+    (DEFAULT_ENTRY, torch.float32): DEFAULT_CONFIG,
+    (DEFAULT_ENTRY, torch.bfloat16): DEFAULT_CONFIG,
+    (DEFAULT_ENTRY, torch.float16): DEFAULT_CONFIG,
+}
+"""(architecture, element type) to configuration; "default" serves architectures not listed.
+
+The values follow from the width of the loads; they were compiled for every architecture named
+here, but an entry that differs from the others needs a measurement on that architecture.
+"""
+
+
+@dataclass(frozen=True)
+class ConfigChoice:
+    """The configurations of one call.
+
+    Attributes:
+        entry: the architecture whose entries of `TABLE` are used, "default (sm_75)" where sm_75
+            has none, or "given" where the caller passed a configuration.
+        by_dtype: one configuration for each supported element type.
+    """
+
+    entry: str
+    by_dtype: Mapping[torch.dtype, PairStatsConfig]
+
+    @property
+    def fold(self) -> PairStatsConfig:
+        """Stage two reads float32 whatever stage one read, so float32's entry is its own."""
+        return self.by_dtype[torch.float32]
+
+    def described(self) -> dict[str, str]:
+        """For the provenance: the entry, and each value once, or by type where types differ."""
+        lines = {"config": self.entry}
+        for name in ("block", "chunk", "num_warps", "enable_fp_fusion"):
+            values = {dtype: str(getattr(each, name)) for dtype, each in self.by_dtype.items()}
+            lines[name] = (
+                values[torch.float32]
+                if len(set(values.values())) == 1
+                else ",".join(f"{dtype_name(dtype)}:{value}" for dtype, value in values.items())
+            )
+        return lines | {"fold_block": str(self.fold.fold_block)}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The type's name as results carry it: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def architecture_of(device: torch.device) -> str:
+    """The first half of a key of `TABLE`: "sm_90", or "interpreter" for tensors of the CPU."""
+    if device.type != "cuda":
+        return INTERPRETER_ENTRY
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+def choose_config(architecture: str, given: PairStatsConfig | None = None) -> ConfigChoice:
+    """The configurations of `architecture` from the table, or `given` for all element types."""
+    if given is not None:
+        return ConfigChoice("given", dict.fromkeys(CONFIG_DTYPES, given))
+    known = (architecture, torch.float32) in TABLE
+    row = architecture if known else DEFAULT_ENTRY
+    entry = row if known else f"{DEFAULT_ENTRY} ({architecture})"
+    return ConfigChoice(entry, {dtype: TABLE[row, dtype] for dtype in CONFIG_DTYPES})

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from loragate_kernels._device import launching_on
 from loragate_kernels._pointer_table import build_pointer_table
 from loragate_kernels._rows import RowPair
-from loragate_kernels.pair_stats.config import PairStatsConfig
+from loragate_kernels.pair_stats.config import (
+    ConfigChoice,
+    PairStatsConfig,
+    architecture_of,
+    choose_config,
+    dtype_name,
+)
 from loragate_kernels.pair_stats.kernel import pair_stats_fold_kernel, pair_stats_partial_kernel
 
 TRITON_DTYPES = {
@@ -22,8 +29,28 @@ TRITON_DTYPES = {
 }
 
 
+def partial_options(dtype: torch.dtype, aligned: bool, config: PairStatsConfig) -> dict[str, Any]:
+    """What stage one is compiled for; launches and warm-up both take it from here."""
+    return {
+        "DTYPE": TRITON_DTYPES[dtype],
+        "ALIGNED": aligned,
+        "BLOCK": config.block,
+        "num_warps": config.num_warps,
+        "enable_fp_fusion": config.enable_fp_fusion,
+    }
+
+
+def fold_options(config: PairStatsConfig) -> dict[str, Any]:
+    """What stage two is compiled for; launches and warm-up both take it from here."""
+    return {
+        "FOLD_BLOCK": config.fold_block,
+        "num_warps": 1,
+        "enable_fp_fusion": config.enable_fp_fusion,
+    }
+
+
 def triton_components(
-    pairs: Sequence[RowPair], config: PairStatsConfig
+    pairs: Sequence[RowPair], given: PairStatsConfig | None
 ) -> tuple[Tensor, dict[str, str]]:
     """Computes the six components of every (pair, row).
 
@@ -33,42 +60,45 @@ def triton_components(
     Accuracy: 5e-6 relative for sums of squares. Lanes are float32, so squares below 1e-38 lose
     digits and elements beyond 1.8e19 overflow to infinity.
 
+    Args:
+        pairs: operands, all on one device.
+        given: configuration for all element types; the table's when it is None.
+
     Returns:
         float64 [6, segments], in the order of `result.COMPONENTS`, on the device of the pairs;
-        and which variants ran, as part of the provenance.
+        and which configuration and variants ran, as part of the provenance.
     """
     device = pairs[0].base.device
-    table = build_pointer_table(pairs, config.chunk)
-    chunk_total, segment_total = table.chunks.shape[1], table.segments.shape[1]
-    chunks, segments = table.chunks.to(device), table.segments.to(device)
-    partial = torch.empty(6, chunk_total, dtype=torch.float32, device=device)
-    result = torch.empty(6, segment_total, dtype=torch.float64, device=device)
-    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+    choice = choose_config(architecture_of(device), given)
+    chunk_sizes = {dtype: config.chunk for dtype, config in choice.by_dtype.items()}
+    table = build_pointer_table(pairs, chunk_sizes)
+    partial = torch.empty(6, table.chunks.shape[1], dtype=torch.float32, device=device)
+    result = torch.empty(6, table.segments.shape[1], dtype=torch.float64, device=device)
+    with launching_on(device):
+        chunks, segments = table.chunks.to(device), table.segments.to(device)
         for launch in table.launches:
             pair_stats_partial_kernel[(launch.chunk_count,)](
                 chunks,
                 partial,
                 launch.first_chunk,
-                chunk_total,
-                DTYPE=TRITON_DTYPES[launch.dtype],
-                ALIGNED=launch.aligned,
-                BLOCK=config.block,
-                num_warps=config.num_warps,
-                enable_fp_fusion=config.enable_fp_fusion,
+                partial.shape[1],
+                **partial_options(launch.dtype, launch.aligned, choice.by_dtype[launch.dtype]),
             )
-        if segment_total:
-            pair_stats_fold_kernel[(segment_total,)](
-                segments,
-                partial,
-                result,
-                chunk_total,
-                segment_total,
-                FOLD_BLOCK=config.fold_block,
-                num_warps=1,
-                enable_fp_fusion=config.enable_fp_fusion,
-            )
+        _fold(segments, partial, result, choice)
     variants = ",".join(
-        f"{str(launch.dtype).removeprefix('torch.')}:{'aligned' if launch.aligned else 'scalar'}"
+        f"{dtype_name(launch.dtype)}:{'aligned' if launch.aligned else 'scalar'}"
         for launch in table.launches
     )
-    return result, {"triton": triton.__version__, "variants": variants}
+    return result, choice.described() | {"triton": triton.__version__, "variants": variants}
+
+
+def _fold(segments: Tensor, partial: Tensor, result: Tensor, choice: ConfigChoice) -> None:
+    if segments.shape[1]:
+        pair_stats_fold_kernel[(segments.shape[1],)](
+            segments,
+            partial,
+            result,
+            partial.shape[1],
+            result.shape[1],
+            **fold_options(choice.fold),
+        )

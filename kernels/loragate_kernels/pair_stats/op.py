@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from loragate_kernels._device import device_name
 from loragate_kernels._rows import as_row_pairs
 from loragate_kernels.backend import Backend, require_backend
-from loragate_kernels.pair_stats.config import DEFAULT_CONFIG, PairStatsConfig
+from loragate_kernels.pair_stats.config import PairStatsConfig
 from loragate_kernels.pair_stats.reference import TILE_ELEMENTS, reference_components
 from loragate_kernels.pair_stats.result import PairStats, build_result
 
@@ -20,7 +20,7 @@ def pair_stats(
     pairs: Sequence[tuple[Tensor, Tensor]],
     *,
     backend: Backend,
-    config: PairStatsConfig = DEFAULT_CONFIG,
+    config: PairStatsConfig | None = None,
 ) -> PairStats:
     """Compares base and adapted activations of many layers, per probe row.
 
@@ -34,7 +34,8 @@ def pair_stats(
             apart in memory, but each must be dense; the order of the other dimensions is free as
             long as both tensors share it (channels_last is accepted). Nothing is copied.
         backend: "reference" (PyTorch, any device) or "triton" (CUDA, or the interpreter).
-        config: how the Triton kernels are launched; the reference ignores it.
+        config: how the Triton kernels are launched; from `config.TABLE` when None, by the
+            device's architecture and the element type. The reference ignores it.
 
     Returns:
         One segment per (pair, row), on the device of the operands.
@@ -46,19 +47,15 @@ def pair_stats(
     rows = as_row_pairs(pairs)
     device = rows[0].base.device
     chosen = require_backend(backend, device)
-    provenance = {"backend": chosen, "torch": torch.__version__, "device": _device_name(device)}
+    provenance = {"backend": chosen, "torch": torch.__version__, "device": device_name(device)}
     if chosen == "triton":
         # imported late: Triton must not be loaded by those who never ask for it
         from loragate_kernels.pair_stats.launch import triton_components
 
         components, how = triton_components(rows, config)
-        provenance |= how | {name: str(value) for name, value in asdict(config).items()}
+        provenance |= how
     else:
         components = reference_components(rows)
         provenance["tile"] = str(TILE_ELEMENTS)
     offsets = tuple(accumulate((pair.rows for pair in rows), initial=0))
     return build_result(components, offsets, chosen, provenance)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -82,6 +82,21 @@ def test_alignment_is_found_per_row() -> None:
             torch.zeros(1, 3, 2).transpose(1, 2),
             "strides differ within a row",
         ),
+        (
+            torch.zeros(2, 4).as_strided((2, 3), (2, 1)),
+            torch.zeros(2, 4).as_strided((2, 3), (2, 1)),
+            "rows of base overlap",
+        ),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(3).expand(2, 3),
+            "rows of adapted overlap",
+        ),
+        (
+            torch.zeros(9).as_strided((1, 2, 3), (9, 2, 1)),
+            torch.zeros(9).as_strided((1, 2, 3), (9, 2, 1)),
+            "elements of a row of base overlap",
+        ),
         (torch.eye(2).to_sparse(), torch.eye(2).to_sparse(), "only strided"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the compiler makes of the kernels for sm_90; needs no GPU.
+"""What the compiler makes of the kernels for three generations of GPUs; needs none of them.
 
 Compiled in processes of their own, whose Triton does not interpret, whatever this one does.
 """
@@ -14,88 +14,162 @@ import sys
 import pytest
 
 COMPILE = """
-import json, sys
+import json, pathlib, subprocess, sys
+import torch
 import triton
-import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from loragate_kernels.pair_stats.config import DEFAULT_CONFIG as config
-from loragate_kernels.pair_stats.kernel import pair_stats_fold_kernel, pair_stats_partial_kernel
+from loragate_kernels.pair_stats import compilation, kernel, launch
+from loragate_kernels.pair_stats.config import CONFIG_DTYPES, choose_config
 
-def ptx(kernel, pointers, constants, num_warps):
-    signature = {name: pointers.get(name, "i32") for name in kernel.arg_names}
+POINTERS = {"p_chunks": "*i64", "p_segments": "*i64", "p_partial": "*fp32", "p_out": "*fp64"}
+NEWEST_FIRST = (121, 120, 110, 103, 101, 100)
+tool = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+def compiled(function, options, architecture):
+    constants = {name: options[name] for name in function.arg_names if name in options}
+    options = {name: value for name, value in options.items() if name not in constants}
+    signature = {name: POINTERS.get(name, "i32") for name in function.arg_names}
     signature |= {name: "constexpr" for name in constants}
-    source = ASTSource(kernel, signature, constexprs=constants)
-    options = {"num_warps": num_warps, "enable_fp_fusion": config.enable_fp_fusion}
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    return made.asm["ptx"]
+    source = ASTSource(function, signature, constexprs=constants)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+def resources(cubin):
+    if not tool.exists():
+        return None
+    path = pathlib.Path(sys.argv[1], "kernel.cubin")
+    path.write_bytes(cubin)
+    command = [str(tool), "-res-usage", str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+def variants(architecture):
+    choice = choose_config(f"sm_{architecture}")
+    for dtype in CONFIG_DTYPES:
+        for aligned in (True, False):
+            key = compilation.CompileKey(dtype, aligned, choice.by_dtype[dtype])
+            options = launch.partial_options(dtype, aligned, key.config)
+            yield str(key), kernel.pair_stats_partial_kernel, options
+    fold = compilation.CompileKey(None, False, choice.fold)
+    yield str(fold), kernel.pair_stats_fold_kernel, launch.fold_options(choice.fold)
+
+def newest():
+    for architecture in NEWEST_FIRST:
+        try:
+            for _, function, options in variants(architecture):
+                compiled(function, options, architecture)
+        except Exception as error:
+            print(architecture, repr(error)[:200], file=sys.stderr)
+        else:
+            return architecture
+    raise SystemExit("no target newer than sm_90")
 
 made = {}
-for dtype in (tl.float32, tl.bfloat16, tl.float16):
-    for aligned in (True, False):
-        made[f"{dtype}:{'aligned' if aligned else 'scalar'}"] = ptx(
-            pair_stats_partial_kernel,
-            {"p_chunks": "*i64", "p_partial": "*fp32"},
-            {"DTYPE": dtype, "ALIGNED": aligned, "BLOCK": config.block},
-            config.num_warps,
-        )
-made["fold"] = ptx(
-    pair_stats_fold_kernel,
-    {"p_segments": "*i64", "p_partial": "*fp32", "p_out": "*fp64"},
-    {"FOLD_BLOCK": config.fold_block},
-    1,
-)
+for architecture in (80, 90, newest()):
+    for name, function, options in variants(architecture):
+        one = compiled(function, options, architecture)
+        made[f"sm_{architecture}:{name}"] = (one.asm["ptx"], resources(one.asm["cubin"]))
 json.dump(made, sys.stdout)
 """
 
-PARTIAL = [f"{dtype}:{how}" for dtype in ("fp32", "bf16", "fp16") for how in ("aligned", "scalar")]
+PARTIAL = [
+    f"pair_stats:{dtype}:{how}"
+    for dtype in ("float32", "bfloat16", "float16")
+    for how in ("aligned", "scalar")
+]
+GENERATIONS = ("sm_80", "sm_90", "newest")
 
 
 @pytest.fixture(scope="module")
-def ptx(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """PTX by variant."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str | None]]:
+    """PTX, and what the assembler says of registers and stack, by target and variant."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     # The kernels are compiled with the setting of their configuration; this stills a warning.
     environment["TRITON_DEFAULT_FP_FUSION"] = "1"
     done = subprocess.run(
-        [sys.executable, "-c", COMPILE],
+        [sys.executable, "-c", COMPILE, str(tmp_path_factory.mktemp("cubin"))],
         env=environment,
         capture_output=True,
         check=False,
         text=True,
-        timeout=150,
+        timeout=170,
     )
     assert done.returncode == 0, done.stderr
-    made: dict[str, str] = json.loads(done.stdout)
-    return made
+    found = {name: (ptx, usage) for name, (ptx, usage) in json.loads(done.stdout).items()}
+    targets = list(dict.fromkeys(name.split(":")[0] for name in found))
+    assert len(targets) == 3
+    named = dict(zip(targets, GENERATIONS, strict=True))
+    return {f"{named[name.split(':')[0]]}:{name.partition(':')[2]}": found[name] for name in found}
 
 
-def test_every_variant_compiles(ptx: dict[str, str]) -> None:
-    assert sorted(ptx) == sorted([*PARTIAL, "fold"])
-    for text in ptx.values():
-        assert ".target sm_90" in text
-        assert "st.global" in text
+def loops(ptx: str) -> list[str]:
+    """The bodies of all loops: from a label to the jump that goes back to it."""
+    bodies = []
+    for label in re.finditer(r"^(\$L__BB\w+):", ptx, re.MULTILINE):
+        back = re.search(rf"\bbra(\.uni)?\s+\{label[1]};", ptx[label.end() :])
+        if back:
+            bodies.append(ptx[label.end() : label.end() + back.start()])
+    return bodies
 
 
-def test_nothing_is_added_in_an_order_that_chance_decides(ptx: dict[str, str]) -> None:
-    for text in ptx.values():
-        assert not re.search(r"^\s*(@\S+\s+)?(atom|red)\.", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize("variant", PARTIAL)
-def test_stage_one_computes_in_float32_and_spills_nothing(
-    variant: str, ptx: dict[str, str]
+def test_every_variant_compiles_for_every_generation(
+    made: dict[str, tuple[str, str | None]],
 ) -> None:
-    assert ".f64" not in ptx[variant]
-    assert ".local" not in ptx[variant]
+    expected = [f"{g}:{name}" for g in GENERATIONS for name in (*PARTIAL, "pair_stats:fold")]
+    assert sorted(made) == sorted(expected)
+    for name, (ptx, _) in made.items():
+        target = re.search(r"^\.target sm_(\d+)", ptx, re.MULTILINE)
+        assert target
+        generation = name.partition(":")[0]
+        assert generation == f"sm_{target[1]}" or (generation == "newest" and int(target[1]) > 90)
+        assert "st.global" in ptx
 
 
-def test_stage_two_sums_in_float64(ptx: dict[str, str]) -> None:
-    assert "add.f64" in ptx["fold"] or "add.rn.f64" in ptx["fold"]
+def test_nothing_is_added_in_an_order_that_chance_decides(
+    made: dict[str, tuple[str, str | None]],
+) -> None:
+    for ptx, _ in made.values():
+        assert not re.search(r"^\s*(@\S+\s+)?(atom|red)\.", ptx, re.MULTILINE)
 
 
+def test_nothing_is_spilled(made: dict[str, tuple[str, str | None]]) -> None:
+    for name, (ptx, usage) in made.items():
+        assert ".local" not in ptx
+        if usage is not None:  # the wheel of this Triton came with the tool
+            found = re.findall(r"REG:\d+ STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+            assert found == [("0", "0")], f"{name}: {usage}"
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("variant", PARTIAL)
-def test_aligned_rows_are_read_sixteen_bytes_at_a_time(variant: str, ptx: dict[str, str]) -> None:
-    wide = len(re.findall(r"ld\.global\S*\.v4\.b32", ptx[variant]))
-    assert wide == (0 if variant.endswith("scalar") else 2 if "16" in variant else 4)
+def test_stage_one_computes_in_float32(
+    variant: str, generation: str, made: dict[str, tuple[str, str | None]]
+) -> None:
+    assert ".f64" not in made[f"{generation}:{variant}"][0]
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_stage_two_sums_in_float64(
+    generation: str, made: dict[str, tuple[str, str | None]]
+) -> None:
+    ptx, _ = made[f"{generation}:pair_stats:fold"]
+    assert "add.f64" in ptx or "add.rn.f64" in ptx
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("variant", PARTIAL)
+def test_the_main_loop_reads_aligned_rows_sixteen_bytes_at_a_time(
+    variant: str, generation: str, made: dict[str, tuple[str, str | None]]
+) -> None:
+    ptx, _ = made[f"{generation}:{variant}"]
+    [loop] = [body for body in loops(ptx) if "ld.global" in body]
+    wide = len(re.findall(r"ld\.global\S*\.v4\.b32", loop))
+    every = len(re.findall(r"ld\.global", loop))
+    if variant.endswith("aligned"):
+        # eight elements of each of the two operands per thread
+        assert wide == every == (2 if "16" in variant else 4)
+    else:
+        assert wide == 0
+        assert every == 16
+    # neither a mask nor a branch in the loop guards a load
+    assert not re.search(r"@%p\d+\s+ld\.global", loop)

@@ -106,6 +106,26 @@ def test_the_order_of_the_list_changes_no_bit_of_a_row(
             assert torch.equal(first, second)
 
 
+@settings(deadline=None, max_examples=5)
+@given(seed=st.integers(0, 1000), randomness=st.randoms(use_true_random=False))
+def test_three_hundred_ragged_layers_match_the_formula_in_any_order(
+    seed: int, randomness: Any, make_pair: Make, assert_matches: Check
+) -> None:
+    sizes = [randomness.choice([0, 1, 15, 16, 17, 63, 500, 1000]) for _ in range(300)]
+    pairs = [
+        make_pair(randomness.randint(0, 2), size, dtype=DTYPES[number % 3], seed=seed + number)
+        for number, size in enumerate(sizes)
+    ]
+    straight = run(*pairs)
+    assert_matches(straight, pairs)
+    order = list(range(300))
+    randomness.shuffle(order)
+    shuffled = run(*(pairs[index] for index in order))
+    for place, index in enumerate(order):
+        first = straight.sum_sq_diff[straight.rows_of(index)]
+        assert torch.equal(first, shuffled.sum_sq_diff[shuffled.rows_of(place)])
+
+
 VALUES = st.lists(st.tuples(st.floats(width=32), st.floats(width=32)), min_size=1, max_size=40)
 
 

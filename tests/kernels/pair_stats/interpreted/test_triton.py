@@ -187,6 +187,7 @@ def test_the_result_says_how_it_was_computed(make_pair: Make) -> None:
         "torch": torch.__version__,
         "device": "cpu",
         "triton": triton.__version__,
+        "config": "given",
         "variants": "float32:aligned",
         "block": "64",
         "chunk": "128",

@@ -1,0 +1,72 @@
+"""Compiles kernels before the first request needs them.
+
+An operation takes part by naming a module in `OPERATIONS` that has `compile_keys(device)`, the
+list of everything it may launch there, and `compile_key(key, device)`, which compiles one of it.
+`CompileMonitor` then tells whether the lists were complete.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+
+from loragate_kernels.backend import is_interpreted, require_backend
+
+OPERATIONS: tuple[str, ...] = ("loragate_kernels.pair_stats.compilation",)
+"""Modules that list and compile the kernels of one operation each."""
+
+
+class CompilableOperation(Protocol):
+    """What a module named in `OPERATIONS` offers."""
+
+    def compile_keys(self, device: torch.device) -> Sequence[Hashable]:
+        """Everything that the operation may launch on `device`; each key has a telling `str`."""
+
+    def compile_key(self, key: Hashable, device: torch.device) -> None:
+        """Compiles one of these keys into this process."""
+
+
+@dataclass(frozen=True)
+class WarmUpReport:
+    """What `warm_up` did.
+
+    Attributes:
+        compiled: the compiled variants by name; empty where kernels are interpreted.
+        seconds: how long it took.
+        interpreted: whether this process interprets kernels, so that there is nothing to compile.
+    """
+
+    compiled: tuple[str, ...]
+    seconds: float
+    interpreted: bool
+
+
+def warm_up(device: torch.device | str, *, operations: Sequence[str] = OPERATIONS) -> WarmUpReport:
+    """Compiles every variant that the operations may launch on `device`.
+
+    With Triton's disk cache warm this only loads; calling it again does nothing.
+
+    Args:
+        device: where the kernels will run.
+        operations: names of modules like those in `OPERATIONS`.
+
+    Raises:
+        BackendUnavailableError: kernels cannot run on `device` in this process.
+    """
+    device = torch.device(device)
+    require_backend("triton", device)
+    began = time.monotonic()
+    if is_interpreted():
+        return WarmUpReport((), 0.0, interpreted=True)
+    compiled: list[str] = []
+    for name in operations:
+        operation = cast(CompilableOperation, importlib.import_module(name))
+        for key in operation.compile_keys(device):
+            operation.compile_key(key, device)
+            compiled.append(str(key))
+    return WarmUpReport(tuple(compiled), time.monotonic() - began, interpreted=False)
