@@ -16,7 +16,7 @@ from loragate_server.audit.evidence import (
     Evidence,
     LayerProfile,
 )
-from loragate_server.audit.profile import Backend
+from loragate_server.audit.profile import HELD_BYTES, Backend
 from loragate_server.audit.response import Response, measure
 from loragate_server.audit.score import against_bank
 from loragate_server.concepts.probes import ProbeSet
@@ -34,10 +34,13 @@ class AuditSettings:
         batch_rows: probe rows per forward pass at least, before they are doubled. Few rows stay
             in the cache of a CPU and stop soon when the caller goes.
         backend: of the activation statistics; a backend that is missing raises at the first audit.
+        held_bytes: most bytes of activations that wait for their reduction. It decides how much
+            memory an audit adds and how many launches it makes, and changes no number.
     """
 
     batch_rows: int = 24
     backend: Backend = "reference"
+    held_bytes: int = HELD_BYTES
 
 
 class AuditEngine:
@@ -88,6 +91,7 @@ class AuditEngine:
             batch_rows=self._batch_rows,
             backend=self.settings.backend,
             leash=leash,
+            held_bytes=self.settings.held_bytes,
         )
         elapsed_s = time.monotonic() - began
         doubts = _number_doubts(response)

@@ -1,13 +1,16 @@
 """Layer profile: how much each layer's activations differ between base and adapted rows.
 
-The outputs are reduced inside the forward hooks, so no activation is stored and a later in-place
-operation cannot spoil a pair.
+No activation outlives its forward pass. A layer's output is copied when it is seen, and the copies
+are reduced together as soon as they hold `held_bytes`: one launch for many layers. A copy is exact,
+and the model may overwrite its output in place right after the hook without spoiling the pair.
+Neither the limit nor the neighbours in a launch change a bit of a layer's sums.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,6 +21,9 @@ from loragate_server.audit.evidence import LayerProfile
 from loragate_server.progress import Leash
 
 Backend = Literal["reference", "triton"]
+
+HELD_BYTES = 64 << 20
+"""Default limit of the copies that wait for their reduction: 64 MiB."""
 
 _BLOCK_LISTS = ("resnets", "transformer_blocks", "single_transformer_blocks")
 """Module lists in which every diffusers denoiser keeps its blocks."""
@@ -32,22 +38,65 @@ def profiled_layers(denoiser: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """One layer's rows of one forward pass, waiting for their reduction."""
+
+    index: int
+    name: str
+    base: Tensor
+    adapted: Tensor
+    concepts: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.base.nbytes + self.adapted.nbytes
+
+
+def _settled(rows: Tensor, *, copy: bool) -> Tensor:
+    """`rows`, copied if asked to or if a copy would lie otherwise in memory.
+
+    A copy is dense and starts at a multiple of 16 bytes. What decides how a kernel reads a tensor,
+    and so its last bits, is then the same whether a layer waited or not.
+    """
+    reach = 1 + sum((s - 1) * t for s, t in zip(rows.shape, rows.stride(), strict=True))
+    lies_well = reach == rows.numel() and rows.data_ptr() % 16 == 0
+    return rows if lies_well and not copy else rows.clone()
+
+
 class ProfileCollector:
     """Sums pair statistics per layer and concept over the batches of one audit.
 
     Every layer is also a place to stop at: the leash is polled there, so that a caller who has
     gone does not cost a whole forward pass of a large model.
 
+    Args:
+        denoiser: the model that will be watched.
+        concept_count: how many concepts the rows belong to.
+        backend: of the statistics.
+        leash: polled at every layer.
+        held_bytes: most bytes of copies that wait for their reduction; 0 reduces every layer
+            inside its hook. Never exceeded: a layer that is larger alone is not copied.
+
     Attributes:
-        nonfinite_layer: the first layer whose adapted activations were NaN or infinite.
+        nonfinite_layer: the first layer whose base or adapted activations were NaN or infinite.
     """
 
     def __init__(
-        self, denoiser: nn.Module, concept_count: int, backend: Backend, leash: Leash
+        self,
+        denoiser: nn.Module,
+        concept_count: int,
+        backend: Backend,
+        leash: Leash,
+        held_bytes: int = HELD_BYTES,
     ) -> None:
+        if held_bytes < 0:
+            raise ValueError(f"held_bytes must not be negative, not {held_bytes}")
         self._layers = profiled_layers(denoiser)
         self._backend: Backend = backend
         self._leash = leash
+        self._held_bytes = held_bytes
+        self._held: list[_Held] = []
         shape = (len(self._layers), concept_count)
         self._difference = torch.zeros(shape, dtype=torch.float64)
         self._base = torch.zeros(shape, dtype=torch.float64)
@@ -70,28 +119,51 @@ class ProfileCollector:
         ]
         try:
             yield
+            self._flush()
         finally:
+            self._held.clear()
             for handle in handles:
                 handle.remove()
 
     def _hook(
         self, index: int, name: str, base_rows: slice, adapted_rows: slice, concepts: Tensor
     ) -> Any:
-        def reduce(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        def take(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._leash.check()
             tensor = output[-1] if isinstance(output, tuple) else output
-            stats = pair_stats([(tensor[base_rows], tensor[adapted_rows])], backend=self._backend)
-            if self.nonfinite_layer is None and bool(stats.nonfinite_count.any()):
-                self.nonfinite_layer = name
-            for total, value in (
-                (self._difference, stats.sum_sq_diff),
-                (self._base, stats.sum_sq_base),
-                (self._adapted, stats.sum_sq_adapted),
-                (self._product, stats.sum_product),
-            ):
-                total[index].index_add_(0, concepts, value.cpu())
+            pair = tensor[base_rows], tensor[adapted_rows]
+            waiting = sum(held.nbytes for held in self._held)
+            size = sum(side.nbytes for side in pair)
+            if waiting + size > self._held_bytes:
+                self._flush()
+            # What would fill the limit alone is reduced at once and need not be copied.
+            alone = size > self._held_bytes
+            base, adapted = (_settled(side, copy=not alone) for side in pair)
+            self._held.append(_Held(index, name, base, adapted, concepts))
+            if alone:
+                self._flush()
 
-        return reduce
+        return take
+
+    def _flush(self) -> None:
+        """Reduces what is held, in the order in which it was seen."""
+        if not self._held:
+            return
+        held, self._held = self._held, []
+        stats = pair_stats([(one.base, one.adapted) for one in held], backend=self._backend)
+        bad = stats.nonfinite_count.cpu()
+        sums = (
+            (self._difference, stats.sum_sq_diff.cpu()),
+            (self._base, stats.sum_sq_base.cpu()),
+            (self._adapted, stats.sum_sq_adapted.cpu()),
+            (self._product, stats.sum_product.cpu()),
+        )
+        for number, one in enumerate(held):
+            rows = stats.rows_of(number)
+            if self.nonfinite_layer is None and bool(bad[rows].any()):
+                self.nonfinite_layer = one.name
+            for total, value in sums:
+                total[one.index].index_add_(0, one.concepts, value[rows])
 
     def profile(self, top: int, neutral: slice) -> tuple[LayerProfile, ...]:
         """One entry per layer; `top` is the concept with the highest score."""

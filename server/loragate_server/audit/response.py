@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loragate_server.audit.profile import Backend, ProfileCollector
+from loragate_server.audit.profile import HELD_BYTES, Backend, ProfileCollector
 from loragate_server.audit.score import log_error_change
 from loragate_server.concepts.probes import ProbeSet, encode_generic_prompt
 from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
@@ -49,6 +49,7 @@ def measure(
     batch_rows: int,
     backend: Backend,
     leash: Leash,
+    held_bytes: int = HELD_BYTES,
 ) -> list[Response]:
     """Runs the paired forward passes of several adaptations at once.
 
@@ -62,6 +63,7 @@ def measure(
             (see `batching`).
         backend: of the activation statistics.
         leash: polled at every layer; told the stage "response".
+        held_bytes: most bytes of activations that wait for their reduction, per adaptation.
 
     Raises:
         NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
@@ -73,7 +75,8 @@ def measure(
     times = probes.times.repeat(len(concepts))
     owner = torch.arange(len(concepts)).repeat_interleave(probes.plan.rows)
     collectors = [
-        ProfileCollector(base.denoiser, len(concepts), backend, leash) for _ in adaptations
+        ProfileCollector(base.denoiser, len(concepts), backend, leash, held_bytes)
+        for _ in adaptations
     ]
     changes: list[list[Tensor]] = [[] for _ in adaptations]
     for start in range(0, len(noisy), batch_rows):

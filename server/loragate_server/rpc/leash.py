@@ -13,9 +13,7 @@ from loragate_server.progress import Leash, Report, silent
 
 
 @contextmanager
-def call_leash(
-    context: grpc.aio.ServicerContext, report: Report = silent
-) -> Iterator[Leash]:
+def call_leash(context: grpc.aio.ServicerContext, report: Report = silent) -> Iterator[Leash]:
     """A leash that holds as long as the caller waits.
 
     grpc.aio cancels the handler when the client goes away or its deadline passes.
