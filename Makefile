@@ -9,10 +9,10 @@ python_code := client kernels server tests scripts emoji_tiny benchmarks
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check pytest bench clean
+.PHONY: help setup demo test lint types proto proto-check pytest bench bench-kernels clean
 
 help: ## List these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Create .venv with everything that tests, linters and training need
 	@scripts/setup.sh dev
@@ -43,6 +43,10 @@ pytest: ## Run the tests; PYTEST_ARGS="-k intake" picks some
 bench: ## Run the benchmarks and write benchmarks/results/
 	@scripts/setup.sh dev
 	$(bin)/python -m benchmarks.run
+
+# No setup: a GPU machine has its own torch and Triton, and nothing else is needed.
+bench-kernels: ## Measure the kernels on the GPU, or a small version on the CPU; 9 minutes at most
+	PYTHONPATH=kernels $(or $(wildcard $(bin)/python),python3) -m benchmarks.kernels $(KERNEL_ARGS)
 
 clean: ## Remove .venv and caches; what training made in build/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
