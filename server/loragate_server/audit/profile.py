@@ -76,7 +76,8 @@ class ProfileCollector:
         backend: of the statistics.
         leash: polled at every layer.
         held_bytes: most bytes of copies that wait for their reduction; 0 reduces every layer
-            inside its hook. Never exceeded: a layer that is larger alone is not copied.
+            inside its hook. A layer that is larger alone is reduced at once, and copied only
+            where it is misaligned or has gaps.
 
     Attributes:
         nonfinite_layer: the first layer whose base or adapted activations were NaN or infinite.
