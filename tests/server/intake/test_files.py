@@ -184,13 +184,9 @@ def test_stored_bytes_are_found_by_their_digest_alone(intake: Intake) -> None:
 @pytest.mark.parametrize("digest", ["0" * 64, "", "0" * 63, "../" + "0" * 61, "F" * 64])
 def test_a_digest_without_stored_bytes_asks_for_them(intake: Intake, digest: str) -> None:
     intake.fetch(AdapterReference(inline_bytes=GOOD), Leash())
-    fault = None
-    try:
+    with pytest.raises(NoDecisionError) as caught:
         intake.fetch(AdapterReference(stored_sha256=digest), Leash())
-    except NoDecisionError as error:
-        fault = error
-    assert fault is not None
-    assert fault.reason is ErrorReason.ADAPTER_NOT_STORED
+    assert caught.value.reason is ErrorReason.ADAPTER_NOT_STORED
 
 
 def test_stored_bytes_must_have_the_expected_digest_too(intake: Intake) -> None:
