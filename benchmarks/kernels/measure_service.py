@@ -160,7 +160,7 @@ def warm_up(bench: Bench) -> None:
     detail = f"{warm['variants']} variants, {cold['seconds']:.2f} s with an empty cache"
     bench.outcome("T9b", warm["seconds"], detail)
     later = warm["compiled_later"]
-    names = ", ".join(warm["names"]) or "pair_stats of every type, aligned and not"
+    names = ", ".join(warm["names"]) or "every variant of every operation was launched"
     bench.outcome("T9a", later, names if later is not None else "the interpreter does not compile")
 
 

@@ -79,9 +79,10 @@ def matmul_float32(left: Tensor, right: Tensor) -> Tensor:
     right = right.float()
     if left.is_cuda or left.dtype == torch.float32:
         return torch.mm(left.float(), right)
-    result = torch.empty(len(left), right.shape[1], device=left.device)
+    result = torch.empty(len(left), right.shape[1], dtype=torch.float32, device=left.device)
     height = max(1, TILE_ELEMENTS // max(1, left.shape[1]))
-    wide = torch.empty(min(height, len(left)), left.shape[1], device=left.device)
+    shape = min(height, len(left)), left.shape[1]
+    wide = torch.empty(shape, dtype=torch.float32, device=left.device)
     for top in range(0, len(left), height):
         rows = left[top : top + height]
         tile = wide[: len(rows)].copy_(rows)

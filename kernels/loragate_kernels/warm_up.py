@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
 
-from loragate_kernels.backend import is_interpreted, require_backend
+from loragate_kernels.backend import BackendUnavailableError, is_interpreted, require_backend
 
-OPERATIONS: tuple[str, ...] = ("loragate_kernels.pair_stats.compilation",)
+OPERATIONS: tuple[str, ...] = (
+    "loragate_kernels.pair_stats.compilation",
+    "loragate_kernels.pair_stats.channel_compilation",
+    "loragate_kernels.lora_response.compilation",
+)
 """Modules that list and compile the kernels of one operation each."""
 
 
@@ -46,7 +50,12 @@ class WarmUpReport:
     interpreted: bool
 
 
-def warm_up(device: torch.device | str, *, operations: Sequence[str] = OPERATIONS) -> WarmUpReport:
+def warm_up(
+    device: torch.device | str,
+    *,
+    operations: Sequence[str] = OPERATIONS,
+    report: Callable[[float], None] | None = None,
+) -> WarmUpReport:
     """Compiles every variant that the operations may launch on `device`.
 
     With Triton's disk cache warm this only loads; calling it again does nothing.
@@ -54,19 +63,26 @@ def warm_up(device: torch.device | str, *, operations: Sequence[str] = OPERATION
     Args:
         device: where the kernels will run.
         operations: names of modules like those in `OPERATIONS`.
+        report: told the share that is done before each variant. What it raises ends the work.
 
     Raises:
-        BackendUnavailableError: kernels cannot run on `device` in this process.
+        BackendUnavailableError: kernels cannot run on `device` in this process, or one of them
+            cannot be compiled here.
     """
     device = torch.device(device)
     require_backend("triton", device)
     began = time.monotonic()
     if is_interpreted():
         return WarmUpReport((), 0.0, interpreted=True)
-    compiled: list[str] = []
-    for name in operations:
-        operation = cast(CompilableOperation, importlib.import_module(name))
-        for key in operation.compile_keys(device):
-            operation.compile_key(key, device)
-            compiled.append(str(key))
-    return WarmUpReport(tuple(compiled), time.monotonic() - began, interpreted=False)
+    modules = [cast(CompilableOperation, importlib.import_module(name)) for name in operations]
+    wanted = [(module, key) for module in modules for key in module.compile_keys(device)]
+    for done, (module, key) in enumerate(wanted):
+        if report is not None:
+            report(done / len(wanted))
+        try:
+            module.compile_key(key, device)
+        except Exception as error:
+            # A compiler, an assembler and a C compiler work here: their errors share no class.
+            raise BackendUnavailableError(f"{key} cannot be compiled: {error}") from error
+    names = tuple(str(key) for _, key in wanted)
+    return WarmUpReport(names, time.monotonic() - began, interpreted=False)

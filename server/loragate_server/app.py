@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from loragate_kernels.compile_monitor import process_monitor
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config import Config, StartError
 from loragate_server.folders import make_state_folder, served_library
@@ -240,3 +241,5 @@ def _describe(config: Config, served: tuple[ServedBase, ...], metrics: Metrics) 
             dtype=entry.dtype,
         )
     metrics.kernel_backend(config.kernel_backend)
+    if config.kernel_backend == "triton":
+        metrics.follow_compilations(lambda: process_monitor().count)

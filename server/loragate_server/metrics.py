@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,8 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from loragate_server import __version__
 from loragate_server.audit.evidence import ENGINE_VERSION
@@ -128,6 +130,14 @@ class Metrics:
     def kernel_backend(self, backend: str) -> None:
         """The kernels run on this backend."""
         self._kernel.info({"backend": backend})
+
+    def follow_compilations(self, count: Callable[[], int | None]) -> None:
+        """Tells how many kernels a launch had to compile, asked anew at every scrape.
+
+        Args:
+            count: the number so far; None where it cannot be known.
+        """
+        self._compilations.count = count
 
     def follow_policy(self, policies: PolicyStore) -> None:
         """Tells which policy is in force, and whether it is the one in the file, from now on."""
@@ -245,6 +255,8 @@ class Metrics:
             "loragate_base_model", "Served base models.", ("name",), registry=self.registry
         )
         self._kernel = Info("loragate_kernel", "Backend of the kernels.", registry=self.registry)
+        self._compilations = _Compilations()
+        self.registry.register(self._compilations)
 
     def _method(self, path: str) -> tuple[str, str, str]:
         return self._methods.get(path, Method.UNKNOWN).labels
@@ -267,6 +279,22 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Histogram:
         return Histogram(name, text, labels, buckets=CALL_BUCKETS_S, registry=self.registry)
+
+
+class _Compilations(Collector):
+    """A counter that somebody else keeps, and that has no value where nobody counts."""
+
+    def __init__(self) -> None:
+        self.count: Callable[[], int | None] = lambda: None
+
+    def collect(self) -> Iterator[Metric]:
+        """The counter; without a sample where the number is not known, since 0 would be a claim."""
+        count = self.count()
+        yield CounterMetricFamily(
+            "loragate_kernel_compilations",
+            "Kernels that a launch had to compile, after the warm-up.",
+            value=count,
+        )
 
 
 def expires_unix_s(file: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import diffusers.utils.logging
@@ -9,6 +10,8 @@ import torch
 import transformers.utils.logging
 
 from loragate_kernels.backend import BackendUnavailableError, require_backend
+from loragate_kernels.compile_monitor import process_monitor
+from loragate_kernels.warm_up import warm_up
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import build_probes
@@ -30,6 +33,8 @@ from loragate_server.rpc.settings import (
     TlsSettings,
     TokenGrant,
 )
+
+_log = logging.getLogger(__name__)
 
 
 def quiet_libraries() -> None:
@@ -79,8 +84,8 @@ def serve_bases(
     Args:
         config: base models and kernel backend.
         library: the open concept library.
-        report: told "loading NAME" and "probes of NAME" with the share that is done. What it
-            raises ends the work.
+        report: told "loading NAME", "compiling kernels" and "probes of NAME" with the share
+            that is done. What it raises ends the work.
 
     Raises:
         StartError: a model, the backend or the library cannot be used.
@@ -88,13 +93,13 @@ def serve_bases(
     quiet_libraries()
     build = engine_builder(config)
     served = []
+    ready: set[torch.device] = set()
     for entry in config.base_models:
         report(f"loading {entry.name}", 0.0)
         base = load_base(entry)
-        try:
-            require_backend(config.kernel_backend, base.device)
-        except BackendUnavailableError as error:
-            raise StartError(f"kernel_backend: {error}") from error
+        if base.device not in ready:
+            prepare_kernels(config.kernel_backend, base.device, report)
+            ready.add(base.device)
         stage = f"probes of {entry.name}"
 
         def report_probes(_: str, fraction: float, stage: str = stage) -> None:
@@ -105,6 +110,32 @@ def serve_bases(
         except NoDecisionError as error:
             raise StartError(f"{stage}: {error}") from error
     return tuple(served)
+
+
+def prepare_kernels(backend: str, device: torch.device, report: Report = silent) -> None:
+    """Compiles what audits on `device` will launch, so that no request waits for a compiler.
+
+    From here on `process_monitor` counts what is compiled nevertheless.
+
+    Args:
+        backend: "reference" needs nothing.
+        device: where a base model lies.
+        report: told "compiling kernels" with the share that is done. What it raises ends the work.
+
+    Raises:
+        StartError: the backend cannot run on this device, or a kernel cannot be compiled.
+    """
+    try:
+        require_backend(backend, device)
+        if backend == "triton":
+            stage = "compiling kernels"
+            report(stage, 0.0)
+            done = warm_up(device, report=lambda fraction: report(stage, fraction))
+            process_monitor()
+            if not done.interpreted:
+                _log.info("%d kernels compiled in %.1f s", len(done.compiled), done.seconds)
+    except BackendUnavailableError as error:
+        raise StartError(f"kernel_backend: {error}") from error
 
 
 def intake_settings(config: Config) -> IntakeSettings:

@@ -98,3 +98,15 @@ def test_sixteen_bit_operands_are_multiplied_exactly(
         found = matmul_float32(left, right)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), left.double() @ right.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_default_type_of_the_process_does_not_matter() -> None:
+    left, right = torch.ones(3, 4, dtype=torch.bfloat16), torch.ones(4, 2, dtype=torch.bfloat16)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        product = matmul_float32(left, right)
+    finally:
+        torch.set_default_dtype(before)
+    assert product.dtype == torch.float32
+    assert product.tolist() == [[4.0, 4.0]] * 3

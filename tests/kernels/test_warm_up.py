@@ -5,10 +5,8 @@ The compiler is real and compiles for sm_90; only what loads and launches its ou
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,110 +23,179 @@ import torch, triton
 from triton.backends.compiler import GPUTarget
 
 class Utils:
-    def load_binary(self, *args): return (None, None, 32, 0, 1024)
+    def load_binary(self, *args): return ("module", "function", 32, 0, 1024)
     def get_device_properties(self, device): return {"max_shared_mem": 1 << 17}
     def unload_module(self, module): pass
 
-launched = []
+launched, variants = [], []
+def launcher(src, metadata):
+    # made once for each compiled variant, at its first launch
+    variants.append(src.fn.__name__)
+    return lambda *args: launched.append(src.fn.__name__)
+
 triton.runtime.driver.set_active(SimpleNamespace(
     get_current_device=lambda: 0,
     get_current_stream=lambda device: 0,
     get_current_target=lambda: GPUTarget("cuda", 90, 32),
     utils=Utils(),
-    launcher_cls=lambda src, metadata: lambda *args: launched.append(src.fn.__name__),
+    launcher_cls=launcher,
 ))
 
 import loragate_kernels
-from loragate_kernels import CompileMonitor, PairStatsConfig, pair_stats, process_monitor
-from loragate_kernels.pair_stats import op
-# the function hides the module of its name
-module = sys.modules["loragate_kernels.warm_up"]
-module.require_backend = op.require_backend = lambda backend, device: "triton"
+from loragate_kernels import (
+    CompileMonitor, Directions, LowRank, PairStatsConfig, channel_mean_diff, inner_products,
+    pair_stats, process_monitor, response_energy,
+)
+# functions hide the modules of their names
+for name in ("warm_up", "pair_stats.op", "pair_stats.channel_means", "lora_response.op"):
+    sys.modules["loragate_kernels." + name].require_backend = lambda backend, device: "triton"
 
-def launch_everything(**options):
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+def launch_pairs(**options):
     pairs = []
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+    for dtype in DTYPES:
         whole = torch.zeros(3, 70017, dtype=dtype)
         pairs += [(view, view) for view in (whole[:1], whole[1:, 1:], whole[:, :1])]
     for count in (1, 2, len(pairs)):
         pair_stats(pairs[:count], backend="triton", **options)
 
+def launch_channels():
+    for dtype in DTYPES:
+        for channels, positions in ((1, 9), (9, 1), (16, 64), (33, 1025)):
+            size = channels * positions
+            whole = torch.zeros(4, size + 1, dtype=dtype)
+            # rows that begin at multiples of 16 bytes and rows that do not, with gaps and without
+            sides = (whole[:2, 1:], whole[2:, :-1], torch.zeros(2, size, dtype=dtype))
+            for base in sides:
+                for adapted in sides:
+                    first = [each.unflatten(1, (channels, positions)) for each in (base, adapted)]
+                    last = [each.unflatten(1, (positions, channels)) for each in (base, adapted)]
+                    channel_mean_diff([first], backend="triton")
+                    channel_mean_diff([last], channel_dim=2, backend="triton")
+
+def launch_responses():
+    ranks = (1, 16, 17, 40, 100, 200)
+    for dtype in DTYPES:
+        for d_out, d_in in ((24, 40), (1, 41)):
+            def made(rows, columns):
+                return torch.zeros(rows, columns, dtype=dtype)
+            each = [LowRank(made(rank, d_in), made(d_out, rank)) for rank in ranks]
+            for layer in (*([one] for one in each), each):
+                for tokens in (1, 32, 33):
+                    for per_token in (True, False):
+                        response_energy(
+                            [layer], [made(d_in, tokens)], per_token=per_token, backend="triton"
+                        )
+                response_energy(
+                    [layer], second_moments=[torch.eye(d_in, dtype=torch.float32)], backend="triton"
+                )
+                low, dense = (made(d_out, 3), made(3, d_in)), made(d_out, d_in)
+                for directions in ([low], [dense], [low, dense]):
+                    inner_products([layer], Directions.pack([directions]), backend="triton")
+
 result = {}
 with CompileMonitor() as before:
-    report = loragate_kernels.warm_up("cpu", operations=module.OPERATIONS[:1])
+    shares = []
+    report = loragate_kernels.warm_up("cpu", report=shares.append)
 result["compiled"] = report.compiled
+result["shares"] = shares
 result["warmed_up"] = before.warmed_up
 result["before"] = before.count
 always = process_monitor()
 assert process_monitor() is always
-with CompileMonitor() as after:
-    launch_everything()
-result["after"] = after.count
-result["launched"] = len(launched)
+for name, launch in (
+    ("pair_stats", launch_pairs),
+    ("channel_mean_diff", launch_channels),
+    ("lora_response", launch_responses),
+):
+    launched.clear(), variants.clear()
+    with CompileMonitor() as after:
+        # whatever the process takes for a number without a type
+        for default in (torch.float32, torch.float64):
+            torch.set_default_dtype(default)
+            launch()
+    result[name] = {"compiled": after.compiled, "launched": len(launched), "used": len(variants)}
 with CompileMonitor() as again:
-    result["again"] = loragate_kernels.warm_up("cpu", operations=module.OPERATIONS[:1]).compiled
+    result["again"] = loragate_kernels.warm_up("cpu").compiled
 result["again_warmed_up"] = again.warmed_up
 with CompileMonitor() as other:
-    launch_everything(config=PairStatsConfig(block=1024))
+    launch_pairs(config=PairStatsConfig(block=1024))
 result["other"] = other.compiled
-launch_everything(config=PairStatsConfig(block=512))
+launch_pairs(config=PairStatsConfig(block=512))
 result["other_after_stop"] = other.count
 result["always"] = always.count
 json.dump(result, sys.stdout)
 """
 
+Played = dict[str, Any]
+
+TYPES, HOW = ("float32", "bfloat16", "float16"), ("aligned", "scalar")
+RANKS = (16, 32, 64, 128)
+VARIANTS = {
+    "pair_stats": [f"{dtype}:{how}" for dtype in TYPES for how in HOW] + ["fold"],
+    "channel_mean_diff": [
+        *(f"{dtype}:channels_{place}" for dtype in TYPES for place in ("first", "last")),
+        "fold",
+    ],
+    "lora_response": [
+        *(
+            f"energy:{rank}:{how}{stored}"
+            for rank in RANKS
+            for how in HOW
+            for stored in ("", ":per_token")
+        ),
+        *(f"product:{rank}:{how}" for rank in RANKS for how in HOW),
+        "fold",
+    ],
+}
+
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
-    done = subprocess.run(
-        [sys.executable, "-c", PLAYED],
-        env=environment,
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=170,
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+def played(compile_apart: Callable[..., Played]) -> Played:
+    return compile_apart(PLAYED)
 
 
-def test_a_warm_up_compiles_every_type_in_both_alignments_and_the_fold(
-    played: dict[str, Any],
-) -> None:
-    expected = [
-        f"pair_stats:{dtype}:{how}"
-        for dtype in ("float32", "bfloat16", "float16")
-        for how in ("aligned", "scalar")
-    ]
-    assert played["compiled"] == [*expected, "pair_stats:fold"]
-    assert len(played["warmed_up"]) == 7
+def test_a_warm_up_compiles_every_variant_of_every_operation(played: Played) -> None:
+    expected = [f"{name}:{each}" for name, variants in VARIANTS.items() for each in variants]
+    assert played["compiled"] == expected
+    assert len(played["warmed_up"]) == len(expected)
     assert played["before"] == 0
 
 
-def test_no_launch_compiles_after_a_warm_up(played: dict[str, Any]) -> None:
-    assert played["launched"] > 7
-    assert played["after"] == 0
+def test_a_warm_up_says_how_far_it_is(played: Played) -> None:
+    shares = played["shares"]
+    assert shares == sorted(shares)
+    assert shares[0] == 0.0
+    assert len(shares) == len(played["compiled"])
 
 
-def test_a_second_warm_up_has_nothing_left_to_compile(played: dict[str, Any]) -> None:
+@pytest.mark.parametrize("operation", VARIANTS)
+def test_no_launch_compiles_after_a_warm_up(operation: str, played: Played) -> None:
+    assert played[operation]["compiled"] == []
+    assert played[operation]["launched"] > len(VARIANTS[operation])
+
+
+@pytest.mark.parametrize("operation", VARIANTS)
+def test_nothing_is_compiled_that_no_launch_wants(operation: str, played: Played) -> None:
+    assert played[operation]["used"] == len(VARIANTS[operation])
+
+
+def test_a_second_warm_up_has_nothing_left_to_compile(played: Played) -> None:
     assert played["again"] == played["compiled"]
     assert played["again_warmed_up"] == []
 
 
-def test_a_variant_that_was_not_warmed_up_is_counted_by_name(played: dict[str, Any]) -> None:
+def test_a_variant_that_was_not_warmed_up_is_counted_by_name(played: Played) -> None:
     assert len(played["other"]) == 6
     assert all("pair_stats_partial_kernel" in name for name in played["other"])
 
 
-def test_a_monitor_that_was_stopped_counts_no_further(played: dict[str, Any]) -> None:
+def test_a_monitor_that_was_stopped_counts_no_further(played: Played) -> None:
     assert played["other_after_stop"] == 6
 
 
-def test_the_monitor_of_the_process_counts_on(played: dict[str, Any]) -> None:
+def test_the_monitor_of_the_process_counts_on(played: Played) -> None:
     assert played["always"] == 12
 
 
@@ -140,21 +207,39 @@ def test_a_warm_up_where_kernels_cannot_run_raises(monkeypatch: pytest.MonkeyPat
         warm_up("meta")
 
 
-def test_an_operation_joins_by_the_name_of_a_module(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "another_operation.py").write_text(
-        "done = []\n"
-        "def compile_keys(device): return ['one', 'two']\n"
-        "def compile_key(key, device): done.append((key, device.type))\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
+@pytest.fixture
+def operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Writes a module with two variants, whose `compile_key` does as it is told."""
     module = sys.modules["loragate_kernels.warm_up"]
     monkeypatch.setattr(module, "require_backend", lambda backend, device: "triton")
     monkeypatch.setattr(module, "is_interpreted", lambda: False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name: str, compiling: str) -> None:
+        (tmp_path / f"{name}.py").write_text(
+            "done = []\n"
+            "def compile_keys(device): return ['one', 'two']\n"
+            f"def compile_key(key, device): {compiling}\n"
+        )
+
+    return write
+
+
+def test_an_operation_joins_by_the_name_of_a_module(
+    operation: Callable[[str, str], None],
+) -> None:
+    operation("another_operation", "done.append((key, device.type))")
     report = warm_up("cpu", operations=["another_operation"])
     assert report.compiled == ("one", "two")
     assert sys.modules["another_operation"].done == [("one", "cpu"), ("two", "cpu")]
+
+
+def test_a_kernel_that_cannot_be_compiled_is_named(
+    operation: Callable[[str, str], None],
+) -> None:
+    operation("broken_operation", "raise OSError('no assembler')")
+    with pytest.raises(BackendUnavailableError, match="one cannot be compiled: no assembler"):
+        warm_up("cpu", operations=["broken_operation"])
 
 
 @pytest.fixture

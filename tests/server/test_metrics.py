@@ -149,6 +149,22 @@ def test_the_policy_in_force_is_told_by_twelve_digits_of_its_digest(
     assert sample(metrics, "loragate_policy_info", revision=policies.current.digest[:12]) == 1
 
 
+def test_compilations_are_asked_for_at_every_scrape_and_have_no_value_before(
+    metrics: Metrics,
+) -> None:
+    name = "loragate_kernel_compilations_total"
+    counts = [None, 0, 2]
+    assert sample(metrics, name) is None
+    metrics.follow_compilations(lambda: counts[0])
+    assert sample(metrics, name) is None
+    assert f"# TYPE {name} counter" in generate_latest(metrics.registry).decode()
+    counts.pop(0)
+    assert sample(metrics, name) == 0
+    counts.pop(0)
+    assert sample(metrics, name) == 2
+    assert f"{name} 2.0" in generate_openmetrics(metrics.registry).decode()
+
+
 def test_the_expiry_of_the_certificate_follows_its_file(metrics: Metrics, tmp_path: Path) -> None:
     ca, file = trustme.CA(), tmp_path / "tls.pem"
     name = "loragate_certificate_expiry_timestamp_seconds"

@@ -80,7 +80,8 @@ class TritonEngine:
         block, chunk = self._config.token_block, self._config.token_chunk
         blocks = -(-tokens // block)
         partial = torch.empty(adapters, blocks, dtype=torch.float32, device=device)
-        each = torch.empty(adapters, tokens if per_token else 0, device=device)
+        # the type is said, for the kernel is compiled for it: the default belongs to the process
+        each = torch.empty(adapters, tokens if per_token else 0, dtype=torch.float32, device=device)
         for adapter, rank in enumerate(made.ranks):
             if rank == 0:
                 each[adapter] = 0.0  # no program writes it

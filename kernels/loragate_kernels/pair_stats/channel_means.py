@@ -7,6 +7,7 @@ operands, but one launch per pair: meant for a few layers that are looked at clo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,22 +108,26 @@ def _triton_mean(pair: RowPair, channels: int, inner: bool) -> Tensor:
             chunks,
             pair.base.stride(0),
             pair.adapted.stride(0),
-            1 if inner else positions,
-            channels if inner else 1,
-            CHUNK=CHUNK,
-            BLOCK_C=BLOCK_CHANNELS,
-            BLOCK_P=BLOCK_POSITIONS,
-            num_warps=4,
-            enable_fp_fusion=True,
+            **partial_options(inner),
         )
         kernel.channel_diff_fold_kernel[(pair.rows, channel_blocks)](
-            partial,
-            mean,
-            channels,
-            positions,
-            chunks,
-            BLOCK_C=BLOCK_CHANNELS,
-            num_warps=1,
-            enable_fp_fusion=True,
+            partial, mean, channels, positions, chunks, **fold_options()
         )
     return mean
+
+
+def partial_options(inner: bool) -> dict[str, Any]:
+    """What stage one is compiled for; launches and warm-up both take it from here."""
+    return {
+        "INNER": inner,
+        "CHUNK": CHUNK,
+        "BLOCK_C": BLOCK_CHANNELS,
+        "BLOCK_P": BLOCK_POSITIONS,
+        "num_warps": 4,
+        "enable_fp_fusion": True,
+    }
+
+
+def fold_options() -> dict[str, Any]:
+    """What stage two is compiled for; launches and warm-up both take it from here."""
+    return {"BLOCK_C": BLOCK_CHANNELS, "num_warps": 1, "enable_fp_fusion": True}

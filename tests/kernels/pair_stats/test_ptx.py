@@ -1,15 +1,13 @@
 """What the compiler makes of the kernels for three generations of GPUs; needs none of them.
 
-Compiled in processes of their own, whose Triton does not interpret, whatever this one does.
+Compiled in a process of its own, whose Triton does not interpret, whatever this one does.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -80,26 +78,18 @@ GENERATIONS = ("sm_80", "sm_90", "newest")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str | None]]:
+def made(
+    compile_apart: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[str, str | None]]:
     """PTX, and what the assembler says of registers and stack, by target and variant."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    # The kernels are compiled with the setting of their configuration; this stills a warning.
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE, str(tmp_path_factory.mktemp("cubin"))],
-        env=environment,
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=170,
-    )
-    assert done.returncode == 0, done.stderr
-    found = {name: (ptx, usage) for name, (ptx, usage) in json.loads(done.stdout).items()}
+    found = compile_apart(COMPILE, str(tmp_path_factory.mktemp("cubin")))
     targets = list(dict.fromkeys(name.split(":")[0] for name in found))
     assert len(targets) == 3
     named = dict(zip(targets, GENERATIONS, strict=True))
-    return {f"{named[name.split(':')[0]]}:{name.partition(':')[2]}": found[name] for name in found}
+    return {
+        f"{named[name.split(':')[0]]}:{name.partition(':')[2]}": (ptx, usage)
+        for name, (ptx, usage) in found.items()
+    }
 
 
 def loops(ptx: str) -> list[str]:

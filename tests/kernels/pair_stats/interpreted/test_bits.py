@@ -21,6 +21,8 @@ Pair = tuple[Tensor, Tensor]
 Make = Callable[..., Pair]
 Check = Callable[..., None]
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 CONFIG = PairStatsConfig(block=32, chunk=64, fold_block=16)
 
 

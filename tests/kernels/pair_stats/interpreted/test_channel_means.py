@@ -14,6 +14,8 @@ from loragate_kernels.pair_stats import channel_means
 Pair = tuple[Tensor, Tensor]
 Make = Callable[..., Pair]
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from loragate_kernels._rows import as_row_pairs
 from loragate_kernels.pair_stats.kernel import pair_stats_fold_kernel, pair_stats_partial_kernel
 from loragate_kernels.pair_stats.launch import fold_options, partial_options
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 MAP_NORESERVE = 0x4000  # of Linux; Python 3.11 does not name it
 BEYOND = (1 << 31) + 11
 CONFIG = PairStatsConfig(block=1 << 16, chunk=1 << 24, fold_block=16)

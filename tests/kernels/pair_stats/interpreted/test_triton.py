@@ -18,6 +18,8 @@ Pair = tuple[Tensor, Tensor]
 Make = Callable[..., Pair]
 Check = Callable[..., None]
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 BLOCK, CHUNK = 64, 128
 CONFIG = PairStatsConfig(block=BLOCK, chunk=CHUNK, fold_block=16)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

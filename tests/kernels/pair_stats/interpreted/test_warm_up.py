@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from loragate_kernels import CompileMonitor, pair_stats, warm_up
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def test_warm_up_compiles_nothing_and_says_why() -> None:
