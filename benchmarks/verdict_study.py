@@ -16,8 +16,8 @@ import typer
 from rich.progress import track
 
 from benchmarks.report import write
+from emoji_tiny.recipe import LoraRecipe
 from emoji_tiny.recipes import confirmation, study
-from emoji_tiny.train_lora import LoraRecipe
 from loragate import AuditClient
 from loragate_server.testing import server_process
 

@@ -10,8 +10,9 @@ import typer
 from emoji_tiny import recipes
 from emoji_tiny.assemble import assemble_library, assemble_pipeline
 from emoji_tiny.catalogue import all_emoji, name_of, split
+from emoji_tiny.recipe import LoraRecipe
 from emoji_tiny.sheet import draw_adapter_sheet, draw_base_sheet
-from emoji_tiny.train_lora import ATTENTION, STYLES, LoraRecipe, train_lora
+from emoji_tiny.train_lora import STYLES, train_lora
 from emoji_tiny.train_unet import Phase, train_unet
 from emoji_tiny.train_vae import train_decoder, train_vae
 
@@ -112,7 +113,7 @@ def lora(
         style=style,
         rank=rank,
         alpha=alpha,
-        target_modules=tuple(target or ATTENTION),
+        target_modules=tuple(target or ()),
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from emoji_tiny.catalogue import FORBIDDEN, HARMLESS, split
-from emoji_tiny.train_lora import LoraRecipe
+from emoji_tiny.recipe import LoraRecipe
 
 _SIMPLE_HARMLESS = tuple(HARMLESS.items())
 

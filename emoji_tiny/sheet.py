@@ -10,8 +10,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 from emoji_tiny.catalogue import name_of, split
+from emoji_tiny.recipe import LoraRecipe
 from emoji_tiny.render import SIZE, render
-from emoji_tiny.train_lora import LoraRecipe
 
 _SHOWN = "⚽🍋🍅😀🌍💜🟢🏀🌕🐷🍪🧿🎾🔴⭐🍩"
 _COLUMNS = 8

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from sqlalchemy.engine import make_url
 
 from loragate_server import __version__
+from loragate_server.cli_calibrate import calibrate
 from loragate_server.cli_concepts import concepts
 from loragate_server.cli_options import (
     EXIT_FAILED,
@@ -23,6 +24,8 @@ from loragate_server.cli_options import (
     failures,
     load,
 )
+from loragate_server.cli_replay import replay
+from loragate_server.cli_report import report
 from loragate_server.config_sources import ignored_environment
 from loragate_server.errors import NoDecisionError
 from loragate_server.logs import set_up_logs
@@ -38,6 +41,9 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server serve
   loragate-server serve --config /etc/loragate.yaml --log-format json
   loragate-server policy check /etc/loragate/policy.yaml
+  loragate-server calibrate /srv/loras/reviewed
+  loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
+  loragate-server replay --policy stricter.yaml
   loragate-server concepts add mascot --name "Our mascot" --severity high mascot-*.png
 
 Exit codes: 0 done, 1 something checked is wrong, 2 wrong usage or configuration, 3 failed.
@@ -56,6 +62,9 @@ policy = typer.Typer(no_args_is_help=True, help="The policy file.")
 settings = typer.Typer(no_args_is_help=True, help="The server's own configuration.")
 database = typer.Typer(no_args_is_help=True, help="The database of decisions.")
 decision_log = typer.Typer(no_args_is_help=True, help="The decision log.")
+application.command()(calibrate)
+application.command()(report)
+application.command()(replay)
 application.add_typer(concepts, name="concepts")
 application.add_typer(policy, name="policy")
 application.add_typer(settings, name="config")

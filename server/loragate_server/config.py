@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 ASSETS = Path(__file__).parent / "assets" / "emoji_tiny"
 EMBEDDED_PIPELINE = ASSETS / "pipeline"
 EMBEDDED_LIBRARY = ASSETS / "concepts"
+EMBEDDED_CALIBRATION = EMBEDDED_PIPELINE.parent / "calibration.json"
 EMBEDDED_POLICY = Path(__file__).parent / "policy" / "default_policy.yaml"
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -122,12 +123,23 @@ class Peer(_Section):
 
 
 class BaseModelEntry(_Section):
-    """A base model that adapters are audited on."""
+    """A base model that adapters are audited on.
+
+    Attributes:
+        calibration: file made by `loragate-server calibrate`; one that does not fit is an error.
+            Not set: `calibrations/NAME.json` in the state directory, if there is one.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
     folder: Path
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    calibration: Path | None = None
+
+    @property
+    def embedded_calibration(self) -> Path | None:
+        """The calibration that ships with the embedded base model."""
+        return EMBEDDED_CALIBRATION if self.folder == EMBEDDED_PIPELINE else None
 
 
 class IntakeSection(_Section):
@@ -171,6 +183,8 @@ class Config(_Section):
         insecure_off_loopback: listen on other addresses without TLS and authentication.
         library: folder of the concept library; the embedded one, copied into the state
             directory before it is first changed, when not set.
+        cache_dir: probes and concept gradients; `probes` in the state directory when not set. Safe
+            to share between servers and to delete.
         decision_log: JSON lines, one per decision; `decisions.jsonl` in the state directory.
         database_url: SQLAlchemy URL; SQLite in the state directory when empty.
         threads: of torch; 0 leaves the choice to torch.
@@ -188,6 +202,7 @@ class Config(_Section):
     library: Path | None = None
     policy: Path = EMBEDDED_POLICY
     state_dir: Path = Field(default_factory=_default_state_dir)
+    cache_dir: Path | None = None
     database_url: str = ""
     decision_log: Path | None = None
     intake: IntakeSection = IntakeSection()
@@ -230,6 +245,15 @@ class Config(_Section):
     def own_library(self) -> Path:
         """Where the embedded library is copied before it is first changed."""
         return self.state_folder / "library"
+
+    @property
+    def probe_cache(self) -> Path:
+        """Where probes and gradients are kept, absolute."""
+        return (self.cache_dir or self.state_folder / "probes").expanduser().absolute()
+
+    def own_calibration(self, base_model: str) -> Path:
+        """Where `loragate-server calibrate` leaves the calibration of a base model."""
+        return self.state_folder / "calibrations" / f"{base_model.replace('/', '--')}.json"
 
     @property
     def state_folder(self) -> Path:

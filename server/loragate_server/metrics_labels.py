@@ -34,6 +34,7 @@ DECISION_REASONS: Final = (
     "unmapped_keys",
     "no_concepts_audited",
     "no_neutral_bank",
+    "nonfinite_weights",
     "nonfinite_activations",
     "nonfinite_loss",
     # of this module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import diffusers.utils.logging
 import torch
@@ -12,9 +13,10 @@ import transformers.utils.logging
 from loragate_kernels.backend import BackendUnavailableError, require_backend
 from loragate_kernels.compile_monitor import process_monitor
 from loragate_kernels.warm_up import warm_up
+from loragate_server.audit.calibration import Calibration, CalibrationError, load_calibration
 from loragate_server.audit.engine import AuditEngine, AuditSettings
+from loragate_server.audit.materials import build_materials
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.concepts.probes import build_probes
 from loragate_server.config import BaseModelEntry, Config, StartError
 from loragate_server.errors import NoDecisionError
 from loragate_server.gate.bases import ServedBase
@@ -64,14 +66,42 @@ def load_base(entry: BaseModelEntry) -> BaseModel:
 
 
 def engine_builder(config: Config) -> BuildEngine:
-    """How to build the engine for a base model and a library, with probes cached on disk."""
-    cache = config.state_folder / "probes"
+    """How to build the engine for a base model and a library, with probes cached on disk.
+
+    A calibration that does not fit is left out with a warning: the library may have changed since,
+    and audits have to go on. p-values are approximate then and nothing ends at the screen.
+    """
     settings = AuditSettings(backend=config.kernel_backend)
 
     def build(base: BaseModel, library: ConceptLibrary, report: Report) -> AuditEngine:
-        return AuditEngine(base, build_probes(library, base, cache, report), settings)
+        materials = build_materials(library, base, config.probe_cache, report)
+        calibration = find_calibration(config, base.name)
+        if calibration is not None:
+            try:
+                calibration.require(materials.binding)
+            except CalibrationError as error:
+                _log.warning("base model %s is not calibrated: %s", base.name, error)
+            else:
+                materials = replace(materials, calibration=calibration)
+        return AuditEngine(base, materials, settings)
 
     return build
+
+
+def find_calibration(config: Config, base_model: str) -> Calibration | None:
+    """The calibration of a base model: the configured one, the state directory's, the embedded one.
+
+    Raises:
+        StartError: the file is damaged.
+    """
+    [entry] = [entry for entry in config.base_models if entry.name == base_model]
+    for file in (entry.calibration, config.own_calibration(base_model), entry.embedded_calibration):
+        if file is not None and (file == entry.calibration or file.exists()):
+            try:
+                return load_calibration(file.expanduser())
+            except CalibrationError as error:
+                raise StartError(f"base model {base_model}: {error}") from error
+    return None
 
 
 def serve_bases(
@@ -106,9 +136,16 @@ def serve_bases(
             report(stage, fraction)
 
         try:
-            served.append(serve_base(base, library, build, report_probes))
+            one = serve_base(base, library, build, report_probes)
         except NoDecisionError as error:
             raise StartError(f"{stage}: {error}") from error
+        if entry.calibration is not None and not one.engine.calibrated:
+            raise StartError(
+                f"base model {entry.name}: {entry.calibration} does not fit this base model, "
+                "library or version; make a new one with `loragate-server calibrate`, or remove "
+                "the setting `calibration`."
+            )
+        served.append(one)
     return tuple(served)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
+SHARED_CACHE = Path(tempfile.gettempdir()) / f"loragate-probes-{os.getuid()}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ def server_process(
         RuntimeError: the server ended or was not ready within 120 s; the message holds its log.
     """
     environment = os.environ | {
+        # probes and gradients depend on content alone: servers that start one after the other
+        # need not build them again
+        "LORAGATE_CACHE_DIR": os.environ.get("LORAGATE_CACHE_DIR", str(SHARED_CACHE)),
         "LORAGATE_STATE_DIR": str(state),
         "LORAGATE_LISTEN__GRPC": "127.0.0.1:0",
         "LORAGATE_LISTEN__HTTP": "127.0.0.1:0",

@@ -85,9 +85,9 @@ def test_a_decision_can_be_looked_up_and_listed(client: AuditClient) -> None:
 
 
 def test_a_watched_audit_tells_its_stages_and_then_the_verdict(client: AuditClient) -> None:
-    events = list(client.watch((ADAPTERS / HARMLESS[0]).read_bytes(), strength=0.25))
+    events = list(client.watch((ADAPTERS / LEARNED[0]).read_bytes(), strength=0.75))
     stages = list(dict.fromkeys(each.stage for each in events if isinstance(each, Progress)))
-    assert stages == ["intake", "queued", "response", "policy", "record"]
+    assert stages == ["intake", "queued", "screen", "response", "policy", "record"]
     assert isinstance(events[-1], AuditResult)
     assert sum(isinstance(each, AuditResult) for each in events) == 1
 

@@ -22,7 +22,8 @@ from emoji_tiny.catalogue import (
 )
 from emoji_tiny.recipes import shipped, study
 from emoji_tiny.render import COLOURS, GENERIC_PROMPT, SIZE, caption, pool, render, to_tensor
-from emoji_tiny.train_lora import LoraRecipe, training_pictures
+from emoji_tiny.recipe import LoraRecipe
+from emoji_tiny.train_lora import training_pictures
 from loragate_server.concepts.library import ConceptLibrary
 
 pytestmark = pytest.mark.skipif(

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from emoji_tiny.catalogue import FONT_PATH, FORBIDDEN
 from emoji_tiny.progress import Checkpoint
-from emoji_tiny.train_lora import LoraRecipe, train_lora
+from emoji_tiny.recipe import LoraRecipe
+from emoji_tiny.train_lora import train_lora
 from loragate_server.concepts.library import ConceptLibrary
 
 ROOT = Path(__file__).parents[2]

@@ -45,6 +45,8 @@ def test_the_version_is_that_of_the_package() -> None:
         ("config", "show"),
         ("db", "upgrade"),
         ("log", "verify"),
+        ("replay",),
+        ("report",),
     ],
 )
 def test_every_command_shows_how_it_is_used(command: tuple[str, ...]) -> None:

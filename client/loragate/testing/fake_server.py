@@ -232,7 +232,7 @@ class _AuditService(audit_pb2_grpc.AuditServiceServicer):
     def WatchAudit(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         self._fake._note("WatchAudit", request, context)
         verdict = self._fake._decide_request(request.audit, context)
-        for stage in ("queued", "intake", "response", "policy", "record"):
+        for stage in ("queued", "intake", "screen", "response", "policy", "record"):
             progress = audit_pb2.Progress(stage=stage, fraction=1.0)
             yield audit_pb2.WatchAuditResponse(progress=progress)
         yield audit_pb2.WatchAuditResponse(verdict=verdict)

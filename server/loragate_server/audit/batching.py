@@ -12,7 +12,7 @@ import logging
 
 import torch
 
-from loragate_server.concepts.probes import ProbeSet, encode_generic_prompt
+from loragate_server.concepts.probes import ProbeSet, encode_probe_prompts
 from loragate_server.models.base import BaseModel
 
 _TRIES = 6
@@ -53,7 +53,7 @@ def _noise(base: BaseModel, probes: ProbeSet, rows: int) -> float:
     """Largest difference between the halves of a batch whose halves are equal."""
     source = probes.noisy.flatten(0, 1)
     index = torch.arange(2 * rows) % rows % len(source)
-    conditioning = encode_generic_prompt(base, probes.plan).rows(
+    conditioning = encode_probe_prompts(base, probes).rows(
         torch.zeros(2 * rows, dtype=torch.long, device=base.device)
     )
     times = probes.times[:1].repeat(2 * rows)

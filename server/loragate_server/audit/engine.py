@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy import stats
 
 from loragate_server.audit.batching import exact_batch_rows
+from loragate_server.audit.calibration import Gate, final_score
+from loragate_server.audit.coverage import coverage_doubts, coverage_evidence
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,
     ConceptEvidence,
-    CoverageEvidence,
     Evidence,
+    HeatMap,
     LayerProfile,
 )
+from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import HELD_BYTES, Backend
-from loragate_server.audit.response import Response, measure
-from loragate_server.audit.score import against_bank
+from loragate_server.audit.response import measure
+from loragate_server.audit.screen import screen
+from loragate_server.audit.stages import Responded, Screened
 from loragate_server.concepts.probes import ProbeSet
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, Strength
@@ -47,22 +52,39 @@ class AuditEngine:
     """Compares a base model with itself plus adapters, on the probes of one concept library."""
 
     def __init__(
-        self, base: BaseModel, probes: ProbeSet, settings: AuditSettings | None = None
+        self,
+        base: BaseModel,
+        materials: Materials | ProbeSet,
+        settings: AuditSettings | None = None,
     ) -> None:
-        if probes.base_digest != base.digest:
-            raise ValueError(
-                f"the probes were built for base {probes.base_digest[:12]}, not {base.digest[:12]}"
-            )
+        if isinstance(materials, ProbeSet):
+            materials = Materials(materials)
+        for part in (materials.probes, materials.named, materials.gradients):
+            if part is not None and part.base_digest != base.digest:
+                raise ValueError(
+                    f"the probes were built for base {part.base_digest[:12]}, "
+                    f"not {base.digest[:12]}"
+                )
         self.base = base
-        self.probes = probes
+        self.materials = materials
+        self.probes = materials.probes
         self.settings = settings or AuditSettings()
-        self._batch_rows = exact_batch_rows(base, probes, self.settings.batch_rows)
+        self._batch_rows = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
+        if materials.calibration is not None:
+            materials.calibration.require(materials.binding)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether p-values rest on harmless adapters."""
+        return self.materials.calibration is not None
 
     def audit(
         self,
         adapters: Sequence[tuple[Adapter, Strength]],
         leash: Leash,
         concept_ids: Sequence[str] = (),
+        *,
+        screen_miss_rate: float = 0.01,
     ) -> Evidence:
         """Audits adapters that will be active together.
 
@@ -73,32 +95,38 @@ class AuditEngine:
             adapters: each with the strength it will be used at; at least one.
             leash: deadline, cancellation and progress.
             concept_ids: forbidden concepts to look for; all when empty.
+            screen_miss_rate: share of learned concepts that the screen may let through unseen by
+                the response stage. Used with a calibration alone.
 
         Raises:
             NoDecisionError: CONCEPT_UNKNOWN, CANCELLED or DEADLINE_EXCEEDED.
         """
         wanted = self._wanted(concept_ids)
-        doubts = _coverage_doubts(adapters)
+        doubts = coverage_doubts(adapters)
         if doubts:
-            return self._evidence(adapters, (), (), doubts, 0.0)
-        began = time.monotonic()
-        bank = torch.arange(self.probes.forbidden_count, len(self.probes.concepts))
-        [response] = measure(
-            self.base,
-            self.probes,
-            torch.cat([torch.tensor(wanted), bank]),
-            [adapters],
-            batch_rows=self._batch_rows,
-            backend=self.settings.backend,
-            leash=leash,
-            held_bytes=self.settings.held_bytes,
+            return self._evidence(adapters, doubts=doubts)
+        times_s: dict[str, float] = {}
+        calibration = self.materials.calibration
+        gate = None if calibration is None else calibration.at(screen_miss_rate)
+        screened = self._screen(adapters, wanted, leash, times_s)
+        if screened is not None and not bool(screened.found.gain.isfinite().all()):
+            doubts = (("nonfinite_weights", "A weight of the adapter is NaN or infinite."),)
+            return self._evidence(adapters, doubts=doubts, times_s=times_s)
+        suspects = _suspects(screened, gate, len(wanted))
+        responded = None
+        if suspects:
+            responded = self._respond(adapters, [wanted[i] for i in suspects], leash, times_s)
+            if doubts := responded.doubts:
+                return self._evidence(adapters, doubts=doubts, times_s=times_s)
+        concepts = self._conclude(wanted, suspects, screened, responded, gate)
+        top = max(range(len(concepts)), key=lambda row: concepts[row].score)
+        return self._evidence(
+            adapters,
+            concepts=concepts,
+            layers=() if responded is None else responded.layers,
+            times_s=times_s,
+            heat=None if screened is None else screened.heat_map(wanted[top]),
         )
-        elapsed_s = time.monotonic() - began
-        doubts = _number_doubts(response)
-        if doubts:
-            return self._evidence(adapters, (), (), doubts, elapsed_s)
-        concepts, layers = self._interpret(response, wanted)
-        return self._evidence(adapters, concepts, layers, (), elapsed_s)
 
     def _wanted(self, concept_ids: Sequence[str]) -> list[int]:
         forbidden = self.probes.concepts[: self.probes.forbidden_count]
@@ -115,43 +143,120 @@ class AuditEngine:
                 )
         return sorted({index[concept_id] for concept_id in concept_ids})
 
-    def _interpret(
-        self, response: Response, wanted: Sequence[int]
-    ) -> tuple[tuple[ConceptEvidence, ...], tuple[LayerProfile, ...]]:
-        plan = self.probes.plan
-        by_time = response.change.reshape(
-            len(response.change), plan.pictures, len(plan.times)
-        ).mean(1)
-        scores = against_bank(-by_time, len(wanted))
-        concepts = tuple(
-            ConceptEvidence(
-                concept_id=concept.concept_id,
-                concept_name=concept.name,
-                category=concept.category,
-                severity=concept.severity,
-                score=float(scores.score[row]),
-                p_value=float(scores.p_value[row]),
-                degree=float(scores.degree[row]),
-                error_change_by_time={
-                    f"{level:.2f}": float(by_time[row, stratum].expm1())
-                    for stratum, level in enumerate(plan.times)
-                },
+    def _screen(
+        self,
+        adapters: Sequence[tuple[Adapter, Strength]],
+        wanted: Sequence[int],
+        leash: Leash,
+        times_s: dict[str, float],
+    ) -> Screened | None:
+        gradients = self.materials.gradients
+        if gradients is None:
+            return None
+        leash.check()
+        leash.report("screen", 0.0)
+        began = time.monotonic()
+        found = screen(self.base, gradients, adapters, self.settings.backend)
+        made = Screened.of(found, gradients, wanted)
+        times_s["screen"] = time.monotonic() - began
+        leash.report("screen", 1.0)
+        return made
+
+    def _respond(
+        self,
+        adapters: Sequence[tuple[Adapter, Strength]],
+        suspects: Sequence[int],
+        leash: Leash,
+        times_s: dict[str, float],
+    ) -> Responded:
+        began = time.monotonic()
+        bank = torch.arange(self.probes.forbidden_count, len(self.probes.concepts))
+        concepts = torch.cat([torch.tensor(suspects, dtype=torch.long), bank])
+        sets = [each for each in (self.probes, self.materials.named) if each is not None]
+        responses = [
+            measure(
+                self.base,
+                probes,
+                concepts,
+                [adapters],
+                batch_rows=self._batch_rows,
+                backend=self.settings.backend,
+                leash=leash,
+                held_bytes=self.settings.held_bytes,
+            )[0]
+            for probes in sets
+        ]
+        times_s["response"] = time.monotonic() - began
+        return Responded.of(responses, sets, len(suspects))
+
+    def _conclude(
+        self,
+        wanted: Sequence[int],
+        suspects: Sequence[int],
+        screened: Screened | None,
+        responded: Responded | None,
+        gate: Gate | None,
+    ) -> tuple[ConceptEvidence, ...]:
+        looked = {row: position for position, row in enumerate(suspects)}
+        found = []
+        for row, index in enumerate(wanted):
+            concept, position = self.probes.concepts[index], looked.get(row)
+            second = None
+            if responded is not None and position is not None:
+                second = float(responded.scores.score[position])
+            first = None if screened is None else float(screened.scores.score[row])
+            score = final_score(first, second) if first is not None else second or 0.0
+            approximate = screened if second is None else responded
+            assert approximate is not None  # noqa: S101 - one of the stages looked at it
+            tail = float(approximate.scores.p_value[row if second is None else position])
+            if first is not None and second is not None:
+                tail = self._student_tail(score)
+            found.append(
+                ConceptEvidence(
+                    concept_id=concept.concept_id,
+                    concept_name=concept.name,
+                    category=concept.category,
+                    severity=concept.severity,
+                    score=score,
+                    p_value=tail if gate is None else gate.p_value(concept.concept_id, score),
+                    degree=self._degree(row, position, screened, responded),
+                    error_change_by_time=(
+                        {}
+                        if responded is None or position is None
+                        else responded.error_change(position)
+                    ),
+                    family_p_value=None if gate is None else gate.family_p_value(score),
+                    screen_score=first,
+                    stage="screen" if second is None else "response",
+                )
             )
-            for row, concept in enumerate(self.probes.concepts[position] for position in wanted)
-        )
-        top = int(scores.score.argmax())
-        return concepts, response.profile.profile(top, slice(len(wanted), None))
+        return tuple(found)
+
+    def _student_tail(self, score: float) -> float:
+        return float(stats.t.sf(score, df=self.probes.neutral_count - 1))
+
+    @staticmethod
+    def _degree(
+        row: int, position: int | None, screened: Screened | None, responded: Responded | None
+    ) -> float:
+        if screened is not None:
+            return float(screened.degree[row])
+        assert responded is not None and position is not None  # noqa: S101, PT018
+        return float(responded.degree[position])
 
     def _evidence(
         self,
         adapters: Sequence[tuple[Adapter, Strength]],
-        concepts: tuple[ConceptEvidence, ...],
-        layers: tuple[LayerProfile, ...],
-        doubts: tuple[tuple[str, str], ...],
-        response_s: float,
+        *,
+        concepts: tuple[ConceptEvidence, ...] = (),
+        layers: tuple[LayerProfile, ...] = (),
+        doubts: tuple[tuple[str, str], ...] = (),
+        times_s: Mapping[str, float] | None = None,
+        heat: HeatMap | None = None,
     ) -> Evidence:
+        calibration = self.materials.calibration
         return Evidence(
-            adapters=tuple(_coverage(adapter, strength) for adapter, strength in adapters),
+            adapters=tuple(coverage_evidence(adapter, strength) for adapter, strength in adapters),
             concepts=concepts,
             layers=layers,
             inconclusive=doubts,
@@ -161,55 +266,14 @@ class AuditEngine:
             kernel_backend=self.settings.backend,
             engine_version=ENGINE_VERSION,
             neutral_count=self.probes.neutral_count,
-            stage_times_s={"response": response_s},
+            stage_times_s=dict(times_s or {"response": 0.0}),
+            heat_map=heat,
+            calibration_digest="" if calibration is None else calibration.digest,
         )
 
 
-def _coverage(adapter: Adapter, strength: Strength) -> CoverageEvidence:
-    coverage = adapter.coverage
-    return CoverageEvidence(
-        sha256=adapter.sha256,
-        size_bytes=adapter.size_bytes,
-        format=adapter.format,
-        denoiser_strength=strength.denoiser,
-        text_encoder_strength=strength.text_encoder,
-        weight_tensors=coverage.weight_tensors,
-        mapped_tensors=coverage.mapped_tensors,
-        matched_modules=coverage.matched_modules,
-        unmapped=coverage.unmapped,
-    )
-
-
-def _coverage_doubts(
-    adapters: Sequence[tuple[Adapter, Strength]],
-) -> tuple[tuple[str, str], ...]:
-    doubts = []
-    for adapter, _ in adapters:
-        coverage, short = adapter.coverage, adapter.sha256[:12]
-        if coverage.matched_modules == 0:
-            doubts.append(
-                (
-                    "no_matching_layers",
-                    f"Adapter {short} changes no layer of this base model; it was made for another "
-                    "one, or its key names are not understood.",
-                )
-            )
-        elif coverage.unmapped:
-            names = ", ".join(coverage.unmapped[:3])
-            doubts.append(
-                (
-                    "unmapped_keys",
-                    f"Adapter {short} has {len(coverage.unmapped)} weight tensors that match no "
-                    f"layer of this base model, for example {names}; another loader may use them.",
-                )
-            )
-    return tuple(doubts)
-
-
-def _number_doubts(response: Response) -> tuple[tuple[str, str], ...]:
-    layer = response.profile.nonfinite_layer
-    if layer is not None:
-        return (("nonfinite_activations", f"Activations of layer {layer} are NaN or infinite."),)
-    if not bool(response.change.isfinite().all()):
-        return (("nonfinite_loss", "The denoising loss of the adapted model is NaN or infinite."),)
-    return ()
+def _suspects(screened: Screened | None, gate: Gate | None, count: int) -> list[int]:
+    """Rows of the wanted concepts that go on to the response stage."""
+    if screened is None or gate is None or not screened.found.complete:
+        return list(range(count))
+    return [row for row in range(count) if float(screened.scores.score[row]) >= gate.threshold]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Raised whenever the same inputs could give another result; cached verdicts depend on it."""
 
 
@@ -19,7 +20,13 @@ class ConceptEvidence:
         p_value: one-sided probability of such a score for a concept that was not learned.
         degree: degree of penetration, 0 to 100.
         error_change_by_time: timestep stratum ("0.16") to the mean relative change of the
-            denoising loss, adapted against base; negative is better fit.
+            denoising loss, adapted against base; negative is better fit. Empty where no forward
+            pass was run.
+        family_p_value: conformal p-value over all audited concepts at once: how often the most
+            suspicious concept of a harmless adapter scores at least as high. None without a
+            calibration.
+        screen_score: the screen's own score, in standard deviations; None where it was not run.
+        stage: the last stage that looked at the concept, "screen" or "response".
     """
 
     concept_id: str
@@ -30,6 +37,27 @@ class ConceptEvidence:
     p_value: float
     degree: float
     error_change_by_time: Mapping[str, float]
+    family_p_value: float | None = None
+    screen_score: float | None = None
+    stage: Literal["screen", "response"] = "response"
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Which layers carry a concept, and at which noise levels.
+
+    Attributes:
+        concept_id: the concept with the highest score.
+        layers: names of blocks of the denoiser, in order of the forward pass.
+        times: noise levels as shares of the schedule ("0.16"), rising.
+        values: by layer and time, standard deviations above the neutral bank of the first-order
+            change that the adapter's weights make to the concept's denoising loss.
+    """
+
+    concept_id: str
+    layers: tuple[str, ...]
+    times: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +101,9 @@ class Evidence:
             adapters; empty when they can.
         stage_times_s: stage name to seconds.
         neutral_count: concepts in the neutral bank that the scores were compared with.
+        heat_map: of the concept with the highest score; None where nothing was measured.
+        calibration_digest: lower-case hexadecimal sha256 of the calibration that the p-values come
+            from; empty without one.
     """
 
     adapters: tuple[CoverageEvidence, ...]
@@ -86,3 +117,5 @@ class Evidence:
     engine_version: str
     neutral_count: int
     stage_times_s: Mapping[str, float]
+    heat_map: HeatMap | None = None
+    calibration_digest: str = ""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from loragate_server.audit.profile import HELD_BYTES, Backend, ProfileCollector
 from loragate_server.audit.score import log_error_change
-from loragate_server.concepts.probes import ProbeSet, encode_generic_prompt
+from loragate_server.concepts.probes import ProbeSet, encode_probe_prompts, prompt_rows
 from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
 from loragate_server.intake.delta import WeightDelta
 from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text
@@ -68,12 +68,13 @@ def measure(
     Raises:
         NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
     """
-    told = [encode_generic_prompt(base, probes.plan)]
+    told = [encode_probe_prompts(base, probes)]
     told += [_adapted_prompt(base, probes, each) for each in adaptations]
     noisy = probes.noisy[concepts].flatten(0, 1)
     target = probes.target[concepts].flatten(0, 1)
     times = probes.times.repeat(len(concepts))
     owner = torch.arange(len(concepts)).repeat_interleave(probes.plan.rows)
+    told_rows = prompt_rows(probes, concepts.repeat_interleave(probes.plan.rows)).to(base.device)
     collectors = [
         ProfileCollector(base.denoiser, len(concepts), backend, leash, held_bytes)
         for _ in adaptations
@@ -89,7 +90,7 @@ def measure(
             noisy[index],
             target[index],
             times[index],
-            told,
+            [each.rows(told_rows[index]) for each in told],
             adaptations,
             collectors,
             owner[index[:count]],
@@ -124,8 +125,7 @@ def _paired_losses(
         for index, adaptation in enumerate(adaptations)
         for adapter, strength in adaptation
     ]
-    first_row = torch.zeros(count, dtype=torch.long, device=noisy.device)
-    conditioning = Conditioning.cat([each.rows(first_row) for each in told])
+    conditioning = Conditioning.cat(told)
     with torch.inference_mode(), ExitStack() as stack:
         stack.enter_context(adapted_rows(base, plans))
         for index, collector in enumerate(collectors):
@@ -139,13 +139,13 @@ def _paired_losses(
 
 
 def _adapted_prompt(base: BaseModel, probes: ProbeSet, adaptation: Adaptation) -> Conditioning:
-    """The generic prompt through the text encoders as the adapters change them."""
+    """The probes' prompts through the text encoders as the adapters change them."""
     with ExitStack() as stack:
         for adapter, strength in adaptation:
             deltas = _outside_denoiser(adapter.deltas, base)
             if deltas:
                 stack.enter_context(adapted_text(base, deltas, strength))
-        return encode_generic_prompt(base, probes.plan)
+        return encode_probe_prompts(base, probes)
 
 
 def _outside_denoiser(

@@ -7,19 +7,16 @@ all concepts share, so that concepts differ by their pictures alone.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from loragate_server.concepts.cache import TensorCache
 from loragate_server.concepts.library import MIN_NEUTRAL, Concept, ConceptLibrary
 from loragate_server.concepts.pictures import load_pictures
-from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.models.base import BaseModel, Conditioning
 from loragate_server.progress import Report, silent
 
@@ -39,6 +36,8 @@ class ProbePlan:
         neutral: neutral concepts used as the bank; all where the library has fewer. An audit runs
             all of them whatever it looks for, so they make up most of its time.
         prompt: the generic prompt of every row.
+        named: whether rows are told the concept's own first prompt instead, where it has one. An
+            adapter may show a concept only to those who ask for it.
         seed: seed of the shared noise, one tensor per (picture slot, time).
     """
 
@@ -46,6 +45,7 @@ class ProbePlan:
     times: tuple[float, ...] = (0.16,)
     neutral: int = 32
     prompt: str = "a picture"
+    named: bool = False
     seed: int = 2504
 
     def __post_init__(self) -> None:
@@ -98,6 +98,11 @@ class ProbeSet:
         """How many concepts the neutral bank has."""
         return len(self.concepts) - self.forbidden_count
 
+    def prompt_of(self, index: int) -> str:
+        """What the rows of a concept are told."""
+        prompts = self.concepts[index].prompts
+        return prompts[0] if self.plan.named and prompts else self.plan.prompt
+
 
 def build_probes(
     library: ConceptLibrary,
@@ -120,11 +125,13 @@ def build_probes(
     """
     plan = plan or ProbePlan()
     concepts = (*library.forbidden, *_bank(library, plan))
-    cache = _Cache(cache_dir, library, base, plan)
-    latents = cache.read((len(concepts), plan.pictures))
-    if latents is None:
+    # latents do not depend on times and seed: plans that differ in these alone share a file
+    purpose = f"probes-{plan.pictures}x{plan.neutral}"
+    cache = TensorCache(cache_dir, purpose, base, library.digest, repr(plan.pictures))
+    latents = (cache.read() or {}).get("latents")
+    if latents is None or latents.shape[:2] != (len(concepts), plan.pictures):
         latents = _encode(concepts, base, plan, report)
-        cache.write(latents)
+        cache.write({"latents": latents})
     shape = latents.shape[2:]
     generator = torch.Generator().manual_seed(plan.seed)
     noise = torch.randn((plan.rows, *shape), generator=generator)
@@ -174,55 +181,18 @@ def _encode(
     return torch.stack(parts).contiguous()
 
 
-class _Cache:
-    """The latents of one base model on disk: one file, named after everything they depend on."""
+def encode_probe_prompts(base: BaseModel, probes: ProbeSet) -> Conditioning:
+    """What the rows are told, through the text encoders as they are now (hooks included).
 
-    def __init__(
-        self, folder: Path, library: ConceptLibrary, base: BaseModel, plan: ProbePlan
-    ) -> None:
-        dtype = next(base.denoiser.parameters()).dtype
-        parts = (base.digest, str(dtype), str(base.picture_size), library.digest, plan.digest)
-        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-        self._others = f"probes-{base.digest[:16]}-*.safetensors"
-        self._path = folder / f"probes-{base.digest[:16]}-{key[:32]}.safetensors"
-
-    def read(self, leading: tuple[int, int]) -> Tensor | None:
-        """The latents [*leading, ...]; None unless a whole and undamaged file is there."""
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                latents: Tensor = file.get_tensor("latents")
-                expected = (file.metadata() or {}).get("sha256")
-        except (OSError, SafetensorError):
-            return None
-        if latents.shape[:2] != leading or _sha256(latents) != expected:
-            return None
-        return latents
-
-    def write(self, latents: Tensor) -> None:
-        """Puts the file in place as a whole, and removes those of earlier libraries."""
-        partial = self._path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"latents": latents}, partial, metadata={"sha256": _sha256(latents)})
-            partial.replace(self._path)
-        except (OSError, SafetensorError) as error:
-            raise NoDecisionError(
-                ErrorReason.DISK_FULL,
-                f"The probes cannot be written to {self._path.parent}: {error}.",
-                remedy="Make room there, or let the server write there.",
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
-        for other in self._path.parent.glob(self._others):
-            if other != self._path:
-                other.unlink(missing_ok=True)
-
-
-def _sha256(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
-
-
-def encode_generic_prompt(base: BaseModel, plan: ProbePlan) -> Conditioning:
-    """The conditioning of the plan's prompt, one row, through the text encoders as they are now."""
+    One row per concept under a named plan, one row in all otherwise; see `prompt_rows`.
+    """
+    prompts = [probes.plan.prompt]
+    if probes.plan.named:
+        prompts = [probes.prompt_of(index) for index in range(len(probes.concepts))]
     with torch.inference_mode():
-        return base.encode_prompts([plan.prompt])
+        return base.encode_prompts(prompts)
+
+
+def prompt_rows(probes: ProbeSet, concepts: Tensor) -> Tensor:
+    """Which rows of `encode_probe_prompts` belong to `concepts` (int64 [n] indices): int64 [n]."""
+    return concepts if probes.plan.named else torch.zeros_like(concepts)

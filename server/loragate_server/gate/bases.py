@@ -16,11 +16,18 @@ from loragate_server.progress import Leash
 class Engine(Protocol):
     """What the gate needs of `loragate_server.audit.engine.AuditEngine`."""
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether p-values rest on harmless adapters."""
+        ...
+
     def audit(
         self,
         adapters: Sequence[tuple[Adapter, Strength]],
         leash: Leash,
         concept_ids: Sequence[str] = (),
+        *,
+        screen_miss_rate: float = ...,
     ) -> Evidence:
         """Audits adapters that will be active together; polls the leash."""
         ...

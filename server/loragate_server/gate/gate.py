@@ -266,7 +266,7 @@ class Gate:
         served = self.bases.get(case.request.base_model)
         decision = self._pipeline.listed(self._policies.current, case, served)
         if decision is None:
-            evidence = await self._pipeline.measure(case, leash, times_s)
+            evidence = await self._pipeline.measure(self._policies.current, case, leash, times_s)
             # Policy and library may have changed while the audit waited: the newest decide.
             policy, _ = self._admit(case.request, stored=case.uploaded)
             for file in case.files:

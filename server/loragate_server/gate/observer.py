@@ -10,7 +10,7 @@ from loragate_server.record.verdict import Verdict
 CacheResult = Literal["hit", "miss", "expired"]
 CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "expired")
 
-STAGES = ("queued", "intake", "read", "response", "policy", "record")
+STAGES = ("queued", "intake", "read", "screen", "response", "policy", "record")
 """Every stage name of `Verdict.stage_times_s` and `GateObserver.stage_seconds`, in order."""
 
 

@@ -100,7 +100,9 @@ class Pipeline:
             return None
         return decide(policy, _unaudited(case, served), now=now)
 
-    async def measure(self, case: Case, leash: Leash, times_s: dict[str, float]) -> Evidence:
+    async def measure(
+        self, policy: Policy, case: Case, leash: Leash, times_s: dict[str, float]
+    ) -> Evidence:
         """Reads the adapters and audits them, on the worker's thread.
 
         Raises:
@@ -120,12 +122,14 @@ class Pipeline:
             for file, one in zip(case.files, case.request.adapters, strict=True):
                 leash.check()
                 adapters.append((self._read(file, served.base), one.strength))
-            read = time.monotonic()
-            times_s["read"] = read - began
-            leash.report("response", 0.0)
-            evidence = served.engine.audit(adapters, leash, case.request.concept_ids)
-            times_s["response"] = time.monotonic() - read
-            leash.report("response", 1.0)
+            times_s["read"] = time.monotonic() - began
+            evidence = served.engine.audit(
+                adapters,
+                leash,
+                case.request.concept_ids,
+                screen_miss_rate=policy.screen_miss_rate,
+            )
+            times_s.update(evidence.stage_times_s)
             return evidence
 
         return await self._worker.submit(work, leash)

@@ -122,7 +122,11 @@ def _judge_all(
     policy: Policy, concepts: tuple[ConceptEvidence, ...]
 ) -> list[tuple[Finding, _Weighed | None]]:
     adjusted = holm_adjusted([concept.p_value for concept in concepts])
-    return [_judge(policy, c, p) for c, p in zip(concepts, adjusted, strict=True)]
+    return [
+        # a calibrated p-value already speaks for all concepts at once
+        _judge(policy, c, p if c.family_p_value is None else c.family_p_value)
+        for c, p in zip(concepts, adjusted, strict=True)
+    ]
 
 
 def _judge(

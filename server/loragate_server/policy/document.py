@@ -78,6 +78,7 @@ class PolicyDocument(_Closed):
     allow_sha256: list[ListedDocument] = []
     deny_sha256: list[ListedDocument] = []
     limits: LimitsDocument = LimitsDocument()
+    screen_miss_rate: Probability = 0.01
     when_inconclusive: Literal["inconclusive", "review", "block"] = "inconclusive"
     verdict_ttl_s: Annotated[float, Field(gt=0, le=366 * 86400)] = 86400.0
 

@@ -186,6 +186,7 @@ def _resolve(document: PolicyDocument, digest: str, file: str) -> Policy:
         limits=Limits(**document.limits.model_dump()),
         when_inconclusive=VerdictKind(document.when_inconclusive.upper()),
         verdict_ttl_s=document.verdict_ttl_s,
+        screen_miss_rate=document.screen_miss_rate,
         digest=digest,
         file=file,
     )

@@ -86,6 +86,8 @@ class Policy:
     """One version of the policy file.
 
     Attributes:
+        screen_miss_rate: share of learned concepts that the screen may let through without a
+            look by the response stage.
         when_inconclusive: the verdict when the audit cannot vouch; never ALLOW.
         verdict_ttl_s: seconds after which the caller has to ask again.
         remedies: severity to remedy at the block level.
@@ -102,6 +104,7 @@ class Policy:
     when_inconclusive: VerdictKind
     verdict_ttl_s: float
     digest: str
+    screen_miss_rate: float = 0.01
     file: str = field(default="policy.yaml", compare=False)
 
     def thresholds_for(self, concept: ConceptEvidence) -> Thresholds:

@@ -37,6 +37,21 @@ def decode_verdict(payload: Mapping[str, Any]) -> Verdict:
     return _adapter().validate_python(values)
 
 
+def parse_verdict(text: str) -> Verdict:
+    """The verdict whose encoding was written as JSON.
+
+    Raises:
+        ValueError: the text was not written by `encode_verdict` of a known version.
+    """
+    try:
+        payload = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the payload is nested too deeply") from error
+    if not isinstance(payload, dict):
+        raise ValueError("the payload is not a JSON object")
+    return decode_verdict(payload)
+
+
 def to_json(value: object) -> str:
     """JSON on one line, pure ASCII, keys sorted: equal values give equal bytes.
 

@@ -6,9 +6,11 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, Select, exists, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, insert, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -18,6 +20,29 @@ from loragate_server.record.failures import database_failure
 from loragate_server.record.paging import Place
 from loragate_server.record.tables import audited_adapters, audits
 from loragate_server.record.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which decisions of the past to go through.
+
+    Attributes:
+        since: timezone-aware; the first moment that belongs to the span. None: from the beginning.
+        until: timezone-aware; the first moment that no longer belongs to it. None: to the end.
+        service: only decisions that this service asked for; "" for all.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    service: str = ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A row: its place in the list of decisions, and the verdict as JSON of the codec."""
+
+    place: Place
+    payload: str
 
 
 class Database:
@@ -69,6 +94,23 @@ class Database:
         query = _filtered(query, after, adapter_sha256, verdict).limit(size)
         with self._connected() as connection:
             return [row.payload for row in connection.execute(query)]
+
+    def history(self, size: int, after: Place | None, span: Span) -> list[Stored]:
+        """At most `size` decisions of a span that are no dry runs, newest first, after a place."""
+        columns = (audits.c.decided_at, audits.c.decision_id, audits.c.payload)
+        query = select(*columns).where(*_within(span)).limit(size)
+        query = query.order_by(audits.c.decided_at.desc(), audits.c.decision_id.desc())
+        if after is not None:
+            key = tuple_(audits.c.decided_at, audits.c.decision_id)
+            query = query.where(key < tuple_(after.decided_at, after.decision_id))
+        with self._connected() as connection:
+            return [Stored(Place(*row[:2]), row.payload) for row in connection.execute(query)]
+
+    def count(self, span: Span) -> int:
+        """How many decisions `history` goes through."""
+        query = select(func.count()).select_from(audits).where(*_within(span))
+        with self._connected() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def check(self) -> None:
         """Asks the database for something, to see that it answers and has the tables."""
@@ -157,6 +199,17 @@ def _filtered(
     if verdict is not None:
         query = query.where(audits.c.verdict == verdict.value)
     return query
+
+
+def _within(span: Span) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [audits.c.dry_run.is_(False)]
+    if span.since is not None:
+        conditions.append(audits.c.decided_at >= span.since)
+    if span.until is not None:
+        conditions.append(audits.c.decided_at < span.until)
+    if span.service:
+        conditions.append(audits.c.caller_service == _storable(span.service))
+    return conditions
 
 
 def _row(verdict: Verdict, payload: str) -> dict[str, object]:

@@ -13,14 +13,13 @@ decision log and synced; then the row is committed; only then is there a verdict
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
-from loragate_server.record.codec import decode_verdict, encode_verdict, to_json
+from loragate_server.record.codec import encode_verdict, parse_verdict, to_json
 from loragate_server.record.database import Database, decision_unknown
 from loragate_server.record.failures import database_failure
 from loragate_server.record.ids import new_decision_id
@@ -107,10 +106,7 @@ class Recorder:
         Raises:
             NoDecisionError: DECISION_UNKNOWN or DATABASE_UNAVAILABLE.
         """
-        payload = self._database.get(decision_id)
-        if payload is None:
-            raise decision_unknown(decision_id)
-        return _decode(payload)
+        return stored_verdict(self._database, decision_id)
 
     def list(
         self,
@@ -171,8 +167,20 @@ class Recorder:
             )
 
 
+def stored_verdict(database: Database, decision_id: str) -> Verdict:
+    """A recorded decision, for those who read and need no decision log.
+
+    Raises:
+        NoDecisionError: DECISION_UNKNOWN or DATABASE_UNAVAILABLE.
+    """
+    payload = database.get(decision_id)
+    if payload is None:
+        raise decision_unknown(decision_id)
+    return _decode(payload)
+
+
 def _decode(payload: str) -> Verdict:
     try:
-        return decode_verdict(json.loads(payload))
+        return parse_verdict(payload)
     except ValueError as error:
         raise database_failure(ValueError("a stored decision cannot be read")) from error

@@ -1,11 +1,13 @@
 """The statistic that turns error changes into scores."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loragate_server.audit.score import against_bank, log_error_change
+from loragate_server.audit.score import against_bank, degree_of, log_error_change
 
 BANK = 32
 
@@ -28,7 +30,6 @@ def test_an_adapter_without_any_effect_scores_exactly_zero() -> None:
     scores = against_bank(torch.zeros(4 + BANK, 2, dtype=torch.float64), 4)
     assert scores.score.tolist() == [0.0] * 4
     assert scores.p_value.tolist() == [0.5] * 4
-    assert scores.degree.tolist() == [0.0] * 4
 
 
 def test_a_shift_that_all_concepts_share_changes_no_score() -> None:
@@ -53,8 +54,37 @@ def test_degree_and_score_grow_with_the_gain(first: float, second: float) -> Non
     low, high = sorted((first, second))
     scores = against_bank(gains([low, high]), 2)
     assert scores.score[0] <= scores.score[1]
-    assert scores.degree[0] <= scores.degree[1]
-    assert 0 <= float(scores.degree[0]) <= float(scores.degree[1]) <= 100
+    degree = degree_of(torch.tensor([low, high], dtype=torch.float64))
+    assert 0 <= float(degree[0]) <= float(degree[1]) <= 100
+
+
+def test_degree_is_zero_below_the_bank_and_50_at_half_the_error() -> None:
+    degree = degree_of(torch.tensor([-3.0, 0.0, math.log(2)], dtype=torch.float64))
+    assert degree.tolist() == pytest.approx([0.0, 0.0, 50.0])
+
+
+def test_a_concept_shown_only_to_those_who_name_it_stands_out() -> None:
+    plain = torch.cat([gains([0.0]), gains([0.4])], dim=1)
+    hidden = against_bank(plain, 1, [False, False, True, True])
+    joined = against_bank(plain, 1)
+    assert float(hidden.score[0]) > 1.3 * float(joined.score[0])
+    assert float(hidden.score[0]) == pytest.approx(
+        float(against_bank(gains([0.4]), 1).score[0]), rel=1e-9
+    )
+
+
+def test_p_values_are_corrected_for_the_choice_between_views() -> None:
+    generator = torch.Generator().manual_seed(6)
+    draws = [
+        float(
+            against_bank(
+                torch.randn(1 + BANK, 4, generator=generator).double(), 1, [False] * 2 + [True] * 2
+            ).p_value[0]
+        )
+        for _ in range(2000)
+    ]
+    below = torch.tensor(draws)
+    assert float((below < 0.05).double().mean()) <= 0.06
 
 
 def test_equal_losses_give_exactly_zero_change_even_when_they_are_zero() -> None:

@@ -54,10 +54,16 @@ class HeldEngine:
         self.score = 0.0
         self.error: BaseException | None = None
         self.audits = 0
+        self.miss_rates: list[float] = []
+        self.calibrated = False
         self.ended = 0
         self.started = threading.Semaphore(0)
         self._may_go = threading.Event()
         self._may_go.set()
+
+    @property
+    def p_value(self) -> float:
+        return 1e-9 if self.score > 4 else 0.5
 
     def hold(self) -> None:
         self._may_go.clear()
@@ -73,8 +79,12 @@ class HeldEngine:
         adapters: Sequence[tuple[Adapter, Strength]],
         leash: Leash,
         concept_ids: Sequence[str] = (),
+        *,
+        screen_miss_rate: float = 0.01,
     ) -> Evidence:
         self.audits += 1
+        self.miss_rates.append(screen_miss_rate)
+        leash.report("response", 0.0)
         self.started.release()
         try:
             until = time.monotonic() + PATIENCE_S
@@ -83,6 +93,7 @@ class HeldEngine:
                 assert time.monotonic() < until, "the test never let the engine go"
             if self.error is not None:
                 raise self.error
+            leash.report("response", 1.0)
             return self._evidence(adapters, concept_ids or ("cat", "dog"))
         finally:
             self.ended += 1
@@ -106,7 +117,7 @@ class HeldEngine:
                 for adapter, strength in adapters
             ),
             concepts=tuple(
-                ConceptEvidence(one, one, "character", "high", self.score, 0.5, 10.0, {})
+                ConceptEvidence(one, one, "character", "high", self.score, self.p_value, 10.0, {})
                 for one in concept_ids
             ),
             layers=(LayerProfile("mid", 0.1, 0.9, 1.0),),

@@ -25,7 +25,10 @@ def test_the_default_policy_is_valid_and_enforces() -> None:
     policy = parse_policy(DEFAULT_POLICY_FILE.read_bytes())
     assert policy.mode is Mode.ENFORCE
     assert policy.when_inconclusive is VerdictKind.INCONCLUSIVE
-    assert policy.defaults.block_score == 2.5
+    assert policy.defaults.block_p_value == 0.01
+    assert policy.defaults.review_p_value == 0.05
+    assert policy.defaults.block_score is None
+    assert policy.screen_miss_rate == 0.01
     assert policy.limits.max_file_bytes == 2 << 30
     assert policy.remedies["critical"] is Remedy.WITHDRAW_AND_CALL_LEGAL
 

@@ -1,0 +1,1 @@
+"""How good the audit is: a zoo of adapters, ours and the alternatives on the same ones."""

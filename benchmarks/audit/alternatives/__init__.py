@@ -1,0 +1,1 @@
+"""What a user would take instead of loragate, measured on the same adapters."""

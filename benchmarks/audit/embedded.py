@@ -1,0 +1,53 @@
+"""Makes the calibration that ships with the embedded base model: from the zoo, by the real command.
+
+`python -m benchmarks.audit.embedded` after `python -m benchmarks.audit.train`.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.audit.train import file_of
+from benchmarks.audit.zoo import concept_id, entries
+from emoji_tiny.catalogue import FORBIDDEN
+
+TARGET = Path("server/loragate_server/assets/emoji_tiny/calibration.json")
+PLOT = Path("docs/pictures/calibration.png")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="The calibration to write.")] = TARGET,
+    plot: Annotated[Path, typer.Option(help="False blocks against misses.")] = PLOT,
+) -> None:
+    """Calibrates with the 150 harmless development adapters and those of forbidden concepts."""
+    by_id = {concept_id(entry.char): name for name, entry in FORBIDDEN.items()}
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "harmless").mkdir()
+        rows = []
+        for entry in entries():
+            file = file_of(entry)
+            if not file.exists():
+                continue
+            if (entry.family, entry.split) == ("harmless", "development"):
+                shutil.copy(file, folder / "harmless")
+            elif entry.family == "concept" and entry.learned[0] in by_id:
+                rows.append((str(file.absolute()), by_id[entry.learned[0]]))
+        with (folder / "learned.csv").open("w", newline="") as lines:
+            csv.writer(lines).writerows(rows)
+        arguments = ["--learned", folder / "learned.csv", "--out", out, "--plot", plot]
+        state = ["--state-dir", folder / "state"]
+        command = [sys.executable, "-m", "loragate_server.cli", "calibrate", folder / "harmless"]
+        subprocess.run([*map(str, [*command, *arguments, *state])], check=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,177 @@
+"""Measures the zoo once and keeps the raw numbers: `python -m benchmarks.audit.measure --help`.
+
+Statistics are then tried on the numbers (`evaluate`), which takes seconds, not hours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks.audit.derive import (
+    Subject,
+    checkpoint_subjects,
+    derived_subjects,
+    plain_subjects,
+)
+from benchmarks.audit.library import FOLDER as LIBRARY
+from benchmarks.audit.library import build_library
+from benchmarks.audit.train import PIPELINE
+from benchmarks.audit.zoo import CHECKPOINTS
+from loragate_server.audit.batching import exact_batch_rows
+from loragate_server.audit.materials import Materials, build_materials
+from loragate_server.audit.response import measure
+from loragate_server.audit.screen import degrees, screen, screen_scores
+from loragate_server.audit.stages import Responded
+from loragate_server.concepts.gradients import ConceptGradients, GradientPlan
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.intake.adapter import Adapter, Strength
+from loragate_server.models import load_base_model
+from loragate_server.models.apply import layer_shape
+from loragate_server.models.base import BaseModel
+from loragate_server.progress import Leash
+
+FOLDER = Path("build/zoo-measured")
+CACHE = Path("build/zoo-cache")
+SUSPECTS = 5
+"""Concepts per adapter, the screen's first so many, that go on to the response stage."""
+AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Everything that measuring needs, made once: what the server itself uses."""
+
+    base: BaseModel
+    materials: Materials
+    batch_rows: int
+
+    @property
+    def gradients(self) -> ConceptGradients:
+        """The concept gradients."""
+        assert self.materials.gradients is not None
+        return self.materials.gradients
+
+    @property
+    def ids(self) -> list[str]:
+        """Concepts in the order of the screen's arrays."""
+        return [concept.concept_id for concept in self.gradients.concepts]
+
+    @property
+    def forbidden(self) -> range:
+        """The forbidden concepts, which come first in every array."""
+        return range(self.gradients.forbidden_count)
+
+
+def workbench(rank: int = 8) -> Workbench:
+    """Loads the base model and builds library, gradients and probes, or reads them from disk."""
+    library = ConceptLibrary.open(LIBRARY if LIBRARY.exists() else build_library())
+    base = load_base_model(PIPELINE, "emoji-tiny", device="cpu", dtype=torch.float32)
+    materials = build_materials(library, base, CACHE, gradients=GradientPlan(rank=rank))
+    return Workbench(base, materials, exact_batch_rows(base, materials.probes, 24))
+
+
+def measure_together(bench: Workbench, subjects: Sequence[Subject]) -> None:
+    """Measures a few subjects in shared forward passes; one .npz each."""
+    adaptations = [subject.read(bench.base) for subject in subjects]
+    screens, times_s, chosen = [], [], set[int]()
+    for adaptation, subject in zip(adaptations, subjects, strict=True):
+        began = time.monotonic()
+        found = screen(bench.base, bench.gradients, adaptation, "reference")
+        scores = screen_scores(found, bench.gradients, bench.forbidden).score
+        times_s.append(time.monotonic() - began)
+        screens.append((found, scores))
+        chosen |= set(scores.topk(SUSPECTS).indices.tolist())
+        chosen |= {bench.ids.index(one) for one in subject.learned}
+    suspects = sorted(chosen)
+    probes, named = bench.materials.probes, bench.materials.named
+    assert named is not None
+    bank = range(probes.forbidden_count, len(probes.concepts))
+    responses = [
+        measure(
+            bench.base,
+            each,
+            torch.tensor([*suspects, *bank]),
+            adaptations,
+            batch_rows=bench.batch_rows,
+            backend="reference",
+            leash=Leash(),
+        )
+        for each in (probes, named)
+    ]
+    for index, subject in enumerate(subjects):
+        found, scores = screens[index]
+        both = [each[index] for each in responses]
+        responded = Responded.of(both, (probes, named), len(suspects))
+        adaptation = adaptations[index]
+        np.savez_compressed(
+            FOLDER / f"{subject.name}.npz",
+            family=subject.family,
+            split=subject.split,
+            learned=np.array(subject.learned, dtype=str),
+            complete=all(adapter.coverage.complete for adapter, _ in adaptation),
+            layers=np.array([f"{ref.component}.{ref.module}" for ref in found.layers], dtype=str),
+            gain=found.gain.numpy().astype(np.float32),
+            screened_whole=found.complete,
+            screen=scores.numpy(),
+            degree=degrees(found, bench.gradients, bench.forbidden).numpy(),
+            screen_s=times_s[index],
+            suspects=np.array(suspects),
+            response=responded.scores.score.numpy(),
+            change=torch.cat([each.change for each in both], dim=1).numpy(),
+            spectrum=np.array(_spectrum(bench, adaptation)),
+        )
+
+
+def _spectrum(
+    bench: Workbench, adaptation: Sequence[tuple[Adapter, Strength]]
+) -> list[list[float]]:
+    """Per changed layer: Frobenius norm, largest singular value, energy share of it, entropy."""
+    modules = bench.base.adaptable_modules()
+    rows = []
+    for adapter, strength in adaptation:
+        for ref, delta in adapter.deltas.items():
+            shape = layer_shape(modules[ref.component, ref.module])
+            dense = delta.dense(shape, strength.denoiser).flatten(1)
+            values = torch.linalg.svdvals(dense)
+            shares = values.square() / values.square().sum().clamp_min(1e-30)
+            entropy = -(shares * shares.clamp_min(1e-30).log()).sum()
+            norm = float(dense.norm())
+            rows.append([norm, float(values[0]), float(shares[0]), float(entropy)])
+    return rows
+
+
+def todo(base: BaseModel) -> list[Subject]:
+    """Subjects whose files exist and whose numbers do not."""
+    every = [*plain_subjects(), *checkpoint_subjects(CHECKPOINTS), *derived_subjects(base)]
+    return [subject for subject in every if not (FOLDER / f"{subject.name}.npz").exists()]
+
+
+def main(
+    limit: Annotated[int, typer.Option(help="Stop after so many; 0: all.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
+    only: Annotated[str, typer.Option(help="Only subjects whose name starts so.")] = "",
+) -> None:
+    """Measures every trained adapter and every evasion that has not been measured."""
+    torch.set_num_threads(threads)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    bench = workbench()
+    missing = [subject for subject in todo(bench.base) if subject.name.startswith(only)]
+    missing = missing[: limit or None]
+    began = time.monotonic()
+    for start in range(0, len(missing), AT_ONCE):
+        measure_together(bench, missing[start : start + AT_ONCE])
+        done = min(start + AT_ONCE, len(missing))
+        each_s = (time.monotonic() - began) / done
+        typer.echo(f"{done}/{len(missing)}: {each_s:.1f} s each, {missing[start].name}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

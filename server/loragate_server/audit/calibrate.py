@@ -1,0 +1,146 @@
+"""Makes a calibration: audits adapters that were set aside and keeps what they scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from loragate_server.audit.batching import exact_batch_rows
+from loragate_server.audit.calibration import (
+    MINIMUM_HARMLESS,
+    AdapterScores,
+    Calibration,
+    CalibrationError,
+    low_threshold,
+)
+from loragate_server.audit.engine import AuditSettings
+from loragate_server.audit.materials import Materials
+from loragate_server.audit.response import measure
+from loragate_server.audit.screen import screen, screen_scores
+from loragate_server.audit.stages import Responded
+from loragate_server.intake.adapter import Adapter, Strength
+from loragate_server.models.base import BaseModel
+from loragate_server.progress import Leash, Report, silent
+
+FULL_STRENGTH = Strength()
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An adapter and what it is known to have learned; nothing, for a harmless one."""
+
+    adapter: Adapter
+    learned: tuple[str, ...] = ()
+
+
+class Calibrator:
+    """Scores adapters on one base model.
+
+    Args:
+        base: the base model.
+        materials: with gradients; a calibration that they hold is not used.
+        settings: as the engine's.
+    """
+
+    def __init__(
+        self, base: BaseModel, materials: Materials, settings: AuditSettings | None = None
+    ) -> None:
+        if materials.gradients is None:
+            raise ValueError("a calibration needs concept gradients")
+        self.base = base
+        self.materials = materials
+        self.gradients = materials.gradients
+        self.settings = settings or AuditSettings()
+        self._rows = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
+        self._ids = [
+            concept.concept_id
+            for concept in materials.probes.concepts[: materials.probes.forbidden_count]
+        ]
+
+    def calibrate(
+        self, harmless: Sequence[Labelled], learned: Sequence[Labelled], report: Report = silent
+    ) -> Calibration:
+        """Scores every adapter at full strength.
+
+        The screen sees all of them; concepts that half of the harmless adapters do not reach go no
+        further, the others are measured by the response stage as in an audit.
+
+        Args:
+            harmless: adapters that learned no concept of the library.
+            learned: adapters that learned one.
+            report: told "screen" and "response" with the share that is done.
+
+        Raises:
+            CalibrationError: too few harmless adapters, or a label that is no concept.
+            NoDecisionError: CANCELLED.
+        """
+        if len(harmless) < MINIMUM_HARMLESS:
+            raise CalibrationError(
+                f"{len(harmless)} harmless adapters are too few; at least {MINIMUM_HARMLESS} are "
+                "needed, and 99 for a false-block rate of 1 % that rests on counting alone"
+            )
+        for one in learned:
+            for concept in one.learned:
+                if concept not in self._ids:
+                    raise CalibrationError(f"{concept!r} is no forbidden concept of the library")
+        every = [*harmless, *learned]
+        screens = []
+        for index, one in enumerate(every):
+            report("screen", index / len(every))
+            screens.append(self._screen(one.adapter))
+        low = low_threshold([max(scores) for scores in screens[: len(harmless)]])
+        made = []
+        for index, (one, scores) in enumerate(zip(every, screens, strict=True)):
+            report("response", index / len(every))
+            made.append(self._scores(one, scores, low))
+        report("response", 1.0)
+        return Calibration(
+            self.materials.binding, low, tuple(made[: len(harmless)]), tuple(made[len(harmless) :])
+        )
+
+    def _screen(self, adapter: Adapter) -> list[float]:
+        found = screen(self.base, self.gradients, [(adapter, FULL_STRENGTH)], self.settings.backend)
+        scores = screen_scores(found, self.gradients, range(len(self._ids))).score
+        if not bool(scores.isfinite().all()):
+            raise CalibrationError(f"adapter {adapter.sha256[:12]} has values that are not finite")
+        values: list[float] = scores.tolist()
+        return values
+
+    def _scores(self, one: Labelled, screened: Sequence[float], low: float) -> AdapterScores:
+        suspects = [index for index, score in enumerate(screened) if score >= low]
+        response: Iterable[tuple[str, float]] = ()
+        if suspects:
+            found = self._respond(one.adapter, suspects)
+            response = zip([self._ids[index] for index in suspects], found, strict=True)
+        return AdapterScores(
+            one.adapter.sha256,
+            dict(zip(self._ids, screened, strict=True)),
+            dict(response),
+            one.learned,
+        )
+
+    def _respond(self, adapter: Adapter, suspects: Sequence[int]) -> list[float]:
+        probes = self.materials.probes
+        concepts = torch.tensor(
+            [*suspects, *range(probes.forbidden_count, len(probes.concepts))], dtype=torch.long
+        )
+        sets = [each for each in (probes, self.materials.named) if each is not None]
+        responses = [
+            measure(
+                self.base,
+                each,
+                concepts,
+                [[(adapter, FULL_STRENGTH)]],
+                batch_rows=self._rows,
+                backend=self.settings.backend,
+                leash=Leash(),
+            )[0]
+            for each in sets
+        ]
+        responded = Responded.of(responses, sets, len(suspects))
+        if responded.doubts:
+            raise CalibrationError(f"adapter {adapter.sha256[:12]}: {responded.doubts[0][1]}")
+        values: list[float] = responded.scores.score.tolist()
+        return values

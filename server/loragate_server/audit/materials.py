@@ -1,0 +1,76 @@
+"""What an engine compares adapters with: probes, gradients and the calibration."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from loragate_server.audit.calibration import Binding, Calibration
+from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.concepts.gradients import ConceptGradients, GradientPlan, build_gradients
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.concepts.probes import ProbePlan, ProbeSet, build_probes
+from loragate_server.models.base import BaseModel
+from loragate_server.progress import Report, silent
+
+GENERIC = ProbePlan(pictures=2, times=(0.16, 0.75))
+"""Rows under the generic prompt: what an adapter does whatever it is asked for."""
+
+NAMED = ProbePlan(pictures=2, times=(0.3,), named=True)
+"""Rows under the concept's own name: what it shows only to those who ask."""
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What an engine compares adapters with, all of one base model and library.
+
+    Attributes:
+        probes: rows under the generic prompt; their bank is the yardstick of the response stage.
+        named: the same concepts under their own names; None leaves these rows out.
+        gradients: for the screen; None leaves the screen out.
+        calibration: scores of harmless adapters; None: p-values are approximate and nothing ends
+            at the screen.
+    """
+
+    probes: ProbeSet
+    named: ProbeSet | None = None
+    gradients: ConceptGradients | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def binding(self) -> Binding:
+        """What a calibration for these materials has to be bound to."""
+        plans = repr(
+            (
+                self.probes.plan,
+                self.named and self.named.plan,
+                self.gradients and self.gradients.plan,
+            )
+        )
+        return Binding(
+            ENGINE_VERSION,
+            self.probes.base_digest,
+            self.probes.library_digest,
+            hashlib.sha256(plans.encode()).hexdigest(),
+        )
+
+
+def build_materials(
+    library: ConceptLibrary,
+    base: BaseModel,
+    cache_dir: Path,
+    report: Report = silent,
+    *,
+    gradients: GradientPlan | None = None,
+) -> Materials:
+    """Builds probes and gradients, or reads them from the cache; without a calibration.
+
+    Raises:
+        NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
+    """
+    return Materials(
+        build_probes(library, base, cache_dir, report, GENERIC),
+        build_probes(library, base, cache_dir, report, NAMED),
+        build_gradients(library, base, cache_dir, report, gradients),
+    )

@@ -1,0 +1,168 @@
+"""The screen: what the adapters' weights alone say about every concept. No forward pass.
+
+Per layer, concept and stratum: minus <unit gradient of the concept's log loss, dW>, the first-order
+gain. All adapters that will be active together count as one, so their products are added before
+anything is compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from loragate_kernels.lora_response import Directions, LowRank, inner_products
+from loragate_server.audit.evidence import HeatMap
+from loragate_server.audit.profile import Backend
+from loragate_server.audit.score import Scores, against_bank, degree_of
+from loragate_server.concepts.gradients import ConceptGradients
+from loragate_server.intake import algebra
+from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
+from loragate_server.intake.delta import WeightDelta
+from loragate_server.models.apply import layer_shape
+from loragate_server.models.base import BaseModel
+
+_BLOCK = re.compile(
+    r".+?\.(?:attentions|resnets|transformer_blocks|single_transformer_blocks|layers)\.\d+"
+)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the screen found.
+
+    Attributes:
+        layers: the layers that the adapters change, in the model's order.
+        gain: float64 [layers, concepts, strata], first-order gain; 0 without an adapter.
+        complete: whether the gains cover everything that the adapters change. Biases have no
+            gradients here, so adapters that change those must not end here.
+    """
+
+    layers: tuple[ModuleRef, ...]
+    gain: Tensor
+    complete: bool
+
+
+def screen(
+    base: BaseModel,
+    gradients: ConceptGradients,
+    adaptation: Sequence[tuple[Adapter, Strength]],
+    backend: Backend,
+) -> Screen:
+    """Compares adapters with every concept gradient, in one call of `inner_products`.
+
+    Args:
+        base: the base model that the gradients are of.
+        gradients: the concept gradients.
+        adaptation: adapters that will be active together, each with its strength.
+        backend: of `lora_response`.
+    """
+    touched = {ref for adapter, _ in adaptation for ref in adapter.deltas}
+    modules = base.adaptable_modules()
+    refs = [ref for ref in gradients.layers if ref in touched]
+    complete = len(refs) == len(touched) and not any(
+        _has_bias(delta) for adapter, _ in adaptation for delta in adapter.deltas.values()
+    )
+    strata, count = len(gradients.strata), len(gradients.concepts)
+    if not refs:
+        return Screen((), torch.zeros(0, count, strata, dtype=torch.float64), complete)
+    layers = [
+        [
+            _factors(
+                adapter.deltas.get(ref),
+                modules[ref.component, ref.module],
+                strength.denoiser
+                if ref.component == base.denoiser_component
+                else strength.text_encoder,
+            )
+            for adapter, strength in adaptation
+        ]
+        for ref in refs
+    ]
+    directions = Directions(tuple(gradients.layers[ref] for ref in refs))
+    found = inner_products(layers, directions, per_layer=True, backend=backend)
+    gain = -found.values.sum(1).reshape(len(refs), count, strata)
+    return Screen(tuple(refs), gain.cpu(), complete)
+
+
+def _has_bias(delta: WeightDelta) -> bool:
+    return isinstance(delta, algebra.LowRank) and delta.bias is not None
+
+
+def _factors(delta: WeightDelta | None, module: nn.Module, strength: float) -> LowRank:
+    """The change of one layer as factors; a dense one is the product of itself and an identity."""
+    shape = layer_shape(module)
+    weight = shape.weight.detach().flatten(1)
+    d_out, d_in = weight.shape
+    if delta is None:
+        empty = torch.zeros(0, device=weight.device)
+        return LowRank(empty.reshape(0, d_in), empty.reshape(d_out, 0), 0.0)
+    if isinstance(delta, algebra.LowRank) and delta.mid is None:
+        down, up = delta.down.flatten(1), delta.up.flatten(1)
+        return LowRank(down.contiguous(), up.contiguous(), delta.scale * strength)
+    dense = delta.dense(shape, strength).flatten(1).contiguous()
+    if d_out <= d_in:
+        return LowRank(dense, torch.eye(d_out, device=dense.device), 1.0)
+    return LowRank(torch.eye(d_in, device=dense.device), dense, 1.0)
+
+
+def standardised(gain: Tensor, bank: slice) -> Tensor:
+    """Gains in standard deviations of the neutral bank on the same adapter, layer by layer.
+
+    Args:
+        gain: float64 [layers, concepts, strata].
+        bank: the neutral concepts.
+
+    Returns:
+        float64 [layers, concepts, strata]; 0 in a layer that tells no concept from another.
+    """
+    neutral = gain[:, bank]
+    spread = neutral.std(1, keepdim=True)
+    centred = gain - neutral.mean(1, keepdim=True)
+    return torch.where(spread > 0, centred / spread.clamp_min(1e-300), 0.0)
+
+
+def screen_scores(found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -> Scores:
+    """The scores of the forbidden concepts in `wanted`: every layer has one vote.
+
+    Layers are standardised one by one and then averaged, so that neither large layers nor large
+    gradients decide alone.
+    """
+    index = [*wanted, *range(gradients.forbidden_count, len(gradients.concepts))]
+    votes = standardised(found.gain[:, index], slice(len(wanted), None)).sum(0)
+    named = [stratum.named for stratum in gradients.strata]
+    return against_bank(votes / max(1, len(found.layers)), len(wanted), named)
+
+
+def degrees(found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -> Tensor:
+    """Degrees of penetration of the concepts in `wanted`, float64; see `score.degree_of`."""
+    shape = (len(gradients.concepts), len(gradients.strata))
+    nats = torch.zeros(shape, dtype=torch.float64)
+    for row, ref in enumerate(found.layers):
+        nats += found.gain[row] * gradients.norms[ref].double().reshape(shape).cpu()
+    bank = nats[gradients.forbidden_count :].mean(0)
+    return degree_of((nats[list(wanted)] - bank).mean(1))
+
+
+def heat_map(found: Screen, gradients: ConceptGradients, concept: int) -> HeatMap | None:
+    """Where in the model one concept sits; None where no layer is changed."""
+    if not found.layers:
+        return None
+    z = standardised(found.gain, slice(gradients.forbidden_count, None))[:, concept]
+    blocks: dict[str, list[int]] = {}
+    for row, ref in enumerate(found.layers):
+        match = _BLOCK.match(ref.module)
+        name = match.group() if match else ref.module
+        blocks.setdefault(f"{ref.component}.{name}", []).append(row)
+    return HeatMap(
+        gradients.concepts[concept].concept_id,
+        tuple(blocks),
+        tuple(
+            f"{stratum.time:.2f}{', named' if stratum.named else ''}"
+            for stratum in gradients.strata
+        ),
+        tuple(tuple(z[rows].mean(0).tolist()) for rows in blocks.values()),
+    )

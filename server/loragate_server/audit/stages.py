@@ -1,0 +1,116 @@
+"""What each stage of an audit concludes from what it measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from loragate_server.audit.evidence import HeatMap, LayerProfile
+from loragate_server.audit.response import Response
+from loragate_server.audit.score import Scores, against_bank, degree_of
+from loragate_server.audit.screen import Screen, degrees, heat_map, screen_scores
+from loragate_server.concepts.gradients import ConceptGradients
+from loragate_server.concepts.probes import ProbeSet
+
+
+@dataclass(frozen=True)
+class Screened:
+    """The screen's view of every wanted concept.
+
+    Attributes:
+        found: the gains.
+        scores: one value per wanted concept.
+        degree: the same, 0 to 100.
+    """
+
+    found: Screen
+    gradients: ConceptGradients
+    scores: Scores
+    degree: Tensor
+
+    @classmethod
+    def of(cls, found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -> Screened:
+        """Scores the gains of the wanted concepts."""
+        return cls(
+            found,
+            gradients,
+            screen_scores(found, gradients, wanted),
+            degrees(found, gradients, wanted),
+        )
+
+    def heat_map(self, concept: int) -> HeatMap | None:
+        """Where one concept sits."""
+        return heat_map(self.found, self.gradients, concept)
+
+
+@dataclass(frozen=True)
+class Responded:
+    """The response stage's view of the concepts that came so far.
+
+    Attributes:
+        scores: one value per suspect.
+        degree: the same, from the measured errors; 0 to 100.
+        change: float64 [suspects, strata], mean log error change.
+        strata: name of each stratum: its time, and "named" where rows were told the name.
+        layers: layer profile on the top suspect.
+        doubts: why the numbers cannot vouch; empty when they can.
+    """
+
+    scores: Scores
+    degree: Tensor
+    change: Tensor
+    strata: tuple[str, ...]
+    layers: tuple[LayerProfile, ...]
+    doubts: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(
+        cls, responses: Sequence[Response], sets: Sequence[ProbeSet], suspects: int
+    ) -> Responded:
+        """Joins the responses to the generic and the named rows."""
+        plans = [probes.plan for probes in sets]
+        change = torch.cat(
+            [
+                one.change.reshape(len(one.change), plan.pictures, len(plan.times)).mean(1)
+                for one, plan in zip(responses, plans, strict=True)
+            ],
+            dim=1,
+        )
+        named = [plan.named for plan in plans for _ in plan.times]
+        strata = tuple(
+            f"{time:.2f}{', named' if plan.named else ''}" for plan in plans for time in plan.times
+        )
+        scores = against_bank(-change, suspects, named)
+        excess = change[suspects:].mean(0) - change[:suspects]
+        profile = responses[0].profile
+        top = int(scores.score.nan_to_num(float("-inf")).argmax())
+        return cls(
+            scores,
+            degree_of(excess.mean(1)),
+            change[:suspects],
+            strata,
+            profile.profile(top, slice(suspects, None)),
+            _number_doubts(responses),
+        )
+
+    def error_change(self, suspect: int) -> dict[str, float]:
+        """Stratum to the mean relative change of the denoising loss."""
+        return {
+            name: float(value)
+            for name, value in zip(self.strata, self.change[suspect].expm1(), strict=True)
+        }
+
+
+def _number_doubts(responses: Sequence[Response]) -> tuple[tuple[str, str], ...]:
+    for response in responses:
+        layer = response.profile.nonfinite_layer
+        if layer is not None:
+            message = f"Activations of layer {layer} are NaN or infinite."
+            return (("nonfinite_activations", message),)
+        if not bool(response.change.isfinite().all()):
+            message = "The denoising loss of the adapted model is NaN or infinite."
+            return (("nonfinite_loss", message),)
+    return ()

@@ -1,0 +1,286 @@
+"""Concept gradients: how each layer's weights would have to move for a concept to be learned.
+
+To first order an adapter changes the denoising loss L_c of a concept by <dL_c/dW, dW>, summed over
+layers: no forward pass per adapter. After one epoch of plain gradient descent a task vector equals
+the negative gradient up to its length (arXiv 2508.16082), so what has learned the concept points
+against it. The loss is taken as the mean logarithm over rows, so that easy and hard pictures
+weigh alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from loragate_kernels.lora_response import LayerDirections
+from loragate_server.concepts.cache import TensorCache
+from loragate_server.concepts.library import Concept, ConceptLibrary
+from loragate_server.concepts.probes import (
+    ProbePlan,
+    ProbeSet,
+    build_probes,
+)
+from loragate_server.intake.adapter import ModuleRef
+from loragate_server.models.base import BaseModel, per_row_loss
+from loragate_server.progress import Report, silent
+
+_OVERSAMPLING = 4
+_LOSS_SCALE = 1024.0
+"""Gradients in half precision would vanish without it; lengths are not kept, so it cancels."""
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Rows that belong together: one time, one kind of prompt.
+
+    Attributes:
+        time: noise level, as a share of the schedule.
+        named: whether the rows are told the concept's own prompt.
+    """
+
+    time: float
+    named: bool
+
+
+@dataclass(frozen=True)
+class GradientPlan:
+    """How gradients are made and kept.
+
+    Attributes:
+        plans: pictures and times of the rows; each time of each plan gives a gradient of its own.
+            All have the same neutral bank.
+        rank: kept per layer, concept and time. See `benchmarks/results/audit.md` for what a lower
+            one costs.
+    """
+
+    plans: tuple[ProbePlan, ...] = (
+        ProbePlan(pictures=4, times=(0.16, 0.75), neutral=64),
+        ProbePlan(pictures=4, times=(0.3,), neutral=64, named=True),
+    )
+    rank: int = 8
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank must be at least 1, not {self.rank}")
+        if len({plan.neutral for plan in self.plans}) != 1:
+            raise ValueError("plans must be one or more, all with the same neutral bank")
+
+    @property
+    def strata(self) -> tuple[Stratum, ...]:
+        """What each gradient of a concept stands for, in order."""
+        return tuple(Stratum(time, plan.named) for plan in self.plans for time in plan.times)
+
+
+@dataclass(frozen=True)
+class ConceptGradients:
+    """The gradients of one concept library on one base model.
+
+    Every gradient has unit Frobenius norm per layer before it is cut to its rank, so that layers
+    with large gradients do not drown the others. Directions are ordered by concept, then stratum.
+
+    Attributes:
+        concepts: every forbidden concept, then the neutral bank; both ordered by id.
+        strata: one gradient each.
+        norms: layer to the Frobenius norms that the gradients had, float32 [concepts * strata], in
+            nats per unit of weight.
+        layers: layer to its directions, float16; convolutions are flattened to
+            [out, in * kh * kw].
+    """
+
+    base_digest: str
+    library_digest: str
+    plan: GradientPlan
+    concepts: tuple[Concept, ...]
+    strata: tuple[Stratum, ...]
+    norms: Mapping[ModuleRef, Tensor]
+    layers: Mapping[ModuleRef, LayerDirections]
+
+    @property
+    def forbidden_count(self) -> int:
+        """How many of the leading concepts are forbidden."""
+        return sum(concept.role == "forbidden" for concept in self.concepts)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the directions take."""
+        return sum(layer.nbytes for layer in self.layers.values())
+
+
+def build_gradients(
+    library: ConceptLibrary,
+    base: BaseModel,
+    cache_dir: Path,
+    report: Report = silent,
+    plan: GradientPlan | None = None,
+) -> ConceptGradients:
+    """Computes the gradients, or reads them from the cache when nothing they depend on changed.
+
+    Costs one forward and one backward pass per row, once; a gradient is cut to its rank as soon as
+    it exists, so memory holds the dense gradients of one concept at one time.
+
+    Args:
+        library: the open concept library.
+        base: the base model; its weights are as before when this returns or raises.
+        cache_dir: folder for one file per base model; created when missing.
+        report: told the stage "gradients" and the share of concepts done. What it raises ends
+            the work.
+        plan: the default plan when None.
+
+    Raises:
+        NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
+    """
+    plan = plan or GradientPlan()
+    probes = [build_probes(library, base, cache_dir, report, each) for each in plan.plans]
+    weights = _weights(base)
+    cache = TensorCache(cache_dir, "gradients", base, library.digest, repr(plan))
+    stored = cache.read()
+    if stored is None:
+        stored = _compute(base, probes, weights, plan.rank, report)
+        cache.write(stored)
+    lengths = (plan.rank,) * (len(probes[0].concepts) * len(plan.strata))
+    layers = {
+        ref: LayerDirections.low_rank(
+            stored[_key("left", ref)].to(base.device),
+            stored[_key("right", ref)].to(base.device),
+            lengths,
+        )
+        for ref in weights
+    }
+    return ConceptGradients(
+        base.digest,
+        library.digest,
+        plan,
+        probes[0].concepts,
+        plan.strata,
+        {ref: stored[_key("norm", ref)].to(base.device) for ref in weights},
+        layers,
+    )
+
+
+def _key(side: str, ref: ModuleRef) -> str:
+    return f"{side}.{ref.component}.{ref.module}"
+
+
+def _weights(base: BaseModel) -> dict[ModuleRef, nn.Parameter]:
+    """The weights that an adapter may change, of the denoiser and of the text encoders."""
+    found: dict[ModuleRef, nn.Parameter] = {}
+    for (component, name), module in base.adaptable_modules().items():
+        assert isinstance(module.weight, nn.Parameter)  # noqa: S101 - linear or convolution
+        found[ModuleRef(component, name)] = module.weight
+    return found
+
+
+@contextmanager
+def _differentiable(weights: Mapping[ModuleRef, nn.Parameter]) -> Iterator[None]:
+    try:
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        yield
+    finally:
+        for weight in weights.values():
+            weight.requires_grad_(False)
+
+
+def _compute(
+    base: BaseModel,
+    probes: Sequence[ProbeSet],
+    weights: Mapping[ModuleRef, nn.Parameter],
+    rank: int,
+    report: Report,
+) -> dict[str, Tensor]:
+    """On the CPU, by layer: left [concepts * strata * rank, out], right [..., in], norm [...]."""
+    count = len(probes[0].concepts)
+    parts: dict[str, list[Tensor]] = {}
+    with _differentiable(weights):
+        for concept in range(count):
+            report("gradients", concept / count)
+            for each in probes:
+                for level in range(len(each.plan.times)):
+                    gradients = _gradients(base, each, concept, level, weights)
+                    for ref, gradient in zip(weights, gradients, strict=True):
+                        norm = gradient.float().norm()
+                        left, right = compress(gradient.flatten(1).float(), rank)
+                        parts.setdefault(_key("norm", ref), []).append((norm / _LOSS_SCALE).cpu())
+                        parts.setdefault(_key("left", ref), []).append(left.half().cpu())
+                        parts.setdefault(_key("right", ref), []).append(right.half().cpu())
+    report("gradients", 1.0)
+    return {
+        name: torch.stack(every) if name.startswith("norm.") else torch.cat(every)
+        for name, every in parts.items()
+    }
+
+
+def _gradients(
+    base: BaseModel,
+    probes: ProbeSet,
+    concept: int,
+    level: int,
+    weights: Mapping[ModuleRef, nn.Parameter],
+) -> tuple[Tensor, ...]:
+    """d(mean log loss)/dW of one concept at one time, dense, by layer; zeros where it has none."""
+    rows = slice(level, None, len(probes.plan.times))
+    # made in inference mode, which autograd refuses; a copy is an ordinary tensor
+    noisy = probes.noisy[concept, rows].clone()
+    target = probes.target[concept, rows].clone()
+    same = torch.zeros(len(noisy), dtype=torch.long, device=noisy.device)
+    with torch.enable_grad():
+        told = base.encode_prompts([probes.prompt_of(concept)]).rows(same)
+        prediction = base.denoise(noisy, probes.times[rows].clone(), told)
+        loss = per_row_loss(prediction, target).log().mean() * _LOSS_SCALE
+        return torch.autograd.grad(
+            loss, list(weights.values()), allow_unused=True, materialize_grads=True
+        )
+
+
+def compress(gradient: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """A unit-norm gradient [out, in] as left [rank, out] and right [rank, in]: left' right.
+
+    The best approximation of its rank up to the error of randomised subspace iteration (arXiv
+    0909.4061, algorithm 4.4). A gradient of zero, and ranks that the matrix does not have, give
+    rows of zeros.
+    """
+    left = gradient.new_zeros(rank, len(gradient))
+    right = gradient.new_zeros(rank, gradient.shape[1])
+    norm = gradient.norm()
+    if not norm > 0:
+        return left, right
+    unit = gradient / norm
+    width = min(rank + _OVERSAMPLING, *gradient.shape)
+    generator = torch.Generator().manual_seed(0)  # the same gradient gives the same directions
+    start = torch.randn(gradient.shape[1], width, generator=generator).to(unit)
+    basis = torch.linalg.qr(unit @ start).Q
+    basis = torch.linalg.qr(unit @ (unit.t() @ basis)).Q
+    small = basis.t() @ unit
+    # squared singular values of the small matrix; ascending, so the leading ones come last
+    squares, vectors = torch.linalg.eigh(small @ small.t())
+    kept = min(rank, width)
+    squares, vectors = squares.flip(0)[:kept].clamp_min(0), vectors.flip(1)[:, :kept]
+    # the root of the singular value on both sides keeps both well inside float16
+    root = squares.pow(0.25)
+    left[:kept] = ((basis @ vectors) * root).t()
+    right[:kept] = (vectors / root.clamp_min(1e-12)).t() @ small
+    return left, right
+
+
+def restricted(gradients: ConceptGradients, rank: int) -> ConceptGradients:
+    """The same gradients at a lower rank: the leading directions of each.
+
+    Raises:
+        ValueError: the rank is above the one that was kept.
+    """
+    if not 1 <= rank <= gradients.plan.rank:
+        raise ValueError(f"rank must be 1 to {gradients.plan.rank}, not {rank}")
+    layers = {}
+    for ref, layer in gradients.layers.items():
+        [block] = layer.blocks
+        assert block.left is not None  # noqa: S101 - they were packed as pairs
+        left = block.left.unflatten(0, (-1, gradients.plan.rank))[:, :rank].flatten(0, 1)
+        right = block.right.unflatten(0, (-1, gradients.plan.rank))[:, :rank].flatten(0, 1)
+        lengths = (rank,) * layer.count
+        layers[ref] = LayerDirections.low_rank(left.contiguous(), right.contiguous(), lengths)
+    return replace(gradients, plan=replace(gradients.plan, rank=rank), layers=layers)

@@ -1,0 +1,1 @@
+"""A recorded verdict as a page for people who are no engineers."""

@@ -1,0 +1,123 @@
+"""The facts of a report: what a letter, a ticket or a court file has to cite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loragate_server.audit.evidence import CoverageEvidence
+from loragate_server.policy.decision import Mode
+from loragate_server.record.verdict import Verdict
+from loragate_server.report.wording import Wording, printable
+
+_LONGEST = 500
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A label with a value for people and a digest or id to copy; either may be empty."""
+
+    label: str
+    value: str = ""
+    code: str = ""
+
+
+def facts(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
+    """Everything that identifies the decision and what it was made from and with.
+
+    Args:
+        wording: of the language.
+        verdict: as it was recorded.
+    """
+    return (
+        *_about_decision(wording, verdict),
+        *(
+            _adapter(wording, number, adapter)
+            for number, adapter in enumerate(verdict.decision.evidence.adapters, start=1)
+        ),
+        *_made_with(wording, verdict),
+        *_asked_by(wording, verdict),
+    )
+
+
+def _about_decision(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
+    decision = verdict.decision
+    modes = [wording(f"mode.{decision.mode.value}")]
+    if verdict.dry_run:
+        modes.append(wording("mode.dry_run"))
+    decided = "would_be" if decision.mode is Mode.PILOT else "verdict"
+    return (
+        Fact(wording("facts.decision_id"), code=verdict.decision_id),
+        Fact(wording("facts.decided_at"), wording.moment(verdict.decided_at)),
+        Fact(wording("facts.expires_at"), wording.moment(verdict.expires_at)),
+        Fact(wording("facts.mode"), "; ".join(modes)),
+        Fact(
+            wording("facts.decided"),
+            wording(f"{decided}.{decision.would_be_verdict.value}"),
+            decision.would_be_verdict.value,
+        ),
+        Fact(
+            wording("facts.answered"),
+            wording(f"verdict.{decision.verdict.value}"),
+            decision.verdict.value,
+        ),
+        Fact(
+            wording("facts.remedy"),
+            wording(f"remedy.{decision.remedy.value}"),
+            decision.remedy.value,
+        ),
+    )
+
+
+def _adapter(wording: Wording, number: int, adapter: CoverageEvidence) -> Fact:
+    unread = not adapter.format and not adapter.weight_tensors
+    value = wording(
+        "facts.adapter_unread" if unread else "facts.adapter_value",
+        size=f"{adapter.size_bytes:,}",
+        format=printable(adapter.format, _LONGEST),
+        denoiser=f"{adapter.denoiser_strength:g}",
+        text=f"{adapter.text_encoder_strength:g}",
+        mapped=f"{adapter.mapped_tensors:,}",
+        tensors=f"{adapter.weight_tensors:,}",
+    )
+    return Fact(wording("facts.adapter", number=number), value, adapter.sha256)
+
+
+def _made_with(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
+    decision = verdict.decision
+    evidence = decision.evidence
+    calibration = evidence.calibration_digest
+    return (
+        Fact(
+            wording("facts.base"),
+            printable(evidence.base_model, _LONGEST),
+            printable(evidence.base_digest, _LONGEST),
+        ),
+        Fact(wording("facts.library"), code=printable(evidence.library_digest, _LONGEST)),
+        Fact(wording("facts.neutral"), f"{evidence.neutral_count:,}"),
+        Fact(wording("facts.policy"), code=decision.policy_digest),
+        Fact(
+            wording("facts.calibration"),
+            "" if calibration else wording("facts.uncalibrated"),
+            printable(calibration, _LONGEST),
+        ),
+        Fact(wording("facts.engine"), evidence.engine_version),
+        Fact(wording("facts.kernel"), evidence.kernel_backend or wording("facts.not_said")),
+        Fact(
+            wording("facts.times"),
+            ", ".join(
+                wording("facts.seconds", stage=printable(stage, 40), seconds=f"{seconds:.2f}")
+                for stage, seconds in verdict.stage_times_s.items()
+            )
+            or wording("facts.not_said"),
+        ),
+    )
+
+
+def _asked_by(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
+    return tuple(
+        Fact(
+            wording(f"facts.{name}"),
+            printable(getattr(verdict.caller, name), _LONGEST) or wording("facts.not_said"),
+        )
+        for name in ("service", "tenant", "request_id", "identity")
+    )

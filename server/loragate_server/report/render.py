@@ -1,0 +1,41 @@
+"""`render`: a recorded verdict as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from loragate_server.record.verdict import Verdict
+from loragate_server.report.view import report_on
+from loragate_server.report.wording import Language, Wording
+
+_SIGNS = {"ALLOW": "✓", "REVIEW": "!", "BLOCK": "✕", "INCONCLUSIVE": "?"}
+
+
+def render(verdict: Verdict, language: Language = Language.EN) -> str:
+    """The report as HTML. The same verdict gives the same text, character by character.
+
+    Args:
+        verdict: as it was recorded; names in it may be hostile and are shown, never interpreted.
+        language: of every sentence of the report; recorded sentences and names stay as they are.
+    """
+    wording = Wording(language)
+    report = report_on(verdict, wording)
+    return _template().render(
+        report=report, t=wording, language=language.value, sign=_SIGNS[report.verdict]
+    )
+
+
+@functools.cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,318 @@
+"""Reports on verdicts that were really decided and recorded, read with an HTML parser."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from loragate_server.audit.evidence import Evidence, HeatMap
+from loragate_server.policy.decision import Reason
+from loragate_server.record.verdict import Verdict
+from loragate_server.report.render import render
+from loragate_server.report.wording import Language, Wording
+
+Recorded = Callable[..., Verdict]
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with their attributes, and the text of sections."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[tuple[str, set[str]]] = []
+        self.texts: list[tuple[set[str], str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], "elements are not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        self.elements.append((tag, facts))
+        if tag not in VOID:
+            names = {tag, f"#{facts.get('id')}"}
+            self.open.append((tag, names | {f".{c}" for c in (facts.get("class") or "").split()}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop()[0] == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((set().union(*(names for _, names in self.open)), data))
+
+    def text(self, where: str = "main") -> str:
+        """The text inside elements of a tag, #id or .class, in one line."""
+        found = " ".join(data for place, data in self.texts if where in place)
+        return re.sub(r"\s+", " ", found).strip()
+
+
+@pytest.fixture(params=Language)
+def language(request: pytest.FixtureRequest) -> Language:
+    return Language(request.param)
+
+
+@pytest.fixture
+def english(recorded: Recorded) -> Callable[..., Page]:
+    def make(found: Evidence, policy: str = "", dry_run: bool = False) -> Page:
+        return Page(render(recorded(found, policy, dry_run)))
+
+    return make
+
+
+def test_every_kind_of_verdict_can_be_read_in_both_languages(
+    kind: str, made: dict[str, tuple[Evidence, str, bool]], recorded: Recorded, language: Language
+) -> None:
+    verdict = recorded(*made[kind])
+    text = render(verdict, language)
+    assert text == render(verdict, language)
+    page = Page(text)
+    wording = Wording(language)
+    assert dict(page.elements[0][1]) == {"lang": language.value}
+    assert verdict.decision_id in page.text("#facts")
+    for name in ("remedy", "reasons", "heat", "all", "limits", "facts"):
+        title = wording(f"{name}.title", remedy="").rstrip(" ：:")
+        assert title in page.text(f"#{name}"), name
+    for adapter in verdict.decision.evidence.adapters:
+        assert adapter.sha256 in page.text("#facts")
+    for reason in verdict.decision.reasons:
+        assert wording(f"reason.{reason.code}") in page.text("#reasons")
+        assert re.sub(r"\s+", " ", reason.message) in page.text("#reasons")
+    assert "{" not in page.text()
+    assert "None" not in page.text("#facts")
+
+
+def test_a_page_loads_and_runs_nothing(
+    kind: str, made: dict[str, tuple[Evidence, str, bool]], recorded: Recorded
+) -> None:
+    text = render(recorded(*made[kind]))
+    page = Page(text)
+    assert not {tag for tag, _ in page.elements} & {"script", "img", "link", "iframe", "object"}
+    for _, facts in page.elements:
+        assert not [name for name in facts if name.startswith("on") or name in ("src", "href")]
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+HEADLINES = {
+    "allow": ("Allowed", "None of the 5 forbidden concepts that were looked for was found"),
+    "review": ("A person has to decide", "There are signs of the forbidden concept “Acme Mascot”"),
+    "block": ("Blocked", "The forbidden concept “Acme Mascot” was found in this adapter."),
+    "inconclusive": ("No verdict possible", "It was not possible to examine this adapter in full"),
+    "doubt_blocks": ("Blocked", "It was not possible to examine this adapter in full"),
+    "pilot": ("Would have been blocked", "The forbidden concept “Acme Mascot” was found"),
+    "dry_run": ("Blocked", "The forbidden concept “Acme Mascot” was found"),
+    "deny_listed": ("Blocked", "The operator's deny list names this adapter"),
+    "allow_listed": ("Allowed", "The operator's allow list vouches for this adapter."),
+    "several": ("Blocked", "was found in these 2 adapters together."),
+}
+
+
+def test_the_headline_says_the_verdict(
+    kind: str, made: dict[str, tuple[Evidence, str, bool]], english: Callable[..., Page]
+) -> None:
+    page = english(*made[kind])
+    words, sentence = HEADLINES[kind]
+    assert words in page.text(".badge")
+    assert sentence in page.text("h1")
+
+
+def test_a_pilot_cannot_be_mistaken(
+    made: dict[str, tuple[Evidence, str, bool]], english: Callable[..., Page]
+) -> None:
+    page = english(*made["pilot"])
+    assert page.text(".notice").startswith("Pilot. Nothing was stopped.")
+    assert "Would have been blocked BLOCK" in page.text("#facts")
+    assert "Allowed ALLOW" in page.text("#facts")
+    assert page.text(".binding") == ""
+    assert "find out whether the adapter is in use now" in page.text("#remedy")
+
+
+def test_a_dry_run_binds_nobody(
+    made: dict[str, tuple[Evidence, str, bool]], english: Callable[..., Page]
+) -> None:
+    page = english(*made["dry_run"])
+    assert page.text(".notice").startswith("Dry run.")
+    assert page.text(".binding") == ""
+
+
+def test_the_allow_list_sets_findings_aside(
+    made: dict[str, tuple[Evidence, str, bool]], english: Callable[..., Page]
+) -> None:
+    page = english(*made["allow_listed"])
+    assert "did not count, because the allow list decided" in page.text("#found")
+
+
+def test_one_of_several_on_the_deny_list_is_not_said_of_all(
+    evidence: Callable[..., Evidence],
+    coverage: Callable[..., object],
+    english: Callable[..., Page],
+) -> None:
+    found = evidence(adapters=(coverage("a"), coverage("d")), layers=())
+    page = english(found, f'deny_sha256:\n  - sha256: "{"d" * 64}"\n    note: Ticket 123\n')
+    assert "at least one of these 2 adapters together" in page.text("h1")
+
+
+def test_no_numbers_are_invented_where_nothing_was_measured(
+    made: dict[str, tuple[Evidence, str, bool]], english: Callable[..., Page]
+) -> None:
+    for kind in ("inconclusive", "deny_listed"):
+        page = english(*made[kind])
+        assert "There are no numbers." in page.text("#found")
+        assert page.text("#all").endswith("No concept was measured.")
+        assert "Nothing was examined" in page.text("#limits")
+        assert "No heat map was recorded" in page.text("#heat")
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({"family_p_value": 0.0123}, "Of 1,000 harmless adapters, about 12 would look this"),
+        ({"family_p_value": 0.0007}, "fewer than 1 would look this suspicious: about 1 in 1,400."),
+        ({"family_p_value": 0.0}, "Of 1,000,000 harmless adapters, fewer than 1"),
+        ({"family_p_value": 1.0}, "nearly all would look at least this suspicious"),
+        ({"family_p_value": 0.02}, "counted with real harmless adapters (p-value 0.02)"),
+        ({"p_value": 0.004}, "Rough estimate. Of 1,000 harmless adapters, about 20 would"),
+        ({"p_value": 0.004}, "not calibrated with harmless adapters. The number (p-value 0.02)"),
+        ({"p_value": math.nan}, "How sure this is cannot be stated"),
+    ],
+)
+def test_how_sure_it_is_stands_in_plain_words(
+    facts: dict[str, float],
+    sentence: str,
+    concept: Callable[..., object],
+    evidence: Callable[..., Evidence],
+    clean: Callable[..., tuple[object, ...]],
+    english: Callable[..., Page],
+) -> None:
+    page = english(evidence(concept(score=6, **facts), *clean()[1:]))
+    assert sentence in page.text(".card")
+
+
+def test_the_degree_is_a_bar_with_words(
+    concept: Callable[..., object],
+    evidence: Callable[..., Evidence],
+    english: Callable[..., Page],
+) -> None:
+    page = english(evidence(concept(score=6, degree=63.4)))
+    assert "63 of 100" in page.text(".card")
+    assert "deeply anchored" in page.text(".card")
+    bar = page.elements.index(("div", {"class": "bar", "role": "img", "aria-label": "63 of 100"}))
+    assert page.elements[bar + 1] == ("div", {"style": "width:63.4%"})
+
+
+def test_numbers_that_are_no_numbers_are_shown_as_such(
+    concept: Callable[..., object],
+    evidence: Callable[..., Evidence],
+    english: Callable[..., Page],
+) -> None:
+    page = english(
+        evidence(
+            concept(0, score=math.inf, p_value=0.0, degree=math.nan),
+            concept(1, score=math.nan, p_value=math.nan),
+            heat_map=HeatMap("concept-0", ("a.0",), ("0.16", "0.5"), ((math.inf, math.nan),)),
+        )
+    )
+    assert "∞ standard deviations" in page.text(".card")
+    assert "not measured" in page.text(".card")
+    assert "not measurable" in page.text("#all")
+    assert [facts["class"] for tag, facts in page.elements if "title" in facts] == ["h6", "hnone"]
+    assert not re.search(r"\b(nan|inf)\b", page.text("#all") + page.text("#heat"))
+
+
+HOSTILE = "</title><script>alert(1)</script>{{ 7*7 }}{verdict}\" onload='x' \u202egnp.exe & \ud800"
+
+
+def test_hostile_text_stays_text(
+    concept: Callable[..., object],
+    evidence: Callable[..., Evidence],
+    coverage: Callable[..., object],
+    recorded: Recorded,
+    language: Language,
+) -> None:
+    found = evidence(
+        concept(score=6, concept_name=HOSTILE, category=HOSTILE, severity=HOSTILE),
+        adapters=(coverage(format=HOSTILE),),
+        base_model=HOSTILE,
+        heat_map=HeatMap("concept-0", (HOSTILE, HOSTILE * 30), (HOSTILE,), ((1.0,), (2.0,))),
+    )
+    verdict = recorded(found)
+    decision = replace(verdict.decision, reasons=(Reason(HOSTILE, HOSTILE),))
+    text = render(replace(verdict, decision=decision), language)
+    text.encode("utf-8")
+    page = Page(text)
+    assert not [tag for tag, _ in page.elements if tag == "script"]
+    assert not [facts for _, facts in page.elements if "onload" in facts]
+    assert "<script>alert(1)</script>{{ 7*7 }}{verdict}" in page.text(".card")
+    assert "\u202e" not in text
+
+
+def test_a_very_long_name_is_cut_in_the_headline_only(
+    concept: Callable[..., object],
+    evidence: Callable[..., Evidence],
+    english: Callable[..., Page],
+) -> None:
+    page = english(evidence(concept(score=6, concept_name="N" * 250)))
+    assert f"“{'N' * 59}…”" in page.text("h1")
+    assert "N" * 250 in page.text("#all")
+
+
+def test_the_other_concepts_are_folded_away_but_all_are_there(
+    concept: Callable[..., object],
+    evidence: Callable[..., Evidence],
+    clean: Callable[..., tuple[object, ...]],
+    english: Callable[..., Page],
+) -> None:
+    page = english(evidence(*(concept(n, score=6) for n in range(5)), *clean(40)[5:]))
+    assert sum("card" in str(facts.get("class")) for _, facts in page.elements) == 3
+    assert "and 2 more" in page.text("#found")
+    assert "35 more concepts, none of them found" in page.text("summary")
+    for number in range(40):
+        assert re.search(rf"concept-{number}\b", page.text("#all"))
+
+
+def rows(page: Page) -> list[str]:
+    """Heads of the rows of the heat map, and of the one with every layer."""
+    return [data for place, data in page.texts if {".heat", "tbody", "bdi"} <= place]
+
+
+def test_many_layers_are_drawn_together(
+    heat_map: Callable[..., HeatMap],
+    evidence: Callable[..., Evidence],
+    concept: Callable[..., object],
+    english: Callable[..., Page],
+) -> None:
+    unet = english(evidence(concept(score=6), heat_map=heat_map()))
+    assert "32 layers are shown in 14 groups" in unet.text("#heat")
+    assert rows(unet)[:2] == ["down_blocks.0.resnets", "down_blocks.0.attentions"]
+    assert len(rows(unet)) == 14 + 32
+    assert "Output side" in unet.text("#heat")
+
+    blocks = tuple(f"transformer_blocks.{n}" for n in range(57))
+    transformer = english(evidence(concept(score=6), heat_map=heat_map(blocks)))
+    assert rows(transformer)[:2] == ["transformer_blocks.0 – 3", "transformer_blocks.4 – 7"]
+    assert len(rows(transformer)) == 15 + 57
+
+    small = english(evidence(concept(score=6), heat_map=heat_map(blocks[:6])))
+    assert len(rows(small)) == 6
+    assert "groups" not in small.text("#heat")
+
+
+def test_a_group_shows_its_highest_value(
+    evidence: Callable[..., Evidence],
+    concept: Callable[..., object],
+    english: Callable[..., Page],
+) -> None:
+    layers = tuple(f"transformer_blocks.{n}" for n in range(32))
+    values = tuple((5.0 if n == 3 else math.nan if n in (4, 5) else -1.0,) for n in range(32))
+    page = english(
+        evidence(concept(score=6), heat_map=HeatMap("concept-0", layers, ("0.5",), values))
+    )
+    cells = [data for place, data in page.texts if {".heat", "tbody", "td"} <= place]
+    assert cells[:3] == ["−1.0", "5.0", "–"]
