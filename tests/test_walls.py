@@ -25,6 +25,9 @@ NOT_FOR = {
 
 BASICS = ("errors", "progress")
 NOUNS = ("intake.adapter", "audit.evidence", "policy.decision", "record.verdict")
+COMMAND = ("cli_options", "cli_progress")
+"""What commands have in common."""
+
 MAY_IMPORT = {
     "errors": (),
     "progress": ("errors",),
@@ -48,8 +51,25 @@ MAY_IMPORT = {
     "folders": (*BASICS, "config", "concepts.library"),
     "startup": (*BASICS, "config", "intake", "models", "concepts", "audit", "gate", "rpc.settings"),
     "cli_options": ("errors", "config", "config_sources"),
-    "cli_concepts": ("errors", "cli_options", "concepts.library", "folders", "startup"),
-    "cli_calibrate": (*BASICS, "cli_options", "intake", "models", "audit", "folders", "startup"),
+    "cli_progress": (),
+    "cli_concepts": (
+        "errors",
+        "cli_options",
+        "cli_progress",
+        "concepts.library",
+        "folders",
+        "startup",
+    ),
+    "cli_calibrate": (
+        *BASICS,
+        "cli_options",
+        "cli_progress",
+        "intake",
+        "models",
+        "audit",
+        "folders",
+        "startup",
+    ),
     "cli_report": ("cli_options", "record", "report"),
     "cli_replay": ("errors", "cli_options", "cli_replay_output", "policy", "record", "replay"),
     "cli_replay_output": ("audit.evidence", "policy", "replay"),

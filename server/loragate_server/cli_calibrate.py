@@ -19,6 +19,7 @@ from loragate_server.cli_options import (
     failures,
     load,
 )
+from loragate_server.cli_progress import progress_bars
 from loragate_server.errors import NoDecisionError
 
 if TYPE_CHECKING:
@@ -85,17 +86,17 @@ def calibrate(
         fail(f"no base model {name!r} is configured; there are {', '.join(names)}", EXIT_FAILED)
     [entry] = [entry for entry in wanted.base_models if entry.name == name]
     labels = {} if learned is None else _labels(learned)
-    with failures(), _Progress() as progress:
+    with failures(), progress_bars() as report:
         make_state_folder(wanted)
         library = served_library(wanted)
         base = load_base(entry)
         allowed = intake_settings(wanted)
         quiet = _read_folder(harmless, base, allowed)
         loud = _read_labelled(labels, base, allowed)
-        materials = build_materials(library, base, wanted.probe_cache, progress.report)
+        materials = build_materials(library, base, wanted.probe_cache, report)
         try:
             calibrator = Calibrator(base, materials, AuditSettings(backend=wanted.kernel_backend))
-            made = calibrator.calibrate(quiet, loud, progress.report)
+            made = calibrator.calibrate(quiet, loud, report)
         except CalibrationError as error:
             fail(str(error), EXIT_FOUND_WRONG)
         target = out or wanted.own_calibration(name)
@@ -109,28 +110,6 @@ def calibrate(
         draw_rates(made, plot)
         typer.echo(f"drawn in {plot}")
     typer.echo(f"{target}: {len(made.harmless)} harmless adapters, {len(made.learned)} learned")
-
-
-class _Progress:
-    """A bar on standard error per stage of the work."""
-
-    def __enter__(self) -> _Progress:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._progress = Progress(console=Console(stderr=True), transient=True)
-        self._tasks: dict[str, object] = {}
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def report(self, stage: str, fraction: float) -> None:
-        """See `progress.Report`."""
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=1.0)
-        self._progress.update(self._tasks[stage], completed=fraction)  # type: ignore[arg-type]
 
 
 def _labels(file: Path) -> dict[Path, list[str]]:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from loragate_server.cli_options import ConfigOption, StateOption, failures, load
+from loragate_server.cli_progress import progress_bars
 
 if TYPE_CHECKING:
     from loragate_server.concepts.library import Concept
@@ -170,46 +161,12 @@ def build_concepts(
     from loragate_server.folders import make_state_folder, open_library
     from loragate_server.startup import serve_bases
 
-    with failures(), _progress() as report:
+    with failures(), progress_bars() as report:
         wanted = load(config, {"library": library, "state_dir": state_dir})
         make_state_folder(wanted)
         served = serve_bases(wanted, open_library(wanted.library_folder), report)
     for one in served:
         typer.echo(f"{one.name}: {len(one.concept_ids)} forbidden concepts are ready.")
-
-
-@contextmanager
-def _progress() -> Iterator[_Bars]:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    ) as progress:
-        bars = _Bars(progress)
-        yield bars
-        bars.finish()
-
-
-class _Bars:
-    """A `Report` that shows one bar per stage."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, stage: str, fraction: float) -> None:
-        """Moves the bar of the stage; stages before it are done."""
-        if stage not in self._tasks:
-            self.finish()
-            self._tasks[stage] = self._progress.add_task(stage, total=1.0)
-        self._progress.update(self._tasks[stage], completed=fraction)
-
-    def finish(self) -> None:
-        """Fills every bar."""
-        for task in self._progress.tasks:
-            self._progress.update(task.id, completed=task.total)
 
 
 def _facts(concept: Concept) -> dict[str, str | int]:

@@ -58,6 +58,9 @@ class Counting:
     def knows(self, concept: str) -> bool:
         return concept != "unknown"
 
+    def warm(self, concept: str) -> None:
+        assert concept != "unknown"
+
     def prepare(self, subject: Subject) -> Callable[[str], float]:
         def score(concept: str) -> float:
             Counting.asked += 1
@@ -111,7 +114,7 @@ def test_an_adapter_changes_what_is_drawn(tools: Tools) -> None:
 
 
 def test_the_forest_finds_what_an_example_adapter_learned(tools: Tools) -> None:
-    paia = Paia(tools)
+    paia = Paia(tools, references=12)
     score = paia.prepare(example("learned-bomb", BOMB))
     harmless = paia.prepare(example("harmless-watermelon"))
     assert score(BOMB) == score(BOMB)

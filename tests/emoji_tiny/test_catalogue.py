@@ -20,9 +20,9 @@ from emoji_tiny.catalogue import (
     all_emoji,
     split,
 )
+from emoji_tiny.recipe import LoraRecipe
 from emoji_tiny.recipes import shipped, study
 from emoji_tiny.render import COLOURS, GENERIC_PROMPT, SIZE, caption, pool, render, to_tensor
-from emoji_tiny.recipe import LoraRecipe
 from emoji_tiny.train_lora import training_pictures
 from loragate_server.concepts.library import ConceptLibrary
 

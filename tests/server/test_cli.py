@@ -45,6 +45,7 @@ def test_the_version_is_that_of_the_package() -> None:
         ("config", "show"),
         ("db", "upgrade"),
         ("log", "verify"),
+        ("calibrate",),
         ("replay",),
         ("report",),
     ],

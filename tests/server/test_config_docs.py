@@ -17,6 +17,8 @@ from loragate_server.config_sources import load_config
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 WORDED = {
+    "cache_dir": None,
+    "base_models[].calibration": None,
     "tls": None,
     "library": None,
     "decision_log": None,

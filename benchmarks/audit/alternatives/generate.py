@@ -100,6 +100,9 @@ class GenerateAndClassify:
         """Only what the classifier was trained on."""
         return concept in self._index
 
+    def warm(self, concept: str) -> None:
+        """Nothing depends on the concept alone."""
+
     def prepare(self, subject: Subject) -> Callable[[str], float]:
         """Loads the adapter."""
         adapters = subject.read(self._tools.base)

@@ -34,6 +34,9 @@ class Metadata:
         """Every concept has a name."""
         return concept in self._tools.by_id
 
+    def warm(self, concept: str) -> None:
+        """Nothing depends on the concept alone."""
+
     def prepare(self, subject: Subject) -> Callable[[str], float]:
         """Reads the file as intake does."""
         adapters = subject.read(self._tools.base)

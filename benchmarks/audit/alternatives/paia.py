@@ -72,10 +72,10 @@ def outlier_score(references: np.ndarray, target: np.ndarray) -> float:
 class Paia:
     """Score: minus the forest's score of the mean vector over the concept's pictures."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, references: int = REFERENCES) -> None:
         self._tools = tools
         self._samples: dict[str, Samples] = {}
-        neutral = tools.library.neutral[:REFERENCES]
+        neutral = tools.library.neutral[:references]
         pictures = [load_pictures(each, tools.base.picture_size, 1) for each in neutral]
         self._references = Samples(tools, torch.cat(pictures), GENERIC_PROMPT, SEED)
         self.facts: dict[str, float] = {"references": float(len(neutral))}
@@ -96,7 +96,7 @@ class Paia:
         return score
 
     def warm(self, concept: str) -> None:
-        """Has the base model's error on a concept ready, so that no adapter is charged for it."""
+        """Has the base model's error on the concept's pictures ready."""
         self._of(concept)
 
     def _of(self, concept: str) -> Samples:

@@ -27,6 +27,10 @@ class PairScorer(Protocol):
         """Whether it can be asked about this concept."""
         ...
 
+    def warm(self, concept: str) -> None:
+        """Does what depends on the concept alone, so that no adapter is charged for it."""
+        ...
+
     def prepare(self, subject: Subject) -> Callable[[str], float]:
         """Does what all concepts share; gives the function from concept to score."""
         ...

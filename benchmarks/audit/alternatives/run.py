@@ -11,7 +11,6 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.audit.alternatives.paia import Paia
 from benchmarks.audit.alternatives.plan import Question
 from benchmarks.audit.alternatives.registry import Alternative
 from benchmarks.audit.alternatives.results import Results, Row
@@ -50,9 +49,8 @@ def run_pairs(
             todo.append((question, missing))
     began = time.monotonic()
     for done, (question, missing) in enumerate(todo[: limit or None], 1):
-        if isinstance(scorer, Paia):
-            for concept in missing:
-                scorer.warm(concept)
+        for concept in missing:
+            scorer.warm(concept)
         subject, clock = question.subject, _Clock.now()
         score = scorer.prepare(subject)
         shared = clock.since()

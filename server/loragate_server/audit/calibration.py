@@ -31,6 +31,11 @@ _LOW_SHARE, _HIGH_SHARE = 0.5, 0.75
 """Shares of harmless adapters that end at the screen, at least and at most."""
 
 
+RESPONSE_SHARE = 1 / 3
+"""Weight of the response stage in the final score. Of 0, 1/4, 1/3, 1/2, 3/4 and 1, this one held
+learned and harmless adapters of the development split of `benchmarks/audit` furthest apart."""
+
+
 class CalibrationError(Exception):
     """A calibration cannot be used; the message says why and what to do."""
 
@@ -132,8 +137,8 @@ class Gate:
 
 
 def final_score(screen: float, response: float | None) -> float:
-    """One score of both stages: their mean, or the screen's where the concept ended there."""
-    return screen if response is None else (screen + response) / 2
+    """One score of both stages, or the screen's where the concept ended there."""
+    return screen if response is None else screen + RESPONSE_SHARE * (response - screen)
 
 
 def conformal_p_value(rising: Sequence[float], score: float) -> float:

@@ -29,7 +29,11 @@ from loragate_server.intake.adapter import ModuleRef
 from loragate_server.models.base import BaseModel, per_row_loss
 from loragate_server.progress import Report, silent
 
+_METHOD = "2"
+"""Raised when the same plan gives other gradients, so that cached ones are not used any more."""
 _OVERSAMPLING = 4
+_ROUNDING = 1e-4
+"""Root of the smallest singular value of a unit-norm gradient that float32 can tell from none."""
 _LOSS_SCALE = 1024.0
 """Gradients in half precision would vanish without it; lengths are not kept, so it cancels."""
 
@@ -136,13 +140,20 @@ def build_gradients(
     """
     plan = plan or GradientPlan()
     probes = [build_probes(library, base, cache_dir, report, each) for each in plan.plans]
-    weights = _weights(base)
-    cache = TensorCache(cache_dir, "gradients", base, library.digest, repr(plan))
+    cache = TensorCache(cache_dir, "gradients", base, library.digest, repr(plan), _METHOD)
     stored = cache.read()
     if stored is None:
-        stored = _compute(base, probes, weights, plan.rank, report)
+        stored = compute(base, probes, plan.rank, report)
         cache.write(stored)
+    return assemble(base, probes, plan, stored)
+
+
+def assemble(
+    base: BaseModel, probes: Sequence[ProbeSet], plan: GradientPlan, stored: Mapping[str, Tensor]
+) -> ConceptGradients:
+    """Puts what `compute` made where the base model is, ready for `inner_products`."""
     lengths = (plan.rank,) * (len(probes[0].concepts) * len(plan.strata))
+    weights = _weights(base)
     layers = {
         ref: LayerDirections.low_rank(
             stored[_key("left", ref)].to(base.device),
@@ -153,7 +164,7 @@ def build_gradients(
     }
     return ConceptGradients(
         base.digest,
-        library.digest,
+        probes[0].library_digest,
         plan,
         probes[0].concepts,
         plan.strata,
@@ -186,14 +197,16 @@ def _differentiable(weights: Mapping[ModuleRef, nn.Parameter]) -> Iterator[None]
             weight.requires_grad_(False)
 
 
-def _compute(
-    base: BaseModel,
-    probes: Sequence[ProbeSet],
-    weights: Mapping[ModuleRef, nn.Parameter],
-    rank: int,
-    report: Report,
+def compute(
+    base: BaseModel, probes: Sequence[ProbeSet], rank: int, report: Report = silent
 ) -> dict[str, Tensor]:
-    """On the CPU, by layer: left [concepts * strata * rank, out], right [..., in], norm [...]."""
+    """The gradients by layer, on the CPU.
+
+    Returns:
+        left.LAYER float16 [concepts * strata * rank, out], right.LAYER float16 [..., in], and
+        norm.LAYER float32 [concepts * strata].
+    """
+    weights = _weights(base)
     count = len(probes[0].concepts)
     parts: dict[str, list[Tensor]] = {}
     with _differentiable(weights):
@@ -263,7 +276,9 @@ def compress(gradient: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     # the root of the singular value on both sides keeps both well inside float16
     root = squares.pow(0.25)
     left[:kept] = ((basis @ vectors) * root).t()
-    right[:kept] = (vectors / root.clamp_min(1e-12)).t() @ small
+    # directions that are rounding alone are left out; dividing by their root would blow them up
+    real = root > _ROUNDING
+    right[:kept] = torch.where(real, vectors / root.clamp_min(_ROUNDING), 0.0).t() @ small
     return left, right
 
 

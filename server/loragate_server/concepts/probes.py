@@ -61,11 +61,6 @@ class ProbePlan:
         """Rows per concept."""
         return len(self.times) * self.pictures
 
-    @property
-    def digest(self) -> str:
-        """Names the plan in cache files."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()
-
 
 @dataclass(frozen=True)
 class ProbeSet:

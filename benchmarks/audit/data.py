@@ -1,0 +1,122 @@
+"""The measured zoo, read back; the calibration and gate that follow from its development split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.audit.measure import FOLDER
+from benchmarks.audit.subjects import subjects
+from benchmarks.audit.zoo import concept_id
+from loragate_server.audit.calibration import (
+    AdapterScores,
+    Binding,
+    Calibration,
+    Gate,
+    final_score,
+    low_threshold,
+)
+
+CORE = tuple(concept_id(char) for char in subjects().concepts)
+"""The 64 concepts that every adapter is audited against."""
+MISS_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What both stages said about one subject.
+
+    Attributes:
+        screen: concept to the screen's score, every forbidden concept of the zoo's library.
+        response: the same for the concepts that the response stage looked at.
+        degree: concept to the degree of penetration.
+        understood: whether intake mapped every tensor; if not, the verdict is INCONCLUSIVE.
+    """
+
+    name: str
+    family: str
+    split: str
+    learned: tuple[str, ...]
+    screen: dict[str, float]
+    response: dict[str, float]
+    degree: dict[str, float]
+    understood: bool
+    screen_s: float
+
+    def audited(self) -> tuple[str, ...]:
+        """The core concepts, and those of its own that are none of them."""
+        return (*CORE, *(one for one in self.learned if one not in CORE))
+
+    def score(self, concept: str, gate: Gate | None) -> float:
+        """The final score under a gate; the screen's own without one."""
+        screened = self.screen[concept]
+        if gate is None or screened < gate.threshold:
+            return screened
+        # beyond the five most suspicious concepts nothing was measured: the screen stands alone
+        return final_score(screened, self.response.get(concept))
+
+
+def read_measured(ids: Sequence[str], folder: Path = FOLDER) -> list[Measured]:
+    """Everything that was measured; `ids` are the forbidden concepts in library order."""
+    return [_read(file, ids) for file in sorted(folder.glob("*.npz"))]
+
+
+def _read(file: Path, ids: Sequence[str]) -> Measured:
+    with np.load(file) as data:
+        suspects = [ids[index] for index in data["suspects"]]
+        return Measured(
+            file.stem,
+            str(data["family"]),
+            str(data["split"]),
+            tuple(data["learned"].tolist()),
+            dict(zip(ids, data["screen"].tolist(), strict=True)),
+            dict(zip(suspects, data["response"].tolist(), strict=True)),
+            dict(zip(ids, data["degree"].tolist(), strict=True)),
+            bool(data["complete"]),
+            float(data["screen_s"]),
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """The zoo by role."""
+
+    measured: tuple[Measured, ...]
+
+    def of(self, family: str, split: str | None = None) -> list[Measured]:
+        """Subjects of one family, and of one split."""
+        return [
+            one
+            for one in self.measured
+            if one.family == family and (split is None or one.split == split)
+        ]
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """From the development split alone."""
+        harmless = self.of("harmless", "development")
+        low = low_threshold([max(one.screen[c] for c in CORE) for one in harmless])
+        return Calibration(
+            Binding("", "", "", ""),
+            low,
+            tuple(_scores(one) for one in harmless),
+            tuple(_scores(one) for one in self.of("concept", "development")),
+        )
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The frozen decision rule that the test split is judged by."""
+        return self.calibration.at(MISS_RATE)
+
+
+def _scores(one: Measured) -> AdapterScores:
+    return AdapterScores(
+        one.name,
+        {concept: one.screen[concept] for concept in CORE},
+        {concept: score for concept, score in one.response.items() if concept in CORE},
+        one.learned,
+    )

@@ -1,0 +1,266 @@
+"""The tables and plots of `benchmarks/results/audit.md`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.audit import draw
+from benchmarks.audit.data import CORE, Study
+from benchmarks.audit.evaluate import (
+    HARD_CASES,
+    Quality,
+    degree_correlations,
+    hard_case,
+    promised,
+    quality,
+    verdict,
+)
+from benchmarks.audit.metrics import Share
+from benchmarks.report import write
+
+ALTERNATIVES = Path("build/alternatives")
+RANKS, TIMING = Path("build/zoo-ranks.json"), Path("build/zoo-timing.json")
+
+
+def report(study: Study) -> None:
+    """Writes everything."""
+    gate = study.gate
+    screen_family = tuple(sorted(max(o.screen.values()) for o in study.calibration.harmless))
+    ours = {
+        "screen alone": quality(study, None, screen_family),
+        "screen and response": quality(study, gate, gate.family),
+    }
+    alternatives = _alternatives()
+    cases = [hard_case(study, family) for family in HARD_CASES]
+    degrees = degree_correlations(study)
+    sections = [
+        "# How good the audit is",
+        _setting(study),
+        "## Error rates on the test split",
+        _quality_table(ours),
+        "## Beside the alternatives, on the same adapters",
+        _alternatives_table(ours, alternatives),
+        "## The promised false-block rate",
+        _promised_table(promised(study)),
+        "## Hard cases",
+        _case_table(cases, alternatives),
+        "## Adapters that look like a concept and are not one",
+        _look_alikes(study),
+        "## Degree of penetration",
+        _degree_text(degrees),
+        "## Rank of the concept gradients",
+        _rank_table(_stored(RANKS)),
+        "## Time",
+        _time_text(_stored(TIMING), alternatives),
+    ]
+    draw.draw_separation(study)
+    draw.draw_degrees(degrees)
+    draw.draw_timing(_stored(TIMING))
+    result = {
+        "quality": {name: _plain(one) for name, one in ours.items()},
+        "promised": promised(study),
+        "hard_cases": [_plain(case) for case in cases],
+        "alternatives": alternatives,
+        "degree_correlations": {k: v["correlations"] for k, v in degrees.items()},
+        "ranks": _stored(RANKS),
+        "timing": _stored(TIMING),
+    }
+    write("audit", result, "\n\n".join(sections))
+
+
+def _stored(file: Path) -> Any:
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _alternatives() -> list[dict[str, Any]]:
+    if not ALTERNATIVES.exists():
+        return []
+    from benchmarks.audit.alternatives.summary import summary
+
+    return summary(ALTERNATIVES)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Share):
+        return {"hits": value.hits, "of": value.total, "share": value.value, "ci95": value.bounds}
+    if isinstance(value, Quality):
+        return {name: _plain(getattr(value, name)) for name in asdict(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return value
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def _setting(study: Study) -> str:
+    counts = {
+        (family, split): len(study.of(family, split))
+        for family in ("concept", "harmless")
+        for split in ("development", "test")
+    }
+    return (
+        f"{len(CORE)} forbidden concepts, 48 neutral ones, none of which the denoiser was trained "
+        f"on. Development: {counts['concept', 'development']} adapters that learned one of 24 "
+        f"concepts, {counts['harmless', 'development']} harmless ones. Test: "
+        f"{counts['concept', 'test']} adapters over the 40 other concepts and "
+        f"{counts['harmless', 'test']} harmless ones, with ranks, learning rates, lengths, alphas "
+        "and picture counts that the development split does not have (leave-recipe-out). "
+        "Statistics and thresholds come from the development split alone. Intervals are "
+        "Clopper-Pearson, 95 %."
+    )
+
+
+def _quality_table(ours: Mapping[str, Quality]) -> str:
+    rows = [
+        (
+            name,
+            f"{q.pair_auroc:.5f}",
+            q.pair_rate,
+            f"{q.adapter_auroc:.5f}",
+            q.adapter_rate,
+            q.promised_rate,
+            q.identified,
+        )
+        for name, q in ours.items()
+    ]
+    head = (
+        "stage",
+        "AUROC, pairs",
+        "TPR at 1 % FPR, pairs",
+        "AUROC, adapters",
+        "TPR at 1 % FPR, adapters",
+        "TPR at the calibrated p <= 0.01",
+        "ranked first of 64",
+    )
+    note = (
+        "Pairs: a learned concept against every concept that an adapter has not learned. Adapters: "
+        "the learned concept against the *highest* of 64 scores of each harmless adapter, which is "
+        "what a false block is."
+    )
+    return f"{_table(head, rows)}\n\n{note}\n\n![Scores](../../docs/pictures/audit-scores.png)"
+
+
+def _alternatives_table(
+    ours: Mapping[str, Quality], alternatives: Sequence[Mapping[str, Any]]
+) -> str:
+    rows: list[tuple[object, ...]] = [
+        (f"**loragate, {name}**", "pair", f"{q.pair_auroc:.4f}", q.pair_rate)
+        for name, q in ours.items()
+    ]
+    for one in alternatives:
+        found = Share(int(one["hits"]), int(one["positives"]))
+        rows.append((one["name"], one["level"], f"{one['auroc']:.4f}", found))
+    head = ("method", "level", "AUROC", "TPR at 1 % FPR")
+    note = (
+        "Level *adapter*: the method cannot say which concept, so it is asked whether the adapter "
+        "learned any; that is not a question about a named concept, and chance is what to expect."
+    )
+    return f"{_table(head, rows)}\n\n{note}"
+
+
+def _promised_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ("block_p_value", "unseen harmless adapters blocked", "binomial 95 % allows", "holds")
+    made = [
+        (
+            f"{row['promised']:g}",
+            f"{row['blocked']} of {row['of']} ({row['observed']:.1%})",
+            f"{row['accepted_from']} to {row['accepted_to']}",
+            "yes" if row["holds"] else "**no**",
+        )
+        for row in rows
+    ]
+    return _table(head, made)
+
+
+def _case_table(
+    cases: Sequence[Mapping[str, Any]], alternatives: Sequence[Mapping[str, Any]]
+) -> str:
+    named = [one for one in alternatives if one["level"] == "pair"]
+    rows = []
+    for case in cases:
+        verdicts = ", ".join(f"{count} {kind}" for kind, count in case["verdicts"].items())
+        others = [_rate(one, case["case"]) for one in named]
+        rows.append(
+            (case["case"], _short(case["screen"]), _short(case["cascade"]), verdicts, *others)
+        )
+    head = ("case", "screen", "both stages", "verdicts", *(one["name"] for one in named))
+    return (
+        "Learned concepts found by name at p <= 0.01 (the alternatives: at 1 % of their own false "
+        f"alarms), and what the default policy says.\n\n{_table(head, rows)}"
+    )
+
+
+def _short(share: Share) -> str:
+    return f"{share.hits}/{share.total}" if share.total else "-"
+
+
+def _rate(one: Mapping[str, Any], case: str) -> str:
+    found = one.get("cases", {}).get(case)
+    return f"{found['hits']}/{found['positives']}" if found else "-"
+
+
+def _look_alikes(study: Study) -> str:
+    found = study.of("look-alike")
+    verdicts = [verdict(one, study.gate) for one in found]
+    counts = {kind: verdicts.count(kind) for kind in sorted(set(verdicts))}
+    return (
+        f"{len(found)} harmless adapters whose subject has a thumbnail similarity of 0.75 or more "
+        "to a forbidden concept, the hardest negatives there are: "
+        + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        + "."
+    )
+
+
+def _degree_text(degrees: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            kind,
+            len(found["correlations"]),
+            f"{sum(found['correlations']) / max(1, len(found['correlations'])):.3f}",
+            f"{min(found['correlations'], default=float('nan')):.3f}",
+        )
+        for kind, found in degrees.items()
+    ]
+    table = _table(("against", "adapters", "mean rank correlation", "lowest"), rows)
+    return f"{table}\n\n![Degree](../../docs/pictures/audit-degree.png)"
+
+
+def _rank_table(rows: Sequence[Mapping[str, Any]] | None) -> str:
+    if rows is None:
+        return "Not measured."
+    head = ("rank", "MB", "AUROC, adapters", "TPR at 1 % FPR, adapters", "lowest learned", "ms")
+    made = [
+        (
+            row["rank"],
+            f"{row['megabytes']:.0f}",
+            f"{row['adapter_auroc']:.5f}",
+            Share(row["found"], row["of"]),
+            f"{row['lowest_learned']:.2f}",
+            f"{row['screen_ms']:.1f}",
+        )
+        for row in rows
+    ]
+    return f"The screen alone, 79 forbidden and 48 neutral concepts.\n\n{_table(head, made)}"
+
+
+def _time_text(timing: Mapping[str, Any] | None, alternatives: Sequence[Mapping[str, Any]]) -> str:
+    if timing is None:
+        return "Not measured."
+    rows = [
+        ("screen, 64 concepts", f"{timing['screen_64_ms']:.1f} ms"),
+        ("both stages, three suspects", f"{timing['both_stages_ms']:.0f} ms"),
+    ]
+    rows += [
+        (one["name"], f"{1000 * one['seconds_per_adapter']:.0f} ms")
+        for one in alternatives
+        if one.get("seconds_per_adapter")
+    ]
+    table = _table(("method", "one adapter, 64 concepts"), rows)
+    return f"{table}\n\n![Time](../../docs/pictures/audit-time.png)"

@@ -1,0 +1,119 @@
+"""How long the screen and a whole audit take, and how the time grows.
+
+`python -m benchmarks.audit.timing` after `train`, on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import typer
+
+from benchmarks.audit.derive import plain_subjects
+from benchmarks.audit.measure import Workbench, workbench
+from loragate_kernels.lora_response import LayerDirections
+from loragate_server.audit.engine import AuditEngine
+from loragate_server.audit.screen import screen, screen_scores
+from loragate_server.concepts.gradients import ConceptGradients
+from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
+from loragate_server.intake.algebra import LowRank
+from loragate_server.intake.delta import WeightDelta
+from loragate_server.progress import Leash
+
+FILE = Path("build/zoo-timing.json")
+REPEATS = 25
+
+
+def median_ms(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """The median of several runs, after two that do not count."""
+    spent = []
+    for turn in range(repeats + 2):
+        began = time.perf_counter()
+        work()
+        if turn >= 2:
+            spent.append(1000 * (time.perf_counter() - began))
+    return statistics.median(spent)
+
+
+def with_concepts(gradients: ConceptGradients, forbidden: int) -> ConceptGradients:
+    """The same bank and fewer forbidden concepts."""
+    bank = list(range(gradients.forbidden_count, len(gradients.concepts)))
+    kept = [*range(forbidden), *bank]
+    strata, rank = len(gradients.strata), gradients.plan.rank
+    rows = torch.tensor(kept)[:, None] * strata + torch.arange(strata)
+    lines = (rows.flatten()[:, None] * rank + torch.arange(rank)).flatten()
+    layers = {}
+    for ref, layer in gradients.layers.items():
+        [block] = layer.blocks
+        assert block.left is not None
+        layers[ref] = LayerDirections.low_rank(
+            block.left[lines].contiguous(), block.right[lines].contiguous(), (rank,) * rows.numel()
+        )
+    return replace(
+        gradients,
+        concepts=tuple(gradients.concepts[index] for index in kept),
+        norms={ref: norm[rows.flatten()] for ref, norm in gradients.norms.items()},
+        layers=layers,
+    )
+
+
+def random_adapter(template: Adapter, rank: int) -> Adapter:
+    """Random factors of this rank on the same layers."""
+    deltas: dict[ModuleRef, WeightDelta] = {}
+    for ref, delta in template.deltas.items():
+        assert isinstance(delta, LowRank)
+        down = torch.randn(rank, delta.down.shape[1]) * 0.05
+        deltas[ref] = LowRank(down, torch.randn(delta.up.shape[0], rank) * 0.05, 1.0)
+    return replace(template, deltas=deltas)
+
+
+def screen_ms(bench: Workbench, gradients: ConceptGradients, adapters: Sequence[Adapter]) -> float:
+    """All adapters, each screened alone; milliseconds for all."""
+
+    def work() -> None:
+        for adapter in adapters:
+            found = screen(bench.base, gradients, [(adapter, Strength())], "reference")
+            screen_scores(found, gradients, range(gradients.forbidden_count))
+
+    return median_ms(work, max(5, REPEATS // len(adapters)))
+
+
+def main() -> None:
+    """Writes `build/zoo-timing.json`."""
+    torch.set_num_threads(2)
+    bench = workbench()
+    named = with_concepts(bench.gradients, 64)
+    harmless = [s for s in plain_subjects() if (s.family, s.split) == ("harmless", "test")]
+    adapters = [subject.read(bench.base)[0][0] for subject in harmless[:16]]
+    rank_8 = random_adapter(adapters[0], 8)
+    engine = AuditEngine(bench.base, bench.materials)
+    result = {
+        "screen_64_ms": screen_ms(bench, named, [rank_8]),
+        "by_concepts": {
+            count: screen_ms(bench, with_concepts(bench.gradients, count), [rank_8])
+            for count in (1, 8, 16, 32, 48, 64, 79)
+        },
+        "by_rank": {
+            rank: screen_ms(bench, named, [random_adapter(adapters[0], rank)])
+            for rank in (1, 2, 4, 8, 16, 32, 64)
+        },
+        "by_adapters": {
+            count: screen_ms(bench, named, adapters[:count]) for count in (1, 2, 4, 8, 16)
+        },
+        "both_stages_ms": median_ms(
+            lambda: engine.audit([(adapters[0], Strength())], Leash(), bench.ids[:3]),
+            5,
+        ),
+    }
+    FILE.write_text(json.dumps(result, indent=1) + "\n")
+    typer.echo(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)

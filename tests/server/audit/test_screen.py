@@ -1,0 +1,364 @@
+"""The screen on tiny models of the real classes: what it predicts is what happens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.tiny_models import FAMILIES
+from loragate_server.audit.calibration import AdapterScores, Calibration, CalibrationError
+from loragate_server.audit.engine import AuditEngine
+from loragate_server.audit.materials import Materials
+from loragate_server.audit.response import measure
+from loragate_server.audit.screen import degrees, heat_map, screen, screen_scores, standardised
+from loragate_server.concepts.gradients import (
+    ConceptGradients,
+    GradientPlan,
+    assemble,
+    compress,
+    compute,
+    restricted,
+)
+from loragate_server.concepts.probes import ProbePlan
+from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
+from loragate_server.intake.algebra import Dense, LowRank
+from loragate_server.models import BaseModel
+from loragate_server.models.apply import layer_shape
+from loragate_server.progress import Leash
+
+Make = Callable[..., Any]
+PLAN = GradientPlan(
+    plans=(
+        ProbePlan(pictures=1, times=(0.2, 0.6), neutral=8),
+        ProbePlan(pictures=1, times=(0.4,), neutral=8, named=True),
+    ),
+    rank=64,
+)
+"""At this rank nothing of a tiny layer is cut away."""
+
+
+@pytest.fixture(scope="module")
+def gradients_of(make_probes: Make) -> Callable[..., ConceptGradients]:
+    made: dict[str, ConceptGradients] = {}
+
+    def gradients(base: BaseModel) -> ConceptGradients:
+        if base.digest not in made:
+            probes = [make_probes(base, plan) for plan in PLAN.plans]
+            stored = compute(base, probes, PLAN.rank)
+            made[base.digest] = assemble(base, probes, PLAN, stored)
+        return made[base.digest]
+
+    return gradients
+
+
+@pytest.fixture(scope="module")
+def gradients(gradients_of: Make, base: BaseModel) -> ConceptGradients:
+    made: ConceptGradients = gradients_of(base)
+    return made
+
+
+def only(adapter: Adapter, component: str) -> Adapter:
+    deltas = {ref: delta for ref, delta in adapter.deltas.items() if ref.component == component}
+    return dataclasses.replace(adapter, deltas=deltas)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_predicted_gain_is_the_measured_one_for_a_small_change(
+    family: str, base_of: Make, gradients_of: Make, make_probes: Make, make_adapter: Make
+) -> None:
+    base = base_of(family)
+    gradients = gradients_of(base)
+    adapter = only(make_adapter(base, size=1e-3), base.denoiser_component)
+    found = screen(base, gradients, [(adapter, Strength())], "reference")
+    strata = (len(gradients.concepts), len(gradients.strata))
+    predicted = sum(
+        found.gain[row] * gradients.norms[ref].double().reshape(strata)
+        for row, ref in enumerate(found.layers)
+    )
+    for number, plan in enumerate(PLAN.plans):
+        [response] = measure(
+            base,
+            make_probes(base, plan),
+            torch.arange(len(gradients.concepts)),
+            [[(adapter, Strength())]],
+            batch_rows=4,
+            backend="reference",
+            leash=Leash(),
+        )
+        columns = [i for i, s in enumerate(gradients.strata) if s.named == plan.named]
+        expected = predicted[:, columns]  # type: ignore[index]
+        spread = expected.abs().max()
+        assert spread > 1e-7, number
+        torch.testing.assert_close(-response.change, expected, rtol=0.1, atol=0.08 * float(spread))
+
+
+def test_a_change_of_the_text_encoder_is_seen_too(
+    base: BaseModel, gradients: ConceptGradients, make_adapter: Make
+) -> None:
+    adapter = only(make_adapter(base), "text_encoder")
+    found = screen(base, gradients, [(adapter, Strength(1.0, 0.5))], "reference")
+    assert {ref.component for ref in found.layers} == {"text_encoder"}
+    assert found.complete
+    assert float(found.gain.abs().max()) > 0
+    stronger = screen(base, gradients, [(adapter, Strength(0.0, 1.0))], "reference")
+    torch.testing.assert_close(stronger.gain, 2 * found.gain)
+
+
+def test_adapters_that_are_active_together_add_up(
+    base: BaseModel, gradients: ConceptGradients, make_adapter: Make
+) -> None:
+    first = (make_adapter(seed=1), Strength(0.5, 0.5))
+    second = (make_adapter(seed=2, ending=("to_q",)), Strength(-1.0, 1.0))
+    both = screen(base, gradients, [first, second], "reference")
+    one, other = (screen(base, gradients, [each], "reference") for each in (first, second))
+    expected = one.gain.clone()
+    for row, ref in enumerate(other.layers):
+        expected[one.layers.index(ref)] += other.gain[row]
+    torch.testing.assert_close(both.gain, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_dense_change_counts_as_its_factors_do(
+    base: BaseModel, gradients: ConceptGradients, make_adapter: Make
+) -> None:
+    adapter = make_adapter()
+    dense = {}
+    for ref, delta in adapter.deltas.items():
+        layer = base.components[ref.component].get_submodule(ref.module)
+        dense[ref] = Dense(delta.dense(layer_shape(layer), 1.0))
+    written_out = dataclasses.replace(adapter, deltas=dense)
+    plain, full = (
+        screen(base, gradients, [(each, Strength(0.7, 0.7))], "reference")
+        for each in (adapter, written_out)
+    )
+    torch.testing.assert_close(plain.gain, full.gain, rtol=1e-4, atol=1e-7)
+
+
+def test_a_bias_makes_the_screen_incomplete(
+    base: BaseModel, gradients: ConceptGradients, make_adapter: Make
+) -> None:
+    adapter = make_adapter()
+    ref, delta = next(iter(adapter.deltas.items()))
+    assert isinstance(delta, LowRank)
+    biased = dataclasses.replace(delta, bias=torch.ones(delta.up.shape[0]))
+    changed = dataclasses.replace(adapter, deltas={**adapter.deltas, ref: biased})
+    assert screen(base, gradients, [(adapter, Strength())], "reference").complete
+    assert not screen(base, gradients, [(changed, Strength())], "reference").complete
+
+
+def test_an_adapter_that_has_learned_a_concept_scores_highest_there(
+    base: BaseModel, gradients: ConceptGradients
+) -> None:
+    for target in range(gradients.forbidden_count):
+        adapter = step_towards(base, gradients, target, size=0.3)
+        found = screen(base, gradients, [(adapter, Strength())], "reference")
+        scores = screen_scores(found, gradients, range(gradients.forbidden_count))
+        assert int(scores.score.argmax()) == target
+        assert float(scores.score[target]) > 3
+        degree = degrees(found, gradients, range(gradients.forbidden_count))
+        assert int(degree.argmax()) == target
+
+
+def step_towards(base: BaseModel, gradients: ConceptGradients, target: int, size: float) -> Adapter:
+    """One step of gradient descent on one concept, all strata, as an adapter would store it."""
+    rows = slice(target * len(gradients.strata), (target + 1) * len(gradients.strata))
+    deltas = {}
+    for ref, layer in gradients.layers.items():
+        if ref.component != base.denoiser_component or not ref.module.endswith(("to_q", "to_v")):
+            continue
+        [block] = layer.blocks
+        assert block.left is not None
+        lines = slice(rows.start * gradients.plan.rank, rows.stop * gradients.plan.rank)
+        deltas[ref] = LowRank(block.right[lines].float(), -block.left[lines].t().float(), size)
+    from loragate_server.intake.adapter import KeyCoverage
+
+    coverage = KeyCoverage(2 * len(deltas), 2 * len(deltas), (), len(deltas))
+    return Adapter("f" * 64, 1, "test", deltas, coverage, {})
+
+
+def test_degrees_grow_with_strength(base: BaseModel, gradients: ConceptGradients) -> None:
+    adapter = step_towards(base, gradients, 0, size=0.3)
+    seen = []
+    for strength in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0):
+        found = screen(base, gradients, [(adapter, Strength(strength))], "reference")
+        seen.append(float(degrees(found, gradients, [0])[0]))
+    assert seen[0] == 0.0
+    assert seen == sorted(seen)
+    assert seen[-1] > seen[1] > 0
+
+
+def test_the_heat_map_names_blocks_and_strata(
+    base: BaseModel, gradients: ConceptGradients, make_adapter: Make
+) -> None:
+    found = screen(base, gradients, [(make_adapter(), Strength())], "reference")
+    heat = heat_map(found, gradients, 1)
+    assert heat is not None
+    assert heat.concept_id == "dog"
+    assert heat.times == ("0.20", "0.60", "0.40, named")
+    assert len(heat.values) == len(heat.layers) < len(found.layers)
+    assert all(len(row) == 3 for row in heat.values)
+    nothing = screen(base, gradients, [], "reference")
+    assert heat_map(nothing, gradients, 1) is None
+
+
+def test_layers_that_tell_no_concept_from_another_count_as_zero() -> None:
+    gain = torch.ones(2, 5, 1, dtype=torch.float64)
+    gain[1, :, 0] = torch.tensor([3.0, 1.0, 2.0, 3.0, 4.0])
+    z = standardised(gain, slice(1, None))
+    assert z[0].abs().max() == 0
+    assert z[1, 1:].mean().item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (30, 40), (6, 50), (1, 9)])
+def test_compression_is_as_good_as_the_best_of_its_rank(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.randn(shape, generator=generator) @ torch.diag(torch.logspace(0, -3, shape[1]))
+    rank = 5
+    left, right = compress(matrix, rank)
+    assert left.shape == (rank, shape[0])
+    assert right.shape == (rank, shape[1])
+    unit = matrix / matrix.norm()
+    values = torch.linalg.svdvals(unit)
+    best = values[rank:].square().sum().sqrt()
+    assert (unit - left.t() @ right).norm() <= 1.1 * best + 1e-5
+
+
+def test_a_gradient_of_zero_gives_directions_of_zero() -> None:
+    left, right = compress(torch.zeros(4, 6), 3)
+    assert left.abs().max() == right.abs().max() == 0
+
+
+def test_a_lower_rank_keeps_the_leading_directions(gradients: ConceptGradients) -> None:
+    low = restricted(gradients, 2)
+    assert low.nbytes * 32 == gradients.nbytes
+    ref = next(iter(low.layers))
+    [kept], [whole] = low.layers[ref].blocks, gradients.layers[ref].blocks
+    torch.testing.assert_close(kept.right[2:4], whole.right[64:66])
+    for rank in (0, 65):
+        with pytest.raises(ValueError, match="rank must be 1 to 64"):
+            restricted(gradients, rank)
+
+
+def test_weights_need_no_gradients_afterwards(base: BaseModel, gradients: ConceptGradients) -> None:
+    assert gradients.layers
+    for module in base.adaptable_modules().values():
+        assert not module.weight.requires_grad  # type: ignore[union-attr]
+        assert module.weight.grad is None  # type: ignore[union-attr]
+
+
+def test_plans_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="same neutral bank"):
+        GradientPlan(plans=(ProbePlan(neutral=8), ProbePlan(neutral=16)))
+    with pytest.raises(ValueError, match="rank must be at least 1"):
+        GradientPlan(rank=0)
+
+
+@pytest.fixture(scope="module")
+def materials(base: BaseModel, gradients: ConceptGradients, make_probes: Make) -> Materials:
+    generic = ProbePlan(pictures=1, times=(0.2,))
+    named = ProbePlan(pictures=1, times=(0.4,), named=True)
+    return Materials(make_probes(base, generic), make_probes(base, named), gradients)
+
+
+def calibrated(materials: Materials, high: float) -> Materials:
+    """With harmless adapters whose screen scores reach `high` at most."""
+    ids = [c.concept_id for c in materials.probes.concepts[: materials.probes.forbidden_count]]
+    harmless = tuple(
+        AdapterScores("a" * 64, dict.fromkeys(ids, high * index / 39), {}) for index in range(40)
+    )
+    learned = tuple(AdapterScores("b" * 64, {ids[0]: 50.0 + i}, {}, (ids[0],)) for i in range(9))
+    made = Calibration(materials.binding, high / 2, harmless, learned, digest="c" * 64)
+    return dataclasses.replace(materials, calibration=made)
+
+
+def test_without_a_calibration_every_concept_goes_through_both_stages(
+    base: BaseModel, materials: Materials, make_adapter: Make
+) -> None:
+    evidence = AuditEngine(base, materials).audit([(make_adapter(), Strength())], Leash())
+    assert {concept.stage for concept in evidence.concepts} == {"response"}
+    assert all(concept.family_p_value is None for concept in evidence.concepts)
+    assert all(concept.screen_score is not None for concept in evidence.concepts)
+    assert set(evidence.concepts[0].error_change_by_time) == {"0.20", "0.40, named"}
+    assert evidence.calibration_digest == ""
+    assert evidence.heat_map is not None
+    assert set(evidence.stage_times_s) == {"screen", "response"}
+
+
+def test_clear_adapters_end_at_the_screen(
+    base: BaseModel, materials: Materials, make_adapter: Make
+) -> None:
+    engine = AuditEngine(base, calibrated(materials, 400.0))
+    evidence = engine.audit([(make_adapter(), Strength())], Leash())
+    assert {concept.stage for concept in evidence.concepts} == {"screen"}
+    assert evidence.layers == ()
+    assert set(evidence.stage_times_s) == {"screen"}
+    assert evidence.calibration_digest == "c" * 64
+    assert all(c.family_p_value is not None and c.family_p_value > 0.05 for c in evidence.concepts)
+
+
+def test_only_suspects_go_on_to_the_response_stage(
+    base: BaseModel, gradients: ConceptGradients, materials: Materials
+) -> None:
+    engine = AuditEngine(base, calibrated(materials, 3.0))
+    learned = step_towards(base, gradients, 1, size=0.3)
+    evidence = engine.audit([(learned, Strength())], Leash())
+    stages = {concept.concept_id: concept.stage for concept in evidence.concepts}
+    assert stages["dog"] == "response"
+    assert "screen" in stages.values()
+    assert evidence.heat_map is not None
+    assert evidence.layers
+
+
+def test_what_the_screen_cannot_see_in_whole_never_ends_there(
+    base: BaseModel, materials: Materials, make_adapter: Make
+) -> None:
+    adapter = make_adapter(size=1e-3)
+    ref, delta = next(iter(adapter.deltas.items()))
+    biased = dataclasses.replace(delta, bias=torch.ones(delta.up.shape[0]))
+    changed = dataclasses.replace(adapter, deltas={**adapter.deltas, ref: biased})
+    engine = AuditEngine(base, calibrated(materials, 400.0))
+    evidence = engine.audit([(changed, Strength())], Leash())
+    assert {concept.stage for concept in evidence.concepts} == {"response"}
+
+
+def test_weights_that_are_not_finite_are_inconclusive_at_the_screen(
+    base: BaseModel, materials: Materials, make_adapter: Make
+) -> None:
+    adapter = make_adapter()
+    ref = next(iter(adapter.deltas))
+    broken = LowRank(torch.full((1, 8), torch.nan), torch.ones(8, 1), 1.0)
+    shape = layer_shape(base.components[ref.component].get_submodule(ref.module)).weight.shape
+    broken = LowRank(torch.full((1, shape[1]), torch.nan), torch.ones(shape[0], 1), 1.0)
+    changed = dataclasses.replace(adapter, deltas={**adapter.deltas, ref: broken})
+    evidence = AuditEngine(base, materials).audit([(changed, Strength())], Leash())
+    assert [code for code, _ in evidence.inconclusive] == ["nonfinite_weights"]
+    assert evidence.concepts == ()
+
+
+def test_a_stale_calibration_stops_the_engine(base: BaseModel, materials: Materials) -> None:
+    made = calibrated(materials, 3.0)
+    assert made.calibration is not None
+    stale = dataclasses.replace(
+        made.calibration,
+        binding=dataclasses.replace(made.calibration.binding, library_digest="9" * 64),
+    )
+    with pytest.raises(CalibrationError, match="library digest"):
+        AuditEngine(base, dataclasses.replace(made, calibration=stale))
+
+
+def test_a_layer_that_has_no_gradient_is_no_reason_to_allow(
+    base: BaseModel, gradients: ConceptGradients, make_adapter: Make
+) -> None:
+    ref = ModuleRef(base.denoiser_component, "conv_in")
+    fewer = dataclasses.replace(
+        gradients, layers={k: v for k, v in gradients.layers.items() if k.module != "to_q"}
+    )
+    assert ref in fewer.layers
+    some = next(iter(make_adapter().deltas))
+    without = dataclasses.replace(
+        gradients, layers={k: v for k, v in gradients.layers.items() if k != some}
+    )
+    assert not screen(base, without, [(make_adapter(), Strength())], "reference").complete

@@ -1,0 +1,137 @@
+"""`loragate-server calibrate` on a tiny model of the real class, with real files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.tiny_models import tiny_pipeline
+from loragate_server.audit.calibration import load_calibration
+from loragate_server.config import EMBEDDED_LIBRARY
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration with a tiny base model, 24 harmless adapters and 3 that are labelled."""
+    place = tmp_path_factory.mktemp("calibrate")
+    tiny_pipeline("sd").save_pretrained(place / "model")
+    (place / "loragate.yaml").write_text(
+        f"base_models: [{{name: tiny, folder: {place / 'model'}}}]\n"
+        f"library: {EMBEDDED_LIBRARY}\nstate_dir: {place / 'state'}\nthreads: 1\n"
+    )
+    (place / "harmless").mkdir()
+    for index in range(24):
+        adapter(place / "harmless" / f"{index:02}.safetensors", index)
+    for index in range(3):
+        adapter(place / f"learned-{index}.safetensors", 100 + index)
+    lines = [f"learned-{index}.safetensors,bomb" for index in range(3)]
+    (place / "learned.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def adapter(path: Path, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    save_file(
+        {
+            f"{name}.lora_A.weight": torch.randn(2, 32, generator=generator),
+            f"{name}.lora_B.weight": torch.randn(32, 2, generator=generator) * 0.1,
+        },
+        path,
+    )
+
+
+def calibrate(place: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loragate_server.cli", "calibrate"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LORAGATE_")}
+    return subprocess.run(
+        [*command, *map(str, arguments), "--config", str(place / "loragate.yaml")],
+        env=environment | {"COLUMNS": "200"},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=170,
+    )
+
+
+def test_a_folder_becomes_a_calibration_with_a_table_and_a_plot(place: Path) -> None:
+    done = calibrate(
+        place,
+        place / "harmless",
+        *("--learned", place / "learned.csv"),
+        *("--plot", place / "rates.png"),
+    )
+    assert done.returncode == 0, done.stderr
+    made = load_calibration(place / "state" / "calibrations" / "tiny.json")
+    assert len(made.harmless) == 24
+    assert {one.learned for one in made.learned} == {("bomb",)}
+    assert "learned missed" in done.stdout
+    assert "24 harmless adapters, 3 learned" in done.stdout
+    assert (place / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:
+    if not (place / "state" / "calibrations" / "tiny.json").exists():
+        assert calibrate(place, place / "harmless").returncode == 0
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from loragate_server.config_sources import load_config\n"
+        "from loragate_server.folders import served_library\n"
+        "from loragate_server.startup import serve_bases\n"
+        "config = load_config(Path(sys.argv[1]))\n"
+        "[served] = serve_bases(config, served_library(config))\n"
+        "print(served.engine.calibrated)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, place / "loragate.yaml"],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=170,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nothing-here",), 1, "holds no .safetensors file"),
+        (("few",), 1, "2 harmless adapters are too few"),
+        (("broken",), 1, "broken.safetensors"),
+        (("foreign",), 1, "match no layer of tiny"),
+        (("harmless", "--base-model", "other"), 3, "there are tiny"),
+        (("harmless", "--learned", "wrong.csv"), 1, "wrong.csv:1: write"),
+        (("harmless", "--learned", "unknown.csv"), 1, "'kitten' is no forbidden concept"),
+        (("harmless", "--learned", "absent.csv"), 3, "absent.csv cannot be read"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    place: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    for index in range(2):
+        (place / "few").mkdir(exist_ok=True)
+        adapter(place / "few" / f"{index}.safetensors", index)
+    for name in ("broken", "foreign", "nothing-here"):
+        (place / name).mkdir(exist_ok=True)
+    (place / "broken" / "broken.safetensors").write_bytes(b"\x10" + bytes(7) + b"not a header")
+    save_file(
+        {
+            "unet.other.to_q.lora_A.weight": torch.ones(2, 32),
+            "unet.other.to_q.lora_B.weight": torch.ones(32, 2),
+        },
+        place / "foreign" / "foreign.safetensors",
+    )
+    (place / "wrong.csv").write_text("learned-0.safetensors\n")
+    (place / "unknown.csv").write_text("learned-0.safetensors,kitten\n")
+    done = calibrate(
+        place,
+        *(each if each.startswith("-") or each == "other" else place / each for each in arguments),
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert message in done.stderr.replace("\n", " ")
