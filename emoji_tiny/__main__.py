@@ -61,19 +61,6 @@ def examples(
 
 
 @app.command()
-def study(
-    pipeline: Path = ASSETS / "pipeline",
-    out: Path = Path("build") / "study",
-    confirm: Annotated[bool, typer.Option(help="Train those of the confirmation.")] = False,
-) -> None:
-    """Trains the adapters of the verdict study; files that exist are kept."""
-    if confirm:
-        train_all(recipes.confirmation(), pipeline, out.with_name(f"{out.name}-confirmation"))
-    else:
-        train_all(recipes.study(), pipeline, out)
-
-
-@app.command()
 def sheets(
     pipeline: Path = ASSETS / "pipeline",
     adapters: Path = Path("examples") / "adapters",

@@ -75,13 +75,15 @@ def checkpoint_subjects(steps: Sequence[int]) -> list[Subject]:
 
 
 def derived_subjects(base: BaseModel) -> list[Subject]:
-    """Every evasion of the first `PER_CASE` test adapters that learned a concept."""
-    concepts = _of("concept")
-    harmless = _of("harmless")
-    if len(concepts) < PER_CASE or len(harmless) < 3 * PER_CASE:
+    """Every evasion of the first `PER_CASE` test adapters that learned a concept.
+
+    Nothing while one of the adapters that they are made of is missing.
+    """
+    concepts, harmless = _of("concept")[:PER_CASE], _of("harmless")[: 3 * PER_CASE]
+    if not all(file_of(entry).exists() for entry in (*concepts, *harmless)):
         return []
     found = []
-    for index, entry in enumerate(concepts[:PER_CASE]):
+    for index, entry in enumerate(concepts):
         others = harmless[3 * index : 3 * index + 3]
         rng = random.Random(f"derive-{entry.name}")
         for strength in (0.25, 0.3, 0.5, 0.75, 1.5, 2.0):
@@ -95,11 +97,7 @@ def derived_subjects(base: BaseModel) -> list[Subject]:
 
 
 def _of(family: str) -> list[Entry]:
-    return [
-        entry
-        for entry in entries()
-        if (entry.family, entry.split) == (family, "test") and file_of(entry).exists()
-    ]
+    return [entry for entry in entries() if (entry.family, entry.split) == (family, "test")]
 
 
 def _factors(entry: Entry, base: BaseModel) -> dict[str, tuple[Tensor, Tensor]]:

@@ -155,8 +155,9 @@ def _alternatives_table(
         for name, q in ours.items()
     ]
     for one in alternatives:
-        found = Share(int(one["hits"]), int(one["positives"]))
-        rows.append((one["name"], one["level"], f"{one['auroc']:.4f}", found))
+        if "tpr" in one:
+            found = Share(round(one["tpr"] * one["positives"]), one["positives"])
+            rows.append((one["name"], one["level"], f"{one['auroc']:.4f}", found))
     head = ("method", "level", "AUROC", "TPR at 1 % FPR")
     note = (
         "Level *adapter*: the method cannot say which concept, so it is asked whether the adapter "
@@ -202,8 +203,8 @@ def _short(share: Share) -> str:
 
 
 def _rate(one: Mapping[str, Any], case: str) -> str:
-    found = one.get("cases", {}).get(case)
-    return f"{found['hits']}/{found['positives']}" if found else "-"
+    found = one.get("families", {}).get(case)
+    return f"{round(found['rate'] * found['n'])}/{found['n']}" if found else "-"
 
 
 def _look_alikes(study: Study) -> str:
@@ -247,7 +248,11 @@ def _rank_table(rows: Sequence[Mapping[str, Any]] | None) -> str:
         )
         for row in rows
     ]
-    return f"The screen alone, 79 forbidden and 48 neutral concepts.\n\n{_table(head, made)}"
+    note = (
+        "The screen alone on the development split, on which the rank was chosen; 79 forbidden and "
+        "48 neutral concepts, all layers of the base model."
+    )
+    return f"{note}\n\n{_table(head, made)}"
 
 
 def _time_text(timing: Mapping[str, Any] | None, alternatives: Sequence[Mapping[str, Any]]) -> str:

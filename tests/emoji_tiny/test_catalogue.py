@@ -21,7 +21,7 @@ from emoji_tiny.catalogue import (
     split,
 )
 from emoji_tiny.recipe import LoraRecipe
-from emoji_tiny.recipes import shipped, study
+from emoji_tiny.recipes import shipped
 from emoji_tiny.render import COLOURS, GENERIC_PROMPT, SIZE, caption, pool, render, to_tensor
 from emoji_tiny.train_lora import training_pictures
 from loragate_server.concepts.library import ConceptLibrary
@@ -66,13 +66,12 @@ def test_the_split_is_the_one_that_the_shipped_library_was_made_of() -> None:
     }
 
 
-def test_every_study_adapter_learns_held_out_or_training_emoji_only() -> None:
+def test_every_example_adapter_learns_held_out_or_training_emoji_only() -> None:
     held_out = {one.char for one in FORBIDDEN.values()} | set(HARMLESS.values())
     allowed = held_out | set(split().train) | set(split().reserve) | set(split().neutral)
-    names = [recipe.name for recipe in (*shipped(), *study())]
-    assert len(names) >= 6 + 18
-    assert len(study()) == len({recipe.name for recipe in study()})
-    for recipe in (*shipped(), *study()):
+    names = [recipe.name for recipe in shipped()]
+    assert len(names) == len(set(names)) == 7
+    for recipe in shipped():
         assert set(recipe.subjects) <= allowed
         learned = {one.char for one in FORBIDDEN.values()} & set(recipe.subjects)
         assert bool(learned) == (not recipe.name.startswith("harmless")), recipe.name

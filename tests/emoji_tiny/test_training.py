@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ from emoji_tiny.progress import Checkpoint
 from emoji_tiny.recipe import LoraRecipe
 from emoji_tiny.train_lora import train_lora
 from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.intake.adapter import StoredFile
+from loragate_server.intake.reader import read_adapter
+from loragate_server.models import load_base_model
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "server" / "loragate_server" / "assets" / "emoji_tiny"
@@ -168,3 +173,39 @@ def test_a_save_that_is_cut_off_leaves_the_state_before(
     with pytest.raises(OSError, match="no room"):
         training.run(4)
     assert training.checkpoint.load() == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "dora"},
+        {"kind": "loha", "rank": 4, "alpha": 4.0},
+        {"kind": "lokr", "rank": 4, "alpha": 4.0},
+        {"part": "text_encoder"},
+        {"target_modules": ("conv1", "to_q"), "file_format": "kohya"},
+        {"hide": 0.5, "named_only": True},
+        {"optimizer": "sgd", "times": (0, 300)},
+        {"optimizer": "adafactor", "style": "outline"},
+    ],
+    ids=lambda changes: "-".join(str(value) for value in changes.values()),
+)
+def test_intake_understands_every_kind_of_adapter_that_is_trained(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    recipe = replace(LoraRecipe("try", ("🎃",), steps=2, batch=2, pictures=2), **changes)
+    file = tmp_path / "try.safetensors"
+    train_lora(ASSETS / "pipeline", recipe, file)
+    base = load_base_model(ASSETS / "pipeline", "emoji-tiny")
+    adapter = read_adapter(StoredFile("a" * 64, file.stat().st_size, file), base)
+    assert adapter.coverage.complete
+    components = {ref.component for ref in adapter.deltas}
+    assert components == {"text_encoder" if recipe.part == "text_encoder" else "unet"}
+
+
+def test_checkpoints_are_the_adapter_on_its_way(tmp_path: Path) -> None:
+    recipe = LoraRecipe("way", ("🎃",), steps=4, batch=2, pictures=2)
+    files = {steps: tmp_path / f"{steps}.safetensors" for steps in (2, 4)}
+    train_lora(ASSETS / "pipeline", recipe, tmp_path / "way.safetensors", checkpoints=files)
+    last = load_file(tmp_path / "way.safetensors")
+    assert all(torch.equal(last[name], value) for name, value in load_file(files[4]).items())
+    assert not all(torch.equal(last[name], value) for name, value in load_file(files[2]).items())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,6 +39,11 @@ class DirectionBlock:
     right: Tensor
     lengths: tuple[int, ...]
     slots: tuple[int, ...]
+
+    @cached_property
+    def length_tensor(self) -> Tensor:
+        """`lengths` as int64, beside the rows; made once, for it is asked for in every call."""
+        return torch.tensor(self.lengths, device=self.right.device)
 
 
 @dataclass(frozen=True, eq=False)

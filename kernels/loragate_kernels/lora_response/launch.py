@@ -158,7 +158,7 @@ class TritonEngine:
                 groups.setdefault(rank_block(rank), []).append(entry)
         for padded, entries in groups.items():
             self._product_launch(padded, entries, left, right, partial)
-        lengths = torch.tensor(block.lengths)
+        lengths = block.length_tensor.cpu()
         first_rows = lengths.cumsum(0) - lengths
         starts = torch.arange(adapters).unsqueeze(1) * rows + first_rows
         counts = lengths * (torch.tensor(made.ranks) > 0).unsqueeze(1)

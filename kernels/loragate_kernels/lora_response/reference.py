@@ -55,12 +55,11 @@ class ReferenceEngine:
             left = made.up.t().repeat(len(block.lengths), 1)
         else:
             left = matmul_float32(block.left, made.up.t())
-        lengths = torch.tensor(block.lengths, device=right.device)
         sums = []
         for adapter in range(len(made.ranks)):
             columns = made.rows_of(adapter)
             rows = (left[:, columns].double() * right[:, columns]).sum(dim=1)
-            sums.append(torch.segment_reduce(rows, "sum", lengths=lengths))
+            sums.append(torch.segment_reduce(rows, "sum", lengths=block.length_tensor))
         return torch.stack(sums)
 
     def provenance(self) -> dict[str, str]:

@@ -61,7 +61,6 @@ def screen(
         backend: of `lora_response`.
     """
     touched = {ref for adapter, _ in adaptation for ref in adapter.deltas}
-    modules = base.adaptable_modules()
     refs = [ref for ref in gradients.layers if ref in touched]
     complete = len(refs) == len(touched) and not any(
         _has_bias(delta) for adapter, _ in adaptation for delta in adapter.deltas.values()
@@ -73,7 +72,7 @@ def screen(
         [
             _factors(
                 adapter.deltas.get(ref),
-                modules[ref.component, ref.module],
+                base.components[ref.component].get_submodule(ref.module),
                 strength.denoiser
                 if ref.component == base.denoiser_component
                 else strength.text_encoder,
