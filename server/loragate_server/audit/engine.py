@@ -269,6 +269,7 @@ class AuditEngine:
             stage_times_s=dict(times_s or {"response": 0.0}),
             heat_map=heat,
             calibration_digest="" if calibration is None else calibration.digest,
+            calibration_size=0 if calibration is None else len(calibration.harmless),
         )
 
 

@@ -104,6 +104,7 @@ class Evidence:
         heat_map: of the concept with the highest score; None where nothing was measured.
         calibration_digest: lower-case hexadecimal sha256 of the calibration that the p-values come
             from; empty without one.
+        calibration_size: harmless adapters in that calibration.
     """
 
     adapters: tuple[CoverageEvidence, ...]
@@ -119,3 +120,4 @@ class Evidence:
     stage_times_s: Mapping[str, float]
     heat_map: HeatMap | None = None
     calibration_digest: str = ""
+    calibration_size: int = 0

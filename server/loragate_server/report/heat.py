@@ -156,11 +156,13 @@ def _cell(wording: Wording, layer: str, time: str, value: float) -> Cell:
 
 
 def _noise(wording: Wording, time: str) -> str:
+    level, _, told = time.partition(", ")
     try:
-        percent = f"{100 * float(time):.0f}"
+        percent = f"{100 * float(level):.0f}"
     except (ValueError, OverflowError):
         return printable(time, 40)
-    return wording("heat.noise", percent=percent)
+    noise = wording("heat.noise", percent=percent)
+    return wording("heat.named", noise=noise) if told == "named" else noise
 
 
 def _legend(wording: Wording) -> tuple[tuple[str, str], ...]:

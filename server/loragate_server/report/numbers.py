@@ -47,7 +47,9 @@ def p_text(p_value: float) -> str:
     return format(Decimal(f"{p_value:.2g}"), "f")
 
 
-def sureness(wording: Wording, concept: ConceptEvidence, adjusted: float, count: int) -> Sureness:
+def sureness(
+    wording: Wording, concept: ConceptEvidence, adjusted: float, count: int, harmless: int
+) -> Sureness:
     """How sure it is that the concept stands out.
 
     Args:
@@ -55,12 +57,17 @@ def sureness(wording: Wording, concept: ConceptEvidence, adjusted: float, count:
         concept: its calibrated p-value is used where there is one.
         adjusted: the p-value after Holm's correction, used otherwise.
         count: concepts that the correction was made for.
+        harmless: adapters of the calibration; 0 where that is not recorded.
     """
     calibrated = concept.family_p_value is not None
     p_value = adjusted if concept.family_p_value is None else concept.family_p_value
     text = p_text(p_value)
     if text == NO_NUMBER:
         return Sureness(wording("sure.none"), "", NO_NUMBER)
+    if calibrated and harmless and p_value <= 1 / (harmless + 1):
+        # counting ends here: a number of one in so many would claim more than was seen
+        beyond = wording("sure.beyond", harmless=f"{harmless:,}")
+        return Sureness(beyond, wording("sure.extrapolated", p=text), text)
     words = _in_words(wording, p_value)
     if calibrated:
         return Sureness(words, wording("sure.calibrated", p=text), text)

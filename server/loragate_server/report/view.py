@@ -141,13 +141,18 @@ def _concepts(wording: Wording, decision: Decision) -> dict[str, ConceptView]:
     by_id = {c.concept_id: p for c, p in zip(concepts, adjusted, strict=True)}
     return {
         finding.evidence.concept_id: _concept(
-            wording, finding, by_id.get(finding.evidence.concept_id, math.nan), len(concepts)
+            wording,
+            finding,
+            by_id.get(finding.evidence.concept_id, math.nan),
+            decision.evidence,
         )
         for finding in decision.findings
     }
 
 
-def _concept(wording: Wording, finding: Finding, adjusted: float, count: int) -> ConceptView:
+def _concept(
+    wording: Wording, finding: Finding, adjusted: float, evidence: Evidence
+) -> ConceptView:
     concept = finding.evidence
     degree = None if math.isnan(concept.degree) else min(100.0, max(0.0, concept.degree))
     words = "" if degree is None else next(w for least, w in _DEGREES if degree >= least)
@@ -159,7 +164,9 @@ def _concept(wording: Wording, finding: Finding, adjusted: float, count: int) ->
         verdict=finding.verdict.value,
         judged=wording(f"judged.{finding.verdict.value}"),
         score=decimal(concept.score),
-        sure=sureness(wording, concept, adjusted, count),
+        sure=sureness(
+            wording, concept, adjusted, len(evidence.concepts), evidence.calibration_size
+        ),
         degree=degree,
         degree_text=NO_NUMBER if degree is None else decimal(degree, 0),
         degree_words=wording(f"degree.{words}") if words else wording("degree.none"),

@@ -195,6 +195,33 @@ def test_how_sure_it_is_stands_in_plain_words(
     assert sentence in page.text(".card")
 
 
+def test_nothing_is_claimed_beyond_what_was_counted(
+    concept: Callable[..., object],
+    evidence: Callable[..., Evidence],
+    clean: Callable[..., tuple[object, ...]],
+    english: Callable[..., Page],
+) -> None:
+    found = concept(score=9, family_p_value=1e-7)
+    page = english(evidence(found, *clean()[1:], calibration_size=150))
+    card = page.text(".card")
+    assert "None of the 150 harmless adapters that were measured beforehand looked this" in card
+    assert "estimated from them, beyond what could be counted" in card
+    assert "1,000,000" not in card
+
+
+def test_columns_of_the_heat_map_say_whether_the_name_was_told(
+    concept: Callable[..., object],
+    evidence: Callable[..., Evidence],
+    clean: Callable[..., tuple[object, ...]],
+    english: Callable[..., Page],
+) -> None:
+    heat = HeatMap("concept-0", ("unet.mid_block.0",), ("0.16", "0.30, named"), ((1.0, 5.0),))
+    page = english(evidence(concept(score=6), *clean()[1:], heat_map=heat))
+    shown = page.text("#heat")
+    assert "16 % noise" in shown
+    assert "30 % noise, asked by name" in shown
+
+
 def test_the_degree_is_a_bar_with_words(
     concept: Callable[..., object],
     evidence: Callable[..., Evidence],
