@@ -27,7 +27,7 @@ def main(
     out: Annotated[Path, typer.Option(help="The calibration to write.")] = TARGET,
     plot: Annotated[Path, typer.Option(help="False blocks against misses.")] = PLOT,
 ) -> None:
-    """Calibrates with the 150 harmless development adapters and those of forbidden concepts."""
+    """Calibrates with the harmless development adapters and those of forbidden concepts."""
     by_id = {concept_id(entry.char): name for name, entry in FORBIDDEN.items()}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
