@@ -32,8 +32,8 @@ _LOW_SHARE, _HIGH_SHARE = 0.5, 0.75
 
 
 RESPONSE_SHARE = 1 / 3
-"""Weight of the response stage in the final score. Of 0, 1/4, 1/3, 1/2, 3/4 and 1, this one held
-learned and harmless adapters of the development split of `benchmarks/audit` furthest apart."""
+"""Weight of the response stage in the final score. Of 0, 1/4, 1/3, 1/2, 3/4 and 1, this one held 23
+learned and 24 harmless adapters of the development split of `benchmarks/audit` furthest apart."""
 
 
 class CalibrationError(Exception):

@@ -58,8 +58,8 @@ class GradientPlan:
     Attributes:
         plans: pictures and times of the rows; each time of each plan gives a gradient of its own.
             All have the same neutral bank.
-        rank: kept per layer, concept and time. See `benchmarks/results/audit.md` for what a lower
-            one costs.
+        rank: kept per layer, concept and stratum; `python -m benchmarks.audit.ranks` measures what
+            a lower one costs.
     """
 
     plans: tuple[ProbePlan, ...] = (
