@@ -114,7 +114,8 @@ def _setting(study: Study) -> str:
         "and picture counts that the development split does not have (leave-recipe-out). "
         "Thresholds and calibration come from the development split alone, and so does the "
         "weight of the response stage (23 learned and 24 harmless adapters of it, those that were "
-        "trained by then). That rows are also told the concept's name, and that text encoders have gradients, "
+        "trained by then). That rows are also told the concept's name, and that text encoders have "
+        "gradients, "
         "was decided after a look at a handful of hard-case adapters over test concepts: for those "
         "cases the test split was not untouched. Intervals are Clopper-Pearson, 95 %."
     )
