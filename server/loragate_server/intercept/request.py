@@ -1,0 +1,31 @@
+"""`HttpRequest`: one request to an image server, as a proxy shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """What an extractor looks at.
+
+    Attributes:
+        method: in capitals.
+        path: as it stands in the request line, without the query, still percent-encoded.
+        query: what follows the question mark, still encoded; empty without one.
+        headers: names in lower case; values of repeated headers joined by ", ".
+        body: as it was sent, before any content or transfer coding is undone.
+        body_complete: False when the proxy cut the body off. Nothing can be said of a part.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    body_complete: bool = True
+
+    def header(self, name: str) -> str:
+        """A header's value, empty where it is missing."""
+        return self.headers.get(name.lower(), "")
