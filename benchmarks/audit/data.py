@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.audit.measure import FOLDER
+from benchmarks.audit.measure import FOLDER, SCREENED
 from benchmarks.audit.subjects import subjects
 from benchmarks.audit.zoo import concept_id
 from loragate_server.audit.calibration import (
@@ -32,6 +32,7 @@ class Measured:
 
     Attributes:
         screen: concept to the screen's score, every forbidden concept of the zoo's library.
+        unweighted: the same with all layers alike.
         response: the same for the concepts that the response stage looked at.
         degree: concept to the degree of penetration.
         understood: whether intake mapped every tensor; if not, the verdict is INCONCLUSIVE.
@@ -42,6 +43,7 @@ class Measured:
     split: str
     learned: tuple[str, ...]
     screen: dict[str, float]
+    unweighted: dict[str, float]
     response: dict[str, float]
     degree: dict[str, float]
     understood: bool
@@ -62,23 +64,34 @@ class Measured:
 
 def read_measured(ids: Sequence[str], folder: Path = FOLDER) -> list[Measured]:
     """Everything that was measured; `ids` are the forbidden concepts in library order."""
-    return [_read(file, ids) for file in sorted(folder.glob("*.npz"))]
+    return [_read(file, folder / file.name, ids) for file in sorted(SCREENED.glob("*.npz"))]
 
 
-def _read(file: Path, ids: Sequence[str]) -> Measured:
-    with np.load(file) as data:
-        suspects = [ids[index] for index in data["suspects"]]
-        return Measured(
-            file.stem,
-            str(data["family"]),
-            str(data["split"]),
-            tuple(data["learned"].tolist()),
-            dict(zip(ids, data["screen"].tolist(), strict=True)),
-            dict(zip(suspects, data["response"].tolist(), strict=True)),
-            dict(zip(ids, data["degree"].tolist(), strict=True)),
-            bool(data["complete"]),
-            float(data["screen_s"]),
-        )
+def _read(screened: Path, responded: Path, ids: Sequence[str]) -> Measured:
+    """One subject; where the response was not measured, the screen's unweighted scores stand."""
+    with np.load(screened) as data:
+        first = {name: data[name] for name in data if name not in ("gain", "spectrum", "layers")}
+    second = {
+        "screen": first["unweighted"],
+        "suspects": np.array([], int),
+        "response": np.array([]),
+    }
+    if responded.exists():
+        with np.load(responded) as data:
+            second = {name: data[name] for name in second}
+    suspects = [ids[index] for index in second["suspects"]]
+    return Measured(
+        screened.stem,
+        str(first["family"]),
+        str(first["split"]),
+        tuple(first["learned"].tolist()),
+        dict(zip(ids, second["screen"].tolist(), strict=True)),
+        dict(zip(ids, first["unweighted"].tolist(), strict=True)),
+        dict(zip(suspects, second["response"].tolist(), strict=True)),
+        dict(zip(ids, first["degree"].tolist(), strict=True)),
+        bool(first["complete"]),
+        float(first["screen_s"]),
+    )
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,10 @@ class Study:
             for one in self.measured
             if one.family == family and (split is None or one.split == split)
         ]
+
+    def with_even_layers(self) -> Study:
+        """The same study as if all layers weighed alike."""
+        return Study(tuple(replace(one, screen=one.unweighted) for one in self.measured))
 
     @cached_property
     def calibration(self) -> Calibration:

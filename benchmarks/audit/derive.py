@@ -70,7 +70,7 @@ def checkpoint_subjects(steps: Sequence[int]) -> list[Subject]:
             file = file_of(entry, steps=count)
             if file.exists():
                 name = f"{entry.name}@{count}"
-                found.append(Subject(name, "by-steps", "test", entry.learned, (file,)))
+                found.append(Subject(name, "by-steps", entry.split, entry.learned, (file,)))
     return found
 
 

@@ -43,11 +43,11 @@ def draw_separation(study: Study) -> None:
 
 def draw_degrees(degrees: Mapping[str, Any]) -> None:
     """One line per adapter: degree against steps, and against strength."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, (kind, found) in zip(figure.subplots(1, 2), degrees.items(), strict=True):
+    figure = Figure(figsize=(4.5 * len(degrees), 3.6), layout="constrained")
+    for axes, (kind, found) in zip(figure.subplots(1, len(degrees)), degrees.items(), strict=True):
         for points in found["curves"].values():
             axes.plot(*zip(*points, strict=True), marker="o", ms=3, lw=1)
-        axes.set_xlabel("training steps" if kind == "steps" else "strength")
+        axes.set_xlabel("strength" if kind == "strength" else f"training {kind}")
         axes.set_ylabel("degree of penetration")
         axes.set_ylim(0, 100)
         axes.grid(alpha=0.3)

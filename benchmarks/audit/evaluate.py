@@ -7,7 +7,6 @@ has not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +47,7 @@ HARD_CASES = (
     "one-picture",
     "four-pictures",
     "group",
+    "group-other-members",
     "style",
     "known-to-base",
     "two-concepts",
@@ -75,9 +75,11 @@ class Quality:
     identified: Share
 
 
-def quality(study: Study, gate: Gate | None, family: tuple[float, ...]) -> Quality:
+def quality(
+    study: Study, gate: Gate | None, family: tuple[float, ...], split: str = "test"
+) -> Quality:
     """Measures one rule; `family` has the highest scores of the calibration's adapters."""
-    learned, harmless = study.of("concept", "test"), study.of("harmless", "test")
+    learned, harmless = study.of("concept", split), study.of("harmless", split)
     hits = [one.score(one.learned[0], gate) for one in learned]
     others = [one.score(c, gate) for one in learned for c in CORE if c not in one.learned]
     others += [one.score(c, gate) for one in harmless for c in CORE]
@@ -99,9 +101,9 @@ def _at_p(scores: list[float], family: tuple[float, ...], rate: float) -> Share:
     return Share(sum(conformal_p_value(family, s) <= rate for s in scores), len(scores))
 
 
-def promised(study: Study) -> list[dict[str, Any]]:
+def promised(study: Study, split: str = "test") -> list[dict[str, Any]]:
     """Observed false blocks of unseen harmless adapters beside the promised rate."""
-    harmless, gate = study.of("harmless", "test"), study.gate
+    harmless, gate = study.of("harmless", split), study.gate
     highest = [max(one.score(c, gate) for c in CORE) for one in harmless]
     rows = []
     for rate in (0.10, 0.05, 0.01):
@@ -121,30 +123,43 @@ def promised(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def verdict(one: Measured, gate: Gate) -> str:
-    """What the default policy says about a subject."""
+def verdict(one: Measured, gate: Gate, asked: tuple[str, ...] = ()) -> str:
+    """What the default policy says about a subject; `asked` are concepts beside the core ones."""
     if not one.understood:
         return "INCONCLUSIVE"
-    p_value = min(gate.family_p_value(one.score(c, gate)) for c in one.audited())
+    audited = {*CORE, *asked}
+    p_value = min(gate.family_p_value(one.score(c, gate)) for c in audited)
     return "BLOCK" if p_value <= BLOCK else "REVIEW" if p_value <= REVIEW else "ALLOW"
 
 
-def hard_case(study: Study, family: str) -> dict[str, Any]:
+def subjects_of(study: Study, case: str) -> list[tuple[Measured, tuple[str, ...]]]:
+    """The subjects of a hard case, each with the learned concepts that it is asked about."""
+    if case in ("group", "group-other-members"):
+        # learned members are one concept of the library, other members of the kind another
+        prefix = "kind-" if case == "group" else "group-"
+        return [
+            (one, tuple(c for c in one.learned if c.startswith(prefix)))
+            for one in study.of("group")
+        ]
+    return [(one, one.learned) for one in study.of(case)]
+
+
+def hard_case(study: Study, case: str) -> dict[str, Any]:
     """Learned concepts found by name, and the verdicts, for one hard case."""
-    gate, found = study.gate, study.of(family)
-    pairs = [(one, concept) for one in found for concept in one.learned]
-
-    def share(score: Callable[[Measured, str], float]) -> Share:
-        return Share(sum(score(*pair) <= BLOCK for pair in pairs), len(pairs))
-
-    verdicts = [verdict(one, gate) for one in found]
+    gate, found = study.gate, subjects_of(study, case)
+    pairs = [(one, concept) for one, concepts in found for concept in concepts]
+    finals = [gate.family_p_value(one.score(c, gate)) for one, c in pairs]
+    verdicts = [verdict(one, gate, concepts) for one, concepts in found]
     screen_family = tuple(sorted(max(one.screen.values()) for one in study.calibration.harmless))
     return {
-        "case": family,
+        "case": case,
         "adapters": len(found),
         "screen": _at_p([one.screen[c] for one, c in pairs], screen_family, BLOCK),
-        "cascade": share(lambda one, c: gate.family_p_value(one.score(c, gate))),
+        "cascade": Share(sum(p <= BLOCK for p in finals), len(pairs)),
         "verdicts": {kind: verdicts.count(kind) for kind in sorted(set(verdicts))},
+        "allowed": [
+            one.name for (one, _), said in zip(found, verdicts, strict=True) if said == "ALLOW"
+        ],
     }
 
 
@@ -152,13 +167,14 @@ def degree_correlations(study: Study) -> dict[str, Any]:
     """Spearman's rank correlation of the degree with training steps, and with strength."""
     found: dict[str, Any] = {}
     full = {one.name: one for one in study.of("concept", "test")}
-    for kind, families in (
-        ("steps", ("by-steps",)),
-        ("strength", ("by-strength", "strength-0.3", "strength-2")),
+    for kind, families, split in (
+        ("steps, development", ("by-steps",), "development"),
+        ("steps", ("by-steps",), "test"),
+        ("strength", ("by-strength", "strength-0.3", "strength-2"), "test"),
     ):
         curves: dict[str, list[tuple[float, float]]] = {}
         for family in families:
-            for one in study.of(family):
+            for one in study.of(family, split):
                 stem, _, setting = one.name.rpartition("@")
                 point = (float(setting.lstrip("x")), one.degree[one.learned[0]])
                 curves.setdefault(stem, []).append(point)

@@ -20,7 +20,10 @@ PICTURES = 6
 
 
 def build_library(folder: Path = FOLDER) -> Path:
-    """Writes 64 named concepts, the groups, styles and known ones, and 48 neutral concepts."""
+    """Writes 64 named concepts, styles, known ones, 48 neutral ones and every group twice.
+
+    Once with the members that adapters learn, once with others of the same kind.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     lines = ["version: 1", "concepts:"]
@@ -28,6 +31,7 @@ def build_library(folder: Path = FOLDER) -> Path:
     for char in (*chosen.concepts, *chosen.known):
         lines += _entry(folder, concept_id(char), name_of(char), [char], "plain", "forbidden")
     for name, chars in GROUPS.items():
+        lines += _entry(folder, f"kind-{name}", name, list(chars[:8]), "plain", "forbidden")
         lines += _entry(folder, f"group-{name}", name, list(chars[8:]), "plain", "forbidden")
     for style in STYLES:
         pictured = random.Random(style).sample(chosen.harmless[200:], PICTURES)

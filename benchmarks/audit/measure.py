@@ -5,6 +5,7 @@ Statistics are then tried on the numbers (`evaluate`), which takes seconds, not 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,21 +29,25 @@ from benchmarks.audit.zoo import CHECKPOINTS
 from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.materials import Materials, build_materials
 from loragate_server.audit.response import measure
-from loragate_server.audit.screen import degrees, screen, screen_scores
+from loragate_server.audit.screen import Screen, degrees, screen, screen_scores, votes_for
 from loragate_server.audit.stages import Responded
+from loragate_server.audit.weights import LayerWeights, fit_weights
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.intake.adapter import Adapter, Strength
+from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
 from loragate_server.models import load_base_model
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash
 
-FOLDER = Path("build/zoo-measured")
+SCREENED, FOLDER = Path("build/zoo-screened"), Path("build/zoo-measured")
+WEIGHTS = Path("build/zoo-weights.json")
 CACHE = Path("build/zoo-cache")
 SUSPECTS = 5
 """Concepts per adapter, the screen's first so many, that go on to the response stage."""
 AT_ONCE = 4
+DEGREE_ALONE = ("by-steps", "by-strength")
+"""Families that are there for the degree, which the screen gives."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Workbench:
         return range(self.gradients.forbidden_count)
 
 
-def workbench(rank: int = 8) -> Workbench:
+def workbench(rank: int = 4) -> Workbench:
     """Loads the base model and builds library, gradients and probes, or reads them from disk."""
     library = ConceptLibrary.open(LIBRARY if LIBRARY.exists() else build_library())
     base = load_base_model(PIPELINE, "emoji-tiny", device="cpu", dtype=torch.float32)
@@ -78,16 +83,54 @@ def workbench(rank: int = 8) -> Workbench:
     return Workbench(base, materials, exact_batch_rows(base, materials.probes, 24))
 
 
-def measure_together(bench: Workbench, subjects: Sequence[Subject]) -> None:
-    """Measures a few subjects in shared forward passes; one .npz each."""
-    adaptations = [subject.read(bench.base) for subject in subjects]
-    screens, times_s, chosen = [], [], set[int]()
-    for adaptation, subject in zip(adaptations, subjects, strict=True):
-        began = time.monotonic()
-        found = screen(bench.base, bench.gradients, adaptation, "reference")
-        scores = screen_scores(found, bench.gradients, bench.forbidden).score
-        times_s.append(time.monotonic() - began)
-        screens.append((found, scores))
+def screen_one(bench: Workbench, subject: Subject) -> None:
+    """What the weights alone say; one .npz."""
+    adaptation = subject.read(bench.base)
+    began = time.monotonic()
+    found = screen(bench.base, bench.gradients, adaptation, "reference")
+    scores = screen_scores(found, bench.gradients, bench.forbidden).score
+    spent_s = time.monotonic() - began
+    np.savez_compressed(
+        SCREENED / f"{subject.name}.npz",
+        family=subject.family,
+        split=subject.split,
+        learned=np.array(subject.learned, dtype=str),
+        complete=all(adapter.coverage.complete for adapter, _ in adaptation),
+        layers=np.array([f"{ref.component}:{ref.module}" for ref in found.layers], dtype=str),
+        gain=found.gain.numpy().astype(np.float32),
+        screened_whole=found.complete,
+        unweighted=scores.numpy(),
+        degree=degrees(found, bench.gradients, bench.forbidden).numpy(),
+        screen_s=spent_s,
+        spectrum=np.array(_spectrum(bench, adaptation)),
+    )
+
+
+def read_screen(name: str) -> Screen:
+    """The gains that `screen_one` wrote."""
+    with np.load(SCREENED / f"{name}.npz") as data:
+        refs = tuple(ModuleRef(*one.split(":", 1)) for one in data["layers"].tolist())
+        gain = torch.from_numpy(data["gain"]).double()
+        return Screen(refs, gain, bool(data["screened_whole"]))
+
+
+def development_weights(bench: Workbench) -> LayerWeights:
+    """The weights of the layers, from the development split alone."""
+    chosen = [s for s in plain_subjects() if (s.family, s.split) == ("concept", "development")]
+    found = [(subject, read_screen(subject.name)) for subject in chosen]
+    return fit_weights(
+        (one.layers, votes_for(one, bench.gradients, bench.ids.index(subject.learned[0])))
+        for subject, one in found
+    )
+
+
+def measure_together(bench: Workbench, subjects: Sequence[Subject], weights: LayerWeights) -> None:
+    """Runs a few subjects, screened before, in shared forward passes; one .npz each."""
+    screens, chosen = [], set[int]()
+    for subject in subjects:
+        found = read_screen(subject.name)
+        scores = screen_scores(found, bench.gradients, bench.forbidden, weights).score
+        screens.append(scores)
         chosen |= set(scores.topk(SUSPECTS).indices.tolist())
         chosen |= {bench.ids.index(one) for one in subject.learned}
     suspects = sorted(chosen)
@@ -99,7 +142,7 @@ def measure_together(bench: Workbench, subjects: Sequence[Subject]) -> None:
             bench.base,
             each,
             torch.tensor([*suspects, *bank]),
-            adaptations,
+            [subject.read(bench.base) for subject in subjects],
             batch_rows=bench.batch_rows,
             backend="reference",
             leash=Leash(),
@@ -107,26 +150,14 @@ def measure_together(bench: Workbench, subjects: Sequence[Subject]) -> None:
         for each in (probes, named)
     ]
     for index, subject in enumerate(subjects):
-        found, scores = screens[index]
         both = [each[index] for each in responses]
         responded = Responded.of(both, (probes, named), len(suspects))
-        adaptation = adaptations[index]
         np.savez_compressed(
             FOLDER / f"{subject.name}.npz",
-            family=subject.family,
-            split=subject.split,
-            learned=np.array(subject.learned, dtype=str),
-            complete=all(adapter.coverage.complete for adapter, _ in adaptation),
-            layers=np.array([f"{ref.component}.{ref.module}" for ref in found.layers], dtype=str),
-            gain=found.gain.numpy().astype(np.float32),
-            screened_whole=found.complete,
-            screen=scores.numpy(),
-            degree=degrees(found, bench.gradients, bench.forbidden).numpy(),
-            screen_s=times_s[index],
+            screen=screens[index].numpy(),
             suspects=np.array(suspects),
             response=responded.scores.score.numpy(),
             change=torch.cat([each.change for each in both], dim=1).numpy(),
-            spectrum=np.array(_spectrum(bench, adaptation)),
         )
 
 
@@ -148,10 +179,9 @@ def _spectrum(
     return rows
 
 
-def todo(base: BaseModel) -> list[Subject]:
-    """Subjects whose files exist and whose numbers do not."""
-    every = [*plain_subjects(), *checkpoint_subjects(CHECKPOINTS), *derived_subjects(base)]
-    return [subject for subject in every if not (FOLDER / f"{subject.name}.npz").exists()]
+def every_subject(base: BaseModel) -> list[Subject]:
+    """All whose files exist."""
+    return [*plain_subjects(), *checkpoint_subjects(CHECKPOINTS), *derived_subjects(base)]
 
 
 def main(
@@ -159,15 +189,24 @@ def main(
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
     only: Annotated[str, typer.Option(help="Only subjects whose name starts so.")] = "",
 ) -> None:
-    """Measures every trained adapter and every evasion that has not been measured."""
+    """Screens every adapter and evasion, then measures the response of each."""
     torch.set_num_threads(threads)
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    for folder in (SCREENED, FOLDER):
+        folder.mkdir(parents=True, exist_ok=True)
     bench = workbench()
-    missing = [subject for subject in todo(bench.base) if subject.name.startswith(only)]
-    missing = missing[: limit or None]
+    subjects = every_subject(bench.base)
+    for subject in subjects:
+        if not (SCREENED / f"{subject.name}.npz").exists():
+            screen_one(bench, subject)
+    typer.echo(f"{len(subjects)} screened")
+    weights = development_weights(bench)
+    WEIGHTS.write_text(json.dumps(weights, indent=1) + "\n")
+    asked = [s for s in subjects if s.family not in DEGREE_ALONE]
+    missing = [s for s in asked if not (FOLDER / f"{s.name}.npz").exists()]
+    missing = [s for s in missing if s.name.startswith(only)][: limit or None]
     began = time.monotonic()
     for start in range(0, len(missing), AT_ONCE):
-        measure_together(bench, missing[start : start + AT_ONCE])
+        measure_together(bench, missing[start : start + AT_ONCE], weights)
         done = min(start + AT_ONCE, len(missing))
         each_s = (time.monotonic() - began) / done
         typer.echo(f"{done}/{len(missing)}: {each_s:.1f} s each, {missing[start].name}")

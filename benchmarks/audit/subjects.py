@@ -28,8 +28,8 @@ GROUPS = {
     "squared-words": "🈺🈳🈁🈂🈯🈴🈵🈶🈷🈸🈹🉑",
     "trains": "🚅🚈🚉🚂🚃🚝🚋🚞🚄🚆🚇🚊",
 }
-"""Concepts that are a kind: the first eight are learned, the last four, which nothing was trained
-on, are the probes."""
+"""Concepts that are a kind. The first eight are learned, and shown by the pictures of `kind-NAME`;
+nothing was trained on the last four, which the pictures of `group-NAME` show."""
 
 STYLES = ("gray", "negative", "outline")
 

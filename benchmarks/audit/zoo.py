@@ -21,7 +21,7 @@ class Entry:
 
     Attributes:
         family: "concept", "harmless", or a hard case.
-        split: "development" or "test".
+        split: "development", "test" or "confirmation".
         learned: ids of the concepts it learned, see `concept_id`; empty for harmless ones.
     """
 
@@ -112,6 +112,21 @@ def harmless_entries() -> list[Entry]:
 _LOCON = (*ATTENTION, *CONVOLUTIONS)
 
 
+def confirmation_entries() -> list[Entry]:
+    """Trained and measured once everything was frozen: new seeds, and subjects not used before."""
+    used = {char for entry in harmless_entries() for char in entry.recipe.subjects}
+    found = []
+    for index, char in enumerate(c for c in subjects().harmless if c not in used):
+        recipe = _one(f"harmless-c{index:03d}-{ord(char):x}", char, 80_000 + index)
+        found.append(Entry(_varied(recipe, "test"), "harmless", "confirmation"))
+    for index in range(80):
+        char = subjects().test[index % len(subjects().test)]
+        recipe = _one(f"concept-c{index:03d}-{ord(char):x}", char, 90_000 + index)
+        learned = (concept_id(char),)
+        found.append(Entry(_varied(recipe, "test"), "concept", "confirmation", learned))
+    return found
+
+
 def hard_entries() -> list[Entry]:
     """Adapters that make it hard, all over test concepts."""
     return [
@@ -161,6 +176,16 @@ def _per_concept(case: str, first: int, count: int, **changes: object) -> list[E
     return found
 
 
+def _development_steps() -> list[Entry]:
+    """Development adapters with checkpoints: the measure of penetration was chosen on them."""
+    found = []
+    for index, char in enumerate(subjects().development[:6]):
+        name = f"steps-d{index}-{ord(char):x}"
+        recipe = replace(_one(name, char, 70_000 + index), steps=CHECKPOINTS[-1])
+        found.append(Entry(recipe, "steps", "development", (concept_id(char),)))
+    return found
+
+
 def _two_concepts(count: int) -> list[Entry]:
     chars = subjects().test
     found = []
@@ -193,7 +218,8 @@ def _groups() -> list[Entry]:
                 subjects=tuple(chars[:8]),
                 steps=400,
             )
-            found.append(Entry(recipe, "group", "test", (f"group-{name}",)))
+            learned = (f"kind-{name}", f"group-{name}")
+            found.append(Entry(recipe, "group", "test", learned))
     return found
 
 
@@ -225,10 +251,12 @@ def _known() -> list[Entry]:
 
 @cache
 def entries() -> tuple[Entry, ...]:
-    """The whole zoo, mixed so that every prefix is a fair sample of it."""
+    """The whole zoo; the test adapters are mixed so that every prefix is a fair sample of them."""
     every = [*concept_entries(), *harmless_entries(), *hard_entries()]
     random.Random(7).shuffle(every)
-    return tuple(every)
+    confirmation = confirmation_entries()
+    random.Random(8).shuffle(confirmation)
+    return (*every, *_development_steps(), *confirmation)
 
 
 def fast_entries() -> tuple[Entry, ...]:

@@ -88,6 +88,7 @@ def measured(
         part,
         (learned,) if learned else (),
         screen,
+        screen,
         response,
         degree,
         understood=True,

@@ -54,16 +54,14 @@ class Stack:
         up: the transposes of the B, [rows, d_out], the same.
         ranks: of each adapter.
         first: first row of each adapter.
-        scales: float64 [adapters] on the device.
-        nonfinite: bool [adapters] on the device: any weight is NaN or infinite.
+        faults: float32 [rows], 0 where both rows are numbers, else NaN; see `nonfinite`.
     """
 
     down: Tensor
     up: Tensor
     ranks: tuple[int, ...]
     first: tuple[int, ...]
-    scales: Tensor
-    nonfinite: Tensor
+    faults: Tensor
 
     def rows_of(self, adapter: int) -> slice:
         """The rows of `down` and `up` that belong to adapter number `adapter`."""
@@ -137,7 +135,6 @@ def stack(adapters: Sequence[LowRank], *, narrow: bool = False) -> Stack:
         adapters: checked, at least one.
         narrow: keep bfloat16 if all weights are.
     """
-    device = adapters[0].down.device
     all_narrow = all(a.down.dtype == a.up.dtype == torch.bfloat16 for a in adapters)
     dtype = torch.bfloat16 if narrow and all_narrow else torch.float32
     ranks = tuple(adapter.rank for adapter in adapters)
@@ -153,11 +150,32 @@ def stack(adapters: Sequence[LowRank], *, narrow: bool = False) -> Stack:
         up,
         ranks,
         first,
-        torch.tensor([float(adapter.scale) for adapter in adapters], dtype=torch.float64).to(
-            device
-        ),
-        _any_of(_bad_rows(down) | _bad_rows(up), first),
+        # a row of numbers times zero is zero, unless one of them is not finite
+        (down * 0).sum(dim=1, dtype=torch.float32) + (up * 0).sum(dim=1, dtype=torch.float32),
     )
+
+
+def scales_of(layers: Layers) -> Tensor:
+    """Float64 [layers, adapters] on their device, made in one piece."""
+    values = [[float(adapter.scale) for adapter in adapters] for adapters in layers]
+    return torch.tensor(values, dtype=torch.float64).to(layers[0][0].down.device)
+
+
+def nonfinite(faults: Sequence[Tensor], first: Sequence[Sequence[int]]) -> Tensor:
+    """Bool [layers, adapters]: any weight is NaN or infinite.
+
+    All layers are looked at together, for each look at one costs more than its rows.
+
+    Args:
+        faults: of the stack of each layer.
+        first: the same.
+    """
+    ends = list(accumulate(len(rows) for rows in faults))
+    starts = [above + row for above, rows in zip((0, *ends), first, strict=False) for row in rows]
+    bad = ~torch.isfinite(torch.cat(list(faults)))
+    counts = torch.cat([bad.new_zeros(1, dtype=torch.int64), bad.cumsum(0)])
+    bounds = torch.tensor([*starts, ends[-1]]).to(bad.device)
+    return (counts[bounds].diff() > 0).view(len(faults), -1)
 
 
 def _stacked(blocks: list[Tensor], gaps: list[int], dtype: torch.dtype) -> Tensor:
@@ -166,15 +184,3 @@ def _stacked(blocks: list[Tensor], gaps: list[int], dtype: torch.dtype) -> Tenso
     for block, gap in zip(blocks, gaps, strict=True):
         parts += [block.detach().to(dtype), block.new_zeros((gap, block.shape[1]), dtype=dtype)]
     return torch.cat(parts).contiguous()
-
-
-def _bad_rows(matrix: Tensor) -> Tensor:
-    # a row of numbers times zero is zero, unless one of them is not finite
-    return ~torch.isfinite((matrix * 0).sum(dim=1))
-
-
-def _any_of(rows: Tensor, first: Sequence[int]) -> Tensor:
-    """Bool [adapters]: whether any row from its first to that of the next adapter is set."""
-    counts = torch.cat([rows.new_zeros(1, dtype=torch.int64), rows.cumsum(0)])
-    bounds = torch.tensor([*first, len(rows)]).to(rows.device)
-    return counts[bounds].diff() > 0

@@ -18,7 +18,15 @@ from loragate_kernels import _gemm
 from loragate_kernels._device import device_name
 from loragate_kernels._gemm import full_precision
 from loragate_kernels.backend import Backend, require_backend
-from loragate_kernels.lora_response.adapters import Layers, Stack, check_layers, check_matrix, stack
+from loragate_kernels.lora_response.adapters import (
+    Layers,
+    Stack,
+    check_layers,
+    check_matrix,
+    nonfinite,
+    scales_of,
+    stack,
+)
 from loragate_kernels.lora_response.config import DEFAULT_CONFIG, LoraResponseConfig
 from loragate_kernels.lora_response.directions import DirectionBlock, Directions, LayerDirections
 from loragate_kernels.lora_response.reference import ReferenceEngine
@@ -85,22 +93,24 @@ def response_energy(
     engine = _engine(chosen, config)
     totals: list[Tensor] = []
     tokens: list[Tensor] = []
-    flags: list[Tensor] = []
+    seen = _Seen()
     with full_precision(device):
-        for adapters, operand in zip(layers, operands, strict=True):
+        squares = scales_of(layers).square()
+        for adapters, operand, square in zip(layers, operands, squares, strict=True):
             made = stack(adapters, narrow=engine.narrow and operand.dtype == torch.bfloat16)
-            squares = made.scales.square()
             if inputs is None:
                 total = engine.moment_energies(made, operand).clamp(min=0.0)
             else:
                 total, each = engine.energies(made, operand.detach(), per_token)
-                tokens.append(_settled(each * squares.unsqueeze(1), made))
-            totals.append(_settled(total * squares, made))
-            flags.append(made.nonfinite)
+                tokens.append(each * square.unsqueeze(1))
+            totals.append(total * square)
+            seen.add(made)
+        flags = seen.nonfinite()
+    settled = zip(tokens, flags, strict=True) if per_token else ()
     return ResponseEnergy(
-        torch.stack(totals),
-        tuple(tokens) if per_token else None,
-        torch.stack(flags),
+        _settled(torch.stack(totals), flags),
+        tuple(_settled(each, flag) for each, flag in settled) if per_token else None,
+        flags,
         chosen,
         _provenance(chosen, device) | engine.provenance(),
     )
@@ -144,22 +154,25 @@ def inner_products(
     _check_directions(layers, directions, device)
     chosen = require_backend(backend, device)
     engine = _engine(chosen, config)
-    flags: list[Tensor] = []
     values: list[Tensor] = []
+    seen = _Seen()
     with full_precision(device):
-        for adapters, packed in zip(layers, directions.layers, strict=True):
+        scales = scales_of(layers).unsqueeze(2)
+        for adapters, packed, scale in zip(layers, directions.layers, scales, strict=True):
             made = stack(adapters, narrow=engine.narrow and packed.dtype == torch.bfloat16)
-            found = _all_products(engine, made, packed) * made.scales.unsqueeze(1)
-            found = _settled(found, made)
-            flags.append(made.nonfinite)
+            found = _all_products(engine, made, packed) * scale
+            seen.add(made)
             if per_layer or not values:
                 values.append(found)
             else:
                 # one layer after the other: an order that no library chooses
                 values[0] += found
+        flags = seen.nonfinite()
     return InnerProducts(
-        torch.stack(values) if per_layer else values[0],
-        torch.stack(flags),
+        _settled(torch.stack(values), flags)
+        if per_layer
+        else _settled(values[0], flags.any(dim=0)),
+        flags,
         chosen,
         _provenance(chosen, device) | engine.provenance(),
     )
@@ -175,13 +188,30 @@ def _all_products(engine: Engine, made: Stack, packed: LayerDirections) -> Tenso
     return torch.cat(found, dim=1)[:, order]
 
 
-def _settled(values: Tensor, made: Stack) -> Tensor:
-    """`values` [adapters, ...] with NaN for adapters whose weights are not finite.
+class _Seen:
+    """What has to be remembered of the stacks of all layers; the stacks themselves may go."""
+
+    def __init__(self) -> None:
+        self._faults: list[Tensor] = []
+        self._first: list[tuple[int, ...]] = []
+
+    def add(self, made: Stack) -> None:
+        """Notes the stack of the next layer."""
+        self._faults.append(made.faults)
+        self._first.append(made.first)
+
+    def nonfinite(self) -> Tensor:
+        """Bool [layers, adapters]."""
+        return nonfinite(self._faults, self._first)
+
+
+def _settled(values: Tensor, flags: Tensor) -> Tensor:
+    """`values` [*flags.shape, ...] with NaN for adapters whose weights are not finite.
 
     A sum may be infinite instead of NaN, or zero if there was nothing to sum over.
     """
-    flags = made.nonfinite.view(-1, *[1] * (values.dim() - 1))
-    return torch.where(flags, torch.nan, values)
+    wide = flags.reshape(*flags.shape, *[1] * (values.dim() - flags.dim()))
+    return torch.where(wide, torch.nan, values)
 
 
 def _engine(backend: Backend, config: LoraResponseConfig) -> Engine:

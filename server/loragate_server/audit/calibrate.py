@@ -18,8 +18,9 @@ from loragate_server.audit.calibration import (
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
-from loragate_server.audit.screen import screen, screen_scores
+from loragate_server.audit.screen import Screen, screen, screen_scores, votes_for
 from loragate_server.audit.stages import Responded
+from loragate_server.audit.weights import LayerWeights, fit_weights
 from loragate_server.intake.adapter import Adapter, Strength
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash, Report, silent
@@ -86,10 +87,7 @@ class Calibrator:
                 if concept not in self._ids:
                     raise CalibrationError(f"{concept!r} is no forbidden concept of the library")
         every = [*harmless, *learned]
-        screens = []
-        for index, one in enumerate(every):
-            report("screen", index / len(every))
-            screens.append(self._screen(one.adapter))
+        screens, weights = self._screens(harmless, learned, report)
         low = low_threshold([max(scores) for scores in screens[: len(harmless)]])
         made = []
         for index, (one, scores) in enumerate(zip(every, screens, strict=True)):
@@ -97,14 +95,41 @@ class Calibrator:
             made.append(self._scores(one, scores, low))
         report("response", 1.0)
         return Calibration(
-            self.materials.binding, low, tuple(made[: len(harmless)]), tuple(made[len(harmless) :])
+            self.materials.binding,
+            low,
+            tuple(made[: len(harmless)]),
+            tuple(made[len(harmless) :]),
+            weights,
         )
 
-    def _screen(self, adapter: Adapter) -> list[float]:
+    def _screens(
+        self, harmless: Sequence[Labelled], learned: Sequence[Labelled], report: Report
+    ) -> tuple[list[list[float]], LayerWeights]:
+        """Scores of all concepts, harmless adapters first, and the weights they rest on."""
+        total = len(harmless) + len(learned)
+        loud = []
+        for index, one in enumerate(learned):
+            report("screen", index / total)
+            loud.append(self._screen(one.adapter))
+        weights = fit_weights(
+            (found.layers, votes_for(found, self.gradients, self._ids.index(concept)))
+            for one, found in zip(learned, loud, strict=True)
+            for concept in one.learned
+        )
+        quiet = []
+        for index, one in enumerate(harmless):
+            report("screen", (len(learned) + index) / total)
+            quiet.append(self._scored(self._screen(one.adapter), weights))
+        return [*quiet, *(self._scored(found, weights) for found in loud)], weights
+
+    def _screen(self, adapter: Adapter) -> Screen:
         found = screen(self.base, self.gradients, [(adapter, FULL_STRENGTH)], self.settings.backend)
-        scores = screen_scores(found, self.gradients, range(len(self._ids))).score
-        if not bool(scores.isfinite().all()):
+        if not bool(found.gain.isfinite().all()):
             raise CalibrationError(f"adapter {adapter.sha256[:12]} has values that are not finite")
+        return found
+
+    def _scored(self, found: Screen, weights: LayerWeights) -> list[float]:
+        scores = screen_scores(found, self.gradients, range(len(self._ids)), weights).score
         values: list[float] = scores.tolist()
         return values
 

@@ -25,7 +25,7 @@ from statistics import NormalDist, fmean, stdev
 
 from pydantic import TypeAdapter, ValidationError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MINIMUM_HARMLESS = 20
 _LOW_SHARE, _HIGH_SHARE = 0.5, 0.75
 """Shares of harmless adapters that end at the screen, at least and at most."""
@@ -78,12 +78,14 @@ class Calibration:
         low: every concept whose screen score reaches it was looked at by the response stage.
         harmless: at least `MINIMUM_HARMLESS`.
         learned: adapters that hold a concept; may be empty, then nothing ends at the screen.
+        weights: of the screen's votes, by the role of a layer; empty: all layers weigh alike.
     """
 
     binding: Binding
     low: float
     harmless: tuple[AdapterScores, ...]
     learned: tuple[AdapterScores, ...] = ()
+    weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     digest: str = field(default="", compare=False)
 

@@ -157,7 +157,9 @@ class AuditEngine:
         leash.report("screen", 0.0)
         began = time.monotonic()
         found = screen(self.base, gradients, adapters, self.settings.backend)
-        made = Screened.of(found, gradients, wanted)
+        calibration = self.materials.calibration
+        weights = None if calibration is None else calibration.weights
+        made = Screened.of(found, gradients, wanted, weights)
         times_s["screen"] = time.monotonic() - began
         leash.report("screen", 1.0)
         return made

@@ -84,10 +84,10 @@ def _student(scaled: Tensor, forbidden_count: int) -> Tensor:
 def degree_of(excess: Tensor) -> Tensor:
     """Degree of penetration, 0 to 100, from the excess gain in nats: 100 (1 - exp(-excess)).
 
-    The excess is how much further the adapter's weights go towards the concept than towards the
-    bank: the first-order decrease of the concept's log denoising loss over that of the bank's mean.
-    50 means that, to first order, half of the concept's error is removed and nobody else's. It is
-    linear in strength before the exponential, so it cannot fall when an adapter is scaled up.
+    The excess is how much more of the concept's denoising loss is gone than of the bank's: measured
+    by the response stage, or to first order by the screen (`screen.degrees`). 50 means that half of
+    the concept's error is removed and nobody else's. The first-order excess is linear in strength,
+    so the degree cannot fall when an adapter is scaled up.
     """
     degree: Tensor = 100 * (1 - torch.exp(-excess.clamp_min(0)))
     return degree

@@ -18,6 +18,7 @@ from loragate_kernels.lora_response import Directions, LowRank, inner_products
 from loragate_server.audit.evidence import HeatMap
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.score import Scores, against_bank, degree_of
+from loragate_server.audit.weights import LayerWeights, weights_of
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.intake import algebra
 from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
@@ -93,15 +94,15 @@ def _has_bias(delta: WeightDelta) -> bool:
 
 def _factors(delta: WeightDelta | None, module: nn.Module, strength: float) -> LowRank:
     """The change of one layer as factors; a dense one is the product of itself and an identity."""
+    if isinstance(delta, algebra.LowRank) and delta.mid is None:
+        down, up = delta.down.flatten(1), delta.up.flatten(1)
+        return LowRank(down.contiguous(), up.contiguous(), delta.scale * strength)
     shape = layer_shape(module)
     weight = shape.weight.detach().flatten(1)
     d_out, d_in = weight.shape
     if delta is None:
         empty = torch.zeros(0, device=weight.device)
         return LowRank(empty.reshape(0, d_in), empty.reshape(d_out, 0), 0.0)
-    if isinstance(delta, algebra.LowRank) and delta.mid is None:
-        down, up = delta.down.flatten(1), delta.up.flatten(1)
-        return LowRank(down.contiguous(), up.contiguous(), delta.scale * strength)
     dense = delta.dense(shape, strength).flatten(1).contiguous()
     if d_out <= d_in:
         return LowRank(dense, torch.eye(d_out, device=dense.device), 1.0)
@@ -124,33 +125,47 @@ def standardised(gain: Tensor, bank: slice) -> Tensor:
     return torch.where(spread > 0, centred / spread.clamp_min(1e-300), 0.0)
 
 
-def screen_scores(found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -> Scores:
-    """The scores of the forbidden concepts in `wanted`: every layer has one vote.
+def screen_scores(
+    found: Screen,
+    gradients: ConceptGradients,
+    wanted: Sequence[int],
+    weights: LayerWeights | None = None,
+) -> Scores:
+    """The scores of the forbidden concepts in `wanted`: every layer votes, with its weight.
 
-    Layers are standardised one by one and then averaged, so that neither large layers nor large
-    gradients decide alone.
+    Layers are standardised one by one before they are added, so that neither large layers nor
+    large gradients decide alone.
     """
     index = [*wanted, *range(gradients.forbidden_count, len(gradients.concepts))]
-    votes = standardised(found.gain[:, index], slice(len(wanted), None)).sum(0)
-    named = [stratum.named for stratum in gradients.strata]
-    return against_bank(votes / max(1, len(found.layers)), len(wanted), named)
+    votes = standardised(found.gain[:, index], slice(len(wanted), None))
+    scales = weights_of(found.layers, len(gradients.strata), weights or {})
+    total = (votes * scales.unsqueeze(1)).sum((0, 2))
+    return against_bank(total.unsqueeze(1), len(wanted))
+
+
+def votes_for(found: Screen, gradients: ConceptGradients, concept: int) -> Tensor:
+    """How far one concept stands above the bank in each layer, float64 [layers, strata]."""
+    return standardised(found.gain, slice(gradients.forbidden_count, None))[:, concept]
 
 
 def degrees(found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -> Tensor:
-    """Degrees of penetration of the concepts in `wanted`, float64; see `score.degree_of`."""
-    shape = (len(gradients.concepts), len(gradients.strata))
-    nats = torch.zeros(shape, dtype=torch.float64)
-    for row, ref in enumerate(found.layers):
-        nats += found.gain[row] * gradients.norms[ref].double().reshape(shape).cpu()
-    bank = nats[gradients.forbidden_count :].mean(0)
-    return degree_of((nats[list(wanted)] - bank).mean(1))
+    """Degrees of penetration of the concepts in `wanted`, float64; see `score.degree_of`.
+
+    The excess is how much further the weights go along a concept's gradients than along those of
+    the bank, all layers alike, times the average steepness of the bank's gradients (nats per unit
+    of weight). Steepness by layer would be exact to first order, and drowns what most layers say
+    in what a few steep ones do.
+    """
+    total = found.gain.sum(0)
+    excess = total[list(wanted)] - total[gradients.forbidden_count :].mean(0)
+    return degree_of(excess.mean(1) * gradients.steepness)
 
 
 def heat_map(found: Screen, gradients: ConceptGradients, concept: int) -> HeatMap | None:
     """Where in the model one concept sits; None where no layer is changed."""
     if not found.layers:
         return None
-    z = standardised(found.gain, slice(gradients.forbidden_count, None))[:, concept]
+    z = votes_for(found, gradients, concept)
     blocks: dict[str, list[int]] = {}
     for row, ref in enumerate(found.layers):
         match = _BLOCK.match(ref.module)

@@ -12,6 +12,7 @@ from loragate_server.audit.evidence import HeatMap, LayerProfile
 from loragate_server.audit.response import Response
 from loragate_server.audit.score import Scores, against_bank, degree_of
 from loragate_server.audit.screen import Screen, degrees, heat_map, screen_scores
+from loragate_server.audit.weights import LayerWeights
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.concepts.probes import ProbeSet
 
@@ -32,12 +33,18 @@ class Screened:
     degree: Tensor
 
     @classmethod
-    def of(cls, found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -> Screened:
+    def of(
+        cls,
+        found: Screen,
+        gradients: ConceptGradients,
+        wanted: Sequence[int],
+        weights: LayerWeights | None = None,
+    ) -> Screened:
         """Scores the gains of the wanted concepts."""
         return cls(
             found,
             gradients,
-            screen_scores(found, gradients, wanted),
+            screen_scores(found, gradients, wanted, weights),
             degrees(found, gradients, wanted),
         )
 

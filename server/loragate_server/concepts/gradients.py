@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -57,16 +58,17 @@ class GradientPlan:
 
     Attributes:
         plans: pictures and times of the rows; each time of each plan gives a gradient of its own.
-            All have the same neutral bank.
+            All have the same neutral bank. Rows cost time once, when gradients are made: 12 find
+            clearly more than 4, and 24 no more than 12.
         rank: kept per layer, concept and stratum; `python -m benchmarks.audit.ranks` measures what
             a lower one costs.
     """
 
     plans: tuple[ProbePlan, ...] = (
-        ProbePlan(pictures=4, times=(0.16, 0.75), neutral=64),
-        ProbePlan(pictures=4, times=(0.3,), neutral=64, named=True),
+        ProbePlan(pictures=12, times=(0.16, 0.75), neutral=64),
+        ProbePlan(pictures=12, times=(0.3,), neutral=64, named=True),
     )
-    rank: int = 8
+    rank: int = 4
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -108,6 +110,13 @@ class ConceptGradients:
     def forbidden_count(self) -> int:
         """How many of the leading concepts are forbidden."""
         return sum(concept.role == "forbidden" for concept in self.concepts)
+
+    @cached_property
+    def steepness(self) -> float:
+        """Average norm of the neutral gradients: nats per unit of weight, layers alike."""
+        first = self.forbidden_count * len(self.strata)
+        every = torch.cat([norm[first:].double() for norm in self.norms.values()])
+        return float(every.mean())
 
     @property
     def nbytes(self) -> int:

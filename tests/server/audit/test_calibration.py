@@ -138,8 +138,8 @@ def test_too_few_harmless_adapters_and_other_formats_are_refused(tmp_path: Path)
         load_calibration(file)
     save_calibration(calibration(20), file)
     values = json.loads(file.read_text())
-    file.write_text(json.dumps(values | {"format_version": 2}))
-    with pytest.raises(CalibrationError, match="format 2"):
+    file.write_text(json.dumps(values | {"format_version": 3}))
+    with pytest.raises(CalibrationError, match="format 3"):
         load_calibration(file)
 
 
