@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Generates the Python stubs in client/loragate/v1 and copies the service config to the client.
+# Generates the Python stubs in client/loragate/v1 and server/loragate_server/rpc/envoy, and copies
+# the service config to the client.
 #
 #   scripts/proto.sh           write them
 #   scripts/proto.sh --check   write nothing; fail when the committed ones differ, when the style
@@ -38,11 +39,17 @@ cd "$root/proto"
 mapfile -t services < <(grep -l '^service ' loragate/v1/*.proto)
 "$venv/bin/python" -W ignore -m grpc_tools.protoc -I . --grpc_python_out="$work" "${services[@]}"
 cp loragate/v1/audit_grpc_service_config.json "$work/loragate/v1/"
+# Envoy's own messages, as far as the server speaks them; it registers their methods by hand.
+"$venv/bin/python" -W ignore -m grpc_tools.protoc -I . \
+    --python_out="$work" --pyi_out="$work" loragate_server/rpc/envoy/*.proto
 
 cd "$root"
 target=client/loragate/v1
+envoy=server/loragate_server/rpc/envoy
 if [ "$mode" = --check ]; then
-    if ! diff -ru --exclude=__pycache__ --exclude=__init__.py "$work/loragate/v1" "$target"; then
+    differs() { ! diff -ru --exclude=__pycache__ --exclude=__init__.py "$1" "$2"; }
+    if differs "$work/loragate/v1" "$target" \
+        || differs "$work/loragate_server/rpc/envoy" "$envoy"; then
         echo "The committed stubs are stale: run 'make proto' and commit the result." >&2
         exit 1
     fi
@@ -58,9 +65,11 @@ if [ "$mode" = --check ]; then
     exit 0
 fi
 
-find "$target" -name '*_pb2*' -not -path '*/__pycache__/*' -delete
+find "$target" "$envoy" -name '*_pb2*' -not -path '*/__pycache__/*' -delete
 cp "$work"/loragate/v1/* "$target/"
-echo "Wrote $(find "$target" -name '*_pb2*' -not -path '*/__pycache__/*' | wc -l) stubs to $target"
+cp "$work"/loragate_server/rpc/envoy/* "$envoy/"
+written=$(find "$target" "$envoy" -name '*_pb2*' -not -path '*/__pycache__/*' | wc -l)
+echo "Wrote $written stubs to $target and $envoy"
 
 if [ "$mode" = --image ]; then
     "$buf" build proto -o proto/buf.image.binpb

@@ -15,6 +15,7 @@ import torch
 from loragate_kernels.compile_monitor import process_monitor
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config import Config, StartError
+from loragate_server.doors import check_door, http_check, open_checkpoint
 from loragate_server.folders import make_state_folder, served_library
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.gate import Gate, GateSettings
@@ -28,6 +29,7 @@ from loragate_server.rpc.server import RpcServer
 from loragate_server.startup import (
     engine_builder,
     intake_settings,
+    intercept_extractors,
     rpc_settings,
     serve_bases,
 )
@@ -131,12 +133,14 @@ async def running(
         NoDecisionError: log, database or policy cannot be used.
     """
     make_state_folder(config)
+    extractors = intercept_extractors(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     metrics, readiness = Metrics(), Readiness(("models", "policy", "grpc"))
     async with AsyncExitStack() as stack:
         # Closed in the opposite order: probes and scrapes are answered until the very end.
-        web = WebServer(config.listen.http, metrics.registry, readiness)
+        door = check_door(config) if config.intercept.http else None
+        web = WebServer(config.listen.http, metrics.registry, readiness, door)
         stack.push_async_callback(web.close)
         http = await _listening(web.start(), config.listen.http)
         policies = await _follow_policy(config, metrics, readiness, stack)
@@ -148,11 +152,12 @@ async def running(
         served = await _load(config, library, readiness, stop_asked or asyncio.Event())
         _describe(config, served, metrics)
         bases = BaseRegistry(config.base_models[0].name, served)
+        intake = Intake(intake_settings(config))
         gate = Gate(
             settings=GateSettings(
                 config.gate.queue_limit, config.gate.byte_budget, config.gate.verdict_cache_size
             ),
-            intake=Intake(intake_settings(config)),
+            intake=intake,
             bases=bases,
             policies=policies,
             recorder=recorder,
@@ -162,11 +167,14 @@ async def running(
         stack.push_async_callback(gate.close)
         readiness.add_check("worker", lambda: _require_worker(gate))
         keeper = LibraryKeeper(library, bases, gate.worker, engine_builder(config))
-        rpc = RpcServer(rpc_settings(config), gate, keeper, recorder, metrics)
+        checkpoint = open_checkpoint(config, extractors, gate, intake, metrics, stack)
+        rpc = RpcServer(rpc_settings(config), gate, keeper, recorder, metrics, checkpoint)
         stack.push_async_callback(rpc.stop)
         grpc = await _listening(rpc.start(), config.listen.grpc)
         if config.tls is not None:
             metrics.follow_certificate(config.tls.cert)
+        if door is not None and checkpoint is not None:
+            door.open(http_check(checkpoint))
         readiness.set("grpc")
         metrics.ready(True)
         _log.info("ready: grpc=%s http=%s", grpc, http)

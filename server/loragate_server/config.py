@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,9 +21,10 @@ EMBEDDED_POLICY = Path(__file__).parent / "policy" / "default_policy.yaml"
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
-Permission = Literal["audit", "read", "concepts"]
+Permission = Literal["audit", "read", "concepts", "check"]
 Positive = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ExtractorName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -164,6 +165,64 @@ class GateSection(_Section):
     verdict_cache_size: Annotated[int, Field(ge=0)] = 10_000
 
 
+class ExtractorEntry(_Section):
+    """How the requests of one image server are read.
+
+    Attributes:
+        kind: which image server it is.
+        settings: what the kind can be told.
+    """
+
+    kind: str = Field(min_length=1, max_length=64)
+    settings: dict[str, Any] = {}
+
+
+class InterceptSection(_Section):
+    """The doors for proxies that ask before they pass a request on.
+
+    Attributes:
+        extractors: by the name that proxies and metrics use.
+        default_extractor: for proxies that name none; the only extractor when not set.
+        dry_run: everything passes; log and metrics tell what would not have.
+        http: answer `/v1/check` on the HTTP port.
+        http_timeout_s: time that a check on the HTTP port may take.
+        audited_root: the store of audited files as the image server sees it.
+        keep_s: how long an audited file that may be loaded is not deleted.
+    """
+
+    extractors: dict[ExtractorName, ExtractorEntry] = {}
+    default_extractor: str = ""
+    dry_run: bool = False
+    on_review: Literal["deny", "allow"] = "deny"
+    max_body_bytes: Positive = 8 * MIB
+    http: bool = False
+    http_timeout_s: PositiveSeconds = 30.0
+    audited_root: Path | None = None
+    keep_s: PositiveSeconds = 3600.0
+
+    @property
+    def chosen_extractor(self) -> str:
+        """The extractor for proxies that name none; empty where there is no such thing."""
+        if self.default_extractor or len(self.extractors) != 1:
+            return self.default_extractor
+        return next(iter(self.extractors))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        known = ", ".join(sorted(self.extractors)) or "none"
+        if self.default_extractor and self.default_extractor not in self.extractors:
+            raise ValueError(
+                f"default_extractor {self.default_extractor!r} is not one of extractors: {known}"
+            )
+        if "none" in self.extractors:
+            raise ValueError("no extractor can be named 'none'; metrics use it where there is none")
+        if self.http and not self.extractors:
+            raise ValueError("http needs extractors, which say how requests are read")
+        if self.audited_root is not None and not self.audited_root.is_absolute():
+            raise ValueError(f"audited_root {self.audited_root} is no absolute path")
+        return self
+
+
 class LogSection(_Section):
     """The server's own log, on standard error. The decision log is another file."""
 
@@ -207,6 +266,7 @@ class Config(_Section):
     decision_log: Path | None = None
     intake: IntakeSection = IntakeSection()
     gate: GateSection = GateSection()
+    intercept: InterceptSection = InterceptSection()
     kernel_backend: Literal["reference", "triton"] = "reference"
     reflection: bool = False
     log: LogSection = LogSection()
@@ -226,6 +286,13 @@ class Config(_Section):
             raise ValueError(
                 f"listen.grpc {self.listen.grpc} is not on loopback and needs tls, and tokens or "
                 "tls.client_ca; insecure_off_loopback: true overrides this"
+            )
+        if self.intercept.http and not (
+            self.insecure_off_loopback or self.tokens or is_loopback(self.listen.http)
+        ):
+            raise ValueError(
+                f"intercept.http answers checks on {self.listen.http}, which is not on loopback, "
+                "and needs tokens; insecure_off_loopback: true overrides this"
             )
         return self
 

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 
 from loragate_server import __version__
 from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.checkpoint.result import NO_EXTRACTOR, Result
 from loragate_server.errors import ErrorReason
 from loragate_server.gate.observer import CACHE_RESULTS, STAGES, CacheResult
 from loragate_server.metrics_labels import (
@@ -64,6 +65,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         self._make_call_metrics(served_methods())
         self._make_gate_metrics()
+        self._make_intercept_metrics()
         self._make_state_metrics()
 
     # What the rpc interceptors report.
@@ -118,6 +120,22 @@ class Metrics:
     def queue_wait_seconds(self, seconds: float) -> None:
         """An audit waited this long before the worker took it."""
         self._wait.observe(seconds)
+
+    # What the checkpoint reports.
+
+    def intercepted(self, extractor: str, outcome: str, seconds: float) -> None:
+        """A request to an image server was answered."""
+        known = extractor if extractor in self._extractors else NO_EXTRACTOR
+        self._intercepted.labels(known, outcome).inc()
+        self._intercept.labels(known).observe(seconds)
+
+    def follow_extractors(self, names: Iterable[str]) -> None:
+        """These extractors read requests; others are counted as "none"."""
+        self._extractors |= frozenset(names)
+        for name in (*sorted(self._extractors), NO_EXTRACTOR):
+            self._intercept.labels(name)
+            for result in Result:
+                self._intercepted.labels(name, result.value)
 
     # What the application reports.
 
@@ -228,6 +246,17 @@ class Metrics:
         self._depth = self._gauge("loragate_queue_depth", "Audits that wait for the worker.")
         self._log_failures = self._counter(
             "loragate_log_write_failures", "Decisions withheld because the log was not written."
+        )
+
+    def _make_intercept_metrics(self) -> None:
+        self._extractors: frozenset[str] = frozenset()
+        self._intercepted = self._counter(
+            "loragate_intercepted_requests",
+            "Requests to image servers that were checked.",
+            ("extractor", "outcome"),
+        )
+        self._intercept = self._histogram(
+            "loragate_intercept_seconds", "Time a check took.", ("extractor",)
         )
 
     def _make_state_metrics(self) -> None:

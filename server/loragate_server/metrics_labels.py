@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from loragate.v1 import audit_pb2, concept_pb2
 from loragate_server.policy.decision import Decision, Mode
+from loragate_server.rpc.envoy import ext_authz_pb2, ext_proc_pb2
 
 CODES: Final = tuple(code.name for code in grpc.StatusCode)
 """Names of the gRPC status codes."""
@@ -73,6 +74,8 @@ def served_methods() -> tuple[Method, ...]:
     files: tuple[FileDescriptor, ...] = (
         audit_pb2.DESCRIPTOR,
         concept_pb2.DESCRIPTOR,
+        ext_authz_pb2.DESCRIPTOR,
+        ext_proc_pb2.DESCRIPTOR,
         health_pb2.DESCRIPTOR,
         reflection_pb2.DESCRIPTOR,
     )

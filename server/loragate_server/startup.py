@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import diffusers.utils.logging
@@ -16,12 +16,15 @@ from loragate_kernels.warm_up import warm_up
 from loragate_server.audit.calibration import Calibration, CalibrationError, load_calibration
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.materials import build_materials
+from loragate_server.checkpoint.checkpoint import CheckpointSettings
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config import BaseModelEntry, Config, StartError
+from loragate_server.config import MIB, BaseModelEntry, Config, StartError
 from loragate_server.errors import NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.library import BuildEngine, serve_base
 from loragate_server.intake.settings import IntakeSettings
+from loragate_server.intercept.extraction import Extractor
+from loragate_server.intercept.registry import make_extractor
 from loragate_server.models import load_base_model
 from loragate_server.models.base import BaseModel
 from loragate_server.models.loading import BaseModelError
@@ -210,10 +213,45 @@ def rpc_settings(config: Config) -> RpcSettings:
         keepalive=KeepaliveSettings(connection_age_s=config.listen.connection_age_s),
         reflection=config.reflection,
         insecure_off_loopback=config.insecure_off_loopback,
+        max_message_bytes=_message_bytes(config),
         max_concurrent_calls=config.listen.max_concurrent_calls,
         max_upload_bytes=config.intake.max_file_bytes,
         drain_grace_s=config.drain_grace_s,
     )
+
+
+def _message_bytes(config: Config) -> int:
+    """Room for the largest body that a proxy may show, and for all that it tells beside it."""
+    usual = RpcSettings().max_message_bytes
+    if not config.intercept.extractors:
+        return usual
+    return max(usual, config.intercept.max_body_bytes + MIB)
+
+
+def checkpoint_settings(config: Config) -> CheckpointSettings:
+    """What the checkpoint is told."""
+    section = config.intercept
+    return CheckpointSettings(
+        default_extractor=section.chosen_extractor,
+        dry_run=section.dry_run,
+        review_passes=section.on_review == "allow",
+        max_body_bytes=section.max_body_bytes,
+    )
+
+
+def intercept_extractors(config: Config) -> Mapping[str, Extractor]:
+    """The configured extractors, by name.
+
+    Raises:
+        StartError: there is no such kind, or it cannot be told such settings.
+    """
+    made: dict[str, Extractor] = {}
+    for name, entry in config.intercept.extractors.items():
+        try:
+            made[name] = make_extractor(name, entry.kind, entry.settings)
+        except ValueError as error:
+            raise StartError(f"intercept.extractors.{name}: {error}") from error
+    return made
 
 
 def _permissions(names: Sequence[str] | frozenset[str]) -> frozenset[Permission]:

@@ -9,92 +9,29 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from loragate import AdapterBlocked, AuditClient, Unavailable, Verdict
 from loragate.integrations.diffusers import guard
 from loragate.testing import FakeAuditServer
-
-RANK, ALPHA = 2, 6
-
-
-def _pipeline() -> Any:
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=4,
-    )
-    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=32,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            eos_token_id=1,
-        )
-    )
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=None,
-        unet=unet,
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+from tests.client.tiny_pipeline import ALPHA, output, tiny_pipeline, write_adapter
 
 
 @pytest.fixture(scope="module")
 def adapter_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA as diffusers saves it, with an alpha that only the header's metadata holds."""
-    pipeline = _pipeline()
-    config = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules=["to_q", "to_v"], init_lora_weights=False
-    )
-    pipeline.unet.add_adapter(config)
-    folder = tmp_path_factory.mktemp("adapter")
-    StableDiffusionPipeline.save_lora_weights(
-        folder,
-        unet_lora_layers=get_peft_model_state_dict(pipeline.unet),
-        unet_lora_adapter_metadata=config.to_dict() | {"target_modules": ["to_q", "to_v"]},
-    )
-    return folder / "pytorch_lora_weights.safetensors"
+    return write_adapter(tmp_path_factory.mktemp("adapter"))
 
 
 @pytest.fixture
 def pipeline() -> Any:
-    return _pipeline()
+    return tiny_pipeline()
 
 
 @pytest.fixture
 def client(fake: FakeAuditServer) -> Iterator[AuditClient]:
     with AuditClient(fake.target, on_unavailable="raise") as made:
         yield made
-
-
-def output(pipeline: Any) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        return pipeline.unet(
-            torch.randn(1, 4, 8, 8, generator=generator),
-            torch.tensor([500]),
-            torch.randn(1, 3, 16, generator=generator),
-        ).sample
 
 
 def untouched(pipeline: Any) -> bool:
@@ -105,7 +42,7 @@ def untouched(pipeline: Any) -> bool:
 def test_an_allowed_adapter_acts_as_without_the_guard(
     pipeline: Any, client: AuditClient, fake: FakeAuditServer, adapter_file: Path, how: str
 ) -> None:
-    plain = _pipeline()
+    plain = tiny_pipeline()
     plain.load_lora_weights(adapter_file)
     with guard(pipeline, client, base_model="tiny"):
         if how == "file":
@@ -118,7 +55,7 @@ def test_an_allowed_adapter_acts_as_without_the_guard(
             )
     assert pipeline.unet.peft_config["style"].lora_alpha == ALPHA
     assert torch.equal(output(pipeline), output(plain))
-    assert not torch.equal(output(pipeline), output(_pipeline()))
+    assert not torch.equal(output(pipeline), output(tiny_pipeline()))
     asked = fake.calls[0].request
     assert asked.base_model == "tiny"
     assert asked.adapters[0].inline_bytes == adapter_file.read_bytes()
@@ -162,7 +99,7 @@ def test_a_file_exchanged_during_the_audit_is_not_what_is_loaded(
 ) -> None:
     path = tmp_path / "style.safetensors"
     path.write_bytes(adapter_file.read_bytes())
-    honest = _pipeline()
+    honest = tiny_pipeline()
     honest.load_lora_weights(adapter_file)
 
     def exchange() -> str:
@@ -184,7 +121,7 @@ def test_a_state_dict_is_audited_too(
     pipeline: Any, client: AuditClient, fake: FakeAuditServer, adapter_file: Path
 ) -> None:
     tensors = load_file(adapter_file)
-    plain = _pipeline()
+    plain = tiny_pipeline()
     plain.load_lora_weights(dict(tensors))
     with guard(pipeline, client):
         pipeline.load_lora_weights(tensors)

@@ -29,6 +29,10 @@ WORDED = {
     "peers": (),
     "intake.roots": (),
     "intake.enabled_schemes": frozenset(),
+    "intercept.extractors": {},
+    "intercept.extractors[].settings": {},
+    "intercept.default_extractor": "",
+    "intercept.audited_root": None,
 }
 """Settings whose default is nothing, which the document says in words."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from loragate.cli.exit_code import ExitCode
+from loragate.cli.gate_dir import gate_dir
+from loragate.cli.output import as_json, explain, print_json, short, took
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
 from loragate.config import TlsConfig
@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         "get": _get,
         "list": _list,
         "concepts": _concepts,
+        "gate-dir": gate_dir,
     }
     with _client(options) as client:
         return commands[options.command](client, options)
@@ -58,13 +59,13 @@ def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
             result = _ask(client, files, options)
         except (AuditError, OSError, ValueError) as error:
             codes.append(ExitCode.ERROR)
-            rows.append(error_row(name, _short(error), _took(began)))
-            _explain(name, error, as_json=options.json)
+            rows.append(error_row(name, short(error), took(began)))
+            explain(name, error, in_json=options.json)
             continue
         codes.append(ExitCode.of(result.verdict))
-        rows.append(audit_row(name, result, _took(began)))
+        rows.append(audit_row(name, result, took(began)))
         if options.json:
-            _print_json({"file": name, **_as_json(result)})
+            print_json({"file": name, **as_json(result)})
     if not options.json:
         print_table(AUDIT_COLUMNS, rows, sys.stdout)
     return ExitCode.worst(codes)
@@ -89,7 +90,7 @@ def _ask(client: AuditClient, files: list[str], options: argparse.Namespace) -> 
 def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     result = client.get(options.decision_id)
     if options.json:
-        _print_json(_as_json(result))
+        print_json(as_json(result))
     else:
         for line in _description(result):
             print(printable(line))
@@ -113,7 +114,7 @@ def _list(client: AuditClient, options: argparse.Namespace) -> ExitCode:
         options.limit,
     )
     columns = ("decision", "decided", "verdict", "concept", "adapters")
-    return _print_all(results, columns, _list_row, as_json=options.json)
+    return _print_all(results, columns, _list_row, in_json=options.json)
 
 
 def _concepts(client: AuditClient, options: argparse.Namespace) -> ExitCode:
@@ -129,7 +130,7 @@ def _concepts(client: AuditClient, options: argparse.Namespace) -> ExitCode:
             c.role.lower(),
             str(c.picture_count),
         ),
-        as_json=options.json,
+        in_json=options.json,
     )
 
 
@@ -138,11 +139,11 @@ def _print_all(
     columns: tuple[str, ...],
     row: Callable[[Any], tuple[str, ...]],
     *,
-    as_json: bool,
+    in_json: bool,
 ) -> ExitCode:
-    if as_json:
+    if in_json:
         for item in items:
-            _print_json(_as_json(item) if isinstance(item, AuditResult) else asdict(item))
+            print_json(as_json(item) if isinstance(item, AuditResult) else asdict(item))
     else:
         print_table(columns, [row(item) for item in items], sys.stdout)
     return ExitCode.ALLOW
@@ -172,48 +173,3 @@ def _description(result: AuditResult) -> Iterator[str]:
         yield f"adapter     {adapter.sha256} ({adapter.format}, {adapter.size_bytes} bytes)"
     for reason in result.reasons:
         yield f"because     {reason.message} [{reason.code}]"
-
-
-def _as_json(result: AuditResult) -> dict[str, Any]:
-    # The bytes would be copied, and neither they nor the error belong into the output.
-    fields = asdict(replace(result, audited_bytes=None, cause=None))
-    del fields["audited_bytes"], fields["cause"]
-    return fields
-
-
-def _explain(name: str, error: Exception, *, as_json: bool) -> None:
-    if not as_json:
-        print(printable(f"loragate: {name}: {error}"), file=sys.stderr)
-        return
-    fields: dict[str, Any] = {"message": str(error), "reason": _short(error)}
-    if isinstance(error, AuditError):
-        fields |= {
-            "message": error.message,
-            "code": error.code,
-            "remedy": error.remedy,
-            "metadata": error.metadata,
-            "retry_after_s": error.retry_after_s,
-        }
-    _print_json({"file": name, "verdict": None, "error": fields})
-
-
-def _short(error: Exception) -> str:
-    """A word for the table."""
-    if isinstance(error, AuditError):
-        return error.reason or error.code
-    return type(error).__name__
-
-
-def _took(began: float) -> str:
-    seconds = time.monotonic() - began
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, default=_encode, ensure_ascii=False))
-
-
-def _encode(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")

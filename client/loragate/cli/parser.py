@@ -31,6 +31,17 @@ examples:
 
 """
 
+_GATE_DIR_EXAMPLES = """\
+examples:
+  loragate gate-dir /models/loras
+  loragate gate-dir --sarif loras.sarif --junit loras.xml /models/loras
+  loragate gate-dir --quarantine /models/quarantine /models/loras
+
+Safetensors files are audited. Pickles, other weights, links and files of unknown kinds are
+refused; pictures and texts beside them are passed over.
+
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """Leaves with the code for errors; argparse would use 2, which here means REVIEW."""
@@ -57,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_get(commands)
     _add_list(commands)
     _add_concepts(commands)
+    _add_gate_dir(commands)
     return parser
 
 
@@ -104,6 +116,11 @@ def _add_audit(commands: _Commands) -> None:
         action="store_true",
         help="audit all as active at the same time, for one verdict (default: each by itself)",
     )
+    _add_question(parser)
+
+
+def _add_question(parser: argparse.ArgumentParser) -> None:
+    """What is asked about each adapter."""
     parser.add_argument("--base-model", default="", metavar="NAME", help="base model to audit on")
     parser.add_argument(
         "--strength", type=float, metavar="X", help="strength that will be used (default: 1)"
@@ -154,6 +171,31 @@ def _add_concepts(commands: _Commands) -> None:
         "list",
         "list the concepts of the library",
         "Leaves with 0, or with 3 when the list cannot be had.",
+    )
+
+
+def _add_gate_dir(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "gate-dir",
+        "decide about all adapters of a folder, before a server starts with them",
+        _GATE_DIR_EXAMPLES + _EXIT_CODES,
+    )
+    parser.add_argument("folder", metavar="DIR", help="folder to look through, with all below it")
+    _add_question(parser)
+    parser.add_argument(
+        "--concurrency", type=_count, default=4, metavar="N", help="audits at a time (default: 4)"
+    )
+    parser.add_argument("--sarif", metavar="FILE", help="also write a SARIF 2.1.0 report")
+    parser.add_argument("--junit", metavar="FILE", help="also write a JUnit XML report")
+    parser.add_argument(
+        "--quarantine", metavar="DIR", help="move what is not allowed there (default: move nothing)"
+    )
+    parser.add_argument(
+        "--follow-symlinks", action="store_true", help="audit what links lead to (default: refuse)"
+    )
+    parser.add_argument(
+        "--allow-empty", action="store_true", help="a folder without adapters is no error"
     )
 
 

@@ -31,6 +31,15 @@ class Intake:
         self.settings = settings
         self._store = ContentStore(settings.store_dir, settings.store_limit_bytes)
 
+    @property
+    def store_dir(self) -> Path:
+        """The folder that holds every file taken in, under its digest."""
+        return self.settings.store_dir
+
+    def keep(self, sha256: str, seconds: float) -> Path | None:
+        """The stored file with this digest, which stays for so long; None where there is none."""
+        return self._store.keep(sha256, seconds) if is_sha256(sha256) else None
+
     def fetch(self, ref: AdapterReference, leash: Leash) -> StoredFile:
         """Reads a reference's bytes once, hashing while reading, and checks them.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -15,6 +16,9 @@ class ContentStore:
     """Files named `<two digits>/<sha256>.safetensors`, read-only, written whole or not at all.
 
     Thread-safe: names are digests, so two writers of one name write the same bytes.
+
+    A file's modification time says when it was used last. One in the future says until when it
+    must stay, so that it holds across a restart too.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -32,7 +36,19 @@ class ContentStore:
         """The stored file with this digest, if any; marks it as used now."""
         path = self.path_of(sha256)
         try:
-            os.utime(path)
+            if path.stat().st_mtime <= time.time():
+                os.utime(path)
+        except FileNotFoundError:
+            return None
+        return path
+
+    def keep(self, sha256: str, seconds: float) -> Path | None:
+        """As `find`; the file is not evicted within the next `seconds`."""
+        path = self.path_of(sha256)
+        until_unix_s = time.time() + seconds
+        try:
+            if path.stat().st_mtime < until_unix_s:
+                os.utime(path, (until_unix_s, until_unix_s))
         except FileNotFoundError:
             return None
         return path
@@ -72,11 +88,15 @@ class ContentStore:
         Path(file.name).unlink(missing_ok=True)
 
     def _evict(self, keep: Path) -> None:
-        """Deletes the files used longest ago; an open file stays readable until it is closed."""
+        """Deletes the files used longest ago; an open file stays readable until it is closed.
+
+        Kept files stay, even where the store is larger than it should be then.
+        """
+        now_unix_s = time.time()
         files = [(path.stat(), path) for path in self._folder.glob("??/*.safetensors")]
         total = sum(status.st_size for status, _ in files)
         for status, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
-            if total <= self._limit_bytes:
+            if total <= self._limit_bytes or status.st_mtime > now_unix_s:
                 return
             if path != keep:
                 path.unlink(missing_ok=True)

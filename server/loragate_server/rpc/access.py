@@ -14,6 +14,9 @@ from loragate_server.rpc.settings import EVERYTHING, Permission, RpcSettings
 IDENTITY: ContextVar[str] = ContextVar("identity", default="")
 """Authenticated name of the caller of the running call; empty without authentication."""
 
+AUTHORIZATION = "envoy.service.auth.v3.Authorization"
+EXTERNAL_PROCESSOR = "envoy.service.ext_proc.v3.ExternalProcessor"
+
 _AUDITS = "/loragate.v1.AuditService/"
 _CONCEPTS = "/loragate.v1.ConceptService/"
 
@@ -30,7 +33,10 @@ METHODS: Mapping[str, Permission] = MappingProxyType(
         f"{_CONCEPTS}DeleteConcept": Permission.CONCEPTS,
     }
 )
-"""The permission that each method needs."""
+"""The permission that each method of the API needs."""
+
+_PROXY_METHODS = frozenset({f"/{AUTHORIZATION}/Check", f"/{EXTERNAL_PROCESSOR}/Process"})
+"""Methods of Envoy's protocols."""
 
 _OPEN_SERVICE = "/grpc.health.v1.Health/"
 _REFLECTION = "/grpc.reflection."
@@ -40,6 +46,14 @@ _BEARER = "bearer "
 def is_open(method: str) -> bool:
     """Whether anybody may call the method at any time: health checks only."""
     return method.startswith(_OPEN_SERVICE)
+
+
+def answers_while_draining(method: str) -> bool:
+    """Whether the method has answers of its own for a server that takes no new work.
+
+    Proxies may be told to let requests pass when a call fails, so their calls do not fail.
+    """
+    return method in _PROXY_METHODS
 
 
 class Access:
@@ -62,7 +76,7 @@ class Access:
             NoDecisionError: UNAUTHENTICATED or PERMISSION_DENIED.
         """
         identity, permissions = self._identify(authorization, peer)
-        needed = Permission.READ if method.startswith(_REFLECTION) else METHODS.get(method)
+        needed = _needed(method)
         if needed is None or needed not in permissions:
             raise NoDecisionError(
                 ErrorReason.PERMISSION_DENIED,
@@ -71,6 +85,25 @@ class Access:
                 if needed
                 else "Call a method that the API describes.",
                 metadata={"method": method},
+            )
+        return identity
+
+    def require_token(self, authorization: str, needed: Permission) -> str:
+        """The name of a token's holder, if it may do what is needed; empty without tokens.
+
+        For a port without client certificates.
+
+        Raises:
+            NoDecisionError: UNAUTHENTICATED or PERMISSION_DENIED.
+        """
+        if not self._auth.tokens:
+            return ""
+        identity, permissions = self._holder(authorization)
+        if needed not in permissions:
+            raise NoDecisionError(
+                ErrorReason.PERMISSION_DENIED,
+                f"{identity} lacks the permission {needed!s}.",
+                remedy=f"Have the permission {needed!s} granted in the server's settings.",
             )
         return identity
 
@@ -99,6 +132,13 @@ class Access:
         if found is None:
             raise _unauthenticated("The token is not known.")
         return found.name, found.permissions
+
+
+def _needed(method: str) -> Permission | None:
+    """The permission that a method needs; None where there is no such method."""
+    if method in _PROXY_METHODS:
+        return Permission.CHECK
+    return Permission.READ if method.startswith(_REFLECTION) else METHODS.get(method)
 
 
 def peer_name(peer: Mapping[str, Iterable[bytes]]) -> str:

@@ -15,7 +15,7 @@ import grpc
 from loragate_server.errors import NoDecisionError
 from loragate_server.gate.worker import audit_failed, draining
 from loragate_server.logs import REQUEST_ID, log_context
-from loragate_server.rpc.access import IDENTITY, Access, is_open
+from loragate_server.rpc.access import IDENTITY, Access, answers_while_draining, is_open
 from loragate_server.rpc.around import AroundInterceptor
 from loragate_server.rpc.errors import REQUEST_ID_KEY, abort
 
@@ -130,7 +130,7 @@ class Doorkeeper(AroundInterceptor):
         if is_open(method):
             yield
             return
-        if self.draining:
+        if self.draining and not answers_while_draining(method):
             raise draining()
         identity = self._access.require(
             method, metadata_value(context, "authorization"), context.auth_context()

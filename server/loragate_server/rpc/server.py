@@ -9,12 +9,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from loragate.v1 import audit_pb2, audit_pb2_grpc, concept_pb2, concept_pb2_grpc
+from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
-from loragate_server.rpc.access import Access
+from loragate_server.rpc.access import AUTHORIZATION, EXTERNAL_PROCESSOR, Access
 from loragate_server.rpc.audit_service import AuditService, Records
+from loragate_server.rpc.authz_service import AuthzService, authz_handler
 from loragate_server.rpc.concept_service import ConceptService
 from loragate_server.rpc.credentials import server_credentials
+from loragate_server.rpc.ext_proc_service import ExtProcService, ext_proc_handler
 from loragate_server.rpc.interceptors import (
     CallCounter,
     CallObserver,
@@ -43,7 +46,9 @@ class RpcServer:
         keeper: LibraryKeeper,
         records: Records,
         observer: CallObserver,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
+        """Makes the server; it answers proxies only where there is a checkpoint."""
         self._settings = settings
         self._doorkeeper = Doorkeeper(Access(settings))
         self._health = health.aio.HealthServicer()
@@ -60,8 +65,17 @@ class RpcServer:
             ConceptService(keeper), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._services: tuple[str, ...] = SERVICES
+        if checkpoint is not None:
+            self._services = (*SERVICES, AUTHORIZATION, EXTERNAL_PROCESSOR)
+            self._server.add_generic_rpc_handlers(
+                (
+                    authz_handler(AuthzService(checkpoint)),
+                    ext_proc_handler(ExtProcService(checkpoint)),
+                )
+            )
         if settings.reflection:
-            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> str:
@@ -75,7 +89,7 @@ class RpcServer:
         self._settings.check()
         listening = [self._listen(address) for address in self._settings.addresses]
         await self._server.start()
-        for service in ("", *SERVICES):
+        for service in ("", *self._services):
             await self._health.set(service, _Status.SERVING)
         return listening[0]
 

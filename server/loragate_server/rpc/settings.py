@@ -17,6 +17,8 @@ class Permission(StrEnum):
     """See recorded decisions and the concept library."""
     CONCEPTS = "concepts"
     """Change the concept library."""
+    CHECK = "check"
+    """Ask, as a proxy, whether a request may pass."""
 
 
 EVERYTHING = frozenset(Permission)

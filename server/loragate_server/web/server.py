@@ -10,11 +10,16 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from loragate_server.config import split_address
+from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness
 
+SMALL_BODY_BYTES = 1024
 
-def web_application(registry: CollectorRegistry, readiness: Readiness) -> web.Application:
-    """`/metrics`, `/healthz` and `/readyz`; nothing else, and GET or HEAD only."""
+
+def web_application(
+    registry: CollectorRegistry, readiness: Readiness, door: CheckDoor | None = None
+) -> web.Application:
+    """`/metrics`, `/healthz` and `/readyz` for GET or HEAD only, and the door if there is one."""
 
     async def metrics(request: web.Request) -> web.Response:
         # OpenMetrics, with exemplars, for those who ask for it; the text format for the rest.
@@ -31,10 +36,13 @@ def web_application(registry: CollectorRegistry, readiness: Readiness) -> web.Ap
         ready, parts = await readiness.report()
         return web.json_response({"ready": ready, "parts": parts}, status=200 if ready else 503)
 
-    application = web.Application(client_max_size=1024)
+    limit = SMALL_BODY_BYTES if door is None else door.settings.max_body_bytes
+    application = web.Application(client_max_size=limit)
     application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", readyz)
+    if door is not None:
+        door.add_to(application.router)
     application.on_response_prepare.append(_plain_headers)
     return application
 
@@ -42,11 +50,21 @@ def web_application(registry: CollectorRegistry, readiness: Readiness) -> web.Ap
 class WebServer:
     """Serves `web_application` in the running event loop, from `start` to `close`."""
 
-    def __init__(self, address: str, registry: CollectorRegistry, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        address: str,
+        registry: CollectorRegistry,
+        readiness: Readiness,
+        door: CheckDoor | None = None,
+    ) -> None:
         self._host, self._port = split_address(address)
-        application = web_application(registry, readiness)
+        application = web_application(registry, readiness, door)
         self._runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=2.0
+            application,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=2.0,
+            auto_decompress=False,  # a check sees the body as it was sent
         )
 
     async def start(self) -> str:

@@ -1,0 +1,172 @@
+"""`loragate gate-dir`: decides about all adapters of a folder, before a server starts with them."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from loragate.cli import junit, sarif
+from loragate.cli.adapter_files import Found, RefusedFileError, find
+from loragate.cli.exit_code import ExitCode
+from loragate.cli.output import as_json, error_as_json, explain, print_json, short, took
+from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
+from loragate.client import AuditClient
+from loragate.errors import AuditError, InvalidAdapter
+from loragate.reference import AuditOptions
+from loragate.results import AuditResult
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        result: the decision; None where there is none.
+        error: why there is none.
+        seconds: how long it took.
+        moved_to: where it was put into quarantine.
+    """
+
+    found: Found
+    result: AuditResult | None
+    error: Exception | None
+    seconds: float
+    moved_to: Path | None = None
+
+    @property
+    def code(self) -> ExitCode:
+        """What it does to the exit code."""
+        return ExitCode.ERROR if self.result is None else ExitCode.of(self.result.verdict)
+
+    @property
+    def reason(self) -> str:
+        """A stable word for why it is not allowed."""
+        if isinstance(self.error, RefusedFileError):
+            return self.error.reason
+        if self.error is not None:
+            return short(self.error)
+        assert self.result is not None  # noqa: S101 (one of the two is there)
+        return self.result.verdict
+
+    @property
+    def message(self) -> str:
+        """Why, in a sentence or two."""
+        if self.result is None:
+            return str(self.error)
+        why = " ".join(reason.message for reason in self.result.reasons)
+        return f"{self.result.verdict}. {why} (decision {self.result.decision_id})"
+
+
+def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
+    """Audits the files, writes the reports; the worst outcome is the exit code."""
+    folder = Path(options.folder)
+    quarantine = Path(options.quarantine) if options.quarantine else None
+    if quarantine is not None and quarantine.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"The quarantine {quarantine} lies inside {folder}; choose another place.")
+    files = find(folder, follow_symlinks=options.follow_symlinks)
+    if not files and not options.allow_empty:
+        raise FileNotFoundError(
+            f"There is no adapter in {folder}. Is it the right folder? --allow-empty accepts it."
+        )
+    outcomes = list(_with_progress(_outcomes(client, files, options), len(files)))
+    if quarantine is not None:
+        outcomes = [_quarantined(outcome, quarantine) for outcome in outcomes]
+    _print(outcomes, in_json=options.json)
+    if options.sarif:
+        sarif.write(Path(options.sarif), outcomes)
+    if options.junit:
+        junit.write(Path(options.junit), outcomes)
+    return ExitCode.worst(outcome.code for outcome in outcomes)
+
+
+def _outcomes(
+    client: AuditClient, files: list[Found], options: argparse.Namespace
+) -> Iterator[Outcome]:
+    """The outcomes in the order of the files, several in the making at a time."""
+    asked: AuditOptions = {
+        "base_model": options.base_model,
+        "strength": options.strength,
+        "text_encoder_strength": options.text_encoder_strength,
+        "concept_ids": options.concept,
+        "dry_run": options.dry_run,
+    }
+    with ThreadPoolExecutor(options.concurrency) as pool:
+        yield from pool.map(lambda found: _outcome(client, found, asked), files)
+
+
+def _outcome(client: AuditClient, found: Found, asked: AuditOptions) -> Outcome:
+    began = time.monotonic()
+    result, error = None, None
+    try:
+        if found.refusal is not None:
+            raise found.refusal
+        result = client.audit_file(found.path, **asked)
+    except (AuditError, OSError, ValueError) as failure:
+        error = failure
+    return Outcome(found, result, error, time.monotonic() - began)
+
+
+def _with_progress(outcomes: Iterator[Outcome], count: int) -> Iterator[Outcome]:
+    """Passes outcomes on; tells a person at a terminal how far it has come."""
+    shows = sys.stderr.isatty()
+    for number, outcome in enumerate(outcomes, 1):
+        if shows:
+            line = f"{number}/{count} {printable(outcome.found.name)}"
+            print(f"\r\x1b[K{line[:78]}", end="", file=sys.stderr, flush=True)
+        yield outcome
+    if shows:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _quarantined(outcome: Outcome, quarantine: Path) -> Outcome:
+    """Moves a file that was decided against, or that is no sound adapter.
+
+    A file about which the service could not decide stays: the next run asks again.
+    """
+    bad = isinstance(outcome.error, RefusedFileError | InvalidAdapter)
+    if outcome.code is ExitCode.ALLOW or (outcome.result is None and not bad):
+        return outcome
+    target = quarantine / outcome.found.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() or target.is_symlink():
+        target = target.with_name(f"{target.name}.{time.time_ns()}")
+    shutil.move(outcome.found.path, target)
+    return Outcome(outcome.found, outcome.result, outcome.error, outcome.seconds, target)
+
+
+def _print(outcomes: list[Outcome], *, in_json: bool) -> None:
+    if in_json:
+        for outcome in outcomes:
+            print_json(_as_json(outcome))
+        return
+    rows = []
+    for outcome in outcomes:
+        name, spent = outcome.found.name, took(time.monotonic() - outcome.seconds)
+        if outcome.result is not None:
+            rows.append(audit_row(name, outcome.result, spent))
+        else:
+            rows.append(error_row(name, outcome.reason, spent))
+            if outcome.error is not None:
+                explain(name, outcome.error, in_json=False)
+        if outcome.moved_to is not None:
+            print(printable(f"loragate: moved {name} to {outcome.moved_to}"), file=sys.stderr)
+    print_table(AUDIT_COLUMNS, rows, sys.stdout)
+
+
+def _as_json(outcome: Outcome) -> dict[str, object]:
+    fields: dict[str, object] = {"file": outcome.found.name}
+    if outcome.result is not None:
+        fields |= as_json(outcome.result)
+    elif outcome.error is not None:
+        fields |= {
+            "verdict": None,
+            "error": error_as_json(outcome.error) | {"reason": outcome.reason},
+        }
+    moved = outcome.moved_to
+    return fields | {"moved_to": str(moved) if moved is not None else None}

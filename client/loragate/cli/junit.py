@@ -1,0 +1,55 @@
+"""Writes outcomes as JUnit XML, in which CI systems count one test per adapter."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from loragate.cli.exit_code import ExitCode
+
+if TYPE_CHECKING:
+    from loragate.cli.gate_dir import Outcome
+
+
+def write(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Writes one suite: a failure for each decision against a file, an error for each refusal.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    codes = [outcome.code for outcome in outcomes]
+    counts = {
+        "tests": str(len(codes)),
+        "failures": str(sum(code in (ExitCode.BLOCK, ExitCode.REVIEW) for code in codes)),
+        "errors": str(codes.count(ExitCode.ERROR)),
+        "time": f"{sum(outcome.seconds for outcome in outcomes):.3f}",
+    }
+    suites = ET.Element("testsuites", counts)
+    suite = ET.SubElement(suites, "testsuite", {"name": "loragate gate-dir", **counts})
+    for outcome in outcomes:
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            {
+                "classname": "loragate",
+                "name": _clean(outcome.found.name),
+                "time": f"{outcome.seconds:.3f}",
+            },
+        )
+        if outcome.code is not ExitCode.ALLOW:
+            kind = "error" if outcome.code is ExitCode.ERROR else "failure"
+            message = _clean(outcome.message)
+            ET.SubElement(case, kind, {"type": outcome.reason, "message": message}).text = message
+    ET.indent(suites)
+    ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _clean(text: str) -> str:
+    """The text without characters that XML cannot hold."""
+    return "".join(
+        "?" if unicodedata.category(one) in ("Cc", "Cs", "Cn") and one not in "\t\n" else one
+        for one in text
+    )

@@ -1,0 +1,72 @@
+"""Writes outcomes as SARIF 2.1.0, which code hosts show beside the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from loragate.cli.exit_code import ExitCode
+
+if TYPE_CHECKING:
+    from loragate.cli.gate_dir import Outcome
+
+_SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
+_RULES = {
+    "concept-learned": "The adapter has learned a forbidden concept.",
+    "needs-review": "A person has to look at the adapter.",
+    "refused": "The file is not a sound adapter, and was not audited.",
+}
+
+
+def write(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Writes one run; everything but ALLOW is a result of it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from loragate import __version__
+
+    rules = [{"id": rule, "shortDescription": {"text": text}} for rule, text in _RULES.items()]
+    driver = {"name": "loragate", "version": __version__, "rules": rules}
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "utf16CodeUnits",
+        "results": [_result(one) for one in outcomes if one.code is not ExitCode.ALLOW],
+        "invocations": [
+            {
+                # Not successful where a file has no decision: the report is then not complete.
+                "executionSuccessful": all(one.code is not ExitCode.ERROR for one in outcomes),
+            }
+        ],
+    }
+    log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+    path.write_text(json.dumps(log, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    rule = {ExitCode.BLOCK: "concept-learned", ExitCode.REVIEW: "needs-review"}.get(
+        outcome.code, "refused"
+    )
+    result: dict[str, Any] = {
+        "ruleId": rule,
+        "level": "warning" if outcome.code is ExitCode.REVIEW else "error",
+        "message": {"text": outcome.message},
+        "locations": [
+            {"physicalLocation": {"artifactLocation": {"uri": quote(outcome.found.name)}}}
+        ],
+        "properties": {"reason": outcome.reason},
+    }
+    if outcome.result is not None:
+        top = outcome.result.top_finding
+        result["properties"] |= {
+            "decisionId": outcome.result.decision_id,
+            "concept": top.concept_id if top else None,
+        }
+        digests = [adapter.sha256 for adapter in outcome.result.adapters]
+        result["partialFingerprints"] = {"sha256/v1": digests[0]} if digests else {}
+    return result

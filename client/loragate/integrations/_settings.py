@@ -1,0 +1,62 @@
+"""A client from environment variables, for guards that a host program loads by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from loragate.client import AuditClient
+from loragate.config import TARGET_VARIABLE, OnUnavailable, TlsConfig
+from loragate.integrations._together import Gatekeeper, OnReview
+
+VARIABLES = {
+    TARGET_VARIABLE: "where the service is, for example 127.0.0.1:50051",
+    "LORAGATE_TLS_CA": "certificates to trust (PEM); speaks TLS",
+    "LORAGATE_TLS_CERT": "own certificate (PEM)",
+    "LORAGATE_TLS_KEY": "private key of it (PEM)",
+    "LORAGATE_TOKEN_FILE": "file with a bearer token, read again for each call",
+    "LORAGATE_TIMEOUT_S": "longest wait for a decision in seconds",
+    "LORAGATE_ON_UNAVAILABLE": "block (default), allow or raise, where there is no decision",
+    "LORAGATE_ON_REVIEW": "block (default) or allow, for a verdict of REVIEW",
+    "LORAGATE_BASE_MODEL": "name under which the service knows the model that is served",
+}
+"""What `client_from_environment` and `gatekeeper_from_environment` read."""
+
+
+def client_from_environment(
+    service: str, environment: Mapping[str, str] = os.environ
+) -> AuditClient:
+    """Makes the client that the variables describe.
+
+    Args:
+        service: who asks, for the decision log.
+        environment: where to read.
+
+    Raises:
+        ValueError: a variable has a value that it cannot have.
+        OSError: the token cannot be read.
+    """
+    files = [environment.get(f"LORAGATE_TLS_{name}") or None for name in ("CA", "CERT", "KEY")]
+    token_file = environment.get("LORAGATE_TOKEN_FILE")
+    timeout = environment.get("LORAGATE_TIMEOUT_S")
+    return AuditClient(
+        environment.get(TARGET_VARIABLE),
+        tls=TlsConfig(*files) if any(files) else None,
+        token=(lambda: Path(token_file).read_text().strip()) if token_file else None,
+        timeout=float(timeout) if timeout else None,
+        on_unavailable=cast(OnUnavailable, environment.get("LORAGATE_ON_UNAVAILABLE") or "block"),
+        service=service,
+    )
+
+
+def gatekeeper_from_environment(
+    service: str, environment: Mapping[str, str] = os.environ
+) -> Gatekeeper:
+    """As `client_from_environment`, with what to do with a verdict of REVIEW and the base model."""
+    return Gatekeeper(
+        client_from_environment(service, environment),
+        base_model=environment.get("LORAGATE_BASE_MODEL", ""),
+        on_review=cast(OnReview, environment.get("LORAGATE_ON_REVIEW") or "block"),
+    )

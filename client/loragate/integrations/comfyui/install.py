@@ -1,0 +1,87 @@
+"""Puts the gate on ComfyUI's functions, or closes them where it does not fit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NoReturn
+
+from loragate.integrations._settings import gatekeeper_from_environment
+
+from .gate import ComfyGate
+from .prompt import PromptGate
+
+LOADERS = (
+    ("folder_paths", "get_full_path"),
+    ("folder_paths", "get_full_path_or_raise"),
+    ("comfy.utils", "load_torch_file"),
+    ("comfy.sd", "load_lora_for_models"),
+    ("comfy.lora", "load_lora"),
+)
+"""Through these functions of ComfyUI every LoRA passes; the gate has a method for each."""
+
+
+def install() -> ComfyGate:
+    """Puts the gate on.
+
+    Raises:
+        ImportError: it does not fit this ComfyUI, or its settings make no sense; what is there
+            of the loaders refuses everything from now on.
+    """
+    try:
+        gate = ComfyGate(gatekeeper_from_environment("comfyui"))
+        originals = [(_module(name), function) for name, function in LOADERS]
+        for module, function in originals:
+            if not callable(getattr(module, function, None)):
+                raise AttributeError(f"{module.__name__} has no {function}")
+        folder_paths, server = _module("folder_paths"), _module("server")
+        prompts = PromptGate(gate, lambda: list(folder_paths.get_filename_list("loras")))
+        server.PromptServer.instance.add_on_prompt_handler(prompts.on_prompt)
+        for module, function in originals:
+            _replace(module, function, getattr(gate, function))
+    except Exception as error:
+        _close(f"loragate does not fit this ComfyUI ({type(error).__name__}: {error})")
+        raise ImportError(
+            f"loragate does not fit this ComfyUI, so no LoRA will load: {error}"
+        ) from error
+    return gate
+
+
+def _close(reason: str) -> None:
+    """Has every loader that is there refuse: a gate that failed must not leave the door open."""
+
+    def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise RuntimeError(f"{reason}, so nothing is loaded as a LoRA.")
+
+    def refuse_loras(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        kind = kwargs.get("folder_name", args[0] if args else "loras")
+        return refuse() if kind == "loras" else original(*args, **kwargs)
+
+    for name, function in LOADERS:
+        # Checkpoints pass through load_torch_file too; they have to stay loadable.
+        if function == "load_torch_file":
+            continue
+        try:
+            module = _module(name)
+        except ImportError:
+            continue
+        if callable(getattr(module, function, None)):
+            _replace(module, function, refuse_loras if name == "folder_paths" else refuse)
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(name)
+
+
+def _replace(module: ModuleType, name: str, stand_in: Callable[..., Any]) -> None:
+    """Replaces a function, also where other modules have imported it by its name."""
+    original = getattr(module, name)
+    installed = update_wrapper(partial(stand_in, original), original)
+    setattr(module, name, installed)
+    for other in list(sys.modules.values()):
+        names = vars(other) if isinstance(other, ModuleType) else {}
+        for its_name in [key for key, value in names.items() if value is original]:
+            setattr(other, its_name, installed)

@@ -1,0 +1,282 @@
+"""`Checkpoint`: an HTTP request in, an answer out. Nothing else leaves it: no error, no doubt."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from loragate_server.checkpoint.copies import AuditedCopies
+from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
+from loragate_server.checkpoint.result import NO_EXTRACTOR, CheckObserver, Result
+from loragate_server.checkpoint.statuses import (
+    FORBIDDEN,
+    OF_REFUSALS,
+    UNAVAILABLE,
+    status_of,
+    with_retry,
+)
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.gate import Gate
+from loragate_server.gate.request import GateRequest
+from loragate_server.intercept.extraction import (
+    Denial,
+    Extraction,
+    Extractor,
+    RefusalCode,
+    RefusedRequestError,
+)
+from loragate_server.intercept.request import HttpRequest
+from loragate_server.policy.decision import VerdictKind
+from loragate_server.progress import Leash
+from loragate_server.record.verdict import Caller, Verdict
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """What the checkpoint is told.
+
+    Attributes:
+        default_extractor: for proxies that name none; empty where each has to.
+        dry_run: everything passes; log and metrics tell what would not have.
+        review_passes: whether a request passes whose adapters need a person's look.
+        max_body_bytes: larger bodies do not pass.
+    """
+
+    default_extractor: str = ""
+    dry_run: bool = False
+    review_passes: bool = False
+    max_body_bytes: int = 4 << 20
+
+
+class Checkpoint:
+    """Decides over requests to image servers. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        settings: CheckpointSettings,
+        extractors: Mapping[str, Extractor],
+        gate: Gate,
+        copies: AuditedCopies,
+        observer: CheckObserver,
+    ) -> None:
+        self.settings = settings
+        self._extractors = dict(extractors)
+        self._gate = gate
+        self._copies = copies
+        self._observer = observer
+
+    async def check(self, request: HttpRequest, source: CheckSource, leash: Leash) -> CheckOutcome:
+        """Whether the request may reach the image server.
+
+        Asking twice gives the same answer: the second one comes from the verdict cache.
+        """
+        began = time.perf_counter()
+        name = source.extractor or self.settings.default_extractor
+        extractor = self._extractors.get(name)
+        if extractor is None:
+            outcome = _unknown_extractor()
+        else:
+            outcome = await self._guarded(request, source, leash, name, extractor)
+        if self.settings.dry_run and not outcome.allowed:
+            outcome = replace(outcome, result=Result.DRY_RUN_DENY, denial=None, body=None)
+        self._tell(outcome, source, time.perf_counter() - began)
+        return outcome
+
+    def refuse(self, source: CheckSource, error: RefusedRequestError) -> CheckOutcome:
+        """Refuses, in a dry run too, what a door cannot even show."""
+        name = source.extractor or self.settings.default_extractor
+        extractor = self._extractors.get(name)
+        outcome = _unknown_extractor() if extractor is None else _refused(name, extractor, error)
+        self._tell(outcome, source, 0.0)
+        return outcome
+
+    async def _guarded(
+        self,
+        request: HttpRequest,
+        source: CheckSource,
+        leash: Leash,
+        name: str,
+        extractor: Extractor,
+    ) -> CheckOutcome:
+        """The outcome, whatever extractor and gate raise."""
+        try:
+            try:
+                self._admit(request)
+                extraction = extractor.extract(request)
+                if not extraction.adapters:
+                    return CheckOutcome(Result.ALLOW_NO_ADAPTER, name)
+                return await self._decide(request, source, leash, name, extractor, extraction)
+            except RefusedRequestError as error:
+                return _refused(name, extractor, error)
+            except NoDecisionError as error:
+                return _no_decision(name, extractor, error)
+        except Exception as error:
+            return _failed(name, error)
+
+    def _admit(self, request: HttpRequest) -> None:
+        if not request.method or not request.path.startswith(("/", "*")):
+            raise RefusedRequestError(
+                RefusalCode.ROUTE_UNKNOWN,
+                "The request has no method, or no path that begins with a slash.",
+                remedy="Have the proxy show method and path as they were sent.",
+            )
+        if not request.body_complete:
+            raise RefusedRequestError(
+                RefusalCode.BODY_INCOMPLETE,
+                "The body did not arrive here as a whole.",
+                remedy="Have the proxy buffer and send the whole body, or send a smaller one.",
+            )
+        if len(request.body) > self.settings.max_body_bytes:
+            raise RefusedRequestError(
+                RefusalCode.BODY_INCOMPLETE,
+                f"The body has {len(request.body)} bytes; {self.settings.max_body_bytes} is the "
+                "limit.",
+                remedy="Send a smaller one, or raise intercept.max_body_bytes.",
+            )
+
+    async def _decide(
+        self,
+        request: HttpRequest,
+        source: CheckSource,
+        leash: Leash,
+        name: str,
+        extractor: Extractor,
+        extraction: Extraction,
+    ) -> CheckOutcome:
+        """The gate's verdict over adapters that will be active together."""
+        adapters = extraction.adapters
+        # In a dry run nothing is rewritten, so the files are judged as the image server has them.
+        rewrites = source.rewrites and not self.settings.dry_run
+        if rewrites:
+            adapters = await self._copies.pin(adapters, leash)
+        question = GateRequest(
+            adapters=adapters,
+            base_model=extraction.base_model,
+            caller=Caller(service=f"{source.door}/{name}", identity=source.identity),
+            dry_run=self.settings.dry_run,
+        )
+        verdict = await self._gate.decide(question, leash)
+        outcome = CheckOutcome(
+            Result.ALLOW,
+            name,
+            decision_id=verdict.decision_id,
+            verdict=verdict.decision.verdict.value,
+            mode=verdict.decision.mode.value,
+        )
+        if not self._passes(verdict):
+            denial = extractor.deny(
+                FORBIDDEN, _code(verdict), _explanation(verdict), verdict.decision_id
+            )
+            return replace(outcome, result=Result.DENY, denial=denial)
+        digests = tuple(one.sha256 for one in verdict.decision.evidence.adapters)
+        if not rewrites:
+            return replace(outcome, audited=self._known_copies(digests))
+        paths = self._copies.paths(digests, keep=True)
+        return replace(outcome, audited=paths, body=_rewritten(request, extractor, paths))
+
+    def _passes(self, verdict: Verdict) -> bool:
+        kind = verdict.decision.verdict
+        return kind is VerdictKind.ALLOW or (
+            kind is VerdictKind.REVIEW and self.settings.review_passes
+        )
+
+    def _known_copies(self, digests: tuple[str, ...]) -> dict[int, str]:
+        """The copies, for a door that only tells of them: it does not matter if one has gone."""
+        try:
+            return self._copies.paths(digests, keep=False)
+        except NoDecisionError:
+            return {}
+
+    def _tell(self, outcome: CheckOutcome, source: CheckSource, seconds: float) -> None:
+        self._observer.intercepted(outcome.extractor, outcome.result.value, seconds)
+        if outcome.result in (Result.ALLOW_NO_ADAPTER, Result.ALLOW):
+            return
+        # Path, headers and body may hold secrets: the line names none of them.
+        _log.info(
+            "%s at %s by %s: verdict %s, decision %s",
+            outcome.result,
+            source.door,
+            outcome.extractor,
+            outcome.verdict or "none",
+            outcome.decision_id or "none",
+        )
+
+
+def plain_denial(status: int, code: str, message: str, decision_id: str = "") -> Denial:
+    """A denial where no extractor knows the form that the client expects."""
+    body = {"error": {"code": code, "message": message, "decision_id": decision_id}}
+    return Denial(status, json.dumps(body).encode())
+
+
+def _rewritten(request: HttpRequest, extractor: Extractor, paths: Mapping[int, str]) -> bytes:
+    body = extractor.rewrite(request, paths)
+    if body is None:
+        raise RefusedRequestError(
+            RefusalCode.DOOR_CLOSED,
+            "This request cannot be made to load the audited copy.",
+            remedy="Guard this route with ext_authz, which does not rewrite.",
+        )
+    return body
+
+
+def _code(verdict: Verdict) -> str:
+    return f"adapter_{verdict.decision.verdict.value.lower()}"
+
+
+def _explanation(verdict: Verdict) -> str:
+    """One line for the sender: the verdict, the concepts found, and the first reason."""
+    decision = verdict.decision
+    concepts = [
+        one.evidence.concept_name for one in decision.findings if one.verdict is decision.verdict
+    ]
+    about = f" ({', '.join(concepts[:5])})" if concepts else ""
+    reason = f" {decision.reasons[0].message}" if decision.reasons else ""
+    return f"loragate: {decision.verdict.value}{about}.{reason}"
+
+
+def _unknown_extractor() -> CheckOutcome:
+    denial = plain_denial(
+        UNAVAILABLE,
+        "extractor_unknown",
+        "loragate: the proxy names no extractor that is configured. Set "
+        "intercept.default_extractor, or name one of intercept.extractors in the proxy.",
+    )
+    return CheckOutcome(Result.REFUSED, NO_EXTRACTOR, denial=denial)
+
+
+def _refused(name: str, extractor: Extractor, error: RefusedRequestError) -> CheckOutcome:
+    text = f"{error.message} {error.remedy}"
+    denial = extractor.deny(OF_REFUSALS[error.code], error.code.value, text, "")
+    return CheckOutcome(Result.REFUSED, name, denial=denial)
+
+
+def _no_decision(name: str, extractor: Extractor, error: NoDecisionError) -> CheckOutcome:
+    # An error names the offending value, which may be an address with a token in it.
+    told = _WITHOUT_VALUES.get(error.reason, error.message)
+    denial = extractor.deny(status_of(error), error.reason.value.lower(), told, "")
+    return CheckOutcome(Result.NO_DECISION, name, denial=with_retry(denial, error))
+
+
+_WITHOUT_VALUES: Mapping[ErrorReason, str] = {
+    ErrorReason.PATH_NOT_ALLOWED: "The adapter lies where none may be loaded from.",
+    ErrorReason.SOURCE_NOT_FOUND: "The adapter was not found.",
+    ErrorReason.SOURCE_NOT_ENABLED: "Adapters of this kind of source are not enabled.",
+    ErrorReason.SOURCE_UNREADABLE: "The adapter could not be read from its source.",
+    ErrorReason.REQUEST_INVALID: "The request names its adapters in a way that cannot be audited.",
+}
+
+
+def _failed(name: str, error: Exception) -> CheckOutcome:
+    """A fault of the server. The exception's text may quote the request, so it is not logged."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("a check by %s failed with %s\n%s", name, type(error).__name__, frames)
+    denial = plain_denial(
+        UNAVAILABLE, "check_failed", "loragate: the request could not be checked; see its log."
+    )
+    return CheckOutcome(Result.NO_DECISION, name, denial=denial)

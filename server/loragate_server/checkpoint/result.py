@@ -1,0 +1,41 @@
+"""How a checked request fared, and who is told: all that counting needs, free of heavy imports."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+NO_EXTRACTOR = "none"
+"""Stands for the extractor, in metrics and logs, where the one asked for does not exist."""
+
+
+class Result(StrEnum):
+    """How a request fared; the label `outcome` of the metrics."""
+
+    ALLOW_NO_ADAPTER = "allow_no_adapter"
+    """It loads no adapter."""
+    ALLOW = "allow"
+    """Its adapters may be loaded."""
+    DENY = "deny"
+    """The verdict over its adapters forbids it."""
+    REFUSED = "refused"
+    """It must not pass, whatever its adapters are."""
+    NO_DECISION = "no_decision"
+    """No decision could be had, so it must not pass."""
+    DRY_RUN_DENY = "dry_run_deny"
+    """It passed, and would not have outside a dry run."""
+
+
+class CheckObserver(Protocol):
+    """Told of every request; must not block."""
+
+    def intercepted(self, extractor: str, outcome: str, seconds: float) -> None:
+        """A request was answered after `seconds`."""
+        ...
+
+
+class NullCheckObserver:
+    """A `CheckObserver` that nobody reads."""
+
+    def intercepted(self, extractor: str, outcome: str, seconds: float) -> None:
+        """Ignored."""

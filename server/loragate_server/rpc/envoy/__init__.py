@@ -1,0 +1,1 @@
+"""Generated messages of the two protocols by which Envoy asks; `scripts/proto.sh` makes them."""

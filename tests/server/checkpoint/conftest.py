@@ -1,0 +1,69 @@
+"""A checkpoint over a gate made of the real rooms."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import pytest
+
+from loragate_server.checkpoint.checkpoint import Checkpoint, CheckpointSettings
+from loragate_server.checkpoint.copies import AuditedCopies
+from loragate_server.gate.intake import IntakeDesk
+from loragate_server.intake.fetch import Intake
+from loragate_server.intake.settings import IntakeSettings
+from tests.server.checkpoint.server_of_the_test import PlainServer
+from tests.server.gate.conftest import House, files, house, tiny, until
+
+__all__ = ["files", "house", "tiny", "until"]
+
+
+@dataclass
+class Told:
+    """Counts what the checkpoint tells."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+    def intercepted(self, extractor: str, outcome: str, seconds: float) -> None:
+        self.counts[extractor, outcome] += 1
+        self.seconds.append(seconds)
+
+
+@dataclass
+class Post:
+    """A checkpoint and the house behind it."""
+
+    checkpoint: Checkpoint
+    house: House
+    told: Told
+    intake: Intake
+
+
+MakePost = Callable[..., Post]
+
+
+@pytest.fixture
+async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
+    desks: list[IntakeDesk] = []
+
+    def make(root: PurePath | None = None, keep_s: float = 60.0, **settings: Any) -> Post:
+        home, told = house(), Told()
+        store_dir = home.root.parent / "store"
+        intake = Intake(IntakeSettings(roots=(home.root,), store_dir=store_dir))
+        desks.append(IntakeDesk(intake))
+        checkpoint = Checkpoint(
+            CheckpointSettings(**{"default_extractor": "plain", **settings}),
+            {"plain": PlainServer(), "other": PlainServer("other")},
+            home.gate,
+            AuditedCopies(desks[-1], intake, root, keep_s),
+            told,
+        )
+        return Post(checkpoint, home, told, intake)
+
+    yield make
+    for desk in desks:
+        desk.close()
