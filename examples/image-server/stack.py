@@ -1,0 +1,176 @@
+"""Starts loragate, the example image server and a proxy in front of it, on loopback.
+
+    python examples/image-server/stack.py nginx
+
+Runs until SIGINT or SIGTERM. A configuration is used as it stands, but for its port numbers: where
+the environment names another port, that is written in the place of the default.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType, MappingProxyType
+
+EXAMPLES = Path(__file__).resolve().parents[1]
+DEFAULT_PORTS = MappingProxyType(
+    {
+        "PROXY_PORT": 8080,
+        "IMAGE_SERVER_PORT": 30000,
+        "LORAGATE_GRPC_PORT": 50051,
+        "LORAGATE_HTTP_PORT": 9464,
+    }
+)
+# One worker thread, and no hot restart, which wants shared memory of its own.
+_ENVOY = ("{bin}/envoy", "--concurrency", "1", "--disable-hot-restart", "-l", "warn", "-c")
+COMMANDS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "envoy": (*_ENVOY, "envoy.yaml"),
+        "envoy-rewrite": (*_ENVOY, "envoy-rewrite.yaml"),
+        "nginx": ("/usr/sbin/nginx", "-p", "{work}", "-c", "nginx.conf"),
+        "haproxy": ("/usr/sbin/haproxy", "-db", "-f", "haproxy.cfg"),
+    }
+)
+START_LIMIT_S = 120.0
+STOP_LIMIT_S = 30.0
+
+
+def ports() -> dict[str, int]:
+    """The ports that the environment names, and the defaults of the others."""
+    return {name: int(os.environ.get(name, default)) for name, default in DEFAULT_PORTS.items()}
+
+
+def copy_configuration(folder: Path, work: Path, chosen: Mapping[str, int]) -> None:
+    """Copies the files of a proxy's folder with the chosen ports in them."""
+    numbers = {str(DEFAULT_PORTS[name]): str(port) for name, port in chosen.items()}
+    pattern = re.compile(rf"\b({'|'.join(numbers)})\b")
+    for file in folder.iterdir():
+        if file.is_file() and file.suffix in (".yaml", ".conf", ".cfg", ".js", ".lua"):
+            text = pattern.sub(lambda match: numbers[match[1]], file.read_text())
+            (work / file.name).write_text(text)
+
+
+@contextmanager
+def running(
+    name: str, command: Sequence[str], work: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is stopped when the context ends; what it prints goes to `NAME.log`."""
+    with (work / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            cwd=work,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches this script alone, which stops in order
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)  # one that is suspended cannot stop
+        process.terminate()
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def await_port(name: str, process: subprocess.Popen[bytes], port: int, work: Path) -> None:
+    """Waits until a port takes connections.
+
+    Raises:
+        RuntimeError: the process ended, or took too long; the text holds its log.
+    """
+    deadline = time.monotonic() + START_LIMIT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"{name} did not start:\n{(work / f'{name}.log').read_text()}")
+
+
+def await_loragate(process: subprocess.Popen[bytes], work: Path) -> None:
+    """Waits until loragate says that it can decide, which is later than its ports open."""
+    deadline = time.monotonic() + START_LIMIT_S
+    log = work / "loragate.log"
+    while process.poll() is None and time.monotonic() < deadline:
+        if "loragate-server ready:" in log.read_text():
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"loragate did not start:\n{log.read_text()}")
+
+
+def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -> dict[str, int]:
+    """Starts all three; returns their process ids."""
+    adapters = os.environ.get("ADAPTERS", str(EXAMPLES / "adapters"))
+    cache = Path(tempfile.gettempdir()) / f"loragate-probes-{os.getuid()}"
+    environment = {
+        "OMP_WAIT_POLICY": "passive",
+        "LORAGATE_STATE_DIR": str(work / "state"),
+        "LORAGATE_CACHE_DIR": os.environ.get("LORAGATE_CACHE_DIR", str(cache)),
+        "LORAGATE_INTAKE__ROOTS": json.dumps([adapters]),
+        "LORAGATE_LISTEN__GRPC": f"127.0.0.1:{chosen['LORAGATE_GRPC_PORT']}",
+        "LORAGATE_LISTEN__HTTP": f"127.0.0.1:{chosen['LORAGATE_HTTP_PORT']}",
+    }
+    here, api = EXAMPLES / "image-server", os.environ.get("LORA_API", "sglang")
+    environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] = api
+    configuration = ["--config", str(here / "loragate.yaml")]
+    commands = {
+        "loragate": [sys.executable, "-m", "loragate_server.cli", "serve", *configuration],
+        "image-server": [
+            *(sys.executable, str(here / "server.py")),
+            *("--port", str(chosen["IMAGE_SERVER_PORT"]), "--lora-api", api),
+        ],
+        "proxy": [
+            word.format(bin=Path(sys.executable).parent, work=work) for word in COMMANDS[proxy]
+        ],
+    }
+    processes = {
+        name: stack.enter_context(running(name, command, work, environment))
+        for name, command in commands.items()
+    }
+    await_loragate(processes["loragate"], work)
+    await_port("image-server", processes["image-server"], chosen["IMAGE_SERVER_PORT"], work)
+    await_port("proxy", processes["proxy"], chosen["PROXY_PORT"], work)
+    return {name: process.pid for name, process in processes.items()}
+
+
+def stop(_: int, __: FrameType | None) -> None:
+    """Leaves all contexts, innermost first."""
+    raise SystemExit(0)
+
+
+def main() -> None:
+    """Runs until it is told to stop."""
+    if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
+        raise SystemExit(f"usage: stack.py {'|'.join(COMMANDS)}")
+    proxy, chosen = sys.argv[1], ports()
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loragate-stack-")))
+        copy_configuration(EXAMPLES / proxy.removesuffix("-rewrite"), work, chosen)
+        try:
+            pids = start(proxy, chosen, work, stack)
+        except RuntimeError as error:
+            raise SystemExit(f"stack: {error}") from None
+        print(
+            "ready: " + json.dumps({"ports": chosen, "pids": pids, "logs": str(work)}), flush=True
+        )
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""ComfyUI's graphs: nodes, their inputs at any depth, links, and the strengths of their LoRAs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loragate_server.intake.adapter import Strength
+from loragate_server.intercept.refusals import (
+    Location,
+    place_of,
+    unnamed,
+    unreadable,
+)
+from loragate_server.intercept.strengths import strength, strongest
+
+_MODEL = ("strength_model", "model_weight", "model_strength", "lora_model_strength", "model_str")
+_CLIP = ("strength_clip", "clip_weight", "clip_strength", "lora_clip_strength", "clip_str")
+_BOTH = ("strength", "weight", "lora_wt", "lora_weight", "lora_strength", "scale")
+_TWO = ("strengthTwo", "strength_two", "strengthtwo")
+_NUMBERED = re.compile(r"(.*?)_?0*(\d+)(?:_name)?$")
+_MAX_HOPS = 16
+
+CONSTANTS = frozenset(
+    {
+        "PrimitiveString",
+        "PrimitiveStringMultiline",
+        "PrimitiveInt",
+        "PrimitiveFloat",
+        "PrimitiveNode",
+        "Reroute",
+        "String Literal",
+        "StringConstant",
+        "FloatConstant",
+        "INTConstant",
+        "easy string",
+        "easy float",
+    }
+)
+"""Classes of nodes that hand on their one input as it is."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a graph."""
+
+    key: str
+    class_type: str
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A string in the inputs of a node.
+
+    Attributes:
+        names: of the members that lead to it, from the input on.
+        holder: the object in which it stands, for the strengths beside it.
+        location: in the document.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    holder: Mapping[str, Any]
+    location: Location
+
+
+def nodes_of(graph: Any, location: Location) -> dict[str, Node]:
+    """The nodes of a graph in the form of the API.
+
+    Raises:
+        RefusedRequestError: BODY_UNREADABLE when it has another form.
+    """
+    if not isinstance(graph, dict):
+        raise unreadable("The graph is no object of nodes.", "Send it in the form of the API.")
+    nodes = {}
+    for key, node in graph.items():
+        inputs = node.get("inputs", {}) if isinstance(node, dict) else None
+        kind = node.get("class_type", "") if isinstance(node, dict) else None
+        if not isinstance(inputs, dict) or not isinstance(kind, str):
+            raise unreadable(
+                f"{place_of(*location, key)} is no node.", "Send the graph in the form of the API."
+            )
+        nodes[key] = Node(key, kind, inputs)
+    return nodes
+
+
+def is_link(value: Any) -> bool:
+    """Whether ComfyUI takes the value of an input from another node."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int | float)
+    )
+
+
+def strings_of(
+    value: Any, names: tuple[str, ...], holder: Mapping[str, Any], location: Location
+) -> Iterator[Value]:
+    """Every string below an input, names of members included."""
+    if isinstance(value, str):
+        yield Value(value, names, holder, location)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            inner = {**holder, **{names[-1]: item}} if isinstance(item, str) else holder
+            yield from strings_of(item, names, inner, (*location, number))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from strings_of(item, (*names, name), value, (*location, name))
+
+
+def resolved(link: list[Any], nodes: Mapping[str, Node], place: str) -> tuple[Any, Location]:
+    """The constant that a link leads to, and where it stands below the graph.
+
+    Raises:
+        RefusedRequestError: ADAPTER_UNNAMED when it is made while the graph runs.
+    """
+    for _ in range(_MAX_HOPS):
+        node = nodes.get(link[0])
+        if node is None or len(node.inputs) != 1 or node.class_type not in CONSTANTS:
+            break
+        name, value = next(iter(node.inputs.items()))
+        if is_link(value):
+            link = value
+        elif isinstance(value, str | int | float):
+            return value, (node.key, "inputs", name)
+        else:
+            break
+    raise unnamed(
+        place,
+        "is linked to a node that makes it while the graph runs.",
+        "Write the value into the node.",
+    )
+
+
+def strength_of(value: Value, node: Node, nodes: Mapping[str, Node], place: str) -> Strength:
+    """How strongly a node applies the LoRA that one of its strings names.
+
+    Raises:
+        RefusedRequestError: a strength is no number, or made while the graph runs.
+    """
+    numbered = _NUMBERED.fullmatch(value.names[-1])
+    suffix = numbered[2] if numbered else ""
+
+    def numbers(stems: tuple[str, ...]) -> list[float]:
+        found = []
+        for name, item in value.holder.items():
+            if _names_same(name, stems, suffix) and item is not None:
+                if is_link(item):
+                    item, _ = resolved(item, nodes, place)
+                found.append(strength(item, place_of(node.key, "inputs", name)))
+        return found
+
+    both, model, clip = numbers(_BOTH), numbers(_MODEL), numbers(_CLIP) + numbers(_TWO)
+    mode = node.inputs.get("input_mode")
+    if mode == "simple" and both:
+        model = clip = both
+    elif mode == "advanced" and model and clip:
+        both = []
+    denoiser = strongest(*both, *model) if both or model else 1.0
+    if node.class_type.endswith("ModelOnly"):
+        return Strength(denoiser, 0.0)
+    return Strength(denoiser, strongest(*clip) if clip else denoiser)
+
+
+def _names_same(name: str, stems: tuple[str, ...], suffix: str) -> bool:
+    """Whether an input is one of `stems` for the LoRA with this number."""
+    if not suffix:
+        return name in stems
+    for stem in stems:
+        rest = name.removeprefix(stem).removeprefix("_")
+        if name.startswith(stem) and rest.isdigit() and int(rest) == int(suffix):
+            return True
+        infix = re.fullmatch(r"lora_0*(\d+)_(.+)", name)
+        if infix and int(infix[1]) == int(suffix) and infix[2] == stem:
+            return True
+    return False

@@ -1,0 +1,220 @@
+"""KServe and the open inference protocol: loads by name, and parameters that name adapters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from loragate_server.intake.adapter import Strength
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.bodies import (
+    BodyLimits,
+    JsonText,
+    check_whole,
+    content_coding,
+    parse_json,
+    read_json,
+)
+from loragate_server.intercept.findings import Findings, Found, Spot
+from loragate_server.intercept.references import anywhere, in_folder
+from loragate_server.intercept.refusals import (
+    Location,
+    ambiguous_adapter,
+    ambiguous_body,
+    door_closed,
+    place_of,
+    unnamed,
+    unreadable,
+)
+from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.strengths import strength
+
+_NAMED = re.compile(r"lora|adapter|peft")
+_SCALE = re.compile(r"scale|strength|(?<!lora_)weight$")
+_HARMLESS = re.compile(r"rank|count|max|enable|dtype|int_id|name$")
+_HEADER_LENGTH = "inference-header-content-length"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KServe(ImageServer):
+    """Settings and extractor of servers that speak KServe's protocols, version 1 and 2.
+
+    Attributes:
+        hub_ids: whether `owner/name` in a parameter is a repository on the hub.
+        model_folder: where the server keeps models; a load by name is audited as `adapter_file`
+            of the model in it. Empty refuses such loads.
+        adapter_file: below the folder of a model.
+        allow_repository_loads: lets loads by name pass without an audit.
+    """
+
+    kind: ClassVar[str] = "kserve"
+    routes: ClassVar[tuple[Route, ...]] = (
+        route("grpc", "inference.GRPCInferenceService/RepositoryModelLoad"),
+        route("load", "models/*/load"),
+        route("infer", "models/*/infer"),
+        route("infer", "models/*/generate"),
+        route("infer", "models/*/generate_stream"),
+        route("infer", "versions/*/infer"),
+        route("predict", "models/*"),
+        route("infer", "images/*"),
+        route("infer", "chat/completions"),
+    )
+
+    hub_ids: bool = True
+    model_folder: str = ""
+    adapter_file: str = "adapter.safetensors"
+    allow_repository_loads: bool = False
+
+    def find(self, hit: Hit, request: HttpRequest) -> Findings:
+        """See `ImageServer.find`."""
+        if hit.route.name == "grpc":
+            if self.allow_repository_loads:
+                return Findings()
+            raise door_closed(
+                "Models are loaded over gRPC without a file that could be audited.",
+                "Load over HTTP, or set allow_repository_loads.",
+            )
+        if hit.route.name == "load":
+            return self._load(hit.captured[0], request)
+        document = inference_document(request, self.limits)
+        found = adapters_in(document.value, (), hub_ids=self.hub_ids)
+        return Findings(tuple(found), document.text)
+
+    def _load(self, model: str, request: HttpRequest) -> Findings:
+        check_whole(request)
+        found: tuple[Found, ...] = ()
+        text = ""
+        if request.body.strip():
+            document = read_json(request, self.limits)
+            text = document.text
+            found = tuple(adapters_in(document.value, (), hub_ids=self.hub_ids, wide=True))
+        if found or self.allow_repository_loads:
+            return Findings(found, text)
+        if not self.model_folder:
+            raise unnamed(
+                "The request",
+                "loads what lies in the model repository.",
+                "Set model_folder and adapter_file, or allow_repository_loads.",
+            )
+        reference = in_folder(f"{model}/{self.adapter_file}", self.model_folder, "The model")
+        return Findings((Found(reference, "path"),), text)
+
+    def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
+        """An error as the protocol has it."""
+        return {"error": message, "code": code, "decision_id": decision_id}
+
+
+def inference_document(request: HttpRequest, limits: BodyLimits) -> JsonText:
+    """The JSON of an inference request, which binary tensors may follow.
+
+    Raises:
+        RefusedRequestError: BODY_INCOMPLETE, BODY_AMBIGUOUS or BODY_UNREADABLE.
+    """
+    header = request.header(_HEADER_LENGTH).strip()
+    if not header:
+        return read_json(request, limits)
+    check_whole(request)
+    if content_coding(request) != "identity":
+        raise ambiguous_body("Binary tensors are compressed.", "Send them plain.")
+    if not (header.isascii() and header.isdigit()) or int(header[:18]) > len(request.body):
+        raise ambiguous_body("The length of the JSON part is wrong.", f"Send {_HEADER_LENGTH}.")
+    try:
+        text = request.body[: int(header)].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise unreadable("The JSON part is not in UTF-8.", "Send UTF-8.") from error
+    return parse_json(text, limits, "The JSON part")
+
+
+def adapters_in(
+    value: Any, location: Location, *, hub_ids: bool, wide: bool = False
+) -> Iterator[Found]:
+    """Adapters under names that speak of LoRA, at any depth.
+
+    Args:
+        value: a JSON value.
+        location: where it stands.
+        hub_ids: whether `owner/name` is a repository on the hub.
+        wide: takes `{"string_value": ...}` for its text, as model configurations write it.
+
+    Raises:
+        RefusedRequestError: a name speaks of LoRA, but its value is no reference.
+    """
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            if isinstance(item, dict | list):
+                yield from adapters_in(item, (*location, number), hub_ids=hub_ids, wide=wide)
+    elif isinstance(value, dict):
+        _refuse_tensors(value, location)
+        for name, item in value.items():
+            inner = (*location, name)
+            if _NAMED.search(name.casefold()):
+                yield from _named(item, value, inner, hub_ids=hub_ids, wide=wide)
+            elif isinstance(item, dict | list):
+                yield from adapters_in(item, inner, hub_ids=hub_ids, wide=wide)
+
+
+def _refuse_tensors(value: dict[str, Any], location: Location) -> None:
+    """Inputs with the name of a LoRA carry weights as tensors."""
+    name = value.get("name")
+    if isinstance(name, str) and "datatype" in value and _NAMED.search(name.casefold()):
+        raise door_closed(
+            f"{place_of(*location)} carries an adapter as a tensor.",
+            "Name a file of the adapter in a parameter.",
+        )
+
+
+def _named(
+    item: Any, siblings: dict[str, Any], location: Location, *, hub_ids: bool, wide: bool
+) -> Iterator[Found]:
+    name, place = str(location[-1]).casefold(), place_of(*location)
+    if wide and isinstance(item, dict) and set(item) == {"string_value"}:
+        item = item["string_value"]
+        location = (*location, "string_value")
+    if item in (None, "", [], {}) or isinstance(item, bool):
+        return
+    if isinstance(item, int | float):
+        return
+    if isinstance(item, list) and all(isinstance(one, str) for one in item):
+        for number, one in enumerate(item):
+            where = (*location, number)
+            yield _found(one, siblings, where, name, place_of(*where), hub_ids)
+    elif isinstance(item, dict | list):
+        before = list(adapters_in(item, location, hub_ids=hub_ids, wide=wide))
+        if not before:
+            before = list(_plain_object(item, location, hub_ids))
+        yield from before
+    elif not _SCALE.search(name) and not _HARMLESS.search(name):
+        yield _found(item, siblings, location, name, place, hub_ids)
+    elif not _SCALE.search(name):
+        raise unnamed(place, "names an adapter without its file.", "Send its path or URI.")
+
+
+def _plain_object(item: Any, location: Location, hub_ids: bool) -> Iterator[Found]:
+    """`{"name": ..., "uri": ...}` under a name that speaks of LoRA, or a list of such."""
+    for number, one in enumerate(item if isinstance(item, list) else [item]):
+        where = (*location, number) if isinstance(item, list) else location
+        if not isinstance(one, dict):
+            raise unnamed(place_of(*where), "is no reference to an adapter.", "Send its path.")
+        given = [key for key in ("path", "uri", "url", "source", "local_path") if one.get(key)]
+        if len(given) != 1:
+            raise unnamed(place_of(*where), "does not name one file.", "Send its path or URI.")
+        inner = (*where, given[0])
+        yield _found(one[given[0]], one, inner, given[0], place_of(*inner), hub_ids)
+
+
+def _found(
+    value: str, siblings: dict[str, Any], location: Location, name: str, place: str, hub_ids: bool
+) -> Found:
+    scales = {
+        key: item
+        for key, item in siblings.items()
+        if _SCALE.search(key.casefold()) and item is not None and key.casefold() != name
+    }
+    if len(scales) > 1:
+        raise ambiguous_adapter(place, "has several strengths.", "Send one strength.")
+    force = strength(next(iter(scales.values())), place) if scales else 1.0
+    reference = anywhere(value, place, Strength(force, force), hub_ids=hub_ids)
+    return Found(reference, place, Spot(location, value))

@@ -1,0 +1,28 @@
+"""A real nginx guards the example image server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.proxy_stack import GuardedImageServer, Stack, running_stack
+
+pytestmark = [
+    pytest.mark.needs("nginx"),
+    pytest.mark.skipif(
+        not Path("/usr/sbin/nginx").exists(),
+        reason="nginx is missing; scripts/install_test_tools.sh installs it",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with running_stack("nginx/run") as running:
+        yield running
+
+
+class TestNginx(GuardedImageServer):
+    """See there."""

@@ -1,0 +1,128 @@
+"""What image servers themselves do with a request: small models, written from their sources.
+
+They read as leniently as the servers do, share no code with the extractors, and say which
+references a server would load. What they name, an extractor has to find or refuse.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from loragate_server.intercept.extraction import Extractor, RefusedRequestError
+from loragate_server.intercept.request import HttpRequest
+
+
+def starlette_json(request: HttpRequest) -> Any:
+    """`await request.json()`: bytes to json.loads, whatever type and coding the headers say."""
+    return json.loads(request.body)
+
+
+def aiohttp_json(request: HttpRequest) -> Any:
+    """`await request.json()`: content coding undone, text by the charset of the type."""
+    body = request.body
+    coding = request.header("content-encoding").lower()
+    if coding == "gzip":
+        body = gzip.decompress(body)
+    elif coding == "deflate":
+        body = zlib.decompress(body)
+    charset = re.search(r"charset=([\w-]+)", request.header("content-type"))
+    return json.loads(body.decode(charset[1] if charset else "utf-8"))
+
+
+def sglang(request: HttpRequest) -> Iterator[str]:
+    if request.path != "/v1/set_lora":
+        return
+    value = starlette_json(request).get("lora_path")
+    yield from [value] if isinstance(value, str) else value or []
+
+
+def vllm_omni(request: HttpRequest) -> Iterator[str]:
+    if request.path != "/v1/images/generations":
+        return
+    lora = starlette_json(request).get("lora")
+    for one in [lora] if isinstance(lora, dict) else lora or []:
+        name = one.get("name") or one.get("lora_name") or one.get("adapter")
+        path = (
+            one.get("local_path")
+            or one.get("path")
+            or one.get("lora_path")
+            or one.get("lora_local_path")
+        )
+        if name and path:
+            yield str(path)
+
+
+def comfyui(request: HttpRequest) -> Iterator[str]:
+    if request.path != "/prompt":
+        return
+    graph = aiohttp_json(request)["prompt"]
+    for node in graph.values():
+        inputs, kind = node["inputs"], node["class_type"]
+        if kind == "LoraLoader":
+            value = inputs.get("lora_name")
+            yield graph[value[0]]["inputs"]["value"] if isinstance(value, list) else value
+        elif kind == "Power Lora Loader (rgthree)":
+            for name, value in inputs.items():
+                if name.upper().startswith("LORA_") and value.get("on") and value.get("lora"):
+                    yield value["lora"]
+        elif kind == "CR LoRA Stack":
+            for number in "123":
+                if inputs.get(f"switch_{number}") == "On":
+                    yield inputs.get(f"lora_name_{number}")
+
+
+def a1111(request: HttpRequest) -> Iterator[str]:
+    if request.path != "/sdapi/v1/txt2img":
+        return
+    body = starlette_json(request)
+    for name in ("prompt", "negative_prompt"):
+        for match in re.finditer(r"<(\w+):([^>]+)>", body.get(name) or ""):
+            if match[1] in ("lora", "lyco"):
+                yield match[2].split(":")[0]
+    option = (body.get("override_settings") or {}).get("sd_lora")
+    if option:
+        yield option
+
+
+def cog(request: HttpRequest) -> Iterator[str]:
+    if request.path != "/predictions":
+        return
+    inputs = starlette_json(request)["input"]
+    yield from (inputs[name] for name in ("lora_weights", "extra_lora") if inputs.get(name))
+
+
+MODELS: Mapping[str, Callable[[HttpRequest], Iterator[str]]] = {
+    "sglang": sglang,
+    "vllm_omni": vllm_omni,
+    "comfyui": comfyui,
+    "a1111": a1111,
+    "cog": cog,
+}
+
+
+def honoured(server: str, request: HttpRequest) -> list[str]:
+    """The references that a server would load; none where it would answer with an error."""
+    if request.method not in ("POST", "PUT", "PATCH") or server not in MODELS:
+        return []
+    try:
+        found = list(MODELS[server](request))
+    except Exception:  # whatever breaks in a server is an error that loads nothing
+        return []
+    return [one for one in found if isinstance(one, str) and one not in ("", "None")]
+
+
+def nothing_passes_unaudited(server: str, extractor: Extractor, request: HttpRequest) -> int:
+    """Every honoured reference is found, unless the request is refused; how many there were."""
+    wanted = honoured(server, request)
+    try:
+        adapters = extractor.extract(request).adapters
+    except RefusedRequestError:
+        return len(wanted)
+    for one in wanted:
+        assert any(one in (adapter.path or adapter.uri or "") for adapter in adapters), one
+    return len(wanted)
