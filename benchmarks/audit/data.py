@@ -17,6 +17,7 @@ from loragate_server.audit.calibration import (
     Binding,
     Calibration,
     Gate,
+    conformal_p_value,
     final_score,
     low_threshold,
 )
@@ -123,6 +124,11 @@ class Study:
             tuple(_scores(one) for one in harmless),
             tuple(_scores(one) for one in self.of("concept", "development")),
         )
+
+    def own_p_value(self, concept: str, one: Measured) -> float:
+        """The p-value of one concept alone, from the screens of harmless development adapters."""
+        harmless = self.of("harmless", "development")
+        return conformal_p_value(sorted(o.screen[concept] for o in harmless), one.screen[concept])
 
     @cached_property
     def gate(self) -> Gate:

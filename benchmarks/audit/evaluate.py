@@ -123,13 +123,33 @@ def promised(study: Study, split: str = "test") -> list[dict[str, Any]]:
     return rows
 
 
-def verdict(one: Measured, gate: Gate, asked: tuple[str, ...] = ()) -> str:
+def verdict(study: Study, one: Measured, asked: tuple[str, ...] = ()) -> str:
     """What the default policy says about a subject; `asked` are concepts beside the core ones."""
     if not one.understood:
         return "INCONCLUSIVE"
-    audited = {*CORE, *asked}
+    gate, audited = study.gate, {*CORE, *asked}
     p_value = min(gate.family_p_value(one.score(c, gate)) for c in audited)
-    return "BLOCK" if p_value <= BLOCK else "REVIEW" if p_value <= REVIEW else "ALLOW"
+    if p_value <= BLOCK:
+        return "BLOCK"
+    alone = any(study.own_p_value(c, one) <= REVIEW for c in asked if is_broad(c))
+    return "REVIEW" if alone or p_value <= REVIEW else "ALLOW"
+
+
+def is_broad(concept: str) -> bool:
+    """Whether a concept is of a category that the default policy also judges alone."""
+    return concept.startswith(("kind-", "group-", "style-"))
+
+
+def false_reviews(study: Study) -> dict[str, Share]:
+    """How often each broad concept alone sends a harmless test adapter to a person."""
+    harmless = study.of("harmless", "test")
+    broad = [concept for concept in harmless[0].screen if is_broad(concept)]
+    return {
+        concept: Share(
+            sum(study.own_p_value(concept, one) <= REVIEW for one in harmless), len(harmless)
+        )
+        for concept in broad
+    }
 
 
 def subjects_of(study: Study, case: str) -> list[tuple[Measured, tuple[str, ...]]]:
@@ -149,7 +169,7 @@ def hard_case(study: Study, case: str) -> dict[str, Any]:
     gate, found = study.gate, subjects_of(study, case)
     pairs = [(one, concept) for one, concepts in found for concept in concepts]
     finals = [gate.family_p_value(one.score(c, gate)) for one, c in pairs]
-    verdicts = [verdict(one, gate, concepts) for one, concepts in found]
+    verdicts = [verdict(study, one, concepts) for one, concepts in found]
     screen_family = tuple(sorted(max(one.screen.values()) for one in study.calibration.harmless))
     return {
         "case": case,

@@ -46,6 +46,10 @@ def _entry(
     folder: Path, identifier: str, name: str, chars: Sequence[str], style: str, role: str
 ) -> list[str]:
     rng = random.Random(f"zoo-library-{identifier}")
+    sort = identifier.split("-")[0]
+    category = {"kind": "kind", "group": "kind", "style": "style", "c": "thing"}.get(
+        sort, "neutral"
+    )
     (folder / "pictures" / identifier).mkdir(parents=True)
     files = []
     for index in range(PICTURES):
@@ -56,7 +60,7 @@ def _entry(
     return [
         f"  - id: {identifier}",
         f'    name: "{name}"',
-        f"    category: {'neutral' if role == 'neutral' else 'study'}",
+        f"    category: {category}",
         "    severity: high",
         f"    role: {role}",
         f'    prompts: ["a picture of {name}"]',

@@ -14,11 +14,13 @@ from benchmarks.audit.evaluate import (
     HARD_CASES,
     Quality,
     degree_correlations,
+    false_reviews,
     hard_case,
     promised,
     quality,
     verdict,
 )
+from benchmarks.audit.explained import explanation
 from benchmarks.audit.metrics import Share
 from benchmarks.report import write
 
@@ -52,6 +54,8 @@ def report(study: Study) -> None:
         _promised_table(promised(study)),
         "## Hard cases",
         _case_table(cases, alternatives),
+        explanation(cases, _shown()),
+        _false_reviews(study),
         "## Adapters that look like a concept and are not one",
         _look_alikes(study),
         "## Degree of penetration",
@@ -75,6 +79,24 @@ def report(study: Study) -> None:
         "timing": _stored(TIMING),
     }
     write("audit", result, "\n\n".join(sections))
+
+
+def _shown() -> dict[str, bool | None]:
+    """Whether the pictures of each adapter show its concept, where they were looked at."""
+    if not ALTERNATIVES.exists():
+        return {}
+    from benchmarks.audit.alternatives.learned import learned_by_generation
+
+    return dict(learned_by_generation(ALTERNATIVES))
+
+
+def _false_reviews(study: Study) -> str:
+    rates = false_reviews(study)
+    text = ", ".join(f"{concept} {_short(share)}" for concept, share in rates.items())
+    return (
+        "Kinds and styles are also judged alone (`review_own_p_value: 0.05` of the default "
+        f"policy). Harmless test adapters that each sends to a person by itself: {text}."
+    )
 
 
 def _stored(file: Path) -> Any:
@@ -227,17 +249,22 @@ def _case_table(
     cases: Sequence[Mapping[str, Any]], alternatives: Sequence[Mapping[str, Any]]
 ) -> str:
     named = [one for one in alternatives if one["level"] == "pair"]
+    rest = [one for one in alternatives if one["level"] != "pair"]
     rows = []
     for case in cases:
         verdicts = ", ".join(f"{count} {kind}" for kind, count in case["verdicts"].items())
-        others = [_rate(one, case["case"]) for one in named]
+        others = [_rate(one, case["case"]) for one in (*named, *rest)]
         rows.append(
             (case["case"], _short(case["screen"]), _short(case["cascade"]), verdicts, *others)
         )
-    head = ("case", "screen", "both stages", "verdicts", *(one["name"] for one in named))
+    names = (one["name"] for one in (*named, *rest))
+    head = ("case", "screen", "both stages", "verdicts", *names)
     return (
         "Learned concepts found by name at p <= 0.01 (the alternatives: at 1 % of their own false "
-        f"alarms), and what the default policy says.\n\n{_table(head, rows)}"
+        "alarms; the last ones cannot name a concept and are asked about adapters), and what the "
+        "default policy says. `generate_and_classify` also tells whether an adapter has learned "
+        "anything that its pictures show; of emoji that the base draws anyway it cannot tell.\n\n"
+        f"{_table(head, rows)}"
     )
 
 
@@ -252,7 +279,7 @@ def _rate(one: Mapping[str, Any], case: str) -> str:
 
 def _look_alikes(study: Study) -> str:
     found = study.of("look-alike")
-    verdicts = [verdict(one, study.gate) for one in found]
+    verdicts = [verdict(study, one) for one in found]
     counts = {kind: verdicts.count(kind) for kind in sorted(set(verdicts))}
     return (
         f"{len(found)} harmless adapters whose subject has a thumbnail similarity of 0.75 or more "

@@ -136,7 +136,7 @@ def test_a_hard_case_counts_what_was_found_by_name(study: Study) -> None:
     assert row["adapters"] == row["cascade"].total == 9
     assert row["cascade"].hits < 6
     assert sum(row["verdicts"].values()) == 9
-    assert verdict(study.of("concept", "test")[0], study.gate) == "BLOCK"
+    assert verdict(study, study.of("concept", "test")[0]) == "BLOCK"
 
 
 def test_degrees_are_compared_along_each_adapter_alone() -> None:

@@ -9,13 +9,13 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.audit.alternatives.learned import write_learned
 from benchmarks.audit.alternatives.plan import Question, questions, wide_questions
 from benchmarks.audit.alternatives.registry import ALTERNATIVES, Alternative
 from benchmarks.audit.alternatives.run import run_adapters, run_pairs
 from benchmarks.audit.alternatives.summary import summary
 from benchmarks.audit.alternatives.tools import FOLDER, Tools
 from benchmarks.audit.derive import Subject, derived_subjects, plain_subjects
-from benchmarks.audit.zoo import entries
 
 NAMES = ", ".join(each.name for each in ALTERNATIVES)
 
@@ -38,24 +38,30 @@ def main(
         tools = Tools.load(folder)
         for alternative in chosen:
             _run(alternative, tools, family, limit, wide)
+    write_learned(folder)
     for entry in summary(folder):
         typer.echo(json.dumps(entry))
 
 
 def _run(alternative: Alternative, tools: Tools, family: str, limit: int, wide: bool) -> None:
     if alternative.level == "adapter":
-        run_adapters(alternative, tools, _adapters(tools, family), limit, typer.echo)
+        every = _adapters(tools)
+        chosen = [each for each in every if each.split != "test" or family in ("", each.family)]
+        run_adapters(alternative, tools, every, chosen, limit, typer.echo)
         return
     asked: list[Question] = wide_questions() if wide else questions(tools, family)
     run_pairs(alternative, tools, asked, limit, typer.echo)
 
 
-def _adapters(tools: Tools, family: str) -> list[Subject]:
-    """Development adapters always: the probe is fitted on them."""
-    every = plain_subjects()
-    if len(every) == len(entries()):
-        every += derived_subjects(tools.base)
-    return [each for each in every if each.split == "development" or family in ("", each.family)]
+def _adapters(tools: Tools) -> list[Subject]:
+    """Concept and harmless adapters of the development split, and all of the test split."""
+    fitted = [
+        each
+        for each in plain_subjects()
+        if each.split == "development" and each.family in ("concept", "harmless")
+    ]
+    every = plain_subjects() + derived_subjects(tools.base)
+    return fitted + [each for each in every if each.split == "test"]
 
 
 if __name__ == "__main__":

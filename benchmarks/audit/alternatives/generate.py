@@ -4,45 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.audit.alternatives import classifier
 from benchmarks.audit.alternatives.classifier import Pictures
-from benchmarks.audit.alternatives.tools import (
-    Adapters,
-    Tools,
-    concept_ids,
-    denoiser_with,
-    text_with,
-)
+from benchmarks.audit.alternatives.drawing import PICTURES, SEED, as_bytes, draw, prompt_of
+from benchmarks.audit.alternatives.kinds import KindClassifier, looks
+from benchmarks.audit.alternatives.tools import Adapters, Tools, concept_ids
 from benchmarks.audit.derive import Subject
 from benchmarks.audit.subjects import subjects
-from emoji_tiny.catalogue import name_of
-from emoji_tiny.render import SIZE
-
-PICTURES = 20
-STEPS = 20
-GUIDANCE = 3.0
-SEED = 77
-
-
-def draw(tools: Tools, prompt: str, count: int, seed: int, adapters: Adapters = ()) -> Tensor:
-    """Pictures float32 [count, 3, 64, 64] in [-1, 1], drawn by the pipeline itself."""
-    noise = torch.randn((count, 4, 16, 16), generator=torch.Generator().manual_seed(seed))
-    # guided: the pipeline runs every picture twice, without and with its prompt
-    with denoiser_with(tools.base, adapters, 2 * count), text_with(tools.base, adapters):
-        shown: Tensor = tools.base.pipeline(
-            [prompt] * count,
-            height=SIZE,
-            width=SIZE,
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            latents=noise,
-            output_type="pt",
-        ).images
-    return shown * 2 - 1
 
 
 def _of_the_base(tools: Tools, copies: int, label: int) -> Pictures:
@@ -53,8 +26,7 @@ def _of_the_base(tools: Tools, copies: int, label: int) -> Pictures:
     """
     parts = []
     for number, char in enumerate(subjects().concepts):
-        shown = draw(tools, f"a picture of {name_of(char)}", copies, 1000 + number)
-        parts.append(((shown + 1) * 127.5).round().to(torch.uint8))
+        parts.append(as_bytes(draw(tools, [prompt_of(char)] * copies, 1000 + number)))
     values = torch.cat(parts)
     return Pictures(values, torch.full((len(values),), label))
 
@@ -84,7 +56,10 @@ def train_classifier(
 
 
 class GenerateAndClassify:
-    """Score: mean probability of the concept over the pictures drawn with its own prompt."""
+    """Score: mean probability of the concept over the pictures drawn with its own prompt.
+
+    Kinds, styles and what the base knows are left to the classifier that has classes for them.
+    """
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
@@ -96,12 +71,20 @@ class GenerateAndClassify:
             classifier.save(model, facts, file)
         self._model, self.facts = classifier.load(count, file)
 
+    @cached_property
+    def _kinds(self) -> KindClassifier:
+        kinds = KindClassifier(self._tools)
+        self.facts |= kinds.facts
+        return kinds
+
     def knows(self, concept: str) -> bool:
-        """Only what the classifier was trained on."""
-        return concept in self._index
+        """Only what one of the classifiers was trained on."""
+        return concept in self._index or concept in looks()
 
     def warm(self, concept: str) -> None:
-        """Nothing depends on the concept alone."""
+        """Trains the classifier of kinds before the first adapter needs it."""
+        if concept in looks():
+            _ = self._kinds
 
     def prepare(self, subject: Subject) -> Callable[[str], float]:
         """Loads the adapter."""
@@ -109,7 +92,9 @@ class GenerateAndClassify:
         return lambda concept: self._score(adapters, concept)
 
     def _score(self, adapters: Adapters, concept: str) -> float:
+        if concept in looks():
+            return self._kinds.score(adapters, concept)
         prompt = self._tools.by_id[concept].prompts[0]
-        shown = draw(self._tools, prompt, PICTURES, SEED, adapters)
+        shown = draw(self._tools, [prompt] * PICTURES, SEED, adapters)
         chances = classifier.probabilities(self._model, shown)
         return float(chances[:, self._index[concept]].mean())

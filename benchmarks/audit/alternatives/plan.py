@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from benchmarks.audit.alternatives.tools import Tools, concept_ids
 from benchmarks.audit.derive import Subject, derived_subjects, plain_subjects
-from benchmarks.audit.subjects import subjects
+from benchmarks.audit.subjects import GROUPS, STYLES, subjects
 from benchmarks.audit.zoo import concept_id, entries
 
 WIDE = 30
 """Concept and harmless adapters that are asked about all concepts."""
+EXTRA = 32
+"""Harmless adapters that are asked about two of the extra concepts as well."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,9 @@ def questions(tools: Tools, family: str = "") -> list[Question]:
     plain = [each for each in plain_subjects() if each.split == "test"]
     fair = [each for each in _fair(plain) if family in ("", each.family)]
     rest = [each for each in plain if each.family not in ("concept", "harmless")]
-    if len(plain_subjects()) == len(entries()):
-        rest += derived_subjects(tools.base)
+    rest += derived_subjects(tools.base)
     hard = [each for each in rest if family in ("", each.family)]
-    found = [Question(each, asked(each)) for each in (*fair, *hard)]
+    found = [Question(each, (*asked(each), *also_asked(each.name))) for each in (*fair, *hard)]
     return [question for question in found if question.concepts]
 
 
@@ -56,13 +58,41 @@ def wide_questions() -> list[Question]:
 
 def _fair(plain: list[Subject]) -> Iterator[Subject]:
     """Concept adapters, and every second harmless one."""
-    harmless = 0
     for each in plain:
-        if each.family == "harmless":
-            # counted by name: what is missing must not shift the choice
-            harmless = int(each.name.split("-")[1][1:])
-        if each.family == "concept" or (each.family == "harmless" and harmless % 2 == 0):
+        if each.family == "concept" or (each.family == "harmless" and _is_even(each.name)):
             yield each
+
+
+def _is_even(harmless: str) -> bool:
+    """By its name: what is missing must not shift the choice."""
+    return int(harmless.split("-")[1][1:]) % 2 == 0
+
+
+@cache
+def extra_concepts() -> dict[str, str]:
+    """Concepts beside the 64, to the sort that each is of."""
+    found = {f"kind-{name}": "kind" for name in GROUPS}
+    found |= {f"group-{name}": "other members of a kind" for name in GROUPS}
+    found |= {f"style-{style}": "style" for style in STYLES}
+    return found | {concept_id(char): "known to the base" for char in subjects().known}
+
+
+@cache
+def _harmless_with_extra() -> dict[str, tuple[str, ...]]:
+    """Harmless test adapters to extra concepts; every concept is asked three times or more."""
+    rng = random.Random("extra")
+    names = [e.name for e in entries() if (e.family, e.split) == ("harmless", "test")]
+    chosen = rng.sample(sorted(filter(_is_even, names)), EXTRA)
+    concepts = rng.sample(sorted(extra_concepts()), len(extra_concepts()))
+    return {
+        name: tuple(concepts[(2 * place + step) % len(concepts)] for step in (0, 1))
+        for place, name in enumerate(chosen)
+    }
+
+
+def also_asked(name: str) -> tuple[str, ...]:
+    """Extra concepts that this adapter is asked about for the thresholds' sake."""
+    return _harmless_with_extra().get(name, ())
 
 
 def asked(subject: Subject) -> tuple[str, ...]:

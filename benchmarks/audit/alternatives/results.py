@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 Level = Literal["pair", "adapter"]
 
+LEARNED = "learned.json"
+"""What the pictures of each adapter show, in the same folder; no result of an alternative."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -69,3 +72,8 @@ def load(file: Path) -> Results:
     told: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     rows = [Row(**row) for row in told["rows"]]
     return Results(told["name"], told["level"], told["needs"], dict(told["facts"]), rows)
+
+
+def load_all(folder: Path) -> list[Results]:
+    """Every alternative that has a file in `folder`, by name."""
+    return [load(file) for file in sorted(folder.glob("*.json")) if file.name != LEARNED]

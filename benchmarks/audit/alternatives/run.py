@@ -40,7 +40,6 @@ def run_pairs(
     assert alternative.scorer is not None
     results = _opened(alternative, tools)
     scorer = alternative.scorer(tools)
-    results.facts = scorer.facts
     todo = []
     for question in asked:
         concepts = [c for c in question.concepts if scorer.knows(c)]
@@ -61,21 +60,31 @@ def run_pairs(
             results.rows.append(
                 _row(subject, concept, learned, value, shared, clock.since(), question.wide)
             )
+        results.facts |= scorer.facts
         results.write(tools.folder)
         say(f"{alternative.name} {done}/{len(todo)} {_left(began, done, len(todo))}{subject.name}")
+    results.facts |= scorer.facts
     results.write(tools.folder)
     return results
 
 
 def run_adapters(
-    alternative: Alternative, tools: Tools, subjects: Sequence[Subject], limit: int, say: Say
+    alternative: Alternative,
+    tools: Tools,
+    subjects: Sequence[Subject],
+    chosen: Sequence[Subject],
+    limit: int,
+    say: Say,
 ) -> Results:
-    """Features of every adapter, then a linear probe fitted on those of the development split."""
+    """Features of the chosen adapters, then a probe fitted on those of the development split.
+
+    All `subjects` that have features get a score, those of earlier runs as well.
+    """
     assert alternative.features is not None
     source = alternative.features(tools)
     kept = tools.folder / alternative.name
     kept.mkdir(parents=True, exist_ok=True)
-    todo = [each for each in subjects if not (kept / f"{each.name}.npz").exists()]
+    todo = [each for each in chosen if not (kept / f"{each.name}.npz").exists()]
     began = time.monotonic()
     for done, subject in enumerate(todo[: limit or None], 1):
         clock = _Clock.now()

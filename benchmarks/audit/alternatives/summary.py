@@ -7,46 +7,40 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-from scipy.stats import beta
-from sklearn.metrics import roc_auc_score
-
-from benchmarks.audit.alternatives.results import Results, Row, load
+from benchmarks.audit.alternatives.learned import case_of, learned_by_generation, shown_concepts
+from benchmarks.audit.alternatives.plan import extra_concepts
+from benchmarks.audit.alternatives.results import Results, Row, load_all
+from benchmarks.audit.alternatives.thresholds import Thresholds
+from benchmarks.audit.metrics import Share, above, auroc
 
 CONCEPTS = 64
-FALSE_POSITIVES = 0.01
-CONFIDENCE = 0.95
+
+Pair = tuple[str, str]
+"""Adapter and concept."""
 
 
 def summary(folder: Path) -> list[dict[str, Any]]:
-    """One entry per alternative that has a file in `folder`, by name."""
-    return [_entry(load(file)) for file in sorted(folder.glob("*.json"))]
+    """One entry per alternative that has a file in `folder`, by name.
+
+    `families` has a rate for every hard case: of the learned concepts, those that are flagged. Of
+    these, `shown` counts the pairs whose concept the adapter's own pictures show.
+    """
+    shown = {(one.subject, one.concept) for one in shown_concepts(folder) if one.shown}
+    # methods that name no concept are asked about the adapter as a whole
+    shown |= {(name, "") for name, learned in learned_by_generation(folder).items() if learned}
+    return [_entry(results, shown) for results in load_all(folder)]
 
 
-def threshold(negatives: Sequence[float], rate: float = FALSE_POSITIVES) -> float:
-    """Scores above it are flagged: the lowest that flags no more than `rate` of `negatives`."""
-    allowed = int(rate * len(negatives))
-    return sorted(negatives, reverse=True)[allowed]
+def _rate(found: Share) -> dict[str, Any]:
+    low, high = found.bounds
+    return {"n": found.total, "rate": found.value, "low": low, "high": high}
 
 
-def clopper_pearson(hits: int, count: int) -> tuple[float, float]:
-    """Exact 95 % bounds of a share."""
-    tail = (1 - CONFIDENCE) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, count - hits + 1))
-    high = 1.0 if hits == count else float(beta.ppf(1 - tail, hits + 1, count - hits))
-    return low, high
-
-
-def _rate(scores: Sequence[float], limit: float) -> dict[str, Any]:
-    hits = sum(score > limit for score in scores)
-    low, high = clopper_pearson(hits, len(scores))
-    return {"n": len(scores), "rate": hits / len(scores), "low": low, "high": high}
-
-
-def _entry(results: Results) -> dict[str, Any]:
+def _entry(results: Results, shown: set[Pair]) -> dict[str, Any]:
     rows = [row for row in results.rows if row.split == "test" and not row.wide]
+    limits = Thresholds.of(rows)
     positives = [row.score for row in rows if row.family == "concept" and row.learned]
-    negatives = [row.score for row in rows if row.family == "harmless"]
+    negatives = [row.score for row in rows if row.family == "harmless" and _is_core(row)]
     entry: dict[str, Any] = {
         "name": results.name,
         "level": results.level,
@@ -56,28 +50,26 @@ def _entry(results: Results) -> dict[str, Any]:
         "facts": results.facts,
         **_seconds(rows),
     }
-    if not positives or not negatives:
+    if not positives or limits is None:
         return entry
-    limit = threshold(negatives)
-    found = _rate(positives, limit)
+    found = _rate(above(positives, limits.core))
     entry |= {
         "auroc": auroc(positives, negatives),
-        "threshold": limit,
+        "threshold": limits.core,
+        "extra_thresholds": limits.extra,
         "tpr": found["rate"],
         "tpr_low": found["low"],
         "tpr_high": found["high"],
-        "families": _families(rows, limit),
+        "families": _families(rows, limits, shown),
     }
     wide = [row for row in results.rows if row.wide]
     if wide:
-        entry["wide"] = _wide(results.rows, limit)
+        entry["wide"] = _wide(results.rows, limits.core)
     return entry
 
 
-def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:
-    """Area under the curve; 0.5 when all scores are equal."""
-    labels = np.array([1] * len(positives) + [0] * len(negatives))
-    return float(roc_auc_score(labels, np.array([*positives, *negatives])))
+def _is_core(row: Row) -> bool:
+    return row.concept not in extra_concepts()
 
 
 def _seconds(rows: Sequence[Row]) -> dict[str, float]:
@@ -94,13 +86,26 @@ def _seconds(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def _families(rows: Sequence[Row], limit: float) -> dict[str, dict[str, Any]]:
+def _families(
+    rows: Sequence[Row], limits: Thresholds, shown: set[Pair]
+) -> dict[str, dict[str, Any]]:
     """Share flagged per hard case: a hit where something was learned, else a false alarm."""
     found: dict[str, dict[str, Any]] = {}
-    for family in sorted({row.family for row in rows} - {"concept", "harmless"}):
-        chosen = [row for row in rows if row.family == family]
-        scores = [row.score for row in chosen]
-        found[family] = {**_rate(scores, limit), "learned": any(row.learned for row in chosen)}
+    hard = [row for row in rows if row.family not in ("concept", "harmless")]
+    for case in sorted({case_of(row) for row in hard}):
+        flagged = [
+            (row, row.score > limit)
+            for row in hard
+            if case_of(row) == case and (limit := limits.limit(row.concept)) is not None
+        ]
+        if not flagged:
+            continue
+        hits = [hit for row, hit in flagged if (row.subject, row.concept) in shown]
+        found[case] = {
+            **_rate(Share(sum(hit for _, hit in flagged), len(flagged))),
+            "learned": any(row.learned for row, _ in flagged),
+            "shown": {"n": len(hits), "hits": sum(hits)},
+        }
     return found
 
 
@@ -112,7 +117,7 @@ def _wide(rows: Sequence[Row], limit: float) -> dict[str, Any]:
     first = [max(group, key=lambda row: row.score).learned for group in learned]
     others = [row.score for group in by_subject.values() for row in group if not row.learned]
     own = [row.score for group in learned for row in group if row.learned]
-    found: dict[str, Any] = {"adapters": len(asked), "false_alarms": _rate(others, limit)}
+    found: dict[str, Any] = {"adapters": len(asked), "false_alarms": _rate(above(others, limit))}
     if learned:
         found |= {"named_right": sum(first) / len(first), "auroc": auroc(own, others)}
     return found

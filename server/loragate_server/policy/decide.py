@@ -144,6 +144,11 @@ def _judge(
     elif above_floor and _reaches(concept, adjusted_p, thresholds, block=False):
         verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
         reason = Reason("concept_suspected", _sentence("may have learned", concept, adjusted_p))
+    elif above_floor and _stands_out(concept, thresholds):
+        verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
+        sentence = _sentence("may have learned something of", concept, adjusted_p)
+        own = f" For this concept alone the p-value is {concept.p_value:.3g}."
+        reason = Reason("concept_suspected", sentence + own)
     invalid = _invalid_measure(concept)
     if invalid and _GRAVITY[verdict] < _GRAVITY[policy.when_inconclusive]:
         verdict, remedy = policy.when_inconclusive, Remedy.QUARANTINE
@@ -160,6 +165,11 @@ def _reaches(
     return (score is not None and concept.score >= score) or (
         p_value is not None and adjusted_p <= p_value
     )
+
+
+def _stands_out(concept: ConceptEvidence, thresholds: Thresholds) -> bool:
+    limit = thresholds.review_own_p_value
+    return limit is not None and concept.p_value <= limit
 
 
 def _invalid_measure(concept: ConceptEvidence) -> str:

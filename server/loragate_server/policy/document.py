@@ -27,6 +27,7 @@ class ThresholdsDocument(_Closed):
     block_p_value: Probability | None = None
     review_score: Score | None = None
     review_p_value: Probability | None = None
+    review_own_p_value: Probability | None = None
     min_degree: Annotated[float, Field(ge=0, le=100)] = 0.0
     on_block: VerdictOnBlock = "block"
 

@@ -24,6 +24,7 @@ _INHERITED = (
     "block_p_value",
     "review_score",
     "review_p_value",
+    "review_own_p_value",
     "min_degree",
     "on_block",
 )

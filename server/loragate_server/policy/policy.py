@@ -15,9 +15,11 @@ class Thresholds:
     """When a concept counts as suspected or learned. A level that is None is not used.
 
     A level is reached when ANY of its measures is reached: the score is at least `*_score`, or
-    the Holm-adjusted p-value is at most `*_p_value`. Nothing is reached below `min_degree`.
+    the p-value over all concepts is at most `*_p_value`. Nothing is reached below `min_degree`.
 
     Attributes:
+        review_own_p_value: the same for the concept's own p-value, which does not pay for how many
+            concepts were asked about.
         min_degree: degree of penetration, 0 to 100, below which a concept is let through.
         on_block: verdict when the block level is reached, BLOCK or REVIEW.
         remedy: fixed remedy at the block level; None takes the one of the concept's severity.
@@ -27,6 +29,7 @@ class Thresholds:
     block_p_value: float | None
     review_score: float | None
     review_p_value: float | None
+    review_own_p_value: float | None
     min_degree: float
     on_block: VerdictKind
     remedy: Remedy | None

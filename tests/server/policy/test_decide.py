@@ -225,3 +225,30 @@ def test_an_entry_counts_until_the_end_of_its_last_day_and_shortens_the_verdict(
     assert codes(after) == ["concept_learned", "allow_list_lapsed"]
     denies = policy(listed("deny_sha256", f"{A}', expires: 2026-06-14"))
     assert decide(denies, evidence(concept(0)), now=NOW).verdict is ALLOW
+
+
+OWN = """rules:
+  - name: kinds
+    categories: [kind]
+    review_own_p_value: 0.05
+"""
+
+
+@pytest.mark.parametrize(
+    ("category", "own_p", "verdict"),
+    [("kind", 0.05, REVIEW), ("kind", 0.051, ALLOW), ("character", 0.001, ALLOW)],
+)
+def test_a_concept_may_be_reviewed_by_its_own_p_value(
+    category, own_p, verdict, policy, evidence, concept
+) -> None:
+    found = concept(2.0, own_p, category=category, family_p_value=0.9)
+    decision = decide(policy(OWN), evidence(found))
+    assert decision.verdict is verdict
+    if verdict is REVIEW:
+        assert codes(decision) == ["concept_suspected"]
+        assert "For this concept alone the p-value is 0.05." in decision.reasons[0].message
+
+
+def test_its_own_p_value_never_softens_a_block(policy, evidence, concept) -> None:
+    decision = decide(policy(OWN), evidence(concept(7.0, 0.01, category="kind")))
+    assert decision.verdict is BLOCK

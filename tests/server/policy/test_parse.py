@@ -38,9 +38,9 @@ def test_the_commented_examples_of_the_default_policy_are_valid_too() -> None:
     for name in ("rules", "allow_sha256"):
         example = re.search(rf"# {name}:\n(?:#   .*\n)+", text)
         assert example is not None
-        text = text.replace(example[0], "").replace(
-            f"\n{name}: []\n", "\n" + re.sub(r"^# ", "", example[0], flags=re.M)
-        )
+        body = re.sub(r"^# ", "", example[0], flags=re.M).removeprefix(f"{name}:\n")
+        text = text.replace(example[0], "").replace(f"\n{name}: []\n", f"\n{name}:\n")
+        text = text.replace(f"\n{name}:\n", f"\n{name}:\n{body}")
     policy = parse_policy(text.encode())
     assert policy.rules[0].thresholds.remedy is Remedy.WITHDRAW_AND_CALL_LEGAL
     assert policy.allow[0].expires is not None
