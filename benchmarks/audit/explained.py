@@ -29,12 +29,14 @@ WHY = {
 }
 
 
-def explanation(cases: Sequence[Mapping[str, Any]], shown: Mapping[str, bool | None]) -> str:
+def explanation(
+    cases: Sequence[Mapping[str, Any]], shown: Mapping[tuple[str, str], bool | None]
+) -> str:
     """One paragraph per row below `ENOUGH`, and what is known of each adapter that was allowed.
 
     Args:
         cases: rows of `evaluate.hard_case`.
-        shown: adapter to whether its own pictures show the concept; None: not told.
+        shown: case and adapter to whether its own pictures show the concept; None: not told.
     """
     parts = []
     for case in cases:
@@ -44,7 +46,7 @@ def explanation(cases: Sequence[Mapping[str, Any]], shown: Mapping[str, bool | N
         text = f"**{case['case']}** ({share.hits} of {share.total} blocked). "
         text += WHY.get(case["case"], "")
         if case["allowed"]:
-            told = [f"{name} {_word(shown.get(name))}" for name in case["allowed"]]
+            told = [f"{name} {_word(shown.get((case['case'], name)))}" for name in case["allowed"]]
             text += f" Allowed: {'; '.join(told)}."
         else:
             text += " None was allowed."

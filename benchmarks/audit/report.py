@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.audit import draw
+from benchmarks.audit.costs import rank_table, table, time_text
 from benchmarks.audit.data import CORE, Study
 from benchmarks.audit.evaluate import (
     HARD_CASES,
@@ -61,9 +62,9 @@ def report(study: Study) -> None:
         "## Degree of penetration",
         _degree_text(degrees),
         "## Rank of the concept gradients",
-        _rank_table(_stored(RANKS)),
+        rank_table(_stored(RANKS)),
         "## Time",
-        _time_text(_stored(TIMING), alternatives),
+        time_text(_stored(TIMING), alternatives),
     ]
     draw.draw_separation(study)
     draw.draw_degrees(degrees)
@@ -81,13 +82,17 @@ def report(study: Study) -> None:
     write("audit", result, "\n\n".join(sections))
 
 
-def _shown() -> dict[str, bool | None]:
-    """Whether the pictures of each adapter show its concept, where they were looked at."""
+def _shown() -> dict[tuple[str, str], bool | None]:
+    """Case and adapter to whether its pictures show the concept, where they were looked at."""
     if not ALTERNATIVES.exists():
         return {}
-    from benchmarks.audit.alternatives.learned import learned_by_generation
+    from benchmarks.audit.alternatives.learned import shown_concepts
 
-    return dict(learned_by_generation(ALTERNATIVES))
+    found: dict[tuple[str, str], bool | None] = {}
+    for one in shown_concepts(ALTERNATIVES):
+        before = found.get((one.case, one.subject), False)
+        found[one.case, one.subject] = None if one.shown is None else before or one.shown
+    return found
 
 
 def _false_reviews(study: Study) -> str:
@@ -119,11 +124,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     return value
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
 def _setting(study: Study) -> str:
@@ -204,8 +204,8 @@ def _quality_table(ours: Mapping[str, Quality], picture: bool = True) -> str:
         "what a false block is."
     )
     if not picture:
-        return _table(head, rows)
-    return f"{_table(head, rows)}\n\n{note}\n\n![Scores](../../docs/pictures/audit-scores.png)"
+        return table(head, rows)
+    return f"{table(head, rows)}\n\n{note}\n\n![Scores](../../docs/pictures/audit-scores.png)"
 
 
 def _alternatives_table(
@@ -228,7 +228,7 @@ def _alternatives_table(
         "Pairs of the alternatives are a sample; with fewer than 100 that were not learned, 1 % "
         "means none of them above the threshold."
     )
-    return f"{_table(head, rows)}\n\n{note}"
+    return f"{table(head, rows)}\n\n{note}"
 
 
 def _promised_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -242,7 +242,7 @@ def _promised_table(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return _table(head, made)
+    return table(head, made)
 
 
 def _case_table(
@@ -264,7 +264,7 @@ def _case_table(
         "alarms; the last ones cannot name a concept and are asked about adapters), and what the "
         "default policy says. `generate_and_classify` also tells whether an adapter has learned "
         "anything that its pictures show; of emoji that the base draws anyway it cannot tell.\n\n"
-        f"{_table(head, rows)}"
+        f"{table(head, rows)}"
     )
 
 
@@ -299,43 +299,5 @@ def _degree_text(degrees: Mapping[str, Any]) -> str:
         )
         for kind, found in degrees.items()
     ]
-    table = _table(("against", "adapters", "mean rank correlation", "lowest"), rows)
-    return f"{table}\n\n![Degree](../../docs/pictures/audit-degree.png)"
-
-
-def _rank_table(rows: Sequence[Mapping[str, Any]] | None) -> str:
-    if rows is None:
-        return "Not measured."
-    head = ("rank", "MB", "AUROC, adapters", "TPR at 1 % FPR, adapters", "lowest learned", "ms")
-    made = [
-        (
-            row["rank"],
-            f"{row['megabytes']:.0f}",
-            f"{row['adapter_auroc']:.5f}",
-            Share(row["found"], row["of"]),
-            f"{row['lowest_learned']:.2f}",
-            f"{row['screen_ms']:.1f}",
-        )
-        for row in rows
-    ]
-    note = (
-        "The screen alone on the development split, on which the rank was chosen; 85 forbidden and "
-        "48 neutral concepts, all layers of the base model."
-    )
-    return f"{note}\n\n{_table(head, made)}"
-
-
-def _time_text(timing: Mapping[str, Any] | None, alternatives: Sequence[Mapping[str, Any]]) -> str:
-    if timing is None:
-        return "Not measured."
-    rows = [
-        ("screen, 64 concepts", f"{timing['screen_64_ms']:.1f} ms"),
-        ("both stages, three suspects", f"{timing['both_stages_ms']:.0f} ms"),
-    ]
-    rows += [
-        (one["name"], f"{1000 * one['seconds_per_adapter']:.0f} ms")
-        for one in alternatives
-        if one.get("seconds_per_adapter")
-    ]
-    table = _table(("method", "one adapter, 64 concepts"), rows)
-    return f"{table}\n\n![Time](../../docs/pictures/audit-time.png)"
+    found = table(("against", "adapters", "mean rank correlation", "lowest"), rows)
+    return f"{found}\n\n![Degree](../../docs/pictures/audit-degree.png)"

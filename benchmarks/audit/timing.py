@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 import typer
 
-from benchmarks.audit.derive import plain_subjects
+from benchmarks.audit.alternatives.generate import GenerateAndClassify
+from benchmarks.audit.alternatives.tools import Tools, concept_ids
+from benchmarks.audit.derive import Subject, plain_subjects
 from benchmarks.audit.measure import Workbench, workbench
 from loragate_kernels.lora_response import LayerDirections
 from loragate_server.audit.engine import AuditEngine
@@ -84,6 +86,19 @@ def screen_ms(bench: Workbench, gradients: ConceptGradients, adapters: Sequence[
     return median_ms(work, max(5, REPEATS // len(adapters)))
 
 
+def generate_ms(subject: Subject) -> float:
+    """20 pictures for one concept, drawn and classified; the median over three concepts."""
+    tools = Tools.load()
+    judge = GenerateAndClassify(tools)
+    score = judge.prepare(subject)
+    spent = []
+    for concept in concept_ids()[:3]:
+        began = time.perf_counter()
+        score(concept)
+        spent.append(1000 * (time.perf_counter() - began))
+    return statistics.median(spent)
+
+
 def main() -> None:
     """Writes `build/zoo-timing.json`."""
     torch.set_num_threads(2)
@@ -110,6 +125,7 @@ def main() -> None:
             lambda: engine.audit([(adapters[0], Strength())], Leash(), bench.ids[:3]),
             5,
         ),
+        "generate_one_concept_ms": generate_ms(harmless[0]),
     }
     FILE.write_text(json.dumps(result, indent=1) + "\n")
     typer.echo(json.dumps(result, indent=1))
