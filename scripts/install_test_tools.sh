@@ -9,13 +9,17 @@
 #   nginx        with its JavaScript module, from Debian
 #   haproxy      from Debian
 #
+#   sglang       build/tools/sglang: the published wheel, unpacked and not installed
+#
 # Envoy comes as a Python package; see requirements-dev.txt.
 set -euo pipefail
 
 BUF=1.75.0
+SGLANG=0.5.23
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 tools=$root/build/tools
+python=$root/.venv/bin/python # scripts/setup.sh makes it
 say() { echo "install_test_tools: $*"; }
 
 as_root() {
@@ -74,7 +78,26 @@ install_buf() {
     "$binary" --version >/dev/null
 }
 
+# Its plugin registry is what the tests want; its dependencies would be gigabytes.
+install_sglang() {
+    local target=$tools/sglang
+    if [ "$(cat "$target/installed" 2>/dev/null)" = "$SGLANG" ]; then
+        say "sglang $SGLANG is there"
+        return
+    fi
+    say "unpacking sglang $SGLANG into build/tools"
+    local wheels
+    wheels=$(mktemp -d)
+    rm -rf "$target"
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps \
+        --only-binary :all: --dest "$wheels" "sglang==$SGLANG"
+    "$python" -m zipfile -e "$wheels"/sglang-*.whl "$target"
+    rm -rf "$wheels"
+    echo "$SGLANG" >"$target/installed"
+}
+
 install_buf
+install_sglang
 install_debian_packages prometheus postgresql fonts-noto-color-emoji \
     nginx libnginx-mod-http-js haproxy
 

@@ -273,7 +273,11 @@ def _short(share: Share) -> str:
 
 
 def _rate(one: Mapping[str, Any], case: str) -> str:
-    found = one.get("families", {}).get(case)
+    families = one.get("families", {})
+    found = families.get(case)
+    if found is None and one["level"] == "adapter":
+        # asked about an adapter, not a concept: members that it saw and others are one question
+        found = families.get(case.removesuffix("-other-members"))
     return f"{round(found['rate'] * found['n'])}/{found['n']}" if found else "-"
 
 

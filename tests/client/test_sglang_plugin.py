@@ -1,8 +1,8 @@
 """The plugin inside SGLang's hook registry: the published one where it is at hand, else a harness.
 
-`LORAGATE_TEST_SGLANG` names a folder with an unpacked wheel of SGLang. Its registry and the
-life cycle of its plugins run as they are; its pipeline needs a GPU build, so here stands a small
-one with the same methods, which really reads safetensors files.
+`scripts/install_test_tools.sh` unpacks its wheel; `LORAGATE_TEST_SGLANG` names another folder. Its
+registry and the life cycle of its plugins run as they are; its pipeline needs a GPU build, so here
+stands a small one with the same methods, which really reads safetensors files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from loragate.testing import FakeAuditServer
 from tests.client.sglang_harness import GPUWorker, LoRAPipeline, harness_registry
 from tests.client.swapper import swapping
 
-WHEEL = os.environ.get("LORAGATE_TEST_SGLANG", "")
+TOOLS = Path(__file__).parents[2] / "build" / "tools"
+WHEEL = os.environ.get("LORAGATE_TEST_SGLANG", str(TOOLS / "sglang"))
 REGISTRY = "sglang.multimodal_gen.runtime.platforms.plugins"
 PIPELINE_MODULE = plugin.PIPELINE.rpartition(".")[0]
 WORKER_MODULE = plugin.WORKER.rpartition(".")[0]
@@ -86,8 +87,8 @@ def registry(
     pipeline = type("LoRAPipeline", (LoRAPipeline,), dict(vars(LoRAPipeline)))
     worker = type("GPUWorker", (GPUWorker,), dict(vars(GPUWorker)))
     if request.param == "published":
-        if not WHEEL:
-            pytest.skip("LORAGATE_TEST_SGLANG names no unpacked wheel of SGLang")
+        if not Path(WHEEL).is_dir():
+            pytest.skip("scripts/install_test_tools.sh has not unpacked SGLang's wheel")
         module = _published_registry(monkeypatch)
     else:
         module = harness_registry(REGISTRY, plugin.register)
