@@ -101,8 +101,9 @@ install_sglang
 install_debian_packages prometheus postgresql fonts-noto-color-emoji \
     nginx libnginx-mod-http-js haproxy
 
-promtool --version | head -n 1
+# sed reads to the end; head would close the pipe on a tool that still writes
+promtool --version | sed -n 1p
 ls /usr/lib/postgresql/*/bin/postgres
 /usr/sbin/nginx -v
-/usr/sbin/haproxy -v | head -n 1
+/usr/sbin/haproxy -v | sed -n 1p
 say "done"
