@@ -15,6 +15,7 @@ from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
 from loragate_server.audit.screen import degrees, heat_map, screen, screen_scores, standardised
+from loragate_server.audit.weights import role_of
 from loragate_server.concepts.gradients import (
     ConceptGradients,
     GradientPlan,
@@ -160,6 +161,19 @@ def test_an_adapter_that_has_learned_a_concept_scores_highest_there(
         assert float(scores.score[target]) > 3
         degree = degrees(found, gradients, range(gradients.forbidden_count))
         assert int(degree.argmax()) == target
+
+
+def test_layers_without_weight_have_no_vote(base: BaseModel, gradients: ConceptGradients) -> None:
+    both = step_towards(base, gradients, 0, size=0.3)
+    values = {ref: delta for ref, delta in both.deltas.items() if ref.module.endswith("to_v")}
+    alone = dataclasses.replace(both, deltas=values)
+    roles = {role_of(ref): (float(ref in values),) * len(gradients.strata) for ref in both.deltas}
+    wanted = range(gradients.forbidden_count)
+    found = screen(base, gradients, [(both, Strength())], "reference")
+    weighed = screen_scores(found, gradients, wanted, roles).score
+    expected = screen(base, gradients, [(alone, Strength())], "reference")
+    torch.testing.assert_close(weighed, screen_scores(expected, gradients, wanted).score)
+    assert not torch.allclose(weighed, screen_scores(found, gradients, wanted).score)
 
 
 def step_towards(base: BaseModel, gradients: ConceptGradients, target: int, size: float) -> Adapter:
