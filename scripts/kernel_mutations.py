@@ -54,7 +54,7 @@ class Mutation:
 MUTATIONS = (
     Mutation("the tail of a chunk is dropped", KERNEL, "if full < numel:", "if full > numel:"),
     Mutation("a tail reads beyond its end", KERNEL, "full + o_block < numel", "o_block >= 0"),
-    Mutation("base is summed for adapted", KERNEL, "b_bb += b_b * b_b", "b_bb += b_a * b_a"),
+    Mutation("base is summed for adapted", KERNEL, "tl.sum(b_b * b_b, 1)", "tl.sum(b_a * b_a, 1)"),
     Mutation(
         "the last chunk of a row is skipped",
         KERNEL,
@@ -91,14 +91,14 @@ MUTATIONS = (
     Mutation(
         "16-bit elements are not widened",
         KERNEL,
-        "tl.load(p_a + start + o_block).to(tl.float32)",
-        "tl.load(p_a + start + o_block)",
+        "tl.reshape(b_a.to(tl.float32),",
+        "tl.reshape(b_a,",
     ),
     Mutation(
         "the first row of a pair is skipped",
         TABLE,
-        "torch.arange(rows) * per_row",
-        "torch.arange(rows).clamp(min=1) * per_row",
+        "base + row * base_step",
+        "base + row.clip(min=1) * base_step",
     ),
     Mutation("channel means have the wrong sign", KERNEL, "b_d += b_b - b_a", "b_d += b_a - b_b"),
     Mutation(

@@ -50,7 +50,7 @@ class PreparedPairStats:
 
         self._kernel, self._launch = kernel, launch
         self._pairs = as_row_pairs(pairs)  # the table holds addresses only
-        device = self._pairs[0].base.device
+        device = self._pairs[0].device
         self._choice = choose_config(architecture_of(device))
         chunk_sizes = {dtype: one.chunk for dtype, one in self._choice.by_dtype.items()}
         self.table = build_pointer_table(self._pairs, chunk_sizes)
@@ -86,10 +86,10 @@ class PreparedPairStats:
 def prepared_traffic(pairs: Pairs) -> int:
     """Operands once; 24 bytes of table and 24 of partial sums, written and read, per chunk."""
     rows = as_row_pairs(pairs)
-    choice = choose_config(architecture_of(rows[0].base.device))
+    choice = choose_config(architecture_of(rows[0].device))
     chunks = 0
     for row in rows:
-        chunk = choice.by_dtype[row.base.dtype].chunk
+        chunk = choice.by_dtype[row.dtype].chunk
         chunks += row.rows * -(-row.numel // chunk)
     return useful_bytes(pairs) + chunks * (24 + 24 + 24)
 
@@ -216,7 +216,7 @@ def scalar_prepare(pairs: Pairs) -> Call:
     from benchmarks.kernels.yardstick_kernels import scalar_norms
 
     rows = as_row_pairs(pairs)
-    dtype, device = rows[0].base.dtype, rows[0].base.device
+    dtype, device = rows[0].dtype, rows[0].device
     table = build_pointer_table(rows, {dtype: 65536})
     chunks, segments = table.chunks.to(device), table.segments.to(device)
 

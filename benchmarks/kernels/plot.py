@@ -62,5 +62,6 @@ def _draw(run: Run, rows: list[Row], path: Path) -> None:
 
 
 def _label(row: Row) -> str:
-    text = f"{row.gbps:.3g}"
+    rate = row.gbps or 0.0
+    text = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
     return text if row.of_ceiling is None else f"{text} ({row.of_ceiling:.0%})"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from loragate_kernels._device import Numbers, sent
 from loragate_kernels._rows import RowPair
 
 Variant = tuple[torch.dtype, bool]
@@ -33,15 +37,36 @@ class PointerTable:
     nor their order change how a row is summed.
 
     Attributes:
-        chunks: int64 [3, chunk count] on the CPU: address in base, address in adapted, elements.
-        segments: int64 [2, segment count] on the CPU: first chunk and number of chunks of each
-            (pair, row), in the order of the pairs.
+        packed: int64 on the CPU: `segments` and then `chunks`. Segments are pairs of numbers, so
+            wherever the whole begins at a multiple of 16 bytes, both parts do.
+        segment_count: number of (pair, row).
         launches: which chunks which variant has to read.
     """
 
-    chunks: Tensor
-    segments: Tensor
+    packed: Tensor
+    segment_count: int
     launches: tuple[Launch, ...]
+
+    @property
+    def chunks(self) -> Tensor:
+        """Int64 [3, chunk count]: address in base, address in adapted, elements."""
+        return self._chunks_in(self.packed)
+
+    @property
+    def segments(self) -> Tensor:
+        """Int64 [2, segment count]: first chunk and number of chunks, in the order of the pairs."""
+        return self._segments_in(self.packed)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Chunks and segments on `device`, where they arrive together."""
+        packed = sent(self.packed, device)
+        return self._chunks_in(packed), self._segments_in(packed)
+
+    def _segments_in(self, packed: Tensor) -> Tensor:
+        return packed[: 2 * self.segment_count].view(2, -1)
+
+    def _chunks_in(self, packed: Tensor) -> Tensor:
+        return packed[2 * self.segment_count :].view(3, -1)
 
 
 def build_pointer_table(
@@ -59,36 +84,63 @@ def build_pointer_table(
         chunk_sizes: elements per chunk by element type; multiples of 16, so that chunks keep a
             row's alignment.
     """
-    groups: dict[Variant, list[int]] = {}
+    members: dict[Variant, list[int]] = {}
     for index, pair in enumerate(pairs):
-        if pair.base.numel():
-            groups.setdefault((pair.base.dtype, pair.aligned), []).append(index)
-    blocks: list[Tensor] = []
-    segments = [torch.zeros(2, pair.rows, dtype=torch.int64) for pair in pairs]
-    launches: list[Launch] = []
-    total = 0
-    for (dtype, aligned), members in groups.items():
-        first = total
-        for index in members:
-            block, per_row = _chunks_of(pairs[index], chunk_sizes[dtype])
-            rows = pairs[index].rows
-            segments[index][0] = torch.arange(rows) * per_row + total
-            segments[index][1] = per_row
-            blocks.append(block)
-            total += rows * per_row
-        launches.append(Launch(dtype, aligned, first, total - first))
-    chunks = torch.cat(blocks, dim=1) if blocks else torch.empty(3, 0, dtype=torch.int64)
-    return PointerTable(chunks, torch.cat(segments, dim=1), tuple(launches))
+        if pair.rows and pair.numel:
+            members.setdefault((pair.dtype, pair.aligned), []).append(index)
+    places = tuple(accumulate((pair.rows for pair in pairs), initial=0))
+    groups = {
+        variant: _Rows.of([pairs[index] for index in found], [places[index] for index in found])
+        for variant, found in members.items()
+    }
+    counts = {
+        variant: -(-rows.numel // chunk_sizes[variant[0]]) for variant, rows in groups.items()
+    }
+    sizes = [int(each.sum()) for each in counts.values()]
+    packed = np.zeros(2 * places[-1] + 3 * sum(sizes), np.int64)
+    segments = packed[: 2 * places[-1]].reshape(2, -1)
+    chunks = packed[2 * places[-1] :].reshape(3, -1)
+    launches = []
+    for (dtype, aligned), first, size in zip(
+        groups, accumulate(sizes, initial=0), sizes, strict=False
+    ):
+        rows, per_row = groups[dtype, aligned], counts[dtype, aligned]
+        segments[0, rows.place] = first + per_row.cumsum() - per_row
+        segments[1, rows.place] = per_row
+        rows.cut(chunk_sizes[dtype], dtype.itemsize, per_row, chunks[:, first : first + size])
+        launches.append(Launch(dtype, aligned, first, size))
+    return PointerTable(torch.from_numpy(packed), places[-1], tuple(launches))
 
 
-def _chunks_of(pair: RowPair, chunk: int) -> tuple[Tensor, int]:
-    """The int64 [3, rows * chunks per row] table of one pair, and its chunks per row."""
-    starts = torch.arange(0, pair.numel, chunk)
-    row = torch.arange(pair.rows).unsqueeze(1)
-    size = pair.base.element_size()
-    addresses = [
-        view.data_ptr() + (row * view.stride(0) + starts) * size
-        for view in (pair.base, pair.adapted)
-    ]
-    numel = (pair.numel - starts).clamp(max=chunk).expand(pair.rows, -1)
-    return torch.stack([*addresses, numel]).flatten(1), len(starts)
+class _Rows(NamedTuple):
+    """Rows of many pairs of one type, [rows] each: place among all, addresses, elements."""
+
+    place: Numbers
+    base: Numbers
+    adapted: Numbers
+    numel: Numbers
+
+    @classmethod
+    def of(cls, pairs: Sequence[RowPair], places: Sequence[int]) -> _Rows:
+        """The rows of `pairs`, the first of which have these places."""
+        size = pairs[0].dtype.itemsize
+        facts = np.array(
+            [
+                (place, *pair.addresses, pair.numel, *(size * stride for stride in pair.strides))
+                for pair, place in zip(pairs, places, strict=True)
+            ],
+            np.int64,
+        )
+        rows = np.array([pair.rows for pair in pairs])
+        place, base, adapted, numel, base_step, adapted_step = facts.repeat(rows, axis=0).T
+        row = np.arange(len(place)) - (rows.cumsum() - rows).repeat(rows)
+        return cls(place + row, base + row * base_step, adapted + row * adapted_step, numel)
+
+    def cut(self, chunk: int, size: int, counts: Numbers, into: Numbers) -> None:
+        """Writes the chunks of all rows, `counts` of each, as columns of a table."""
+        # as if every row began where the first one does: then all chunks are counted alike
+        ahead = (counts.cumsum() - counts) * chunk
+        origins = self.base - ahead * size, self.adapted - ahead * size, self.numel + ahead
+        start = np.arange(into.shape[1], dtype=np.int64) * chunk
+        into[:2] = np.stack(origins[:2]).repeat(counts, axis=1) + start * size
+        into[2] = np.minimum(origins[2].repeat(counts) - start, chunk)

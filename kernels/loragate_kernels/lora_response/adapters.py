@@ -10,6 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from loragate_kernels._device import sent
 from loragate_kernels._rows import SUPPORTED_DTYPES
 
 RANK_STEP = 4
@@ -158,7 +159,7 @@ def stack(adapters: Sequence[LowRank], *, narrow: bool = False) -> Stack:
 def scales_of(layers: Layers) -> Tensor:
     """Float64 [layers, adapters] on their device, made in one piece."""
     values = [[float(adapter.scale) for adapter in adapters] for adapters in layers]
-    return torch.tensor(values, dtype=torch.float64).to(layers[0][0].down.device)
+    return sent(torch.tensor(values, dtype=torch.float64), layers[0][0].down.device)
 
 
 def nonfinite(faults: Sequence[Tensor], first: Sequence[Sequence[int]]) -> Tensor:
@@ -174,13 +175,18 @@ def nonfinite(faults: Sequence[Tensor], first: Sequence[Sequence[int]]) -> Tenso
     starts = [above + row for above, rows in zip((0, *ends), first, strict=False) for row in rows]
     bad = ~torch.isfinite(torch.cat(list(faults)))
     counts = torch.cat([bad.new_zeros(1, dtype=torch.int64), bad.cumsum(0)])
-    bounds = torch.tensor([*starts, ends[-1]]).to(bad.device)
+    bounds = sent(torch.tensor([*starts, ends[-1]]), bad.device)
     return (counts[bounds].diff() > 0).view(len(faults), -1)
 
 
 def _stacked(blocks: list[Tensor], gaps: list[int], dtype: torch.dtype) -> Tensor:
     """[rows, width]: every block, followed by so many rows of zeros as its gap says."""
+    if len({block.dtype for block in blocks}) > 1:
+        blocks = [block.to(dtype) for block in blocks]
+    zeros = blocks[0].new_zeros((max(gaps), blocks[0].shape[1]))
     parts = []
     for block, gap in zip(blocks, gaps, strict=True):
-        parts += [block.detach().to(dtype), block.new_zeros((gap, block.shape[1]), dtype=dtype)]
-    return torch.cat(parts).contiguous()
+        parts.append(block)
+        if gap:
+            parts.append(zeros[:gap])
+    return torch.cat(parts).detach().to(dtype).contiguous()

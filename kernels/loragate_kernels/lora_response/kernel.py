@@ -36,10 +36,10 @@ def lora_response_energy_kernel(
 
     Formula: sum over i, t of (sum over k of R[i, k] U[k, t])^2, or one sum
     for each t.
-    p_table: int64 [5, entry_total], by entry: adapter, first row of U, rank, rows of R, offset of
-        R in p_factor (a multiple of 16).
-    p_factor: float32; every R with its columns filled up to a multiple of 16 and its rows to one
-        of RANK_BLOCK, with zeros. R is upper triangular.
+    p_table: int64 [6, entry_total], by entry: adapter, first row of U, rank, rows of R, offset of
+        R in p_factor, elements from row to row of R (both multiples of 16).
+    p_factor: float32; every R, upper triangular, with its columns filled up to a multiple of 16
+        and its rows to one of RANK_BLOCK, the rows with zeros and the columns with any numbers.
     p_u: float32 [rows, token_count], U of the tokens from token_first on; all adapters.
     p_partial: float32 [adapters, block_total]; one element per program is written.
     p_token: float32 [adapters, token_total]; written if PER_TOKEN.
@@ -61,7 +61,7 @@ def lora_response_energy_kernel(
     rank = tl.load(p_table + 2 * entries + i_entry).to(tl.int32)
     rows = tl.load(p_table + 3 * entries + i_entry).to(tl.int32)
     offset = tl.multiple_of(tl.load(p_table + 4 * entries + i_entry), 16)
-    width = (rank + SLAB - 1) // SLAB * SLAB
+    width = tl.multiple_of(tl.load(p_table + 5 * entries + i_entry).to(tl.int32), SLAB)
     o_token = i_block * TOKEN_BLOCK + tl.arange(0, TOKEN_BLOCK)
     o_row = tl.arange(0, RANK_BLOCK)
     o_slab = tl.arange(0, SLAB)

@@ -6,26 +6,25 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 from torch import Tensor
 
-from loragate_kernels._device import launching_on
+from loragate_kernels._device import Numbers, launching_on, sent
 from loragate_kernels._gemm import matmul_float32
 from loragate_kernels.lora_response.adapters import Stack
 from loragate_kernels.lora_response.config import RANK_BLOCKS, LoraResponseConfig, rank_block
 from loragate_kernels.lora_response.directions import DirectionBlock
+from loragate_kernels.lora_response.gram import upper_factors
 from loragate_kernels.lora_response.kernel import (
     lora_response_energy_kernel,
     lora_response_fold_kernel,
     lora_response_product_kernel,
 )
-from loragate_kernels.lora_response.reference import factors, reduced_weights
+from loragate_kernels.lora_response.reference import reduced_weights
 
 _Options = dict[str, Any]
-
-COLUMN_SLAB = 16
-"""Columns of R are filled up to multiples of this; `SLAB` of the kernel."""
 
 
 def energy_options(padded: int, aligned: bool, per_token: bool, c: LoraResponseConfig) -> _Options:
@@ -91,8 +90,8 @@ class TritonEngine:
             for padded, (table, factor) in groups.items():
                 self._energy_launch(padded, table, factor, u, partial, each, start, per_token)
         counts = [blocks if rank else 0 for rank in made.ranks]
-        starts = [adapter * blocks for adapter in range(adapters)]
-        return self._fold(partial, starts, counts), each.double()
+        starts = np.arange(adapters) * blocks
+        return self._fold(partial, np.stack([starts, counts])), each.double()
 
     def _energy_launch(
         self,
@@ -139,7 +138,7 @@ class TritonEngine:
             if count
         ]
         self._product_launch(RANK_BLOCKS[-1], entries, left, right, partial)
-        return self._fold(partial, starts, rows)
+        return self._fold(partial, np.array([starts, rows]))
 
     def products(self, made: Stack, block: DirectionBlock) -> Tensor:
         """See `op.Engine`."""
@@ -158,11 +157,11 @@ class TritonEngine:
                 groups.setdefault(rank_block(rank), []).append(entry)
         for padded, entries in groups.items():
             self._product_launch(padded, entries, left, right, partial)
-        lengths = block.length_tensor.cpu()
-        first_rows = lengths.cumsum(0) - lengths
-        starts = torch.arange(adapters).unsqueeze(1) * rows + first_rows
-        counts = lengths * (torch.tensor(made.ranks) > 0).unsqueeze(1)
-        return self._fold(partial, starts.flatten(), counts.flatten()).view(adapters, -1)
+        lengths = np.array(block.lengths)
+        starts = np.arange(adapters)[:, None] * rows + lengths.cumsum() - lengths
+        counts = lengths * (np.array(made.ranks) > 0)[:, None]
+        segments = np.stack([starts.ravel(), counts.ravel()])
+        return self._fold(partial, segments).view(adapters, -1)
 
     def _product_launch(
         self,
@@ -176,7 +175,7 @@ class TritonEngine:
         if not entries:
             return
         config = self._config
-        table = torch.tensor(entries).t().contiguous().to(out.device)
+        table = sent(np.array(entries).T, out.device)
         aligned = left.stride(0) % 4 == right.stride(0) % 4 == 0
         self._note("product", padded, aligned)
         height = config.tile // padded
@@ -194,16 +193,18 @@ class TritonEngine:
                 **product_options(padded, aligned, config),
             )
 
-    def _fold(
-        self, partial: Tensor, starts: Sequence[int] | Tensor, counts: Sequence[int] | Tensor
-    ) -> Tensor:
-        """Float64 [segments]: sums of consecutive elements of `partial`."""
-        segments = torch.stack([torch.as_tensor(starts), torch.as_tensor(counts)])
+    def _fold(self, partial: Tensor, segments: Numbers) -> Tensor:
+        """Float64 [segments]: sums of consecutive elements of `partial`.
+
+        Args:
+            partial: float32, what stage one left.
+            segments: [2, segments], the first element of each and their number.
+        """
         total = segments.shape[1]
         result = torch.empty(total, dtype=torch.float64, device=partial.device)
         with launching_on(partial.device):
             lora_response_fold_kernel[(total,)](
-                segments.to(partial.device),
+                sent(segments, partial.device),
                 partial,
                 result,
                 total,
@@ -222,22 +223,25 @@ class TritonEngine:
 
 
 def _energy_groups(made: Stack) -> dict[int, tuple[Tensor, Tensor]]:
-    """By padded rank: the kernel's table [5, entries] and the factors it points into."""
-    members: dict[int, list[int]] = {}
+    """By padded rank: the kernel's table [6, entries] and the factors it points into."""
+    members: dict[int, dict[int, list[int]]] = {}
     for adapter, rank in enumerate(made.ranks):
         if rank:
-            members.setdefault(rank_block(rank), []).append(adapter)
-    made_factors = factors(made)
-    groups = {}
-    for padded, adapters in members.items():
-        entries, filled, offset = [], [], 0
-        for adapter in adapters:
-            rank, factor = made.ranks[adapter], made_factors[adapter]
-            rows = len(factor)
-            below, beside = -rows % padded, -rank % COLUMN_SLAB
-            entries.append((adapter, made.first[adapter], rank, rows, offset))
-            filled.append(torch.nn.functional.pad(factor, (0, beside, 0, below)).flatten())
-            offset += filled[-1].numel()
-        table = torch.tensor(entries).t().contiguous().to(made.down.device)
-        groups[padded] = (table, torch.cat(filled).float())
-    return groups
+            padded = rank_block(rank)
+            size = -(-rank // padded) * padded
+            members.setdefault(padded, {}).setdefault(size, []).append(adapter)
+    return {padded: _energy_group(made, sizes) for padded, sizes in members.items()}
+
+
+def _energy_group(made: Stack, sizes: dict[int, list[int]]) -> tuple[Tensor, Tensor]:
+    """Table and factors of the adapters of one launch, given by the size of their R."""
+    entries, filled, offset = [], [], 0
+    for size, adapters in sizes.items():
+        first = [made.first[adapter] for adapter in adapters]
+        ranks = [made.ranks[adapter] for adapter in adapters]
+        filled.append(upper_factors(made.up, first, ranks, size).flatten())
+        for adapter, row, rank in zip(adapters, first, ranks, strict=True):
+            entries.append((adapter, row, rank, rank, offset, size))
+            offset += size * size
+    table = sent(np.array(entries).T, made.down.device)
+    return table, filled[0] if len(filled) == 1 else torch.cat(filled)

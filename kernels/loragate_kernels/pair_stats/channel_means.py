@@ -47,7 +47,7 @@ def channel_mean_diff(
         BackendUnavailableError: the backend cannot run on this device in this process.
     """
     rows = as_row_pairs(pairs)
-    chosen = require_backend(backend, rows[0].base.device)
+    chosen = require_backend(backend, rows[0].device)
     means = []
     for index, (pair, (base, _)) in enumerate(zip(rows, pairs, strict=True)):
         channels, inner = _channel_layout(index, base, channel_dim)

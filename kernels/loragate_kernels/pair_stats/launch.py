@@ -68,14 +68,14 @@ def triton_components(
         float64 [6, segments], in the order of `result.COMPONENTS`, on the device of the pairs;
         and which configuration and variants ran, as part of the provenance.
     """
-    device = pairs[0].base.device
+    device = pairs[0].device
     choice = choose_config(architecture_of(device), given)
     chunk_sizes = {dtype: config.chunk for dtype, config in choice.by_dtype.items()}
     table = build_pointer_table(pairs, chunk_sizes)
-    partial = torch.empty(6, table.chunks.shape[1], dtype=torch.float32, device=device)
-    result = torch.empty(6, table.segments.shape[1], dtype=torch.float64, device=device)
     with launching_on(device):
-        chunks, segments = table.chunks.to(device), table.segments.to(device)
+        chunks, segments = table.on(device)
+        partial = torch.empty(6, chunks.shape[1], dtype=torch.float32, device=device)
+        result = torch.empty(6, segments.shape[1], dtype=torch.float64, device=device)
         for launch in table.launches:
             pair_stats_partial_kernel[(launch.chunk_count,)](
                 chunks,

@@ -45,7 +45,7 @@ def pair_stats(
         BackendUnavailableError: the backend cannot run on this device in this process.
     """
     rows = as_row_pairs(pairs)
-    device = rows[0].base.device
+    device = rows[0].device
     chosen = require_backend(backend, device)
     provenance = {"backend": chosen, "torch": torch.__version__, "device": device_name(device)}
     if chosen == "triton":

@@ -102,7 +102,7 @@ def build_result(
         provenance: as in `PairStats`.
     """
     count = components[5].long()
-    values = torch.where(count == 0, components[:5], torch.nan)
+    values = components[:5].masked_fill(count != 0, torch.nan)
     return PairStats(
         **dict(zip(COMPONENTS, values.unbind(), strict=False)),
         nonfinite_count=count,

@@ -152,14 +152,17 @@ def test_the_main_loop_reads_aligned_rows_sixteen_bytes_at_a_time(
     variant: str, generation: str, made: dict[str, tuple[str, str | None]]
 ) -> None:
     ptx, _ = made[f"{generation}:{variant}"]
-    [loop] = [body for body in loops(ptx) if "ld.global" in body]
-    wide = len(re.findall(r"ld\.global\S*\.v4\.b32", loop))
-    every = len(re.findall(r"ld\.global", loop))
+    reading = [body for body in loops(ptx) if "ld.global" in body]
+    # only the loop that counts what is not finite, which good data never enters, reads by a mask
+    guarded = [body for body in reading if re.search(r"@%p\d+\s+ld\.global", body)]
+    assert len(guarded) == 1
+    main = [body for body in reading if body not in guarded]
+    wide = sorted(len(re.findall(r"ld\.global\S*\.v4\.b32", body)) for body in main)
+    every = sorted(len(re.findall(r"ld\.global", body)) for body in main)
+    # eight elements of each of the two operands per thread; two blocks at once, then one
     if variant.endswith("aligned"):
-        # eight elements of each of the two operands per thread
-        assert wide == every == (2 if "16" in variant else 4)
+        once = 2 if "16" in variant else 4
+        assert wide == every == [once, 2 * once]
     else:
-        assert wide == 0
-        assert every == 16
-    # neither a mask nor a branch in the loop guards a load
-    assert not re.search(r"@%p\d+\s+ld\.global", loop)
+        assert wide == [0, 0]
+        assert every == [16, 32]
