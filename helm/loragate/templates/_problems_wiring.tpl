@@ -1,0 +1,85 @@
+{{/* What the cluster does not have, what the network would not let through, and what a sidecar
+cannot use. */}}
+
+{{- define "loragate.problems.cluster" }}
+{{- $needed := list
+  (dict "when" (and .Values.tls.enabled .Values.tls.certManager.enabled) "group" "cert-manager.io/v1" "kind" "Certificate" "value" "tls.certManager.enabled" "remedy" "install cert-manager, or name a Secret of your own in tls.secretName")
+  (dict "when" .Values.keda.enabled "group" "keda.sh/v1alpha1" "kind" "ScaledObject" "value" "keda.enabled" "remedy" "install KEDA, or use autoscaling.enabled")
+  (dict "when" (eq .Values.monitoring.serviceMonitor.create "always") "group" "monitoring.coreos.com/v1" "kind" "ServiceMonitor" "value" "monitoring.serviceMonitor.create: always" "remedy" "install the Prometheus Operator, or set create: auto")
+  (dict "when" (eq .Values.monitoring.prometheusRule.create "always") "group" "monitoring.coreos.com/v1" "kind" "PrometheusRule" "value" "monitoring.prometheusRule.create: always" "remedy" "install the Prometheus Operator, or set create: auto")
+  (dict "when" .Values.httpRoute.enabled "group" "gateway.networking.k8s.io/v1" "kind" "HTTPRoute" "value" "httpRoute.enabled" "remedy" "install the Gateway API, or use ingress.enabled")
+}}
+{{- range $needed }}
+{{- if and .when (not (include "loragate.knows" (dict "root" $ "group" .group "kind" .kind))) }}
+{{ .value }} needs the API {{ .group }}/{{ .kind }}, which this cluster does not have; {{ .remedy }}.
+{{- end }}
+{{- end }}
+{{- if and .Values.tls.certManager.enabled (not .Values.tls.certManager.issuerRef.name) }}
+tls.certManager.enabled needs tls.certManager.issuerRef.name, who signs the certificate; set it.
+{{- end }}
+{{- $version := .Capabilities.KubeVersion.Version }}
+{{- if and (eq .Values.library.source "artifact") (semverCompare "<1.33.0-0" $version) }}
+library.source: artifact mounts an image as a volume, which Kubernetes {{ $version }} cannot; use 1.33 or newer, or library.source: image.
+{{- end }}
+{{- if and (not (include "loragate.isShared" .)) (semverCompare "<1.29.0-0" $version) }}
+mode: sidecar needs native sidecars, which Kubernetes {{ $version }} does not have; use 1.29 or newer, or mode: shared.
+{{- end }}
+{{- end }}
+
+{{- define "loragate.problems.network" }}
+{{- if and .Values.networkPolicy.enabled (include "loragate.isShared" .) }}
+{{- $schemes := dig "intake" "enabled_schemes" list .Values.config }}
+{{- $needed := list
+  (dict "when" (include "loragate.hasPostgres" .) "name" "database" "value" "database.existingSecret")
+  (dict "when" (and .Values.console.enabled (eq .Values.console.auth "oidc")) "name" "oidc" "value" "console.auth: oidc")
+  (dict "when" .Values.tracing.enabled "name" "tracing" "value" "tracing.enabled")
+  (dict "when" $schemes "name" "objectStore" "value" "config.intake.enabled_schemes")
+}}
+{{- range $needed }}
+{{- if and .when (not (index $.Values.networkPolicy .name).to) }}
+{{ .value }} needs a way out, and networkPolicy.{{ .name }}.to is empty; name the peers there, or set networkPolicy.enabled: false.
+{{- end }}
+{{- end }}
+{{- if and (dig "intercept" "http" false .Values.config) (not .Values.networkPolicy.web) }}
+config.intercept.http answers proxies, and networkPolicy.web lets none in; name their pods there.
+{{- end }}
+{{- if and .Values.console.enabled (not .Values.networkPolicy.web) }}
+console.enabled answers browsers, and networkPolicy.web lets nobody in; name the ingress controller or proxy there.
+{{- end }}
+{{- end }}
+{{- if and .Values.tracing.enabled (not .Values.tracing.endpoint) }}
+tracing.enabled needs tracing.endpoint, the OTLP address of a collector; set it.
+{{- end }}
+{{- end }}
+
+{{- define "loragate.problems.sidecar" }}
+{{- if include "loragate.isShared" . }}
+{{- if .Values.sidecar.example.enabled }}
+sidecar.example.enabled shows a pod with the sidecar, and mode is shared; set mode: sidecar, or sidecar.example.enabled: false.
+{{- end }}
+{{- else }}
+{{- $idle := list }}
+{{- range $name, $set := dict
+  "autoscaling.enabled" .Values.autoscaling.enabled
+  "keda.enabled" .Values.keda.enabled
+  "podDisruptionBudget.create: always" (eq .Values.podDisruptionBudget.create "always")
+  "console.enabled" .Values.console.enabled
+  "ingress.enabled" .Values.ingress.enabled
+  "httpRoute.enabled" .Values.httpRoute.enabled
+  "tls.certManager.enabled" .Values.tls.certManager.enabled
+  "persistence.existingClaim" .Values.persistence.existingClaim
+  "tritonCache.enabled" .Values.tritonCache.enabled
+  "workload: StatefulSet" (include "loragate.isStateful" .)
+  "replicaCount" (gt (int .Values.replicaCount) 1)
+  "service.type" (ne .Values.service.type "ClusterIP")
+}}
+{{- if $set }}{{ $idle = append $idle $name }}{{ end }}
+{{- end }}
+{{- with $idle }}
+mode: sidecar runs in the pods of another application, where these have nothing to act on: {{ join ", " . }}; remove them, or set mode: shared.
+{{- end }}
+{{- if not .Values.acknowledge.decisionsLostWithPod }}
+mode: sidecar keeps the decision log in the pod and loses it with the pod; set acknowledge.decisionsLostWithPod: true where something ships the log away, or mode: shared.
+{{- end }}
+{{- end }}
+{{- end }}
