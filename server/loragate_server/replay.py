@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 
 from ruamel.yaml import YAML
 
@@ -124,6 +125,7 @@ def replay(
     swept: Sequence[tuple[float, Policy]] = (),
     most_changes: int | None = None,
     step: Callable[[], None] = lambda: None,
+    most_decisions: int | None = None,
 ) -> Tally:
     """Goes through the recorded decisions of a span, newest first.
 
@@ -134,13 +136,14 @@ def replay(
         swept: settings of block_p_value, each with the policy that has it.
         most_changes: changes to list; None for all.
         step: called once a decision, for progress.
+        most_decisions: the newest so many only; None for all.
 
     Raises:
         NoDecisionError: DATABASE_UNAVAILABLE.
     """
     now = datetime.now(UTC)
     tally = Tally()
-    for stored in stored_decisions(database, span):
+    for stored in islice(stored_decisions(database, span), most_decisions):
         step()
         try:
             verdict = parse_verdict(stored.payload)

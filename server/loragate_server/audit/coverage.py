@@ -21,6 +21,7 @@ def coverage_evidence(adapter: Adapter, strength: Strength) -> CoverageEvidence:
         mapped_tensors=coverage.mapped_tensors,
         matched_modules=coverage.matched_modules,
         unmapped=coverage.unmapped,
+        config_sha256=adapter.config_sha256,
     )
 
 

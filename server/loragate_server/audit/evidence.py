@@ -78,7 +78,11 @@ class LayerProfile:
 
 @dataclass(frozen=True)
 class CoverageEvidence:
-    """Key coverage and identity of one audited adapter, as `intake.adapter.Adapter` holds it."""
+    """Key coverage and identity of one audited adapter, as `intake.adapter.Adapter` holds it.
+
+    Attributes:
+        config_sha256: of the `adapter_config.json` beside the weights; empty where there is none.
+    """
 
     sha256: str
     size_bytes: int
@@ -89,6 +93,7 @@ class CoverageEvidence:
     mapped_tensors: int
     matched_modules: int
     unmapped: tuple[str, ...]
+    config_sha256: str = ""
 
 
 @dataclass(frozen=True)

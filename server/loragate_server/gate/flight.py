@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.progress import Leash
+from loragate_server.tracing import CURRENT, inside, start
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -69,10 +70,12 @@ class _Flight(Generic[Result]):
     def __init__(self, work: Callable[[SharedLeash], Awaitable[Result]], first: Leash) -> None:
         self.leash = SharedLeash()
         self.leash.join(first)
+        self.span = start("audit")
         self.task: asyncio.Task[Result] = asyncio.ensure_future(self._run(work))
 
     async def _run(self, work: Callable[[SharedLeash], Awaitable[Result]]) -> Result:
-        return await work(self.leash)
+        with inside(self.span):
+            return await work(self.leash)
 
 
 class SingleFlight(Generic[Key, Result]):
@@ -118,6 +121,9 @@ class SingleFlight(Generic[Key, Result]):
         if flight is not None:
             flight.leash.join(leash)
             self._on_shared()
+            own = CURRENT.get()
+            if own is not None and flight.span is not None:
+                own.link(flight.span)
             return flight
         flight = _Flight(work, leash)
         self._flights[key] = flight

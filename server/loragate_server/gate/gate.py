@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -21,9 +21,12 @@ from loragate_server.gate.key import AdapterKey, VerdictKey
 from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.pipeline import Case, DecisionRecorder, Pipeline, ReadAdapter
 from loragate_server.gate.request import GateRequest
+from loragate_server.gate.reviewing import SUSPECTS_REMEMBERED, NoReviews, Reviews, Suspects
 from loragate_server.gate.worker import Worker, audit_failed, draining
 from loragate_server.intake.adapter import StoredFile
+from loragate_server.policy.decision import Decision
 from loragate_server.policy.policy import Policy
+from loragate_server.policy.review import Ruling
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Verdict
 
@@ -46,7 +49,8 @@ class GateSettings:
     Attributes:
         queue_limit: audits that may wait for the worker.
         byte_budget: adapter bytes that may be in flight.
-        verdict_cache_size: verdicts remembered; 0 switches the cache off.
+        verdict_cache_size: verdicts remembered; 0 remembers nothing, and every question is
+            audited.
         intake_threads: files that may be read at the same time.
     """
 
@@ -73,11 +77,14 @@ class Gate:
         recorder: DecisionRecorder,
         read: ReadAdapter,
         observer: GateObserver,
+        reviews: Reviews | None = None,
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer)
         self._intake = IntakeDesk(intake, settings.intake_threads)
         self._policies = policies
+        self._reviews = reviews or NoReviews()
+        self._suspects = Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size))
         self._pipeline = Pipeline(bases=bases, worker=self.worker, read=read, recorder=recorder)
         self._observer = observer
         self._budget = ByteBudget(settings.byte_budget, observer)
@@ -224,8 +231,11 @@ class Gate:
             known = await self._intake.known_digests(request.adapters, leash)
             if known is not None:
                 strengths = [one.strength for one in request.adapters]
-                adapters = tuple(map(AdapterKey.of, known, [None] * len(known), strengths))
-                cached = self._cache.get(_key(request, adapters, policy, served))
+                adapters = tuple(
+                    AdapterKey(sha256, "", strength)
+                    for sha256, strength in zip(known, strengths, strict=True)
+                )
+                cached = self._cache.get(self._key(request, adapters, policy, served))
                 if cached is not None:
                     return cached
             leash.report("intake", 0.0)
@@ -248,7 +258,7 @@ class Gate:
     ) -> Verdict:
         for file in case.files:
             admit_size(file.size_bytes, policy)
-        key = _key(case.request, case.adapter_keys, policy, served)
+        key = self._key(case.request, case.adapter_keys, policy, served)
         # Asked again after intake: an equal question may have been answered meanwhile.
         cached = self._cache.get(key, again=again)
         if cached is not None:
@@ -263,44 +273,60 @@ class Gate:
 
     async def _audit(self, case: Case, key: VerdictKey, leash: SharedLeash) -> Verdict:
         times_s = {"intake": case.intake_s}
-        served = self.bases.get(case.request.base_model)
-        decision = self._pipeline.listed(self._policies.current, case, served)
+        served, policy = self.bases.get(case.request.base_model), self._policies.current
+        rulings: Sequence[Ruling] = ()
+        decision = self._pipeline.listed(policy, case, served)
         if decision is None:
-            evidence = await self._pipeline.measure(self._policies.current, case, leash, times_s)
+            evidence = self._suspects.get(key, policy.screen_miss_rate)
+            if evidence is None:
+                evidence = await self._pipeline.measure(policy, case, leash, times_s)
+            measured_by = policy.screen_miss_rate
             # Policy and library may have changed while the audit waited: the newest decide.
             policy, _ = self._admit(case.request, stored=case.uploaded)
             for file in case.files:
                 admit_size(file.size_bytes, policy)
-            decision = self._pipeline.judge(policy, evidence, leash, times_s)
+            rulings = self._reviews.about(file.sha256 for file in case.files)
+            decision = self._pipeline.judge(policy, evidence, rulings, leash, times_s)
+            self._suspects.put(_used(key, decision), measured_by, decision)
         verdict = await self._pipeline.record(decision, case.request, leash, times_s)
+        self._observer.recorded(verdict)
         for stage in STAGES:
             if stage in verdict.stage_times_s:
                 self._observer.stage_seconds(stage, verdict.stage_times_s[stage])
-        evidence = decision.evidence
         # Under the digests that were really used, so that no later question gets a stale answer.
         final = replace(
-            key,
-            base_digest=evidence.base_digest,
-            library_digest=evidence.library_digest,
-            policy_digest=decision.policy_digest,
-            engine_version=evidence.engine_version,
+            _used(key, decision), review_ids=tuple(ruling.review_id for ruling in rulings)
         )
         self._cache.put(final, verdict)
         return verdict
 
+    def _key(
+        self,
+        request: GateRequest,
+        adapters: tuple[AdapterKey, ...],
+        policy: Policy,
+        served: ServedBase,
+    ) -> VerdictKey:
+        rulings = self._reviews.about(adapter.sha256 for adapter in adapters)
+        return VerdictKey(
+            adapters=adapters,
+            base_model=served.name,
+            base_digest=served.base.digest,
+            library_digest=served.library_digest,
+            policy_digest=policy.digest,
+            concept_ids=tuple(sorted(set(request.concept_ids))),
+            dry_run=request.dry_run,
+            review_ids=tuple(ruling.review_id for ruling in rulings),
+        )
 
-def _key(
-    request: GateRequest,
-    adapters: tuple[AdapterKey, ...],
-    policy: Policy,
-    served: ServedBase,
-) -> VerdictKey:
-    return VerdictKey(
-        adapters=adapters,
-        base_model=served.name,
-        base_digest=served.base.digest,
-        library_digest=served.library_digest,
-        policy_digest=policy.digest,
-        concept_ids=tuple(sorted(set(request.concept_ids))),
-        dry_run=request.dry_run,
+
+def _used(key: VerdictKey, decision: Decision) -> VerdictKey:
+    """The key with the digests of what a decision was really made with."""
+    evidence = decision.evidence
+    return replace(
+        key,
+        base_digest=evidence.base_digest,
+        library_digest=evidence.library_digest,
+        policy_digest=decision.policy_digest,
+        engine_version=evidence.engine_version,
     )

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import AdapterReference, StoredFile
 from loragate_server.progress import Leash
+from loragate_server.tracing import stage
 
 Result = TypeVar("Result")
 
@@ -99,7 +100,8 @@ class IntakeDesk:
                 files.append(self._intake.fetch(reference, leash))
             return tuple(files)
 
-        return await self.run(fetch_all, leash)
+        with stage("intake"):
+            return await self.run(fetch_all, leash)
 
     def receive(self, size_bytes: int, sha256: str, file_name: str) -> UploadSession:
         """Begins an upload.
@@ -149,9 +151,10 @@ class UploadSession:
         Raises:
             NoDecisionError: whatever intake refuses.
         """
-        if self._gathered:
-            await self._flush(leash)
-        stored = await self._run(self._sink.finish, leash)
+        with stage("intake"):
+            if self._gathered:
+                await self._flush(leash)
+            stored = await self._run(self._sink.finish, leash)
         self._ended = True
         return stored
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from loragate_server.audit.evidence import ENGINE_VERSION
@@ -21,12 +20,6 @@ class AdapterKey:
     config_sha256: str
     strength: Strength
 
-    @staticmethod
-    def of(sha256: str, config_json: str | None, strength: Strength) -> AdapterKey:
-        """The key of bytes with this digest and this configuration."""
-        config = "" if config_json is None else hashlib.sha256(config_json.encode()).hexdigest()
-        return AdapterKey(sha256, config, strength)
-
 
 @dataclass(frozen=True)
 class VerdictKey:
@@ -35,6 +28,7 @@ class VerdictKey:
     Attributes:
         adapters: in the order of the request, in which the answer names them.
         concept_ids: sorted, without repetition; empty for the whole library.
+        review_ids: sorted; the reviews in force about any of the adapters.
     """
 
     adapters: tuple[AdapterKey, ...]
@@ -45,3 +39,4 @@ class VerdictKey:
     concept_ids: tuple[str, ...]
     dry_run: bool
     engine_version: str = ENGINE_VERSION
+    review_ids: tuple[str, ...] = ()

@@ -21,6 +21,10 @@ class GateObserver(Protocol):
         """A caller is answered; `verdict.cached` says whether from the cache."""
         ...
 
+    def recorded(self, verdict: Verdict) -> None:
+        """A decision was written down; once, however many callers wait for it."""
+        ...
+
     def failure(self, reason: ErrorReason) -> None:
         """A caller gets no decision."""
         ...
@@ -54,6 +58,9 @@ class NullObserver:
     """A `GateObserver` that nobody reads."""
 
     def decision(self, verdict: Verdict) -> None:
+        """Ignored."""
+
+    def recorded(self, verdict: Verdict) -> None:
         """Ignored."""
 
     def failure(self, reason: ErrorReason) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -24,8 +24,10 @@ from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.policy import Policy
+from loragate_server.policy.review import Ruling, apply_rulings
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.tracing import note, stage, took, trace_id
 
 ReadAdapter = Callable[[StoredFile, BaseModel], Adapter]
 """`loragate_server.intake.reader.read_adapter`."""
@@ -69,7 +71,7 @@ class Case:
     def adapter_keys(self) -> tuple[AdapterKey, ...]:
         """One key per adapter, in order."""
         return tuple(
-            AdapterKey.of(file.sha256, file.config_json, one.strength)
+            AdapterKey(file.sha256, file.config_sha256, one.strength)
             for file, one in zip(self.files, self.request.adapters, strict=True)
         )
 
@@ -110,18 +112,21 @@ class Pipeline:
         """
         queued = time.monotonic()
         leash.report("queued", 0.0)
+        note("loragate.adapter.sha256", tuple(file.sha256 for file in case.files))
 
         def work() -> Evidence:
             began = time.monotonic()
             times_s["queued"] = began - queued
+            took("queued", times_s["queued"])
             leash.report("queued", 1.0)
             # Asked for now, not when the case was queued: the library may have changed since.
             served = self._bases.get(case.request.base_model)
             served.require_concepts(case.request.concept_ids)
             adapters = []
-            for file, one in zip(case.files, case.request.adapters, strict=True):
-                leash.check()
-                adapters.append((self._read(file, served.base), one.strength))
+            with stage("read"):
+                for file, one in zip(case.files, case.request.adapters, strict=True):
+                    leash.check()
+                    adapters.append((self._read(file, served.base), one.strength))
             times_s["read"] = time.monotonic() - began
             evidence = served.engine.audit(
                 adapters,
@@ -130,17 +135,25 @@ class Pipeline:
                 screen_miss_rate=policy.screen_miss_rate,
             )
             times_s.update(evidence.stage_times_s)
+            _trace_engine(evidence.stage_times_s)
             return evidence
 
         return await self._worker.submit(work, leash)
 
     def judge(
-        self, policy: Policy, evidence: Evidence, leash: Leash, times_s: dict[str, float]
+        self,
+        policy: Policy,
+        evidence: Evidence,
+        rulings: Sequence[Ruling],
+        leash: Leash,
+        times_s: dict[str, float],
     ) -> Decision:
-        """Applies the policy."""
+        """Applies the policy, and then what people have said about these adapters."""
         leash.report("policy", 0.0)
         began = time.monotonic()
-        decision = decide(policy, evidence)
+        now = datetime.now(UTC)
+        with stage("policy"):
+            decision = apply_rulings(decide(policy, evidence, now=now), rulings, now)
         times_s["policy"] = time.monotonic() - began
         return decision
 
@@ -157,12 +170,13 @@ class Pipeline:
         leash.report("record", 0.0)
         began = time.monotonic()
         context = copy_context()
+        caller = replace(request.caller, trace_id=trace_id())
 
         def work() -> Verdict:
             return context.run(
                 self._recorder.record,
                 decision,
-                request.caller,
+                caller,
                 stage_times_s=dict(times_s),
                 dry_run=request.dry_run,
             )
@@ -171,7 +185,8 @@ class Pipeline:
             raise draining()
         running = asyncio.get_running_loop().run_in_executor(self._record_pool, work)
         try:
-            verdict = await asyncio.shield(running)
+            with stage("record"):
+                verdict = await asyncio.shield(running)
         except asyncio.CancelledError:
             running.add_done_callback(_log_outcome)
             raise
@@ -212,6 +227,15 @@ def _unaudited(case: Case, served: ServedBase) -> Evidence:
         neutral_count=0,
         stage_times_s={},
     )
+
+
+def _trace_engine(times_s: Mapping[str, float]) -> None:
+    """Adds the stages of an audit that has just ended; the engine knows nothing of traces."""
+    response_s = times_s.get("response", 0.0)
+    if times_s.get("screen"):
+        took("screen", times_s["screen"], ended_ago_s=response_s)
+    if response_s:
+        took("response", response_s)
 
 
 def _log_outcome(running: asyncio.Future[Verdict]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,12 @@ class StoredFile:
     path: Path
     config_json: str | None = None
 
+    @property
+    def config_sha256(self) -> str:
+        """Digest of the configuration, which sets scales; empty where there is none."""
+        text = self.config_json
+        return "" if text is None else hashlib.sha256(text.encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class KeyCoverage:
@@ -100,3 +107,4 @@ class Adapter:
     coverage: KeyCoverage
     declared: Mapping[str, str]
     """Header metadata as the uploader wrote it: a hint, never proof."""
+    config_sha256: str = ""

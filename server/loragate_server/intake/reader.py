@@ -47,6 +47,7 @@ def read_adapter(stored: StoredFile, base: BaseModel) -> Adapter:
         deltas=converted.deltas,
         coverage=converted.coverage,
         declared=_declared(header),
+        config_sha256=stored.config_sha256,
     )
 
 

@@ -1,8 +1,9 @@
 """The format of a decision log: one JSON object a line, each bound to the line before it.
 
 Every line holds `seq` (1, 2, 3...), `prev` (sha256 of the bytes of the line before, without its
-line feed; 64 zeros before the first), `time`, `kind` and either `verdict` (kind "decision", with
-`binding`: false for dry runs and in pilot mode) or `note` (kind "note": what happened to the log).
+line feed; 64 zeros before the first), `time`, `kind` and one of `verdict` (kind "decision", with
+`binding`: false for dry runs and in pilot mode), `review` (kind "review": what a person said about
+a decision) and `note` (kind "note": what happened to the log).
 
 A changed, removed or inserted line breaks the chain. Whoever can rewrite the whole file can also
 compute a new chain, and the removal of the last lines leaves a shorter but whole one: ship the
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 GENESIS = "0" * 64
+_KINDS = ("decision", "review", "note")
 _CHUNK_BYTES = 1 << 16
 
 
@@ -85,7 +87,7 @@ def parse_line(line: bytes) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise ValueError("is not a JSON object")
     seq, prev, kind = entry.get("seq"), entry.get("prev"), entry.get("kind")
-    if not isinstance(seq, int) or not isinstance(prev, str) or kind not in ("decision", "note"):
+    if not isinstance(seq, int) or not isinstance(prev, str) or kind not in _KINDS:
         raise ValueError("lacks seq, prev or kind")
     return entry
 

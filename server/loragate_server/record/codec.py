@@ -1,4 +1,4 @@
-"""Writes a `Verdict` as plain JSON values and builds the very same one again."""
+"""Writes verdicts and reviews as plain JSON values and builds the very same ones again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from loragate_server.record.review import RecordedReview
 from loragate_server.record.verdict import Verdict
 
 PAYLOAD_VERSION = 1
@@ -52,6 +53,23 @@ def parse_verdict(text: str) -> Verdict:
     return decode_verdict(payload)
 
 
+def encode_review(review: RecordedReview) -> dict[str, Any]:
+    """A mapping of JSON values with everything that a review holds."""
+    return {"payload_version": PAYLOAD_VERSION, **_plain(review)}
+
+
+def parse_review(text: str) -> RecordedReview:
+    """The review whose encoding was written as JSON.
+
+    Raises:
+        ValueError: the text was not written by `encode_review` of a known version.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.pop("payload_version", None) != PAYLOAD_VERSION:
+        raise ValueError("the payload is no review of a known version")
+    return _review_adapter().validate_python(values)
+
+
 def to_json(value: object) -> str:
     """JSON on one line, pure ASCII, keys sorted: equal values give equal bytes.
 
@@ -65,6 +83,11 @@ def to_json(value: object) -> str:
 @functools.cache
 def _adapter() -> TypeAdapter[Verdict]:
     return TypeAdapter(Verdict)
+
+
+@functools.cache
+def _review_adapter() -> TypeAdapter[RecordedReview]:
+    return TypeAdapter(RecordedReview)
 
 
 def _plain(value: object) -> Any:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, func, insert, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.policy.decision import VerdictKind
+from loragate_server.policy.review import subject_of
 from loragate_server.record.connect import WRITES, make_engine, parse_url, sqlite_path
 from loragate_server.record.failures import database_failure
 from loragate_server.record.paging import Place
+from loragate_server.record.search import Search, conditions, storable
 from loragate_server.record.tables import audited_adapters, audits
 from loragate_server.record.verdict import Verdict
 
@@ -70,28 +71,26 @@ class Database:
             before_commit: called when nothing but the commit is left to do; what it raises undoes
                 the insertion.
         """
-        with self._one_writer(), self._connected(writes=True) as connection:
+        with self.writing() as connection:
             connection.execute(insert(audits).values(**_row(verdict, payload)))
             rows = _adapter_rows(verdict)
             if rows:
                 connection.execute(insert(audited_adapters), rows)
             before_commit()
-            self._check_still_there()
 
     def get(self, decision_id: str) -> str | None:
         """The payload of a decision, or None."""
-        query = select(audits.c.payload).where(audits.c.decision_id == _storable(decision_id))
+        query = select(audits.c.payload).where(audits.c.decision_id == storable(decision_id))
         with self._connected() as connection:
             return connection.execute(query).scalar_one_or_none()
 
-    def page(
-        self, size: int, after: Place | None, adapter_sha256: str, verdict: VerdictKind | None
-    ) -> list[str]:
+    def page(self, size: int, after: Place | None, search: Search) -> list[str]:
         """Payloads of at most `size` decisions, newest first, that come after a place."""
-        query = select(audits.c.payload).order_by(
-            audits.c.decided_at.desc(), audits.c.decision_id.desc()
-        )
-        query = _filtered(query, after, adapter_sha256, verdict).limit(size)
+        query = select(audits.c.payload).where(*conditions(search)).limit(size)
+        query = query.order_by(audits.c.decided_at.desc(), audits.c.decision_id.desc())
+        if after is not None:
+            key = tuple_(audits.c.decided_at, audits.c.decision_id)
+            query = query.where(key < tuple_(after.decided_at, after.decision_id))
         with self._connected() as connection:
             return [row.payload for row in connection.execute(query)]
 
@@ -120,6 +119,19 @@ class Database:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end, and undone by whatever is raised inside."""
+        with self._one_writer(), self._connected(writes=True) as connection:
+            yield connection
+            self._check_still_there()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with self._connected() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def _connected(self, *, writes: bool = False) -> Iterator[Connection]:
@@ -186,30 +198,11 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _filtered(
-    query: Select[tuple[str]], after: Place | None, sha256: str, verdict: VerdictKind | None
-) -> Select[tuple[str]]:
-    if after is not None:
-        key = tuple_(audits.c.decided_at, audits.c.decision_id)
-        query = query.where(key < tuple_(after.decided_at, after.decision_id))
-    if sha256:
-        of_audit = audited_adapters.c.decision_id == audits.c.decision_id
-        same = audited_adapters.c.sha256 == _storable(sha256)
-        query = query.where(exists().where(of_audit, same))
-    if verdict is not None:
-        query = query.where(audits.c.verdict == verdict.value)
-    return query
-
-
 def _within(span: Span) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [audits.c.dry_run.is_(False)]
-    if span.since is not None:
-        conditions.append(audits.c.decided_at >= span.since)
-    if span.until is not None:
-        conditions.append(audits.c.decided_at < span.until)
-    if span.service:
-        conditions.append(audits.c.caller_service == _storable(span.service))
-    return conditions
+    return [
+        audits.c.dry_run.is_(False),
+        *conditions(Search(since=span.since, until=span.until, service=span.service)),
+    ]
 
 
 def _row(verdict: Verdict, payload: str) -> dict[str, object]:
@@ -223,17 +216,23 @@ def _row(verdict: Verdict, payload: str) -> dict[str, object]:
         "mode": decision.mode.value,
         "remedy": decision.remedy.value,
         "dry_run": verdict.dry_run,
-        "base_model": _storable(decision.evidence.base_model),
-        "base_digest": _storable(decision.evidence.base_digest),
-        "library_digest": _storable(decision.evidence.library_digest),
+        "base_model": storable(decision.evidence.base_model),
+        "base_digest": storable(decision.evidence.base_digest),
+        "library_digest": storable(decision.evidence.library_digest),
         "policy_digest": decision.policy_digest,
         "engine_version": decision.evidence.engine_version,
-        "caller_service": _storable(verdict.caller.service),
-        "caller_tenant": _storable(verdict.caller.tenant),
-        "caller_request_id": _storable(verdict.caller.request_id),
-        "caller_identity": _storable(verdict.caller.identity),
+        "caller_service": storable(verdict.caller.service),
+        "caller_tenant": storable(verdict.caller.tenant),
+        "caller_request_id": storable(verdict.caller.request_id),
+        "caller_identity": storable(verdict.caller.identity),
         "payload": payload,
+        "subject_key": _subject_key(verdict),
     }
+
+
+def _subject_key(verdict: Verdict) -> str | None:
+    subject = None if verdict.dry_run else subject_of(verdict.decision)
+    return None if subject is None else subject.key
 
 
 def _adapter_rows(verdict: Verdict) -> list[dict[str, object]]:
@@ -243,18 +242,9 @@ def _adapter_rows(verdict: Verdict) -> list[dict[str, object]]:
             "position": position,
             "sha256": adapter.sha256,
             "size_bytes": adapter.size_bytes,
-            "format": _storable(adapter.format),
+            "format": storable(adapter.format),
             "denoiser_strength": float(adapter.denoiser_strength),
             "text_encoder_strength": float(adapter.text_encoder_strength),
         }
         for position, adapter in enumerate(verdict.decision.evidence.adapters)
     ]
-
-
-def _storable(text: str) -> str:
-    """Text for a column that is only searched; the payload keeps the original.
-
-    PostgreSQL refuses NUL, and no database takes lone surrogates.
-    """
-    clean = text.encode("utf-8", "replace").decode("utf-8")
-    return clean.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -61,6 +61,10 @@ class DecisionLog:
         """
         return self._append({"kind": "decision", "binding": binding, "verdict": dict(verdict)})
 
+    def append_review(self, review: Mapping[str, Any]) -> Link:
+        """Writes what a person said about a decision. Raises as `append_decision`."""
+        return self._append({"kind": "review", "review": dict(review)})
+
     def append_note(self, note: Mapping[str, Any]) -> Link:
         """Writes what happened to the log or to a decision in it. Raises as `append_decision`."""
         return self._append({"kind": "note", "note": dict(note)})

@@ -26,10 +26,14 @@ from loragate_server.record.ids import new_decision_id
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.migrate import DEFAULT_TIMEOUT_S, upgrade
 from loragate_server.record.paging import Place, make_token, read_token
+from loragate_server.record.search import Search
 from loragate_server.record.verdict import Caller, Verdict
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
+
+Verdicts = list[Verdict]
+"""Spelled here, because the class below has a method `list`."""
 
 
 class Recorder:
@@ -50,8 +54,8 @@ class Recorder:
         """
         if migrate:
             upgrade(database_url, database_timeout_s)
-        self._database = Database(database_url, database_timeout_s)
-        self._log = DecisionLog(log_path)
+        self.database = Database(database_url, database_timeout_s)
+        self.log = DecisionLog(log_path)
 
     def record(
         self,
@@ -89,11 +93,11 @@ class Recorder:
 
         def log() -> None:
             nonlocal logged
-            self._log.append_decision(payload, binding=binding)
+            self.log.append_decision(payload, binding=binding)
             logged = True
 
         try:
-            self._database.insert(verdict, to_json(payload), before_commit=log)
+            self.database.insert(verdict, to_json(payload), before_commit=log)
         except NoDecisionError as error:
             if logged:
                 self._note_not_answered(verdict.decision_id, error)
@@ -106,7 +110,7 @@ class Recorder:
         Raises:
             NoDecisionError: DECISION_UNKNOWN or DATABASE_UNAVAILABLE.
         """
-        return stored_verdict(self._database, decision_id)
+        return stored_verdict(self.database, decision_id)
 
     def list(
         self,
@@ -114,7 +118,7 @@ class Recorder:
         page_token: str = "",
         adapter_sha256: str = "",
         verdict: VerdictKind | None = None,
-    ) -> tuple[list[Verdict], str]:
+    ) -> tuple[Verdicts, str]:
         """Recorded decisions, newest first, and the token of the next page ("" on the last one).
 
         Args:
@@ -126,24 +130,26 @@ class Recorder:
         Raises:
             NoDecisionError: PAGE_TOKEN_INVALID, REQUEST_INVALID or DATABASE_UNAVAILABLE.
         """
-        if page_size < 0:
-            raise NoDecisionError(
-                ErrorReason.REQUEST_INVALID,
-                f"The page size {page_size} is negative.",
-                remedy="Use 0 for the default, or 1 to 100.",
-                metadata={"field": "page_size"},
-            )
-        size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-        sha256 = adapter_sha256.lower()
-        filters = (sha256, verdict.value if verdict else "")
-        after = read_token(page_token, filters)
+        search = Search(answered=verdict, adapter_sha256=adapter_sha256.lower())
+        return self.search(search, page_size, page_token)
+
+    def search(
+        self, search: Search, page_size: int = 0, page_token: str = ""
+    ) -> tuple[Verdicts, str]:
+        """As `list`, with more conditions.
+
+        Raises:
+            NoDecisionError: PAGE_TOKEN_INVALID, REQUEST_INVALID or DATABASE_UNAVAILABLE.
+        """
+        size = checked_page_size(page_size)
+        after = read_token(page_token, search.words)
         # One more than asked for tells whether there is a next page.
-        payloads = self._database.page(size + 1, after, sha256, verdict)
-        verdicts = [_decode(payload) for payload in payloads[:size]]
+        payloads = self.database.page(size + 1, after, search)
+        verdicts = [decode_stored(payload) for payload in payloads[:size]]
         if len(payloads) <= size:
             return verdicts, ""
         end = Place(verdicts[-1].decided_at, verdicts[-1].decision_id)
-        return verdicts, make_token(end, filters)
+        return verdicts, make_token(end, search.words)
 
     def check(self) -> None:
         """For readiness: whether the next decision could be recorded.
@@ -151,18 +157,18 @@ class Recorder:
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
         """
-        self._log.check()
-        self._database.check()
+        self.log.check()
+        self.database.check()
 
     def close(self) -> None:
         """Closes log and database."""
-        self._log.close()
-        self._database.close()
+        self.log.close()
+        self.database.close()
 
     def _note_not_answered(self, decision_id: str, error: NoDecisionError) -> None:
         # The caller gets the first error; a log that fails as well says nothing new.
         with contextlib.suppress(NoDecisionError):
-            self._log.append_note(
+            self.log.append_note(
                 {"code": "not_answered", "decision_id": decision_id, "cause": error.reason.value}
             )
 
@@ -176,11 +182,32 @@ def stored_verdict(database: Database, decision_id: str) -> Verdict:
     payload = database.get(decision_id)
     if payload is None:
         raise decision_unknown(decision_id)
-    return _decode(payload)
+    return decode_stored(payload)
 
 
-def _decode(payload: str) -> Verdict:
+def decode_stored(payload: str) -> Verdict:
+    """The verdict of a row.
+
+    Raises:
+        NoDecisionError: DATABASE_UNAVAILABLE, if it cannot be read.
+    """
     try:
         return parse_verdict(payload)
     except ValueError as error:
         raise database_failure(ValueError("a stored decision cannot be read")) from error
+
+
+def checked_page_size(page_size: int) -> int:
+    """How many entries a page holds: 0 means the default, and there is a most.
+
+    Raises:
+        NoDecisionError: REQUEST_INVALID for a negative one.
+    """
+    if page_size < 0:
+        raise NoDecisionError(
+            ErrorReason.REQUEST_INVALID,
+            f"The page size {page_size} is negative.",
+            remedy="Use 0 for the default, or 1 to 100.",
+            metadata={"field": "page_size"},
+        )
+    return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)

@@ -77,8 +77,12 @@ audits = Table(
     Column("caller_identity", Text(), nullable=False),
     # The whole verdict as JSON of the codec. Text, because it is what was logged, byte for byte.
     Column("payload", Text(), nullable=False),
+    # Of what a person could review about the decision; NULL where there is nothing to review.
+    Column("subject_key", String(64), nullable=True),
     Index(None, "decided_at", "decision_id"),
     Index(None, "verdict", "decided_at", "decision_id"),
+    Index(None, "would_be_verdict", "decided_at", "decision_id"),
+    Index(None, "subject_key", "decision_id"),
 )
 
 audited_adapters = Table(
@@ -97,4 +101,20 @@ audited_adapters = Table(
     Column("denoiser_strength", Float(53), nullable=False),
     Column("text_encoder_strength", Float(53), nullable=False),
     Index(None, "sha256", "decision_id"),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("review_id", String(32), primary_key=True),
+    Column("subject_key", String(64), nullable=False),
+    Column("position", Integer(), nullable=False, autoincrement=False),
+    Column("reviewed_at", UtcDateTime(), nullable=False),
+    # What the events of the subject come to after this one, and when that lapses.
+    Column("state", String(16), nullable=False),
+    Column("ends_at", UtcDateTime(), nullable=True),
+    # The event, its subject and its standing as JSON, as they were logged.
+    Column("payload", Text(), nullable=False),
+    # Two people who act on the same state cannot both be right: the second is refused.
+    Index(None, "subject_key", "position", unique=True),
 )

@@ -17,6 +17,8 @@ class Caller:
     request_id: str = ""
     identity: str = ""
     """Authenticated name of the peer (certificate subject), empty without authentication."""
+    trace_id: str = ""
+    """Of the trace in which the decision was made, empty without tracing."""
 
 
 @dataclass(frozen=True)

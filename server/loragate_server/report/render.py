@@ -11,7 +11,10 @@ from loragate_server.record.verdict import Verdict
 from loragate_server.report.view import report_on
 from loragate_server.report.wording import Language, Wording
 
-_SIGNS = {"ALLOW": "✓", "REVIEW": "!", "BLOCK": "✕", "INCONCLUSIVE": "?"}
+SIGNS = {"ALLOW": "✓", "REVIEW": "!", "BLOCK": "✕", "INCONCLUSIVE": "?"}
+"""What stands beside the words of a verdict, for those who do not see its colour."""
+
+TEMPLATES = Path(__file__).parent
 
 
 def render(verdict: Verdict, language: Language = Language.EN) -> str:
@@ -24,14 +27,14 @@ def render(verdict: Verdict, language: Language = Language.EN) -> str:
     wording = Wording(language)
     report = report_on(verdict, wording)
     return _template().render(
-        report=report, t=wording, language=language.value, sign=_SIGNS[report.verdict]
+        report=report, t=wording, language=language.value, sign=SIGNS[report.verdict]
     )
 
 
 @functools.cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

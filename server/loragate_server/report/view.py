@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from loragate_server.audit.evidence import Evidence, LayerProfile
 from loragate_server.policy.decision import Decision, Finding, Mode, Reason, VerdictKind
 from loragate_server.policy.holm import holm_adjusted
+from loragate_server.policy.review import APPROVED_CODE, REJECTED_CODE
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.facts import Fact, facts
 from loragate_server.report.heat import Heat, draw
@@ -192,6 +193,11 @@ def _headline(wording: Wording, decision: Decision) -> str:
     if "deny_listed" in codes:
         key = "headline.deny_listed" if count == 1 else "headline.deny_listed_many"
         return wording(key, where=where)
+    if REJECTED_CODE in codes:
+        key = f"headline.{REJECTED_CODE}" + ("" if count == 1 else "_many")
+        return wording(key, where=where)
+    if APPROVED_CODE in codes:
+        return wording(f"headline.{APPROVED_CODE}", where=where)
     if kind is VerdictKind.ALLOW:
         key = "headline.allow_listed" if "allow_listed" in codes else "headline.clean"
         return wording(key, where=where, count=len(decision.findings))
@@ -216,7 +222,10 @@ def _notices(wording: Wording, verdict: Verdict) -> tuple[tuple[str, str], ...]:
 def _found_note(wording: Wording, decision: Decision, acted: bool) -> str:
     if not decision.findings:
         return wording("found.unmeasured")
-    if any(reason.code == "allow_listed" for reason in decision.reasons):
+    codes = {reason.code for reason in decision.reasons}
+    if codes & {APPROVED_CODE, REJECTED_CODE}:
+        return wording("found.reviewed")
+    if "allow_listed" in codes:
         return wording("found.set_aside")
     return "" if acted else wording("found.nothing")
 
@@ -229,6 +238,9 @@ def _steps(wording: Wording, decision: Decision) -> tuple[str, ...]:
         first = wording.every("steps.pilot")
     if "deny_listed" in codes:
         return first + wording.every("steps.deny_listed")
+    for code in (REJECTED_CODE, APPROVED_CODE):
+        if code in codes:
+            return first + wording.every(f"steps.{code}")
     acted = codes & {"concept_learned", "concept_suspected"}
     if kind is VerdictKind.INCONCLUSIVE or (kind is not VerdictKind.ALLOW and not acted):
         return first + wording.every("steps.inconclusive")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections import ChainMap
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-_FILE = Path(__file__).with_name("wording.yaml")
+FILE = Path(__file__).with_name("wording.yaml")
 _INVISIBLE = frozenset({"Cc", "Cs", "Cn", "Co"})
 # They reorder or hide what surrounds them: a name must not rewrite the sentence about it.
 _REORDERING = re.compile("[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -32,9 +33,10 @@ class Language(StrEnum):
 class Wording:
     """The sentences in one language."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: Language, *files: Path) -> None:
+        """The sentences of the report, and those of further files of the same form."""
         self.language = language
-        self._sentences = sentences()[language]
+        self._sentences = ChainMap(*(dict(sentences(file)[language]) for file in (FILE, *files)))
 
     def __call__(self, key: str, **facts: object) -> str:
         """The sentence of a key, with its {names} filled in.
@@ -83,10 +85,10 @@ def printable(text: str, limit: int = 0) -> str:
 
 
 @functools.cache
-def sentences() -> Mapping[Language, Mapping[str, Sentences]]:
+def sentences(file: Path = FILE) -> Mapping[Language, Mapping[str, Sentences]]:
     """Language to key ("verdict.ALLOW") to its sentences; one unless the key holds a list."""
     found: dict[Language, dict[str, Sentences]] = {language: {} for language in Language}
-    for section, entries in YAML(typ="safe", pure=True).load(_FILE).items():
+    for section, entries in YAML(typ="safe", pure=True).load(file).items():
         for name, by_language in entries.items():
             for language, value in by_language.items():
                 several = tuple(value) if isinstance(value, list) else (value,)

@@ -38,6 +38,7 @@ from loragate_server.models import BaseModel
 from loragate_server.policy.store import PolicyStore
 from loragate_server.progress import Leash
 from loragate_server.record.recorder import Recorder
+from loragate_server.record.review_book import ReviewBook
 from loragate_server.record.verdict import Verdict
 
 POLICY = "version: 1\nmode: enforce\ndefaults:\n  block_score: 6\n  review_score: 4\n"
@@ -173,6 +174,7 @@ class House:
     policies: PolicyStore
     policy_file: Path
     recorder: Recorder
+    book: ReviewBook
     log_path: Path
     root: Path
     files: Callable[[int], bytes]
@@ -266,6 +268,8 @@ async def house(
         policies = PolicyStore(policy_file)
         log_path = folder / "decisions.jsonl"
         recorder = Recorder(f"sqlite:///{folder}/audits.db", log_path)
+        book = ReviewBook(recorder.database)
+        book.refresh()
         engine, counts = HeldEngine(tiny), Counts()
         gate = Gate(
             settings=GateSettings(**settings),
@@ -275,9 +279,11 @@ async def house(
             recorder=recorder,
             read=read_adapter,
             observer=counts,
+            reviews=book,
         )
         found = House(
-            gate, engine, tiny, counts, policies, policy_file, recorder, log_path, root, files
+            *(gate, engine, tiny, counts, policies, policy_file, recorder, book),
+            *(log_path, root, files),
         )
         found.serve()
         made.append(found)

@@ -14,7 +14,7 @@ from loragate_server.gate.key import AdapterKey, VerdictKey
 from loragate_server.gate.observer import NullObserver
 from loragate_server.intake.adapter import Strength
 
-KEY = VerdictKey((AdapterKey.of("a", None, Strength()),), "tiny", "b", "c", "d", (), False)
+KEY = VerdictKey((AdapterKey("a", "", Strength()),), "tiny", "b", "c", "d", (), False)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ async def test_without_the_decision_log_there_is_no_verdict(house: Callable[...,
     kept = here.log_path.with_suffix(".kept")
     here.log_path.rename(kept)
     here.log_path.mkdir()  # what stands in the way of a log that is opened again
-    here.recorder._log.close()
+    here.recorder.log.close()
     error = await refusal(here.ask())
     assert error.reason is ErrorReason.DECISION_LOG_UNAVAILABLE
     assert here.counts.answers == []

@@ -168,7 +168,7 @@ async def test_every_failure_gives_its_bytes_back(house: Callable[..., Any]) -> 
     gone.cancel()
     await asyncio.wait([gone])
     here.engine.let_go()
-    here.recorder._log.close()
+    here.recorder.log.close()
     await refusal(here.ask(here.inline(3)))
     assert max(here.counts.held_bytes) > 0
     assert here.counts.held_bytes[-1] == 0

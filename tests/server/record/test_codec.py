@@ -79,3 +79,11 @@ def test_an_unknown_version_or_a_damaged_payload_is_refused(decision) -> None:
 def test_what_a_verdict_cannot_hold_is_refused(decision) -> None:
     with pytest.raises(TypeError, match="bytes"):
         encode_verdict(verdict_of(decision(), stage_times_s={"a": b"x"}))
+
+
+def test_a_decision_from_before_there_were_traces_is_read(decision) -> None:
+    verdict = verdict_of(decision(), caller=Caller("s", "t", "r", "i", trace_id="a" * 32))
+    payload = encode_verdict(verdict)
+    assert payload["caller"].pop("trace_id") == "a" * 32
+    assert decode_verdict(payload).caller == Caller("s", "t", "r", "i")
+    assert again(verdict) == verdict

@@ -104,13 +104,13 @@ def test_a_database_replaced_by_an_empty_one_is_an_error(recorder, record, file:
 def test_a_database_that_vanishes_while_it_is_written_gives_no_verdict(
     recorder, file: Path, decision, log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = recorder._log.append_decision
+    append = recorder.log.append_decision
 
     def append_and_remove(*arguments, **options):
         file.unlink()
         return append(*arguments, **options)
 
-    monkeypatch.setattr(recorder._log, "append_decision", append_and_remove)
+    monkeypatch.setattr(recorder.log, "append_decision", append_and_remove)
     refusal(lambda: recorder.record(decision(), Caller(), stage_times_s={}))
     assert b"not_answered" in log_path.read_bytes()
 

@@ -1,0 +1,202 @@
+"""Reviews: what a person has said about adapters that an audit only suspected.
+
+A review is about a `Subject`: these files, with these configurations and strengths, on this base
+model, suspected of these concepts. An approval covers no more than that. A rejection covers the
+files wherever they are used, because a person has seen what is in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import cached_property
+
+from loragate_server.audit.evidence import CoverageEvidence
+from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
+
+APPROVED_CODE, REJECTED_CODE = "review_approved", "review_rejected"
+
+
+@dataclass(frozen=True, order=True)
+class ReviewedAdapter:
+    """One adapter as it was used when it was reviewed; strengths are multiples of full strength."""
+
+    sha256: str
+    config_sha256: str
+    denoiser_strength: float
+    text_encoder_strength: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a review is about.
+
+    Attributes:
+        adapters: sorted; all that were to be active together.
+        concept_ids: sorted; the concepts that the adapters were suspected of.
+    """
+
+    adapters: tuple[ReviewedAdapter, ...]
+    base_digest: str
+    concept_ids: tuple[str, ...]
+
+    @cached_property
+    def key(self) -> str:
+        """Lower-case hexadecimal sha256 that equal subjects share."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def sha256s(self) -> frozenset[str]:
+        """Digests of the files."""
+        return frozenset(adapter.sha256 for adapter in self.adapters)
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The outcome of a review that is in force.
+
+    Attributes:
+        review_id: of the event that settled it.
+        approved: else rejected.
+        reviewers: who has settled it, in the order in which they did.
+        reason: of the last of them.
+        expires_at: when an approval lapses, timezone-aware; None for a rejection.
+    """
+
+    review_id: str
+    subject: Subject
+    approved: bool
+    reviewers: tuple[str, ...]
+    reason: str
+    expires_at: datetime | None = None
+
+    def in_force(self, now: datetime) -> bool:
+        """Whether it has not lapsed at `now`, timezone-aware."""
+        return self.expires_at is None or now < self.expires_at
+
+
+def subject_of(decision: Decision) -> Subject | None:
+    """What a person would review about a decision; None where there is nothing to review.
+
+    Only a decision that says REVIEW because concepts are suspected can be reviewed: what was not
+    measured cannot be vouched for by looking at it.
+    """
+    suspected = {
+        finding.evidence.concept_id
+        for finding in decision.findings
+        if finding.verdict is VerdictKind.REVIEW
+    }
+    if decision.would_be_verdict is not VerdictKind.REVIEW or not suspected:
+        return None
+    if any(reason.code not in _REVIEWABLE for reason in decision.reasons):
+        return None
+    evidence = decision.evidence
+    adapters = tuple(sorted(map(_reviewed, evidence.adapters)))
+    return Subject(adapters, evidence.base_digest, tuple(sorted(suspected)))
+
+
+_REVIEWABLE = frozenset({"concept_suspected", "concept_learned", "allow_list_lapsed", "pilot_mode"})
+"""Reasons of a REVIEW that a person can settle; `concept_learned` with `on_block: review`."""
+
+
+def apply_rulings(decision: Decision, rulings: Iterable[Ruling], now: datetime) -> Decision:
+    """The decision after what people have said about its adapters.
+
+    A rejection blocks whatever the audit says; an approval lets through a REVIEW that it covers
+    and nothing else, so that it never outweighs a BLOCK or an audit that cannot vouch.
+
+    Args:
+        decision: as the policy made it.
+        rulings: about any of its adapters; those that have lapsed do not count.
+        now: timezone-aware.
+    """
+    active = [ruling for ruling in rulings if ruling.in_force(now)]
+    files = frozenset(adapter.sha256 for adapter in decision.evidence.adapters)
+    rejections = [one for one in active if not one.approved and one.subject.sha256s <= files]
+    if rejections:
+        reasons = [_reason(REJECTED_CODE, "rejected", one) for one in rejections]
+        return _changed(decision, VerdictKind.BLOCK, reasons, decision.ttl_s)
+    subject = subject_of(decision)
+    covering = [one for one in active if one.approved and subject and _covers(one.subject, subject)]
+    if not covering:
+        return decision
+    lasting = max(covering, key=_end)
+    ttl_s = min(decision.ttl_s, (_end(lasting) - now).total_seconds())
+    return _changed(
+        decision, VerdictKind.ALLOW, [_reason(APPROVED_CODE, "approved", lasting)], ttl_s
+    )
+
+
+def _reviewed(adapter: CoverageEvidence) -> ReviewedAdapter:
+    return ReviewedAdapter(
+        adapter.sha256,
+        adapter.config_sha256,
+        adapter.denoiser_strength,
+        adapter.text_encoder_strength,
+    )
+
+
+def _covers(approved: Subject, asked: Subject) -> bool:
+    """Whether an approval speaks about what is asked.
+
+    One adapter may be used more weakly than it was approved. Of several, one that is weaker may
+    uncover what it had masked, so their strengths have to be the same.
+    """
+    if approved.base_digest != asked.base_digest:
+        return False
+    if not set(asked.concept_ids) <= set(approved.concept_ids):
+        return False
+    if len(approved.adapters) != 1 or len(asked.adapters) != 1:
+        return approved.adapters == asked.adapters
+    [seen], [used] = approved.adapters, asked.adapters
+    return (
+        (seen.sha256, seen.config_sha256) == (used.sha256, used.config_sha256)
+        and _within(used.denoiser_strength, seen.denoiser_strength)
+        and _within(used.text_encoder_strength, seen.text_encoder_strength)
+    )
+
+
+def _within(strength: float, limit: float) -> bool:
+    return 0 <= strength <= limit or limit <= strength <= 0
+
+
+def _end(ruling: Ruling) -> datetime:
+    # An approval without an end would never have been recorded; one is not believed.
+    if ruling.expires_at is None:
+        raise ValueError(f"the approval {ruling.review_id} has no end")
+    return ruling.expires_at
+
+
+def _reason(code: str, what: str, ruling: Ruling) -> Reason:
+    until = f" until {ruling.expires_at:%Y-%m-%d %H:%M} UTC" if ruling.expires_at else ""
+    people = " and ".join(ruling.reviewers)
+    return Reason(code, f"{people} {what} this{until}: {ruling.reason}")
+
+
+def _changed(
+    decision: Decision, verdict: VerdictKind, reasons: list[Reason], ttl_s: float
+) -> Decision:
+    pilot = decision.mode is Mode.PILOT
+    remedy = decision.remedy
+    if verdict is VerdictKind.ALLOW:
+        remedy = Remedy.NONE
+    elif remedy is Remedy.NONE:
+        remedy = Remedy.QUARANTINE
+    kept = [reason for reason in decision.reasons if reason.code != "no_concept_learned"]
+    if pilot:
+        kept = [reason for reason in kept if reason.code != "pilot_mode"]
+        kept.append(
+            Reason("pilot_mode", f"The policy only observes; enforcing, it says {verdict.value}.")
+        )
+    return replace(
+        decision,
+        verdict=VerdictKind.ALLOW if pilot else verdict,
+        would_be_verdict=verdict,
+        remedy=remedy,
+        reasons=(*reasons, *kept),
+        ttl_s=ttl_s,
+    )
