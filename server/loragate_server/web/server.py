@@ -14,12 +14,17 @@ from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness
 
 SMALL_BODY_BYTES = 1024
+FORM_BODY_BYTES = 64 * 1024
+CONSOLE = "/console"
 
 
 def web_application(
-    registry: CollectorRegistry, readiness: Readiness, door: CheckDoor | None = None
+    registry: CollectorRegistry,
+    readiness: Readiness,
+    door: CheckDoor | None = None,
+    console: web.Application | None = None,
 ) -> web.Application:
-    """`/metrics`, `/healthz` and `/readyz` for GET or HEAD only, and the door if there is one."""
+    """`/metrics`, `/healthz` and `/readyz` for GET or HEAD only; door and console if there are."""
 
     async def metrics(request: web.Request) -> web.Response:
         # OpenMetrics, with exemplars, for those who ask for it; the text format for the rest.
@@ -36,13 +41,17 @@ def web_application(
         ready, parts = await readiness.report()
         return web.json_response({"ready": ready, "parts": parts}, status=200 if ready else 503)
 
-    limit = SMALL_BODY_BYTES if door is None else door.settings.max_body_bytes
+    limit = SMALL_BODY_BYTES if console is None else FORM_BODY_BYTES
+    if door is not None:
+        limit = max(limit, door.settings.max_body_bytes)
     application = web.Application(client_max_size=limit)
     application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", readyz)
     if door is not None:
         door.add_to(application.router)
+    if console is not None:
+        application.add_subapp(CONSOLE, console)
     application.on_response_prepare.append(_plain_headers)
     return application
 
@@ -58,14 +67,15 @@ class WebServer:
         door: CheckDoor | None = None,
     ) -> None:
         self._host, self._port = split_address(address)
-        application = web_application(registry, readiness, door)
-        self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=2.0,
-            auto_decompress=False,  # a check sees the body as it was sent
-        )
+        self._registry = registry
+        self._readiness = readiness
+        self._door = door
+        self._console: web.Application | None = None
+        self._runner: web.AppRunner | None = None
+
+    def mount(self, console: web.Application) -> None:
+        """Adds the console; before `start`."""
+        self._console = console
 
     async def start(self) -> str:
         """Listens, and returns the address with the port that the system chose.
@@ -73,15 +83,23 @@ class WebServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
-        port = self._runner.addresses[0][1]
+        runner = self._runner = web.AppRunner(
+            web_application(self._registry, self._readiness, self._door, self._console),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=2.0,
+            auto_decompress=False,  # a check sees the body as it was sent
+        )
+        await runner.setup()
+        await web.TCPSite(runner, self._host, self._port).start()
+        port = runner.addresses[0][1]
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{port}"
 
     async def close(self) -> None:
         """Stops listening and ends open connections. Safe to call twice."""
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     async def __aenter__(self) -> WebServer:
         """Starts."""
@@ -101,4 +119,4 @@ class WebServer:
 async def _plain_headers(_: web.Request, response: web.StreamResponse) -> None:
     """Names no software, and keeps probes out of caches."""
     response.headers.pop("Server", None)
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")

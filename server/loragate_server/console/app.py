@@ -1,0 +1,51 @@
+"""The console as an application, to be mounted below `/console`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from loragate_server.console.assets import ASSETS, asset, read_assets
+from loragate_server.console.errors import show_errors
+from loragate_server.console.frame import choose_language, keep_own_headers
+from loragate_server.console.pages.audit import act, audit, report
+from loragate_server.console.pages.concepts import concept, concepts, picture
+from loragate_server.console.pages.pilot import pilot
+from loragate_server.console.pages.pilot_figures import FIGURES, Figures
+from loragate_server.console.pages.queue import queue
+from loragate_server.console.pages.verdicts import verdicts
+from loragate_server.console.sources import SOURCES, Sources
+
+if TYPE_CHECKING:
+    from loragate_server.console.access import Access
+
+STATIC = "/static/{name}"
+
+
+def console_application(sources: Sources, access: Access) -> web.Application:
+    """Pages, style sheets, and what `access` puts in front of them.
+
+    Args:
+        sources: what the pages show.
+        access: signs people in and keeps others out.
+    """
+    # Outermost the language, so that errors and refusals of the access are pages in it as well.
+    application = web.Application(middlewares=[choose_language, show_errors])
+    application[SOURCES] = sources
+    application[ASSETS] = read_assets()
+    application[FIGURES] = Figures(sources.recorder.database, sources.policy_file)
+    access.install(application)
+    application.on_response_prepare.append(keep_own_headers)
+    router = application.router
+    router.add_get("/", queue, name="queue")
+    router.add_get("/verdicts", verdicts, name="verdicts")
+    router.add_get("/audits/{decision_id}", audit, name="audit")
+    router.add_post("/audits/{decision_id}", act)
+    router.add_get("/audits/{decision_id}/report", report, name="report")
+    router.add_get("/concepts", concepts, name="concepts")
+    router.add_get("/concepts/{concept_id}", concept, name="concept")
+    router.add_get("/concepts/{concept_id}/pictures/{sha256}", picture, name="picture")
+    router.add_get("/statistics", pilot, name="pilot")
+    router.add_get(STATIC, asset, name="asset")
+    return application

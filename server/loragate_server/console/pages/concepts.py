@@ -1,0 +1,99 @@
+"""The concept library: what is forbidden, with the pictures that say what is meant."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from loragate_server.console.assets import FOR_EVER, OWN_HEADERS
+from loragate_server.console.frame import WORDING, page
+from loragate_server.console.pages.rows import Row, row
+from loragate_server.console.pages.thumbnails import thumbnail
+from loragate_server.console.sources import SOURCES
+from loragate_server.console.wording import ConsoleWording
+from loragate_server.policy.decision import VerdictKind
+from loragate_server.record.recorder import MAX_PAGE_SIZE, Recorder
+from loragate_server.record.search import Search
+from loragate_server.report.wording import printable
+
+if TYPE_CHECKING:
+    from loragate_server.concepts.library import Concept
+
+_SEVERITIES = ("critical", "high", "medium", "low")
+
+
+@dataclass(frozen=True)
+class ConceptView:
+    """One concept, in words. `pictures` are the digests that the pictures are served by."""
+
+    concept_id: str
+    name: str
+    category: str
+    severity: str
+    role: str
+    prompts: tuple[str, ...]
+    pictures: tuple[str, ...]
+
+
+async def concepts(request: web.Request) -> web.Response:
+    """The forbidden concepts, gravest first."""
+    wording = request[WORDING]
+    library = request.app[SOURCES].library()
+    ordered = sorted(library.forbidden, key=lambda one: (_SEVERITIES.index(one.severity), one.name))
+    return page(
+        request,
+        "concepts",
+        digest=library.digest,
+        neutral=len(library.neutral),
+        concepts=[_view(wording, one) for one in ordered],
+    )
+
+
+async def concept(request: web.Request) -> web.Response:
+    """One concept, and recent verdicts in which it played a part."""
+    wording, sources = request[WORDING], request.app[SOURCES]
+    found = sources.library().get(request.match_info["concept_id"])
+    rows = await asyncio.to_thread(_findings, wording, sources.recorder, found.concept_id)
+    return page(
+        request, "concept", concept=_view(wording, found), rows=rows, looked_at=MAX_PAGE_SIZE
+    )
+
+
+async def picture(request: web.Request) -> web.Response:
+    """A small version of a reference picture; only pictures of the library can be named."""
+    found = request.app[SOURCES].library().get(request.match_info["concept_id"])
+    wanted = request.match_info["sha256"]
+    for file, sha256 in zip(found.picture_files, found.picture_sha256, strict=True):
+        if sha256 == wanted:
+            data = await asyncio.to_thread(thumbnail, file, sha256)
+            request[OWN_HEADERS] = {"Cache-Control": FOR_EVER}
+            return web.Response(body=data, content_type="image/png")
+    raise web.HTTPNotFound
+
+
+def _findings(wording: ConsoleWording, recorder: Recorder, concept_id: str) -> list[Row]:
+    """Of the newest verdicts those in which the policy acted on the concept."""
+    newest, _ = recorder.search(Search(), MAX_PAGE_SIZE)
+    return [
+        row(wording, verdict)
+        for verdict in newest
+        if any(
+            finding.evidence.concept_id == concept_id and finding.verdict is not VerdictKind.ALLOW
+            for finding in verdict.decision.findings
+        )
+    ]
+
+
+def _view(wording: ConsoleWording, concept: Concept) -> ConceptView:
+    return ConceptView(
+        concept_id=concept.concept_id,
+        name=printable(concept.name),
+        category=wording.name("category", concept.category),
+        severity=wording.name("severity", concept.severity),
+        role=wording(f"concepts.role_{concept.role}"),
+        prompts=tuple(printable(prompt) for prompt in concept.prompts),
+        pictures=concept.picture_sha256,
+    )

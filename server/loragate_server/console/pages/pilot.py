@@ -1,0 +1,41 @@
+"""Statistics: how often what was decided, and what another threshold would have meant."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from loragate_server.console.frame import WORDING, page
+from loragate_server.console.pages.chart import chart
+from loragate_server.console.pages.pilot_figures import FIGURES, MOST_DECISIONS
+from loragate_server.console.pages.verdicts import read_days
+from loragate_server.record.database import Span
+from loragate_server.report.numbers import decimal, p_text
+
+
+async def pilot(request: web.Request) -> web.Response:
+    """The figures of a span of days; of all there is without one."""
+    typed = {name: request.query.get(name, "").strip()[:20] for name in ("since", "until")}
+    faults: dict[str, str] = {}
+    since, until = read_days(typed, faults)
+    wording = request[WORDING]
+    figures = None if faults else await request.app[FIGURES].of(Span(since, until))
+    return page(
+        request,
+        "pilot",
+        status=400 if faults else 200,
+        typed=typed,
+        faults=faults,
+        figures=figures,
+        most=f"{MOST_DECISIONS:,}",
+        chart=chart(wording, figures.settings) if figures and figures.decisions else None,
+        percent=percent,
+        between=lambda share: wording(
+            "pilot.between", low=percent(share.low), high=percent(share.high)
+        ),
+        p_text=p_text,
+    )
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1 as people read it."""
+    return f"{decimal(100 * share)} %"

@@ -1,0 +1,82 @@
+"""`Row`: a recorded verdict as one line of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loragate_server.console.wording import ConsoleWording
+from loragate_server.policy.decision import Decision, Mode, VerdictKind
+from loragate_server.record.verdict import Verdict
+from loragate_server.report.wording import printable
+
+DIGITS_SHOWN = 12
+MOST_SUSPECTS = 3
+_NAME_IN_ROW = 80
+
+
+@dataclass(frozen=True)
+class Row:
+    """One verdict, in words.
+
+    Attributes:
+        verdict: what the policy decided, also where it only observed.
+        adapters: first digits of the digests.
+        suspects: concepts that the policy acts on, gravest first; `more` are not named.
+        marks: what else has to be known, such as that it was a pilot.
+    """
+
+    decision_id: str
+    decided_at: str
+    machine_time: str
+    verdict: str
+    verdict_words: str
+    adapters: tuple[str, ...]
+    suspects: tuple[str, ...]
+    more: int
+    base_model: str
+    service: str
+    tenant: str
+    marks: tuple[str, ...]
+
+
+def row(wording: ConsoleWording, verdict: Verdict) -> Row:
+    """A verdict as a line of a table."""
+    decision = verdict.decision
+    suspects = _suspects(wording, decision)
+    kind = decision.would_be_verdict.value
+    return Row(
+        decision_id=verdict.decision_id,
+        decided_at=wording.short_moment(verdict.decided_at),
+        machine_time=verdict.decided_at.isoformat(timespec="seconds"),
+        verdict=kind,
+        verdict_words=wording(f"verdict.{kind}"),
+        adapters=tuple(
+            printable(adapter.sha256[:DIGITS_SHOWN]) for adapter in decision.evidence.adapters
+        ),
+        suspects=suspects[:MOST_SUSPECTS],
+        more=max(0, len(suspects) - MOST_SUSPECTS),
+        base_model=printable(decision.evidence.base_model, _NAME_IN_ROW),
+        service=printable(verdict.caller.service, _NAME_IN_ROW),
+        tenant=printable(verdict.caller.tenant, _NAME_IN_ROW),
+        marks=_marks(wording, verdict),
+    )
+
+
+def _suspects(wording: ConsoleWording, decision: Decision) -> tuple[str, ...]:
+    gravity = list(VerdictKind)
+    acted = [one for one in decision.findings if one.verdict is not VerdictKind.ALLOW]
+    acted.sort(key=lambda finding: gravity.index(finding.verdict), reverse=True)
+    return tuple(
+        wording(
+            "row.suspect",
+            concept=printable(concept.concept_name or concept.concept_id, _NAME_IN_ROW),
+            severity=wording.name("severity", concept.severity),
+        )
+        for concept in (finding.evidence for finding in acted)
+    )
+
+
+def _marks(wording: ConsoleWording, verdict: Verdict) -> tuple[str, ...]:
+    pilot = verdict.decision.mode is Mode.PILOT
+    marks = (("row.pilot", pilot), ("row.dry_run", verdict.dry_run))
+    return tuple(wording(key) for key, holds in marks if holds)

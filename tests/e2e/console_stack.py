@@ -1,0 +1,116 @@
+"""A real server with its console, and real browsers in front of it, as a proxy would send them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from loragate import AuditClient
+from loragate_server.testing import ServerProcess, server_process
+from tests.e2e.proxy_stack import free_ports
+
+ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
+SEVERE, MILD = "learned-robot-face", "learned-jack-o-lantern"
+"""Adapters whose concept is of high severity, and of medium."""
+
+POLICY = """version: 1
+mode: enforce
+defaults:
+  block_score: 100
+  review_score: 4
+"""
+"""Whatever is found goes to a person."""
+
+CONFIG = """
+policy: {folder}/policy.yaml
+console:
+  enabled: true
+  public_url: {address}
+  auth: proxy
+  proxy:
+    trusted_networks: [127.0.0.1/32]
+  roles:
+    viewer: [viewers]
+    reviewer: [reviewers]
+    admin: [admins]
+  session_secret_file: {folder}/session-secret
+"""
+
+
+def chromium() -> str | None:
+    """The browser on this machine."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@dataclass(frozen=True)
+class Console:
+    """A server with its console, and a browser.
+
+    Attributes:
+        address: of the console's host, without a path.
+        complaints: what browsers said about pages that broke a rule of theirs.
+    """
+
+    server: ServerProcess
+    address: str
+    browser: Browser
+    complaints: list[str]
+
+    def person(
+        self, name: str, group: str = "reviewers", language: str = "en", **options: object
+    ) -> Page:
+        """An empty tab of somebody whom the proxy knows. Options are those of the browser."""
+        context: BrowserContext = self.browser.new_context(
+            base_url=self.address,
+            locale={"en": "en-GB", "ja": "ja-JP"}[language],
+            timezone_id="UTC",
+            extra_http_headers={"X-Forwarded-User": name, "X-Forwarded-Groups": group},
+            **{"viewport": {"width": 1200, "height": 900}, **options},  # type: ignore[arg-type]
+        )
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        page.on("console", lambda told: self._note(told.type, told.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        return page
+
+    def client(self) -> AuditClient:
+        """The SDK, as an image service uses it."""
+        return AuditClient(
+            self.server.grpc, service="image-api", tenant="studio-1", on_unavailable="raise",
+            timeout=120,
+        )  # fmt: skip
+
+    def _note(self, kind: str, text: str) -> None:
+        # A page that answers 403 or 409 is what was asked for; that it is one is no complaint.
+        if kind in ("error", "warning") and "the server responded with a status" not in text:
+            self.complaints.append(text)
+
+
+@contextmanager
+def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
+    """Starts a server and a browser; ends both.
+
+    Args:
+        state: an empty folder for everything that the server writes.
+        policy: that it decides by.
+    """
+    [port] = free_ports(1)
+    address = f"http://127.0.0.1:{port}"
+    (state / "policy.yaml").write_text(policy)
+    secret = state / "session-secret"
+    secret.write_bytes(bytes(range(64)))
+    secret.chmod(0o600)
+    config = state / "config.yaml"
+    config.write_text(CONFIG.format(folder=state, address=address))
+    settings = {"LORAGATE_LISTEN__HTTP": f"127.0.0.1:{port}"}
+    with server_process(state, settings, config=config) as server, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        try:
+            yield Console(server, address, browser, [])
+        finally:
+            browser.close()
