@@ -15,6 +15,9 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from loragate_server.logs_stray import catch_stray_output
+from loragate_server.tracing import CURRENT
+
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request that the running code serves; the worker thread inherits it."""
 
@@ -37,7 +40,10 @@ def log_context(*, request_id: str = "", decision_id: str = "") -> Iterator[None
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, ids, exception, `extra` fields."""
+    """One JSON object per line: time, level, logger, message, ids, exception, `extra` fields.
+
+    The ids are request_id, decision_id, trace_id and span_id, where there are any.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
@@ -75,12 +81,15 @@ def set_up_logs(
 ) -> None:
     """Sends everything from `level` on to `stream` (standard error) in the given style.
 
-    Libraries speak from "warning" on, whatever the level.
+    Libraries speak from "warning" on, whatever the level. With JSON on standard error, nothing
+    else is written there any more.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else HumanFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    if style == "json" and stream is None:
+        catch_stray_output()
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -91,6 +100,9 @@ def _time(record: logging.LogRecord) -> datetime:
 
 def _ids() -> dict[str, object]:
     ids = {"request_id": REQUEST_ID.get(), "decision_id": DECISION_ID.get()}
+    span = CURRENT.get()
+    if span is not None:
+        ids |= {"trace_id": span.trace_id, "span_id": span.span_id}
     return {name: value for name, value in ids.items() if value}
 
 
