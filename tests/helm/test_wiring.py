@@ -271,3 +271,19 @@ def test_all_objects_carry_the_common_labels(changed: Callable[..., Rendering]) 
     assert {found["metadata"]["labels"]["team"] for found in rendering.objects} == {
         "content-safety"
     }
+
+
+def test_links_to_runbooks_lead_to_the_operators_copy(changed: Callable[..., Rendering]) -> None:
+    copy = "https://wiki.example/loragate"
+    rendering = changed({"monitoring": {"runbookUrl": copy}})
+    groups = rendering.one("PrometheusRule")["spec"]["groups"]
+    links = [
+        rule["annotations"]["runbook_url"]
+        for group in groups
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert links
+    assert all(link.startswith(f"{copy}/Loragate") for link in links)
+    dashboard = rendering.one("ConfigMap", "-dashboard")["data"]["loragate.json"]
+    assert "loragate.example" not in dashboard

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ast
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +14,11 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 import loragate_server
 from loragate_server.audit.evidence import Evidence
-from loragate_server.errors import ErrorReason
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.observer import GateObserver
-from loragate_server.metrics import Metrics
+from loragate_server.metrics import REVIEW_ACTIONS, Metrics
 from loragate_server.metrics_labels import CODES, DECISION_REASONS, served_methods
+from loragate_server.metrics_state import FAIL_OPEN_SETTINGS, RECORD_FAILURES, ServedState
 from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.verdict import Caller, Verdict
@@ -76,8 +79,13 @@ def test_events_add_no_series(metrics: Metrics) -> None:
         metrics.decision(verdict(kind, "concept_learned"))
         metrics.decision(verdict(kind, "a code from the future"))
         metrics.decision(verdict(kind))
+        metrics.recorded(verdict(kind))
     for reason in ErrorReason:
         metrics.failure(reason)
+    for action in REVIEW_ACTIONS:
+        metrics.review(action)
+    for setting in FAIL_OPEN_SETTINGS:
+        metrics.fail_open(setting, True)
     metrics.stage_seconds("a stage from the future", 1.0)
     for method in served_methods():
         metrics.call_started(method.path)
@@ -115,6 +123,133 @@ def test_a_decision_that_could_not_be_logged_is_counted_twice(metrics: Metrics) 
     metrics.failure(ErrorReason.DECISION_LOG_UNAVAILABLE)
     assert sample(metrics, "loragate_log_write_failures_total") == 1
     assert sample(metrics, "loragate_refusals_total", reason="DECISION_LOG_UNAVAILABLE") == 1
+
+
+def test_what_is_written_down_is_counted_by_what_the_policy_decided(metrics: Metrics) -> None:
+    blocked = verdict(VerdictKind.BLOCK, "concept_learned", mode=Mode.PILOT)
+    pilot = replace(blocked, decision=replace(blocked.decision, verdict=VerdictKind.ALLOW))
+    metrics.recorded(pilot)
+    metrics.recorded(replace(pilot, dry_run=True))
+    name = "loragate_recorded_decisions_total"
+    assert sample(metrics, name, verdict="BLOCK") == 1
+    assert sample(metrics, name, verdict="ALLOW") == 0
+
+
+def test_the_time_of_an_audit_is_that_of_all_its_stages(metrics: Metrics) -> None:
+    audited = replace(verdict(VerdictKind.ALLOW), stage_times_s={"queued": 1.5, "screen": 0.25})
+    metrics.decision(audited)
+    metrics.decision(replace(audited, cached=True))
+    assert sample(metrics, "loragate_audit_seconds_sum") == 1.75
+    assert sample(metrics, "loragate_audit_seconds_count") == 1
+
+
+def test_reviews_are_counted_by_action_and_another_action_is_refused(metrics: Metrics) -> None:
+    metrics.review("approve")
+    assert sample(metrics, "loragate_reviews_total", action="approve") == 1
+    assert sample(metrics, "loragate_reviews_total", action="reject") == 0
+    with pytest.raises(ValueError, match="approve, reject, reopen"):
+        metrics.review("shrug")
+
+
+def test_open_reviews_have_no_value_until_they_are_counted_and_while_they_cannot_be(
+    metrics: Metrics,
+) -> None:
+    name = "loragate_reviews_open"
+    assert sample(metrics, name) is None
+    metrics.follow_open_reviews(lambda: 3.0)
+    assert sample(metrics, name) == 3
+
+    def broken() -> float:
+        raise RuntimeError("no database")
+
+    metrics.follow_open_reviews(broken)
+    assert sample(metrics, name) is None
+    assert sample(metrics, "loragate_ready") == 0
+
+
+def test_library_and_calibration_are_those_of_the_moment_of_the_scrape(metrics: Metrics) -> None:
+    served: list[ServedState] = []
+    metrics.follow_served(lambda: served)
+    state = "loragate_calibration_state"
+    assert sample(metrics, state, base_model="sdxl", state="in_force") is None
+    served.append(ServedState("sdxl", "a" * 64, "in_force", "c" * 64, 1234.5))
+    assert sample(metrics, "loragate_library_info", digest="a" * 12) == 1
+    assert sample(metrics, state, base_model="sdxl", state="in_force") == 1
+    assert sample(metrics, state, base_model="sdxl", state="stale") == 0
+    digest = {"base_model": "sdxl", "digest": "c" * 12}
+    assert sample(metrics, "loragate_calibration_info", **digest) == 1
+    written = "loragate_calibration_timestamp_seconds"
+    assert sample(metrics, written, base_model="sdxl") == 1234.5
+    served[:] = [ServedState("sdxl", "b" * 64, "stale")]
+    assert sample(metrics, "loragate_library_info", digest="a" * 12) is None
+    assert sample(metrics, "loragate_library_info", digest="b" * 12) == 1
+    assert sample(metrics, state, base_model="sdxl", state="stale") == 1
+    assert sample(metrics, "loragate_calibration_info", **digest) is None
+    assert sample(metrics, written, base_model="sdxl") is None
+
+
+@pytest.mark.parametrize(
+    ("backend", "devices", "fallback"),
+    [
+        ("reference", ["cpu"], 0),
+        ("reference", ["cpu", "cuda:1"], 1),
+        ("triton", ["cuda"], 0),
+    ],
+)
+def test_kernels_fall_back_where_a_gpu_is_not_used_for_them(
+    metrics: Metrics, backend: str, devices: list[str], fallback: int
+) -> None:
+    metrics.kernel_backend(backend, devices)
+    assert sample(metrics, "loragate_kernel_fallback") == fallback
+
+
+def test_a_pilot_is_told_as_long_as_it_lasts(metrics: Metrics, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_bytes(DEFAULT_POLICY_FILE.read_bytes())
+    policies = PolicyStore(file)
+    metrics.follow_policy(policies)
+    name = "loragate_fail_open_setting"
+    assert sample(metrics, name, setting="policy_pilot") == 0
+    file.write_text(DEFAULT_POLICY_FILE.read_text().replace("mode: enforce", "mode: pilot"))
+    assert policies.reload()
+    assert sample(metrics, name, setting="policy_pilot") == 1
+    assert sample(metrics, name, setting="intercept_dry_run") == 0
+
+
+@pytest.mark.parametrize("reason", [*RECORD_FAILURES, "REQUEST_INVALID"])
+def test_why_nothing_can_be_written_down_is_told_at_every_scrape(
+    metrics: Metrics, reason: str
+) -> None:
+    def check() -> None:
+        if reason == "NO_ANSWER":
+            raise RuntimeError("something else")
+        raise NoDecisionError(ErrorReason(reason), "It fails.", remedy="Mend it.")
+
+    told = reason if reason in RECORD_FAILURES else "NO_ANSWER"
+    name = "loragate_record_failure"
+    assert all(sample(metrics, name, reason=one) == 0 for one in RECORD_FAILURES)
+    metrics.follow_record(check)
+    for one in RECORD_FAILURES:
+        assert sample(metrics, name, reason=one) == float(one == told)
+    metrics.follow_record(lambda: None)
+    assert all(sample(metrics, name, reason=one) == 0 for one in RECORD_FAILURES)
+
+
+def test_a_scrape_does_not_wait_for_a_database_that_hangs(metrics: Metrics) -> None:
+    let_go, asked = threading.Event(), []
+
+    def check() -> None:
+        asked.append(time.monotonic())
+        assert let_go.wait(20)
+
+    metrics.follow_record(check)
+    began_s = time.monotonic()
+    for _ in range(2):
+        assert sample(metrics, "loragate_record_failure", reason="NO_ANSWER") == 1
+    assert time.monotonic() - began_s < 5
+    let_go.set()
+    assert sample(metrics, "loragate_record_failure", reason="NO_ANSWER") == 0
+    assert len(asked) == 1
 
 
 def test_exemplars_are_in_openmetrics_and_not_in_the_text_format(metrics: Metrics) -> None:
