@@ -15,9 +15,11 @@ import typer
 
 BENCHMARKS = MappingProxyType(
     {
+        "alerts": "Which alerts fire in ten minutes of healthy load? None should. 11 minutes.",
         "audit": "Error rates on 765 adapters beside the alternatives. Trains them: 4 hours.",
         "parity": "Do our deltas change the outputs as diffusers' own loading does? 2 minutes.",
         "interception": "What asking adds to a request without an adapter, per proxy. 1 minute.",
+        "resilience": "Stops, crashes and replicas under load: what callers get. 6 minutes.",
         "service": "Latency of fresh and cached audits, memory over 200 audits. 10 minutes.",
     }
 )

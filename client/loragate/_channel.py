@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from loragate._service_config import channel_config
+from loragate._trace import trace_metadata
 from loragate.config import ClientConfig, TlsConfig
 from loragate.v1 import audit_pb2_grpc, concept_pb2_grpc
 
@@ -27,6 +28,8 @@ def channel_options(tls: TlsConfig | None) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         # A dead connection is found during a long audit, without pings while nothing is asked.
         ("grpc.keepalive_permit_without_calls", 0),
+        # Else a client that was long without the service finds it again minutes after it is back.
+        ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ]
     if tls is not None and tls.server_name:
@@ -57,9 +60,9 @@ def open_channel(config: ClientConfig, *, asynchronous: bool) -> Any:
 
 
 def call_metadata(config: ClientConfig) -> tuple[tuple[str, str], ...]:
-    """What every call sends along: the token, as of now."""
+    """What every call sends along: the token, as of now, and the caller's trace."""
     token = config.token() if callable(config.token) else config.token
-    return (("authorization", f"Bearer {token}"),) if token else ()
+    return (*((("authorization", f"Bearer {token}"),) if token else ()), *trace_metadata())
 
 
 class CertificateWatch:

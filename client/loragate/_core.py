@@ -24,7 +24,7 @@ from loragate.errors import (
     Internal,
     Unavailable,
 )
-from loragate.fail_open import note_fail_open
+from loragate.fail_open import NO_DECISION, REFUSED, note_audit, note_fail_open
 from loragate.reference import (
     ASK_FIRST_BYTES,
     INLINE_LIMIT_BYTES,
@@ -201,6 +201,7 @@ class Core:
             request=lambda: audit_pb2.WatchAuditRequest(audit=_asking(bare, references, "inline")),
             parse=parse,
             timeout_s=self._timeout(_AUDIT + "WatchAudit", options.get("timeout")),
+            resend=_service_config.retry_policy(_AUDIT + "WatchAudit"),
             settle=lambda error: replace(self._without_decision(error), audited_bytes=data),
         )
 
@@ -310,10 +311,14 @@ class Core:
     def _without_decision(self, error: AuditError) -> AuditResult:
         """The verdict by `on_unavailable`, where the error leaves room for one."""
         choice = self.config.on_unavailable
-        if choice == "raise" or not isinstance(error, Unavailable | Exhausted | DeadlineExceeded):
+        no_decision = isinstance(error, Unavailable | Exhausted | DeadlineExceeded)
+        if choice == "raise" or not no_decision:
+            note_audit(NO_DECISION if no_decision else REFUSED)
             raise error
         if choice == "allow":
             note_fail_open(error)
+        else:
+            note_audit(NO_DECISION)
         verdict = Verdict.ALLOW if choice == "allow" else Verdict.BLOCK
         return AuditResult(
             verdict=verdict,
@@ -365,6 +370,7 @@ def _checked(message: audit_pb2.Verdict, references: Sequence[AdapterReference])
         expected in ("", actual) for expected, actual in zip(asked, audited, strict=True)
     )
     if not result.decision_id or not matches:
+        note_audit(NO_DECISION)
         raise Internal(
             f"The answer is about {', '.join(audited) or 'no adapter'}, "
             f"but the question was about {', '.join(a or 'any bytes' for a in asked)}.",
@@ -372,4 +378,5 @@ def _checked(message: audit_pb2.Verdict, references: Sequence[AdapterReference])
             remedy="Load nothing; find out what stands between this client and the service.",
             decision_id=result.decision_id,
         )
+    note_audit(result.verdict.value.lower())
     return result

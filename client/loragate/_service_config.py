@@ -10,6 +10,8 @@ from importlib.resources import files
 from typing import Any
 
 FILE = "audit_grpc_service_config.json"
+STREAMS = ("WatchAudit",)
+"""Methods with a policy for retries that answer with a stream."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,20 @@ def service_config() -> dict[str, Any]:
 
 @cache
 def channel_config() -> str:
-    """The config as the channel gets it: without timeouts.
+    """The config as the channel gets it: without timeouts, and without retries of streams.
 
     gRPC would apply the shorter of the config's timeout and the call's, so nobody could wait
     longer than the config says. Here the config's timeout is the default of a call instead.
+
+    A stream that gRPC retries can hang for ever when the server dies, whatever its deadline; the
+    SDK retries those itself.
     """
     config = dict(service_config())
     config["methodConfig"] = [
-        {key: value for key, value in method.items() if key != "timeout"}
+        {
+            **{key: value for key, value in method.items() if key != "timeout"},
+            "name": [name for name in method["name"] if name["method"] not in STREAMS],
+        }
         for method in config["methodConfig"]
     ]
     return json.dumps(config)

@@ -93,21 +93,30 @@ class AuditClient:
     ) -> Iterator[Progress | AuditResult]:
         """As `audit`; yields progress while the audit runs and the result at its end."""
         call = self._core.watch(adapters, **options)
-        stream = self._connection.method(call.name)(
-            call.request(), timeout=call.timeout_s, metadata=call_metadata(self._core.config)
-        )
-        try:
-            for event in stream:
-                item = call.parse(event)
-                yield item
-                if isinstance(item, AuditResult):
-                    return
-        except grpc.RpcError as failure:
-            yield call.settle(error_from(failure, call.operation))
-            return
-        finally:
-            stream.cancel()
-        raise Internal("The stream ended without a verdict.", operation=call.operation)
+        attempts = Attempts(call)
+        pause: float | None = 0.0
+        while pause is not None:
+            time.sleep(pause)
+            heard = False
+            stream = self._connection.method(call.name)(
+                call.request(), timeout=attempts.begin(), metadata=call_metadata(self._core.config)
+            )
+            try:
+                for event in stream:
+                    heard = True
+                    item = call.parse(event)
+                    yield item
+                    if isinstance(item, AuditResult):
+                        return
+            except grpc.RpcError as failure:
+                error = error_from(failure, call.operation)
+            else:
+                raise Internal("The stream ended without a verdict.", operation=call.operation)
+            finally:
+                stream.cancel()
+            # Nobody is told twice that the audit begins.
+            pause = None if heard else attempts.pause_after(error)
+        yield call.settle(error)
 
     def get(self, decision_id: str, *, timeout: float | None = None) -> AuditResult:
         """Returns a recorded decision.

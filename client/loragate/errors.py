@@ -209,7 +209,9 @@ CLASS_OF_REASON: Mapping[str, type[AuditError]] = {
 """Class of the error for each documented reason."""
 
 CLASS_OF_CODE: Mapping[str, type[AuditError]] = {
-    "CANCELLED": Cancelled,
+    # Without a reason it comes from a server that was closing when the call arrived. Whoever
+    # cancels a call of the SDK does not see its status.
+    "CANCELLED": Unavailable,
     "INVALID_ARGUMENT": InvalidRequest,
     "FAILED_PRECONDITION": InvalidRequest,
     "OUT_OF_RANGE": InvalidRequest,

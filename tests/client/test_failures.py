@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import socket
 import time
@@ -20,6 +21,7 @@ from loragate import (
     Verdict,
     fail_open_total,
 )
+from loragate._service_config import channel_config
 from loragate.errors import CLASS_OF_REASON, class_for
 from loragate.reference import INLINE_LIMIT_BYTES
 from loragate.testing._answers import code_of
@@ -125,6 +127,37 @@ async def test_a_service_that_comes_back_is_not_noticed(client: Any, fake: Any) 
     fake.fail_next("DRAINING", times=2)
     assert (await client.audit(DATA)).allowed
     assert len(fake.calls) == 3
+
+
+def test_a_server_that_closes_under_a_call_is_unavailable() -> None:
+    assert class_for("CANCELLED", "") is Unavailable
+    assert class_for("CANCELLED", "CANCELLED") is not Unavailable
+
+
+async def test_watching_goes_on_with_a_service_that_comes_back(client: Any, fake: Any) -> None:
+    fake.fail_next("DRAINING", times=2, method="WatchAudit")
+    *_, result = await client.collect("watch", DATA)
+    assert result.allowed
+    assert [call.method for call in fake.calls] == ["WatchAudit"] * 3
+
+
+async def test_watching_asks_a_full_service_three_times(client: Any, fake: Any) -> None:
+    fake.fail_next("QUEUE_FULL", times=9, method="WatchAudit")
+    with pytest.raises(Exhausted):
+        await client.collect("watch", DATA)
+    assert len(fake.calls) == 3
+
+
+def test_grpc_retries_no_stream() -> None:
+    config = json.loads(channel_config())
+    retried = [
+        name["method"]
+        for method in config["methodConfig"]
+        if "retryPolicy" in method
+        for name in method["name"]
+    ]
+    assert "Audit" in retried
+    assert "WatchAudit" not in retried
 
 
 async def test_an_upload_is_sent_again_in_full(client: Any, fake: Any) -> None:
