@@ -9,7 +9,7 @@ python_code := client kernels server tests scripts emoji_tiny benchmarks example
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check pytest bench bench-kernels clean
+.PHONY: help setup demo test lint types proto proto-check chart pytest bench bench-kernels clean
 
 help: ## List these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ proto: ## Regenerate the stubs from proto/
 
 proto-check: ## Lint proto/, look for breaking changes and stale stubs
 	scripts/proto.sh --check
+
+chart: ## Carry the comments of the chart's values into its README and schema, render and lint it
+	scripts/chart.sh
 
 pytest: ## Run the tests; PYTEST_ARGS="-k intake" picks some
 	$(bin)/pytest $(PYTEST_ARGS)

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import torch
 
-from loragate_kernels.compile_monitor import process_monitor
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config import Config, StartError
 from loragate_server.doors import check_door, http_check, open_checkpoint
@@ -23,8 +23,10 @@ from loragate_server.gate.library import LibraryKeeper
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics import Metrics
+from loragate_server.metrics_served import describe, served_states
 from loragate_server.policy.store import PolicyStore
 from loragate_server.record.recorder import Recorder
+from loragate_server.reviewing import follow_reviews, open_console
 from loragate_server.rpc.server import RpcServer
 from loragate_server.startup import (
     engine_builder,
@@ -33,6 +35,8 @@ from loragate_server.startup import (
     rpc_settings,
     serve_bases,
 )
+from loragate_server.tracing_setup import make_metrics, open_tracer
+from loragate_server.tracing_web import traced
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
 
@@ -60,16 +64,32 @@ class Running:
     recorder: Recorder
     rpc: RpcServer
 
-    async def drain(self, grace_s: float) -> bool:
+    async def drain(self, grace_s: float, delay_s: float = 0.0) -> bool:
         """Tells everybody that asks, refuses new questions, and waits for those in flight.
+
+        Args:
+            grace_s: for what is in flight; after it, what still waits for the worker is refused.
+            delay_s: between telling and refusing, for those who spread calls to hear of it.
 
         Returns:
             Whether nothing is in flight any more.
         """
-        self.readiness.drain()
-        self.metrics.ready(False)
-        await self.rpc.drain()
-        return await self.gate.drain(grace_s)
+        began = time.monotonic()
+        drained = False
+        try:
+            self.readiness.drain()
+            self.metrics.ready(False)
+            await self.rpc.announce_drain()
+            await asyncio.sleep(delay_s)
+            await self.rpc.drain()
+            drained = await self.gate.drain(grace_s)
+        finally:
+            if not drained:
+                # So that whoever waits hears why, instead of losing the connection.
+                self.gate.worker.close(timeout_s=0.0)
+                self.rpc.give_up()
+        _log.info("%s after %.2f s", "drained" if drained else "gave up", time.monotonic() - began)
+        return drained
 
 
 async def serve_until_signal(config: Config, say_ready: SayReady) -> bool:
@@ -110,7 +130,7 @@ async def _serve(config: Config, say_ready: SayReady, asked: asyncio.Event) -> b
         async with running(config, stop_asked=asked) as server:
             say_ready(server.grpc, server.http)
             await asked.wait()
-            drained = await server.drain(config.drain_grace_s)
+            drained = await server.drain(config.drain_grace_s, config.drain_delay_s)
     except _StoppedWhileStarting:
         _log.info("stopped before it was ready")
     return drained
@@ -136,22 +156,37 @@ async def running(
     extractors = intercept_extractors(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    metrics, readiness = Metrics(), Readiness(("models", "policy", "grpc"))
+    metrics, readiness = make_metrics(config), Readiness(("models", "policy", "grpc"))
     async with AsyncExitStack() as stack:
         # Closed in the opposite order: probes and scrapes are answered until the very end.
+        tracer = open_tracer(config, stack)
         door = check_door(config) if config.intercept.http else None
         web = WebServer(config.listen.http, metrics.registry, readiness, door)
         stack.push_async_callback(web.close)
-        http = await _listening(web.start(), config.listen.http)
         policies = await _follow_policy(config, metrics, readiness, stack)
         recorder = await asyncio.to_thread(Recorder, config.database, config.decision_log_file)
         stack.push_async_callback(asyncio.to_thread, recorder.close)
         readiness.add_check("record", recorder.check)
-
+        metrics.follow_record(recorder.check)
+        reviews = await follow_reviews(recorder, stack)
         library = await asyncio.to_thread(served_library, config)
+        keepers: list[LibraryKeeper] = []  # one, as soon as models are loaded
+        console = await open_console(
+            config,
+            recorder,
+            reviews,
+            lambda: keepers[0].library if keepers else library,
+            metrics,
+            stack,
+        )
+        if console is not None:
+            web.mount(console)
+        http = await _listening(web.start(), config.listen.http)
+
         served = await _load(config, library, readiness, stop_asked or asyncio.Event())
-        _describe(config, served, metrics)
         bases = BaseRegistry(config.base_models[0].name, served)
+        describe(config, served, metrics)
+        metrics.follow_served(lambda: served_states(config, bases))
         intake = Intake(intake_settings(config))
         gate = Gate(
             settings=GateSettings(
@@ -163,18 +198,21 @@ async def running(
             recorder=recorder,
             read=read_adapter,
             observer=metrics,
+            reviews=reviews,
         )
         stack.push_async_callback(gate.close)
         readiness.add_check("worker", lambda: _require_worker(gate))
         keeper = LibraryKeeper(library, bases, gate.worker, engine_builder(config))
+        keepers.append(keeper)
         checkpoint = open_checkpoint(config, extractors, gate, intake, metrics, stack)
-        rpc = RpcServer(rpc_settings(config), gate, keeper, recorder, metrics, checkpoint)
+        rpc = RpcServer(rpc_settings(config), gate, keeper, recorder, metrics, checkpoint, tracer)
         stack.push_async_callback(rpc.stop)
         grpc = await _listening(rpc.start(), config.listen.grpc)
         if config.tls is not None:
             metrics.follow_certificate(config.tls.cert)
         if door is not None and checkpoint is not None:
-            door.open(http_check(checkpoint))
+            check = http_check(checkpoint)
+            door.open(check if tracer is None else traced(check, tracer))
         readiness.set("grpc")
         metrics.ready(True)
         _log.info("ready: grpc=%s http=%s", grpc, http)
@@ -182,7 +220,7 @@ async def running(
         try:
             yield server
         finally:
-            if not gate.draining:
+            if readiness.begun:  # else it has been told to drain already
                 await server.drain(config.drain_grace_s)
 
 
@@ -237,17 +275,3 @@ async def _load(
         stop.cancel()
     readiness.set("models")
     return served
-
-
-def _describe(config: Config, served: tuple[ServedBase, ...], metrics: Metrics) -> None:
-    for entry, one in zip(config.base_models, served, strict=True):
-        metrics.base_model(
-            one.name,
-            family=one.base.family,
-            digest=one.base.digest,
-            device=entry.device,
-            dtype=entry.dtype,
-        )
-    metrics.kernel_backend(config.kernel_backend)
-    if config.kernel_backend == "triton":
-        metrics.follow_compilations(lambda: process_monitor().count)

@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from loragate_server.config_console import ConsoleSection
+from loragate_server.config_tracing import TracingSection
+
 ASSETS = Path(__file__).parent / "assets" / "emoji_tiny"
 EMBEDDED_PIPELINE = ASSETS / "pipeline"
 EMBEDDED_LIBRARY = ASSETS / "concepts"
@@ -247,6 +250,8 @@ class Config(_Section):
         decision_log: JSON lines, one per decision; `decisions.jsonl` in the state directory.
         database_url: SQLAlchemy URL; SQLite in the state directory when empty.
         threads: of torch; 0 leaves the choice to torch.
+        drain_delay_s: how long requests are still taken after a signal to stop, while the server is
+            not ready any more: until whoever spreads them has taken it off its list.
         drain_grace_s: how long requests in flight may go on after a signal to stop.
     """
 
@@ -267,10 +272,13 @@ class Config(_Section):
     intake: IntakeSection = IntakeSection()
     gate: GateSection = GateSection()
     intercept: InterceptSection = InterceptSection()
+    console: ConsoleSection = ConsoleSection()
+    tracing: TracingSection = TracingSection()
     kernel_backend: Literal["reference", "triton"] = "reference"
     reflection: bool = False
     log: LogSection = LogSection()
     threads: Annotated[int, Field(ge=0)] = 0
+    drain_delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     drain_grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
 
     @model_validator(mode="after")

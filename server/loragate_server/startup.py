@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import diffusers.utils.logging
 import torch
@@ -91,20 +92,35 @@ def engine_builder(config: Config) -> BuildEngine:
     return build
 
 
+def calibration_file(config: Config, base_model: str) -> Path | None:
+    """Where the calibration of a base model is read from.
+
+    Returns:
+        The configured file, whether or not it exists; else the state directory's or the embedded
+        one, if there is one.
+    """
+    [entry] = [entry for entry in config.base_models if entry.name == base_model]
+    if entry.calibration is not None:
+        return entry.calibration.expanduser()
+    for file in (config.own_calibration(base_model), entry.embedded_calibration):
+        if file is not None and file.exists():
+            return file
+    return None
+
+
 def find_calibration(config: Config, base_model: str) -> Calibration | None:
-    """The calibration of a base model: the configured one, the state directory's, the embedded one.
+    """The calibration in `calibration_file`; None where there is no such file.
 
     Raises:
         StartError: the file is damaged.
     """
-    [entry] = [entry for entry in config.base_models if entry.name == base_model]
-    for file in (entry.calibration, config.own_calibration(base_model), entry.embedded_calibration):
-        if file is not None and (file == entry.calibration or file.exists()):
-            try:
-                return load_calibration(file.expanduser())
-            except CalibrationError as error:
-                raise StartError(f"base model {base_model}: {error}") from error
-    return None
+    file = calibration_file(config, base_model)
+    if file is None:
+        return None
+    try:
+        return load_calibration(file)
+    except CalibrationError as error:
+        raise StartError(f"base model {base_model}: {error}") from error
 
 
 def serve_bases(

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 START_LIMIT_S = 120.0
@@ -33,6 +33,15 @@ class ServerProcess:
     http: str
     pid: int
     log: Path
+    _process: subprocess.Popen[str] = field(repr=False, compare=False)
+
+    def wait(self) -> int:
+        """The exit status of the process, after it has ended by itself or by a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended within 30 s.
+        """
+        return self._process.wait(timeout=STOP_LIMIT_S)
 
 
 @contextmanager
@@ -68,7 +77,7 @@ def server_process(
         )
         try:
             grpc, http = _addresses(process, log_path)
-            yield ServerProcess(grpc, http, process.pid, log_path)
+            yield ServerProcess(grpc, http, process.pid, log_path, process)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -33,6 +33,14 @@ WORDED = {
     "intercept.extractors[].settings": {},
     "intercept.default_extractor": "",
     "intercept.audited_root": None,
+    "console.public_url": "",
+    "console.oidc": None,
+    "console.proxy.secret_header": "",
+    "console.proxy.secret_file": None,
+    "console.roles.viewer": frozenset(),
+    "console.roles.reviewer": frozenset(),
+    "console.roles.admin": frozenset(),
+    "console.session_secret_file": None,
 }
 """Settings whose default is nothing, which the document says in words."""
 
@@ -79,6 +87,8 @@ def test_the_documented_default_is_the_one_in_force(name: str) -> None:
         assert default == "the embedded one"
     elif isinstance(actual, frozenset):
         assert default == f"`[{', '.join(sorted(actual))}]`"
+    elif isinstance(actual, tuple):
+        assert default == f"`[{', '.join(actual)}]`"
     else:
         assert default == f"`{str(actual).lower() if isinstance(actual, bool) else actual}`"
 

@@ -23,7 +23,7 @@ import json, sys
 from pathlib import Path
 import torch
 from loragate_kernels import compile_monitor
-from loragate_server import app, startup
+from loragate_server import metrics_served, startup
 from loragate_server.config import EMBEDDED_PIPELINE, BaseModelEntry, Config
 from loragate_server.folders import served_library
 from loragate_server.metrics import Metrics
@@ -45,7 +45,7 @@ served = startup.serve_bases(
     lambda stage, fraction: stages.append(stage),
 )
 metrics = Metrics()
-app._describe(config, served, metrics)
+metrics_served.describe(config, served, metrics)
 name = "loragate_kernel_compilations_total"
 interpreted = metrics.registry.get_sample_value(name)
 compile_monitor.is_interpreted = lambda: False

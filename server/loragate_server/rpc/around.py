@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 import grpc
@@ -82,16 +82,19 @@ def _single(inner: Any, guard: Guard, failed: Failed) -> Callable[..., Awaitable
     return behaviour
 
 
-def _streaming(inner: Any, guard: Guard, failed: Failed) -> Callable[..., AsyncIterator[Any]]:
-    async def behaviour(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+def _streaming(inner: Any, guard: Guard, failed: Failed) -> Callable[..., Awaitable[None]]:
+    # Written from here, not yielded: a generator whose caller has gone is closed by the event loop,
+    # in another context, and what `guard` has set there could not be taken back.
+    async def behaviour(request: Any, context: grpc.aio.ServicerContext) -> None:
         try:
             with guard(context):
                 result = inner(request, context)
                 if inspect.isawaitable(result):
                     await result  # the servicer writes to the context by itself, as the health one
                 else:
-                    async for message in result:
-                        yield message
+                    async with aclosing(result) as messages:
+                        async for message in messages:
+                            await context.write(message)
         except Exception as error:
             await failed(context, error)
             raise

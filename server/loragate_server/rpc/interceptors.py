@@ -18,8 +18,18 @@ from loragate_server.logs import REQUEST_ID, log_context
 from loragate_server.rpc.access import IDENTITY, Access, answers_while_draining, is_open
 from loragate_server.rpc.around import AroundInterceptor
 from loragate_server.rpc.errors import REQUEST_ID_KEY, abort
+from loragate_server.tracing import (
+    CURRENT,
+    TRACE_HEADERS,
+    Tracer,
+    note_failure,
+)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_FAULTS = frozenset(
+    ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+)
+"""Statuses that tell of a fault of the server, by the conventions for spans of gRPC servers."""
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -56,6 +66,30 @@ class RequestIds(AroundInterceptor):
         request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         with log_context(request_id=request_id):
+            yield
+
+
+class Traces(AroundInterceptor):
+    """Gives every call but health checks a span, within the caller's trace if there is one."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self._tracer = tracer
+
+    @contextmanager
+    def around(self, method: str, context: grpc.aio.ServicerContext) -> Iterator[None]:
+        """Makes the span; `CallCounter` says how it ended."""
+        if is_open(method):
+            yield
+            return
+        headers = {name: metadata_value(context, name) for name in TRACE_HEADERS}
+        name = method.removeprefix("/")
+        attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.method": name,
+            "loragate.request_id": REQUEST_ID.get(),
+        }
+        with self._tracer.serve(name, headers, attributes).active():
             yield
 
 
@@ -97,6 +131,7 @@ class CallCounter(AroundInterceptor):
             raise
         finally:
             spent_s = time.monotonic() - began
+            _note_code(code)
             self._observer.call_handled(method, code, spent_s, REQUEST_ID.get())
 
 
@@ -110,6 +145,7 @@ class Refusals(AroundInterceptor):
 
     async def failed(self, context: grpc.aio.ServicerContext, error: Exception) -> None:
         """Maps exceptions."""
+        note_failure(error)
         if isinstance(error, NoDecisionError):
             await abort(context, error)
         if not isinstance(error, grpc.aio.AbortError):
@@ -149,6 +185,15 @@ def metadata_value(context: grpc.aio.ServicerContext, key: str) -> str:
         if name == key:
             found = value if isinstance(value, str) else value.decode("latin-1")
     return found
+
+
+def _note_code(code: str) -> None:
+    """Tells the call's span how it ended."""
+    span = CURRENT.get()
+    if span is not None:
+        span.set("rpc.response.status_code", code)
+        if code in _FAULTS:
+            span.fault(code)
 
 
 def _code_name(context: grpc.aio.ServicerContext) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -24,13 +25,18 @@ from loragate_server.rpc.interceptors import (
     Doorkeeper,
     Refusals,
     RequestIds,
+    Traces,
 )
 from loragate_server.rpc.settings import KeepaliveSettings, RpcSettings
+from loragate_server.tracing import Tracer
 
 SERVICES = (
     audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     concept_pb2.DESCRIPTOR.services_by_name["ConceptService"].full_name,
 )
+
+LAST_WORDS_S = 1.0
+"""How long answers that are ready get to leave when the grace time is over."""
 
 _log = logging.getLogger(__name__)
 _Status = health_pb2.HealthCheckResponse
@@ -47,14 +53,22 @@ class RpcServer:
         records: Records,
         observer: CallObserver,
         checkpoint: Checkpoint | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Makes the server; it answers proxies only where there is a checkpoint."""
         self._settings = settings
+        self._stop_by_monotonic_s = 0.0
         self._doorkeeper = Doorkeeper(Access(settings))
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             # The outermost first: everything that is refused has an id and is counted.
-            interceptors=[RequestIds(), CallCounter(observer), Refusals(), self._doorkeeper],
+            interceptors=[
+                RequestIds(),
+                *([] if tracer is None else [Traces(tracer)]),
+                CallCounter(observer),
+                Refusals(),
+                self._doorkeeper,
+            ],
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
         )
@@ -93,15 +107,26 @@ class RpcServer:
             await self._health.set(service, _Status.SERVING)
         return listening[0]
 
-    async def drain(self) -> None:
-        """Tells health checks, and refuses new calls; those in flight go on."""
-        self._doorkeeper.draining = True
+    async def announce_drain(self) -> None:
+        """Tells health checks; calls are still taken."""
         await self._health.enter_graceful_shutdown()
 
+    async def drain(self) -> None:
+        """Refuses new calls, which begins the grace time; those in flight go on."""
+        if not self._doorkeeper.draining:
+            self._doorkeeper.draining = True
+            self._stop_by_monotonic_s = time.monotonic() + self._settings.drain_grace_s
+        await self.announce_drain()
+
+    def give_up(self) -> None:
+        """Ends the grace time."""
+        self._stop_by_monotonic_s = time.monotonic()
+
     async def stop(self) -> None:
-        """Ends; calls in flight get the grace time. Safe to call twice."""
+        """Ends; calls in flight get what is left of the grace time. Safe to call twice."""
         await self.drain()
-        await self._server.stop(self._settings.drain_grace_s)
+        left_s = self._stop_by_monotonic_s - time.monotonic()
+        await self._server.stop(max(left_s, LAST_WORDS_S))
 
     def _listen(self, address: str) -> str:
         tls = self._settings.tls
