@@ -1,4 +1,4 @@
-"""The walls of the architecture: which module may import which."""
+"""No module imports what the walls of the architecture keep from it."""
 
 from __future__ import annotations
 
@@ -9,179 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.walls import HEAVY, LIGHT, MAY_IMPORT, NOT_FOR
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
     "loragate": ROOT / "client" / "loragate",
     "loragate_kernels": ROOT / "kernels" / "loragate_kernels",
     "loragate_server": ROOT / "server" / "loragate_server",
 }
-
-NOT_FOR = {
-    "loragate_kernels": ("loragate", "loragate_server", "emoji_tiny", "benchmarks", "grpc"),
-    "loragate": ("loragate_server", "loragate_kernels", "emoji_tiny", "benchmarks"),
-    "loragate_server": ("emoji_tiny", "benchmarks"),
-}
-"""Package to what none of its modules may import, not even inside a function."""
-
-BASICS = ("errors", "progress")
-NOUNS = ("intake.adapter", "audit.evidence", "policy.decision", "record.verdict")
-COMMAND = ("cli_options", "cli_progress")
-"""What commands have in common."""
-
-MAY_IMPORT = {
-    "errors": (),
-    "progress": ("errors",),
-    "logs": ("logs_stray", "tracing"),
-    "logs_stray": (),
-    "testing": (),
-    "config": ("config_console", "config_tracing"),
-    "config_console": (),
-    "config_tracing": (),
-    "config_sources": ("config",),
-    "models": (*BASICS, "intake.adapter", "intake.delta"),
-    "intake": (*BASICS, "models"),
-    "concepts": (*BASICS, "models", "intake.adapter"),
-    "audit": (*BASICS, "intake", "models", "concepts"),
-    "policy": (*BASICS, "audit.evidence"),
-    "record": (*BASICS, "audit.evidence", "policy.decision", "policy.review"),
-    "report": (*BASICS, "audit.evidence", "policy", "record"),
-    "replay": (*BASICS, "audit.evidence", "policy", "record"),
-    "gate": (*BASICS, "intake", "models", "concepts", "audit", "policy", "record", "tracing"),
-    "metrics_labels": ("rpc.envoy", *NOUNS),
-    "metrics": (
-        "errors",
-        "checkpoint.result",
-        "gate.observer",
-        "metrics_labels",
-        "metrics_series",
-        "metrics_state",
-        "policy.store",
-        *NOUNS,
-    ),
-    "metrics_series": ("tracing",),
-    "metrics_state": ("errors", "metrics_series", "policy.store", *NOUNS),
-    "metrics_served": ("audit", "config", "gate", "metrics", "metrics_state", "startup"),
-    "intercept": ("intake.adapter",),
-    "checkpoint": (*BASICS, "gate", "intercept", *NOUNS),
-    "web": ("config", "progress", "checkpoint.outcome", "intercept.request"),
-    "rpc": (
-        *BASICS,
-        "logs",
-        "checkpoint",
-        "gate",
-        "concepts.library",
-        "intercept",
-        "models.base",
-        "tracing",
-        *NOUNS,
-    ),
-    "tracing": (),
-    "tracing_export": ("errors", "config_tracing", "tracing"),
-    "tracing_metrics": ("errors", "gate.observer", "metrics", "tracing", *NOUNS),
-    "tracing_setup": ("config", "metrics", "tracing", "tracing_export", "tracing_metrics"),
-    "tracing_web": (
-        "checkpoint.outcome",
-        "intercept.request",
-        "progress",
-        "tracing",
-        "web.check",
-    ),
-    "doors": (
-        *BASICS,
-        "checkpoint",
-        "config",
-        "gate",
-        "intake.fetch",
-        "intercept",
-        "metrics",
-        "rpc.access",
-        "rpc.settings",
-        "startup",
-        "web.check",
-    ),
-    "console": (
-        *BASICS,
-        "config_console",
-        "concepts.library",
-        "concepts.pictures",
-        "policy",
-        "record",
-        "replay",
-        "report",
-    ),
-    "reviewing": (
-        "errors",
-        "concepts.library",
-        "config",
-        "console",
-        "metrics",
-        "record",
-    ),
-    "folders": (*BASICS, "config", "concepts.library"),
-    "startup": (
-        *BASICS,
-        "checkpoint",
-        "config",
-        "intake",
-        "intercept",
-        "models",
-        "concepts",
-        "audit",
-        "gate",
-        "rpc.settings",
-    ),
-    "cli_options": ("errors", "config", "config_sources"),
-    "cli_progress": (),
-    "cli_concepts": (
-        "errors",
-        "cli_options",
-        "cli_progress",
-        "concepts.library",
-        "folders",
-        "startup",
-    ),
-    "cli_calibrate": (
-        *BASICS,
-        "cli_options",
-        "cli_progress",
-        "intake",
-        "models",
-        "audit",
-        "folders",
-        "startup",
-    ),
-    "cli_report": ("cli_options", "record", "report"),
-    "cli_replay": ("errors", "cli_options", "cli_replay_output", "policy", "record", "replay"),
-    "cli_replay_output": ("audit.evidence", "policy", "replay"),
-    "app": None,
-    "cli": None,
-}
-"""Module or room of the server to what it may import of the server; None for everything."""
-
-HEAVY = ("torch", "triton", "diffusers", "transformers", "peft", "numpy", "scipy")
-LIGHT = (
-    "loragate",
-    "loragate_server.audit.evidence",
-    "loragate_server.cli_replay",
-    "loragate_server.cli_replay_output",
-    "loragate_server.cli_report",
-    "loragate_server.config",
-    "loragate_server.config_console",
-    "loragate_server.config_sources",
-    "loragate_server.config_tracing",
-    "loragate_server.console",
-    "loragate_server.logs",
-    "loragate_server.metrics",
-    "loragate_server.metrics_state",
-    "loragate_server.policy",
-    "loragate_server.record",
-    "loragate_server.replay",
-    "loragate_server.report",
-    "loragate_server.testing",
-    "loragate_server.tracing",
-    "loragate_server.web",
-)
-"""Packages and modules whose import must load none of HEAVY, directly or through others."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
 
-from scripts.dashboard.panels import ROWS, Panel
+from scripts.dashboard.panel import Panel
+from scripts.dashboard.panels import ROWS
 
 FILE = Path(__file__).parents[2] / "helm" / "loragate" / "dashboards" / "loragate.json"
 RUNBOOKS = "https://loragate.example/runbooks"
