@@ -1,8 +1,9 @@
 # One verb per target; `make` alone lists them.
 
-# Waiting OpenMP threads sleep instead of spinning: on few cores an audit beside a server is
-# several times faster so.
+# Waiting OpenMP threads sleep after some microseconds instead of spinning on: on few cores an audit
+# beside a server is several times faster so, and work alone is not slower.
 export OMP_WAIT_POLICY = passive
+export GOMP_SPINCOUNT = 1000
 
 bin := .venv/bin
 python_code := client kernels server tests scripts emoji_tiny benchmarks examples

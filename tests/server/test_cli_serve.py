@@ -18,7 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from loragate_server.testing import ServerProcess, server_process
+from loragate_server.testing import SHARED_CACHE, ServerProcess, server_process
 
 COMMAND = [sys.executable, "-m", "loragate_server.cli", "serve"]
 
@@ -27,6 +27,7 @@ def environment(state: Path, **settings: str) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("LORAGATE_")}
     return clean | {
         "LORAGATE_STATE_DIR": str(state),
+        "LORAGATE_CACHE_DIR": str(SHARED_CACHE),
         "LORAGATE_LISTEN__GRPC": "127.0.0.1:0",
         "LORAGATE_LISTEN__HTTP": "127.0.0.1:0",
         **settings,
@@ -102,7 +103,11 @@ def test_it_answers_over_http_while_it_loads_and_can_be_stopped_then(tmp_path: P
     port = free_port()
     with subprocess.Popen(
         COMMAND,
-        env=environment(tmp_path, LORAGATE_LISTEN__HTTP=f"127.0.0.1:{port}"),
+        env=environment(
+            tmp_path,
+            LORAGATE_LISTEN__HTTP=f"127.0.0.1:{port}",
+            LORAGATE_CACHE_DIR=str(tmp_path),  # empty, so that loading takes a while
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

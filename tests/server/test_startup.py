@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from loragate_server.config import StartError
+from loragate_server.config import EMBEDDED_LIBRARY, StartError
 from loragate_server.startup import prepare_kernels
 
 # Two base models on one device. `warm_up` is the real one; what is wrapped around it notes the
@@ -38,7 +40,12 @@ def warm_up(device, **options):
 
 startup.warm_up = warm_up
 bases = tuple(BaseModelEntry(name=name, folder=EMBEDDED_PIPELINE) for name in ("one", "two"))
-config = Config(state_dir=Path(sys.argv[1]), kernel_backend=sys.argv[2], base_models=bases)
+config = Config(
+    state_dir=Path(sys.argv[1]),
+    library=Path(sys.argv[2]),
+    kernel_backend=sys.argv[3],
+    base_models=bases,
+)
 served = startup.serve_bases(
     config,
     served_library(config),
@@ -60,10 +67,23 @@ json.dump({
 Started = dict[str, Any]
 
 
-def serve(state: Path, backend: str) -> Started:
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As few concepts as a library may have: nothing of them is on disk, so probes are built."""
+    folder = tmp_path_factory.mktemp("library")
+    shutil.copytree(EMBEDDED_LIBRARY, folder, dirs_exist_ok=True)
+    file = folder / "library.yaml"
+    text = yaml.safe_load(file.read_text())
+    forbidden = [one for one in text["concepts"] if one["role"] == "forbidden"]
+    neutral = [one for one in text["concepts"] if one["role"] == "neutral"]
+    file.write_text(yaml.safe_dump(text | {"concepts": forbidden[:1] + neutral[:8]}))
+    return folder
+
+
+def serve(state: Path, library: Path, backend: str) -> Started:
     environment = {name: each for name, each in os.environ.items() if "LORAGATE" not in name}
     done = subprocess.run(
-        [sys.executable, "-c", SERVE, str(state), backend],
+        [sys.executable, "-c", SERVE, str(state), str(library), backend],
         env=environment | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         check=False,
@@ -76,13 +96,13 @@ def serve(state: Path, backend: str) -> Started:
 
 
 @pytest.fixture(scope="module")
-def with_triton(tmp_path_factory: pytest.TempPathFactory) -> Started:
-    return serve(tmp_path_factory.mktemp("triton"), "triton")
+def with_triton(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Started:
+    return serve(tmp_path_factory.mktemp("triton"), library, "triton")
 
 
 @pytest.fixture(scope="module")
-def with_reference(tmp_path_factory: pytest.TempPathFactory) -> Started:
-    return serve(tmp_path_factory.mktemp("reference"), "reference")
+def with_reference(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Started:
+    return serve(tmp_path_factory.mktemp("reference"), library, "reference")
 
 
 def test_kernels_are_compiled_once_for_a_device_before_its_first_probe(

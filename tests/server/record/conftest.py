@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
+from benchmarks.postgres import PostgresMissingError, PostgresServer, postgres_server
 from loragate_server.audit.evidence import (
     ConceptEvidence,
     CoverageEvidence,
@@ -79,67 +73,13 @@ def decision() -> Callable[..., Decision]:
     return _decision
 
 
-class PostgresServer:
-    """A real server of its own in a temporary folder, on a Unix socket."""
-
-    def __init__(self, folder: Path, binaries: Path) -> None:
-        self._folder = folder
-        self._binaries = binaries
-        self._user = "postgres" if os.getuid() == 0 else None
-        if self._user:
-            account = pwd.getpwnam(self._user)
-            os.chown(folder, account.pw_uid, account.pw_gid)
-        self._run(
-            "initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-N",
-            "-E", "UTF8", "--locale=C",
-        )  # fmt: skip
-
-    def start(self) -> None:
-        options = f"-c listen_addresses='' -k {self._folder} -c fsync=off"
-        log = f"{self._folder}/log"
-        self._run("pg_ctl", "-D", f"{self._folder}/data", "-l", log, "-w", "-o", options, "start")
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", f"{self._folder}/data", "-w", "-m", "immediate", "stop")
-
-    def new_database(self) -> str:
-        """Creates an empty database; returns its URL."""
-        name = f"t{uuid.uuid4().hex}"
-        address = f"host={self._folder} user=postgres dbname=postgres"
-        with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return f"postgresql://postgres@/{name}?host={self._folder}"
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [self._binaries / program, *arguments],
-            check=True,
-            user=self._user,
-            group=self._user,
-            extra_groups=[] if self._user else None,
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
-        )
-
-
 @contextlib.contextmanager
 def _running_server() -> Iterator[PostgresServer]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.skip("PostgreSQL is not installed; scripts/install_test_tools.sh brings it")
-    # Not below pytest's folders, which the user of the server may not enter. Sockets need it short.
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     try:
-        server = PostgresServer(folder, found[-1].parent)
-        server.start()
-        try:
+        with postgres_server() as server:
             yield server
-        finally:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                server.stop()
-    finally:
-        shutil.rmtree(folder)
+    except PostgresMissingError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
