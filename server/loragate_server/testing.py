@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-START_LIMIT_S = 120.0
+START_LIMIT_S = 600.0
+"""The first start builds probes, for a minute on two cores and for several on a busy machine."""
 STOP_LIMIT_S = 30.0
 SHARED_CACHE = Path(tempfile.gettempdir()) / f"loragate-probes-{os.getuid()}"
 
@@ -56,7 +57,7 @@ def server_process(
         config: configuration file.
 
     Raises:
-        RuntimeError: the server ended or was not ready within 120 s; the message holds its log.
+        RuntimeError: the server ended or was not ready within 600 s; the message holds its log.
     """
     environment = os.environ | {
         # probes and gradients depend on content alone: servers that start one after the other
@@ -87,12 +88,15 @@ def server_process(
 
 
 def _addresses(process: subprocess.Popen[str], log: Path) -> tuple[str, str]:
-    deadline = time.monotonic() + START_LIMIT_S
-    for line in process.stdout or ():
-        if line.startswith("loragate-server ready:"):
-            words = dict(word.split("=", 1) for word in line.split() if "=" in word)
-            return words["grpc"], words["http"]
-        if time.monotonic() > deadline:
-            break
+    # Reading blocks while the server is silent; killing it ends that.
+    limit = threading.Timer(START_LIMIT_S, process.kill)
+    limit.start()
+    try:
+        for line in process.stdout or ():
+            if line.startswith("loragate-server ready:"):
+                words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+                return words["grpc"], words["http"]
+    finally:
+        limit.cancel()
     process.kill()
     raise RuntimeError(f"the server did not become ready; its log:\n{log.read_text()}")
