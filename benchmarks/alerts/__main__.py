@@ -34,6 +34,7 @@ QUESTIONS = {
     "digests asked before their file was sent": (
         'sum(loragate_refusals_total{reason="ADAPTER_NOT_STORED"})'
     ),
+    "other refusals": ('sum(loragate_refusals_total{reason!~"FILE_TRUNCATED|ADAPTER_NOT_STORED"})'),
     "p95 of audits in s": (
         "histogram_quantile(0.95, sum by (le) (rate(loragate_audit_seconds_bucket[10m])))"
     ),
