@@ -28,5 +28,5 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         refused = [query for query in queries if not answered(on.metrics, query)]
         seen = Played(healthy, panels, names, len(queries), refused)
         go_wrong(on)
-        seen.fired, seen.heard = on.fired, on.heard
+        seen.fired, seen.heard = on.watch.fired, on.watch.heard
     return seen

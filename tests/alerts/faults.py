@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import resource
 import shutil
 import subprocess
 import threading
@@ -27,6 +29,9 @@ HARMLESS = ADAPTERS / "harmless-watermelon.safetensors"
 BOMB = ADAPTERS / "learned-bomb.safetensors"
 ROBOT = ADAPTERS / "learned-robot-face.safetensors"
 NOT_UNDERSTOOD = save({"foo.weight": np.ones((3, 3), np.float32)})
+
+SLACK_BYTES = 1 << 20
+"""What a starved process has left for small things."""
 
 STRICTER = POLICY.replace(
     "deny_sha256: []",
@@ -135,6 +140,19 @@ def full_disk(folder: Path) -> Iterator[None]:
         yield
     finally:
         ballast.unlink()
+
+
+@contextmanager
+def no_more_memory(pid: int) -> Iterator[None]:
+    """A process can map no more memory than it has, and a little."""
+    [size] = re.findall(r"^VmSize:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
+    limit = int(size) * 1024 + SLACK_BYTES
+    before = resource.prlimit(pid, resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, before)
 
 
 def create_concept(target: str) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,23 +23,15 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from benchmarks.alerts.load import healthy_load
-from benchmarks.alerts.monitoring import (
-    Prometheus,
-    Receiver,
-    alertmanager,
-    eventually,
-    prometheus,
-    receiver,
-)
-from benchmarks.alerts.scaling import ALERTMANAGER, RULES, scale_routes, scale_rules
+from benchmarks.alerts.monitoring import Prometheus, eventually
 from loragate import AuditClient
 from loragate.prometheus import register
 from loragate_server.config import EMBEDDED_PIPELINE
 from loragate_server.testing import ServerProcess, server_process
 from tests.alerts import faults
+from tests.alerts.watch import PATIENCE_S, Scale, Watch, watching
 
 FACTOR = 200
-PATIENCE_S = 25.0
 
 
 @dataclass
@@ -53,29 +45,17 @@ class Stage:
 
     folder: Path
     metrics: Prometheus
-    heard: Receiver
+    watch: Watch
     alpha: ServerProcess
     beta: ServerProcess
     alpha_policy: Path
     log_disk: Path | None
     sdk: str
-    fired: set[str] = field(default_factory=set)
 
     def scrape(self, *servers: ServerProcess) -> None:
         """Prometheus scrapes the servers and this process, which is an image server here."""
         addresses = [server.http for server in servers]
         self.metrics.scrape({"loragate": addresses, "image-server": [self.sdk]})
-
-    def expect(self, *alerts: str, told: bool = True) -> None:
-        """Waits until these alerts fire, and until somebody was told. What stays away is noted."""
-        wanted = {f"Loragate{alert}" for alert in alerts}
-
-        def happened() -> bool:
-            self.fired = self.metrics.fired()
-            silent = {alert for alert in wanted if told and not self.heard.receivers(alert)}
-            return wanted <= self.fired - silent
-
-        eventually(happened, PATIENCE_S)
 
 
 def alpha_config(folder: Path, policy: Path, log: Path) -> Path:
@@ -125,14 +105,8 @@ def write(file: Path, settings: dict[str, object]) -> Path:
 def stage(folder: Path) -> Iterator[Stage]:
     """Prometheus, Alertmanager, a receiver and the first replica."""
     with ExitStack() as stack:
-        heard = stack.enter_context(receiver())
-        routes = scale_routes(ALERTMANAGER.read_text(), FACTOR, heard.url)
-        manager = stack.enter_context(alertmanager(folder / "alertmanager", routes))
-        rules = []
-        for file in sorted(RULES.glob("*.yaml")):
-            rules.append(folder / file.name)
-            rules[-1].write_text(scale_rules(file.read_text(), FACTOR))
-        metrics = stack.enter_context(prometheus(folder / "prometheus", rules, manager))
+        watch = stack.enter_context(watching(folder / "watch", (Scale(FACTOR),)))
+        [metrics] = watch.metrics
         disk = stack.enter_context(faults.small_disk(folder / "disk"))
         faults.put_policy(policy := folder / "policy.yaml", faults.POLICY)
         (state := folder / "alpha").mkdir()
@@ -145,7 +119,7 @@ def stage(folder: Path) -> Iterator[Stage]:
         with ThreadPoolExecutor(len(starts)) as pool:
             alpha, beta = pool.map(stack.enter_context, starts)
         sdk = stack.enter_context(sdk_metrics())
-        made = Stage(folder, metrics, heard, alpha, beta, policy, disk, sdk)
+        made = Stage(folder, metrics, watch, alpha, beta, policy, disk, sdk)
         made.scrape(alpha)
         # Until then there is no server for Prometheus, and it is right to say so.
         if not eventually(lambda: known(metrics) and not metrics.query("ALERTS"), PATIENCE_S):
@@ -193,8 +167,10 @@ def go_wrong(on: Stage) -> None:
     run_out_of_time(on)
     break_record(on)
     saturate(on)
-    on.expect("CalibrationStale", "LibraryDiffers", "FailOpenConfigured", "CertificateExpires")
-    on.expect("CertificateExpiresSoon", told=False)
+    on.watch.expect(
+        "CalibrationStale", "LibraryDiffers", "FailOpenConfigured", "CertificateExpires"
+    )
+    on.watch.expect("CertificateExpiresSoon", told=False)
     stop_servers(on)
 
 
@@ -206,14 +182,14 @@ def flag_adapters(on: Stage) -> None:
         faults.ask(on.alpha.grpc, faults.HARMLESS)
         faults.ask(on.alpha.grpc, faults.NOT_UNDERSTOOD)
     faults.ask(on.alpha.grpc, faults.ROBOT)
-    on.expect("AdapterBlocked", "AdapterForReview", "BlockRatioJump", "AuditsInconclusive")
-    on.expect("PolicyDiffers", "CalibrationMissing")
+    on.watch.expect("AdapterBlocked", "AdapterForReview", "BlockRatioJump", "AuditsInconclusive")
+    on.watch.expect("PolicyDiffers", "CalibrationMissing")
 
 
 def break_policy(on: Stage) -> None:
     """A file that is not valid; then the old one is put back."""
     faults.put_policy(on.alpha_policy, faults.POLICY.replace("mode: enforce", "mode: strict"))
-    on.expect("PolicyRefused")
+    on.watch.expect("PolicyRefused")
     faults.put_policy(on.alpha_policy, faults.POLICY)
 
 
@@ -221,19 +197,19 @@ def run_out_of_time(on: Stage) -> None:
     """Callers that do not wait long enough."""
     for _ in range(15):
         faults.ask(on.alpha.grpc, faults.BOMB, timeout_s=0.1)
-    on.expect("ErrorBudgetBurnFast")
+    on.watch.expect("ErrorBudgetBurnFast")
 
 
 def break_record(on: Stage) -> None:
     """Decision log, database and disk, one after the other."""
     state = on.folder / "alpha"
     with faults.blocked_path((on.log_disk or state) / "decisions.jsonl"):
-        on.expect("DecisionLogFailing")
+        on.watch.expect("DecisionLogFailing")
     with faults.lost_database(state):
-        on.expect("DatabaseFailing")
+        on.watch.expect("DatabaseFailing")
     if on.log_disk is not None:
         with faults.full_disk(on.log_disk):
-            on.expect("DiskFull")
+            on.watch.expect("DiskFull")
 
 
 def saturate(on: Stage) -> None:
@@ -241,22 +217,22 @@ def saturate(on: Stage) -> None:
     for _ in range(20):
         faults.ask(on.alpha.grpc, faults.NOT_UNDERSTOOD)
     with faults.asking(on.alpha.grpc, faults.BOMB, threads=6):
-        on.expect("QueueSaturated", "LatencyObjectiveMissed")
+        on.watch.expect("QueueSaturated", "LatencyObjectiveMissed")
 
 
 def stop_servers(on: Stage) -> None:
     """One replica drains for ever, the other is killed; then there is none."""
     with faults.endless_upload(on.alpha.grpc):
         os.kill(on.alpha.pid, signal.SIGTERM)
-        on.expect("ReplicaNotReady")
+        on.watch.expect("ReplicaNotReady")
         os.kill(on.beta.pid, signal.SIGKILL)
-        on.expect("NoReplicaReady", "TargetDown")
+        on.watch.expect("NoReplicaReady", "TargetDown")
         os.kill(on.alpha.pid, signal.SIGKILL)
         with (
             AuditClient(on.alpha.grpc, on_unavailable="allow", timeout=1) as client,
             client_keeps_asking(client),
         ):
-            on.expect("Absent", "FailOpenInUse", "NoAuditsWhileLoadsHappen")
+            on.watch.expect("Absent", "FailOpenInUse", "NoAuditsWhileLoadsHappen")
 
 
 @contextmanager
