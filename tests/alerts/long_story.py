@@ -34,7 +34,8 @@ BUDGET = Scale(200, ("ErrorBudgetBurnFast", "ErrorBudgetBurn", "ErrorBudgetBurnS
 HOURS = Scale(10, ("Restarting", "AuditsFailing"))
 HARMLESS = ADAPTERS / "harmless-sepia.safetensors"
 QUESTIONS_PER_ERROR = 99
-ERRORS = 32
+ERRORS = 60
+"""Twice what the slow alert asks for: Prometheus sees some fewer than there were."""
 
 
 @dataclass
