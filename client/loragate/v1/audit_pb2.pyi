@@ -200,7 +200,7 @@ class ListAuditsResponse(_message.Message):
     def __init__(self, verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Finding(_message.Message):
-    __slots__ = ("concept_id", "concept_name", "category", "severity", "score", "p_value", "degree", "verdict", "remedy")
+    __slots__ = ("concept_id", "concept_name", "category", "severity", "score", "p_value", "degree", "verdict", "remedy", "adapter_sha256s", "use", "measures_withheld")
     CONCEPT_ID_FIELD_NUMBER: _ClassVar[int]
     CONCEPT_NAME_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +210,9 @@ class Finding(_message.Message):
     DEGREE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     REMEDY_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_SHA256S_FIELD_NUMBER: _ClassVar[int]
+    USE_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_WITHHELD_FIELD_NUMBER: _ClassVar[int]
     concept_id: str
     concept_name: str
     category: str
@@ -219,7 +222,10 @@ class Finding(_message.Message):
     degree: float
     verdict: VerdictKind
     remedy: Remedy
-    def __init__(self, concept_id: _Optional[str] = ..., concept_name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., score: _Optional[float] = ..., p_value: _Optional[float] = ..., degree: _Optional[float] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ...) -> None: ...
+    adapter_sha256s: _containers.RepeatedScalarFieldContainer[str]
+    use: str
+    measures_withheld: bool
+    def __init__(self, concept_id: _Optional[str] = ..., concept_name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., score: _Optional[float] = ..., p_value: _Optional[float] = ..., degree: _Optional[float] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., adapter_sha256s: _Optional[_Iterable[str]] = ..., use: _Optional[str] = ..., measures_withheld: bool = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("code", "message")
@@ -276,7 +282,7 @@ class StageTime(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("decision_id", "verdict", "mode", "would_be_verdict", "remedy", "reasons", "findings", "adapters", "base_model", "digests", "engine_version", "kernel_backend", "stage_times", "decided_at", "expires_at", "cached", "dry_run")
+    __slots__ = ("decision_id", "verdict", "mode", "would_be_verdict", "remedy", "reasons", "findings", "adapters", "base_model", "digests", "engine_version", "kernel_backend", "stage_times", "decided_at", "expires_at", "cached", "dry_run", "binding", "restricted_to_concept_ids", "loaders")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -294,6 +300,9 @@ class Verdict(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    BINDING_FIELD_NUMBER: _ClassVar[int]
+    RESTRICTED_TO_CONCEPT_IDS_FIELD_NUMBER: _ClassVar[int]
+    LOADERS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     verdict: VerdictKind
     mode: Mode
@@ -311,4 +320,7 @@ class Verdict(_message.Message):
     expires_at: _timestamp_pb2.Timestamp
     cached: bool
     dry_run: bool
-    def __init__(self, decision_id: _Optional[str] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., would_be_verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., adapters: _Optional[_Iterable[_Union[AuditedAdapter, _Mapping]]] = ..., base_model: _Optional[str] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., engine_version: _Optional[str] = ..., kernel_backend: _Optional[str] = ..., stage_times: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., decided_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cached: bool = ..., dry_run: bool = ...) -> None: ...
+    binding: bool
+    restricted_to_concept_ids: _containers.RepeatedScalarFieldContainer[str]
+    loaders: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, decision_id: _Optional[str] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., would_be_verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., adapters: _Optional[_Iterable[_Union[AuditedAdapter, _Mapping]]] = ..., base_model: _Optional[str] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., engine_version: _Optional[str] = ..., kernel_backend: _Optional[str] = ..., stage_times: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., decided_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cached: bool = ..., dry_run: bool = ..., binding: bool = ..., restricted_to_concept_ids: _Optional[_Iterable[str]] = ..., loaders: _Optional[_Iterable[str]] = ...) -> None: ...
