@@ -68,7 +68,7 @@ def measure(family: str, name: str, folder: Path) -> Parity:
 def compare(family: str, name: str, case: Case) -> Parity:
     """Compares our adapted rows with the case's reference."""
     base = tiny_base(family)
-    adapter = read_adapter(stored(case), base)
+    adapter = read(case, base)
     reference = from_pipeline(case.reference, "reference", picture_size=base.picture_size)
     # As diffusers left it: peft's DoRA convolutions cannot be run in our channels-last layout.
     reference.denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -110,7 +110,7 @@ def stored(case: Case) -> StoredFile:
 
 def read(case: Case, base: BaseModel) -> Adapter:
     """The case's file, read for `base`."""
-    return read_adapter(stored(case), base)
+    return read_adapter(stored(case), base).adapters[0]
 
 
 def _inputs(base: BaseModel) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:

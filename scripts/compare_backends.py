@@ -24,6 +24,7 @@ import loragate_server
 from loragate_server.audit import profile
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.evidence import Evidence
+from loragate_server.audit.uses import Member
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbePlan, build_probes
 from loragate_server.intake.adapter import StoredFile, Strength
@@ -81,9 +82,9 @@ def _compare(name: str, engines: list[AuditEngine], concepts: list[str]) -> Comp
     evidence: list[Evidence] = []
     seconds: list[float] = []
     for engine in engines:
-        adapter = read_adapter(stored, engine.base)
+        adapter = read_adapter(stored, engine.base).adapters[0]
         began = time.monotonic()
-        evidence.append(engine.audit([(adapter, Strength())], Leash(), concepts))
+        evidence.append(engine.audit([Member.of(adapter, Strength())], Leash(), concepts))
         seconds.append(time.monotonic() - began)
     first, second = evidence
     layers = list(zip(first.layers, second.layers, strict=True))

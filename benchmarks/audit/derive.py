@@ -50,7 +50,7 @@ class Subject:
 
 def _read(file: Path, base: BaseModel) -> Adapter:
     stored = StoredFile(hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_size, file)
-    return read_adapter(stored, base)
+    return read_adapter(stored, base).adapters[0]
 
 
 def plain_subjects() -> list[Subject]:

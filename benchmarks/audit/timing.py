@@ -22,6 +22,7 @@ from benchmarks.audit.measure import Workbench, workbench
 from loragate_kernels.lora_response import LayerDirections
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.screen import screen, screen_scores
+from loragate_server.audit.uses import Member
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
 from loragate_server.intake.algebra import LowRank
@@ -122,7 +123,7 @@ def main() -> None:
             count: screen_ms(bench, named, adapters[:count]) for count in (1, 2, 4, 8, 16)
         },
         "both_stages_ms": median_ms(
-            lambda: engine.audit([(adapters[0], Strength())], Leash(), bench.ids[:3]),
+            lambda: engine.audit([Member.of(adapters[0], Strength())], Leash(), bench.ids[:3]),
             5,
         ),
         "generate_one_concept_ms": generate_ms(harmless[0]),

@@ -157,11 +157,12 @@ def _read(
             refuse_nonfinite(handle, header)
             handle.seek(0)
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        adapter = read_adapter(StoredFile(sha256, size_bytes, file), base)
+        read = read_adapter(StoredFile(sha256, size_bytes, file), base)
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
     except NoDecisionError as error:
         fail(f"{file}: {error}", EXIT_FOUND_WRONG)
+    adapter = read.adapters[0]
     if not adapter.coverage.complete:
         fail(
             f"{file}: {len(adapter.coverage.unmapped)} tensors match no layer of {base.name}; "

@@ -196,7 +196,7 @@ def test_intake_understands_every_kind_of_adapter_that_is_trained(
     file = tmp_path / "try.safetensors"
     train_lora(ASSETS / "pipeline", recipe, file)
     base = load_base_model(ASSETS / "pipeline", "emoji-tiny")
-    adapter = read_adapter(StoredFile("a" * 64, file.stat().st_size, file), base)
+    adapter = read_adapter(StoredFile("a" * 64, file.stat().st_size, file), base).adapters[0]
     assert adapter.coverage.complete
     components = {ref.component for ref in adapter.deltas}
     assert components == {"text_encoder" if recipe.part == "text_encoder" else "unet"}

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loragate_server.audit.evidence import CoverageEvidence
-from loragate_server.intake.adapter import Adapter, Strength
+from loragate_server.audit.response import Adaptation
+from loragate_server.audit.uses import Member
 
 
-def coverage_evidence(adapter: Adapter, strength: Strength) -> CoverageEvidence:
-    """What the evidence says about one file."""
-    coverage = adapter.coverage
+def coverage_evidence(member: Member) -> CoverageEvidence:
+    """What the evidence says about one file: of several readings, the one that is worst covered."""
+    adapter = min(
+        member.readings, key=lambda one: (one.coverage.complete, one.coverage.mapped_tensors)
+    )
+    coverage, strength = adapter.coverage, member.strengths[0]
     return CoverageEvidence(
         sha256=adapter.sha256,
         size_bytes=adapter.size_bytes,
@@ -22,22 +26,24 @@ def coverage_evidence(adapter: Adapter, strength: Strength) -> CoverageEvidence:
         matched_modules=coverage.matched_modules,
         unmapped=coverage.unmapped,
         config_sha256=adapter.config_sha256,
+        readings=len(member.readings),
+        refused_by=dict(member.refused),
+        optional=member.optional,
     )
 
 
-def coverage_doubts(
-    adapters: Sequence[tuple[Adapter, Strength]],
-) -> tuple[tuple[str, str], ...]:
+def coverage_doubts(adaptation: Adaptation) -> tuple[tuple[str, str], ...]:
     """Why adapters cannot be measured, as (code, sentence); empty when they can."""
     doubts = []
-    for adapter, _ in adapters:
+    for adapter, _ in adaptation:
         coverage, short = adapter.coverage, adapter.sha256[:12]
+        loaders = f" As {', '.join(adapter.loaders)} read it." if adapter.loaders else ""
         if coverage.matched_modules == 0:
             doubts.append(
                 (
                     "no_matching_layers",
                     f"Adapter {short} changes no layer of this base model; it was made for another "
-                    "one, or its key names are not understood.",
+                    f"one, or its key names are not understood.{loaders}",
                 )
             )
         elif coverage.unmapped:
@@ -46,7 +52,13 @@ def coverage_doubts(
                 (
                     "unmapped_keys",
                     f"Adapter {short} has {len(coverage.unmapped)} weight tensors that match no "
-                    f"layer of this base model, for example {names}; another loader may use them.",
+                    f"layer of this base model, for example {names}; another loader may use them."
+                    f"{loaders}",
                 )
             )
     return tuple(doubts)
+
+
+def reading_doubts(members: Sequence[Member]) -> tuple[tuple[str, str], ...]:
+    """What reading the files left open, as (code, sentence)."""
+    return tuple(doubt for member in members for doubt in member.doubts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 ENGINE_VERSION = "3"
@@ -27,6 +27,7 @@ class ConceptEvidence:
             calibration.
         screen_score: the screen's own score, in standard deviations; None where it was not run.
         stage: the last stage that looked at the concept, "screen" or "response".
+        use: index into `Evidence.uses` of the gravest use, which these numbers are of.
     """
 
     concept_id: str
@@ -40,6 +41,28 @@ class ConceptEvidence:
     family_p_value: float | None = None
     screen_score: float | None = None
     stage: Literal["screen", "response"] = "response"
+    use: int = 0
+
+
+@dataclass(frozen=True)
+class UsedAdapter:
+    """An adapter in a use: its index into `Evidence.adapters`, and its strengths there."""
+
+    adapter: int
+    denoiser_strength: float
+    text_encoder_strength: float
+
+
+@dataclass(frozen=True)
+class UseEvidence:
+    """Adapters that were judged as active together, read as these loaders read them.
+
+    Attributes:
+        loaders: those whose reading of the bytes it is; empty where no loader was named.
+    """
+
+    adapters: tuple[UsedAdapter, ...]
+    loaders: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,9 @@ class CoverageEvidence:
 
     Attributes:
         config_sha256: of the `adapter_config.json` beside the weights; empty where there is none.
+        readings: how many different meanings the bytes have for the loaders.
+        refused_by: loaders that would not load the file, and why.
+        optional: whether the image server may leave it out.
     """
 
     sha256: str
@@ -94,6 +120,9 @@ class CoverageEvidence:
     matched_modules: int
     unmapped: tuple[str, ...]
     config_sha256: str = ""
+    readings: int = 1
+    refused_by: Mapping[str, str] = field(default_factory=dict)
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +139,11 @@ class Evidence:
         calibration_digest: lower-case hexadecimal sha256 of the calibration that the p-values come
             from; empty without one.
         calibration_size: harmless adapters in that calibration.
+        uses: every way of using the adapters that was judged; the first is all of them together.
+        loaders: the loaders that the verdict speaks for; empty where none was named.
+        restricted_to: sorted ids of the concepts that the question was restricted to; empty for
+            the whole library.
+        screen_miss_rate: the policy's, by which the audit ended early; None where none was run.
     """
 
     adapters: tuple[CoverageEvidence, ...]
@@ -126,3 +160,7 @@ class Evidence:
     heat_map: HeatMap | None = None
     calibration_digest: str = ""
     calibration_size: int = 0
+    uses: tuple[UseEvidence, ...] = ()
+    loaders: tuple[str, ...] = ()
+    restricted_to: tuple[str, ...] = ()
+    screen_miss_rate: float | None = None

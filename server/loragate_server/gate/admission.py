@@ -27,15 +27,15 @@ def admit(request: GateRequest, policy: Policy, served: ServedBase, *, stored: b
         stored: whether the bytes came as an upload, so that the one reference has no source.
 
     Raises:
-        NoDecisionError: REQUEST_INVALID, STRENGTH_INVALID, LIBRARY_EMPTY, CONCEPT_UNKNOWN or
-            FILE_TOO_LARGE.
+        NoDecisionError: REQUEST_INVALID, STRENGTH_INVALID, LIBRARY_EMPTY, PERMISSION_DENIED,
+            CONCEPT_UNKNOWN or FILE_TOO_LARGE.
     """
     _admit_adapters(request.adapters, policy.limits, stored=stored)
     for index, reference in enumerate(request.adapters):
-        _admit_strength(f"adapters[{index}].denoiser_strength", reference.strength.denoiser, policy)
-        _admit_strength(
-            f"adapters[{index}].text_encoder_strength", reference.strength.text_encoder, policy
-        )
+        place = f"adapters[{index}]"
+        for strength in reference.strengths:
+            _admit_strength(f"{place}.denoiser_strength", strength.denoiser, policy)
+            _admit_strength(f"{place}.text_encoder_strength", strength.text_encoder, policy)
         if reference.inline_bytes is not None:
             admit_size(len(reference.inline_bytes), policy)
     if not served.concept_ids:
@@ -44,6 +44,7 @@ def admit(request: GateRequest, policy: Policy, served: ServedBase, *, stored: b
             "The concept library has no forbidden concept, so nothing can be decided.",
             remedy="Add a concept with `loragate-server concepts add` or CreateConcept.",
         )
+    _admit_restriction(request, policy)
     served.require_concepts(request.concept_ids)
 
 
@@ -61,6 +62,20 @@ def admit_size(size_bytes: int, policy: Policy) -> None:
             remedy="Use a smaller adapter, or raise limits.max_file_bytes in the policy.",
             metadata={"allowed_bytes": str(allowed), "actual_bytes": str(size_bytes)},
         )
+
+
+def _admit_restriction(request: GateRequest, policy: Policy) -> None:
+    """Lets nobody choose what an adapter is looked at for, but those whom the policy names."""
+    identity = request.caller.identity
+    if not request.concept_ids or policy.may_restrict(identity):
+        return
+    raise NoDecisionError(
+        ErrorReason.PERMISSION_DENIED,
+        f"{identity or 'A caller without a name'} may not restrict a question to some concepts.",
+        remedy="Ask about the whole library, or have the caller named in restrict.callers of the "
+        "policy.",
+        metadata={"field": "concept_ids"},
+    )
 
 
 def _admit_adapters(adapters: Sequence[AdapterReference], limits: Limits, *, stored: bool) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from loragate_server.audit.evidence import Evidence
+from loragate_server.audit.uses import Member
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import Adapter, Strength
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash
 
@@ -23,13 +23,13 @@ class Engine(Protocol):
 
     def audit(
         self,
-        adapters: Sequence[tuple[Adapter, Strength]],
+        members: Sequence[Member],
         leash: Leash,
         concept_ids: Sequence[str] = (),
         *,
         screen_miss_rate: float = ...,
     ) -> Evidence:
-        """Audits adapters that will be active together; polls the leash."""
+        """Audits adapters that may be active together; polls the leash."""
         ...
 
 

@@ -230,10 +230,9 @@ class Gate:
             began = time.monotonic()
             known = await self._intake.known_digests(request.adapters, leash)
             if known is not None:
-                strengths = [one.strength for one in request.adapters]
                 adapters = tuple(
-                    AdapterKey(sha256, "", strength)
-                    for sha256, strength in zip(known, strengths, strict=True)
+                    AdapterKey(sha256, "", one.strengths, one.optional)
+                    for sha256, one in zip(known, request.adapters, strict=True)
                 )
                 cached = self._cache.get(self._key(request, adapters, policy, served))
                 if cached is not None:

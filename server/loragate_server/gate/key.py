@@ -14,11 +14,16 @@ class AdapterKey:
 
     `config_sha256` covers the `adapter_config.json` beside the weights, which sets scales and so
     changes what the same weights do; empty where there is none.
+
+    Attributes:
+        strengths: every one at which it may be used, the first one first.
+        optional: whether the image server may leave it out.
     """
 
     sha256: str
     config_sha256: str
-    strength: Strength
+    strengths: tuple[Strength, ...]
+    optional: bool = False
 
 
 @dataclass(frozen=True)

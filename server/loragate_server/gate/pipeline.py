@@ -14,11 +14,12 @@ from functools import cached_property
 from typing import Protocol
 
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
+from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.key import AdapterKey
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.worker import Worker, draining
-from loragate_server.intake.adapter import Adapter, StoredFile
+from loragate_server.intake.adapter import AdapterReference, Readings, StoredFile
 from loragate_server.models.base import BaseModel
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
@@ -29,7 +30,7 @@ from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller, Verdict
 from loragate_server.tracing import note, stage, took, trace_id
 
-ReadAdapter = Callable[[StoredFile, BaseModel], Adapter]
+ReadAdapter = Callable[[StoredFile, BaseModel], Readings]
 """`loragate_server.intake.reader.read_adapter`."""
 
 _log = logging.getLogger(__name__)
@@ -67,11 +68,16 @@ class Case:
         """All files together."""
         return sum(file.size_bytes for file in self.files)
 
+    @property
+    def restricted_to(self) -> tuple[str, ...]:
+        """Sorted ids of the concepts that are asked about; empty for the whole library."""
+        return tuple(sorted(set(self.request.concept_ids)))
+
     @cached_property
     def adapter_keys(self) -> tuple[AdapterKey, ...]:
         """One key per adapter, in order."""
         return tuple(
-            AdapterKey(file.sha256, file.config_sha256, one.strength)
+            AdapterKey(file.sha256, file.config_sha256, one.strengths, one.optional)
             for file, one in zip(self.files, self.request.adapters, strict=True)
         )
 
@@ -122,21 +128,25 @@ class Pipeline:
             # Asked for now, not when the case was queued: the library may have changed since.
             served = self._bases.get(case.request.base_model)
             served.require_concepts(case.request.concept_ids)
-            adapters = []
+            members = []
             with stage("read"):
                 for file, one in zip(case.files, case.request.adapters, strict=True):
                     leash.check()
-                    adapters.append((self._read(file, served.base), one.strength))
+                    members.append(_member(self._read(file, served.base), one))
             times_s["read"] = time.monotonic() - began
             evidence = served.engine.audit(
-                adapters,
+                members,
                 leash,
                 case.request.concept_ids,
                 screen_miss_rate=policy.screen_miss_rate,
             )
             times_s.update(evidence.stage_times_s)
             _trace_engine(evidence.stage_times_s)
-            return evidence
+            return replace(
+                evidence,
+                restricted_to=case.restricted_to,
+                screen_miss_rate=policy.screen_miss_rate,
+            )
 
         return await self._worker.submit(work, leash)
 
@@ -199,6 +209,16 @@ class Pipeline:
         await asyncio.to_thread(self._record_pool.shutdown, wait=True)
 
 
+def _member(read: Readings, reference: AdapterReference) -> Member:
+    return Member(
+        read.adapters,
+        reference.strengths,
+        optional=reference.optional,
+        refused=read.refused,
+        doubts=read.doubts,
+    )
+
+
 def _unaudited(case: Case, served: ServedBase) -> Evidence:
     """Evidence that names the adapters and says that nobody looked into them."""
     return Evidence(
@@ -226,6 +246,7 @@ def _unaudited(case: Case, served: ServedBase) -> Evidence:
         engine_version=ENGINE_VERSION,
         neutral_count=0,
         stage_times_s={},
+        restricted_to=case.restricted_to,
     )
 
 

@@ -36,6 +36,11 @@ class AdapterReference:
     """Where the bytes of an adapter are and how it will be used. Exactly one source is set.
 
     The sources are `path`, `uri`, `inline_bytes`, and `stored_sha256` for bytes already taken in.
+
+    Attributes:
+        strength: at which it will be used.
+        also: further strengths at which it may be used instead, where a request can be read so.
+        optional: whether the image server may leave it out and load the others without it.
     """
 
     path: str | None = None
@@ -46,6 +51,13 @@ class AdapterReference:
     revision: str | None = None
     expected_sha256: str | None = None
     strength: Strength = Strength()
+    also: tuple[Strength, ...] = ()
+    optional: bool = False
+
+    @property
+    def strengths(self) -> tuple[Strength, ...]:
+        """Every strength at which it may be used, the first one first, each once."""
+        return tuple(dict.fromkeys((self.strength, *self.also)))
 
     @property
     def source_count(self) -> int:
@@ -98,7 +110,12 @@ class ModuleRef:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter file, understood: one weight delta per changed layer of the base model."""
+    """An adapter file as some loaders read it: one weight delta per changed layer.
+
+    Attributes:
+        declared: header metadata as the uploader wrote it: a hint, never proof.
+        loaders: the loaders that read the bytes so; empty where that does not matter.
+    """
 
     sha256: str
     size_bytes: int
@@ -106,5 +123,20 @@ class Adapter:
     deltas: Mapping[ModuleRef, WeightDelta]
     coverage: KeyCoverage
     declared: Mapping[str, str]
-    """Header metadata as the uploader wrote it: a hint, never proof."""
     config_sha256: str = ""
+    loaders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What one file means to the loaders that may load it.
+
+    Attributes:
+        adapters: one per distinct meaning, at least one; loaders that agree share one.
+        refused: loaders that would not load the file, and why.
+        doubts: why no verdict can speak for all loaders, as (code, sentence); empty when one can.
+    """
+
+    adapters: tuple[Adapter, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    doubts: tuple[tuple[str, str], ...] = ()

@@ -8,7 +8,7 @@ import safetensors
 import safetensors.torch
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import Adapter, StoredFile
+from loragate_server.intake.adapter import Adapter, Readings, StoredFile
 from loragate_server.intake.convert import convert
 from loragate_server.intake.metadata import parse_adapter_config, parse_lora_adapter_metadata
 from loragate_server.models.base import BaseModel
@@ -17,7 +17,7 @@ DECLARED_ENTRIES = 64
 DECLARED_LETTERS = 1024
 
 
-def read_adapter(stored: StoredFile, base: BaseModel) -> Adapter:
+def read_adapter(stored: StoredFile, base: BaseModel) -> Readings:
     """Makes deltas for `base` of a file that the pre-parser has accepted.
 
     An adapter that fits the base model in part or not at all is returned all the same; its
@@ -40,7 +40,7 @@ def read_adapter(stored: StoredFile, base: BaseModel) -> Adapter:
         ) from error
     config = None if stored.config_json is None else parse_adapter_config(stored.config_json)
     converted = convert(tensors, base, config=config, metadata=parse_lora_adapter_metadata(header))
-    return Adapter(
+    adapter = Adapter(
         sha256=stored.sha256,
         size_bytes=stored.size_bytes,
         format=converted.format,
@@ -49,6 +49,7 @@ def read_adapter(stored: StoredFile, base: BaseModel) -> Adapter:
         declared=_declared(header),
         config_sha256=stored.config_sha256,
     )
+    return Readings((adapter,))
 
 
 def _declared(header: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 import loragate_server
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.evidence import Evidence
+from loragate_server.audit.uses import Member
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import build_probes
 from loragate_server.intake.adapter import StoredFile, Strength
@@ -38,8 +39,8 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Evidence]
         path = ADAPTERS / f"{name}.safetensors"
         data = path.read_bytes()
         stored = StoredFile(hashlib.sha256(data).hexdigest(), len(data), path)
-        adapter = read_adapter(stored, base)
-        return engine.audit([(adapter, Strength())], Leash())
+        adapter = read_adapter(stored, base).adapters[0]
+        return engine.audit([Member.of(adapter, Strength())], Leash())
 
     return run
 

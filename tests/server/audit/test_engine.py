@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.tiny_models import FAMILIES
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import ENGINE_VERSION, Evidence
 from loragate_server.audit.profile import profiled_layers
+from loragate_server.audit.uses import Member
 from loragate_server.concepts.probes import ProbePlan, ProbeSet
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, Strength
@@ -23,6 +25,16 @@ from loragate_server.models.base import per_row_loss
 from loragate_server.progress import Leash
 
 Make = Callable[..., Any]
+
+
+def members(used: Sequence[tuple[Adapter, Strength]]) -> list[Member]:
+    return [Member.of(adapter, strength) for adapter, strength in used]
+
+
+def together(engine: AuditEngine, used: Sequence[tuple[Adapter, Strength]]) -> Evidence:
+    """What the adapters show as a sum alone, without a look at each one."""
+    judged = engine.judge.judge(used, range(3), Leash(), 0.01)
+    return dataclasses.replace(engine.audit(members(used), Leash()), concepts=judged.concepts)
 
 
 def numbers(evidence: Evidence) -> torch.Tensor:
@@ -64,7 +76,7 @@ def test_an_adapter_of_zeros_changes_exactly_nothing(
     base = base_of(family)
     zero = make_adapter(base, size=0.0)
     assert {ref.component for ref in zero.deltas} == set(base.components)
-    changes_nothing(make_engine(base).audit([(zero, Strength())], Leash()))
+    changes_nothing(make_engine(base).audit([Member.of(zero, Strength())], Leash()))
 
 
 @pytest.mark.parametrize("rows", [3, 8, 100])
@@ -72,11 +84,11 @@ def test_an_adapter_of_zeros_changes_exactly_nothing_at_any_batch_size_and_threa
     rows: int, threads: int, make_engine: Make, make_adapter: Make
 ) -> None:
     engine = make_engine(plan=ProbePlan(pictures=1), batch_rows=rows)
-    changes_nothing(engine.audit([(make_adapter(size=0.0), Strength())], Leash()))
+    changes_nothing(engine.audit([Member.of(make_adapter(size=0.0), Strength())], Leash()))
 
 
 def test_strength_zero_changes_exactly_nothing(engine: AuditEngine, make_adapter: Make) -> None:
-    changes_nothing(engine.audit([(make_adapter(), Strength(0.0, 0.0))], Leash()))
+    changes_nothing(engine.audit([Member.of(make_adapter(), Strength(0.0, 0.0))], Leash()))
 
 
 def with_changed_weights(
@@ -128,7 +140,7 @@ def test_the_error_change_is_that_of_a_model_whose_weights_were_changed(
     base = base_of(family)
     engine = make_engine(base)
     used = [(make_adapter(base), Strength(0.8, -0.5))]
-    measured = numbers(engine.audit(used, Leash()))[:, 1:]
+    measured = numbers(engine.audit(members(used), Leash()))[:, 1:]
     assert measured.abs().max() > 0.01
     torch.testing.assert_close(
         measured, by_hand(base, engine.probes, used), rtol=2e-3, atol=2e-4, check_dtype=False
@@ -142,20 +154,21 @@ def test_adapters_that_are_active_together_are_measured_together(
         (make_adapter(seed=1), Strength(0.7, 0.3)),
         (make_adapter(seed=2), Strength(-0.4, 1.1)),
     ]
-    evidence = engine.audit(used, Leash())
     torch.testing.assert_close(
-        numbers(evidence)[:, 1:],
+        numbers(together(engine, used))[:, 1:],
         by_hand(engine.base, engine.probes, used),
         rtol=2e-3,
         atol=2e-4,
         check_dtype=False,
     )
+    evidence = engine.audit(members(used), Leash())
     assert [one.sha256[-1] for one in evidence.adapters] == ["1", "2"]
     assert [one.denoiser_strength for one in evidence.adapters] == [0.7, -0.4]
     assert [one.text_encoder_strength for one in evidence.adapters] == [0.3, 1.1]
-    close(evidence, engine.audit(used[::-1], Leash()))
-    alone = numbers(engine.audit(used[:1], Leash()))
-    assert (alone - numbers(evidence)).abs().max() > 0.01
+    close(evidence, engine.audit(members(used[::-1]), Leash()))
+    close(together(engine, used), together(engine, used[::-1]))
+    alone = numbers(engine.audit(members(used[:1]), Leash()))
+    assert (alone - numbers(together(engine, used))).abs().max() > 0.01
 
 
 def test_an_adapter_and_its_opposite_together_change_nothing(
@@ -163,10 +176,9 @@ def test_an_adapter_and_its_opposite_together_change_nothing(
 ) -> None:
     adapter = make_adapter(components=("unet",))
     both = [(adapter, Strength(1.0)), (adapter, Strength(-1.0))]
-    alone = numbers(engine.audit(both[:1], Leash()))[:, 1:].abs().max()
-    together = numbers(engine.audit(both, Leash()))[:, 1:].abs().max()
+    alone = numbers(engine.audit(members(both[:1]), Leash()))[:, 1:].abs().max()
     assert alone > 0.01
-    assert together < 1e-5
+    assert numbers(together(engine, both))[:, 1:].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("rows", [1, 7, 44, 1000])
@@ -174,12 +186,15 @@ def test_the_batch_size_changes_nothing_but_rounding(
     rows: int, engine: AuditEngine, make_engine: Make, make_adapter: Make
 ) -> None:
     used = [(make_adapter(), Strength())]
-    close(engine.audit(used, Leash()), make_engine(batch_rows=rows).audit(used, Leash()))
+    close(
+        engine.audit(members(used), Leash()),
+        make_engine(batch_rows=rows).audit(members(used), Leash()),
+    )
 
 
 def test_an_audit_repeats_bit_for_bit(engine: AuditEngine, make_adapter: Make) -> None:
     used = [(make_adapter(), Strength())]
-    first, second = (engine.audit(used, Leash()) for _ in range(2))
+    first, second = (engine.audit(members(used), Leash()) for _ in range(2))
     assert first.concepts == second.concepts
     assert first.layers == second.layers
 
@@ -190,7 +205,7 @@ def test_an_audit_leaves_the_base_model_as_it_was(engine: AuditEngine, make_adap
         for component in engine.base.components.values()
         for name, tensor in component.state_dict().items()
     }
-    engine.audit([(make_adapter(), Strength())], Leash())
+    engine.audit([Member.of(make_adapter(), Strength())], Leash())
     for component in engine.base.components.values():
         for name, tensor in component.state_dict().items():
             if name in before and tensor.shape == before[name].shape:
@@ -201,9 +216,9 @@ def test_concept_ids_restrict_the_audit_and_change_no_score(
     engine: AuditEngine, make_adapter: Make
 ) -> None:
     used = [(make_adapter(), Strength())]
-    every = {one.concept_id: one for one in engine.audit(used, Leash()).concepts}
+    every = {one.concept_id: one for one in engine.audit(members(used), Leash()).concepts}
     assert [*every] == ["cat", "dog", "fox"]
-    some = engine.audit(used, Leash(), ["fox", "cat", "fox"])
+    some = engine.audit(members(used), Leash(), ["fox", "cat", "fox"])
     assert [one.concept_id for one in some.concepts] == ["cat", "fox"]
     assert some.neutral_count == 8
     for one in some.concepts:
@@ -215,7 +230,7 @@ def test_a_concept_that_is_not_forbidden_in_the_library_is_refused(
     concept_id: str, engine: AuditEngine, make_adapter: Make
 ) -> None:
     with pytest.raises(NoDecisionError) as error:
-        engine.audit([(make_adapter(), Strength())], Leash(), ["cat", concept_id])
+        engine.audit([Member.of(make_adapter(), Strength())], Leash(), ["cat", concept_id])
     assert error.value.reason is ErrorReason.CONCEPT_UNKNOWN
     assert error.value.metadata == {"concept_id": concept_id}
 
@@ -223,7 +238,7 @@ def test_a_concept_that_is_not_forbidden_in_the_library_is_refused(
 def test_the_evidence_says_what_was_measured_with_what(
     engine: AuditEngine, make_adapter: Make
 ) -> None:
-    evidence = engine.audit([(make_adapter(), Strength())], Leash())
+    evidence = engine.audit([Member.of(make_adapter(), Strength())], Leash())
     assert evidence.base_model == "tiny-sd"
     assert evidence.base_digest == engine.base.digest
     assert evidence.library_digest == "1" * 64
@@ -241,7 +256,7 @@ def test_the_evidence_says_what_was_measured_with_what(
 
 
 def test_there_is_a_profile_by_layer_and_by_time(engine: AuditEngine, make_adapter: Make) -> None:
-    evidence = engine.audit([(make_adapter(), Strength())], Leash())
+    evidence = engine.audit([Member.of(make_adapter(), Strength())], Leash())
     assert [*evidence.concepts[0].error_change_by_time] == ["0.20", "0.60"]
     assert [layer.layer for layer in evidence.layers] == [*profiled_layers(engine.base.denoiser)]
     assert len(evidence.layers) > 8
@@ -256,7 +271,7 @@ def test_the_profile_is_that_of_a_model_whose_weights_were_changed(
     engine: AuditEngine, make_adapter: Make
 ) -> None:
     used = [(make_adapter(), Strength())]
-    evidence = engine.audit(used, Leash())
+    evidence = engine.audit(members(used), Leash())
     outputs: list[list[torch.Tensor]] = []
     layer = "up_blocks.0.resnets.1"
     for model in (copy.deepcopy(engine.base), with_changed_weights(engine.base, used)):
@@ -283,14 +298,17 @@ def test_the_profile_is_that_of_a_model_whose_weights_were_changed(
 
 def test_only_layers_after_the_change_are_changed(engine: AuditEngine, make_adapter: Make) -> None:
     last = "up_blocks.1.attentions.1.transformer_blocks.0"
-    evidence = engine.audit([(make_adapter(ending=(f"{last}.attn1.to_q",)), Strength())], Leash())
+    evidence = engine.audit(
+        [Member.of(make_adapter(ending=(f"{last}.attn1.to_q",)), Strength())], Leash()
+    )
     assert [layer.layer for layer in evidence.layers if layer.relative_change > 0] == [last]
 
 
 def test_more_strength_changes_the_layers_more(engine: AuditEngine, make_adapter: Make) -> None:
     adapter = make_adapter(components=("unet",), size=0.02)
     weak, strong = (
-        engine.audit([(adapter, Strength(strength))], Leash()).layers for strength in (0.1, 1.0)
+        engine.audit([Member.of(adapter, Strength(strength))], Leash()).layers
+        for strength in (0.1, 1.0)
     )
     pairs = [(a.relative_change, b.relative_change) for a, b in zip(weak, strong, strict=True)]
     assert all(b > 5 * a for a, b in pairs if a > 0)
@@ -304,6 +322,6 @@ def test_probes_of_another_base_model_are_refused(base_of: Make, make_probes: Ma
 
 def test_one_time_and_one_picture_are_enough(make_engine: Make, make_adapter: Make) -> None:
     engine = make_engine(plan=ProbePlan(pictures=1, times=(0.16,)))
-    evidence = engine.audit([(make_adapter(), Strength())], Leash())
+    evidence = engine.audit([Member.of(make_adapter(), Strength())], Leash())
     assert [*evidence.concepts[0].error_change_by_time] == ["0.16"]
     assert all(math.isfinite(concept.score) for concept in evidence.concepts)

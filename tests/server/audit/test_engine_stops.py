@@ -12,6 +12,7 @@ import torch
 
 from loragate_kernels import BackendUnavailableError
 from loragate_server.audit.engine import AuditEngine
+from loragate_server.audit.uses import Member
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, KeyCoverage, ModuleRef, Strength
 from loragate_server.intake.algebra import LowRank
@@ -64,7 +65,7 @@ def test_a_deadline_that_has_passed_stops_before_the_first_forward_pass(
 ) -> None:
     begun = forwards(engine, monkeypatch)
     with pytest.raises(NoDecisionError) as error:
-        engine.audit([(make_adapter(), Strength())], Leash(time.monotonic() - 1))
+        engine.audit([Member.of(make_adapter(), Strength())], Leash(time.monotonic() - 1))
     assert error.value.reason is ErrorReason.DEADLINE_EXCEEDED
     assert begun == []
 
@@ -79,7 +80,7 @@ def test_a_caller_who_goes_stops_the_audit_within_a_forward_pass(
     later = ModuleRef("unet", "up_blocks.1.attentions.1.transformer_blocks.0.attn1.to_q")
     second = Counted(0, lambda: None)
     with pytest.raises(NoDecisionError) as error:
-        engine.audit([(with_delta(adapter, later, second), Strength())], leash)
+        engine.audit([Member.of(with_delta(adapter, later, second), Strength())], leash)
     assert error.value.reason is ErrorReason.CANCELLED
     assert len(begun) == 2
     assert (first.uses, second.uses) == (2, 1)
@@ -96,7 +97,7 @@ def test_a_deadline_that_passes_during_the_audit_stops_it(
 
     adapter = with_delta(make_adapter(), QUERY, Counted(1, pass_it))
     with pytest.raises(NoDecisionError) as error:
-        engine.audit([(adapter, Strength())], leash)
+        engine.audit([Member.of(adapter, Strength())], leash)
     assert error.value.reason is ErrorReason.DEADLINE_EXCEEDED
     assert len(begun) == 1
 
@@ -104,7 +105,7 @@ def test_a_deadline_that_passes_during_the_audit_stops_it(
 def test_an_engine_works_on_after_an_audit_that_was_stopped(
     engine: AuditEngine, make_adapter: Make
 ) -> None:
-    used = [(make_adapter(), Strength())]
+    used = [Member.of(make_adapter(), Strength())]
     before = engine.audit(used, Leash())
     leash = Leash()
     leash.cancel()
@@ -124,7 +125,7 @@ def test_an_error_in_the_middle_comes_through_and_leaves_the_model_clean(
     ref = [ref for ref in adapter.deltas if ref.component == component][-1]
     broken = with_delta(adapter, ref, Counted(1, fail))
     with pytest.raises(MemoryError, match="no room"):
-        engine.audit([(broken, Strength())], Leash())
+        engine.audit([Member.of(broken, Strength())], Leash())
     # the fixture no_hooks_are_left looks at the model after this
 
 
@@ -134,7 +135,7 @@ def test_a_delta_of_a_layer_that_does_not_exist_leaves_the_model_clean(
     adapter = make_adapter()
     deltas = {**adapter.deltas, ModuleRef("unet", "no.such.layer"): adapter.deltas[QUERY]}
     with pytest.raises(AttributeError):
-        engine.audit([(dataclasses.replace(adapter, deltas=deltas), Strength())], Leash())
+        engine.audit([Member.of(dataclasses.replace(adapter, deltas=deltas), Strength())], Leash())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
@@ -144,7 +145,7 @@ def test_activations_that_are_not_finite_make_the_audit_inconclusive_and_name_th
     adapter = make_adapter(components=("unet",))
     delta: Any = adapter.deltas[QUERY]
     poisoned = LowRank(delta.down * value, delta.up, 1e30)
-    evidence = engine.audit([(with_delta(adapter, QUERY, poisoned), Strength())], Leash())
+    evidence = engine.audit([Member.of(with_delta(adapter, QUERY, poisoned), Strength())], Leash())
     [(code, sentence)] = evidence.inconclusive
     assert code == "nonfinite_activations"
     assert "mid_block.attentions.0.transformer_blocks.0 " in sentence
@@ -161,7 +162,7 @@ def test_a_loss_that_is_not_finite_makes_the_audit_inconclusive(
     )
     deltas = {ModuleRef("unet", "conv_out"): delta}
     broken = dataclasses.replace(adapter, deltas=deltas)
-    evidence = engine.audit([(broken, Strength())], Leash())
+    evidence = engine.audit([Member.of(broken, Strength())], Leash())
     assert [code for code, _ in evidence.inconclusive] == ["nonfinite_loss"]
     assert evidence.concepts == ()
 
@@ -172,7 +173,7 @@ def test_a_text_encoder_that_gives_nan_makes_the_audit_inconclusive(
     adapter = make_adapter(components=("text_encoder",))
     ref, delta = next(iter(adapter.deltas.items()))
     broken = with_delta(adapter, ref, dataclasses.replace(delta, scale=float("nan")))
-    evidence = engine.audit([(broken, Strength())], Leash())
+    evidence = engine.audit([Member.of(broken, Strength())], Leash())
     assert [code for code, _ in evidence.inconclusive] == ["nonfinite_activations"]
 
 
@@ -181,7 +182,7 @@ def test_keys_that_were_not_mapped_make_the_audit_inconclusive_without_measuring
 ) -> None:
     begun = forwards(engine, monkeypatch)
     names = tuple(f"secret.{index}" for index in range(5))
-    evidence = engine.audit([(make_adapter(unmapped=names), Strength())], Leash())
+    evidence = engine.audit([Member.of(make_adapter(unmapped=names), Strength())], Leash())
     [(code, sentence)] = evidence.inconclusive
     assert code == "unmapped_keys"
     assert "5 weight tensors" in sentence
@@ -196,7 +197,7 @@ def test_an_adapter_that_changes_no_layer_makes_the_audit_inconclusive(
     engine: AuditEngine,
 ) -> None:
     nothing = Adapter("f" * 64, 10, "unknown", {}, KeyCoverage(3, 0, ("a", "b", "c"), 0), {})
-    evidence = engine.audit([(nothing, Strength())], Leash())
+    evidence = engine.audit([Member.of(nothing, Strength())], Leash())
     assert [code for code, _ in evidence.inconclusive] == ["no_matching_layers"]
     assert evidence.concepts == ()
 
@@ -204,7 +205,10 @@ def test_an_adapter_that_changes_no_layer_makes_the_audit_inconclusive(
 def test_one_adapter_that_was_not_understood_spoils_the_audit_of_all(
     engine: AuditEngine, make_adapter: Make
 ) -> None:
-    used = [(make_adapter(seed=1), Strength()), (make_adapter(seed=2, unmapped=("x",)), Strength())]
+    used = [
+        Member.of(make_adapter(seed=1), Strength()),
+        (make_adapter(seed=2, unmapped=("x",)), Strength()),
+    ]
     evidence = engine.audit(used, Leash())
     [(code, sentence)] = evidence.inconclusive
     assert code == "unmapped_keys"
@@ -216,7 +220,7 @@ def test_an_unknown_concept_is_refused_even_for_a_file_that_was_not_understood(
     engine: AuditEngine, make_adapter: Make
 ) -> None:
     with pytest.raises(NoDecisionError, match="wolf"):
-        engine.audit([(make_adapter(unmapped=("x",)), Strength())], Leash(), ["wolf"])
+        engine.audit([Member.of(make_adapter(unmapped=("x",)), Strength())], Leash(), ["wolf"])
 
 
 def test_a_backend_that_is_missing_raises_and_is_not_replaced(
@@ -224,13 +228,13 @@ def test_a_backend_that_is_missing_raises_and_is_not_replaced(
 ) -> None:
     engine = make_engine(backend="triton")
     with pytest.raises(BackendUnavailableError, match="interpreter"):
-        engine.audit([(make_adapter(), Strength())], Leash())
+        engine.audit([Member.of(make_adapter(), Strength())], Leash())
 
 
 def test_progress_grows_to_one(engine: AuditEngine, make_adapter: Make) -> None:
     told: list[tuple[str, float]] = []
     leash = Leash(report=lambda stage, share: told.append((stage, share)))
-    engine.audit([(make_adapter(), Strength())], leash)
+    engine.audit([Member.of(make_adapter(), Strength())], leash)
     assert {stage for stage, _ in told} == {"response"}
     shares = [share for _, share in told]
     assert shares == sorted(set(shares))

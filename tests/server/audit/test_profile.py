@@ -13,6 +13,7 @@ from loragate_kernels import PairStats, pair_stats
 from loragate_server.audit import profile
 from loragate_server.audit.evidence import LayerProfile
 from loragate_server.audit.profile import ProfileCollector
+from loragate_server.audit.uses import Member
 from loragate_server.intake.adapter import Strength
 from loragate_server.progress import Leash
 
@@ -97,7 +98,7 @@ def test_no_limit_changes_a_bit(view: Callable[[Tensor], Tensor]) -> None:
 def test_an_audit_has_the_same_profile_at_every_limit(
     held_bytes: int, make_engine: Make, make_adapter: Make
 ) -> None:
-    used = [(make_adapter(), Strength())]
+    used = [Member.of(make_adapter(), Strength())]
     whole = make_engine().audit(used, Leash())
     cut = make_engine(held_bytes=held_bytes).audit(used, Leash())
     assert cut.layers == whole.layers

@@ -15,6 +15,7 @@ from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
 from loragate_server.audit.screen import degrees, heat_map, screen, screen_scores, standardised
+from loragate_server.audit.uses import Member
 from loragate_server.audit.weights import role_of
 from loragate_server.concepts.gradients import (
     ConceptGradients,
@@ -291,7 +292,7 @@ def calibrated(materials: Materials, high: float) -> Materials:
 def test_without_a_calibration_every_concept_goes_through_both_stages(
     base: BaseModel, materials: Materials, make_adapter: Make
 ) -> None:
-    evidence = AuditEngine(base, materials).audit([(make_adapter(), Strength())], Leash())
+    evidence = AuditEngine(base, materials).audit([Member.of(make_adapter(), Strength())], Leash())
     assert {concept.stage for concept in evidence.concepts} == {"response"}
     assert all(concept.family_p_value is None for concept in evidence.concepts)
     assert all(concept.screen_score is not None for concept in evidence.concepts)
@@ -305,7 +306,7 @@ def test_clear_adapters_end_at_the_screen(
     base: BaseModel, materials: Materials, make_adapter: Make
 ) -> None:
     engine = AuditEngine(base, calibrated(materials, 400.0))
-    evidence = engine.audit([(make_adapter(), Strength())], Leash())
+    evidence = engine.audit([Member.of(make_adapter(), Strength())], Leash())
     assert {concept.stage for concept in evidence.concepts} == {"screen"}
     assert evidence.layers == ()
     assert set(evidence.stage_times_s) == {"screen"}
@@ -318,7 +319,7 @@ def test_only_suspects_go_on_to_the_response_stage(
 ) -> None:
     engine = AuditEngine(base, calibrated(materials, 3.0))
     learned = step_towards(base, gradients, 1, size=0.3)
-    evidence = engine.audit([(learned, Strength())], Leash())
+    evidence = engine.audit([Member.of(learned, Strength())], Leash())
     stages = {concept.concept_id: concept.stage for concept in evidence.concepts}
     assert stages["dog"] == "response"
     assert "screen" in stages.values()
@@ -334,7 +335,7 @@ def test_what_the_screen_cannot_see_in_whole_never_ends_there(
     biased = dataclasses.replace(delta, bias=torch.ones(delta.up.shape[0]))
     changed = dataclasses.replace(adapter, deltas={**adapter.deltas, ref: biased})
     engine = AuditEngine(base, calibrated(materials, 400.0))
-    evidence = engine.audit([(changed, Strength())], Leash())
+    evidence = engine.audit([Member.of(changed, Strength())], Leash())
     assert {concept.stage for concept in evidence.concepts} == {"response"}
 
 
@@ -347,7 +348,7 @@ def test_weights_that_are_not_finite_are_inconclusive_at_the_screen(
     shape = layer_shape(base.components[ref.component].get_submodule(ref.module)).weight.shape
     broken = LowRank(torch.full((1, shape[1]), torch.nan), torch.ones(shape[0], 1), 1.0)
     changed = dataclasses.replace(adapter, deltas={**adapter.deltas, ref: broken})
-    evidence = AuditEngine(base, materials).audit([(changed, Strength())], Leash())
+    evidence = AuditEngine(base, materials).audit([Member.of(changed, Strength())], Leash())
     assert [code for code, _ in evidence.inconclusive] == ["nonfinite_weights"]
     assert evidence.concepts == ()
 

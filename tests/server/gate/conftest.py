@@ -18,19 +18,20 @@ from torch import Tensor
 
 from benchmarks.adapter_files import ATTENTION, adapter_state, donor, lora
 from benchmarks.tiny_models import tiny_base
+from loragate_server.audit.coverage import coverage_evidence
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,
     ConceptEvidence,
-    CoverageEvidence,
     Evidence,
     LayerProfile,
 )
+from loragate_server.audit.uses import Member
 from loragate_server.errors import ErrorReason
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.gate import Gate, GateSettings
 from loragate_server.gate.observer import CacheResult, NullObserver
 from loragate_server.gate.request import GateRequest
-from loragate_server.intake.adapter import Adapter, AdapterReference, Strength
+from loragate_server.intake.adapter import AdapterReference, Strength
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.settings import IntakeSettings
@@ -77,7 +78,7 @@ class HeldEngine:
 
     def audit(
         self,
-        adapters: Sequence[tuple[Adapter, Strength]],
+        members: Sequence[Member],
         leash: Leash,
         concept_ids: Sequence[str] = (),
         *,
@@ -95,28 +96,13 @@ class HeldEngine:
             if self.error is not None:
                 raise self.error
             leash.report("response", 1.0)
-            return self._evidence(adapters, concept_ids or ("cat", "dog"))
+            return self._evidence(members, concept_ids or ("cat", "dog"))
         finally:
             self.ended += 1
 
-    def _evidence(
-        self, adapters: Sequence[tuple[Adapter, Strength]], concept_ids: Sequence[str]
-    ) -> Evidence:
+    def _evidence(self, members: Sequence[Member], concept_ids: Sequence[str]) -> Evidence:
         return Evidence(
-            adapters=tuple(
-                CoverageEvidence(
-                    adapter.sha256,
-                    adapter.size_bytes,
-                    adapter.format,
-                    strength.denoiser,
-                    strength.text_encoder,
-                    adapter.coverage.weight_tensors,
-                    adapter.coverage.mapped_tensors,
-                    adapter.coverage.matched_modules,
-                    adapter.coverage.unmapped,
-                )
-                for adapter, strength in adapters
-            ),
+            adapters=tuple(coverage_evidence(member) for member in members),
             concepts=tuple(
                 ConceptEvidence(one, one, "character", "high", self.score, self.p_value, 10.0, {})
                 for one in concept_ids

@@ -135,7 +135,7 @@ def test_a_configuration_that_is_not_understood_leaves_nothing_mapped(
 def read_file(tensors: dict[str, Tensor], header: dict[str, str], folder: Path) -> Adapter:
     path = folder / "adapter.safetensors"
     save_file(tensors, path, header)
-    return read_adapter(StoredFile("a" * 64, path.stat().st_size, path), tiny_base("sd"))
+    return read_adapter(StoredFile("a" * 64, path.stat().st_size, path), tiny_base("sd")).adapters[0]
 
 
 def test_what_the_header_declares_is_kept_and_bounded(tmp_path: Path) -> None:
@@ -154,6 +154,6 @@ def test_a_stored_file_that_has_gone_is_an_error(tmp_path: Path) -> None:
 
 def test_reading_the_same_file_twice_gives_the_same_deltas(tmp_path: Path) -> None:
     case = CASES["sd"]["kohya"](tmp_path)
-    first, second = (read_adapter(stored(case), tiny_base("sd")) for _ in range(2))
+    first, second = (read_adapter(stored(case), tiny_base("sd")).adapters[0] for _ in range(2))
     assert list(first.deltas) == list(second.deltas)
     assert first.coverage == second.coverage

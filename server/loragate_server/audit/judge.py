@@ -1,0 +1,219 @@
+"""`Judge`: measures one use of some adapters: the screen, then the response stage for suspects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from scipy import stats
+
+from loragate_server.audit.calibration import Gate, final_score
+from loragate_server.audit.coverage import coverage_doubts
+from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfile
+from loragate_server.audit.materials import Materials
+from loragate_server.audit.profile import Backend
+from loragate_server.audit.response import Adaptation, measure
+from loragate_server.audit.screen import screen
+from loragate_server.audit.stages import Responded, Screened
+from loragate_server.models.base import BaseModel
+from loragate_server.progress import Leash
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was measured of one use.
+
+    Attributes:
+        concepts: one per wanted concept; empty where there are doubts.
+        doubts: why the numbers cannot vouch, as (code, sentence); empty when they can.
+        times_s: stage to seconds.
+    """
+
+    concepts: tuple[ConceptEvidence, ...] = ()
+    layers: tuple[LayerProfile, ...] = ()
+    heat: HeatMap | None = None
+    doubts: tuple[tuple[str, str], ...] = ()
+    times_s: dict[str, float] = field(default_factory=dict)
+
+
+class Judge:
+    """Measures uses, one at a time, on the probes of one concept library.
+
+    Args:
+        base: the base model.
+        materials: its probes, gradients and calibration.
+        batch_rows: base rows per forward pass.
+        backend: of the kernels.
+        held_bytes: most bytes of activations that wait for their reduction.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        materials: Materials,
+        *,
+        batch_rows: int,
+        backend: Backend,
+        held_bytes: int,
+    ) -> None:
+        self._base = base
+        self._materials = materials
+        self._probes = materials.probes
+        self._batch_rows = batch_rows
+        self._backend: Backend = backend
+        self._held_bytes = held_bytes
+
+    def judge(
+        self, adaptation: Adaptation, wanted: Sequence[int], leash: Leash, screen_miss_rate: float
+    ) -> Judged:
+        """Measures adapters that are active together.
+
+        Adapters that intake did not fully understand, or that change no layer, are not measured:
+        numbers about a part of a file say nothing about the file.
+
+        Args:
+            adaptation: each adapter with its strength; at least one.
+            wanted: indices of the forbidden concepts to look for.
+            leash: deadline, cancellation and progress.
+            screen_miss_rate: share of learned concepts that the screen may let through unseen by
+                the response stage. Used with a calibration alone.
+
+        Raises:
+            NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
+        """
+        doubts = coverage_doubts(adaptation)
+        if doubts:
+            return Judged(doubts=doubts)
+        times_s: dict[str, float] = {}
+        calibration = self._materials.calibration
+        gate = None if calibration is None else calibration.at(screen_miss_rate)
+        screened = self._screen(adaptation, wanted, leash, times_s)
+        if screened is not None and not bool(screened.found.gain.isfinite().all()):
+            doubts = (("nonfinite_weights", "A weight of the adapter is NaN or infinite."),)
+            return Judged(doubts=doubts, times_s=times_s)
+        suspects = _suspects(screened, gate, len(wanted))
+        responded = None
+        if suspects:
+            responded = self._respond(adaptation, [wanted[i] for i in suspects], leash, times_s)
+            if doubts := responded.doubts:
+                return Judged(doubts=doubts, times_s=times_s)
+        concepts = self._conclude(wanted, suspects, screened, responded, gate)
+        top = max(range(len(concepts)), key=lambda row: concepts[row].score)
+        return Judged(
+            concepts=concepts,
+            layers=() if responded is None else responded.layers,
+            heat=None if screened is None else screened.heat_map(wanted[top]),
+            times_s=times_s,
+        )
+
+    def _screen(
+        self,
+        adaptation: Adaptation,
+        wanted: Sequence[int],
+        leash: Leash,
+        times_s: dict[str, float],
+    ) -> Screened | None:
+        gradients = self._materials.gradients
+        if gradients is None:
+            return None
+        leash.check()
+        leash.report("screen", 0.0)
+        began = time.monotonic()
+        found = screen(self._base, gradients, adaptation, self._backend)
+        calibration = self._materials.calibration
+        weights = None if calibration is None else calibration.weights
+        made = Screened.of(found, gradients, wanted, weights)
+        times_s["screen"] = time.monotonic() - began
+        leash.report("screen", 1.0)
+        return made
+
+    def _respond(
+        self,
+        adaptation: Adaptation,
+        suspects: Sequence[int],
+        leash: Leash,
+        times_s: dict[str, float],
+    ) -> Responded:
+        began = time.monotonic()
+        bank = torch.arange(self._probes.forbidden_count, len(self._probes.concepts))
+        concepts = torch.cat([torch.tensor(suspects, dtype=torch.long), bank])
+        sets = [each for each in (self._probes, self._materials.named) if each is not None]
+        responses = [
+            measure(
+                self._base,
+                probes,
+                concepts,
+                [adaptation],
+                batch_rows=self._batch_rows,
+                backend=self._backend,
+                leash=leash,
+                held_bytes=self._held_bytes,
+            )[0]
+            for probes in sets
+        ]
+        times_s["response"] = time.monotonic() - began
+        return Responded.of(responses, sets, len(suspects))
+
+    def _conclude(
+        self,
+        wanted: Sequence[int],
+        suspects: Sequence[int],
+        screened: Screened | None,
+        responded: Responded | None,
+        gate: Gate | None,
+    ) -> tuple[ConceptEvidence, ...]:
+        looked = {row: position for position, row in enumerate(suspects)}
+        found = []
+        for row, index in enumerate(wanted):
+            concept, position = self._probes.concepts[index], looked.get(row)
+            second = None
+            if responded is not None and position is not None:
+                second = float(responded.scores.score[position])
+            first = None if screened is None else float(screened.scores.score[row])
+            score = final_score(first, second) if first is not None else second or 0.0
+            approximate = screened if second is None else responded
+            assert approximate is not None  # noqa: S101 - one of the stages looked at it
+            tail = float(approximate.scores.p_value[row if second is None else position])
+            if first is not None and second is not None:
+                tail = self._student_tail(score)
+            found.append(
+                ConceptEvidence(
+                    concept_id=concept.concept_id,
+                    concept_name=concept.name,
+                    category=concept.category,
+                    severity=concept.severity,
+                    score=score,
+                    p_value=tail if gate is None else gate.p_value(concept.concept_id, score),
+                    degree=self._degree(row, position, screened, responded),
+                    error_change_by_time=(
+                        {}
+                        if responded is None or position is None
+                        else responded.error_change(position)
+                    ),
+                    family_p_value=None if gate is None else gate.family_p_value(score),
+                    screen_score=first,
+                    stage="screen" if second is None else "response",
+                )
+            )
+        return tuple(found)
+
+    def _student_tail(self, score: float) -> float:
+        return float(stats.t.sf(score, df=self._probes.neutral_count - 1))
+
+    @staticmethod
+    def _degree(
+        row: int, position: int | None, screened: Screened | None, responded: Responded | None
+    ) -> float:
+        if screened is not None:
+            return float(screened.degree[row])
+        assert responded is not None and position is not None  # noqa: S101, PT018
+        return float(responded.degree[position])
+
+
+def _suspects(screened: Screened | None, gate: Gate | None, count: int) -> list[int]:
+    """Rows of the wanted concepts that go on to the response stage."""
+    if screened is None or gate is None or not screened.found.complete:
+        return list(range(count))
+    return [row for row in range(count) if float(screened.scores.score[row]) >= gate.threshold]

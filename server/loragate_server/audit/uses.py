@@ -1,0 +1,138 @@
+"""`Use`: one way in which an image server may use the adapters of a request.
+
+A set is judged member by member and as a sum, at every strength at which it may be used, as every
+loader reads it. What stands alone cannot hide in company, and what is harmless alone may not be
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, combinations, product
+
+from loragate_server.audit.evidence import UsedAdapter, UseEvidence
+from loragate_server.intake.adapter import Adapter, Strength
+
+MOST_USES = 64
+"""More cannot be judged in the time of one audit."""
+
+_ANY = ("",)
+"""Stands for the loaders of a reading that names none."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One adapter of a request.
+
+    Attributes:
+        readings: what its bytes mean, one entry per distinct meaning; at least one.
+        strengths: every one at which it may be used; at least one.
+        optional: whether the image server may leave it out.
+        refused: loaders that would not load the file, and why.
+        doubts: what reading the file left open, as (code, sentence).
+    """
+
+    readings: tuple[Adapter, ...]
+    strengths: tuple[Strength, ...] = (Strength(),)
+    optional: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+    doubts: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, adapter: Adapter, *strengths: Strength) -> Member:
+        """A member that all loaders read alike, at full strength unless told otherwise."""
+        return cls((adapter,), strengths or (Strength(),))
+
+    def read_by(self, loader: str) -> Adapter | None:
+        """What it means to a loader; None where that one refuses it."""
+        for reading in self.readings:
+            if loader in (reading.loaders or _ANY):
+                return reading
+        return None
+
+
+@dataclass(frozen=True)
+class Use:
+    """Adapters that are active together.
+
+    Attributes:
+        members: index of the member, its reading and its strength.
+        loaders: the loaders under which this comes about; empty where that does not matter.
+    """
+
+    members: tuple[tuple[int, Adapter, Strength], ...]
+    loaders: tuple[str, ...]
+
+    @property
+    def adaptation(self) -> tuple[tuple[Adapter, Strength], ...]:
+        """What the stages of an audit are given."""
+        return tuple((adapter, strength) for _, adapter, strength in self.members)
+
+    @property
+    def evidence(self) -> UseEvidence:
+        """How the record names it."""
+        return UseEvidence(
+            tuple(
+                UsedAdapter(index, strength.denoiser, strength.text_encoder)
+                for index, _, strength in self.members
+            ),
+            self.loaders,
+        )
+
+
+class TooManyUsesError(Exception):
+    """The request can be read in more ways than can be judged."""
+
+
+def uses_of(members: Sequence[Member]) -> tuple[Use, ...]:
+    """Every use of the members: all together first, then subsets, then each one alone.
+
+    Args:
+        members: at least one. Those that are not optional are in every use, except where each is
+            judged alone.
+
+    Raises:
+        TooManyUsesError: there are more than `MOST_USES`.
+    """
+    found: dict[tuple[tuple[int, int, Strength], ...], Use] = {}
+    for loader in _loaders(members):
+        for chosen in _chosen(members, loader):
+            key = tuple((index, id(adapter), strength) for index, adapter, strength in chosen)
+            known = found.get(key)
+            named = dict.fromkeys((*(known.loaders if known else ()), loader))
+            found[key] = Use(chosen, tuple(name for name in named if name))
+            if len(found) > MOST_USES:
+                raise TooManyUsesError
+    return tuple(found.values())
+
+
+def _loaders(members: Sequence[Member]) -> tuple[str, ...]:
+    """Every loader that any member names, in order."""
+    every = (name for member in members for one in member.readings for name in one.loaders or _ANY)
+    named = tuple(dict.fromkeys(every))
+    return tuple(name for name in named if name) or _ANY
+
+
+def _chosen(
+    members: Sequence[Member], loader: str
+) -> Iterator[tuple[tuple[int, Adapter, Strength], ...]]:
+    """What one loader may make active together. What it refuses to load is not there."""
+    there = {
+        index: reading
+        for index, member in enumerate(members)
+        if (reading := member.read_by(loader) or member.read_by("")) is not None
+    }
+    certain = [index for index in there if not members[index].optional]
+    maybe = [index for index in there if members[index].optional]
+    subsets = chain.from_iterable(combinations(maybe, n) for n in range(len(maybe), -1, -1))
+    together = (tuple(sorted((*certain, *subset))) for subset in subsets)
+    alone = ((index,) for index in there)
+    for indices in chain(together, alone):
+        if not indices:
+            continue
+        for strengths in product(*(members[index].strengths for index in indices)):
+            yield tuple(
+                (index, there[index], strength)
+                for index, strength in zip(indices, strengths, strict=True)
+            )
