@@ -68,7 +68,7 @@ class Metrics(StateMetrics):
 
     def recorded(self, verdict: Verdict) -> None:
         """A decision was written down: nothing from the cache, and no decision twice."""
-        if not verdict.dry_run:
+        if verdict.binding:
             self._recorded.labels(verdict.decision.would_be_verdict).inc(
                 exemplar=exemplar("decision_id", verdict.decision_id)
             )

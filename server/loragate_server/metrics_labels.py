@@ -23,6 +23,10 @@ DECISION_REASONS: Final = (
     "concept_suspected",
     "concept_learned",
     "measurement_invalid",
+    # of reviews, and of what is on record about the same files
+    "review_approved",
+    "review_rejected",
+    "known_bad",
     # of the lists
     "allow_listed",
     "allow_list_lapsed",
@@ -38,6 +42,8 @@ DECISION_REASONS: Final = (
     "nonfinite_weights",
     "nonfinite_activations",
     "nonfinite_loss",
+    # of the question
+    "restricted_question",
     # of this module
     "pilot_mode",
     "other",

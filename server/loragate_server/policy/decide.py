@@ -68,6 +68,8 @@ def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -
     reasons = [r for _, r in sorted(weighed, key=lambda entry: -_GRAVITY[entry[0]])]
     if would_be is VerdictKind.ALLOW and not listing.allowed:
         reasons.insert(0, _clean(findings))
+    if evidence.restricted_to:
+        reasons.append(_restricted(evidence))
     if policy.mode is Mode.PILOT:
         reasons.append(
             Reason("pilot_mode", f"The policy only observes; enforcing, it says {would_be.value}.")
@@ -193,6 +195,15 @@ def _sentence(what: str, concept: ConceptEvidence, adjusted_p: float) -> str:
         f"The adapter {what} {concept.concept_name!r} ({concept.concept_id}, {concept.category}, "
         f"{concept.severity}): score {concept.score:.2f}, adjusted p-value {adjusted_p:.3g}, "
         f"degree {concept.degree:.0f} of 100."
+    )
+
+
+def _restricted(evidence: Evidence) -> Reason:
+    asked = len(evidence.restricted_to)
+    return Reason(
+        "restricted_question",
+        f"Only {asked} {'concept was' if asked == 1 else 'concepts were'} asked about, so no load "
+        "may rest on this.",
     )
 
 

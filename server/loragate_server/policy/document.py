@@ -68,6 +68,12 @@ class LimitsDocument(_Closed):
     max_file_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 2 << 30
 
 
+class RestrictDocument(_Closed):
+    """Who may ask about some concepts only."""
+
+    callers: list[Text] = []
+
+
 class PolicyDocument(_Closed):
     """The whole file."""
 
@@ -79,6 +85,7 @@ class PolicyDocument(_Closed):
     allow_sha256: list[ListedDocument] = []
     deny_sha256: list[ListedDocument] = []
     limits: LimitsDocument = LimitsDocument()
+    restrict: RestrictDocument = RestrictDocument()
     screen_miss_rate: Probability = 0.01
     when_inconclusive: Literal["inconclusive", "review", "block"] = "inconclusive"
     verdict_ttl_s: Annotated[float, Field(gt=0, le=366 * 86400)] = 86400.0
@@ -94,6 +101,7 @@ KNOWN_KEYS: tuple[str, ...] = tuple(
                 RemediesDocument,
                 ListedDocument,
                 LimitsDocument,
+                RestrictDocument,
             )
             for name in model.model_fields
         }

@@ -188,6 +188,7 @@ def _resolve(document: PolicyDocument, digest: str, file: str) -> Policy:
         when_inconclusive=VerdictKind(document.when_inconclusive.upper()),
         verdict_ttl_s=document.verdict_ttl_s,
         screen_miss_rate=document.screen_miss_rate,
+        restrict=frozenset(document.restrict.callers),
         digest=digest,
         file=file,
     )

@@ -9,6 +9,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from loragate_server.audit.evidence import ConceptEvidence
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
 
+ANYBODY = "*"
+"""Stands for every caller, one without an authenticated name included."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -95,6 +98,8 @@ class Policy:
         verdict_ttl_s: seconds after which the caller has to ask again.
         remedies: severity to remedy at the block level.
         digest: lower-case hexadecimal sha256 of the bytes of the file.
+        restrict: authenticated names of callers that may ask about some concepts only; `ANYBODY`
+            among them stands for every caller.
     """
 
     mode: Mode
@@ -108,6 +113,7 @@ class Policy:
     verdict_ttl_s: float
     digest: str
     screen_miss_rate: float = 0.01
+    restrict: frozenset[str] = frozenset()
     file: str = field(default="policy.yaml", compare=False)
 
     def thresholds_for(self, concept: ConceptEvidence) -> Thresholds:
@@ -116,6 +122,14 @@ class Policy:
             if rule.matches(concept):
                 return rule.thresholds
         return self.defaults
+
+    def may_restrict(self, identity: str) -> bool:
+        """Whether a caller may ask about some concepts only.
+
+        Args:
+            identity: its authenticated name; empty where the server does not authenticate.
+        """
+        return ANYBODY in self.restrict or (bool(identity) and identity in self.restrict)
 
     def remedy_for(self, severity: str) -> Remedy:
         """The remedy of a severity; a severity that is not known gets the gravest one."""

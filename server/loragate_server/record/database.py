@@ -95,7 +95,7 @@ class Database:
             return [row.payload for row in connection.execute(query)]
 
     def history(self, size: int, after: Place | None, span: Span) -> list[Stored]:
-        """At most `size` decisions of a span that are no dry runs, newest first, after a place."""
+        """At most `size` binding decisions of a span, newest first, after a place."""
         columns = (audits.c.decided_at, audits.c.decision_id, audits.c.payload)
         query = select(*columns).where(*_within(span)).limit(size)
         query = query.order_by(audits.c.decided_at.desc(), audits.c.decision_id.desc())
@@ -200,7 +200,7 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
 
 def _within(span: Span) -> list[ColumnElement[bool]]:
     return [
-        audits.c.dry_run.is_(False),
+        audits.c.binding.is_(True),
         *conditions(Search(since=span.since, until=span.until, service=span.service)),
     ]
 
@@ -216,6 +216,7 @@ def _row(verdict: Verdict, payload: str) -> dict[str, object]:
         "mode": decision.mode.value,
         "remedy": decision.remedy.value,
         "dry_run": verdict.dry_run,
+        "binding": verdict.binding,
         "base_model": storable(decision.evidence.base_model),
         "base_digest": storable(decision.evidence.base_digest),
         "library_digest": storable(decision.evidence.library_digest),
@@ -231,7 +232,7 @@ def _row(verdict: Verdict, payload: str) -> dict[str, object]:
 
 
 def _subject_key(verdict: Verdict) -> str | None:
-    subject = None if verdict.dry_run else subject_of(verdict.decision)
+    subject = subject_of(verdict.decision) if verdict.binding else None
     return None if subject is None else subject.key
 
 

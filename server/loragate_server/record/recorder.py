@@ -88,7 +88,7 @@ class Recorder:
             dry_run=dry_run,
         )
         payload = encode_verdict(verdict)
-        binding = not dry_run and decision.mode is Mode.ENFORCE
+        binding = verdict.binding and decision.mode is Mode.ENFORCE
         logged = False
 
         def log() -> None:

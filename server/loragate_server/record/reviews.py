@@ -224,7 +224,7 @@ class Reviews:
             )
 
     def _case(self, verdict: Verdict) -> ReviewCase:
-        subject = None if verdict.dry_run else subject_of(verdict.decision)
+        subject = subject_of(verdict.decision) if verdict.binding else None
         if subject is None:
             return ReviewCase(verdict, False, (), ReviewState.OPEN, False, 1)
         with self._recorder.database.reading() as connection:
@@ -248,7 +248,7 @@ class Reviews:
 
 
 def _subject(verdict: Verdict) -> Subject:
-    subject = None if verdict.dry_run else subject_of(verdict.decision)
+    subject = subject_of(verdict.decision) if verdict.binding else None
     if subject is None:
         raise ReviewRefused(
             RefusalCode.NOT_REVIEWABLE,

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    true,
 )
 
 
@@ -66,6 +67,8 @@ audits = Table(
     Column("mode", String(16), nullable=False),
     Column("remedy", String(32), nullable=False),
     Column("dry_run", Boolean(), nullable=False),
+    # Whether a load may rest on it: no dry run, and no question about some concepts only.
+    Column("binding", Boolean(), nullable=False, server_default=true()),
     Column("base_model", Text(), nullable=False),
     Column("base_digest", Text(), nullable=False),
     Column("library_digest", Text(), nullable=False),
@@ -101,6 +104,28 @@ audited_adapters = Table(
     Column("denoiser_strength", Float(53), nullable=False),
     Column("text_encoder_strength", Float(53), nullable=False),
     Index(None, "sha256", "decision_id"),
+)
+
+known_uses = Table(
+    "known_uses",
+    metadata,
+    Column(
+        "decision_id",
+        String(32),
+        ForeignKey("audits.decision_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("position", Integer(), primary_key=True, autoincrement=False),
+    Column("decided_at", UtcDateTime(), nullable=False),
+    Column("base_digest", Text(), nullable=False),
+    # Equal for uses of the same files, whatever their strengths.
+    Column("files", String(64), nullable=False),
+    # False where a later decision about exactly this use allowed it.
+    Column("blocked", Boolean(), nullable=False),
+    # Digest, configuration and strengths of each file as JSON, sorted.
+    Column("members", Text(), nullable=False),
+    Index(None, "decided_at"),
+    Index(None, "files"),
 )
 
 reviews = Table(

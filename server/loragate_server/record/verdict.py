@@ -33,3 +33,8 @@ class Verdict:
     stage_times_s: dict[str, float]
     dry_run: bool = False
     cached: bool = False
+
+    @property
+    def binding(self) -> bool:
+        """Whether a load may rest on it; the decision's mode says whether the policy enforces."""
+        return not self.dry_run and not self.decision.evidence.restricted_to

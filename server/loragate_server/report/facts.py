@@ -44,6 +44,8 @@ def _about_decision(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
     modes = [wording(f"mode.{decision.mode.value}")]
     if verdict.dry_run:
         modes.append(wording("mode.dry_run"))
+    if decision.evidence.restricted_to:
+        modes.append(wording("mode.restricted"))
     decided = "would_be" if decision.mode is Mode.PILOT else "verdict"
     return (
         Fact(wording("facts.decision_id"), code=verdict.decision_id),

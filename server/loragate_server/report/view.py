@@ -111,7 +111,7 @@ def report_on(verdict: Verdict, wording: Wording) -> Report:
         verdict=kind,
         verdict_words=wording(f"{'would_be' if observed else 'verdict'}.{kind}"),
         headline=_headline(wording, decision),
-        binding="" if observed or verdict.dry_run else wording(f"binding.{kind}"),
+        binding=wording(f"binding.{kind}") if verdict.binding and not observed else "",
         notices=_notices(wording, verdict),
         decided_at=wording.moment(verdict.decided_at),
         found_note=_found_note(wording, decision, bool(notable)),
@@ -216,6 +216,7 @@ def _headline(wording: Wording, decision: Decision) -> str:
 def _notices(wording: Wording, verdict: Verdict) -> tuple[tuple[str, str], ...]:
     keys = ["notice.pilot"] if verdict.decision.mode is Mode.PILOT else []
     keys += ["notice.dry_run"] if verdict.dry_run else []
+    keys += ["notice.restricted"] if verdict.decision.evidence.restricted_to else []
     return tuple((wording(key), wording(f"{key}_more")) for key in keys)
 
 

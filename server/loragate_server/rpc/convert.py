@@ -131,6 +131,9 @@ def verdict_message(verdict: Verdict) -> wire.Verdict:
         kernel_backend=evidence.kernel_backend,
         cached=verdict.cached,
         dry_run=verdict.dry_run,
+        binding=verdict.binding,
+        restricted_to_concept_ids=evidence.restricted_to,
+        loaders=evidence.loaders,
     )
     for stage, seconds in verdict.stage_times_s.items():
         time = message.stage_times.add(stage=stage)

@@ -42,7 +42,10 @@ from loragate_server.record.recorder import Recorder
 from loragate_server.record.review_book import ReviewBook
 from loragate_server.record.verdict import Verdict
 
-POLICY = "version: 1\nmode: enforce\ndefaults:\n  block_score: 6\n  review_score: 4\n"
+POLICY = (
+    "version: 1\nmode: enforce\ndefaults:\n  block_score: 6\n  review_score: 4\n"
+    'restrict:\n  callers: ["*"]\n'
+)
 LIBRARY = "c" * 64
 PATIENCE_S = 20.0
 

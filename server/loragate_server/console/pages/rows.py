@@ -78,5 +78,10 @@ def _suspects(wording: ConsoleWording, decision: Decision) -> tuple[str, ...]:
 
 def _marks(wording: ConsoleWording, verdict: Verdict) -> tuple[str, ...]:
     pilot = verdict.decision.mode is Mode.PILOT
-    marks = (("row.pilot", pilot), ("row.dry_run", verdict.dry_run))
+    restricted = bool(verdict.decision.evidence.restricted_to)
+    marks = (
+        ("row.pilot", pilot),
+        ("row.dry_run", verdict.dry_run),
+        ("row.restricted", restricted),
+    )
     return tuple(wording(key) for key, holds in marks if holds)
