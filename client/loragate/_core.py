@@ -1,37 +1,40 @@
 """What both clients share: which call to make, how to read its answer, and what to do without one.
 
 A `Call` is everything about one call except how it travels; `AuditClient` and `AsyncAuditClient`
-only send it. So the two cannot come to mean different things.
+only send it. So the two cannot come to mean different things. What an audit is answered becomes a
+result in one place, where it is held against the question.
 """
 
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 from loragate import _service_config, _wire
+from loragate._call import Call
+from loragate._question import Question, result_for
+from loragate._reading import read_once
 from loragate.config import ClientConfig, check_timeout
-from loragate.errors import (
-    ADAPTER_NOT_STORED,
-    AuditError,
-    DeadlineExceeded,
-    Exhausted,
-    Internal,
-    Unavailable,
+from loragate.errors import AuditError, Internal
+from loragate.fail_open import (
+    NO_DECISION,
+    REFUSED,
+    is_unavailability,
+    leaves_choice,
+    note_answer,
+    note_audit,
+    note_fail_open,
 )
-from loragate.fail_open import NO_DECISION, REFUSED, note_audit, note_fail_open
 from loragate.reference import (
     ASK_FIRST_BYTES,
     INLINE_LIMIT_BYTES,
     AdapterReference,
     AuditOptions,
     Source,
-    read_once,
     references_with,
 )
 from loragate.results import (
@@ -49,69 +52,6 @@ T = TypeVar("T")
 
 _AUDIT = "loragate.v1.AuditService/"
 _CONCEPT = "loragate.v1.ConceptService/"
-
-
-def _raise(error: AuditError) -> NoReturn:
-    raise error
-
-
-@dataclass(frozen=True)
-class Call(Generic[T]):
-    """One call, ready to be sent.
-
-    Attributes:
-        operation: what the user called, for messages.
-        method: full name, for example "loragate.v1.AuditService/Audit".
-        request: makes the message, or the stream of messages, anew for every attempt.
-        parse: reads the answer, or one message of a stream of answers.
-        settle: gives a result in spite of an error, or raises the error.
-        resend: retries made by the SDK, for requests that gRPC cannot send again itself.
-        with_bytes: what to send where the service does not hold the bytes that this call names
-            by their digest.
-    """
-
-    operation: str
-    method: str
-    request: Callable[[], Any]
-    parse: Callable[[Any], T]
-    timeout_s: float
-    settle: Callable[[AuditError], T] = _raise
-    resend: _service_config.RetryPolicy | None = None
-    with_bytes: Call[T] | None = None
-
-    @property
-    def name(self) -> str:
-        """Short name of the method, for example "Audit"."""
-        return self.method.rpartition("/")[2]
-
-
-class Attempts(Generic[T]):
-    """Counts the attempts of one call and keeps its deadline over all of them.
-
-    Attributes:
-        call: what to send next.
-    """
-
-    def __init__(self, call: Call[T]) -> None:
-        self.call = call
-        self._deadline_s = time.monotonic() + call.timeout_s
-        self._made = 0
-
-    def begin(self) -> float:
-        """Counts an attempt; returns the seconds that are left for it."""
-        self._made += 1
-        return max(self._deadline_s - time.monotonic(), 0.001)
-
-    def pause_after(self, error: AuditError) -> float | None:
-        """Seconds until the next attempt; None when there is none."""
-        if error.reason == ADAPTER_NOT_STORED and self.call.with_bytes is not None:
-            self.call, self._made = self.call.with_bytes, 0
-            return 0.0
-        policy = self.call.resend
-        if policy is None or error.code not in policy.codes or self._made >= policy.max_attempts:
-            return None
-        pause = max(policy.pause_s(self._made), error.retry_after_s or 0.0)
-        return pause if time.monotonic() + pause < self._deadline_s else None
 
 
 @dataclass(frozen=True)
@@ -139,42 +79,30 @@ class Core:
         references = references_with(adapters, options)
         large = _is_large(references)
         bare = self._request(options)
-        method = _AUDIT + ("AuditUpload" if large else "Audit")
-        data = references[0].data if len(references) == 1 else None
 
         def messages() -> Any:
             if large:
-                return _wire.upload_messages(references[0], data or b"", file_name, bare)
-            return _asking(bare, references, "inline")
+                return _wire.upload_messages(references[0], file_name, bare)
+            return _wire.request_about(bare, references, "inline")
 
-        call = Call(
-            operation="audit",
-            method=method,
-            request=messages,
-            parse=lambda response: replace(
-                _checked(response.verdict, references), audited_bytes=data
-            ),
-            timeout_s=self._timeout(method, options.get("timeout")),
-            settle=lambda error: replace(self._without_decision(error), audited_bytes=data),
-            # gRPC keeps at most 256 KiB of a request for another attempt, so an upload is sent
-            # again from here, by the policy of Audit.
-            resend=_service_config.retry_policy(_AUDIT + "Audit") if large else None,
-        )
+        call = self._about(references, options, "AuditUpload" if large else "Audit", messages)
         if sum(len(reference.data or b"") for reference in references) < ASK_FIRST_BYTES:
             return call
-        return replace(
-            call,
-            method=_AUDIT + "Audit",
-            request=lambda: _asking(bare, references, "digest"),
-            resend=None,
-            with_bytes=call,
-        )
+        first = self._by_digest(references, options, bare)
+        return replace(first, timeout_s=call.timeout_s, with_bytes=call)
 
     def audit_file(
         self, path: str | os.PathLike[str], **options: Unpack[AuditOptions]
     ) -> Call[AuditResult]:
         """As `audit`, for a local file, which is read here and only here."""
         return self.audit(read_once(path), file_name=Path(path).name, **options)
+
+    def audit_stored(
+        self, adapters: Sequence[AdapterReference], **options: Unpack[AuditOptions]
+    ) -> Call[AuditResult]:
+        """Audit of bytes that the service holds already: none are sent, however many there are."""
+        references = references_with(adapters, options)
+        return self._by_digest(references, options, self._request(options))
 
     def watch(
         self,
@@ -188,21 +116,28 @@ class Core:
                 f"watch() takes at most {INLINE_LIMIT_BYTES} bytes; use audit(), or name a path."
             )
         bare = self._request(options)
-        data = references[0].data if len(references) == 1 else None
+        call = self._about(
+            references,
+            options,
+            "WatchAudit",
+            lambda: audit_pb2.WatchAuditRequest(
+                audit=_wire.request_about(bare, references, "inline")
+            ),
+        )
 
         def parse(event: audit_pb2.WatchAuditResponse) -> Progress | AuditResult:
             if event.WhichOneof("event") == "progress":
                 return _wire.progress_from(event.progress)
-            return replace(_checked(event.verdict, references), audited_bytes=data)
+            return call.parse(event)
 
         return Call(
             operation="watch",
-            method=_AUDIT + "WatchAudit",
-            request=lambda: audit_pb2.WatchAuditRequest(audit=_asking(bare, references, "inline")),
+            method=call.method,
+            request=call.request,
             parse=parse,
-            timeout_s=self._timeout(_AUDIT + "WatchAudit", options.get("timeout")),
-            resend=_service_config.retry_policy(_AUDIT + "WatchAudit"),
-            settle=lambda error: replace(self._without_decision(error), audited_bytes=data),
+            timeout_s=call.timeout_s,
+            settle=call.settle,
+            resend=call.resend,
         )
 
     def get(self, decision_id: str, timeout: float | None) -> Call[AuditResult]:
@@ -211,7 +146,7 @@ class Core:
             operation="get",
             method=_AUDIT + "GetAudit",
             request=lambda: audit_pb2.GetAuditRequest(decision_id=decision_id),
-            parse=lambda response: _wire.result_from(response.verdict),
+            parse=lambda response: self._recorded(response.verdict, decision_id=decision_id),
             timeout_s=self._timeout(_AUDIT + "GetAudit", timeout),
         )
 
@@ -236,7 +171,10 @@ class Core:
             method=_AUDIT + "ListAudits",
             request=lambda: request,
             parse=lambda response: Page(
-                tuple(_wire.result_from(verdict) for verdict in response.verdicts),
+                tuple(
+                    self._recorded(one, adapter_sha256=adapter_sha256.lower(), verdict=verdict)
+                    for one in response.verdicts
+                ),
                 response.next_page_token,
             ),
             timeout_s=self._timeout(_AUDIT + "ListAudits", timeout),
@@ -308,18 +246,79 @@ class Core:
             concept_ids=options.get("concept_ids", ()),
         )
 
-    def _without_decision(self, error: AuditError) -> AuditResult:
+    def _by_digest(
+        self,
+        references: Sequence[AdapterReference],
+        options: AuditOptions,
+        bare: audit_pb2.AuditRequest,
+    ) -> Call[AuditResult]:
+        return self._about(
+            references, options, "Audit", lambda: _wire.request_about(bare, references, "digest")
+        )
+
+    def _about(
+        self,
+        references: Sequence[AdapterReference],
+        options: AuditOptions,
+        name: str,
+        request: Callable[[], Any],
+    ) -> Call[AuditResult]:
+        """A call whose answer has to fit the question that these references and options ask."""
+        question = Question.of(references, options, clock_skew_s=self.config.clock_skew_s)
+        data = references[0].data if len(references) == 1 else None
+
+        def parse(response: Any) -> AuditResult:
+            result = result_for(question, response.verdict)
+            note_answer(result)
+            return replace(result, audited_bytes=data)
+
+        return Call(
+            operation="audit",
+            method=_AUDIT + name,
+            request=request,
+            parse=parse,
+            timeout_s=self._timeout(_AUDIT + name, options.get("timeout")),
+            settle=lambda error: replace(
+                self._without_decision(error, question), audited_bytes=data
+            ),
+            resend=_service_config.resend_policy(_AUDIT + name),
+        )
+
+    def _recorded(
+        self,
+        message: audit_pb2.Verdict,
+        *,
+        decision_id: str = "",
+        adapter_sha256: str = "",
+        verdict: Verdict | None = None,
+    ) -> AuditResult:
+        """Reads a decision on record, which has to be one of those that were asked for."""
+        result = _wire.result_from(message)
+        fits = (
+            result.decision_id
+            and decision_id in ("", result.decision_id)
+            and verdict in (None, result.verdict)
+            and adapter_sha256 in ("", *(adapter.sha256 for adapter in result.adapters))
+        )
+        if not fits:
+            raise ValueError(f"the decision {result.decision_id!r} was not asked for")
+        return replace(result, clock_skew_s=self.config.clock_skew_s)
+
+    def _without_decision(self, error: AuditError, question: Question) -> AuditResult:
         """The verdict by `on_unavailable`, where the error leaves room for one."""
         choice = self.config.on_unavailable
-        no_decision = isinstance(error, Unavailable | Exhausted | DeadlineExceeded)
-        if choice == "raise" or not no_decision:
-            note_audit(NO_DECISION if no_decision else REFUSED)
-            raise error
-        if choice == "allow":
+        if choice == "allow" and is_unavailability(
+            error, sources_elsewhere=question.sources_elsewhere
+        ):
             note_fail_open(error)
-        else:
+            verdict = Verdict.ALLOW
+        elif choice != "raise" and leaves_choice(error):
             note_audit(NO_DECISION)
-        verdict = Verdict.ALLOW if choice == "allow" else Verdict.BLOCK
+            verdict = Verdict.BLOCK
+        else:
+            undecided = leaves_choice(error) or isinstance(error, Internal)
+            note_audit(NO_DECISION if undecided else REFUSED)
+            raise error
         return AuditResult(
             verdict=verdict,
             would_be_verdict=verdict,
@@ -327,19 +326,6 @@ class Core:
             reasons=(Reason(SERVICE_UNAVAILABLE, str(error)),),
             cause=error,
         )
-
-
-def _asking(
-    bare: audit_pb2.AuditRequest,
-    references: Sequence[AdapterReference],
-    data: _wire.DataPlace,
-) -> audit_pb2.AuditRequest:
-    """The request about these adapters; made only when it is sent, as it may hold their bytes."""
-    request = audit_pb2.AuditRequest(
-        adapters=[_wire.reference_message(reference, data=data) for reference in references]
-    )
-    request.MergeFrom(bare)
-    return request
 
 
 def _is_large(references: Sequence[AdapterReference]) -> bool:
@@ -355,28 +341,3 @@ def _is_large(references: Sequence[AdapterReference]) -> bool:
             f"not {inline}. Put them where the server can read them and pass paths or URIs."
         )
     return inline > INLINE_LIMIT_BYTES
-
-
-def _checked(message: audit_pb2.Verdict, references: Sequence[AdapterReference]) -> AuditResult:
-    """Reads a verdict and makes sure that it is about the adapters that were asked about.
-
-    Raises:
-        Internal: it is not, or it names no decision.
-    """
-    result = _wire.result_from(message)
-    asked = [reference.sha256 for reference in references]
-    audited = [adapter.sha256 for adapter in result.adapters]
-    matches = len(asked) == len(audited) and all(
-        expected in ("", actual) for expected, actual in zip(asked, audited, strict=True)
-    )
-    if not result.decision_id or not matches:
-        note_audit(NO_DECISION)
-        raise Internal(
-            f"The answer is about {', '.join(audited) or 'no adapter'}, "
-            f"but the question was about {', '.join(a or 'any bytes' for a in asked)}.",
-            operation="audit",
-            remedy="Load nothing; find out what stands between this client and the service.",
-            decision_id=result.decision_id,
-        )
-    note_audit(result.verdict.value.lower())
-    return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,6 +12,10 @@ from typing import Any
 FILE = "audit_grpc_service_config.json"
 STREAMS = ("WatchAudit",)
 """Methods with a policy for retries that answer with a stream."""
+
+_AUDIT = "loragate.v1.AuditService/Audit"
+REFUSING_CODE = "RESOURCE_EXHAUSTED"
+"""Said by a service that is there; a file or an answer that is too large is among its causes."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,22 @@ def channel_config() -> str:
     longer than the config says. Here the config's timeout is the default of a call instead.
 
     A stream that gRPC retries can hang for ever when the server dies, whatever its deadline; the
-    SDK retries those itself.
+    SDK retries those itself. So it does after `REFUSING_CODE`: where gRPC retries, nobody sees what
+    the first attempt was answered when the last one is merely late.
     """
     config = dict(service_config())
-    config["methodConfig"] = [
-        {
-            **{key: value for key, value in method.items() if key != "timeout"},
-            "name": [name for name in method["name"] if name["method"] not in STREAMS],
-        }
-        for method in config["methodConfig"]
-    ]
+    config["methodConfig"] = [_for_channel(method) for method in config["methodConfig"]]
     return json.dumps(config)
+
+
+def _for_channel(method: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in method.items() if key != "timeout"}
+    kept["name"] = [name for name in method["name"] if name["method"] not in STREAMS]
+    policy = kept.get("retryPolicy")
+    if policy is not None:
+        codes = [code for code in policy["retryableStatusCodes"] if code != REFUSING_CODE]
+        kept["retryPolicy"] = policy | {"retryableStatusCodes": codes}
+    return kept
 
 
 @cache
@@ -78,6 +87,15 @@ def retry_policy(method: str) -> RetryPolicy | None:
         multiplier=policy["backoffMultiplier"],
         codes=frozenset(policy["retryableStatusCodes"]),
     )
+
+
+@cache
+def resend_policy(method: str) -> RetryPolicy | None:
+    """The retries of a question that the SDK makes itself: those that the channel does not."""
+    policy = retry_policy(_AUDIT)
+    if policy is None or method != _AUDIT:
+        return policy  # gRPC keeps too little of an upload to send it again
+    return replace(policy, codes=policy.codes & {REFUSING_CODE})
 
 
 def _method_config(method: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -70,7 +70,11 @@ def _time(stamp: Timestamp) -> datetime:
 
 
 def result_from(message: audit_pb2.Verdict) -> AuditResult:
-    """Reads a recorded decision."""
+    """Reads a recorded decision.
+
+    Raises:
+        ValueError, OverflowError: it holds a time that is none.
+    """
     return AuditResult(
         verdict=_verdict(message.verdict),
         decision_id=message.decision_id,
@@ -93,6 +97,9 @@ def result_from(message: audit_pb2.Verdict) -> AuditResult:
         expires_at=_time(message.expires_at) if message.HasField("expires_at") else None,
         cached=message.cached,
         dry_run=message.dry_run,
+        binding=message.binding and not message.dry_run and not message.restricted_to_concept_ids,
+        restricted_to=tuple(message.restricted_to_concept_ids),
+        loaders=tuple(message.loaders),
     )
 
 
@@ -107,6 +114,9 @@ def _finding(message: audit_pb2.Finding) -> Finding:
         degree=message.degree,
         verdict=_verdict(message.verdict),
         remedy=_remedy(message.remedy),
+        adapter_sha256s=tuple(message.adapter_sha256s),
+        use=message.use,
+        measures_withheld=message.measures_withheld,
     )
 
 
@@ -165,13 +175,24 @@ def reference_message(
     )
 
 
+def request_about(
+    bare: audit_pb2.AuditRequest,
+    references: Sequence[AdapterReference],
+    data: DataPlace,
+) -> audit_pb2.AuditRequest:
+    """The request about these adapters; made only when it is sent, as it may hold their bytes."""
+    request = audit_pb2.AuditRequest(
+        adapters=[reference_message(reference, data=data) for reference in references]
+    )
+    request.MergeFrom(bare)
+    return request
+
+
 def upload_messages(
-    reference: AdapterReference,
-    data: bytes,
-    file_name: str,
-    request: audit_pb2.AuditRequest,
+    reference: AdapterReference, file_name: str, request: audit_pb2.AuditRequest
 ) -> Iterator[audit_pb2.AuditUploadRequest]:
     """Writes an upload: a header that says what `request` says, then the bytes in chunks."""
+    data = reference.data or b""
     header = audit_pb2.UploadHeader(
         declared_size_bytes=len(data),
         sha256=reference.sha256,

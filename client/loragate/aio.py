@@ -9,10 +9,18 @@ from typing import Self, TypeVar, Unpack
 
 import grpc
 
+from loragate._call import Attempts, Call
 from loragate._channel import Connection, call_metadata
-from loragate._core import Attempts, Call, Core
+from loragate._core import Core
 from loragate._status import error_from
-from loragate.config import ClientConfig, OnUnavailable, TlsConfig, Token, resolve_target
+from loragate.config import (
+    CLOCK_SKEW_S,
+    ClientConfig,
+    OnUnavailable,
+    TlsConfig,
+    Token,
+    resolve_target,
+)
 from loragate.errors import Internal
 from loragate.reference import INLINE_LIMIT_BYTES, AuditOptions, Source
 from loragate.results import AuditResult, Concept, Progress, Verdict
@@ -42,9 +50,17 @@ class AsyncAuditClient:
         on_unavailable: OnUnavailable = "block",
         service: str = "",
         tenant: str = "",
+        clock_skew: float = CLOCK_SKEW_S,
     ) -> None:
         config = ClientConfig(
-            resolve_target(target), tls, token, timeout, on_unavailable, service, tenant
+            resolve_target(target),
+            tls,
+            token,
+            timeout,
+            on_unavailable,
+            service,
+            tenant,
+            clock_skew,
         )
         self._core = Core(config)
         self._connection = Connection(config, asynchronous=True)
@@ -84,7 +100,7 @@ class AsyncAuditClient:
             try:
                 async for event in stream:
                     heard = True
-                    item = call.parse(event)
+                    item = call.read(event)
                     yield item
                     if isinstance(item, AuditResult):
                         return
@@ -96,7 +112,7 @@ class AsyncAuditClient:
                 stream.cancel()
             # Nobody is told twice that the audit begins.
             pause = None if heard else attempts.pause_after(error)
-        yield call.settle(error)
+        yield attempts.settle(error)
 
     async def get(self, decision_id: str, *, timeout: float | None = None) -> AuditResult:
         """Returns a recorded decision; see `AuditClient.get`."""
@@ -147,14 +163,14 @@ class AsyncAuditClient:
             method = self._connection.method(call.name)
             metadata = call_metadata(self._core.config)
             try:
-                return call.parse(
+                return call.read(
                     await method(call.request(), timeout=attempts.begin(), metadata=metadata)
                 )
             except grpc.RpcError as failure:
                 error = error_from(failure, call.operation)
             pause = attempts.pause_after(error)
             if pause is None:
-                return call.settle(error)
+                return attempts.settle(error)
             await asyncio.sleep(pause)
 
 

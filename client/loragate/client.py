@@ -9,10 +9,18 @@ from typing import Self, TypeVar, Unpack
 
 import grpc
 
+from loragate._call import Attempts, Call
 from loragate._channel import Connection, call_metadata
-from loragate._core import Attempts, Call, Core
+from loragate._core import Core
 from loragate._status import error_from
-from loragate.config import ClientConfig, OnUnavailable, TlsConfig, Token, resolve_target
+from loragate.config import (
+    CLOCK_SKEW_S,
+    ClientConfig,
+    OnUnavailable,
+    TlsConfig,
+    Token,
+    resolve_target,
+)
 from loragate.errors import Internal
 from loragate.reference import AuditOptions, Source
 from loragate.results import AuditResult, Concept, Progress, Verdict
@@ -37,8 +45,11 @@ class AuditClient:
         timeout: seconds for each call that names none; None for each method's own default.
         on_unavailable: what `audit` does when no decision can be had because the service cannot
             be reached, has no room, or the deadline passed: give a result that says BLOCK, give
-            one that says ALLOW (counted by `loragate.fail_open_total`), or raise.
+            one that says ALLOW (counted by `loragate.fail_open_total`), or raise. "allow" covers
+            less: a service that has no room refuses, and a path or URI may itself be what is late.
         service, tenant: who asks, for the decision log.
+        clock_skew: seconds by which the clocks of client and service may be apart, when it is
+            judged whether a verdict has run out.
     """
 
     def __init__(
@@ -51,9 +62,17 @@ class AuditClient:
         on_unavailable: OnUnavailable = "block",
         service: str = "",
         tenant: str = "",
+        clock_skew: float = CLOCK_SKEW_S,
     ) -> None:
         config = ClientConfig(
-            resolve_target(target), tls, token, timeout, on_unavailable, service, tenant
+            resolve_target(target),
+            tls,
+            token,
+            timeout,
+            on_unavailable,
+            service,
+            tenant,
+            clock_skew,
         )
         self._core = Core(config)
         self._connection = Connection(config, asynchronous=False)
@@ -104,7 +123,7 @@ class AuditClient:
             try:
                 for event in stream:
                     heard = True
-                    item = call.parse(event)
+                    item = call.read(event)
                     yield item
                     if isinstance(item, AuditResult):
                         return
@@ -116,7 +135,7 @@ class AuditClient:
                 stream.cancel()
             # Nobody is told twice that the audit begins.
             pause = None if heard else attempts.pause_after(error)
-        yield call.settle(error)
+        yield attempts.settle(error)
 
     def get(self, decision_id: str, *, timeout: float | None = None) -> AuditResult:
         """Returns a recorded decision.
@@ -177,14 +196,14 @@ class AuditClient:
             method = self._connection.method(call.name)
             metadata = call_metadata(self._core.config)
             try:
-                return call.parse(
+                return call.read(
                     method(call.request(), timeout=attempts.begin(), metadata=metadata)
                 )
             except grpc.RpcError as failure:
                 error = error_from(failure, call.operation)
             pause = attempts.pause_after(error)
             if pause is None:
-                return call.settle(error)
+                return attempts.settle(error)
             time.sleep(pause)
 
 

@@ -13,6 +13,11 @@ from typing import Literal
 DEFAULT_TARGET = "127.0.0.1:50051"
 TARGET_VARIABLE = "LORAGATE_TARGET"
 
+CLOCK_SKEW_S = 30.0
+"""Seconds by which clocks may be apart; machines that keep the time are within one."""
+
+_MOST_CLOCK_SKEW_S = 3600
+
 OnUnavailable = Literal["block", "allow", "raise"]
 Token = str | Callable[[], str]
 
@@ -59,8 +64,9 @@ class ClientConfig:
         timeout_s: deadline of every call that names none; None for the one of each method in
             the service config.
         on_unavailable: what `audit` does when no decision can be had because the service cannot
-            be reached, has no room, or the deadline passed.
+            be reached, has no room, or the deadline passed; see `AuditClient`.
         service, tenant: who asks, for the decision log.
+        clock_skew_s: how far the clocks of client and service may be apart.
     """
 
     target: str
@@ -70,8 +76,13 @@ class ClientConfig:
     on_unavailable: OnUnavailable = "block"
     service: str = ""
     tenant: str = ""
+    clock_skew_s: float = CLOCK_SKEW_S
 
     def __post_init__(self) -> None:
+        if not 0 <= self.clock_skew_s <= _MOST_CLOCK_SKEW_S:
+            raise ValueError(
+                f"clock_skew is 0 to {_MOST_CLOCK_SKEW_S} seconds, not {self.clock_skew_s!r}."
+            )
         if self.on_unavailable not in ("block", "allow", "raise"):
             raise ValueError(
                 f"on_unavailable must be 'block', 'allow' or 'raise', not {self.on_unavailable!r}."

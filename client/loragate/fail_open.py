@@ -1,4 +1,8 @@
-"""Counts audits of this process by result, and those that let an adapter in without a decision."""
+"""Says which errors leave a choice, and counts what became of the audits of this process.
+
+The choice is `on_unavailable`. "allow" is for a service that is not there, and for nothing that a
+file, its place or a request could bring about: else a bad file could open the gate for itself.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
-from loragate.errors import AuditError
-from loragate.results import Verdict
+from loragate.errors import AuditError, DeadlineExceeded, Exhausted, Unavailable
+from loragate.results import AuditResult, Verdict
 
 log = logging.getLogger("loragate")
 
@@ -23,8 +27,44 @@ AUDIT_RESULTS: Final = (
 )
 """The verdict; no decision could be had; none, and let in; the service refuses the question."""
 
+_UNAVAILABLE: Final = frozenset(
+    {
+        # No server there, or one that is starting, stopping or cannot write decisions down.
+        ("UNAVAILABLE", ""),
+        ("UNAVAILABLE", "NOT_READY"),
+        ("UNAVAILABLE", "DRAINING"),
+        ("UNAVAILABLE", "DECISION_LOG_UNAVAILABLE"),
+        ("UNAVAILABLE", "DATABASE_UNAVAILABLE"),
+    }
+)
+_LATE: Final = frozenset({("DEADLINE_EXCEEDED", ""), ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")})
+"""Status codes with reasons of `loragate.v1.ErrorReason`. What is not here is not covered: not a
+reason that is new, nor a code that comes with a reason of another one."""
+
 _lock = threading.Lock()
 _audits = dict.fromkeys(AUDIT_RESULTS, 0)
+_pilot = 0
+
+
+def is_unavailability(error: AuditError, *, sources_elsewhere: bool) -> bool:
+    """Whether `on_unavailable="allow"` covers an error. The one place that says so.
+
+    Args:
+        error: why there is no decision.
+        sources_elsewhere: the service had to fetch bytes from a path or URI. Whoever serves them
+            chooses how long that takes, so a deadline that passes says nothing of the service.
+    """
+    # By a list of what is covered; the classes of errors are made for people who catch them.
+    answer = (error.code, error.reason)
+    return answer in _UNAVAILABLE or (answer in _LATE and not sources_elsewhere)
+
+
+def leaves_choice(error: AuditError) -> bool:
+    """Whether `on_unavailable="block"` makes a BLOCK of an error instead of raising it.
+
+    More than `is_unavailability`: a service without room has not decided either.
+    """
+    return isinstance(error, Unavailable | Exhausted | DeadlineExceeded)
 
 
 def fail_open_total() -> int:
@@ -46,6 +86,25 @@ def note_audit(result: str) -> None:
     """Counts one audit under one of `AUDIT_RESULTS`."""
     with _lock:
         _audits[result] += 1
+
+
+def pilot_total() -> int:
+    """Results of this process that say ALLOW only because the policy is a pilot's."""
+    return _pilot
+
+
+def note_answer(result: AuditResult) -> None:
+    """Counts one decision; what a pilot lets in although its policy is against it is logged."""
+    global _pilot
+    note_audit(result.verdict.value.lower())
+    if result.only_by_pilot:
+        with _lock:
+            _pilot += 1
+        log.info(
+            "Only the pilot mode of the policy lets this in; enforcing, it says %s (decision %s).",
+            result.would_be_verdict,
+            result.decision_id,
+        )
 
 
 def note_fail_open(error: AuditError) -> None:

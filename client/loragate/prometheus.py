@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from loragate.fail_open import audit_totals, fail_open_total
+from loragate.fail_open import audit_totals, fail_open_total, pilot_total
 
 __all__ = ["AuditCollector", "register"]
 
@@ -29,7 +29,7 @@ class AuditCollector(Collector):
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        """`loragate_client_audits_total` by result, and `loragate_fail_open_total`."""
+        """Audits by result, and those that let in without a decision or only by a pilot."""
         audits = CounterMetricFamily(
             "loragate_client_audits",
             "Audits that this process asked for, by what it was told.",
@@ -42,6 +42,11 @@ class AuditCollector(Collector):
             "loragate_fail_open",
             "Adapters let in without a decision, because on_unavailable is 'allow'.",
             value=fail_open_total(),
+        )
+        yield CounterMetricFamily(
+            "loragate_client_pilot_allows",
+            "Adapters let in only because the policy is in pilot mode.",
+            value=pilot_total(),
         )
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TypedDict
 
 INLINE_LIMIT_BYTES = 3 * 1024 * 1024
@@ -53,6 +51,13 @@ class AdapterReference:
             return hashlib.sha256(self.data).hexdigest()
         return (self.expected_sha256 or "").lower()
 
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """Strengths for the denoiser and the text encoders, as the service reads what is open."""
+        denoiser = 1.0 if self.strength is None else float(self.strength)
+        text_encoder = self.text_encoder_strength
+        return denoiser, denoiser if text_encoder is None else float(text_encoder)
+
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | AdapterReference
 """A path or URI on the server, the bytes of a file, or a full reference."""
@@ -63,6 +68,10 @@ class AuditOptions(TypedDict, total=False):
 
     Attributes:
         base_model: name of a served base model; empty for the server's default.
+        expected_base_digest: digest that the base model must have on which the service decides,
+            as `Digests.base_model` has it; None to accept any.
+        loader: name of the loader that will load the adapters, for example "diffusers": the
+            verdict has to speak for it. Empty where that is not known.
         strength: strength for the denoiser of every adapter that names none itself.
         text_encoder_strength: likewise for the text encoders; None for `strength`.
         expected_sha256: digest that the bytes of the one adapter must have.
@@ -73,6 +82,8 @@ class AuditOptions(TypedDict, total=False):
     """
 
     base_model: str
+    expected_base_digest: str | None
+    loader: str
     strength: float | None
     text_encoder_strength: float | None
     expected_sha256: str | None
@@ -127,19 +138,6 @@ def references_with(
     if options.get("expected_sha256") is not None and len(several) > 1:
         raise ValueError("expected_sha256 is for one adapter; put digests into AdapterReferences.")
     return tuple(_filled(as_reference(source), options) for source in several)
-
-
-def read_once(path: str | os.PathLike[str]) -> bytes:
-    """The content of a local file, read once, so that what is hashed is what can be loaded.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not a regular file.
-    """
-    with Path(path).open("rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError(f"{os.fspath(path)} is not a regular file.")
-        return file.read()
 
 
 def _filled(reference: AdapterReference, options: AuditOptions) -> AdapterReference:

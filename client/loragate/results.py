@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,10 @@ class Finding:
         p_value: probability of such a score for a concept that was not learned.
         degree: degree of penetration, 0 to 100.
         verdict: what the policy decided for this concept alone.
+        adapter_sha256s: the adapters that it speaks of: one that was judged alone, or several
+            together; empty where an older service does not say.
+        use: in words, at which strengths, as which loaders read them.
+        measures_withheld: score, p-value and degree are 0 because the caller may not see them.
     """
 
     concept_id: str
@@ -82,6 +86,9 @@ class Finding:
     degree: float
     verdict: Verdict
     remedy: Remedy
+    adapter_sha256s: tuple[str, ...] = ()
+    use: str = ""
+    measures_withheld: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,12 @@ class AuditResult:
         adapters: in the order of the request.
         stage_times_s: stage name to seconds.
         expires_at: when to ask again; None when there was no decision.
+        dry_run: whether it was asked for as a dry run.
+        binding: whether a load may rest on it: not on a dry run, nor on an answer about some
+            concepts only. Of a recorded decision also False where an older service does not say.
+        restricted_to: the concepts that the question was restricted to; empty for all.
+        loaders: the loaders that it speaks for; empty where an older service does not say.
+        clock_skew_s: how long after `expires_at` the clock of this machine may still be right.
         audited_bytes: the bytes that were audited, where the SDK read them. Load exactly these.
         cause: the error because of which there is no decision.
     """
@@ -162,13 +175,39 @@ class AuditResult:
     expires_at: datetime | None = None
     cached: bool = False
     dry_run: bool = False
+    binding: bool = False
+    restricted_to: tuple[str, ...] = ()
+    loaders: tuple[str, ...] = ()
+    clock_skew_s: float = field(default=0.0, repr=False, compare=False)
     audited_bytes: bytes | None = field(default=None, repr=False, compare=False)
     cause: AuditError | None = field(default=None, repr=False, compare=False)
 
     @property
     def allowed(self) -> bool:
-        """Whether the adapters may be loaded: the verdict is `ALLOW` and nothing else."""
-        return self.verdict is Verdict.ALLOW
+        """Whether the adapters may be loaded now: a binding `ALLOW` that has not run out.
+
+        Or, without a decision, whether `on_unavailable` lets them in.
+        """
+        return self.lets_in()
+
+    def lets_in(self, *, review: bool = False, now: datetime | None = None) -> bool:
+        """As `allowed`; every integration asks here.
+
+        Args:
+            review: whether `REVIEW` lets in as well.
+            now: timezone-aware; None for the present time.
+        """
+        if self.verdict is not Verdict.ALLOW and not (review and self.verdict is Verdict.REVIEW):
+            return False
+        if self.cause is not None:
+            return self.verdict is Verdict.ALLOW  # by the choice of whoever set `on_unavailable`
+        late = (now or datetime.now(UTC)) - timedelta(seconds=self.clock_skew_s)
+        return self.decided and self.binding and not self.has_expired(late)
+
+    @property
+    def only_by_pilot(self) -> bool:
+        """Whether it lets in only because the policy observes: enforcing, it would not."""
+        return self.mode is Mode.PILOT and self.would_be_verdict is not Verdict.ALLOW
 
     @property
     def decided(self) -> bool:

@@ -78,7 +78,7 @@ def test_json_is_one_object_per_file_with_errors_too(
 
 def test_options_reach_the_service(files: dict[str, str], fake: FakeAuditServer) -> None:
     options = "--strength 0.5 --text-encoder-strength 0 --base-model b --concept x --concept y"
-    assert main(["audit", *options.split(), "--dry-run", files["allow"]]) == 0
+    assert main(["audit", *options.split(), "--dry-run", files["allow"]]) == 4
     request = fake.calls[0].request
     assert request.adapters[0].denoiser_strength == 0.5
     assert request.adapters[0].text_encoder_strength == 0.0

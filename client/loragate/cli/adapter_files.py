@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from loragate._reading import read_head
+
 AUDITED = frozenset({".safetensors", ".sft"})
 _TEXTS = (".md", ".txt", ".rst", ".json", ".yaml", ".yml", ".toml", ".csv", ".sha256", ".sig")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 HARMLESS = frozenset((*_TEXTS, *_PICTURES, ".gitattributes", ".gitignore", ".gitkeep"))
 """Kinds of files that no image server loads weights from."""
-
-_MAGIC_BYTES = 4
 
 
 class RefusedFileError(ValueError):
@@ -103,10 +103,11 @@ def _refusal(path: Path, follow_symlinks: bool) -> RefusedFileError | None:
 def _disguised(path: Path) -> RefusedFileError | None:
     """Refuses a pickle or archive that calls itself a text or a picture."""
     try:
-        with path.open("rb") as file:
-            start = file.read(_MAGIC_BYTES)
+        start = read_head(path)
     except OSError as error:
         return RefusedFileError("UNREADABLE", f"It cannot be read: {error.strerror}.")
+    except ValueError as error:  # it was one when it was looked at a moment ago
+        return RefusedFileError("NOT_A_FILE", str(error))
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return RefusedFileError("PICKLE_REFUSED", "It is a pickle or archive under another name.")
     return None

@@ -11,14 +11,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from loragate._reading import read_once
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.gate_dir import gate_dir
 from loragate.cli.output import as_json, explain, print_json, short, took
-from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
+from loragate.cli.table import (
+    AUDIT_COLUMNS,
+    audit_row,
+    error_row,
+    measures,
+    print_table,
+    printable,
+)
 from loragate.client import AuditClient
 from loragate.config import TlsConfig
 from loragate.errors import AuditError
-from loragate.reference import AuditOptions, read_once
+from loragate.reference import AuditOptions
 from loragate.results import AuditResult, Verdict
 
 
@@ -62,7 +70,7 @@ def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
             rows.append(error_row(name, short(error), took(began)))
             explain(name, error, in_json=options.json)
             continue
-        codes.append(ExitCode.of(result.verdict))
+        codes.append(ExitCode.of(result))
         rows.append(audit_row(name, result, took(began)))
         if options.json:
             print_json({"file": name, **as_json(result)})
@@ -75,6 +83,8 @@ def _ask(client: AuditClient, files: list[str], options: argparse.Namespace) -> 
     """One verdict over files that are active together, mostly just one."""
     asked: AuditOptions = {
         "base_model": options.base_model,
+        "expected_base_digest": options.base_digest,
+        "loader": options.loader,
         "strength": options.strength,
         "text_encoder_strength": options.text_encoder_strength,
         "concept_ids": options.concept,
@@ -94,14 +104,11 @@ def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     else:
         for line in _description(result):
             print(printable(line))
-        rows = [
-            (f.concept_name, f.verdict, f"{f.p_value:.2g}", f"{f.score:.1f}", f"{f.degree:.0f}")
-            for f in result.findings
-        ]
+        rows = [(f.concept_name, f.verdict, *measures(f)) for f in result.findings]
         if rows:
             print()
             print_table(("concept", "verdict", "p-value", "score", "degree"), rows, sys.stdout)
-    return ExitCode.of(result.verdict)
+    return ExitCode.of(result)
 
 
 def _list(client: AuditClient, options: argparse.Namespace) -> ExitCode:
@@ -169,6 +176,11 @@ def _description(result: AuditResult) -> Iterator[str]:
     yield f"remedy      {result.remedy.lower().replace('_', ' ')}"
     yield f"base model  {result.base_model}"
     yield f"decided     {result.decided_at}, valid until {result.expires_at}"
+    yield f"binding     {'yes' if result.binding else 'no, nothing may be loaded on it'}"
+    if result.restricted_to:
+        yield f"concepts    only {', '.join(result.restricted_to)}"
+    if result.loaders:
+        yield f"loaders     {', '.join(result.loaders)}"
     for adapter in result.adapters:
         yield f"adapter     {adapter.sha256} ({adapter.format}, {adapter.size_bytes} bytes)"
     for reason in result.reasons:

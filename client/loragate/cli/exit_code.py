@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
-from loragate.results import Verdict
+from loragate.results import AuditResult, Verdict
 
 
 class ExitCode(IntEnum):
@@ -15,22 +15,28 @@ class ExitCode(IntEnum):
     BLOCK = 1
     REVIEW = 2
     ERROR = 3
+    NOT_BINDING = 4
 
     @classmethod
-    def of(cls, verdict: Verdict) -> ExitCode:
-        """The code of one verdict; INCONCLUSIVE counts as REVIEW, for a person has to look."""
-        return _OF_VERDICT[verdict]
+    def of(cls, result: AuditResult) -> ExitCode:
+        """The code of one decision; INCONCLUSIVE counts as REVIEW, for a person has to look.
+
+        0 says that the adapters may be loaded, so an ALLOW on which no load may rest has another.
+        """
+        if result.verdict is Verdict.ALLOW:
+            return cls.ALLOW if result.allowed else cls.NOT_BINDING
+        return cls.BLOCK if result.verdict is Verdict.BLOCK else cls.REVIEW
 
     @classmethod
     def worst(cls, codes: Iterable[ExitCode]) -> ExitCode:
-        """The code of several: error before block before review before allow."""
+        """The code of several: error before block, review and not binding, these before allow."""
         return max(codes, key=_GRAVITY.index, default=cls.ALLOW)
 
 
-_OF_VERDICT = {
-    Verdict.ALLOW: ExitCode.ALLOW,
-    Verdict.BLOCK: ExitCode.BLOCK,
-    Verdict.REVIEW: ExitCode.REVIEW,
-    Verdict.INCONCLUSIVE: ExitCode.REVIEW,
-}
-_GRAVITY = (ExitCode.ALLOW, ExitCode.REVIEW, ExitCode.BLOCK, ExitCode.ERROR)
+_GRAVITY = (
+    ExitCode.ALLOW,
+    ExitCode.NOT_BINDING,
+    ExitCode.REVIEW,
+    ExitCode.BLOCK,
+    ExitCode.ERROR,
+)

@@ -42,7 +42,7 @@ class Outcome:
     @property
     def code(self) -> ExitCode:
         """What it does to the exit code."""
-        return ExitCode.ERROR if self.result is None else ExitCode.of(self.result.verdict)
+        return ExitCode.ERROR if self.result is None else ExitCode.of(self.result)
 
     @property
     def reason(self) -> str:
@@ -52,7 +52,7 @@ class Outcome:
         if self.error is not None:
             return short(self.error)
         assert self.result is not None  # noqa: S101 (one of the two is there)
-        return self.result.verdict
+        return "NOT_BINDING" if self.code is ExitCode.NOT_BINDING else self.result.verdict
 
     @property
     def message(self) -> str:
@@ -60,6 +60,8 @@ class Outcome:
         if self.result is None:
             return str(self.error)
         why = " ".join(reason.message for reason in self.result.reasons)
+        if self.code is ExitCode.NOT_BINDING:
+            why = f"No load may rest on it. {why}".rstrip()
         return f"{self.result.verdict}. {why} (decision {self.result.decision_id})"
 
 
@@ -91,6 +93,8 @@ def _outcomes(
     """The outcomes in the order of the files, several in the making at a time."""
     asked: AuditOptions = {
         "base_model": options.base_model,
+        "expected_base_digest": options.base_digest,
+        "loader": options.loader,
         "strength": options.strength,
         "text_encoder_strength": options.text_encoder_strength,
         "concept_ids": options.concept,
@@ -130,7 +134,8 @@ def _quarantined(outcome: Outcome, quarantine: Path) -> Outcome:
     A file about which the service could not decide stays: the next run asks again.
     """
     bad = isinstance(outcome.error, RefusedFileError | InvalidAdapter)
-    if outcome.code is ExitCode.ALLOW or (outcome.result is None and not bad):
+    stays = outcome.code in (ExitCode.ALLOW, ExitCode.NOT_BINDING)
+    if stays or (outcome.result is None and not bad):
         return outcome
     target = quarantine / outcome.found.name
     target.parent.mkdir(parents=True, exist_ok=True)

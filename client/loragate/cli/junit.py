@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Writes one suite: a failure for each decision against a file, an error for each refusal.
+    """Writes one suite: a failure for each decision that lets nothing in, an error for a refusal.
 
     Raises:
         OSError: the file cannot be written.
@@ -23,7 +23,7 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
     codes = [outcome.code for outcome in outcomes]
     counts = {
         "tests": str(len(codes)),
-        "failures": str(sum(code in (ExitCode.BLOCK, ExitCode.REVIEW) for code in codes)),
+        "failures": str(sum(code not in (ExitCode.ALLOW, ExitCode.ERROR) for code in codes)),
         "errors": str(codes.count(ExitCode.ERROR)),
         "time": f"{sum(outcome.seconds for outcome in outcomes):.3f}",
     }

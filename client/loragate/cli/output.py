@@ -18,8 +18,8 @@ def as_json(result: AuditResult) -> dict[str, Any]:
     """A decision as JSON has it."""
     # The bytes would be copied, and neither they nor the error belong into the output.
     fields = asdict(replace(result, audited_bytes=None, cause=None))
-    del fields["audited_bytes"], fields["cause"]
-    return fields
+    del fields["audited_bytes"], fields["cause"], fields["clock_skew_s"]
+    return fields | {"allowed": result.allowed}
 
 
 def error_as_json(error: Exception) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def explain(name: str, error: Exception, *, in_json: bool) -> None:
 def short(error: Exception) -> str:
     """A word for the table."""
     if isinstance(error, AuditError):
-        return error.reason or error.code
+        return error.reason or error.code or type(error).__name__
     return type(error).__name__
 
 

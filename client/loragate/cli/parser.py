@@ -18,6 +18,8 @@ exit codes:
   1  at least one must not be loaded (BLOCK)
   2  a person has to look at one (REVIEW or INCONCLUSIVE), none is blocked
   3  for at least one there is no decision: bad file, wrong arguments, no service
+  4  at least one has an ALLOW on which no load may rest: of a dry run, about some concepts
+     only, or one that has run out; none is worse
 """
 
 _AUDIT_EXAMPLES = """\
@@ -122,6 +124,15 @@ def _add_audit(commands: _Commands) -> None:
 def _add_question(parser: argparse.ArgumentParser) -> None:
     """What is asked about each adapter."""
     parser.add_argument("--base-model", default="", metavar="NAME", help="base model to audit on")
+    parser.add_argument(
+        "--base-digest", metavar="SHA256", help="digest that this base model must have"
+    )
+    parser.add_argument(
+        "--loader",
+        default="",
+        metavar="NAME",
+        help="what will load it, such as diffusers: the verdict must speak for that",
+    )
     parser.add_argument(
         "--strength", type=float, metavar="X", help="strength that will be used (default: 1)"
     )

@@ -20,7 +20,15 @@ _RULES = {
     "concept-learned": "The adapter has learned a forbidden concept.",
     "needs-review": "A person has to look at the adapter.",
     "refused": "The file is not a sound adapter, and was not audited.",
+    "not-binding": "It was only asked about as a dry run, or about some concepts.",
 }
+
+_RULE_OF = {
+    ExitCode.BLOCK: "concept-learned",
+    ExitCode.REVIEW: "needs-review",
+    ExitCode.NOT_BINDING: "not-binding",
+}
+_LEVEL_OF = {ExitCode.REVIEW: "warning", ExitCode.NOT_BINDING: "note"}
 
 
 def write(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -49,12 +57,10 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
-    rule = {ExitCode.BLOCK: "concept-learned", ExitCode.REVIEW: "needs-review"}.get(
-        outcome.code, "refused"
-    )
+    rule = _RULE_OF.get(outcome.code, "refused")
     result: dict[str, Any] = {
         "ruleId": rule,
-        "level": "warning" if outcome.code is ExitCode.REVIEW else "error",
+        "level": _LEVEL_OF.get(outcome.code, "error"),
         "message": {"text": outcome.message},
         "locations": [
             {"physicalLocation": {"artifactLocation": {"uri": quote(outcome.found.name)}}}

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
-from loragate.results import AuditResult, Verdict
+from loragate.results import AuditResult, Finding, Verdict
 
 AUDIT_COLUMNS = ("file", "verdict", "concept", "p-value", "score", "degree", "remedy", "time")
 RIGHT = frozenset({"p-value", "score", "degree", "time", "pictures"})
@@ -19,13 +19,20 @@ def audit_row(name: str, result: AuditResult, took: str) -> tuple[str, ...]:
     """One decision, in the columns of `AUDIT_COLUMNS`; the numbers are of its top finding."""
     remedy = result.remedy.lower().replace("_", " ")
     top = result.top_finding
-    if top is None:
+    moot = result.verdict is Verdict.ALLOW and not result.allowed
+    if top is None or moot:
         why = result.reasons[0].code if result.reasons else "-"
-        return (name, result.verdict, why, "-", "-", "-", remedy, took)
+        return (name, result.verdict, "not binding" if moot else why, "-", "-", "-", remedy, took)
     # An allowed adapter has learned none of the concepts, not even the one with the top score.
     concept = top.concept_name if top.verdict is not Verdict.ALLOW else "-"
-    numbers = (f"{top.p_value:.2g}", f"{top.score:.1f}", f"{top.degree:.0f}")
-    return (name, result.verdict, concept, *numbers, remedy, took)
+    return (name, result.verdict, concept, *measures(top), remedy, took)
+
+
+def measures(finding: Finding) -> tuple[str, str, str]:
+    """P-value, score and degree of a finding; dashes where the caller may not see them."""
+    if finding.measures_withheld:
+        return ("-", "-", "-")
+    return (f"{finding.p_value:.2g}", f"{finding.score:.1f}", f"{finding.degree:.0f}")
 
 
 def error_row(name: str, reason: str, took: str) -> tuple[str, ...]:

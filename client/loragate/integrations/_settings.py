@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from loragate.client import AuditClient
-from loragate.config import TARGET_VARIABLE, OnUnavailable, TlsConfig
+from loragate.config import CLOCK_SKEW_S, TARGET_VARIABLE, OnUnavailable, TlsConfig
 from loragate.integrations._together import Gatekeeper, OnReview
 
 VARIABLES = {
@@ -21,6 +21,8 @@ VARIABLES = {
     "LORAGATE_ON_UNAVAILABLE": "block (default), allow or raise, where there is no decision",
     "LORAGATE_ON_REVIEW": "block (default) or allow, for a verdict of REVIEW",
     "LORAGATE_BASE_MODEL": "name under which the service knows the model that is served",
+    "LORAGATE_BASE_DIGEST": "digest that this model must have at the service",
+    "LORAGATE_CLOCK_SKEW_S": f"how far clocks may be apart, in seconds ({CLOCK_SKEW_S:g})",
 }
 """What `client_from_environment` and `gatekeeper_from_environment` read."""
 
@@ -48,15 +50,21 @@ def client_from_environment(
         timeout=float(timeout) if timeout else None,
         on_unavailable=cast(OnUnavailable, environment.get("LORAGATE_ON_UNAVAILABLE") or "block"),
         service=service,
+        clock_skew=float(environment.get("LORAGATE_CLOCK_SKEW_S") or CLOCK_SKEW_S),
     )
 
 
 def gatekeeper_from_environment(
     service: str, environment: Mapping[str, str] = os.environ
 ) -> Gatekeeper:
-    """As `client_from_environment`, with what to do with a verdict of REVIEW and the base model."""
+    """As `client_from_environment`, with what to do with a verdict of REVIEW and the base model.
+
+    The service that asks is also the loader for which the verdicts have to speak.
+    """
     return Gatekeeper(
         client_from_environment(service, environment),
         base_model=environment.get("LORAGATE_BASE_MODEL", ""),
+        base_digest=environment.get("LORAGATE_BASE_DIGEST"),
+        loader=service,
         on_review=cast(OnReview, environment.get("LORAGATE_ON_REVIEW") or "block"),
     )

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from loragate._reading import read_once
 from loragate.integrations._bytes import AuditedCopies, locate
 from loragate.integrations._together import Gatekeeper
-from loragate.reference import AdapterReference, read_once
+from loragate.reference import AdapterReference
 
 _PLAIN_CONFIG = ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "modules_to_save")
 

@@ -17,12 +17,13 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
+from loragate._question import checked_digest
 from loragate.aio import AsyncAuditClient
 from loragate.errors import AuditError, InvalidAdapter, InvalidRequest
 from loragate.integrations import _json_body
-from loragate.integrations._together import OnReview
-from loragate.reference import AdapterReference, as_reference
-from loragate.results import AuditResult, Verdict
+from loragate.integrations._together import OnReview, lets_review_in
+from loragate.reference import AdapterReference, AuditOptions, as_reference
+from loragate.results import AuditResult
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -101,7 +102,10 @@ class LoragateMiddleware:
         client: asks the service, which reads the paths and URIs itself, inside its roots; None for
             one at LORAGATE_TARGET.
         base_model: name under which the service knows the model; empty for its default.
+        base_digest: digest that the model must have there; None to accept any.
         on_review: what to do with a verdict of REVIEW.
+        loader: what loads the adapters behind, as the service names loaders, for example
+            "diffusers"; empty where that is not known.
         max_body_bytes: longest body of a guarded request; longer ones get 413.
         rewrite: makes the body that is passed on from the request and its verdict.
     """
@@ -113,17 +117,21 @@ class LoragateMiddleware:
         routes: Mapping[str, Extractor | None],
         client: AsyncAuditClient | None = None,
         base_model: str = "",
+        base_digest: str | None = None,
         on_review: OnReview = "block",
+        loader: str = "",
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         rewrite: Rewriter | None = None,
     ) -> None:
-        if on_review not in ("block", "allow"):
-            raise ValueError(f"on_review must be 'block' or 'allow', not {on_review!r}.")
         self._app = app
         self._routes = {_plain(path): extract or json_fields for path, extract in routes.items()}
         self._client = client
-        self._base_model = base_model
-        self._loadable = {Verdict.ALLOW} | ({Verdict.REVIEW} if on_review == "allow" else set())
+        self._options: AuditOptions = {
+            "base_model": base_model,
+            "expected_base_digest": checked_digest(base_digest),
+            "loader": loader,
+        }
+        self._review = lets_review_in(on_review)
         self._max_body_bytes = max_body_bytes
         self._rewrite = rewrite
 
@@ -190,7 +198,7 @@ class LoragateMiddleware:
         if self._client is None:
             self._client = AsyncAuditClient(service="asgi")  # on the loop that will use it
         try:
-            result = await self._client.audit(list(references), base_model=self._base_model)
+            result = await self._client.audit(list(references), **self._options)
         except (InvalidAdapter, InvalidRequest) as error:
             raise _AnswerError(
                 HTTPStatus.FORBIDDEN, error.message, reason=error.reason, remedy=error.remedy
@@ -199,7 +207,7 @@ class LoragateMiddleware:
             raise _AnswerError(
                 HTTPStatus.SERVICE_UNAVAILABLE, f"There is no decision: {error}"
             ) from error
-        if result.verdict in self._loadable:
+        if result.lets_in(review=self._review):
             return result
         if not result.decided:
             raise _AnswerError(HTTPStatus.SERVICE_UNAVAILABLE, result.reasons[0].message)

@@ -24,12 +24,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from loragate._question import checked_digest
+from loragate._reading import read_once
 from loragate.aio import AsyncAuditClient
 from loragate.errors import AdapterBlocked
 from loragate.integrations._bytes import AuditedCopies
-from loragate.integrations._together import OnReview
-from loragate.reference import read_once
-from loragate.results import AuditResult, Verdict
+from loragate.integrations._together import OnReview, lets_review_in
+from loragate.reference import AuditOptions
+from loragate.results import AuditResult
 
 T = TypeVar("T")
 Loader = Callable[..., Awaitable[T]]
@@ -58,8 +60,10 @@ def audited(
     resolve: Callable[[str], str | os.PathLike[str]] | None = None,
     client: Callable[[], AsyncAuditClient] | None = None,
     base_model: str = "",
+    base_digest: str | None = None,
     on_review: OnReview = "block",
     strength: float | None = None,
+    loader: str = "",
 ) -> Callable[[Loader[T]], Loader[T]]:
     """Makes a decorator for the loader; it goes below `@serve.multiplexed`.
 
@@ -69,23 +73,28 @@ def audited(
         resolve: instead of `folder`, finds the local file for an id.
         client: makes the client, in the replica; None for one at LORAGATE_TARGET.
         base_model: name under which the service knows the model; empty for its default.
+        base_digest: digest that the model must have there; None to accept any.
         on_review: what to do with a verdict of REVIEW. INCONCLUSIVE is never loaded.
-        strength: strongest use that will be made of the adapters; None for 1.
+        strength: at which the adapters will be used; None for 1.
+        loader: what the loader loads them with, as the service names loaders, for example
+            "diffusers"; empty where that is not known.
 
     Raises:
-        ValueError: not exactly one of `folder` and `resolve`, or an `on_review` that is neither
-            "block" nor "allow".
+        ValueError: not exactly one of `folder` and `resolve`, an `on_review` that is neither
+            "block" nor "allow", or a `base_digest` that is no sha256.
     """
     if (folder is None) == (resolve is None):
         raise ValueError("audited() needs either folder or resolve.")
-    if on_review not in ("block", "allow"):
-        raise ValueError(f"on_review must be 'block' or 'allow', not {on_review!r}.")
     gate = _Gate(
         resolve or _InFolder(Path(folder or "")),
         client or _default_client,
-        base_model,
-        {Verdict.ALLOW} | ({Verdict.REVIEW} if on_review == "allow" else set()),
-        strength,
+        {
+            "base_model": base_model,
+            "expected_base_digest": checked_digest(base_digest),
+            "strength": strength,
+            "loader": loader,
+        },
+        lets_review_in(on_review),
     )
 
     def decorate(loader: Loader[T]) -> Loader[T]:
@@ -105,9 +114,8 @@ class _Gate:
 
     resolve: Callable[[str], str | os.PathLike[str]]
     make_client: Callable[[], AsyncAuditClient]
-    base_model: str
-    loadable: set[Verdict]
-    strength: float | None
+    options: AuditOptions
+    review: bool
     client: AsyncAuditClient | None = field(default=None, init=False)
     copies: AuditedCopies | None = field(default=None, init=False)
 
@@ -126,8 +134,8 @@ class _Gate:
         data = await asyncio.to_thread(lambda: read_once(self.resolve(model_id)))
         self.client = self.client or self.make_client()
         self.copies = self.copies or AuditedCopies()
-        result = await self.client.audit(data, base_model=self.base_model, strength=self.strength)
-        if result.verdict not in self.loadable:
+        result = await self.client.audit(data, **self.options)
+        if not result.lets_in(review=self.review):
             raise AdapterBlocked(model_id, result)
         copy = await asyncio.to_thread(self.copies.put, data)
         return AuditedModel(model_id, copy, result)

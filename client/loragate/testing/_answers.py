@@ -17,6 +17,9 @@ from loragate.errors import CLASS_OF_REASON, AuditError
 from loragate.results import Remedy, Severity, Verdict
 from loragate.v1 import audit_pb2
 
+LOADERS = ("a1111", "comfyui", "diffusers", "peft", "sglang", "vllm-omni")
+"""What a service speaks for whose operator named no loader."""
+
 _CODES: dict[str, grpc.StatusCode] = {
     "InvalidAdapter": grpc.StatusCode.INVALID_ARGUMENT,
     "InvalidRequest": grpc.StatusCode.INVALID_ARGUMENT,
@@ -135,6 +138,9 @@ def verdict_message(
         decided_at=Timestamp(seconds=int(time.time())),
         expires_at=Timestamp(seconds=int(time.time()) + 3600),
         dry_run=request.dry_run,
+        binding=not request.dry_run and not request.concept_ids,
+        restricted_to_concept_ids=request.concept_ids,
+        loaders=LOADERS,
     )
     if not clear:
         message.reasons.add(code="concept_learned", message=f"The adapter has learned {concept}.")

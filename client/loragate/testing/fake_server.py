@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Self
@@ -64,6 +64,8 @@ class FakeAuditServer:
 
     Attributes:
         calls: what reached the server, in order, each attempt on its own.
+        falsify: changes every verdict on its way out, for tests of what a client believes; what is
+            on record stays as it was.
     """
 
     _GRAVITY = (Verdict.ALLOW, Verdict.REVIEW, Verdict.INCONCLUSIVE, Verdict.BLOCK)
@@ -84,6 +86,7 @@ class FakeAuditServer:
         self.delay_s = delay_s
         self.calls: list[RecordedCall] = []
         self.target = ""
+        self.falsify: Callable[[audit_pb2.Verdict], object] | None = None
         self._failures: deque[_Failure] = deque()
         self._lock = threading.Lock()
         self._decisions: dict[str, audit_pb2.Verdict] = {}
@@ -190,7 +193,16 @@ class FakeAuditServer:
         with self._lock:
             self._decisions[answer.decision_id] = answer
             self._stored.update((key, size) for _, key, size in adapters if size)
-        return answer
+        return self._sent(answer)
+
+    def _sent(self, recorded: audit_pb2.Verdict) -> audit_pb2.Verdict:
+        """What is told of a decision on record."""
+        if self.falsify is None:
+            return recorded
+        told = audit_pb2.Verdict()
+        told.CopyFrom(recorded)
+        self.falsify(told)
+        return told
 
     def _decide_request(self, request: audit_pb2.AuditRequest, context: Any) -> audit_pb2.Verdict:
         if not request.adapters:
@@ -225,7 +237,9 @@ class _AuditService(audit_pb2_grpc.AuditServiceServicer):
             self._fake._refuse(context, "DECLARED_SIZE_MISMATCH", "Not the declared size.")
         if sha256 != header.sha256:
             self._fake._refuse(context, "SHA256_MISMATCH", "Not the declared digest.")
-        request = audit_pb2.AuditRequest(base_model=header.base_model, dry_run=header.dry_run)
+        request = audit_pb2.AuditRequest(
+            base_model=header.base_model, dry_run=header.dry_run, concept_ids=header.concept_ids
+        )
         verdict = self._fake._decide([(header.adapter, sha256, len(data))], request)
         return audit_pb2.AuditUploadResponse(verdict=verdict)
 
@@ -242,7 +256,7 @@ class _AuditService(audit_pb2_grpc.AuditServiceServicer):
         verdict = self._fake._decisions.get(request.decision_id)
         if verdict is None:
             self._fake._refuse(context, "DECISION_UNKNOWN", "There is no such decision.")
-        return audit_pb2.GetAuditResponse(verdict=verdict)
+        return audit_pb2.GetAuditResponse(verdict=self._fake._sent(verdict))
 
     def ListAudits(self, request: audit_pb2.ListAuditsRequest, context: Any) -> Any:  # noqa: N802
         self._fake._note("ListAudits", request, context)
@@ -256,7 +270,8 @@ class _AuditService(audit_pb2_grpc.AuditServiceServicer):
             )
         ]
         page, token = _page(found, request.page_size, request.page_token)
-        return audit_pb2.ListAuditsResponse(verdicts=page, next_page_token=token)
+        told = [self._fake._sent(verdict) for verdict in page]
+        return audit_pb2.ListAuditsResponse(verdicts=told, next_page_token=token)
 
 
 class _ConceptService(concept_pb2_grpc.ConceptServiceServicer):

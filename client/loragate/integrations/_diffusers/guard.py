@@ -12,6 +12,7 @@ from functools import partial
 from inspect import signature
 from typing import Any, Self
 
+from loragate._reading import read_once
 from loragate.client import AuditClient
 from loragate.integrations._bytes import (
     HUB_KEYWORDS,
@@ -25,7 +26,7 @@ from loragate.integrations._diffusers import parts
 from loragate.integrations._diffusers.ledger import Ledger, Use, together, weighted
 from loragate.integrations._diffusers.methods import Methods
 from loragate.integrations._together import Gatekeeper, OnReview
-from loragate.reference import read_once
+from loragate.results import AuditResult
 
 # Keywords that say where the weights are. They are used up here; the original method gets a
 # place of its own, where only the audited bytes are.
@@ -39,6 +40,7 @@ def guard(
     client: AuditClient,
     *,
     base_model: str = "",
+    base_digest: str | None = None,
     on_review: OnReview = "block",
     strength: float | None = None,
 ) -> Guard:
@@ -56,6 +58,7 @@ def guard(
         pipeline: a diffusers pipeline that can load LoRA weights, with none loaded yet.
         client: asks the service; its `on_unavailable` decides when there is no answer.
         base_model: name under which the service knows the pipeline's model; empty for its default.
+        base_digest: digest that the model must have there; None to accept any.
         on_review: what to do with a verdict of REVIEW. INCONCLUSIVE is never loaded.
         strength: asks about this strength too when an adapter is loaded, so that one which could
             not be used so strongly is refused at once. Loading itself uses 1.
@@ -66,7 +69,13 @@ def guard(
     """
     if not callable(getattr(pipeline, "load_lora_weights", None)):
         raise TypeError(f"{type(pipeline).__name__} has no load_lora_weights to guard.")
-    keeper = Gatekeeper(client, base_model=base_model, on_review=on_review)
+    keeper = Gatekeeper(
+        client,
+        base_model=base_model,
+        base_digest=base_digest,
+        on_review=on_review,
+        loader="diffusers",
+    )
     loaded = sorted(parts.loaded_names(pipeline))
     if loaded:
         raise ValueError(
@@ -85,7 +94,7 @@ class Guard:
         self._strength = strength
         self._ledger = Ledger()
         self._copies = AuditedCopies()
-        self._scaled: set[tuple[Use, ...]] = set()
+        self._scaled: dict[tuple[Use, ...], AuditResult] = {}
         self._inside = threading.local()
         self._methods = Methods()
         self._hooks: list[Any] = []
@@ -275,19 +284,21 @@ class Guard:
     def _ask_about_active(self, scale: float, *, once: bool = False) -> None:
         active = self._active()
         uses = together(self._ledger.fused, (use.times(scale) for use in active.values()))
-        if uses and not (once and uses in self._scaled):
-            self._ask(" + ".join(active), uses)
-            self._scaled.add(uses)
+        known = self._scaled.get(uses) if once else None
+        if uses and not (known is not None and self._keeper.still_holds(known)):
+            self._scaled.pop(uses, None)
+            result = self._ask(" + ".join(active), uses)
+            if result is not None:
+                self._scaled[uses] = result
 
-    def _ask(self, name: str, uses: Iterable[Use]) -> None:
+    def _ask(self, name: str, uses: Iterable[Use]) -> AuditResult | None:
         """Asks about what has an effect: at strength 0 an adapter has none."""
         references = [
             use.reference(self._copies.get(use.sha256))
             for use in uses
             if use.denoiser or use.text_encoder
         ]
-        if references:
-            self._keeper.admit(name, references)
+        return self._keeper.admit(name, references) if references else None
 
     def _active(self) -> dict[str, Use]:
         self._ledger.keep_only(parts.loaded_names(self._pipeline))

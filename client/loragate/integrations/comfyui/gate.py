@@ -11,9 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from loragate._reading import read_once
 from loragate.integrations._bytes import AuditedCopies, serialise
 from loragate.integrations._together import Gatekeeper
-from loragate.reference import AdapterReference, read_once
+from loragate.reference import AdapterReference
 
 _USES = "loragate"
 """Key in a model's options, which its clones inherit: the LoRAs that were applied before."""
