@@ -9,13 +9,15 @@ NOT_FOR = {
 }
 """Package to what none of its modules may import, not even inside a function."""
 
-BASICS = ("errors", "progress")
+BASICS = ("errors", "files", "progress", "threads")
 NOUNS = ("intake.adapter", "audit.evidence", "policy.decision", "record.verdict")
 COMMAND = ("cli_options", "cli_progress")
 """What commands have in common."""
 
 MAY_IMPORT = {
     "errors": (),
+    "files": (),
+    "threads": (),
     "progress": ("errors",),
     "logs": ("logs_stray", "tracing"),
     "logs_stray": (),
@@ -44,12 +46,12 @@ MAY_IMPORT = {
         "policy.store",
         *NOUNS,
     ),
-    "metrics_series": ("tracing",),
+    "metrics_series": ("threads", "tracing"),
     "metrics_state": ("errors", "metrics_series", "policy.store", *NOUNS),
     "metrics_served": ("audit", "config", "gate", "metrics", "metrics_state", "startup"),
     "intercept": ("intake.adapter",),
     "checkpoint": (*BASICS, "gate", "intercept", *NOUNS),
-    "web": ("config", "progress", "checkpoint.outcome", "intercept.request"),
+    "web": ("config", "progress", "threads", "checkpoint.outcome", "intercept.request"),
     "rpc": (
         *BASICS,
         "logs",
@@ -84,6 +86,7 @@ MAY_IMPORT = {
         "rpc.settings",
         "startup",
         "web.check",
+        "web.readiness",
     ),
     "console": (
         *BASICS,

@@ -42,6 +42,11 @@ from loragate_server.web.server import WebServer
 
 _log = logging.getLogger(__name__)
 
+END_LIMIT_S = 5.0
+"""How long the process may take to close what it opened, after the grace time."""
+CLOSE_LIMIT_S = 3.0
+"""How long of it the running audit may take to see that nobody waits for it."""
+
 SayReady = Callable[[str, str], None]
 """Told the gRPC and the HTTP address when the server can decide."""
 
@@ -92,8 +97,16 @@ class Running:
         return drained
 
 
-async def serve_until_signal(config: Config, say_ready: SayReady) -> bool:
+async def serve_until_signal(
+    config: Config, say_ready: SayReady, end_process: Callable[[], None]
+) -> bool:
     """Serves until SIGTERM or SIGINT, then ends in order. A second signal ends at once.
+
+    Args:
+        config: what to serve.
+        say_ready: told when the server can decide.
+        end_process: called on a thread of its own `END_LIMIT_S` after everything should have
+            ended, whatever still hangs then. What is answered is on disk before it is answered.
 
     Returns:
         Whether everything in flight was answered.
@@ -106,6 +119,8 @@ async def serve_until_signal(config: Config, say_ready: SayReady) -> bool:
     serving = asyncio.create_task(_serve(config, say_ready, asked := asyncio.Event()))
 
     def on_signal(name: str) -> None:
+        grace_s = 0.0 if asked.is_set() else config.drain_delay_s + config.drain_grace_s
+        _end_at_last(grace_s + END_LIMIT_S, end_process)
         if asked.is_set():
             _log.warning("got %s again; what is in flight is given up", name)
             serving.cancel()
@@ -122,6 +137,19 @@ async def serve_until_signal(config: Config, say_ready: SayReady) -> bool:
     finally:
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(one)
+
+
+def _end_at_last(after_s: float, end_process: Callable[[], None]) -> None:
+    """Ends the process even if a thread hangs that nobody can end: a read, a lock, a database."""
+
+    def end() -> None:
+        left = sorted(one.name for one in threading.enumerate())
+        _log.error("did not end within %.0f s and is ended; threads: %s", after_s, ", ".join(left))
+        end_process()
+
+    timer = threading.Timer(after_s, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _serve(config: Config, say_ready: SayReady, asked: asyncio.Event) -> bool:
@@ -187,7 +215,9 @@ async def running(
         bases = BaseRegistry(config.base_models[0].name, served)
         describe(config, served, metrics)
         metrics.follow_served(lambda: served_states(config, bases))
-        intake = Intake(intake_settings(config))
+        intake = Intake(intake_settings(config), metrics.corrupt_file)
+        intake.start()
+        stack.callback(intake.close)
         gate = Gate(
             settings=GateSettings(
                 config.gate.queue_limit, config.gate.byte_budget, config.gate.verdict_cache_size
@@ -200,11 +230,12 @@ async def running(
             observer=metrics,
             reviews=reviews,
         )
-        stack.push_async_callback(gate.close)
+        stack.push_async_callback(gate.close, CLOSE_LIMIT_S)
         readiness.add_check("worker", lambda: _require_worker(gate))
+        readiness.add_check("intake", gate.require_intake)
         keeper = LibraryKeeper(library, bases, gate.worker, engine_builder(config))
         keepers.append(keeper)
-        checkpoint = open_checkpoint(config, extractors, gate, intake, metrics, stack)
+        checkpoint = open_checkpoint(config, extractors, gate, intake, metrics, readiness, stack)
         rpc = RpcServer(rpc_settings(config), gate, keeper, recorder, metrics, checkpoint, tracer)
         stack.push_async_callback(rpc.stop)
         grpc = await _listening(rpc.start(), config.listen.grpc)

@@ -24,7 +24,7 @@ EMBEDDED_POLICY = Path(__file__).parent / "policy" / "default_policy.yaml"
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
-Permission = Literal["audit", "read", "concepts", "check"]
+Permission = Literal["audit", "read", "concepts", "check", "scores"]
 Positive = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ExtractorName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -153,6 +153,7 @@ class IntakeSection(_Section):
     enabled_schemes: frozenset[Literal["hf", "https", "http", "s3"]] = frozenset()
     fetch_timeout_s: PositiveSeconds = 60.0
     store_limit_bytes: Positive = 20 * GIB
+    scrub_interval_s: PositiveSeconds = 86_400.0
     max_file_bytes: Positive = 2 * GIB
     max_header_bytes: Positive = 8 * MIB
     max_tensors: Positive = 20_000

@@ -21,6 +21,7 @@ from loragate_server.rpc.access import Access
 from loragate_server.rpc.settings import Permission
 from loragate_server.startup import checkpoint_settings, rpc_settings
 from loragate_server.web.check import Check, CheckDoor, CheckDoorSettings
+from loragate_server.web.readiness import Readiness
 
 
 def open_checkpoint(
@@ -29,6 +30,7 @@ def open_checkpoint(
     gate: Gate,
     intake: Intake,
     metrics: Metrics,
+    readiness: Readiness,
     stack: AsyncExitStack,
 ) -> Checkpoint | None:
     """The checkpoint, closed with the stack; None where no extractor is configured."""
@@ -37,6 +39,7 @@ def open_checkpoint(
     metrics.follow_extractors(extractors)
     desk = IntakeDesk(intake)
     stack.callback(desk.close)
+    readiness.add_check("intake of checks", desk.require_free)
     section = config.intercept
     copies = AuditedCopies(desk, intake, section.audited_root, section.keep_s)
     return Checkpoint(checkpoint_settings(config), extractors, gate, copies, metrics)

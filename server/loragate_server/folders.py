@@ -11,6 +11,7 @@ from pathlib import Path
 from loragate_server.concepts.library import Concept, ConceptLibrary
 from loragate_server.config import Config, StartError
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.files import whole_folder
 
 
 def make_state_folder(config: Config) -> Path:
@@ -90,9 +91,8 @@ def own_library_folder(config: Config) -> Path:
         return folder
     try:
         # Under another name until it is whole: a torn copy would be a library with fewer concepts.
-        partial = Path(tempfile.mkdtemp(prefix="library-", dir=config.state_folder))
-        shutil.copytree(folder, partial, dirs_exist_ok=True)
-        partial.rename(config.own_library)
+        with whole_folder(config.own_library) as partial:
+            shutil.copytree(folder, partial)
     except OSError as error:
         raise NoDecisionError(
             ErrorReason.DISK_FULL,

@@ -103,6 +103,12 @@ class Metrics(StateMetrics):
         """An audit waited this long before the worker took it."""
         self._wait.observe(seconds)
 
+    # What the store reports.
+
+    def corrupt_file(self) -> None:
+        """A stored file was not what it is called, and has been deleted."""
+        self._corrupt.inc()
+
     # What the checkpoint reports.
 
     def intercepted(self, extractor: str, outcome: str, seconds: float) -> None:
@@ -180,6 +186,10 @@ class Metrics(StateMetrics):
         self._depth = self._gauge("loragate_queue_depth", "Audits that wait for the worker.")
         self._log_failures = self._counter(
             "loragate_log_write_failures", "Decisions withheld because the log was not written."
+        )
+        self._corrupt = self._counter(
+            "loragate_store_corrupt_files",
+            "Stored files that somebody else had changed, and that were deleted.",
         )
 
     def _make_decision_metrics(self) -> None:

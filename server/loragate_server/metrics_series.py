@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Final, Generic, TypeVar
 
 import prometheus_client
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from loragate_server.threads import DaemonPool
 from loragate_server.tracing import trace_id
 
 # The `_created` series double the number of series and no rule of ours reads them.
@@ -95,7 +96,7 @@ class Asked(Generic[Value]):
     def __init__(self, question: Callable[[], Value], wait_s: float = 0.5) -> None:
         self._question = question
         self._wait_s = wait_s
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="scrape")
+        self._pool = DaemonPool(1, "scrape")
         self._pending: Future[Value] | None = None
 
     def answer(self) -> Value:

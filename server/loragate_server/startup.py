@@ -208,6 +208,7 @@ def intake_settings(config: Config) -> IntakeSettings:
         max_metadata_bytes=section.max_metadata_bytes,
         enabled_schemes=section.enabled_schemes,
         fetch_timeout_s=section.fetch_timeout_s,
+        scrub_interval_s=section.scrub_interval_s,
     )
 
 

@@ -25,6 +25,8 @@ from statistics import NormalDist, fmean, stdev
 
 from pydantic import TypeAdapter, ValidationError
 
+from loragate_server.files import whole_file
+
 FORMAT_VERSION = 2
 MINIMUM_HARMLESS = 20
 _LOW_SHARE, _HIGH_SHARE = 0.5, 0.75
@@ -225,9 +227,8 @@ _adapter = TypeAdapter(Calibration)
 def save_calibration(made: Calibration, file: Path) -> None:
     """Writes a calibration, whole or not at all."""
     values = _adapter.dump_python(made, mode="json", exclude={"digest"})
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(values, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(file)
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(values, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_calibration(file: Path) -> Calibration:

@@ -31,6 +31,7 @@ from loragate_server.intercept.extraction import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.policy.decision import VerdictKind
+from loragate_server.policy.reasons import told_without_numbers
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller, Verdict
 
@@ -176,8 +177,8 @@ class Checkpoint:
             return replace(outcome, result=Result.DENY, denial=denial)
         digests = tuple(one.sha256 for one in verdict.decision.evidence.adapters)
         if not rewrites:
-            return replace(outcome, audited=self._known_copies(digests))
-        paths = self._copies.paths(digests, keep=True)
+            return replace(outcome, audited=await self._known_copies(digests, leash))
+        paths = await self._copies.paths(digests, leash, keep=True)
         return replace(outcome, audited=paths, body=_rewritten(request, extractor, paths))
 
     def _passes(self, verdict: Verdict) -> bool:
@@ -186,10 +187,10 @@ class Checkpoint:
             kind is VerdictKind.REVIEW and self.settings.review_passes
         )
 
-    def _known_copies(self, digests: tuple[str, ...]) -> dict[int, str]:
+    async def _known_copies(self, digests: tuple[str, ...], leash: Leash) -> dict[int, str]:
         """The copies, for a door that only tells of them: it does not matter if one has gone."""
         try:
-            return self._copies.paths(digests, keep=False)
+            return await self._copies.paths(digests, leash, keep=False)
         except NoDecisionError:
             return {}
 
@@ -230,13 +231,17 @@ def _code(verdict: Verdict) -> str:
 
 
 def _explanation(verdict: Verdict) -> str:
-    """One line for the sender: the verdict, the concepts found, and the first reason."""
+    """One line for the sender: the verdict, the concepts found, and the first reason.
+
+    Without numbers, whoever the proxy is: the sender may be the one who changes a file until it
+    passes.
+    """
     decision = verdict.decision
     concepts = [
         one.evidence.concept_name for one in decision.findings if one.verdict is decision.verdict
     ]
     about = f" ({', '.join(concepts[:5])})" if concepts else ""
-    reason = f" {decision.reasons[0].message}" if decision.reasons else ""
+    reason = f" {told_without_numbers(decision.reasons[0])}" if decision.reasons else ""
     return f"loragate: {decision.verdict.value}{about}.{reason}"
 
 

@@ -68,18 +68,23 @@ class AuditedCopies:
         files = await self._desk.fetch(references, leash)
         return tuple(_pinned(one, file) for one, file in zip(references, files, strict=True))
 
-    def paths(self, digests: tuple[str, ...], *, keep: bool) -> dict[int, str]:
+    async def paths(self, digests: tuple[str, ...], leash: Leash, *, keep: bool) -> dict[int, str]:
         """The copies of these digests as the image server sees them, by their numbers.
 
         Args:
             digests: of the adapters of a request, in order.
+            leash: holds while somebody waits for them.
             keep: whether they are about to be loaded.
 
         Raises:
-            NoDecisionError: ADAPTER_NOT_STORED for one that was deleted meanwhile.
+            NoDecisionError: ADAPTER_NOT_STORED for one that was deleted or changed meanwhile;
+                DEADLINE_EXCEEDED.
         """
         seconds = self._keep_s if keep else 0.0
-        copies = [self._find(sha256, seconds) for sha256 in digests]
+        # On a thread: a copy is read again unless it is proven that nobody has changed it.
+        copies = await self._desk.run(
+            lambda: [self._find(sha256, seconds) for sha256 in digests], leash
+        )
         return {number: self._seen(path) for number, path in enumerate(copies)}
 
     def _find(self, sha256: str, keep_s: float) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.files import whole_file
 from loragate_server.models.base import BaseModel
 
 KEPT_OTHERS = 4
@@ -21,6 +21,8 @@ KEPT_OTHERS = 4
 
 class TensorCache:
     """One file per base model and purpose, named after everything its content depends on.
+
+    Several servers may share the folder.
 
     Args:
         folder: created when missing.
@@ -56,22 +58,20 @@ class TensorCache:
         Raises:
             NoDecisionError: DISK_FULL.
         """
-        partial = self._path.with_suffix(f".{os.getpid()}.partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(dict(tensors), partial, metadata={"sha256": _sha256(tensors)})
-            partial.replace(self._path)
+            with whole_file(self._path) as partial:
+                save_file(dict(tensors), partial, metadata={"sha256": _sha256(tensors)})
         except (OSError, SafetensorError) as error:
             raise NoDecisionError(
                 ErrorReason.DISK_FULL,
                 f"The probes cannot be written to {self._path.parent}: {error}.",
                 remedy="Make room there, or let the server write there.",
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
         others = [path for path in self._path.parent.glob(self._others) if path != self._path]
         for other in sorted(others, key=_last_use)[: -KEPT_OTHERS or None]:
-            other.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another server's, which may still use it
+                other.unlink()
 
 
 def _last_use(path: Path) -> float:

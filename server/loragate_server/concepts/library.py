@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from loragate_server.concepts.manifest import (
 )
 from loragate_server.concepts.pictures import read_file, read_picture, save_picture
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.files import whole_file
 
 MIN_NEUTRAL = 8
 """Fewer neutral concepts give no spread that a score could be measured in."""
@@ -169,12 +169,8 @@ class ConceptLibrary:
         return ConceptLibrary.open(self.folder)
 
     def _write(self, manifest: Manifest) -> None:
-        partial = self.folder / f".{FILE_NAME}.{os.getpid()}"
-        with partial.open("wb") as file:
-            file.write(dump_manifest(manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / FILE_NAME)
+        with whole_file(self.folder / FILE_NAME) as partial:
+            partial.write_bytes(dump_manifest(manifest))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -105,6 +105,10 @@ class Gate:
         """Whether a question could be answered now."""
         return not self._draining and self.bases.ready and self.worker.alive
 
+    def require_intake(self) -> None:
+        """Raises RuntimeError while no file can be read, as `IntakeDesk.require_free`."""
+        self._intake.require_free()
+
     async def decide(self, request: GateRequest, leash: Leash) -> Verdict:
         """Decides over adapters that the server reads itself or that came with the request.
 

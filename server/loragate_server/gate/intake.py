@@ -6,18 +6,23 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import AdapterReference, StoredFile
 from loragate_server.progress import Leash
+from loragate_server.threads import DaemonPool
 from loragate_server.tracing import stage
 
 Result = TypeVar("Result")
 
 INLINE_HASH_LIMIT = 512 << 10
 """Bytes that are hashed on the event loop: below this, changing threads costs more than hashing."""
+
+STUCK_S = 30.0
+"""For so long all threads may be busy with the same pieces of work before intake counts as stuck:
+reading a local file takes seconds, but one from a file system that has gone may take for ever."""
 
 COALESCE_BYTES = 256 << 10
 """Upload chunks are gathered to this size, so that tiny ones do not cost a thread change each."""
@@ -56,7 +61,8 @@ class IntakeDesk:
 
     def __init__(self, intake: Intake, threads: int = 4) -> None:
         self._intake = intake
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="intake")
+        self._threads = threads
+        self._pool = DaemonPool(threads, "intake")
 
     async def known_digests(
         self, references: Sequence[AdapterReference], leash: Leash
@@ -119,9 +125,21 @@ class IntakeDesk:
         """Begins blocking work on the pool."""
         return self._pool.submit(work)
 
+    def require_free(self, stuck_s: float = STUCK_S) -> None:
+        """Raises while no file can be read, because all threads still read others.
+
+        Raises:
+            RuntimeError: so it is for longer than `stuck_s`.
+        """
+        busy_s = self._pool.busy_s()
+        if busy_s > stuck_s:
+            raise RuntimeError(
+                f"all {self._threads} threads that read adapters are busy for {busy_s:.0f} s"
+            )
+
     def close(self) -> None:
-        """Takes no more work."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Takes no more work; what runs is left alone, since it may never end."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 class UploadSession:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,20 +17,38 @@ from loragate_server.intake.adapter import (
 from loragate_server.intake.content import HEAD_BYTES, refuse_by_content
 from loragate_server.intake.finite import refuse_nonfinite
 from loragate_server.intake.header import read_header
+from loragate_server.intake.paths import unreadable
+from loragate_server.intake.scrub import Scrubber
 from loragate_server.intake.settings import IntakeSettings
-from loragate_server.intake.sources import open_source
-from loragate_server.intake.store import ContentStore, raise_disk
+from loragate_server.intake.sources import Source, open_source
+from loragate_server.intake.store import ContentStore, not_stored, raise_disk
 from loragate_server.progress import Leash
 
 CHUNK_BYTES = 2**20
 
 
 class Intake:
-    """Takes adapter files in. Thread-safe."""
+    """Takes adapter files in. Thread-safe.
 
-    def __init__(self, settings: IntakeSettings) -> None:
+    Args:
+        settings: sources and limits.
+        on_corrupt: told of every stored file that somebody else has changed.
+    """
+
+    def __init__(
+        self, settings: IntakeSettings, on_corrupt: Callable[[], None] = lambda: None
+    ) -> None:
         self.settings = settings
-        self._store = ContentStore(settings.store_dir, settings.store_limit_bytes)
+        self._store = ContentStore(settings.store_dir, settings.store_limit_bytes, on_corrupt)
+        self._scrubber = Scrubber(self._store, settings.scrub_interval_s)
+
+    def start(self) -> None:
+        """Begins to look through the store in the background, until `close`."""
+        self._scrubber.start()
+
+    def close(self) -> None:
+        """Ends what `start` began."""
+        self._scrubber.close()
 
     @property
     def store_dir(self) -> Path:
@@ -37,7 +56,10 @@ class Intake:
         return self.settings.store_dir
 
     def keep(self, sha256: str, seconds: float) -> Path | None:
-        """The stored file with this digest, which stays for so long; None where there is none."""
+        """The stored file with this digest, which stays for so long; None where there is none.
+
+        May read the whole file, to be sure that it is what was audited.
+        """
         return self._store.keep(sha256, seconds) if is_sha256(sha256) else None
 
     def fetch(self, ref: AdapterReference, leash: Leash) -> StoredFile:
@@ -54,7 +76,7 @@ class Intake:
                 self._refuse_large(source.size_bytes)
             sink = Receiver(self._store, self.settings)
             try:
-                while chunk := source.file.read(CHUNK_BYTES):
+                while chunk := _read(source):
                     leash.check()
                     sink.write(chunk)
                 return sink.finish(ref.expected_sha256, source.config_json)
@@ -86,12 +108,7 @@ class Intake:
                 return StoredFile(sha256, path.stat().st_size, path)
         except FileNotFoundError:
             pass  # evicted between the two looks
-        raise NoDecisionError(
-            ErrorReason.ADAPTER_NOT_STORED,
-            f"The server holds no bytes with sha256 {sha256[:64]}.",
-            remedy="Ask again and send the bytes.",
-            metadata={"sha256": sha256[:64]},
-        )
+        raise not_stored(sha256)
 
     def _refuse_large(self, size_bytes: int) -> None:
         if size_bytes > self.settings.max_file_bytes:
@@ -132,7 +149,10 @@ class Receiver:
             raise_disk(error)
 
     def finish(self, expected_sha256: str | None, config_json: str | None = None) -> StoredFile:
-        """Checks the complete file and gives it its place in the store."""
+        """Checks the complete file and gives it its place in the store.
+
+        What lies there already stays only where it is proven to be the same.
+        """
         if self._file is None:
             raise ValueError("this receiver is closed")
         sha256 = self._digest.hexdigest()
@@ -201,6 +221,14 @@ class UploadSink:
                 "received_bytes": str(received),
             },
         )
+
+
+def _read(source: Source) -> bytes:
+    """The next bytes, which come from where they were opened: a path may be on a network."""
+    try:
+        return source.file.read(CHUNK_BYTES)
+    except OSError as error:
+        raise unreadable("The source", error) from error
 
 
 def _require_expected(sha256: str, expected_sha256: str | None) -> None:

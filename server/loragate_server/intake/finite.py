@@ -27,15 +27,20 @@ def refuse_nonfinite(file: BinaryIO, header: Header) -> None:
         header: its checked header.
 
     Raises:
-        NoDecisionError: WEIGHTS_NOT_FINITE, naming the first such tensor.
+        NoDecisionError: WEIGHTS_NOT_FINITE, naming the first such tensor; FILE_TRUNCATED where
+            the file has become shorter than its header promises.
     """
-    file.seek(header.data_start)
     for entry in header.tensors:
+        if entry.dtype not in _EXPONENT:
+            continue  # an integer is always finite
         view, exponent = _EXPONENT[entry.dtype]
         mask = view.type(exponent)
+        file.seek(header.data_start + entry.begin)
         left = entry.end - entry.begin
         while left:
             chunk = file.read(min(left, _CHUNK_BYTES))
+            if not chunk or len(chunk) % view.itemsize:
+                raise _cut_short(entry.name)
             left -= len(chunk)
             if bool(((np.frombuffer(chunk, view) & mask) == mask).any()):
                 raise NoDecisionError(
@@ -44,3 +49,12 @@ def refuse_nonfinite(file: BinaryIO, header: Header) -> None:
                     remedy="Train or export the adapter again; such weights produce no pictures.",
                     metadata={"tensor": entry.name},
                 )
+
+
+def _cut_short(name: str) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.FILE_TRUNCATED,
+        f"The file ends within tensor {name!r}.",
+        remedy="Download or copy the file again.",
+        metadata={"tensor": name},
+    )

@@ -18,9 +18,13 @@ from loragate_server.intake.settings import IntakeSettings
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Types that adapter weights have."""
+INTEGER_BYTES = {f"{sign}{bits}": bits // 8 for sign in ("I", "U") for bits in (8, 16, 32, 64)}
+"""Types that an alpha may have as well: trainers write what they were configured with."""
 MAX_RANK = 8
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _LENGTH_BYTES = 8
+_LISTS, _VALUES = 2, MAX_RANK + 5
+"""Lists and commas that the entry of one tensor may have."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class Header:
     data_start: int
 
 
+def is_alpha_name(name: str) -> bool:
+    """Whether a tensor of this name holds an alpha: `alpha`, `lora_alpha`, `network_alpha`."""
+    return name.endswith("alpha")
+
+
 def read_header(file: BinaryIO, size_bytes: int, settings: IntakeSettings) -> Header:
     """Reads and checks the header of an open file.
 
@@ -60,7 +69,7 @@ def read_header(file: BinaryIO, size_bytes: int, settings: IntakeSettings) -> He
     _limit("header_bytes", length, settings.max_header_bytes)
     if size_bytes < _LENGTH_BYTES + length:
         raise _truncated(_LENGTH_BYTES + length, size_bytes)
-    content = _parse(file.read(length))
+    content = _parse(file.read(length), settings)
     metadata = _metadata(content.pop("__metadata__", {}), settings)
     _limit("tensors", len(content), settings.max_tensors)
     if not content:
@@ -74,37 +83,62 @@ def read_header(file: BinaryIO, size_bytes: int, settings: IntakeSettings) -> He
     return Header(tuple(entries), metadata, start)
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def metadata_of(data: bytes) -> Mapping[str, str]:
+    """The metadata of a whole file that `read_header` has accepted."""
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    content = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    metadata: Mapping[str, str] = content.get("__metadata__", {})
+    return metadata
+
+
+def _parse(raw: bytes, settings: IntakeSettings) -> dict[str, Any]:
     if not raw.startswith(b"{") or raw.rstrip(b" ")[-1:] != b"}":
         raise _invalid("whitespace", "The header must begin with '{' and end with '}' and spaces.")
+    # Before parsing: short values take many times more memory than their text.
+    _limit("lists", raw.count(b"["), _LISTS * settings.max_tensors + settings.max_metadata_bytes)
+    _limit("values", raw.count(b","), _VALUES * settings.max_tensors + settings.max_metadata_bytes)
     try:
-        text = raw.decode("utf-8")
-        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
-        text_again = json.dumps(content, ensure_ascii=False)
-        text_again.encode("utf-8")  # a lone surrogate, written as an escape, fails here
+        content = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_Objects(settings.max_tensors + 2),
+            parse_constant=_no_number,
+            parse_float=_no_number,
+        )
     except (UnicodeError, json.JSONDecodeError, RecursionError, ValueError) as error:
-        raise _invalid("json", f"The header is not valid JSON: {error}.") from error
+        raise _invalid("json", f"The header is not valid JSON: {str(error)[:200]}.") from error
     if not isinstance(content, dict):
         raise _invalid("json", "The header is not a JSON object.")
     return content
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise NoDecisionError(
-                ErrorReason.DUPLICATE_NAME,
-                f"The header names {name[:80]!r} twice.",
-                remedy="Save the adapter again with a current library.",
-                metadata={"name": name[:200]},
-            )
-        found[name] = value
-    return found
+class _Objects:
+    """Makes the objects of a header, of which there are one per tensor and two more."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        self._count += 1
+        _limit("tensors", self._count, self._most)
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise NoDecisionError(
+                    ErrorReason.DUPLICATE_NAME,
+                    f"The header names {name[:80]!r} twice.",
+                    remedy="Save the adapter again with a current library.",
+                    metadata={"name": name[:200]},
+                )
+            name.encode()  # a lone surrogate, written as an escape, fails here
+            if isinstance(value, str):
+                value.encode()
+            found[name] = value
+        return found
 
 
-def _constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name[:40]} is no size")
 
 
 def _metadata(value: Any, settings: IntakeSettings) -> dict[str, str]:
@@ -124,24 +158,32 @@ def _entry(name: str, value: Any, settings: IntakeSettings) -> TensorEntry:
             "unknown_field", "A tensor must have exactly dtype, shape and data_offsets.", name
         )
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if dtype not in ITEM_BYTES:
+    if not _naturals(shape) or len(shape) > MAX_RANK:
+        raise _invalid("shape", "A tensor's shape is not a short list of sizes.", name)
+    if not _naturals(offsets) or len(offsets) != 2:
+        raise _invalid("offsets", "A tensor's data_offsets are not two sizes.", name)
+    begin, end = offsets
+    size = math.prod(shape) * _item_bytes(name, dtype, shape)
+    if size == 0:
+        raise _invalid("empty_tensor", "A tensor has no values.", name)
+    if end - begin != size:
+        raise _offsets(f"Tensor {name!r} needs {size} bytes but has {end - begin}.", name)
+    return TensorEntry(name, dtype, tuple(shape), begin, end)
+
+
+def _item_bytes(name: str, dtype: Any, shape: list[int]) -> int:
+    """Bytes of one value; integers count for a single alpha only."""
+    types: Mapping[str, int] = ITEM_BYTES
+    if is_alpha_name(name) and math.prod(shape) == 1:
+        types = ITEM_BYTES | INTEGER_BYTES
+    if not isinstance(dtype, str) or dtype not in types:
         raise NoDecisionError(
             ErrorReason.DTYPE_UNSUPPORTED,
             f"Tensor {name!r} has type {str(dtype)[:20]!r}; adapter weights are floating-point.",
             remedy=f"Save the adapter as one of {', '.join(ITEM_BYTES)}.",
             metadata={"tensor": name, "dtype": str(dtype)[:20]},
         )
-    if not _naturals(shape) or len(shape) > MAX_RANK:
-        raise _invalid("shape", "A tensor's shape is not a short list of sizes.", name)
-    if not _naturals(offsets) or len(offsets) != 2:
-        raise _invalid("offsets", "A tensor's data_offsets are not two sizes.", name)
-    begin, end = offsets
-    size = math.prod(shape) * ITEM_BYTES[dtype]
-    if size == 0:
-        raise _invalid("empty_tensor", "A tensor has no values.", name)
-    if end - begin != size:
-        raise _offsets(f"Tensor {name!r} needs {size} bytes but has {end - begin}.", name)
-    return TensorEntry(name, dtype, tuple(shape), begin, end)
+    return types[dtype]
 
 
 def _naturals(value: Any) -> bool:

@@ -20,6 +20,7 @@ class IntakeSettings:
         max_name_length: longest tensor name, in characters.
         max_metadata_bytes: largest header metadata and adapter_config.json.
         enabled_schemes: URI schemes that may be fetched, for example {"hf", "https", "s3"}.
+        scrub_interval_s: seconds between two looks through all that is stored.
         fetch_timeout_s: seconds without a byte after which a remote source is given up.
     """
 
@@ -33,3 +34,4 @@ class IntakeSettings:
     max_metadata_bytes: int = 2**20
     enabled_schemes: frozenset[str] = frozenset()
     fetch_timeout_s: float = 60.0
+    scrub_interval_s: float = 86_400.0

@@ -2,55 +2,93 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
+import logging
 import os
+import shutil
+import stat
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.intake.adapter import StoredFile, is_sha256
+
+_log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 20
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEVER_OURS = (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EISDIR)
+"""What opening a stored file fails with when something else lies under its name."""
+_SETTLED_NS = 100_000_000
+"""File systems tell two changes within some milliseconds apart by nothing: a file that was changed
+so shortly before it was hashed may have been changed since without a trace."""
+_MARK_EVERY_S = 86_400.0
+
+_Signature = tuple[int, int, int, int, int]
 
 
 class ContentStore:
     """Files named `<two digits>/<sha256>.safetensors`, read-only, written whole or not at all.
 
-    Thread-safe: names are digests, so two writers of one name write the same bytes.
+    Thread-safe. What is handed out was hashed here, or has not changed since it was: a file that
+    somebody changed is deleted, and its bytes have to be sent again.
 
-    A file's modification time says when it was used last. One in the future says until when it
-    must stay, so that it holds across a restart too.
+    A file's modification time says when it was used last, to a day: setting it changes what proves
+    that the bytes are the same. One in the future says until when the file must stay, so that it
+    holds across a restart too.
+
+    Args:
+        folder: made where it does not exist.
+        limit_bytes: above it, the files used longest ago are deleted.
+        on_corrupt: told of every stored file whose bytes are not those of its name.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, limit_bytes: int, on_corrupt: Callable[[], None] = lambda: None
+    ) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
+        self._on_corrupt = on_corrupt
+        self._proven: dict[str, _Signature] = {}
+        self._used_unix_s: dict[str, float] = {}
+        self._changing = threading.Lock()
+        """Held while names come and go."""
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob("incoming-*"):
-            left_over.unlink(missing_ok=True)
+            _delete(left_over)
 
     def path_of(self, sha256: str) -> Path:
         """Where the bytes with this digest are or would be."""
         return self._folder / sha256[:2] / f"{sha256}.safetensors"
 
     def find(self, sha256: str) -> Path | None:
-        """The stored file with this digest, if any; marks it as used now."""
-        path = self.path_of(sha256)
-        try:
-            if path.stat().st_mtime <= time.time():
-                os.utime(path)
-        except FileNotFoundError:
-            return None
-        return path
+        """The stored file with this digest, if any; marks it as used now.
+
+        Reads it, unless it is proven that nobody has changed it since it was read last.
+        """
+        return self.keep(sha256, 0.0)
 
     def keep(self, sha256: str, seconds: float) -> Path | None:
         """As `find`; the file is not evicted within the next `seconds`."""
-        path = self.path_of(sha256)
-        until_unix_s = time.time() + seconds
-        try:
-            if path.stat().st_mtime < until_unix_s:
-                os.utime(path, (until_unix_s, until_unix_s))
-        except FileNotFoundError:
+        if not self._holds(sha256):
             return None
+        path = self.path_of(sha256)
+        try:
+            with self._changing:
+                now_unix_s = self._used_unix_s[sha256] = time.time()
+                least_unix_s = now_unix_s + (seconds or -_MARK_EVERY_S)
+                if path.stat().st_mtime < least_unix_s:
+                    # Half as long again, so that a file in use is not marked every time.
+                    until_unix_s = now_unix_s + 1.5 * seconds
+                    os.utime(path, (until_unix_s, until_unix_s))
+        except FileNotFoundError:
+            return None  # evicted since
         return path
 
     def incoming(self) -> BinaryIO:
@@ -63,7 +101,7 @@ class ContentStore:
             raise_disk(error)
 
     def adopt(self, file: BinaryIO, sha256: str) -> Path:
-        """Gives a complete temporary file its name; returns where it is now.
+        """Gives a complete temporary file its name, in place of what lies there.
 
         Raises:
             NoDecisionError: DISK_FULL.
@@ -74,12 +112,16 @@ class ContentStore:
             os.fchmod(file.fileno(), 0o444)
             os.fsync(file.fileno())
             file.close()
-            path.parent.mkdir(exist_ok=True)
-            Path(file.name).replace(path)
+            with self._changing:
+                path.parent.mkdir(exist_ok=True)
+                if path.is_dir():
+                    _delete(path)
+                Path(file.name).replace(path)
+                self._used_unix_s[sha256] = time.time()
+                self._evict(keep=path)
         except OSError as error:
             self.discard(file)
             raise_disk(error)
-        self._evict(keep=path)
         return path
 
     def discard(self, file: BinaryIO) -> None:
@@ -87,20 +129,118 @@ class ContentStore:
         file.close()
         Path(file.name).unlink(missing_ok=True)
 
+    def scrub(self, pause: Callable[[], None] = lambda: None) -> None:
+        """Reads all that is stored, and deletes what is not what it is called.
+
+        Args:
+            pause: called after each MiB; what it raises ends the work.
+        """
+        for path in sorted(self._folder.glob("??/*.safetensors")):
+            if is_sha256(path.stem) and path == self.path_of(path.stem):
+                self._holds(path.stem, anew=True, pause=pause)
+
+    def _holds(
+        self, sha256: str, *, anew: bool = False, pause: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Whether the bytes of this digest lie under its name; deletes others that do."""
+        path = self.path_of(sha256)
+        seen = _inode(path)
+        try:
+            descriptor = os.open(path, _READ)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno not in _NEVER_OURS:
+                raise
+            self._drop(sha256, seen)
+            return False
+        try:
+            status = os.fstat(descriptor)
+            signature = _signature(status)
+            if not anew and self._proven.get(sha256) == signature:
+                return True
+            right = stat.S_ISREG(status.st_mode) and _digest(descriptor, pause) == sha256
+            settled = time.time_ns() - status.st_ctime_ns > _SETTLED_NS
+            if right and settled and _signature(os.fstat(descriptor)) == signature:
+                self._proven[sha256] = signature
+        finally:
+            os.close(descriptor)
+        if not right:
+            self._drop(sha256, (status.st_dev, status.st_ino))
+        return right
+
+    def _drop(self, sha256: str, seen: tuple[int, int] | None) -> None:
+        """Deletes a stored file that is not what it is called, unless it has been replaced."""
+        path = self.path_of(sha256)
+        with self._changing:
+            if seen is None or _inode(path) != seen:
+                return
+            _delete(path)
+            self._forget(sha256)
+        _log.error("the stored file %s was changed by somebody else and is deleted", path)
+        self._on_corrupt()
+
     def _evict(self, keep: Path) -> None:
         """Deletes the files used longest ago; an open file stays readable until it is closed.
 
         Kept files stay, even where the store is larger than it should be then.
         """
         now_unix_s = time.time()
-        files = [(path.stat(), path) for path in self._folder.glob("??/*.safetensors")]
-        total = sum(status.st_size for status, _ in files)
-        for status, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
-            if total <= self._limit_bytes or status.st_mtime > now_unix_s:
+        files = sorted(self._files())
+        total = sum(size for _, size, _, _ in files)
+        for _, size, marked_unix_s, path in files:
+            if total <= self._limit_bytes:
                 return
-            if path != keep:
-                path.unlink(missing_ok=True)
-                total -= status.st_size
+            if path != keep and marked_unix_s <= now_unix_s:
+                _delete(path)
+                self._forget(path.stem)
+                total -= size
+
+    def _files(self) -> Iterator[tuple[float, int, float, Path]]:
+        """When each file was used last, its size, its mark, and where it is."""
+        for path in self._folder.glob("??/*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):  # deleted by somebody else
+                status = path.lstat()
+                used_unix_s = max(status.st_mtime, self._used_unix_s.get(path.stem, 0.0))
+                yield used_unix_s, status.st_size, status.st_mtime, path
+
+    def _forget(self, sha256: str) -> None:
+        self._proven.pop(sha256, None)
+        self._used_unix_s.pop(sha256, None)
+
+
+def read_stored(stored: StoredFile) -> bytes:
+    """The bytes of a stored file, which are those of its digest whatever happens to the file.
+
+    Raises:
+        NoDecisionError: ADAPTER_NOT_STORED where they are not there any more.
+    """
+    try:
+        descriptor = os.open(stored.path, _READ)
+    except OSError as error:
+        raise not_stored(stored.sha256) from error
+    try:
+        data = b""
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read(stored.size_bytes + 1)
+    except OSError as error:
+        raise not_stored(stored.sha256) from error
+    finally:
+        os.close(descriptor)
+    if hashlib.sha256(data).hexdigest() != stored.sha256:
+        raise not_stored(stored.sha256)
+    return data
+
+
+def not_stored(sha256: str) -> NoDecisionError:
+    """ADAPTER_NOT_STORED: never there, evicted, or changed by somebody else."""
+    return NoDecisionError(
+        ErrorReason.ADAPTER_NOT_STORED,
+        f"The server holds no bytes with sha256 {sha256[:64]}.",
+        remedy="Ask again and send the bytes.",
+        metadata={"sha256": sha256[:64]},
+    )
 
 
 def raise_disk(error: OSError) -> NoReturn:
@@ -113,3 +253,43 @@ def raise_disk(error: OSError) -> NoReturn:
             retry_after_s=30.0,
         ) from error
     raise error
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    """What changes with every change of a file: nobody can set its change time."""
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _digest(descriptor: int, pause: Callable[[], None]) -> str | None:
+    """The sha256 of an open file; None where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        while chunk := os.read(descriptor, _CHUNK_BYTES):
+            digest.update(chunk)
+            pause()
+    except OSError as error:
+        _log.error("a stored file cannot be read: %s", error.strerror)
+        return None
+    return digest.hexdigest()
+
+
+def _delete(path: Path) -> None:
+    """Deletes whatever lies there, if anything does."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        shutil.rmtree(path, ignore_errors=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+
+from loragate_server.threads import DaemonPool
 
 Check = Callable[[], None]
 """Blocking; raises with a sentence when its part does not work now."""
@@ -22,7 +26,7 @@ class Readiness:
 
     def __init__(self, parts: Iterable[str]) -> None:
         self._parts = dict.fromkeys(parts, "not begun")
-        self._checks: dict[str, Check] = {}
+        self._checks: dict[str, _Asked] = {}
         self._draining = False
         self._checked_at = float("-inf")
         self._checked: dict[str, str] = {}
@@ -33,8 +37,12 @@ class Readiness:
         self._parts[part] = state
 
     def add_check(self, part: str, check: Check) -> None:
-        """Asks `check` whenever readiness is asked, once a second at most."""
-        self._checks[part] = check
+        """Asks `check` whenever readiness is asked, once a second at most.
+
+        One that hangs counts as failed, keeps one thread of its own, and is not asked again until
+        it has ended.
+        """
+        self._checks[part] = _Asked(part, check)
 
     def drain(self) -> None:
         """Not ready from now on."""
@@ -56,17 +64,42 @@ class Readiness:
         # One run serves all who ask meanwhile: probes of many kinds must not load the database.
         async with self._checking:
             if time.monotonic() - self._checked_at >= _CHECK_EVERY_S:
-                states = await asyncio.gather(*map(_outcome, self._checks.values()))
+                states = await asyncio.gather(*(asked.outcome() for asked in self._checks.values()))
                 self._checked = dict(zip(self._checks, states, strict=True))
                 self._checked_at = time.monotonic()
             return self._checked
 
 
-async def _outcome(check: Check) -> str:
-    try:
-        await asyncio.wait_for(asyncio.to_thread(check), _CHECK_TIMEOUT_S)
-    except TimeoutError:
-        return f"no answer in {_CHECK_TIMEOUT_S:g} s"
-    except Exception as error:  # a check may fail in any way; each means not ready
-        return str(error) or type(error).__name__
-    return _OK
+class _Asked:
+    """A check on a thread of its own, which runs once at a time."""
+
+    def __init__(self, part: str, check: Check) -> None:
+        self._check = check
+        self._pool = DaemonPool(1, f"check-{part}")
+        self._running: Future[None] | None = None
+        self._began_s = 0.0
+
+    async def outcome(self) -> str:
+        """What the check says now, at most `_CHECK_TIMEOUT_S` after it began."""
+        running = self._running
+        if running is None or running.done():
+            self._began_s = time.monotonic()
+            running = self._running = self._pool.submit(self._check)
+        left_s = self._began_s + _CHECK_TIMEOUT_S - time.monotonic()
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        running.add_done_callback(lambda _: _tell(loop, ended))
+        try:
+            async with asyncio.timeout(max(0.0, left_s)):
+                await ended.wait()
+        except TimeoutError:
+            return f"no answer in {_CHECK_TIMEOUT_S:g} s"
+        error = running.exception()
+        if error is not None:  # a check may fail in any way; each means not ready
+            return str(error) or type(error).__name__
+        return _OK
+
+
+def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended before the check
+        loop.call_soon_threadsafe(ended.set)

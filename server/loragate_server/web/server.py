@@ -10,10 +10,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from loragate_server.config import split_address
+from loragate_server.threads import DaemonPool
 from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness
 
 SMALL_BODY_BYTES = 1024
+SCRAPES_AT_ONCE = 2
 FORM_BODY_BYTES = 64 * 1024
 CONSOLE = "/console"
 
@@ -25,11 +27,13 @@ def web_application(
     console: web.Application | None = None,
 ) -> web.Application:
     """`/metrics`, `/healthz` and `/readyz` for GET or HEAD only; door and console if there are."""
+    # Not the loop's own threads: what hangs there must not take the metrics away.
+    scrapes = DaemonPool(SCRAPES_AT_ONCE, "metrics")
 
     async def metrics(request: web.Request) -> web.Response:
         # OpenMetrics, with exemplars, for those who ask for it; the text format for the rest.
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        body = await asyncio.to_thread(encode, registry)
+        body = await asyncio.wrap_future(scrapes.submit(encode, registry))
         response = web.Response(body=body, headers={"Content-Type": content_type})
         response.enable_compression()
         return response

@@ -43,5 +43,5 @@ async def test_a_kept_copy_outlives_the_limit_of_the_store_and_others_do_not(
 async def test_a_copy_that_is_gone_is_no_answer(post: MakePost) -> None:
     copies = post().checkpoint._copies
     with pytest.raises(NoDecisionError) as gone:
-        copies.paths(("0" * 64,), keep=True)
+        await copies.paths(("0" * 64,), Leash(), keep=True)
     assert gone.value.reason is ErrorReason.ADAPTER_NOT_STORED
