@@ -12,42 +12,13 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from loragate.v1 import audit_pb2, concept_pb2
 from loragate_server.policy.decision import Decision, Mode
+from loragate_server.policy.reasons import REASON_CODES
 from loragate_server.rpc.envoy import ext_authz_pb2, ext_proc_pb2
 
 CODES: Final = tuple(code.name for code in grpc.StatusCode)
 """Names of the gRPC status codes."""
 
-DECISION_REASONS: Final = (
-    # of decide
-    "no_concept_learned",
-    "concept_suspected",
-    "concept_learned",
-    "measurement_invalid",
-    # of reviews, and of what is on record about the same files
-    "review_approved",
-    "review_rejected",
-    "known_bad",
-    # of the lists
-    "allow_listed",
-    "allow_list_lapsed",
-    "deny_listed",
-    # of evidence that cannot vouch for the adapters
-    "not_audited",
-    "nothing_audited",
-    "no_layer_matched",
-    "no_matching_layers",
-    "unmapped_keys",
-    "no_concepts_audited",
-    "no_neutral_bank",
-    "nonfinite_weights",
-    "nonfinite_activations",
-    "nonfinite_loss",
-    # of the question
-    "restricted_question",
-    # of this module
-    "pilot_mode",
-    "other",
-)
+DECISION_REASONS: Final = (*REASON_CODES, "other")
 """Values of the label `reason` of `loragate_decisions_total`."""
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import threading
 import time
 from dataclasses import replace
@@ -12,7 +11,6 @@ import trustme
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-import loragate_server
 from loragate_server.audit.evidence import Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.observer import GateObserver
@@ -314,36 +312,3 @@ def test_the_expiry_of_the_certificate_follows_its_file(metrics: Metrics, tmp_pa
     assert sample(metrics, name) == until.timestamp()
     with pytest.raises(ValueError, match="PEM"):
         Metrics().follow_certificate(file)
-
-
-def test_every_reason_that_the_code_can_give_has_its_label() -> None:
-    package = Path(loragate_server.__file__).parent
-    given = {
-        code
-        for room in ("audit", "policy", "gate")
-        for path in (package / room).glob("*.py")
-        for code in reason_codes(ast.parse(path.read_text()))
-    }
-    assert len(given) > 5, "the search for codes finds nothing any more"
-    assert given <= set(DECISION_REASONS)
-
-
-def reason_codes(tree: ast.Module) -> set[str]:
-    """First arguments of `Reason(...)`, `_reason(...)`, and pairs of a code and a sentence."""
-    codes = set()
-    for node in ast.walk(tree):
-        first: ast.expr | None = None
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-            first = node.args[0] if node.func.id in ("Reason", "_reason") else None
-        elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and is_text(node.elts[1]):
-            first = node.elts[0]
-        if isinstance(first, ast.Constant) and isinstance(first.value, str):
-            codes.add(first.value)
-    return {code for code in codes if code.replace("_", "").isalpha() and code.islower()}
-
-
-def is_text(node: ast.expr) -> bool:
-    """Whether this is a sentence."""
-    if isinstance(node, ast.JoinedStr):
-        return True
-    return isinstance(node, ast.Constant) and str(node.value).endswith(".")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 
 from loragate_server.audit.evidence import ConceptEvidence, Evidence
 from loragate_server.policy.decision import (
@@ -24,8 +25,13 @@ from loragate_server.policy.decision import (
 from loragate_server.policy.holm import holm_adjusted
 from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.policy import Policy, Thresholds
+from loragate_server.policy.sentences import (
+    clear_sentences,
+    concept_sentences,
+    invalid_sentences,
+)
 
-_GRAVITY = {kind: rank for rank, kind in enumerate(VerdictKind)}
+GRAVITY = {kind: rank for rank, kind in enumerate(VerdictKind)}
 _REMEDY_GRAVITY = {remedy: rank for rank, remedy in enumerate(Remedy)}
 
 _Weighed = tuple[VerdictKind, Reason]
@@ -33,7 +39,7 @@ _Weighed = tuple[VerdictKind, Reason]
 
 def gravest(verdicts: Iterable[VerdictKind]) -> VerdictKind:
     """The gravest of some verdicts; ALLOW of none."""
-    return max(verdicts, key=_GRAVITY.__getitem__, default=VerdictKind.ALLOW)
+    return max(verdicts, key=GRAVITY.__getitem__, default=VerdictKind.ALLOW)
 
 
 def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -> Decision:
@@ -50,7 +56,7 @@ def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -
     """
     now = now or datetime.now(UTC)
     listing = decide_listed(policy, [a.sha256 for a in evidence.adapters], now)
-    judged = _judge_all(policy, evidence.concepts)
+    judged = _judge_all(policy, evidence)
     weighed = _doubts(policy, evidence, concepts_needed=not (listing.denied or listing.allowed))
     if not listing.allowed:
         weighed += [entry for _, entry in judged if entry is not None]
@@ -65,9 +71,11 @@ def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -
         remedies.append(Remedy.QUARANTINE)
     if would_be is VerdictKind.BLOCK and not any(r is not Remedy.NONE for r in remedies):
         remedies.append(Remedy.QUARANTINE)
-    reasons = [r for _, r in sorted(weighed, key=lambda entry: -_GRAVITY[entry[0]])]
+    reasons = [r for _, r in sorted(weighed, key=lambda entry: -GRAVITY[entry[0]])]
     if would_be is VerdictKind.ALLOW and not listing.allowed:
-        reasons.insert(0, _clean(findings))
+        nearest = findings[0].evidence if findings else None
+        clear = Reason("no_concept_learned", *clear_sentences(nearest, len(findings)))
+        reasons.insert(0, clear)
     if evidence.restricted_to:
         reasons.append(_restricted(evidence))
     if policy.mode is Mode.PILOT:
@@ -120,21 +128,21 @@ def _unspoken_doubts(evidence: Evidence, concepts_needed: bool) -> Iterable[Reas
         yield Reason("no_neutral_bank", "The scores were compared with no neutral concept.")
 
 
-def _judge_all(
-    policy: Policy, concepts: tuple[ConceptEvidence, ...]
-) -> list[tuple[Finding, _Weighed | None]]:
+def _judge_all(policy: Policy, evidence: Evidence) -> list[tuple[Finding, _Weighed | None]]:
+    concepts = evidence.concepts
     adjusted = holm_adjusted([concept.p_value for concept in concepts])
     return [
         # a calibrated p-value already speaks for all concepts at once
-        _judge(policy, c, p if c.family_p_value is None else c.family_p_value)
+        _judge(policy, evidence, c, p if c.family_p_value is None else c.family_p_value)
         for c, p in zip(concepts, adjusted, strict=True)
     ]
 
 
 def _judge(
-    policy: Policy, concept: ConceptEvidence, adjusted_p: float
+    policy: Policy, evidence: Evidence, concept: ConceptEvidence, adjusted_p: float
 ) -> tuple[Finding, _Weighed | None]:
     """The verdict on one concept, and its reason unless it is ALLOW."""
+    say = partial(concept_sentences, evidence, concept, adjusted_p)
     thresholds = policy.thresholds_for(concept)
     # Written so that a degree that is not a number counts as above the floor.
     above_floor = not concept.degree < thresholds.min_degree
@@ -142,20 +150,18 @@ def _judge(
     if above_floor and _reaches(concept, adjusted_p, thresholds, block=True):
         verdict = thresholds.on_block
         remedy = thresholds.remedy or policy.remedy_for(concept.severity)
-        reason = Reason("concept_learned", _sentence("has learned", concept, adjusted_p))
+        reason = Reason("concept_learned", *say("have learned"))
     elif above_floor and _reaches(concept, adjusted_p, thresholds, block=False):
         verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
-        reason = Reason("concept_suspected", _sentence("may have learned", concept, adjusted_p))
+        reason = Reason("concept_suspected", *say("may have learned"))
     elif above_floor and _stands_out(concept, thresholds):
         verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
-        sentence = _sentence("may have learned something of", concept, adjusted_p)
-        own = f" For this concept alone the p-value is {concept.p_value:.3g}."
-        reason = Reason("concept_suspected", sentence + own)
+        own = f"For this concept alone the p-value is {concept.p_value:.3g}."
+        reason = Reason("concept_suspected", *say("may have learned something of", own))
     invalid = _invalid_measure(concept)
-    if invalid and _GRAVITY[verdict] < _GRAVITY[policy.when_inconclusive]:
+    if invalid and GRAVITY[verdict] < GRAVITY[policy.when_inconclusive]:
         verdict, remedy = policy.when_inconclusive, Remedy.QUARANTINE
-        message = f"{concept.concept_name!r} ({concept.concept_id}) was not measured: {invalid}."
-        reason = Reason("measurement_invalid", message)
+        reason = Reason("measurement_invalid", *invalid_sentences(concept, invalid))
     return Finding(concept, verdict, remedy), (verdict, reason) if reason else None
 
 
@@ -190,29 +196,10 @@ def _by_score(finding: Finding) -> tuple[float, str]:
     return (math.inf if math.isnan(score) else -score, finding.evidence.concept_id)
 
 
-def _sentence(what: str, concept: ConceptEvidence, adjusted_p: float) -> str:
-    return (
-        f"The adapter {what} {concept.concept_name!r} ({concept.concept_id}, {concept.category}, "
-        f"{concept.severity}): score {concept.score:.2f}, adjusted p-value {adjusted_p:.3g}, "
-        f"degree {concept.degree:.0f} of 100."
-    )
-
-
 def _restricted(evidence: Evidence) -> Reason:
     asked = len(evidence.restricted_to)
     return Reason(
         "restricted_question",
         f"Only {asked} {'concept was' if asked == 1 else 'concepts were'} asked about, so no load "
         "may rest on this.",
-    )
-
-
-def _clean(findings: list[Finding]) -> Reason:
-    if not findings:
-        return Reason("no_concept_learned", "No concept was audited.")
-    top = findings[0].evidence
-    return Reason(
-        "no_concept_learned",
-        f"None of {len(findings)} concepts reached a threshold; the nearest is "
-        f"{top.concept_name!r} with a score of {top.score:.2f}.",
     )

@@ -36,10 +36,15 @@ class Remedy(StrEnum):
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason of a decision: a stable code and a sentence for people."""
+    """One reason of a decision: a stable code and a sentence for people.
+
+    Attributes:
+        plain: the sentence without measured numbers; empty where it holds none.
+    """
 
     code: str
     message: str
+    plain: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from loragate_server.rpc.settings import EVERYTHING, Permission, RpcSettings
 IDENTITY: ContextVar[str] = ContextVar("identity", default="")
 """Authenticated name of the caller of the running call; empty without authentication."""
 
+SEES_SCORES: ContextVar[bool] = ContextVar("sees_scores", default=False)
+"""Whether the caller of the running call may see measured numbers."""
+
 AUTHORIZATION = "envoy.service.auth.v3.Authorization"
 EXTERNAL_PROCESSOR = "envoy.service.ext_proc.v3.ExternalProcessor"
 
@@ -63,9 +66,14 @@ class Access:
         self._required = settings.authenticates
         self._auth = settings.auth
         self._peers = {peer.identity: peer.permissions for peer in settings.auth.peers}
+        # Whoever is on this machine can read the record itself; a stranger cannot.
+        unseen = frozenset() if settings.on_loopback else {Permission.SCORES}
+        self._anybody = EVERYTHING - unseen
 
-    def require(self, method: str, authorization: str, peer: Mapping[str, Iterable[bytes]]) -> str:
-        """The caller's name, if it may call the method.
+    def require(
+        self, method: str, authorization: str, peer: Mapping[str, Iterable[bytes]]
+    ) -> tuple[str, frozenset[Permission]]:
+        """The caller's name and permissions, if it may call the method.
 
         Args:
             method: "/package.Service/Method".
@@ -86,7 +94,7 @@ class Access:
                 else "Call a method that the API describes.",
                 metadata={"method": method},
             )
-        return identity
+        return identity, permissions
 
     def require_token(self, authorization: str, needed: Permission) -> str:
         """The name of a token's holder, if it may do what is needed; empty without tokens.
@@ -117,7 +125,7 @@ class Access:
             return name, self._peers.get(name, self._auth.other_peers)
         if self._required:
             raise _unauthenticated("The call carries neither token nor client certificate.")
-        return "", EVERYTHING
+        return "", self._anybody
 
     def _holder(self, authorization: str) -> tuple[str, frozenset[Permission]]:
         if not authorization.lower().startswith(_BEARER):

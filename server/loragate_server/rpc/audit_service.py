@@ -16,6 +16,7 @@ from loragate_server.gate.intake import UploadSession
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Verdict
+from loragate_server.rpc.access import SEES_SCORES
 from loragate_server.rpc.convert import (
     audit_request,
     upload_request,
@@ -55,7 +56,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     def __init__(self, gate: Gate, records: Records) -> None:
         self._gate = gate
         self._records = records
-        self._again: dict[str, wire.AuditResponse] = {}
+        self._again: dict[tuple[str, bool], wire.AuditResponse] = {}
 
     async def Audit(  # noqa: N802
         self, request: wire.AuditRequest, context: grpc.aio.ServicerContext
@@ -68,11 +69,12 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     def _audit_response(self, verdict: Verdict) -> wire.AuditResponse:
         """The answer; that to a question asked again is made once."""
         if not verdict.cached:
-            return wire.AuditResponse(verdict=verdict_message(verdict))
-        response = self._again.get(verdict.decision_id)
+            return wire.AuditResponse(verdict=_told(verdict))
+        key = verdict.decision_id, SEES_SCORES.get()
+        response = self._again.get(key)
         if response is None:
-            response = wire.AuditResponse(verdict=verdict_message(verdict))
-            self._again[verdict.decision_id] = response
+            response = wire.AuditResponse(verdict=_told(verdict))
+            self._again[key] = response
             if len(self._again) > KEPT_ANSWERS:
                 del self._again[next(iter(self._again))]
         return response
@@ -92,7 +94,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
                 await _receive(request_iterator, session, leash)
                 stored = await session.finish(leash)
             verdict = await self._gate.decide_stored(request, stored, leash)
-        return wire.AuditUploadResponse(verdict=verdict_message(verdict))
+        return wire.AuditUploadResponse(verdict=_told(verdict))
 
     async def WatchAudit(  # noqa: N802
         self, request: wire.WatchAuditRequest, context: grpc.aio.ServicerContext
@@ -108,14 +110,14 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
                 verdict = await deciding
             finally:
                 deciding.cancel()
-        yield wire.WatchAuditResponse(verdict=verdict_message(verdict))
+        yield wire.WatchAuditResponse(verdict=_told(verdict))
 
     async def GetAudit(  # noqa: N802
         self, request: wire.GetAuditRequest, context: grpc.aio.ServicerContext
     ) -> wire.GetAuditResponse:
         """Looks one decision up."""
         verdict = await asyncio.to_thread(self._records.get, request.decision_id)
-        return wire.GetAuditResponse(verdict=verdict_message(verdict))
+        return wire.GetAuditResponse(verdict=_told(verdict))
 
     async def ListAudits(  # noqa: N802
         self, request: wire.ListAuditsRequest, context: grpc.aio.ServicerContext
@@ -129,8 +131,13 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             verdict_filter(request.verdict),
         )
         return wire.ListAuditsResponse(
-            verdicts=[verdict_message(each) for each in verdicts], next_page_token=token
+            verdicts=[_told(each) for each in verdicts], next_page_token=token
         )
+
+
+def _told(verdict: Verdict) -> wire.Verdict:
+    """The decision as the caller of the running call may see it."""
+    return verdict_message(verdict, scores=SEES_SCORES.get())
 
 
 async def _header(messages: AsyncIterator[wire.AuditUploadRequest]) -> wire.UploadHeader:

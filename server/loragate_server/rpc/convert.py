@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from loragate.v1 import audit_pb2 as wire
-from loragate_server.audit.evidence import CoverageEvidence
+from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
 from loragate_server.intake.adapter import AdapterReference, Strength
-from loragate_server.policy.decision import Finding, VerdictKind
+from loragate_server.policy.decide import GRAVITY
+from loragate_server.policy.decision import Finding, Reason, VerdictKind
+from loragate_server.policy.reasons import told_without_numbers
+from loragate_server.policy.sentences import members_of, use_of, use_words
 from loragate_server.record.verdict import Caller, Verdict
 from loragate_server.rpc.access import IDENTITY
 
@@ -109,17 +112,26 @@ def verdict_filter(value: wire.VerdictKind) -> VerdictKind | None:
         ) from None
 
 
-def verdict_message(verdict: Verdict) -> wire.Verdict:
-    """A recorded decision as it goes out."""
+def verdict_message(verdict: Verdict, *, scores: bool) -> wire.Verdict:
+    """A recorded decision as it goes out.
+
+    Args:
+        verdict: the decision.
+        scores: whether the caller may see measured numbers. Else they are left out, findings come
+            gravest first, and sentences say no number.
+    """
     decision, evidence = verdict.decision, verdict.decision.evidence
+    findings = decision.findings
+    if not scores:
+        findings = tuple(sorted(findings, key=_by_gravity))
     message = wire.Verdict(
         decision_id=verdict.decision_id,
         verdict=_verdict_kind(decision.verdict),
         mode=f"MODE_{decision.mode}",
         would_be_verdict=_verdict_kind(decision.would_be_verdict),
         remedy=_remedy(decision.remedy),
-        reasons=[wire.Reason(code=each.code, message=each.message) for each in decision.reasons],
-        findings=[_finding(each) for each in decision.findings],
+        reasons=[_reason(each, scores=scores) for each in decision.reasons],
+        findings=[_finding(each, evidence, scores=scores) for each in findings],
         adapters=[_audited_adapter(each) for each in evidence.adapters],
         base_model=evidence.base_model,
         digests=wire.Digests(
@@ -155,19 +167,34 @@ def _concept_ids(ids: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def _finding(finding: Finding) -> wire.Finding:
-    evidence = finding.evidence
+def _reason(reason: Reason, *, scores: bool) -> wire.Reason:
+    message = reason.message if scores else told_without_numbers(reason)
+    return wire.Reason(code=reason.code, message=message)
+
+
+def _finding(finding: Finding, evidence: Evidence, *, scores: bool) -> wire.Finding:
+    concept = finding.evidence
+    # Which use is the gravest is itself a measure of a concept that was not found.
+    told = scores or finding.verdict is not VerdictKind.ALLOW
+    use = use_of(evidence, concept)
     return wire.Finding(
-        concept_id=evidence.concept_id,
-        concept_name=evidence.concept_name,
-        category=evidence.category,
-        severity=severity_name(evidence.severity),
-        score=evidence.score,
-        p_value=evidence.p_value,
-        degree=evidence.degree,
+        concept_id=concept.concept_id,
+        concept_name=concept.concept_name,
+        category=concept.category,
+        severity=severity_name(concept.severity),
+        score=concept.score if scores else None,
+        p_value=concept.p_value if scores else None,
+        degree=concept.degree if scores else None,
         verdict=_verdict_kind(finding.verdict),
         remedy=_remedy(finding.remedy),
+        adapter_sha256s=[one.sha256 for one in members_of(evidence, use)] if told else (),
+        use=use_words(evidence, use).rstrip(",") if told else "",
+        measures_withheld=not scores,
     )
+
+
+def _by_gravity(finding: Finding) -> tuple[int, str]:
+    return -GRAVITY[finding.verdict], finding.evidence.concept_id
 
 
 def _audited_adapter(coverage: CoverageEvidence) -> wire.AuditedAdapter:

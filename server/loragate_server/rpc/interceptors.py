@@ -15,9 +15,16 @@ import grpc
 from loragate_server.errors import NoDecisionError
 from loragate_server.gate.worker import audit_failed, draining
 from loragate_server.logs import REQUEST_ID, log_context
-from loragate_server.rpc.access import IDENTITY, Access, answers_while_draining, is_open
+from loragate_server.rpc.access import (
+    IDENTITY,
+    SEES_SCORES,
+    Access,
+    answers_while_draining,
+    is_open,
+)
 from loragate_server.rpc.around import AroundInterceptor
 from loragate_server.rpc.errors import REQUEST_ID_KEY, abort
+from loragate_server.rpc.settings import Permission
 from loragate_server.tracing import (
     CURRENT,
     TRACE_HEADERS,
@@ -162,20 +169,22 @@ class Doorkeeper(AroundInterceptor):
 
     @contextmanager
     def around(self, method: str, context: grpc.aio.ServicerContext) -> Iterator[None]:
-        """Checks the caller; `IDENTITY` is set for the call."""
+        """Checks the caller; `IDENTITY` and `SEES_SCORES` are set for the call."""
         if is_open(method):
             yield
             return
         if self.draining and not answers_while_draining(method):
             raise draining()
-        identity = self._access.require(
+        identity, permissions = self._access.require(
             method, metadata_value(context, "authorization"), context.auth_context()
         )
-        token = IDENTITY.set(identity)
+        named = IDENTITY.set(identity)
+        seeing = SEES_SCORES.set(Permission.SCORES in permissions)
         try:
             yield
         finally:
-            IDENTITY.reset(token)
+            SEES_SCORES.reset(seeing)
+            IDENTITY.reset(named)
 
 
 def metadata_value(context: grpc.aio.ServicerContext, key: str) -> str:

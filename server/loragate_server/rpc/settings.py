@@ -19,6 +19,8 @@ class Permission(StrEnum):
     """Change the concept library."""
     CHECK = "check"
     """Ask, as a proxy, whether a request may pass."""
+    SCORES = "scores"
+    """See the numbers that audits measure, which help whoever changes a file until it passes."""
 
 
 EVERYTHING = frozenset(Permission)
@@ -130,6 +132,11 @@ class RpcSettings:
     def authenticates(self) -> bool:
         """Whether callers have to prove who they are."""
         return bool(self.auth.tokens) or (self.tls is not None and self.tls.client_ca is not None)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return all(is_loopback(address) for address in self.addresses)
 
     def check(self) -> None:
         """Refuses settings that would leave the port open to strangers.

@@ -44,23 +44,6 @@ def test_every_word_of_a_decision_is_known() -> None:
     assert all(wording(f"mode.{mode}") for mode in Mode)
 
 
-def codes() -> set[str]:
-    """The codes of reasons in the sources of policy, audit and gate."""
-    found: set[str] = set()
-    for room in ("policy", "audit", "gate"):
-        for file in (SERVER / room).glob("*.py"):
-            text = file.read_text()
-            found |= set(re.findall(r'\b_?[Rr]eason\(\s*"([a-z_]+)",', text))
-            found |= set(re.findall(r'(?<!\w)\(\s*"([a-z_]+)",\s*f?"[A-Z]', text))
-    return found
-
-
-def test_every_reason_that_can_be_given_has_plain_words() -> None:
-    assert {"concept_learned", "deny_listed", "unmapped_keys", "not_audited"} <= codes()
-    wording = Wording(Language.JA)
-    assert {code for code in codes() if not wording.known(f"reason.{code}")} == set()
-
-
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -101,6 +101,8 @@ def verdict() -> Verdict:
         engine_version="1",
         neutral_count=48,
         stage_times_s={},
+        loaders=("diffusers", "comfyui"),
+        restricted_to=("bomb",),
     )
     decision = Decision(
         verdict=VerdictKind.ALLOW,
@@ -125,7 +127,7 @@ def verdict() -> Verdict:
 
 
 def test_a_verdict_goes_out_whole() -> None:
-    message = verdict_message(verdict())
+    message = verdict_message(verdict(), scores=True)
     assert message.verdict == wire.VERDICT_KIND_ALLOW
     assert message.would_be_verdict == wire.VERDICT_KIND_BLOCK
     assert message.mode == wire.MODE_PILOT
@@ -141,5 +143,10 @@ def test_a_verdict_goes_out_whole() -> None:
         field.name for field, _ in message.ListFields()
     }
     assert unset == {"dry_run"}
-    again = verdict_message(dataclasses.replace(verdict(), dry_run=True))
+    assert not message.binding
+    assert list(message.restricted_to_concept_ids) == ["bomb"]
+    assert list(message.loaders) == ["diffusers", "comfyui"]
+    assert list(message.findings[0].adapter_sha256s) == ["a" * 64]
+    assert message.findings[0].use == ("Adapter aaaaaaaaaaaa at strength 0.5 (text encoders 0.25)")
+    again = verdict_message(dataclasses.replace(verdict(), dry_run=True), scores=True)
     assert again.dry_run

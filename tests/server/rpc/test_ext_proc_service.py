@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loragate_server.audit.evidence import Evidence
-from loragate_server.intake.adapter import Adapter, Strength
+from loragate_server.audit.uses import Member
 from loragate_server.progress import Leash
 from loragate_server.rpc.envoy import ext_proc_pb2 as wire
 from tests.server.rpc.front import MakeFront, files, front, golden, house, post, tiny, until
@@ -128,14 +128,15 @@ async def test_a_file_that_is_swapped_all_the_time_is_never_loaded_unaudited(
     judge = home.engine.audit
 
     def by_content(
-        adapters: Sequence[tuple[Adapter, Strength]],
+        members: Sequence[Member],
         leash: Leash,
         concept_ids: Sequence[str] = (),
         *,
         screen_miss_rate: float = 0.01,
     ) -> Evidence:
-        home.engine.score = 0.0 if adapters[0][0].sha256 == allowed else 9.0
-        return judge(adapters, leash, concept_ids)
+        known = members[0].readings[0].sha256 == allowed
+        home.engine.score = 0.0 if known else 9.0
+        return judge(members, leash, concept_ids)
 
     home.engine.audit = by_content  # type: ignore[method-assign]
     seen: Counter[int] = Counter()
