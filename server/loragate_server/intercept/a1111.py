@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from loragate_server.intake.adapter import AdapterReference, Strength
+from loragate_server.intercept.a1111_sets import OPTION, Mention, together
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.bodies import read_object
 from loragate_server.intercept.findings import Findings, Found, Spelling, Spot, as_path, below
@@ -22,10 +23,10 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.sets import used_at
 from loragate_server.intercept.strengths import strength
 from loragate_server.intercept.tags import tags_in, without_tags
 
-_OPTION = "sd_lora"
 _MULTIPLIER = "extra_networks_default_multiplier"
 _HUB = "/huggingface.co/"
 # These change which file a name means, or where files are looked for.
@@ -86,11 +87,17 @@ class A1111(ImageServer):
                 "Write strengths in the tags.",
             )
         self._check_styles_and_scripts(body)
-        return Findings(tuple(self._walk(body, (), self._default(body))), document.text)
+        mentions = list(self._walk(body, (), self._default(body)))
+        return Findings(together(mentions, second_pass=bool(body.get("hr_prompt"))), document.text)
 
     def _default(self, body: dict[str, Any]) -> float:
         settings = body.get("override_settings")
         value = settings.get(_MULTIPLIER) if isinstance(settings, dict) else None
+        if value is not None and not body.get("override_settings_restore_afterwards", True):
+            raise door_closed(
+                f"{_MULTIPLIER} would stay and change the strength of tags in later requests.",
+                "Leave override_settings_restore_afterwards out.",
+            )
         return self.default_strength if value is None else strength(value, f"/{_MULTIPLIER}")
 
     def _check_styles_and_scripts(self, body: dict[str, Any]) -> None:
@@ -110,7 +117,7 @@ class A1111(ImageServer):
                     "Leave the script out, or name it in allowed_scripts.",
                 )
 
-    def _walk(self, value: Any, location: Location, default: float) -> Iterator[Found]:
+    def _walk(self, value: Any, location: Location, default: float) -> Iterator[Mention]:
         """Adapters in every string and under every name, at any depth."""
         if isinstance(value, str):
             yield from self._in_prompt(value, location, default)
@@ -121,16 +128,19 @@ class A1111(ImageServer):
             for name, item in value.items():
                 yield from self._member(name, item, (*location, name), default)
 
-    def _member(self, name: str, item: Any, location: Location, default: float) -> Iterator[Found]:
+    def _member(
+        self, name: str, item: Any, location: Location, default: float
+    ) -> Iterator[Mention]:
         lowered = name.casefold()
         if "<" in name and list(tags_in(name, place_of(*location))):
             raise unnamed(place_of(*location), "is a name with a tag.", "Use tags in prompts only.")
-        if lowered == _OPTION:
+        if lowered == OPTION:
             if item not in (None, "", "None"):
                 spelling = _as_name(self.lora_folder)
                 place = place_of(*location)
                 reference = self.reference(item, place, Strength(default, default))
-                yield Found(reference, place, Spot(location, item, spelling=spelling))
+                found = Found(reference, place, Spot(location, item, spelling=spelling))
+                yield Mention(found, location, item)
         elif lowered in _MEANING:
             raise door_closed(
                 f"{place_of(*location)} changes which file a name means.", "Leave it out."
@@ -145,7 +155,7 @@ class A1111(ImageServer):
         else:
             yield from self._walk(item, location, default)
 
-    def _in_prompt(self, text: str, location: Location, default: float) -> Iterator[Found]:
+    def _in_prompt(self, text: str, location: Location, default: float) -> Iterator[Mention]:
         place = place_of(*location)
         if not self.allow_wildcards and "__" in text and _WILDCARD.search(text):
             raise unnamed(
@@ -159,10 +169,12 @@ class A1111(ImageServer):
             raise ambiguous_adapter(
                 place, "may become a tag when its variants are drawn.", "Write the tag out."
             )
-        for tag in tags_in(text, place, default):
-            reference = self.reference(tag.name, place, tag.strength)
+        for tag in tags_in(text, place):
+            strengths = tag.in_web_uis(default)
+            reference = used_at(self.reference(tag.name, place, strengths[0]), strengths)
             spelling = as_path if tag.name.startswith("/") else _as_name(self.lora_folder)
-            yield Found(reference, place, Spot(location, text, tag.span, spelling=spelling))
+            found = Found(reference, place, Spot(location, text, tag.span, spelling=spelling))
+            yield Mention(found, location, tag.name, tag)
 
     def reference(self, name: Any, place: str, strength: Strength) -> AdapterReference:
         """The file that a name means. SD.Next takes paths, and paths on the hub, as well."""

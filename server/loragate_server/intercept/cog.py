@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.sets import by_source, used_at
 from loragate_server.intercept.strengths import strength
 
 _SCALES = re.compile(r"scale|strength|weight_?value|multiplier")
@@ -33,6 +34,16 @@ _SECRETS = re.compile(r"token|api_key")
 _OWNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+(:[0-9a-f]+)?")
 _HUB_PREFIX = re.compile(r"(www\.)?(huggingface\.co|hf\.co)/", re.IGNORECASE)
 _NONE = (None, "", "none", "None")
+_DOCUMENTED = {
+    "lora_weights": "lora_scale",
+    "extra_lora": "extra_lora_scale",
+    "extra_lora_weights": "extra_lora_scale",
+    "hf_lora": "lora_scale",
+    "hf_loras": "lora_scales",
+    "lora_url": "lora_scale",
+    "replicate_weights": "lora_scale",
+}
+"""Inputs of public models, and the inputs that hold their strengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +79,30 @@ class Cog(ImageServer):
                 return Findings()
             raise door_closed("A training makes weights without an audit.", "Set allow_training.")
         document, body = read_object(request, self.limits)
-        found: list[Found] = []
+        named: list[tuple[Found, str]] = []
         for name, inputs in body.items():
             # Servers in Go read names without regard to case.
             if name.casefold() != "input":
                 continue
             if name != "input" or not isinstance(inputs, dict):
                 raise ambiguous_body("The inputs are no object under input.", "Send input: {...}.")
-            found.extend(self._in_inputs(inputs))
-        return Findings(tuple(found), document.text)
+            named.extend(self._in_inputs(inputs))
+        # A model ignores the inputs that it does not have.
+        found = by_source([one for one, _ in named], [name for _, name in named])
+        return Findings(found, document.text)
 
-    def _in_inputs(self, inputs: dict[str, Any]) -> Iterator[Found]:
+    def _in_inputs(self, inputs: dict[str, Any]) -> Iterator[tuple[Found, str]]:
         for name, value in inputs.items():
             lowered = name.casefold()
             if _SECRETS.search(lowered) or isinstance(value, bool | int | float):
                 continue
-            if _WEIGHTS.search(lowered) and not _SCALES.search(lowered):
-                scales = self._scales(inputs, lowered)
-                yield from self._adapters(value, name, scales)
-            elif _any_weights(value):
-                yield from self._adapters(value, name, self._scales(inputs, lowered))
+            if (_WEIGHTS.search(lowered) and not _SCALES.search(lowered)) or _any_weights(value):
+                for one in self._adapters(value, name, self._scales(inputs, name)):
+                    yield one, name
             else:
                 _refuse_hidden(value, place_of("input", name))
 
-    def _adapters(self, value: Any, name: str, scales: Any) -> Iterator[Found]:
+    def _adapters(self, value: Any, name: str, scales: Sequence[Any]) -> Iterator[Found]:
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
             raise unnamed(place_of("input", name), "is JSON in a text.", "Send a list.")
         if isinstance(value, dict):
@@ -102,38 +113,51 @@ class Cog(ImageServer):
             place = place_of(*parts)
             if item in _NONE:
                 continue
-            if isinstance(scales, list):
-                if scales and len(scales) != len(items):
-                    raise ambiguous_adapter(
-                        place, "is one of several with fewer or more strengths.", "Send one each."
-                    )
-                scale = scales[number] if scales else 1.0
-            else:
-                scale = scales
-            force = strength(scale, place)
+            numbers = [_of_item(scale, number, len(items), place) for scale in scales]
             hub = self.owner_names == "hub" or name.casefold().startswith("hf_")
-            yield Found(_reference(item, place, Strength(force, force), hub=hub), place)
+            reference = _reference(item, place, hub=hub)
+            yield Found(used_at(reference, [Strength(one, one) for one in numbers]), place)
 
-    def _scales(self, inputs: dict[str, Any], name: str) -> Any:
-        """The strength that belongs to an input, by the ways in which models name it."""
-        stem = re.sub(r"_?(weights|url|path|model)$", "", name) or name
-        lowered = {key.casefold(): value for key, value in inputs.items()}
-        wanted = [f"{stem}_scale", f"{name}_scale", f"{stem}_strength", f"{name}_strength"]
-        if name.endswith("loras"):
-            wanted = ["lora_scales", "lora_scale", f"{name[:-1]}_scales", *wanted]
+    def _scales(self, inputs: dict[str, Any], name: str) -> list[Any]:
+        """The strengths that an input may have, by the ways in which models name them.
+
+        Models that document an input have its strength under a documented name. Of any other,
+        nobody knows whether the model reads the strength, so 1, as trained, is among them.
+        """
+        if name in _DOCUMENTED and inputs.get(_DOCUMENTED[name]) is not None:
+            return [inputs[_DOCUMENTED[name]]]
+        lowered = name.casefold()
+        stem = re.sub(r"_?(weights|url|path|model)$", "", lowered) or lowered
+        wanted = {f"{stem}_scale", f"{lowered}_scale", f"{stem}_strength", f"{lowered}_strength"}
+        if lowered.endswith("loras"):
+            wanted |= {"lora_scales", "lora_scale", f"{lowered[:-1]}_scales", f"{lowered}_scales"}
         if numbered := re.fullmatch(r"(.*?)_?(\d+)", stem):
-            wanted += [f"{numbered[1]}_scale_{numbered[2]}", f"{numbered[1]}_scale{numbered[2]}"]
-        if name.startswith(("replicate", "custom", "weights", "hf_lora")):
-            wanted.append("lora_scale")
-        given = [lowered[one] for one in dict.fromkeys(wanted) if lowered.get(one) is not None]
+            wanted |= {f"{numbered[1]}_scale_{numbered[2]}", f"{numbered[1]}_scale{numbered[2]}"}
+        if lowered.startswith(("replicate", "custom", "weights", "hf_lora")):
+            wanted.add("lora_scale")
+        given = [
+            value
+            for key, value in inputs.items()
+            if key.casefold() in wanted and value is not None and value != []
+        ]
         if len({repr(one) for one in given}) > 1:
             raise ambiguous_adapter(
                 place_of("input", name), "has several strengths.", "Send one strength."
             )
-        return given[0] if given else 1.0
+        return [*given, 1.0]
 
 
-def _reference(value: Any, place: str, strength: Strength, *, hub: bool) -> AdapterReference:
+def _of_item(scale: Any, number: int, count: int, place: str) -> float:
+    if isinstance(scale, list):
+        if scale and len(scale) != count:
+            raise ambiguous_adapter(
+                place, "is one of several with fewer or more strengths.", "Send one each."
+            )
+        scale = scale[number] if scale else 1.0
+    return strength(scale, place)
+
+
+def _reference(value: Any, place: str, *, hub: bool) -> AdapterReference:
     """The file that an input names. Data URIs are none: some servers unpack them as archives."""
     if not isinstance(value, str):
         raise unnamed(place, "is no text.", "Send the reference as text.")
@@ -145,7 +169,7 @@ def _reference(value: Any, place: str, strength: Strength, *, hub: bool) -> Adap
             "names a model on Replicate, which loragate cannot fetch.",
             "Name a safetensors file by URL, or write huggingface.co/owner/name.",
         )
-    return anywhere(value, place, strength)
+    return anywhere(value, place)
 
 
 def _refuse_hidden(value: Any, place: str) -> None:

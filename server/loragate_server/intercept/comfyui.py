@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from loragate_server.intake.adapter import AdapterReference, Strength
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.bodies import read_object
+from loragate_server.intercept.comfyui_flow import applied_together
 from loragate_server.intercept.comfyui_graph import (
+    RGTHREE,
     Node,
     Value,
     is_link,
     nodes_of,
     resolved,
-    strength_of,
+    strengths_given,
     strings_of,
 )
 from loragate_server.intercept.findings import Findings, Found, Spot, below
-from loragate_server.intercept.references import in_folder, looks_like_weights
+from loragate_server.intercept.references import AS_TRAINED, in_folder, looks_like_weights
 from loragate_server.intercept.refusals import Location, place_of, unnamed, unreadable
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
-from loragate_server.intercept.strengths import strongest
+from loragate_server.intercept.sets import settled, used_at
 from loragate_server.intercept.tags import tags_in
 
 _NAMES_LORA = re.compile(r"lora|lyco|locon", re.IGNORECASE)
@@ -38,7 +40,6 @@ _HOW = re.compile(
     r"(^|_)(mode|type|on|enabled|active|count|strength\w*|str|weight|wt|dtype|rank|switch)(_?[0-9]+|_model|_clip)?$",
     re.IGNORECASE,
 )
-_RGTHREE = "Power Lora Loader (rgthree)"
 _SWITCHED = frozenset({"CR LoRA Stack", "CR Random LoRA Stack"})
 _GRAPHS = ("prompt", "workflow_api")
 
@@ -102,22 +103,31 @@ class ComfyUI(ImageServer):
         if not given:
             raise unreadable("The request has no graph.", "Send it under prompt.")
         found: list[Found] = []
+        sets: list[frozenset[int]] = []
         for name in given:
-            found += self._in_graph(body[name], name)
-        return Findings(tuple(found), document.text)
+            nodes = nodes_of(body[name], (name,))
+            named = self._in_graph(nodes, name)
+            if not named:
+                continue
+            owners = [owner for _, owner in named]
+            loaded, together = applied_together([one for one, _ in named], owners, nodes)
+            sets += [frozenset(number + len(found) for number in one) for one in together]
+            found += loaded
+        return Findings(settled(found, sets), document.text)
 
-    def _in_graph(self, graph: Any, name: str) -> list[Found]:
-        nodes = nodes_of(graph, (name,))
-        direct: list[Found] = []
-        linked: list[Found] = []
+    def _in_graph(self, nodes: Mapping[str, Node], name: str) -> list[tuple[Found, str | None]]:
+        """Every LoRA with the node that applies it; None for a tag, which a node may not read."""
+        direct: list[tuple[Found, str | None]] = []
+        linked: list[tuple[Found, str | None]] = []
         for node in nodes.values():
             for one in self._in_node(node, nodes, (name, node.key, "inputs")):
                 at_home = one.spot is None or one.spot.location[1] == node.key
-                (direct if at_home else linked).append(one)
+                is_tag = one.spot is not None and one.spot.within is not None
+                (direct if at_home else linked).append((one, None if is_tag else node.key))
         # A constant that LoRA nodes take their names from is no LoRA of its own.
         # Places are made plain for people, so two may look alike; locations never do.
-        taken = {one.spot.location for one in linked if one.spot}
-        return [one for one in direct if not _is_constant(one, taken)] + linked
+        taken = {one.spot.location for one, _ in linked if one.spot}
+        return [pair for pair in direct if not _is_constant(pair[0], taken)] + linked
 
     def _in_node(
         self, node: Node, nodes: Mapping[str, Node], location: Location
@@ -155,35 +165,38 @@ class ComfyUI(ImageServer):
         if value.strip().casefold() in _NONE:
             return
         one = Value(value, (name,), node.inputs, (at[0], *inner))
-        yield self._found(one, node, nodes)
+        yield self._applied(one, node, nodes)
 
     def _handed_on(
         self, name: str, source: Node, node: Node, nodes: Mapping[str, Node], at: Location
     ) -> Iterator[Found]:
         """What a LoRA node hands on is applied at the strength of the node that takes it."""
         taking = Value("", (name,), node.inputs, at)
-        force = strength_of(taking, node, nodes, place_of(*at))
+        forces = strengths_given(taking, node, nodes, place_of(*at))
         for key, value in source.inputs.items():
             if is_link(value):
                 continue
             where = (at[0], source.key, "inputs", key)
             for one in strings_of(value, (key,), source.inputs, where):
                 if self._names_adapter(one, source) and not _switched_off(source, one):
-                    found = self._found(one, source, nodes)
-                    own = found.reference.strength
-                    both = Strength(
-                        strongest(force.denoiser, own.denoiser),
-                        strongest(force.text_encoder, own.text_encoder),
-                    )
-                    yield replace(found, reference=replace(found.reference, strength=both))
+                    own = strengths_given(one, source, nodes, place_of(*where))
+                    both = [
+                        Strength(
+                            first.denoiser * second.denoiser,
+                            first.text_encoder * second.text_encoder,
+                        )
+                        for first in forces
+                        for second in own
+                    ]
+                    yield self._found(one, [*forces, *own, *both])
 
     def _in_string(self, one: Value, node: Node, nodes: Mapping[str, Node]) -> Iterator[Found]:
         if self._names_adapter(one, node):
-            yield self._found(one, node, nodes)
+            yield self._applied(one, node, nodes)
             return
         place = place_of(*one.location)
         for tag in tags_in(one.text, place):
-            reference = self._reference(tag.name, place, tag.strength)
+            reference = used_at(self._reference(tag.name, place), tag.in_graphs())
             spelling = below(self.lora_folder)
             yield Found(reference, place, Spot(one.location, one.text, tag.span, spelling=spelling))
 
@@ -208,15 +221,18 @@ class ComfyUI(ImageServer):
         named = _NAMES_FILE.search(key) and key not in _LABELS
         return in_lora_node and bool(named) and not _HOW.search(key)
 
-    def _found(self, one: Value, node: Node, nodes: Mapping[str, Node]) -> Found:
+    def _applied(self, one: Value, node: Node, nodes: Mapping[str, Node]) -> Found:
+        return self._found(one, strengths_given(one, node, nodes, place_of(*one.location)))
+
+    def _found(self, one: Value, strengths: Sequence[Strength]) -> Found:
         place = place_of(*one.location)
-        reference = self._reference(one.text, place, strength_of(one, node, nodes, place))
+        reference = used_at(self._reference(one.text, place), strengths or [AS_TRAINED])
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
         return Found(reference, place, Spot(one.location, one.text, spelling=spelling))
 
-    def _reference(self, text: str, place: str, strength: Strength) -> AdapterReference:
-        return in_folder(text, self.lora_folder, place, strength, suffix=".safetensors")
+    def _reference(self, text: str, place: str) -> AdapterReference:
+        return in_folder(text, self.lora_folder, place, suffix=".safetensors")
 
     def _refuse_inner_links(self, value: Any, names: tuple[str, ...], at: Location) -> None:
         """Nodes that take objects may follow links in them; then nobody knows the name."""
@@ -262,7 +278,7 @@ def _has_names(node: Node) -> bool:
 
 def _switched_off(node: Node, one: Value) -> bool:
     """Whether a node with switches leaves this LoRA out."""
-    if node.class_type == _RGTHREE:
+    if node.class_type == RGTHREE:
         return len(one.names) == 2 and one.holder.get("on") is False
     if node.class_type in _SWITCHED and (number := re.fullmatch(r"lora_name_(\d+)", one.names[0])):
         switch = node.inputs.get(f"switch_{number[1]}")

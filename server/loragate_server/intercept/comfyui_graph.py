@@ -14,14 +14,18 @@ from loragate_server.intercept.refusals import (
     unnamed,
     unreadable,
 )
-from loragate_server.intercept.strengths import strength, strongest
+from loragate_server.intercept.strengths import strength
 
+RGTHREE = "Power Lora Loader (rgthree)"
+_CORE = frozenset({"LoraLoader", "LoraLoaderModelOnly"})
+_CORE_MODEL, _CORE_CLIP = ("strength_model",), ("strength_clip",)
 _MODEL = ("strength_model", "model_weight", "model_strength", "lora_model_strength", "model_str")
 _CLIP = ("strength_clip", "clip_weight", "clip_strength", "lora_clip_strength", "clip_str")
 _BOTH = ("strength", "weight", "lora_wt", "lora_weight", "lora_strength", "scale")
 _TWO = ("strengthTwo", "strength_two", "strengthtwo")
 _NUMBERED = re.compile(r"(.*?)_?0*(\d+)(?:_name)?$")
 _MAX_HOPS = 16
+_MUTED = (2, 4)
 
 CONSTANTS = frozenset(
     {
@@ -44,11 +48,16 @@ CONSTANTS = frozenset(
 
 @dataclass(frozen=True)
 class Node:
-    """One node of a graph."""
+    """One node of a graph.
+
+    Attributes:
+        muted: whether it is marked as muted or bypassed, which ComfyUI's page leaves out.
+    """
 
     key: str
     class_type: str
     inputs: dict[str, Any]
+    muted: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def nodes_of(graph: Any, location: Location) -> dict[str, Node]:
             raise unreadable(
                 f"{place_of(*location, key)} is no node.", "Send the graph in the form of the API."
             )
-        nodes[key] = Node(key, kind, inputs)
+        nodes[key] = Node(key, kind, inputs, node.get("mode") in _MUTED)
     return nodes
 
 
@@ -136,8 +145,13 @@ def resolved(link: list[Any], nodes: Mapping[str, Node], place: str) -> tuple[An
     )
 
 
-def strength_of(value: Value, node: Node, nodes: Mapping[str, Node], place: str) -> Strength:
-    """How strongly a node applies the LoRA that one of its strings names.
+def strengths_given(
+    value: Value, node: Node, nodes: Mapping[str, Node], place: str
+) -> tuple[Strength, ...]:
+    """Every strength at which a node may apply the LoRA that one of its strings names.
+
+    Nodes of one class take their strengths from some of the inputs that may hold them. Which,
+    only the classes of ComfyUI itself and of widespread packs tell. Empty where none is given.
 
     Raises:
         RefusedRequestError: a strength is no number, or made while the graph runs.
@@ -154,16 +168,29 @@ def strength_of(value: Value, node: Node, nodes: Mapping[str, Node], place: str)
                 found.append(strength(item, place_of(node.key, "inputs", name)))
         return found
 
-    both, model, clip = numbers(_BOTH), numbers(_MODEL), numbers(_CLIP) + numbers(_TWO)
+    model_only = node.class_type.endswith("ModelOnly")
+    if node.class_type in _CORE:
+        model, clip = numbers(_CORE_MODEL), [0.0] if model_only else numbers(_CORE_CLIP)
+        return tuple(Strength(one, other) for one in model or [1.0] for other in clip or [1.0])
+    both, model, clip = numbers(_BOTH), numbers(_MODEL), numbers(_CLIP)
+    two = numbers(_TWO)
     mode = node.inputs.get("input_mode")
+    if node.class_type == RGTHREE and both:
+        return tuple(Strength(one, two[0] if two else one) for one in both)
     if mode == "simple" and both:
-        model = clip = both
-    elif mode == "advanced" and model and clip:
+        return tuple(Strength(one, one) for one in both)
+    if mode == "advanced" and model and clip:
         both = []
-    denoiser = strongest(*both, *model) if both or model else 1.0
-    if node.class_type.endswith("ModelOnly"):
-        return Strength(denoiser, 0.0)
-    return Strength(denoiser, strongest(*clip) if clip else denoiser)
+    clip += two
+    if model_only:
+        return tuple(Strength(one, 0.0) for one in (*model, *both, *([] if both or model else [1])))
+    pairs = [Strength(one, one) for one in both if model or not clip]
+    if model or clip:
+        firsts = model or both or [1.0]
+        pairs += [Strength(one, two) for one in firsts for two in clip or [*both, one]]
+    if pairs and not clip and is_link(node.inputs.get("model")) and "clip" not in node.inputs:
+        pairs += [Strength(one.denoiser, 0.0) for one in pairs]
+    return tuple(dict.fromkeys(pairs))
 
 
 def _names_same(name: str, stems: tuple[str, ...], suffix: str) -> bool:

@@ -23,6 +23,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.sets import by_source
 from loragate_server.intercept.strengths import strength
 
 _METHODS = ("POST", "PUT", "PATCH", "GET", "DELETE")
@@ -128,16 +129,18 @@ class Declarative(ImageServer):
             )
         document = read_json(request, self.limits)
         try:
-            found = tuple(self._adapters(rule, document.value))
+            named = list(self._adapters(rule, document.value))
             bases = rule.one_for_each("base_model", document.value, ((),))
         except (JSONPathError, RecursionError) as error:
             raise unreadable("The rule cannot be applied to the body.", "Send less.") from error
         base_model = bases[0]
         if base_model is not None and not isinstance(base_model, str):
             raise ambiguous_adapter("/base_model", "is no text.", "Send its name.")
+        # An expression may find more than the server reads, but it reads a list as a whole.
+        found = by_source([one for one, _ in named], [source for _, source in named])
         return Findings(found, document.text, base_model=base_model or "")
 
-    def _adapters(self, rule: Rule, document: Any) -> Iterator[Found]:
+    def _adapters(self, rule: Rule, document: Any) -> Iterator[tuple[Found, Location]]:
         references = _found(rule.queries["reference"], document)
         places = [location for location, _ in references]
         if not places:
@@ -151,7 +154,8 @@ class Declarative(ImageServer):
             place = place_of(*location)
             number = 1.0 if force is None else strength(force, place)
             reference = self._reference(text, place, Strength(number, number), name)
-            yield Found(reference, place, Spot(location, text, spelling=spelling))
+            source = tuple("*" if isinstance(part, int) else part for part in location)
+            yield Found(reference, place, Spot(location, text, spelling=spelling)), source
 
     def _reference(
         self, text: Any, place: str, strength: Strength, weight_name: Any

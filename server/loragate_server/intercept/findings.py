@@ -51,11 +51,17 @@ class Spot:
 
 @dataclass(frozen=True)
 class Found:
-    """One adapter of a request; `spot` is None where the body cannot name another file."""
+    """One adapter of a request.
+
+    Attributes:
+        spot: where the body names it; None where the body cannot name another file.
+        twins: where else the request names the same adapter.
+    """
 
     reference: AdapterReference
     place: str
     spot: Spot | None = None
+    twins: tuple[Spot | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,11 @@ def rewritten(findings: Findings, body: bytes, paths: Mapping[int, str]) -> byte
     """
     spelled: dict[Spot, str] = {}
     for number, path in paths.items():
-        spot = findings.found[number].spot
-        name = spot.spelling(path) if spot else None
-        if spot is None or name is None or spelled.setdefault(spot, name) != name:
-            return None
+        found = findings.found[number]
+        for spot in (found.spot, *found.twins):
+            name = spot.spelling(path) if spot else None
+            if spot is None or name is None or spelled.setdefault(spot, name) != name:
+                return None
     edits: dict[str | None, dict[Location, list[tuple[Spot, str]]]] = {}
     for spot, name in spelled.items():
         edits.setdefault(spot.form_field, {}).setdefault(spot.location, []).append((spot, name))

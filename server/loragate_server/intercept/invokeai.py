@@ -20,6 +20,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, query_value, route
+from loragate_server.intercept.sets import settled
 
 _REPOSITORY = re.compile(r"([^/:]+/[^/:]+)(?::([^:]*))?(?::(.*))?")
 _BODY_NAMES = ("source", "location", "path")
@@ -83,7 +84,8 @@ class InvokeAI(ImageServer):
             )
         if not found and hit.route.name == "install" and request.method.upper() in _CHANGES:
             raise unnamed("The request", "names no source.", "Send source in the query.")
-        return Findings(tuple(found[-1:]), text)
+        # All name one file; which of the names the server reads does not matter.
+        return Findings(settled(found, [[number] for number in range(len(found))]), text)
 
     def _in_query(self, request: HttpRequest) -> list[Found]:
         values = [(name, query_value(request, name)) for name in _QUERY_NAMES]

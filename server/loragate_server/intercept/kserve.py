@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,11 +30,15 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.sets import by_source, used_at
 from loragate_server.intercept.strengths import strength
 
 _NAMED = re.compile(r"lora|adapter|peft")
 _SCALE = re.compile(r"scale|strength|(?<!lora_)weight$")
 _HARMLESS = re.compile(r"rank|count|max|enable|dtype|int_id|name$")
+_OF_ADAPTERS = re.compile(r"lora|adapter|peft|^(scale|strength|weight)$")
+_OF_OTHERS = re.compile(r"guidance|cfg|control|image|noise|rescale|upscale|ip_adapter")
+_STEM = re.compile(r"_?(local_path|path|uri|url|id|source|file|name|weights?)$")
 _HEADER_LENGTH = "inference-header-content-length"
 
 
@@ -81,7 +85,7 @@ class KServe(ImageServer):
             return self._load(hit.captured[0], request)
         document = inference_document(request, self.limits)
         found = adapters_in(document.value, (), hub_ids=self.hub_ids)
-        return Findings(tuple(found), document.text)
+        return Findings(together(list(found)), document.text)
 
     def _load(self, model: str, request: HttpRequest) -> Findings:
         check_whole(request)
@@ -90,7 +94,7 @@ class KServe(ImageServer):
         if request.body.strip():
             document = read_json(request, self.limits)
             text = document.text
-            found = tuple(adapters_in(document.value, (), hub_ids=self.hub_ids, wide=True))
+            found = together(list(adapters_in(document.value, (), hub_ids=self.hub_ids, wide=True)))
         if found or self.allow_repository_loads:
             return Findings(found, text)
         if not self.model_folder:
@@ -156,6 +160,25 @@ def adapters_in(
                 yield from adapters_in(item, inner, hub_ids=hub_ids, wide=wide)
 
 
+def together(found: Sequence[Found]) -> tuple[Found, ...]:
+    """The adapters of a request as the gate has to judge them.
+
+    Which parameter a model reads is its own affair. A list of adapters is read as a whole; other
+    lists hold requests of their own.
+    """
+    return by_source(found, [_source(one) for one in found])
+
+
+def _source(found: Found) -> Hashable:
+    if found.spot is None:
+        return found.place
+    location = found.spot.location
+    for at in range(len(location) - 1, 0, -1):
+        if isinstance(location[at], int) and _NAMED.search(str(location[at - 1]).casefold()):
+            return location[:at]
+    return location
+
+
 def _refuse_tensors(value: dict[str, Any], location: Location) -> None:
     """Inputs with the name of a LoRA carry weights as tensors."""
     name = value.get("name")
@@ -208,13 +231,28 @@ def _plain_object(item: Any, location: Location, hub_ids: bool) -> Iterator[Foun
 def _found(
     value: str, siblings: dict[str, Any], location: Location, name: str, place: str, hub_ids: bool
 ) -> Found:
+    strengths = _strengths(siblings, name, place)
+    reference = used_at(anywhere(value, place, hub_ids=hub_ids), strengths)
+    return Found(reference, place, Spot(location, value))
+
+
+def _strengths(siblings: dict[str, Any], name: str, place: str) -> list[Strength]:
+    """Every strength that an adapter may have by what stands beside it.
+
+    The strength with the adapter's own name is the one. Of any other nobody knows whether the
+    model reads it, so 1, as trained, is among them.
+    """
     scales = {
-        key: item
+        key.casefold(): item
         for key, item in siblings.items()
         if _SCALE.search(key.casefold()) and item is not None and key.casefold() != name
     }
-    if len(scales) > 1:
+    of_adapters = {key: item for key, item in scales.items() if _OF_ADAPTERS.search(key)}
+    if len(of_adapters) > 1:
         raise ambiguous_adapter(place, "has several strengths.", "Send one strength.")
-    force = strength(next(iter(scales.values())), place) if scales else 1.0
-    reference = anywhere(value, place, Strength(force, force), hub_ids=hub_ids)
-    return Found(reference, place, Spot(location, value))
+    numbers = [strength(item, place) for item in of_adapters.values()]
+    if not any(f"{_STEM.sub('', name)}_scale" == key for key in siblings if key in of_adapters):
+        others = [item for key, item in scales.items() if not _OF_OTHERS.search(key)]
+        numbers += [float(one) for one in others if type(one) in (int, float)]
+        numbers.append(1.0)
+    return [Strength(one, one) for one in numbers]

@@ -20,6 +20,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.sets import settled
 from loragate_server.intercept.strengths import strength
 
 DOORS = (
@@ -35,6 +36,8 @@ DOORS = (
 """Routes that change weights without a reference that could be audited."""
 
 _SET_LORA = "set_lora"
+_EVERY = "all"
+"""The target that stands for every transformer of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +86,23 @@ class SGLang(ImageServer):
                 "overrides the alpha that the audit reads from the file.",
                 "Leave it out, or set allow_alpha.",
             )
-        found = tuple(self._adapters(body))
-        return Findings(found, document.text)
+        return Findings(self._adapters(body), document.text)
 
-    def _adapters(self, body: dict[str, Any]) -> list[Found]:
+    def _adapters(self, body: dict[str, Any]) -> tuple[Found, ...]:
         nicknames, paths = body.get("lora_nickname"), body.get("lora_path")
         count = len(nicknames) if isinstance(nicknames, list) else 1
         several = isinstance(nicknames, list) or isinstance(paths, list)
         references = _spread(paths, count, "lora_path", shared=not several)
         strengths = _spread(body.get("strength", 1.0), count, "strength", shared=True)
-        found = []
-        for (location, path), (where, value) in zip(references, strengths, strict=True):
+        target = body.get("target")
+        # One adapter for several transformers is active alone in each.
+        target = _EVERY if target is None or count == 1 else target
+        targets = _spread(target, count, "target", shared=True)
+        _refuse_shared_nicknames(nicknames, references)
+        found, transformers = [], []
+        for (location, path), (where, value), (at, target) in zip(
+            references, strengths, targets, strict=True
+        ):
             if path is None and self.allow_known_nicknames:
                 continue
             if path is None:
@@ -106,7 +115,15 @@ class SGLang(ImageServer):
             place = place_of(*location)
             reference = anywhere(path, place, Strength(number, number), hub_ids=self.hub_ids)
             found.append(Found(reference, place, Spot(location, path)))
-        return found
+            transformers.append(_target(target, place_of(*at)))
+        # Each transformer has those LoRAs active that are meant for it; there may be further ones.
+        return settled(
+            found,
+            [
+                [n for n, one in enumerate(transformers) if one in (_EVERY, name)]
+                for name in {_EVERY, *transformers}
+            ],
+        )
 
 
 def _spread(value: Any, count: int, name: str, *, shared: bool) -> Sequence[tuple[Location, Any]]:
@@ -120,3 +137,21 @@ def _spread(value: Any, count: int, name: str, *, shared: bool) -> Sequence[tupl
     if not shared and value is not None:
         raise ambiguous_adapter(f"/{name}", "is one for several nicknames.", "Send a list.")
     return [((name,), value)] * count
+
+
+def _target(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise ambiguous_adapter(place, "is no name of a transformer.", "Send its name.")
+    return value
+
+
+def _refuse_shared_nicknames(nicknames: Any, references: Sequence[tuple[Location, Any]]) -> None:
+    """The server keeps one file per nickname, so a nickname for two files may mean either."""
+    if not isinstance(nicknames, list):
+        return
+    files: dict[str, Any] = {}
+    for number, (name, (_, path)) in enumerate(zip(nicknames, references, strict=True)):
+        if files.setdefault(repr(name), path) != path:
+            raise ambiguous_adapter(
+                place_of("lora_nickname", number), "stands for two files.", "Send one for each."
+            )

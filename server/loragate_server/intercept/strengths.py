@@ -38,11 +38,6 @@ def strength_in_text(text: str, place: str) -> float:
     return _finite(float(text), place)
 
 
-def strongest(*values: float) -> float:
-    """The strength that changes pictures most, for requests that may mean any of several."""
-    return max(values, key=abs)
-
-
 def _finite(value: float, place: str) -> float:
     try:
         number = float(value)

@@ -1,20 +1,21 @@
-"""LoRA tags in prompts: `<lora:NAME:te:unet>` and what the servers add to it."""
+"""LoRA tags in prompts, `<lora:NAME:te:unet>`: what servers add to it, and how each reads it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from loragate_server.intake.adapter import Strength
+from loragate_server.intercept.references import WEIGHT_SUFFIXES
 from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
-from loragate_server.intercept.strengths import strength_in_text, strongest
+from loragate_server.intercept.strengths import strength_in_text
 
 _TAG = re.compile(r"<(\w+):([^>]+)>")
 _LORA = frozenset({"lora", "lyco"})
 _HYPERNETWORK = "hypernet"
 _DENOISER_PARTS = ("in", "mid", "out")
-"""Blocks of the denoiser that SD.Next gives strengths of their own."""
+"""Parts of the denoiser that SD.Next gives strengths of their own."""
 _DYNAMIC = re.compile(r"[{}|$#<\x00-\x1f]")
 
 
@@ -23,23 +24,60 @@ class Tag:
     """A tag in a prompt.
 
     Attributes:
+        kind: "lora" or "lyco", in the letters of the prompt.
         name: of the LoRA, as written.
         span: where the name stands in the prompt.
-        strength: as the tag gives it.
+        numbers: the arguments without a name; at most two.
+        named: the arguments with a name: `te` and `unet`.
     """
 
+    kind: str
     name: str
     span: tuple[int, int]
-    strength: Strength
+    numbers: tuple[float, ...]
+    named: Mapping[str, float]
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether every server that knows tags takes this one for a LoRA.
+
+        None reads other letters than "lora" everywhere, stable-diffusion.cpp needs a number, and
+        only some find more than a file's bare name.
+        """
+        bare = "/" not in self.name and not self.name.lower().endswith(WEIGHT_SUFFIXES)
+        return self.kind == "lora" and bool(self.numbers) and not self.named and bare
+
+    def in_web_uis(self, default: float) -> tuple[Strength, ...]:
+        """The strengths in A1111, Forge, SD.Next and stable-diffusion.cpp.
+
+        Args:
+            default: what SD.Next takes for a tag without a number; the others take 1.
+        """
+        given = self.numbers[:1] or (1.0, default)
+        readings = []
+        for first in given:
+            text_encoder = self.named.get("te", first)
+            # A1111 takes the named te for the denoiser as well, unless that has its own number.
+            second = self.numbers[1] if len(self.numbers) > 1 else text_encoder
+            readings.append(Strength(self.named.get("unet", second), text_encoder))
+            # SD.Next does not look at a second number.
+            readings.append(Strength(self.named.get("unet", text_encoder), text_encoder))
+        # stable-diffusion.cpp looks at the first number only.
+        readings += [Strength(one, one) for one in self.numbers[:1]]
+        return tuple(dict.fromkeys(readings))
+
+    def in_graphs(self) -> tuple[Strength, ...]:
+        """The strengths in nodes of ComfyUI, of which some name the denoiser first."""
+        swapped = [Strength(*self.numbers)] if len(self.numbers) > 1 else []
+        return tuple(dict.fromkeys((*self.in_web_uis(1.0), *swapped)))
 
 
-def tags_in(text: str, place: str, default: float = 1.0) -> Iterator[Tag]:
+def tags_in(text: str, place: str) -> Iterator[Tag]:
     """The LoRA tags of a prompt.
 
     Args:
         text: the prompt.
         place: where it stands, for people.
-        default: the strength of a tag that gives none.
 
     Raises:
         RefusedRequestError: ADAPTER_UNNAMED or ADAPTER_AMBIGUOUS for a tag that cannot be read.
@@ -51,7 +89,7 @@ def tags_in(text: str, place: str, default: float = 1.0) -> Iterator[Tag]:
         if kind == _HYPERNETWORK:
             raise unnamed(place, "loads a hypernetwork.", "Leave the tag out.")
         if kind in _LORA:
-            yield _tag(match[2], match.start(2), place, default)
+            yield _tag(match[1], match[2], match.start(2), place)
 
 
 def without_tags(text: str) -> str:
@@ -59,7 +97,7 @@ def without_tags(text: str) -> str:
     return _TAG.sub("", text)
 
 
-def _tag(arguments: str, begin: int, place: str, default: float) -> Tag:
+def _tag(kind: str, arguments: str, begin: int, place: str) -> Tag:
     items = arguments.split(":")
     name = items[0]
     if "=" in name or _DYNAMIC.search(name):
@@ -69,16 +107,22 @@ def _tag(arguments: str, begin: int, place: str, default: float) -> Tag:
     given = dict(named)
     known = {"te", "unet", *_DENOISER_PARTS}
     if len(given) != len(named) or not set(given) <= known or len(positional) > 2:
-        raise ambiguous_adapter(
-            place,
-            "has a tag with arguments that an audit cannot take in.",
-            "Write <lora:name:strength>, without dyn or block weights.",
-        )
-    numbers = [strength_in_text(item, place) for item in positional]
-    given_numbers = {part: strength_in_text(item, place) for part, item in given.items()}
-    text_encoder = given_numbers.get("te", numbers[0] if numbers else default)
-    # A1111 takes the named te for the denoiser as well, unless that has its own number.
-    denoiser = given_numbers.get("unet", numbers[1] if len(numbers) > 1 else text_encoder)
-    parts = [given_numbers[part] for part in _DENOISER_PARTS if part in given_numbers]
-    denoiser = strongest(denoiser, *parts)
-    return Tag(name, (begin, begin + len(name)), Strength(denoiser, text_encoder))
+        raise _not_measured(place)
+    numbers = tuple(strength_in_text(item, place) for item in positional)
+    strengths = {part: strength_in_text(item, place) for part, item in given.items()}
+    parts = [strengths.pop(part) for part in _DENOISER_PARTS if part in strengths]
+    if parts:
+        # What some parts of the denoiser do with a LoRA whose other parts are left out, an audit
+        # of the whole cannot say.
+        whole = strengths.get("unet", strengths.get("te", (*numbers, None)[0]))
+        if set(parts) != {whole} or len(numbers) > 1:
+            raise _not_measured(place)
+    return Tag(kind, name, (begin, begin + len(name)), numbers, strengths)
+
+
+def _not_measured(place: str) -> Exception:
+    return ambiguous_adapter(
+        place,
+        "has a tag with arguments that an audit cannot take in.",
+        "Write <lora:name:strength>, without dyn or strengths of blocks.",
+    )

@@ -12,7 +12,7 @@ from loragate_server.intake.adapter import AdapterReference
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.bodies import check_whole, content_coding, parse_json, read_object
 from loragate_server.intercept.findings import Findings, Found
-from loragate_server.intercept.kserve import adapters_in, inference_document
+from loragate_server.intercept.kserve import adapters_in, inference_document, together
 from loragate_server.intercept.references import in_folder
 from loragate_server.intercept.refusals import (
     ambiguous_adapter,
@@ -65,7 +65,7 @@ class Triton(ImageServer):
         if hit.route.name == "infer":
             document = inference_document(request, self.limits)
             found = adapters_in(document.value, (), hub_ids=self.hub_ids)
-            return Findings(tuple(found), document.text)
+            return Findings(together(list(found)), document.text)
         if hit.route.name == "grpc":
             parameters, model = self._from_grpc(request)
         else:
@@ -73,7 +73,7 @@ class Triton(ImageServer):
         found_files = tuple(self._in_parameters(parameters))
         if not any(name.startswith(_FILE) for name in parameters):
             found_files += self._in_repository(model)
-        return Findings(found_files)
+        return Findings(together(found_files))
 
     def _from_grpc(self, request: HttpRequest) -> tuple[dict[str, Any], str]:
         check_whole(request)

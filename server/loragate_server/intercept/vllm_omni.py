@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.sets import by_source
 from loragate_server.intercept.strengths import strength
 
 DOORS = (
@@ -43,6 +44,8 @@ _FLAGS = ("load_inplace", "is_3d_lora_weight")
 _OBJECTS = frozenset({"lora", "loras", "lora_request"})
 _REPEATABLE = frozenset({"image", "image[]", "url", "url[]", "mask"})
 _LOAD = "load_lora_adapter"
+_Named = tuple[Found, Hashable]
+"""An adapter, and the object or list that names it, which a server reads as a whole or not."""
 _FORM = "form"
 """Routes that take forms; the others read JSON whatever the content type says."""
 
@@ -98,14 +101,15 @@ class VllmOmni(ImageServer):
             )
         if hit.route.name == _LOAD:
             document, body = read_object(request, self.limits)
-            return Findings((self._adapter(body, ()),), document.text)
+            return Findings(_together([self._adapter(body, ())]), document.text)
         if hit.route.name == _FORM and is_form(request):
             form = read_form(request, self.limits, _REPEATABLE)
-            return Findings(tuple(one for field in form for one in self._in_field(field)), "", form)
+            named = [one for field in form for one in self._in_field(field)]
+            return Findings(_together(named), "", form)
         document = read_json(request, self.limits)
-        return Findings(tuple(self._walk(document.value, ())), document.text)
+        return Findings(_together(list(self._walk(document.value, ()))), document.text)
 
-    def _in_field(self, field: Field) -> Iterator[Found]:
+    def _in_field(self, field: Field) -> Iterator[_Named]:
         if field.file_name is not None:
             if "lora" in field.name.casefold():
                 raise unnamed(place_of(field.name), "is a file.", "Name a path on the server.")
@@ -119,7 +123,7 @@ class VllmOmni(ImageServer):
         elif "lora" in field.text.casefold() or "\\u" in field.text:
             yield from self._in_text(field)
 
-    def _in_text(self, field: Field) -> Iterator[Found]:
+    def _in_text(self, field: Field) -> Iterator[_Named]:
         """Adapters in a field that holds JSON for further parameters."""
         try:
             json.loads(field.text)
@@ -129,7 +133,7 @@ class VllmOmni(ImageServer):
         if isinstance(value, dict | list):
             yield from self._walk(value, (), field.name)
 
-    def _walk(self, value: Any, location: Location, field: str | None = None) -> Iterator[Found]:
+    def _walk(self, value: Any, location: Location, field: str | None = None) -> Iterator[_Named]:
         """The adapters at any depth: further parameters come under several names."""
         if isinstance(value, list):
             for number, item in enumerate(value):
@@ -147,7 +151,7 @@ class VllmOmni(ImageServer):
             elif isinstance(item, dict | list):
                 yield from self._walk(item, inner, field)
 
-    def _objects(self, value: Any, location: Location, field: str | None) -> Iterator[Found]:
+    def _objects(self, value: Any, location: Location, field: str | None) -> Iterator[_Named]:
         if value is None:
             return
         items = value if isinstance(value, list) else [value]
@@ -156,13 +160,13 @@ class VllmOmni(ImageServer):
             if item is not None:
                 yield self._adapter(item, inner, field)
 
-    def _adapter(self, value: Any, location: Location, field: str | None = None) -> Found:
+    def _adapter(self, value: Any, location: Location, field: str | None = None) -> _Named:
         where = (field, *location) if field else location
         place = place_of(*where) or "/"
         if not isinstance(value, dict):
             raise unnamed(place, "is no object with a path.", "Send name and path.")
         path_name = _only(value, _PATHS, place)
-        _only(value, _NAMES, place)
+        named = _only(value, _NAMES, place) is not None
         scale_name = _only(value, _SCALES, place)
         if any(value.get(name) is not None for name in _NUMBERS) and not self.allow_int_ids:
             raise ambiguous_adapter(
@@ -179,7 +183,10 @@ class VllmOmni(ImageServer):
         text = value[path_name]
         at = f"{place.rstrip('/')}/{path_name}"
         reference = anywhere(text, at, Strength(scale, scale), hub_ids=self.hub_ids)
-        return Found(reference, at, Spot((*location, path_name), text, form_field=field))
+        found = Found(reference, at, Spot((*location, path_name), text, form_field=field))
+        holder = location[:-1] if location and isinstance(location[-1], int) else location
+        # A server may pass over an object without a name.
+        return found, (field, holder, named)
 
     def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
         """An error as OpenAI's clients expect it."""
@@ -192,6 +199,11 @@ class VllmOmni(ImageServer):
                 "decision_id": decision_id,
             }
         }
+
+
+def _together(named: Sequence[_Named]) -> tuple[Found, ...]:
+    """A server reads one object or list of LoRAs, if any; which one depends on its version."""
+    return by_source([found for found, _ in named], [source for _, source in named])
 
 
 def _only(value: dict[str, Any], names: tuple[str, ...], place: str) -> str | None:

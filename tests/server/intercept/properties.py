@@ -23,8 +23,9 @@ def answers_or_refuses(server: Extractor, request: HttpRequest) -> bool:
     assert len(extraction.adapters) == len(extraction.places)
     for reference in extraction.adapters:
         assert reference.source_count == 1
-        assert math.isfinite(reference.strength.denoiser)
-        assert math.isfinite(reference.strength.text_encoder)
+        for strength in reference.strengths:
+            assert math.isfinite(strength.denoiser)
+            assert math.isfinite(strength.text_encoder)
     assert request.body_complete or not extraction.adapters
     return bool(extraction.adapters)
 
@@ -63,7 +64,7 @@ def rewrites_only_the_reference(server: Extractor, carrier: Carrier) -> bool:
     after = server.extract(rewritten)
     name = wanted[number].rpartition("/")[2].removesuffix(".safetensors")
     for index, (old, new) in enumerate(zip(before.adapters, after.adapters, strict=True)):
-        assert old.strength == new.strength
+        assert (old.strengths, old.optional) == (new.strengths, new.optional)
         if index in wanted:
             assert name in (new.path or "")
         else:

@@ -27,6 +27,8 @@ def expected(entry: dict[str, Any]) -> AdapterReference:
         weight_name=entry.get("weight_name"),
         revision=entry.get("revision"),
         strength=Strength(denoiser, text_encoder),
+        also=tuple(Strength(*pair) for pair in entry.get("also", ())),
+        optional=entry.get("optional", False),
     )
 
 
