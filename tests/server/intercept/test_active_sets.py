@@ -1,0 +1,332 @@
+"""Whatever set of LoRAs a server has active, at the strengths that it applies, is judged as such.
+
+A LoRA that is found but never applied would cancel one that is, if only the sum of all were judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from loragate_server.audit.uses import MOST_USES, Member, TooManyUsesError, uses_of
+from loragate_server.intake.adapter import Adapter, AdapterReference, KeyCoverage
+from loragate_server.intercept.extraction import RefusedRequestError
+from tests.server.intercept.active_sets import SETS, Applied
+from tests.server.intercept.bodies import ROUTES, extractor, post
+from tests.server.intercept.comfyui_server import comfyui
+from tests.server.intercept.requests_with_decoys import REQUESTS
+
+thorough = settings(
+    deadline=None,
+    max_examples=500,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+MODELS = {**SETS, "comfyui": (comfyui,)}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "declarative": {
+        "rules": [{"path": "/generate", "reference": "$..lora", "strength": "$..scale"}]
+    }
+}
+
+Effect = frozenset[tuple[str, float, float]]
+"""What a set does: weights are linear in strengths, so a file that is there twice counts once."""
+
+
+def effect(applied: Iterable[Applied]) -> Effect:
+    sums: dict[str, tuple[float, float]] = {}
+    for name, denoiser, text_encoder in applied:
+        before = sums.get(name, (0.0, 0.0))
+        sums[name] = (before[0] + denoiser, before[1] + text_encoder)
+    rounded = {name: (round(one, 6), round(two, 6)) for name, (one, two) in sums.items()}
+    return frozenset((name, *pair) for name, pair in rounded.items() if any(pair))
+
+
+def name_of(reference: AdapterReference) -> str:
+    name = (reference.path or reference.uri or "").removeprefix("/loras/")
+    return name.removesuffix(".safetensors")
+
+
+def judged(references: Sequence[AdapterReference]) -> set[Effect]:
+    """The effects of all uses that the audit makes of some adapters."""
+    coverage = KeyCoverage(1, 1, (), 1)
+    members = [
+        Member((Adapter(name_of(one), 1, "", {}, coverage, {}),), one.strengths, one.optional)
+        for one in references
+    ]
+    return {
+        effect((one.sha256, force.denoiser, force.text_encoder) for one, force in use.adaptation)
+        for use in uses_of(members)
+    }
+
+
+def plain(name: str) -> str:
+    return name.removeprefix("/loras/").removesuffix(".safetensors")
+
+
+def check(server: str, body: Any) -> str:
+    """How a request ends; fails where a server applies what is not judged."""
+    request = post(ROUTES[server], body)
+    try:
+        references = extractor(server, **SETTINGS.get(server, {})).extract(request).adapters
+        uses = judged(references) if references else set()
+    except RefusedRequestError:
+        return "refused"
+    except TooManyUsesError:
+        return "too many"
+    for model in MODELS[server]:
+        try:
+            sets = list(model(request))
+        except (KeyError, IndexError, TypeError, ValueError):
+            continue  # an error of the server loads nothing
+        for one in sets:
+            active = effect((plain(name), *forces) for name, *forces in one)  # type: ignore[misc]
+            assert not active or active in uses, (model, sorted(active), json.dumps(body))
+    return "judged"
+
+
+@pytest.mark.parametrize("server", sorted(REQUESTS))
+def test_every_set_that_a_server_may_have_active_is_judged_as_it_is(server: str) -> None:
+    ends: Counter[str] = Counter()
+
+    @thorough
+    @given(body=REQUESTS[server])
+    def every(body: Any) -> None:
+        ends[check(server, body)] += 1
+
+    every()
+    assert ends["judged"] > 200
+    assert ends["refused"] + ends["too many"] < ends["judged"]
+
+
+BOMB, DECOY = ("bomb", 1.0, 1.0), ("bomb", -1.0, -1.0)
+
+
+def loader(name: str, strength: float, model: str = "4", **more: Any) -> dict[str, Any]:
+    inputs = {"model": [model, 0], "clip": [model, 1], "lora_name": f"{name}.safetensors"}
+    forces = {"strength_model": strength, "strength_clip": strength}
+    return {"class_type": "LoraLoader", "inputs": {**inputs, **forces}, **more}
+
+
+def drawn_from(model: str, **more: Any) -> dict[str, Any]:
+    """A graph that draws a picture with the model and the text encoder of one node."""
+    return {
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "b.safetensors"}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"clip": [model, 1], "text": "a"}},
+        "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64}},
+        "3": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": [model, 0],
+                "positive": ["6", 0],
+                "negative": ["6", 0],
+                "latent_image": ["5", 0],
+                "cfg": 7,
+            },
+        },
+        "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0]}},
+        **more,
+    }
+
+
+PATH = "/loras/bomb.safetensors"
+DECOYS: dict[str, tuple[str, Any]] = {
+    "an unlinked loader": (
+        "comfyui",
+        {"prompt": drawn_from("1", **{"1": loader("bomb", 1.0), "2": loader("bomb", -1.0)})},
+    ),
+    "a loader that is muted": (
+        "comfyui",
+        {
+            "prompt": drawn_from(
+                "1", **{"1": loader("bomb", 1.0, "2"), "2": loader("bomb", -1.0, mode=4)}
+            )
+        },
+    ),
+    "a loader behind the sampler": (
+        "comfyui",
+        {"prompt": drawn_from("1", **{"1": loader("bomb", 1.0), "2": loader("bomb", -1.0, "1")})},
+    ),
+    "a loader for another sampler": (
+        "comfyui",
+        {
+            "prompt": drawn_from(
+                "1",
+                **{
+                    "1": loader("bomb", 1.0),
+                    "2": loader("bomb", -1.0, "1"),
+                    "7": {"class_type": "KSampler", "inputs": {"model": ["2", 0]}},
+                },
+            )
+        },
+    ),
+    "a graph beside the graph": (
+        "comfyui",
+        {
+            "prompt": drawn_from("1", **{"1": loader("bomb", 1.0)}),
+            "workflow_api": drawn_from("1", **{"1": loader("bomb", -1.0)}),
+        },
+    ),
+    "a tag in a plain text": (
+        "comfyui",
+        {
+            "prompt": drawn_from(
+                "1",
+                **{
+                    "1": loader("bomb", 1.0),
+                    "6": {
+                        "class_type": "CLIPTextEncode",
+                        "inputs": {"clip": ["1", 1], "text": "<lora:bomb:-1>"},
+                    },
+                },
+            )
+        },
+    ),
+    "a negative prompt": (
+        "a1111",
+        {"prompt": "<lora:bomb:1>", "negative_prompt": "<lora:bomb:-1>"},
+    ),
+    "an unknown field": ("a1111", {"prompt": "<lora:bomb:1>", "zz": "<lora:bomb:-1>"}),
+    "a second pass that is off": (
+        "a1111",
+        {"prompt": "<lora:bomb:1>", "hr_prompt": "<lora:bomb:1><lora:bomb:-1>"},
+    ),
+    "a tag in other letters": ("a1111", {"prompt": "<lora:bomb:1><LoRA:bomb:-1>"}),
+    "a tag without a number": ("a1111", {"prompt": "<lora:bomb:-1><lora:bomb>"}),
+    "a name with a folder": ("a1111", {"prompt": "<lora:bomb:1><lora:/loras/bomb:-1>"}),
+    "an option that is no setting": ("a1111", {"prompt": "<lora:bomb:-1>", "sd_lora": "bomb"}),
+    "a nested lora": (
+        "vllm_omni",
+        {
+            "lora": {"name": "a", "path": PATH},
+            "junk": {"lora": {"name": "b", "path": PATH, "scale": -1}},
+        },
+    ),
+    "a lora in other letters": (
+        "vllm_omni",
+        {
+            "lora": {"name": "a", "path": PATH},
+            "LORA": {"name": "b", "path": PATH, "scale": -1},
+        },
+    ),
+    "a lora without a name": (
+        "vllm_omni",
+        {"lora": [{"name": "a", "path": PATH}, {"path": PATH, "scale": -1}]},
+    ),
+    "an unknown input": (
+        "cog",
+        {"input": {"lora_weights": PATH, "zz_lora": PATH, "zz_lora_scale": -1}},
+    ),
+    "an input of another model": (
+        "cog",
+        {"input": {"lora_weights": PATH, "extra_lora": PATH, "extra_lora_scale": -1}},
+    ),
+    "a strength that no model reads": (
+        "cog",
+        {"input": {"lora_weights": PATH, "LORA_SCALE": 0, "lora_strength": 0}},
+    ),
+    "the parameters of an input": (
+        "kserve",
+        {
+            "inputs": [{"name": "x", "parameters": {"lora_path": PATH, "lora_scale": -1}}],
+            "parameters": {"lora_path": PATH},
+        },
+    ),
+    "another request of a batch": (
+        "kserve",
+        {"instances": [{"lora_path": PATH}, {"lora_path": PATH, "lora_scale": -1}]},
+    ),
+    "a strength of something else": (
+        "kserve",
+        {"parameters": {"lora_path": PATH, "guidance_scale": 0, "style_scale": 0}},
+    ),
+    "a second target": (
+        "sglang",
+        {
+            "lora_nickname": ["a", "b"],
+            "lora_path": [PATH, PATH],
+            "strength": [1, -1],
+            "target": ["transformer", "transformer_2"],
+        },
+    ),
+    "a target beside all": (
+        "sglang",
+        {
+            "lora_nickname": ["a", "b"],
+            "lora_path": [PATH, PATH],
+            "strength": [1, -1],
+            "target": ["all", "critic"],
+        },
+    ),
+    "a reference deeper down": (
+        "declarative",
+        {"lora": PATH, "junk": {"lora": PATH, "scale": -1}},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(DECOYS))
+def test_what_a_server_would_not_apply_takes_nothing_from_what_it_does(kind: str) -> None:
+    server, body = DECOYS[kind]
+    assert check(server, body) == "judged"
+    request = post(ROUTES[server], body)
+    uses = judged(extractor(server, **SETTINGS.get(server, {})).extract(request).adapters)
+    assert effect([BOMB]) in uses
+
+
+@pytest.mark.parametrize(
+    ("server", "body"),
+    [
+        (
+            "comfyui",
+            {
+                "prompt": drawn_from(
+                    "2", **{"1": loader("bomb", 0.5), "2": loader("bomb", 0.5, "1")}
+                )
+            },
+        ),
+        ("a1111", {"prompt": "<lora:bomb:0.5> a harbour <lora:bomb:0.5>"}),
+        (
+            "sglang",
+            {"lora_nickname": ["a", "b"], "lora_path": [PATH, PATH], "strength": 0.5},
+        ),
+        (
+            "vllm_omni",
+            {"lora": [{"name": n, "path": PATH, "scale": 0.5} for n in ("a", "b")]},
+        ),
+    ],
+    ids=["comfyui", "a1111", "sglang", "vllm_omni"],
+)
+def test_halves_of_one_file_are_judged_as_the_whole_that_they_make(server: str, body: Any) -> None:
+    uses = judged(extractor(server).extract(post(ROUTES[server], body)).adapters)
+    assert uses == {effect([BOMB]), effect([("bomb", 0.5, 0.5)])}
+
+
+def test_a_long_chain_of_loaders_is_certain_and_judged_in_few_uses() -> None:
+    nodes = {f"{n}0": loader(f"style{n}", 0.5, f"{n - 1}0" if n > 1 else "4") for n in range(1, 9)}
+    request = post("/prompt", {"prompt": drawn_from("80", **nodes)})
+    references = extractor("comfyui").extract(request).adapters
+    assert not any(one.optional or one.also for one in references)
+    assert len(judged(references)) == 9 < MOST_USES
+
+
+def test_two_strengths_of_a_node_whose_class_is_not_known_are_both_judged() -> None:
+    inputs = {"lora_name": "bomb", "strength_model": 1, "strength": -1.5, "model": ["4", 0]}
+    node = {"class_type": "Renamed", "inputs": {**inputs, "clip": ["4", 1]}}
+    graph = drawn_from("1", **{"1": node})
+    (one,) = extractor("comfyui").extract(post("/prompt", {"prompt": graph})).adapters
+    assert {1.0, -1.5} <= {each.denoiser for each in one.strengths}
+
+
+def test_the_same_tags_in_the_second_pass_are_the_same_adapters() -> None:
+    tags = "".join(f"<lora:style{n}:1>" for n in range(7))
+    body = {"prompt": f"a harbour {tags}", "hr_prompt": f"{tags} sharp", "enable_hr": True}
+    references = extractor("a1111").extract(post(ROUTES["a1111"], body)).adapters
+    assert len(references) == 7
+    assert not any(one.optional for one in references)
