@@ -34,7 +34,9 @@ def web_application(
         # OpenMetrics, with exemplars, for those who ask for it; the text format for the rest.
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         body = await asyncio.wrap_future(scrapes.submit(encode, registry))
-        response = web.Response(body=body, headers={"Content-Type": content_type})
+        response = web.Response(
+            body=body, headers={"Content-Type": content_type}, zlib_executor=scrapes
+        )
         response.enable_compression()
         return response
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +348,25 @@ def test_a_write_that_fails_half_way_is_removed(
     with pytest.raises(NoDecisionError, match="gone"):
         build_probes(library, base, cache)
     assert [*cache.iterdir()] == []
+
+
+def test_servers_with_one_process_number_share_a_cache(
+    library: ConceptLibrary, base: BaseModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    tensors = {"latents": torch.ones(64, 64)}
+    shared = [cache_module.TensorCache(cache, "probes", base, "x") for _ in range(4)]
+
+    def write(one: cache_module.TensorCache) -> None:
+        for _ in range(40):
+            one.write(tensors)
+            read = one.read()
+            assert read is not None
+            assert torch.equal(read["latents"], tensors["latents"])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, shared))
+    assert len([*cache.iterdir()]) == 1
 
 
 def test_pictures_that_changed_under_an_open_library_stop_the_build(

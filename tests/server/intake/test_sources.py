@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.numpy import save
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -150,6 +151,46 @@ def test_a_server_that_is_not_there_is_unreadable_and_its_secrets_stay_out(
     error = refused(intake, f"http://user:geheim@127.0.0.1:{port}/a")
     assert error.reason is ErrorReason.SOURCE_UNREADABLE
     assert "geheim" not in str(error) + str(error.metadata)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[tuple[Intake, MemoryFileSystem]]:
+    """A store of objects, which has folders, and an intake that may read it."""
+    files = MemoryFileSystem()
+    files.pipe("/shelf/one/w.safetensors", GOOD)
+    settings = IntakeSettings(
+        roots=(), store_dir=tmp_path / "s", enabled_schemes=frozenset({"memory"})
+    )
+    yield Intake(settings), files
+    files.rm("/shelf", recursive=True)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"uri": "memory://shelf/one/w.safetensors"},
+        {"uri": "memory://shelf/one", "weight_name": "w.safetensors"},
+        {"uri": "memory://shelf/one/", "weight_name": "w.safetensors"},
+    ],
+)
+def test_the_configuration_beside_the_weights_is_read_from_a_store_of_objects_too(
+    bucket: tuple[Intake, MemoryFileSystem], source: dict[str, Any]
+) -> None:
+    intake, files = bucket
+    ref = AdapterReference(**source)
+    assert intake.fetch(ref, Leash()).config_json is None
+    files.pipe("/shelf/one/adapter_config.json", b'{"r": 4}')
+    assert intake.fetch(ref, Leash()).config_json == '{"r": 4}'
+    for bad in (b" " * (intake.settings.max_metadata_bytes + 1), b"\xff"):
+        files.pipe("/shelf/one/adapter_config.json", bad)
+        with pytest.raises(NoDecisionError) as caught:
+            intake.fetch(ref, Leash())
+        assert caught.value.reason is ErrorReason.ADAPTER_METADATA_INVALID
+
+
+@pytest.mark.parametrize("uri", ["http://x/a::file:///etc/passwd", "http::http://x/a"])
+def test_chained_addresses_are_refused(intake: Intake, uri: str) -> None:
+    assert refused(intake, uri).reason is ErrorReason.SOURCE_NOT_ENABLED
 
 
 @pytest.mark.parametrize(

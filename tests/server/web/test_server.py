@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -97,6 +98,71 @@ async def test_a_check_that_hangs_makes_it_not_ready(
         let_go.set()
     assert not ready
     assert parts["database"] == "no answer in 0.05 s"
+
+
+async def test_checks_that_hang_cost_one_thread_each_however_often_they_are_asked(
+    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loragate_server.web.readiness._CHECK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("loragate_server.web.readiness._CHECK_EVERY_S", 0.0)
+    let_go = threading.Event()
+    for part in ("log", "database"):
+        readiness.add_check(part, lambda: let_go.wait(30) and None)
+    readiness.add_check("worker", lambda: None)
+    before = threading.active_count()
+    began = time.monotonic()
+    try:
+        for _ in range(40):
+            _, parts = await readiness.report()
+            assert parts["log"] == parts["database"] == "no answer in 0.05 s"
+            assert parts["worker"] == "ok"
+    finally:
+        let_go.set()
+    assert time.monotonic() - began < 3  # only the first one waits
+    assert threading.active_count() - before <= 3
+    await asyncio.sleep(0.05)
+    assert (await readiness.report())[1]["log"] == "ok"
+
+
+async def test_what_a_check_said_too_late_is_not_taken_for_now(
+    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loragate_server.web.readiness._CHECK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("loragate_server.web.readiness._CHECK_EVERY_S", 0.0)
+    let_go, works = threading.Event(), True
+
+    def check() -> None:
+        worked = works
+        if not let_go.is_set():
+            let_go.wait(30)
+        if not worked:
+            raise OSError("gone")
+
+    readiness.add_check("database", check)
+    assert (await readiness.report())[1]["database"] == "no answer in 0.05 s"
+    works = False
+    let_go.set()
+    await asyncio.sleep(0.05)
+    assert (await readiness.report())[1]["database"] == "gone"
+
+
+async def test_metrics_and_liveness_are_served_while_everything_else_hangs(
+    http: aiohttp.ClientSession, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loragate_server.web.readiness._CHECK_TIMEOUT_S", 0.05)
+    let_go = threading.Event()
+    for number in range(50):
+        readiness.add_check(f"part {number}", lambda: let_go.wait(30) and None)
+    # Console pages and look-ups wait for a database on the threads of the loop.
+    hanging = [asyncio.ensure_future(asyncio.to_thread(let_go.wait, 30)) for _ in range(64)]
+    try:
+        for _ in range(5):
+            for path, status in (("/readyz", 503), ("/metrics", 200), ("/healthz", 200)):
+                async with asyncio.timeout(5), http.get(path) as response:
+                    assert response.status == status
+    finally:
+        let_go.set()
+        await asyncio.gather(*hanging)
 
 
 async def test_many_who_ask_at_once_cost_one_check(readiness: Readiness) -> None:
