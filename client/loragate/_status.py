@@ -2,52 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from loragate.errors import AuditError, class_for
+from loragate.errors import AuditError, Internal, class_for
 
 DOMAIN = "loragate.dev"
 DETAILS_KEY = "grpc-status-details-bin"
 
 
 def error_from(failure: grpc.RpcError, operation: str) -> AuditError:
-    """Reads the status, ErrorInfo, BadRequest and RetryInfo of a failed call."""
+    """Reads the status, ErrorInfo, BadRequest and RetryInfo of a failed call.
+
+    Details that cannot be read may have named any reason, so they make it an `Internal` error,
+    which leaves no choice.
+    """
     status = _code_name(failure)
-    info = error_details_pb2.ErrorInfo()
-    violations: list[tuple[str, str]] = []
-    retry_after_s: float | None = None
-    for detail in _details(failure):
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            found = error_details_pb2.ErrorInfo()
-            detail.Unpack(found)
-            # A proxy between may add an ErrorInfo of its own; its reasons are not ours.
-            if found.domain == DOMAIN:
-                info = found
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad = error_details_pb2.BadRequest()
-            detail.Unpack(bad)
-            violations += [(v.field, v.description) for v in bad.field_violations]
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
-    metadata = dict(info.metadata)
+    try:
+        found = _Details.of(failure)
+    except (DecodeError, ValueError, ArithmeticError) as error:
+        return Internal(
+            f"{_message(failure)} The details of this error cannot be read: {error}.",
+            operation=operation,
+            code=status,
+        )
+    metadata = dict(found.info.metadata)
     remedy = metadata.pop("remedy", "")
-    return class_for(status, info.reason)(
+    return class_for(status, found.info.reason)(
         _message(failure),
         operation=operation,
         code=status,
-        reason=info.reason,
+        reason=found.info.reason,
         remedy=remedy,
         decision_id=metadata.get("decision_id", ""),
         metadata=metadata,
-        violations=tuple(violations),
-        retry_after_s=retry_after_s,
+        violations=found.violations,
+        retry_after_s=found.retry_after_s,
     )
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What stands beside a status code."""
+
+    info: Any
+    violations: tuple[tuple[str, str], ...]
+    retry_after_s: float | None
+
+    @classmethod
+    def of(cls, failure: grpc.RpcError) -> _Details:
+        """Reads them.
+
+        Raises:
+            DecodeError, ValueError, ArithmeticError: they cannot be read.
+        """
+        info = error_details_pb2.ErrorInfo()
+        violations: list[tuple[str, str]] = []
+        retry_after_s: float | None = None
+        for detail in _details(failure):
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                found = error_details_pb2.ErrorInfo()
+                detail.Unpack(found)
+                # A proxy between may add an ErrorInfo of its own; its reasons are not ours.
+                if found.domain == DOMAIN:
+                    info = found
+            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad = error_details_pb2.BadRequest()
+                detail.Unpack(bad)
+                violations += [(v.field, v.description) for v in bad.field_violations]
+            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                retry = error_details_pb2.RetryInfo()
+                detail.Unpack(retry)
+                retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+        return cls(info, tuple(violations), retry_after_s)
 
 
 def _code_name(failure: grpc.RpcError) -> str:
@@ -61,12 +92,13 @@ def _message(failure: grpc.RpcError) -> str:
 
 
 def _details(failure: grpc.RpcError) -> list[Any]:
-    """The details of the status; none where there are none or they cannot be read."""
+    """The details of the status; none where there are none.
+
+    Raises:
+        DecodeError: they cannot be read.
+    """
     trailing = failure.trailing_metadata() if hasattr(failure, "trailing_metadata") else None
     for key, value in trailing or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            try:
-                return list(status_pb2.Status.FromString(value).details)
-            except DecodeError:
-                return []
+        if key == DETAILS_KEY:
+            return list(status_pb2.Status.FromString(value).details)
     return []

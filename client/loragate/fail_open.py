@@ -54,9 +54,10 @@ def is_unavailability(error: AuditError, *, sources_elsewhere: bool) -> bool:
         sources_elsewhere: the service had to fetch bytes from a path or URI. Whoever serves them
             chooses how long that takes, so a deadline that passes says nothing of the service.
     """
-    # By a list of what is covered; the classes of errors are made for people who catch them.
     answer = (error.code, error.reason)
-    return answer in _UNAVAILABLE or (answer in _LATE and not sources_elsewhere)
+    covered = answer in _UNAVAILABLE or (answer in _LATE and not sources_elsewhere)
+    # By the list; the classes are made for people who catch errors, and may only narrow it.
+    return covered and leaves_choice(error)
 
 
 def leaves_choice(error: AuditError) -> bool:

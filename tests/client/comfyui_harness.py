@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
+
+import pytest
+from safetensors.torch import load_file
 
 PACK = "loragate.integrations.comfyui"
 
@@ -61,3 +66,64 @@ class PromptServer:
                 if verdict is not True:
                     return 400, verdict
         return 200, "queued"
+
+
+def comfy_modules(loras: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """ComfyUI's modules; the pack is not there yet."""
+    folder_paths, utils, lora, sd, server = (
+        ModuleType(name)
+        for name in ("folder_paths", "comfy.utils", "comfy.lora", "comfy.sd", "server")
+    )
+
+    def get_full_path(folder_name: str, filename: str) -> str | None:
+        path = loras.parent / folder_name / filename
+        return str(path) if path.is_file() else None
+
+    def get_full_path_or_raise(folder_name: str, filename: str) -> str:
+        path = folder_paths.get_full_path(folder_name, filename)
+        if path is None:
+            raise FileNotFoundError(filename)
+        return path
+
+    def load_torch_file(
+        ckpt: str, safe_load: bool = False, device: Any = None, return_metadata: bool = False
+    ) -> Any:
+        tensors = load_file(ckpt)
+        return (tensors, {}) if return_metadata else tensors
+
+    def load_lora(lora: Any, to_load: Any, log_missing: bool = True) -> dict[str, Any]:
+        return dict(lora)
+
+    def load_lora_for_models(
+        model: Any, clip: Any, lora_tensors: Any, strength_model: float, strength_clip: float
+    ) -> tuple[Any, Any]:
+        loaded = lora.load_lora(dict(lora_tensors), {})  # converted before, as newer versions do
+        model, clip = model and model.clone(), clip and clip.clone()
+        if model is not None:
+            model.patches.append((loaded, strength_model))
+        if clip is not None:
+            clip.patcher.patches.append((loaded, strength_clip))
+        return model, clip
+
+    vars(folder_paths).update(
+        get_full_path=get_full_path,
+        get_full_path_or_raise=get_full_path_or_raise,
+        get_folder_paths=lambda kind: [str(loras.parent / kind)],
+        get_filename_list=lambda kind: sorted(
+            path.relative_to(loras).as_posix() for path in loras.rglob("*.safetensors")
+        ),
+    )
+    vars(utils)["load_torch_file"] = load_torch_file
+    vars(lora)["load_lora"] = load_lora
+    vars(sd)["load_lora_for_models"] = load_lora_for_models
+    PromptServer.instance = PromptServer()
+    vars(server)["PromptServer"] = PromptServer
+    package = ModuleType("comfy")
+    package.__path__ = []
+    for module in (folder_paths, utils, lora, sd, server, package):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name in [name for name in sys.modules if name.startswith(PACK)]:
+        monkeypatch.delitem(sys.modules, name)
+    return SimpleNamespace(
+        folder_paths=folder_paths, utils=utils, lora=lora, sd=sd, server=PromptServer.instance
+    )

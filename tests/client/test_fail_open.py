@@ -1,0 +1,300 @@
+"""What lets an adapter in without a decision: that there is no service, and nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loragate import AuditClient, AuditError, Exhausted, Verdict, _reading
+from loragate._reading import read_head, read_once
+from loragate._status import DETAILS_KEY, error_from
+from loragate.errors import CLASS_OF_REASON, class_for
+from loragate.fail_open import is_unavailability, leaves_choice
+from loragate.testing import FakeAuditServer
+from loragate.testing._answers import code_of, trailing_metadata
+from loragate.v1 import error_reason_pb2
+from tests.client.doors import DOORS, SMALL
+
+CODES = [code.name for code in grpc.StatusCode]
+REASONS = [
+    "",
+    "REASON_OF_A_NEWER_SERVER",
+    *(name.removeprefix("ERROR_REASON_") for name, _ in error_reason_pb2.ErrorReason.items()),
+]
+NOT_THERE = {
+    ("UNAVAILABLE", ""),
+    ("UNAVAILABLE", "NOT_READY"),
+    ("UNAVAILABLE", "DRAINING"),
+    ("UNAVAILABLE", "DECISION_LOG_UNAVAILABLE"),
+    ("UNAVAILABLE", "DATABASE_UNAVAILABLE"),
+}
+LATE = {("DEADLINE_EXCEEDED", ""), ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")}
+
+
+def _error(code: str, reason: str) -> AuditError:
+    return class_for(code, reason)("As the test wishes.", code=code, reason=reason)
+
+
+def test_of_all_codes_with_all_reasons_only_the_absence_of_the_service_is_covered() -> None:
+    pairs = list(itertools.product(CODES, REASONS))
+    assert len(pairs) > 700
+    own = {p for p in pairs if is_unavailability(_error(*p), sources_elsewhere=False)}
+    elsewhere = {p for p in pairs if is_unavailability(_error(*p), sources_elsewhere=True)}
+    assert own == NOT_THERE | LATE
+    assert elsewhere == NOT_THERE
+    assert all(leaves_choice(_error(*pair)) for pair in own)
+
+
+class _Failure(grpc.RpcError):
+    """A failed call with anything in it."""
+
+    def __init__(self, code: Any, trailing: Any) -> None:
+        super().__init__()
+        self._code, self._trailing = code, trailing
+
+    def code(self) -> Any:
+        return self._code
+
+    def details(self) -> str:
+        return "As the test wishes."
+
+    def trailing_metadata(self) -> Any:
+        return self._trailing
+
+
+@given(code=st.sampled_from(list(grpc.StatusCode)), details=st.binary(min_size=1, max_size=200))
+def test_details_that_cannot_be_read_are_never_taken_for_an_absent_service(
+    code: grpc.StatusCode, details: bytes
+) -> None:
+    from google.rpc import status_pb2
+
+    error = error_from(_Failure(code, ((DETAILS_KEY, details),)), "audit")
+    covered = is_unavailability(error, sources_elsewhere=False)
+    try:
+        readable = status_pb2.Status.FromString(details)
+    except Exception:
+        assert not covered
+    else:
+        # Readable, and without a reason of ours: then the code alone says what it is.
+        assert covered == ((code.name, "") in NOT_THERE | LATE) or readable.details
+
+
+@given(
+    reason=st.sampled_from(sorted(CLASS_OF_REASON)),
+    cut=st.integers(1, 400),
+    code=st.sampled_from(list(grpc.StatusCode)),
+)
+def test_a_reason_that_was_cut_off_opens_nothing(
+    reason: str, cut: int, code: grpc.StatusCode
+) -> None:
+    ((key, whole),) = trailing_metadata(
+        reason, "m" * 20, remedy="", metadata={"a": "b"}, violations={}, retry_after_s=None
+    )
+    error = error_from(_Failure(code, ((key, whole[:-cut] or b"\xff"),)), "audit")
+    if error.reason == "" and is_unavailability(error, sources_elsewhere=False):
+        # What is left is a sound status whose only detail is gone entirely.
+        from google.rpc import status_pb2
+
+        assert not status_pb2.Status.FromString(whole[:-cut]).details
+
+
+@pytest.mark.parametrize("reason", sorted(CLASS_OF_REASON))
+def test_a_service_that_answers_is_there(fake: FakeAuditServer, reason: str) -> None:
+    fake.fail_next(reason, times=20)
+    with AuditClient(fake.target, on_unavailable="allow", timeout=20) as client:
+        try:
+            allowed = client.audit(SMALL).allowed
+        except AuditError:
+            allowed = False
+    assert allowed == ((code_of(reason).name, reason) in NOT_THERE | LATE)
+
+
+@pytest.mark.parametrize("door", sorted(DOORS.keys() - {"comfyui path", "comfyui tensors"}))
+@pytest.mark.parametrize("reason", ["FILE_TOO_LARGE", "BYTE_BUDGET_EXHAUSTED", "SHA256_MISMATCH"])
+def test_a_refused_file_gets_through_no_door(
+    fake: FakeAuditServer, tmp_path: Path, door: str, reason: str
+) -> None:
+    fake.fail_next(reason, times=100)
+    assert not DOORS[door](fake.target, tmp_path)
+
+
+def test_a_late_answer_about_bytes_is_covered_and_one_about_a_place_is_not(
+    fake: FakeAuditServer,
+) -> None:
+    fake.delay_s = 1.0
+    with AuditClient(fake.target, on_unavailable="allow", timeout=0.2) as client:
+        assert client.audit(SMALL).allowed
+        for place in ("slow.safetensors", "https://slow.example/style.safetensors"):
+            result = client.audit(place)
+            assert result.verdict is Verdict.BLOCK
+            assert not result.decided
+        assert not client.audit([SMALL, "slow.safetensors"]).allowed
+
+
+@contextmanager
+def _serving(audit: Callable[[Any, Any], Any]) -> Iterator[str]:
+    """A server whose method Audit is this function."""
+    handlers = grpc.method_handlers_generic_handler(
+        "loragate.v1.AuditService", {"Audit": grpc.unary_unary_rpc_method_handler(audit)}
+    )
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((handlers,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def test_a_refusal_is_not_forgotten_when_the_next_attempt_is_late() -> None:
+    """The file is too large for the budget; asked again, the service takes its time."""
+    calls = []
+    over = threading.Event()
+
+    def audit(request: Any, context: Any) -> Any:
+        calls.append(request)
+        if len(calls) > 1:
+            over.wait(10)
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "No room for so many bytes.")
+
+    with _serving(audit) as target:
+        with AuditClient(target, on_unavailable="allow", timeout=2) as client:
+            result = client.audit(SMALL)
+        over.set()
+    assert len(calls) > 1
+    assert not result.allowed
+    assert isinstance(result.cause, Exhausted)
+
+
+@pytest.mark.parametrize("timeout_s", [0.7, 1.2, 20])
+def test_an_answer_over_the_limit_of_the_client_is_no_absence(timeout_s: float) -> None:
+    with (
+        _serving(lambda *_: bytes(5 * 1024 * 1024)) as target,
+        AuditClient(target, on_unavailable="allow", timeout=timeout_s) as client,
+    ):
+        result = client.audit(SMALL)
+    assert not result.allowed
+    assert result.cause is not None
+    assert result.cause.code == "RESOURCE_EXHAUSTED"
+
+
+def test_a_pipe_under_the_name_of_an_adapter_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "style.safetensors"
+    os.mkfifo(pipe)
+    began = time.monotonic()
+    for read in (read_once, read_head):
+        with pytest.raises(ValueError, match="not a regular file"):
+            read(pipe)
+    with (
+        AuditClient("127.0.0.1:1", on_unavailable="allow", timeout=1) as client,
+        pytest.raises(ValueError, match="not a regular file"),
+    ):
+        client.audit_file(pipe)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="leases are Linux's")
+def test_a_file_that_another_process_holds_back_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(SMALL)
+    hold = (
+        "import fcntl, signal, sys, time; signal.signal(signal.SIGIO, signal.SIG_IGN);"
+        "file = open(sys.argv[1], 'r+b'); fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK);"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            if holder.stdout.readline() != "held\n":
+                pytest.skip("this file system gives no leases")
+            began = time.monotonic()
+            with pytest.raises(OSError):  # noqa: PT011 (whichever the kernel says)
+                read_once(path, limit_s=5)
+            assert time.monotonic() - began < 6
+        finally:
+            holder.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Every read of the package hangs, as on a network drive, until the event is set."""
+    event = threading.Event()
+    read = os.read
+
+    def hang(descriptor: int, size: int) -> bytes:
+        event.wait(30)
+        return read(descriptor, size)
+
+    monkeypatch.setattr(_reading.os, "read", hang)
+    yield event
+    event.set()
+
+
+def test_reading_has_a_limit_of_its_own_and_failing_it_blocks(
+    fake: FakeAuditServer, tmp_path: Path, slow_disk: threading.Event, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(_reading, "READ_LIMIT_S", 0.3)
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(SMALL)
+    began = time.monotonic()
+    with (
+        AuditClient(fake.target, on_unavailable="allow", timeout=0.1) as client,
+        pytest.raises(TimeoutError, match=str(path)),
+    ):
+        client.audit_file(path)
+    assert time.monotonic() - began < 5
+    assert fake.calls == []
+
+
+def test_reading_does_not_count_as_waiting_for_the_service(
+    fake: FakeAuditServer, tmp_path: Path, slow_disk: threading.Event
+) -> None:
+    fake.default = Verdict.BLOCK
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(SMALL)
+    threading.Timer(1.5, slow_disk.set).start()
+    with AuditClient(fake.target, on_unavailable="allow", timeout=1) as client:
+        result = client.audit_file(path)
+    assert (result.verdict, result.decided) == (Verdict.BLOCK, True)
+
+
+def test_reads_that_hang_are_bounded_and_recover(
+    tmp_path: Path, slow_disk: threading.Event
+) -> None:
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(SMALL)
+    with ThreadPoolExecutor(40) as pool:
+        late = list(pool.map(lambda _: _outcome(path), range(40)))
+    assert set(late) == {"late"}
+    hanging = [one for one in threading.enumerate() if one.name == "loragate-read"]
+    assert len(hanging) == 32
+    slow_disk.set()
+    for thread in hanging:
+        thread.join(10)
+    assert read_once(path) == SMALL
+
+
+def _outcome(path: Path) -> str:
+    try:
+        read_once(path, limit_s=0.3)
+    except TimeoutError:
+        return "late"
+    return "read"
