@@ -7,10 +7,12 @@ apply LoRAs by themselves. Files, tensors and patches are real.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -267,3 +269,45 @@ def test_a_file_that_keeps_changing_is_never_loaded_unaudited(
             assert tensors["lora_unet_x.lora_up.weight"].max() == 1.0
             outcomes.add("loaded")
     assert outcomes == {"loaded", "blocked"}
+
+
+def test_a_lora_that_is_applied_again_and_again_adds_up(
+    pack: Any, comfy: Any, fake: FakeAuditServer
+) -> None:
+    node = pack.NODE_CLASS_MAPPINGS["LoragateLoraLoader"]()
+    model, clip = Model(), Clip()
+    for times in range(1, 5):
+        model, clip = node.load(model, "style.safetensors", 0.5, clip, 0.25)
+        assert asked(fake) == [(digest(1.0), 0.5 * times, 0.25 * times)]
+        model.model_options = copy.deepcopy(model.model_options)  # as older versions clone
+
+
+def test_what_was_applied_to_another_model_undoes_nothing(
+    pack: Any, comfy: Any, fake: FakeAuditServer
+) -> None:
+    node = pack.NODE_CLASS_MAPPINGS["LoragateLoraLoader"]()
+    _, clip = node.load(Model(), "style.safetensors", -1.0, Clip(), 0.1)
+    fake.calls.clear()
+    node.load(Model(), "style.safetensors", 1.0, clip, 0.1)
+    questions = [
+        [(one.denoiser_strength, one.text_encoder_strength) for one in call.request.adapters]
+        for call in fake.calls
+    ]
+    assert [(1.0, 0.2)] in questions
+
+
+def test_a_path_that_was_kept_is_asked_about_again_when_its_verdict_has_run_out(
+    pack: Any, comfy: Any, fake: FakeAuditServer
+) -> None:
+    def soon(verdict: Any) -> None:
+        verdict.decided_at.seconds -= 3600
+        verdict.expires_at.seconds = int(time.time()) - 26  # within the clocks' difference
+
+    fake.falsify = soon
+    path = comfy.folder_paths.get_full_path("loras", "style.safetensors")
+    fake.falsify = None
+    comfy.server.post_prompt(graph(lora_name="style.safetensors", strength_model=0.01))
+    time.sleep(4.5)
+    fake.default = Verdict.BLOCK
+    with pytest.raises(AdapterBlocked):
+        comfy.utils.load_torch_file(path)

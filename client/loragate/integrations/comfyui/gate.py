@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,37 @@ from loragate._reading import read_once
 from loragate.integrations._bytes import AuditedCopies, serialise
 from loragate.integrations._together import Gatekeeper
 from loragate.reference import AdapterReference
+from loragate.results import AuditResult
 
 _USES = "loragate"
 """Key in a model's options, which its clones inherit: the LoRAs that were applied before."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One application of a LoRA to a model, an encoder, or both.
+
+    Attributes:
+        sha256: of the file, or of one made of the tensors.
+        model: strength for the model; 0 where none was given.
+        clip: likewise for the encoder.
+        token: tells it from another application of the same file, also after ComfyUI has copied
+            the options that hold it.
+    """
+
+    sha256: str
+    model: float
+    clip: float
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True)
+class _Lent:
+    """A copy that may be loaded as long as its verdict holds."""
+
+    name: str
+    sha256: str
+    result: AuditResult | None = None
 
 
 class AuditedTensors(dict[str, Any]):
@@ -44,34 +74,38 @@ class ComfyGate:
     def __init__(self, keeper: Gatekeeper) -> None:
         self._keeper = keeper
         self._copies = AuditedCopies()
-        self._paths: dict[str, str] = {}  # digests of the copies, by their paths
+        self._lent: dict[str, _Lent] = {}  # by the paths of the copies
         self._inside = threading.local()
 
-    def admit_file(self, path: str | os.PathLike[str], strength: float, clip: float) -> Path:
-        """Audits a file as it will be used; returns the private copy of exactly its bytes.
+    def admit_name(self, name: str, strength: float, clip: float) -> None:
+        """Audits a LoRA as it will be used, by its name in graphs.
 
         Raises:
             AdapterBlocked: the service decided against it.
             AuditError: no decision exists.
-        """
-        data = read_once(path)
-        reference = AdapterReference(data=data, strength=strength, text_encoder_strength=clip)
-        self._keeper.admit(Path(path).name, [reference])
-        copy = self._copies.put(data)
-        self._paths[str(copy)] = reference.sha256
-        return copy
-
-    def admit_name(self, name: str, strength: float, clip: float) -> None:
-        """As `admit_file`, for the name of a LoRA as graphs have it.
-
-        Raises:
             FileNotFoundError: there is no such LoRA.
         """
         with self._within():
             path = import_module("folder_paths").get_full_path("loras", name)
         if path is None:
             raise FileNotFoundError(f"There is no LoRA {name!r}.")
-        self.admit_file(path, strength, clip)
+        self._keeper.admit(name, [_reference(read_once(path), strength, clip)])
+
+    def lend(self, path: str | os.PathLike[str]) -> Path:
+        """A private copy of a file whose bytes were allowed at strength 1; raises as `admit_name`.
+
+        Whoever asks for it may apply it without a further word.
+        """
+        data = read_once(path)
+        copy = self._copies.put(data)
+        self._admit_copy(copy, _Lent(Path(path).name, hashlib.sha256(data).hexdigest()))
+        return copy
+
+    def _admit_copy(self, copy: Path, lent: _Lent) -> None:
+        reference = _reference(self._copies.get(lent.sha256), 1.0, 1.0)
+        result = self._keeper.admit(lent.name, [reference])
+        # Without the bytes, which would be kept once more.
+        self._lent[str(copy)] = replace(lent, result=replace(result, audited_bytes=None))
 
     def get_full_path(
         self, original: Callable[..., Any], folder_name: str, filename: str
@@ -82,7 +116,7 @@ class ComfyGate:
             path: str | None = original(folder_name, filename)
         if folder_name != "loras" or path is None or not asked_from_outside:
             return path
-        return str(self.admit_file(path, 1.0, 1.0))
+        return str(self.lend(path))
 
     get_full_path_or_raise = get_full_path
 
@@ -91,15 +125,18 @@ class ComfyGate:
     ) -> Any:
         """Remembers with the tensors from which bytes they are; audits what comes unaudited."""
         path = str(ckpt)
-        if path not in self._paths and self._is_lora(path):
-            path = str(self.admit_file(path, 1.0, 1.0))
+        if path not in self._lent and self._is_lora(path):
+            path = str(self.lend(path))
+        lent = self._lent.get(path)
+        if lent is not None and not (lent.result and self._keeper.still_holds(lent.result)):
+            # A node that kept the path brings it after the verdict has run out.
+            self._admit_copy(Path(path), lent)
         loaded = original(path, *args, **kwargs)
-        sha256 = self._paths.get(path)
-        if sha256 is None:
+        if lent is None:
             return loaded
         if isinstance(loaded, tuple):
-            return (AuditedTensors(loaded[0], sha256), *loaded[1:])
-        return AuditedTensors(loaded, sha256)
+            return (AuditedTensors(loaded[0], lent.sha256), *loaded[1:])
+        return AuditedTensors(loaded, lent.sha256)
 
     def load_lora_for_models(
         self,
@@ -120,28 +157,41 @@ class ComfyGate:
         """
         if strength_model == 0 and strength_clip == 0:
             return original(model, clip, lora, strength_model, strength_clip, *args, **kwargs)
-        new = (
+        new = Applied(
             self._digest(lora),
             float(strength_model) if model is not None else 0.0,
             float(strength_clip) if clip is not None else 0.0,
         )
-        # A chain of nodes applies each LoRA to model and encoder alike: it counts once.
-        uses = (*dict.fromkeys((*_uses_of(model), *_uses_of(clip))), new)
-        self._ask(uses)
+        on_model, on_clip = (*_applied_to(model), new), (*_applied_to(clip), new)
+        self._ask_about_both(on_model, on_clip)
         with self._within():
             made = original(model, clip, lora, strength_model, strength_clip, *args, **kwargs)
-        for part in made:
+        for part, uses in zip(made, (on_model, on_clip), strict=False):
             options = _options_of(part)
             if options is not None:
                 options[_USES] = uses
         return made
+
+    def _ask_about_both(self, on_model: Sequence[Applied], on_clip: Sequence[Applied]) -> None:
+        """Asks about what acts in these two parts, and about the other halves of it as well.
+
+        What was applied to another model than this one must not count here: it could undo in the
+        question what it does not undo in the picture. Yet the picture may be made with it.
+        """
+        here = [Applied(one.sha256, one.model, 0.0, one.token) for one in on_model]
+        here += [Applied(one.sha256, 0.0, one.clip, one.token) for one in on_clip]
+        # A chain of nodes applies each LoRA to model and encoder alike: it counts once.
+        everywhere = list(dict.fromkeys((*on_model, *on_clip)))
+        questions = [_strengths(here), _strengths(everywhere)]
+        for uses in questions if questions[0] != questions[1] else questions[:1]:
+            self._ask(uses)
 
     def load_lora(
         self, original: Callable[..., Any], lora: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Audits what a node applies by itself, past `load_lora_for_models`."""
         if not self._is_busy():
-            self._ask([(self._digest(lora), 1.0, 1.0)])
+            self._ask({self._digest(lora): (1.0, 1.0)})
         return original(lora, *args, **kwargs)
 
     def _digest(self, lora: dict[str, Any]) -> str:
@@ -153,14 +203,15 @@ class ComfyGate:
         self._copies.put(data)
         return hashlib.sha256(data).hexdigest()
 
-    def _ask(self, uses: Iterable[tuple[str, float, float]]) -> None:
+    def _ask(self, uses: Mapping[str, tuple[float, float]]) -> None:
+        """Asks about files by their digests, with strengths for the model and the encoder."""
         references = [
-            AdapterReference(
-                data=self._copies.get(sha256), strength=denoiser, text_encoder_strength=encoder
-            )
-            for sha256, denoiser, encoder in uses
+            _reference(self._copies.get(sha256), model, clip)
+            for sha256, (model, clip) in uses.items()
+            if model or clip
         ]
-        self._keeper.admit("The LoRA", references)
+        if references:
+            self._keeper.admit("The LoRA", references)
 
     def _is_lora(self, path: str) -> bool:
         """Whether a path lies in a folder of LoRAs, wherever links lead."""
@@ -191,5 +242,18 @@ def _options_of(part: Any) -> dict[str, Any] | None:
     return options if isinstance(options, dict) else None
 
 
-def _uses_of(part: Any) -> tuple[tuple[str, float, float], ...]:
+def _applied_to(part: Any) -> tuple[Applied, ...]:
     return tuple((_options_of(part) or {}).get(_USES, ()))
+
+
+def _strengths(uses: Iterable[Applied]) -> dict[str, tuple[float, float]]:
+    """What applications of the same file add up to."""
+    found: dict[str, tuple[float, float]] = {}
+    for use in uses:
+        model, clip = found.get(use.sha256, (0.0, 0.0))
+        found[use.sha256] = (model + use.model, clip + use.clip)
+    return found
+
+
+def _reference(data: bytes, model: float, clip: float) -> AdapterReference:
+    return AdapterReference(data=data, strength=model, text_encoder_strength=clip)
