@@ -102,6 +102,8 @@ async def serve_until_signal(
 ) -> bool:
     """Serves until SIGTERM or SIGINT, then ends in order. A second signal ends at once.
 
+    It ends by itself when no audit can be run any more, so that whoever started it starts it again.
+
     Args:
         config: what to serve.
         say_ready: told when the server can decide.
@@ -109,14 +111,21 @@ async def serve_until_signal(
             ended, whatever still hangs then. What is answered is on disk before it is answered.
 
     Returns:
-        Whether everything in flight was answered.
+        Whether everything in flight was answered, and the end was asked for.
 
     Raises:
         StartError: the server cannot start as it is configured.
         NoDecisionError: log, database or policy cannot be used.
     """
     loop = asyncio.get_running_loop()
-    serving = asyncio.create_task(_serve(config, say_ready, asked := asyncio.Event()))
+    asked = asyncio.Event()
+
+    def on_broken() -> None:
+        _end_at_last(config.drain_delay_s + config.drain_grace_s + END_LIMIT_S, end_process)
+        _log.error("no audit can be run any more; draining, to be started again")
+        asked.set()
+
+    serving = asyncio.create_task(_serve(config, say_ready, asked, on_broken))
 
     def on_signal(name: str) -> None:
         grace_s = 0.0 if asked.is_set() else config.drain_delay_s + config.drain_grace_s
@@ -152,13 +161,17 @@ def _end_at_last(after_s: float, end_process: Callable[[], None]) -> None:
     timer.start()
 
 
-async def _serve(config: Config, say_ready: SayReady, asked: asyncio.Event) -> bool:
+async def _serve(
+    config: Config, say_ready: SayReady, asked: asyncio.Event, on_broken: Callable[[], None]
+) -> bool:
     drained = True
     try:
         async with running(config, stop_asked=asked) as server:
+            server.gate.worker.when_broken(on_broken)
             say_ready(server.grpc, server.http)
             await asked.wait()
             drained = await server.drain(config.drain_grace_s, config.drain_delay_s)
+            drained = drained and not server.gate.worker.broken
     except _StoppedWhileStarting:
         _log.info("stopped before it was ready")
     return drained
@@ -220,7 +233,10 @@ async def running(
         stack.callback(intake.close)
         gate = Gate(
             settings=GateSettings(
-                config.gate.queue_limit, config.gate.byte_budget, config.gate.verdict_cache_size
+                config.gate.queue_limit,
+                config.gate.byte_budget,
+                config.gate.verdict_cache_size,
+                stuck_after_s=config.gate.stuck_after_s,
             ),
             intake=intake,
             bases=bases,
@@ -257,7 +273,7 @@ async def running(
 
 def _require_worker(gate: Gate) -> None:
     if not gate.worker.alive:
-        raise RuntimeError("the thread that audits has ended")
+        raise RuntimeError("the thread that audits has ended or hangs")
 
 
 async def _listening(start: Awaitable[str], address: str) -> str:

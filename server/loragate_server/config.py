@@ -167,6 +167,7 @@ class GateSection(_Section):
     queue_limit: Positive = 64
     byte_budget: Positive = 4 * GIB
     verdict_cache_size: Annotated[int, Field(ge=0)] = 10_000
+    stuck_after_s: PositiveSeconds = 300.0
 
 
 class ExtractorEntry(_Section):

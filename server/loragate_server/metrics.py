@@ -13,7 +13,7 @@ from typing import Final
 
 from loragate_server.checkpoint.result import NO_EXTRACTOR, Result
 from loragate_server.errors import ErrorReason
-from loragate_server.gate.observer import CACHE_RESULTS, STAGES, CacheResult
+from loragate_server.gate.observer import CACHE_RESULTS, GIVEN_UP, STAGES, CacheResult, GivenUp
 from loragate_server.metrics_labels import (
     CODES,
     DECISION_REASONS,
@@ -103,6 +103,14 @@ class Metrics(StateMetrics):
         """An audit waited this long before the worker took it."""
         self._wait.observe(seconds)
 
+    def worker_given_up(self, cause: GivenUp) -> None:
+        """The thread that audits was given up."""
+        self._replaced.labels(cause).inc()
+
+    def workers_stuck(self, count: int) -> None:
+        """So many threads were given up and still run."""
+        self._stuck.set(count)
+
     # What the store reports.
 
     def corrupt_file(self) -> None:
@@ -184,6 +192,15 @@ class Metrics(StateMetrics):
             "loragate_inflight_bytes", "Adapter bytes that requests in flight hold."
         )
         self._depth = self._gauge("loragate_queue_depth", "Audits that wait for the worker.")
+        self._replaced = self._counter(
+            "loragate_worker_replaced",
+            "Threads that audit and were given up, because they hung or had ended.",
+            ("cause",),
+            GIVEN_UP,
+        )
+        self._stuck = self._gauge(
+            "loragate_worker_stuck", "Threads that were given up and still run."
+        )
         self._log_failures = self._counter(
             "loragate_log_write_failures", "Decisions withheld because the log was not written."
         )

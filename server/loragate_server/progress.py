@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 
@@ -18,11 +19,25 @@ def silent(stage: str, fraction: float) -> None:
 
 @dataclass
 class Leash:
-    """Carries a caller's deadline and cancellation down into the work, which polls `check`."""
+    """Carries a caller's deadline and cancellation down into the work, which polls `check`.
+
+    Attributes:
+        alive_monotonic_s: when the work last polled or reported; it hangs if that is long ago.
+    """
 
     deadline_monotonic_s: float | None = None
     report: Report = silent
     _cancelled: bool = False  # written once, by one thread: needs no lock
+    alive_monotonic_s: float = field(default=-math.inf, init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        told = self.report
+
+        def report(stage: str, fraction: float) -> None:
+            self.alive_monotonic_s = time.monotonic()
+            told(stage, fraction)
+
+        self.report = report
 
     def cancel(self) -> None:
         """Tells the work that the caller has gone. Thread-safe."""
@@ -34,6 +49,7 @@ class Leash:
         Raises:
             NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
         """
+        self.alive_monotonic_s = time.monotonic()
         if self._cancelled:
             raise NoDecisionError(
                 ErrorReason.CANCELLED,

@@ -44,6 +44,7 @@ class SharedLeash(Leash):
 
     def check(self) -> None:
         """As `Leash.check`; raises only when no caller is left to answer."""
+        self.alive_monotonic_s = time.monotonic()
         failure: NoDecisionError | None = None
         for leash in self._waiting:
             try:

@@ -22,7 +22,7 @@ from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.pipeline import Case, DecisionRecorder, Pipeline, ReadAdapter
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.reviewing import SUSPECTS_REMEMBERED, NoReviews, Reviews, Suspects
-from loragate_server.gate.worker import Worker, audit_failed, draining
+from loragate_server.gate.worker import STUCK_AFTER_S, Worker, audit_failed, draining
 from loragate_server.intake.adapter import StoredFile
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.policy import Policy
@@ -52,12 +52,14 @@ class GateSettings:
         verdict_cache_size: verdicts remembered; 0 remembers nothing, and every question is
             audited.
         intake_threads: files that may be read at the same time.
+        stuck_after_s: an audit without a sign of life for so long is given up.
     """
 
     queue_limit: int = 64
     byte_budget: int = 4 << 30
     verdict_cache_size: int = 10_000
     intake_threads: int = 4
+    stuck_after_s: float = STUCK_AFTER_S
 
 
 class Gate:
@@ -80,7 +82,7 @@ class Gate:
         reviews: Reviews | None = None,
     ) -> None:
         self.bases = bases
-        self.worker = Worker(settings.queue_limit, observer)
+        self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
         self._intake = IntakeDesk(intake, settings.intake_threads)
         self._policies = policies
         self._reviews = reviews or NoReviews()

@@ -10,6 +10,10 @@ from loragate_server.record.verdict import Verdict
 CacheResult = Literal["hit", "miss", "expired"]
 CACHE_RESULTS: tuple[CacheResult, ...] = ("hit", "miss", "expired")
 
+GivenUp = Literal["stuck", "dead"]
+GIVEN_UP: tuple[GivenUp, ...] = ("stuck", "dead")
+"""Why another thread took the worker's place: it hung, or it had ended."""
+
 STAGES = ("queued", "intake", "read", "screen", "response", "policy", "record")
 """Every stage name of `Verdict.stage_times_s` and `GateObserver.stage_seconds`, in order."""
 
@@ -53,6 +57,14 @@ class GateObserver(Protocol):
         """An audit waited this long before the worker took it."""
         ...
 
+    def worker_given_up(self, cause: GivenUp) -> None:
+        """The thread that audits was given up."""
+        ...
+
+    def workers_stuck(self, count: int) -> None:
+        """Threads that were given up and still run, after a change."""
+        ...
+
 
 class NullObserver:
     """A `GateObserver` that nobody reads."""
@@ -82,4 +94,10 @@ class NullObserver:
         """Ignored."""
 
     def queue_wait_seconds(self, seconds: float) -> None:
+        """Ignored."""
+
+    def worker_given_up(self, cause: GivenUp) -> None:
+        """Ignored."""
+
+    def workers_stuck(self, count: int) -> None:
         """Ignored."""

@@ -16,6 +16,7 @@ from typing import Protocol
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import BaseRegistry, ServedBase
+from loragate_server.gate.job import off_device
 from loragate_server.gate.key import AdapterKey
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.worker import Worker, draining
@@ -129,7 +130,7 @@ class Pipeline:
             served = self._bases.get(case.request.base_model)
             served.require_concepts(case.request.concept_ids)
             members = []
-            with stage("read"):
+            with stage("read"), off_device():
                 for file, one in zip(case.files, case.request.adapters, strict=True):
                     leash.check()
                     members.append(_member(self._read(file, served.base), one))

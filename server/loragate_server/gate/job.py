@@ -1,0 +1,102 @@
+"""`Job`: a piece of work for the worker's thread, and whether another thread may follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field
+from typing import Any
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.progress import Leash
+
+_RUNNING: ContextVar[Job | None] = ContextVar("running_job", default=None)
+
+
+@dataclass(eq=False)
+class Job:
+    """A piece of work, who waits for it, and how it fares.
+
+    Work counts as using the device, unless it says by `off_device` that it does not: a thread that
+    hangs in a forward pass may have left hooks on the model, and the next audit must not run with
+    them.
+    """
+
+    work: Callable[[], Any]
+    leash: Leash
+    future: asyncio.Future[Any]
+    context: Context = field(default_factory=copy_context)
+    enqueued_monotonic_s: float = field(default_factory=time.monotonic)
+    began_monotonic_s: float = 0.0
+    _off_device: bool = False
+    _given_up: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self) -> Any:
+        """Does the work, in the context of whoever asked for it."""
+        return self.context.run(self._run)
+
+    def silent_s(self) -> float:
+        """Seconds since the work began, polled its leash or reported progress."""
+        return time.monotonic() - max(self.began_monotonic_s, self.leash.alive_monotonic_s)
+
+    def give_up(self) -> bool:
+        """Gives the work up; whatever it still does, it does not come to the device again.
+
+        Returns:
+            Whether it is off the device, so that another thread may use that.
+        """
+        with self._lock:
+            self._given_up = True
+            return self._off_device
+
+    def leave_device(self) -> None:
+        """From now on the work touches no model."""
+        with self._lock:
+            self._off_device = True
+
+    def enter_device(self) -> None:
+        """From now on the work may touch a model.
+
+        Raises:
+            NoDecisionError: AUDIT_FAILED; it has been given up, and another thread may be there.
+        """
+        with self._lock:
+            if self._given_up:
+                raise given_up()
+            self._off_device = False
+
+    def _run(self) -> Any:
+        _RUNNING.set(self)
+        return self.work()
+
+
+@contextmanager
+def off_device() -> Iterator[None]:
+    """Inside it, the running work touches no model: if it hangs there, another thread takes over.
+
+    Raises:
+        NoDecisionError: AUDIT_FAILED at the end, when another thread has taken over meanwhile.
+    """
+    job = _RUNNING.get()
+    if job is None:
+        yield
+        return
+    job.leave_device()
+    try:
+        yield
+    finally:
+        job.enter_device()
+
+
+def given_up() -> NoDecisionError:
+    """What those are told who wait for work that hangs."""
+    return NoDecisionError(
+        ErrorReason.AUDIT_FAILED,
+        "The audit did not go on and was given up.",
+        remedy="Do not load the adapter; tell the operator, whose log says where it hangs.",
+    )
