@@ -29,6 +29,7 @@ _NOTHING: frozenset[Parts] = frozenset({Parts()})
 _DENOISER, _TEXT_ENCODER = "model", "clip"
 _MOST_WAYS = 32
 _LORA_CLASS = re.compile(r"lora|lyco|locon", re.IGNORECASE)
+_STACK = re.compile(r"stack", re.IGNORECASE)
 _CHOOSES = re.compile(r"switch|select|random|any|pick|choose|if\b|index", re.IGNORECASE)
 # Inputs that hold neither a model nor what a text encoder made.
 _DATA = re.compile(
@@ -42,12 +43,12 @@ _CONDITION = re.compile(
     re.IGNORECASE,
 )
 _MODEL = re.compile(r"model|guider|pipe", re.IGNORECASE)
-# Take a model without running it, and hand on none.
-_INERT = frozenset({"BasicScheduler", "SDTurboScheduler", "ModelSave", "CLIPSave"})
 _SIMPLE_MERGES = {
     "ModelMergeSimple": ("model1", "model2"),
     "CLIPMergeSimple": ("clip1", "clip2"),
 }
+# Take a model without running it.
+_INERT = frozenset({"BasicScheduler", "SDTurboScheduler", "ModelSave", "CLIPSave", *_SIMPLE_MERGES})
 _MERGES = re.compile(r"^(Model|CLIP)(Merge|Add|Subtract)", re.IGNORECASE)
 _KEYFRAMES = re.compile(r"HookKeyframe", re.IGNORECASE)
 _SLOTS = {
@@ -248,6 +249,9 @@ class _Flow:
             return True
         takers = self._taken_by().get(node.key, set())
         if self._loads(node):
+            links = any(map(is_link, node.inputs.values()))
+            if _STACK.search(node.class_type) and not links:
+                return True
             return bool(takers) and not any(map(_DATA.fullmatch, takers))
         return set(models) == {_DENOISER} == takers and not conditions
 

@@ -10,6 +10,7 @@ from typing import Any
 from loragate_server.intake.adapter import Strength
 from loragate_server.intercept.refusals import (
     Location,
+    ambiguous_adapter,
     place_of,
     unnamed,
     unreadable,
@@ -24,6 +25,7 @@ _CLIP = ("strength_clip", "clip_weight", "clip_strength", "lora_clip_strength", 
 _BOTH = ("strength", "weight", "lora_wt", "lora_weight", "lora_strength", "scale")
 _TWO = ("strengthTwo", "strength_two", "strengthtwo")
 _NUMBERED = re.compile(r"(.*?)_?0*(\d+)(?:_name)?$")
+_BLOCKS = re.compile(r"block_?(vector|weights?)|^lbw", re.IGNORECASE)
 _MAX_HOPS = 16
 _MUTED = (2, 4)
 
@@ -154,8 +156,16 @@ def strengths_given(
     only the classes of ComfyUI itself and of widespread packs tell. Empty where none is given.
 
     Raises:
-        RefusedRequestError: a strength is no number, or made while the graph runs.
+        RefusedRequestError: a strength is no number, made while the graph runs, or one of many for
+            the blocks of a model, which an audit of the whole cannot follow.
     """
+    for name, item in node.inputs.items():
+        if _BLOCKS.search(name) and item not in (None, "") and not _all_ones(item):
+            raise ambiguous_adapter(
+                place_of(node.key, "inputs", name),
+                "gives blocks of the model strengths of their own, which an audit cannot take in.",
+                "Give one strength for the whole LoRA.",
+            )
     numbered = _NUMBERED.fullmatch(value.names[-1])
     suffix = numbered[2] if numbered else ""
 
@@ -191,6 +201,10 @@ def strengths_given(
     if pairs and not clip and is_link(node.inputs.get("model")) and "clip" not in node.inputs:
         pairs += [Strength(one.denoiser, 0.0) for one in pairs]
     return tuple(dict.fromkeys(pairs))
+
+
+def _all_ones(value: Any) -> bool:
+    return isinstance(value, str) and {one.strip() for one in value.split(",")} <= {"1", "1.0"}
 
 
 def _names_same(name: str, stems: tuple[str, ...], suffix: str) -> bool:

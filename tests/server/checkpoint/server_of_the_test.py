@@ -1,4 +1,7 @@
-"""A small image server's requests: `POST /load {"lora": FILE, "strength": 1.0}`, and the rest."""
+"""A small image server's requests: `POST /load {"lora": FILE, "strength": 1.0}`, and the rest.
+
+`also` names further strengths, and `optional` says that the server may leave the adapter out.
+"""
 
 from __future__ import annotations
 
@@ -64,4 +67,6 @@ class PlainServer:
 def _reference(one: dict[str, object]) -> AdapterReference:
     lora, strength = str(one["lora"]), float(str(one.get("strength", 1.0)))
     source = {"uri": lora} if "://" in lora else {"path": lora}
-    return AdapterReference(**source, strength=Strength(strength, strength))  # type: ignore[arg-type]
+    also = tuple(Strength(each, each) for each in one.get("also", ()))  # type: ignore[attr-defined]
+    forces = {"strength": Strength(strength, strength), "also": also}
+    return AdapterReference(**source, **forces, optional=bool(one.get("optional")))  # type: ignore[arg-type]

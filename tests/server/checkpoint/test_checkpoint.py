@@ -13,9 +13,12 @@ from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
 from loragate_server.checkpoint.result import Result
 from loragate_server.checkpoint.statuses import OF_REFUSALS, status_of
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.request import GateRequest
+from loragate_server.intake.adapter import Strength
 from loragate_server.intercept.extraction import RefusalCode
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.progress import Leash
+from loragate_server.record.verdict import Verdict
 from tests.server.checkpoint.conftest import MakePost, Post
 
 AUTHZ = CheckSource("ext_authz", identity="the-proxy")
@@ -208,6 +211,33 @@ async def test_the_rewritten_body_names_the_audited_copies_and_keeps_them(post: 
     paths = [PurePath(each["lora"]) for each in document["loras"]]
     evidence = one.house.recorder.get(outcome.decision_id).decision.evidence
     assert [path.stem for path in paths] == [each.sha256 for each in evidence.adapters]
+
+
+@pytest.mark.parametrize("source", [AUTHZ, PROC])
+async def test_the_gate_hears_what_may_be_left_out_and_of_every_strength(
+    post: MakePost, source: CheckSource
+) -> None:
+    one = post()
+    asked: list[GateRequest] = []
+    decide = one.house.gate.decide
+
+    async def listen(request: GateRequest, leash: Leash) -> Verdict:
+        asked.append(request)
+        return await decide(request, leash)
+
+    one.house.gate.decide = listen  # type: ignore[method-assign]
+    loras = [
+        {"lora": "0.safetensors", "strength": 0.5, "also": [-1.0]},
+        {"lora": "1.safetensors", "optional": True},
+    ]
+    body = json.dumps({"loras": loras}).encode()
+    outcome = await ask(one, HttpRequest("POST", "/load", body=body), source)
+    assert outcome.result is Result.ALLOW
+    ((first, second),) = [request.adapters for request in asked]
+    assert first.strengths == (Strength(0.5, 0.5), Strength(-1.0, -1.0))
+    assert (first.optional, second.optional) == (False, True)
+    recorded = one.house.recorder.get(outcome.decision_id).decision.evidence.adapters
+    assert [each.optional for each in recorded] == [False, True]
 
 
 async def test_a_request_that_cannot_be_rewritten_is_denied(post: MakePost) -> None:
