@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from loragate_server.intake.adapter import Strength
 from loragate_server.intercept.findings import Found
 from loragate_server.intercept.refusals import Location
-from loragate_server.intercept.sets import settled, used_at
+from loragate_server.intercept.sets import MOST_ADAPTERS, settled, used_at
 from loragate_server.intercept.tags import Tag
 
 OPTION = "sd_lora"
@@ -55,6 +55,8 @@ def together(mentions: Sequence[Mention], *, second_pass: bool) -> tuple[Found, 
         mentions: every LoRA of the request.
         second_pass: whether there is a prompt for it, with LoRAs or without.
     """
+    if len(mentions) > MOST_ADAPTERS:
+        return tuple(one.found for one in mentions)
     first = [n for n, one in enumerate(mentions) if one.location == _PROMPT]
     second = [n for n, one in enumerate(mentions) if one.location in _SECOND_PASS]
     beside = [n for n, one in enumerate(mentions) if one.location in _BESIDE]

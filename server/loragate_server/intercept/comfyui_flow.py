@@ -19,7 +19,7 @@ from loragate_server.intake.adapter import Strength
 from loragate_server.intercept.comfyui_graph import Node, is_link, resolved
 from loragate_server.intercept.findings import Found
 from loragate_server.intercept.refusals import ambiguous_adapter, place_of
-from loragate_server.intercept.sets import used_at
+from loragate_server.intercept.sets import MOST_ADAPTERS, used_at
 from loragate_server.intercept.strengths import strength
 
 Parts = frozenset[tuple[int, str, float]]
@@ -28,6 +28,8 @@ Parts = frozenset[tuple[int, str, float]]
 _NOTHING: frozenset[Parts] = frozenset({Parts()})
 _DENOISER, _TEXT_ENCODER = "model", "clip"
 _MOST_WAYS = 32
+_MOST_NODES = 5000
+"""Larger graphs are not followed; nothing in them is certain."""
 _LORA_CLASS = re.compile(r"lora|lyco|locon", re.IGNORECASE)
 _STACK = re.compile(r"stack", re.IGNORECASE)
 _CHOOSES = re.compile(r"switch|select|random|any|pick|choose|if\b|index", re.IGNORECASE)
@@ -73,6 +75,8 @@ def applied_together(
     Raises:
         RefusedRequestError: ADAPTER_AMBIGUOUS for a node that computes with models.
     """
+    if len(found) > MOST_ADAPTERS or len(nodes) > _MOST_NODES:
+        return list(found), []
     owned: dict[str, list[int]] = {}
     for number, owner in enumerate(owners):
         if owner is not None:
@@ -159,7 +163,7 @@ class _Flow:
             return _NOTHING
         if self._loads(node):
             return self._limited(self._loaded(node, 0, {**models, **conditions}))
-        return self._limited(_joint(models, conditions)) if models else _NOTHING
+        return self._joint(models, conditions) if models else _NOTHING
 
     def out(self, key: str, slot: int) -> frozenset[Parts]:
         """The ways in which an output of a node may carry LoRAs."""
@@ -185,7 +189,7 @@ class _Flow:
         if self._loads(node):
             return self._loaded(node, slot, {**models, **conditions})
         if models and conditions:
-            return _joint(models, conditions)
+            return self._joint(models, conditions)
         each = frozenset(way for one in ways for way in one) or _NOTHING
         return each | {_all(ways)} if len(ways) > 1 else each
 
@@ -265,6 +269,14 @@ class _Flow:
                         self._takers.setdefault(value[0], set()).add(name)
         return self._takers
 
+    def _joint(
+        self, models: Mapping[str, frozenset[Parts]], conditions: Mapping[str, frozenset[Parts]]
+    ) -> frozenset[Parts]:
+        """A node runs one of the models that it takes, on one of the conditions."""
+        first = {way for ways in models.values() for way in ways}
+        second = {way for ways in conditions.values() for way in ways} or {Parts()}
+        return frozenset(self._crossed([frozenset(first), frozenset(second)]))
+
     def _crossed(self, trunk: Sequence[frozenset[Parts]]) -> set[Parts]:
         """One way of each input, all at once."""
         self.gave_up |= prod(map(len, trunk)) > _MOST_WAYS
@@ -273,15 +285,6 @@ class _Flow:
     def _limited(self, ways: frozenset[Parts]) -> frozenset[Parts]:
         self.gave_up |= len(ways) > _MOST_WAYS
         return frozenset({_all([ways])}) if self.gave_up else ways
-
-
-def _joint(
-    models: Mapping[str, frozenset[Parts]], conditions: Mapping[str, frozenset[Parts]]
-) -> frozenset[Parts]:
-    """A node runs one of the models that it takes, on one of the conditions."""
-    first = {way for ways in models.values() for way in ways}
-    second = {way for ways in conditions.values() for way in ways} or {Parts()}
-    return frozenset(one | other for one, other in product(first, second))
 
 
 def _slot(slots: Sequence[str], slot: int) -> Sequence[str]:

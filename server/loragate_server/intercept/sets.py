@@ -12,6 +12,10 @@ from dataclasses import replace
 from loragate_server.intake.adapter import AdapterReference, Strength
 from loragate_server.intercept.findings import Found
 
+MOST_ADAPTERS = 64
+"""Of more than these an audit does not tell which act together: it takes in no more, and alone they
+are too many."""
+
 
 def used_at(reference: AdapterReference, strengths: Iterable[Strength]) -> AdapterReference:
     """The same adapter at any of some strengths, each named once, the likeliest first."""
@@ -31,6 +35,8 @@ def settled(found: Sequence[Found], sets: Iterable[Collection[int]]) -> tuple[Fo
         sets: by their numbers, adapters that a server may have active together. Empty ones do not
             matter.
     """
+    if len(found) > MOST_ADAPTERS:
+        return tuple(found)
     active = [frozenset(one) for one in sets if one]
     kept: list[tuple[Found, frozenset[int]]] = []
     for number, one in enumerate(found):
@@ -60,6 +66,8 @@ def by_source(found: Sequence[Found], sources: Sequence[Hashable]) -> tuple[Foun
         found: every adapter.
         sources: for each, where it comes from: a server reads all adapters of it, or none.
     """
+    if len(found) > MOST_ADAPTERS:
+        return tuple(found)
     each = [[n for n, source in enumerate(sources) if source == one] for one in set(sources)]
     return settled(found, [*each, range(len(found))])
 

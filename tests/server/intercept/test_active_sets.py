@@ -6,6 +6,7 @@ A LoRA that is found but never applied would cancel one that is, if only the sum
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -167,3 +168,48 @@ def test_the_same_tags_in_the_second_pass_are_the_same_adapters() -> None:
     references = extractor("a1111").extract(post(ROUTES["a1111"], body)).adapters
     assert len(references) == 7
     assert not any(one.optional for one in references)
+
+
+EIGHT = [f"/loras/style{n}.safetensors" for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("server", "body"),
+    [
+        ("a1111", {"prompt": "".join(f"<lora:style{n}:0.5>" for n in range(8))}),
+        ("sglang", {"lora_nickname": EIGHT, "lora_path": EIGHT, "strength": [0.5] * 8}),
+        ("vllm_omni", {"lora": [{"name": one, "path": one, "scale": 0.5} for one in EIGHT]}),
+        ("cog", {"input": {"hf_loras": EIGHT, "lora_scales": [0.5] * 8}}),
+        ("kserve", {"parameters": {"loras": EIGHT}}),
+        ("declarative", {"loras": [{"lora": one, "scale": 0.5} for one in EIGHT]}),
+    ],
+)
+def test_eight_adapters_in_one_place_are_judged_in_nine_uses(server: str, body: Any) -> None:
+    settings = SETTINGS.get(server, {})
+    references = extractor(server, **settings).extract(post(ROUTES[server], body)).adapters
+    assert len(judged(references)) == 9
+
+
+def test_a_request_with_more_loras_than_an_audit_takes_costs_linear_time() -> None:
+    tags = "".join(f"<lora:style{n}:1>" for n in range(5_000))
+    graph = {f"{n}0": loader(f"style{n}", 1.0, f"{n - 1}0" if n else "4") for n in range(5_000)}
+    objects = [{"name": "n", "path": f"/loras/{n}"} for n in range(5_000)]
+    began = time.perf_counter()
+    for server, body in (
+        ("a1111", {"prompt": tags, "hr_prompt": tags}),
+        ("comfyui", {"prompt": drawn_from("10", **graph)}),
+        ("vllm_omni", {"lora": objects}),
+    ):
+        assert len(extractor(server).extract(post(ROUTES[server], body)).adapters) >= 5_000
+    assert time.perf_counter() - began < 10.0
+
+
+def test_a_graph_in_which_loras_spread_over_many_nodes_is_read_in_time() -> None:
+    graph = {f"l{n}": loader(f"style{n}", 1.0) for n in range(64)}
+    for n in range(4000):
+        one, other = (f"s{n - 1}", f"s{n // 2}") if n > 1 else ("l0", f"l{n + 1}")
+        node = {"x": [one, 0], "y": [other, 0], "z": [f"l{n % 64}", 0]}
+        graph[f"s{n}"] = {"class_type": "Made Up", "inputs": node}
+    began = time.perf_counter()
+    extractor("comfyui").extract(post("/prompt", {"prompt": drawn_from("s3999", **graph)}))
+    assert time.perf_counter() - began < 4.0
