@@ -110,7 +110,8 @@ def stored(case: Case) -> StoredFile:
 
 def read(case: Case, base: BaseModel) -> Adapter:
     """The case's file, read for `base`."""
-    return read_adapter(stored(case), base).adapters[0]
+    loader = "peft" if case.config_json else "diffusers"
+    return read_adapter(stored(case), base, loaders=(loader, "a1111")).adapters[0]
 
 
 def _inputs(base: BaseModel) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:

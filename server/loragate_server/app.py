@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -26,7 +27,7 @@ from loragate_server.metrics import Metrics
 from loragate_server.metrics_served import describe, served_states
 from loragate_server.policy.store import PolicyStore
 from loragate_server.record.recorder import Recorder
-from loragate_server.reviewing import follow_reviews, open_console
+from loragate_server.reviewing import follow_known, follow_reviews, open_console
 from loragate_server.rpc.server import RpcServer
 from loragate_server.startup import (
     engine_builder,
@@ -210,6 +211,7 @@ async def running(
         readiness.add_check("record", recorder.check)
         metrics.follow_record(recorder.check)
         reviews = await follow_reviews(recorder, stack)
+        known = await follow_known(recorder, stack)
         library = await asyncio.to_thread(served_library, config)
         keepers: list[LibraryKeeper] = []  # one, as soon as models are loaded
         console = await open_console(
@@ -242,9 +244,10 @@ async def running(
             bases=bases,
             policies=policies,
             recorder=recorder,
-            read=read_adapter,
+            read=partial(read_adapter, loaders=config.intake.loaders),
             observer=metrics,
             reviews=reviews,
+            known=known,
         )
         stack.push_async_callback(gate.close, CLOSE_LIMIT_S)
         readiness.add_check("worker", lambda: _require_worker(gate))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -25,6 +25,7 @@ EMBEDDED_POLICY = Path(__file__).parent / "policy" / "default_policy.yaml"
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 Permission = Literal["audit", "read", "concepts", "check", "scores"]
+Loader = Literal["diffusers", "peft", "comfyui", "a1111", "sglang", "vllm-omni"]
 Positive = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ExtractorName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -147,8 +148,14 @@ class BaseModelEntry(_Section):
 
 
 class IntakeSection(_Section):
-    """Which files may come in, and how large they may be."""
+    """Which files may come in, how large they may be, and who loads them.
 
+    Attributes:
+        loaders: the loaders that verdicts have to speak for. Where they read the same bytes
+            otherwise, every reading is audited and the gravest stands.
+    """
+
+    loaders: Annotated[tuple[Loader, ...], Field(min_length=1)] = get_args(Loader)
     roots: tuple[Path, ...] = ()
     enabled_schemes: frozenset[Literal["hf", "https", "http", "s3"]] = frozenset()
     fetch_timeout_s: PositiveSeconds = 60.0

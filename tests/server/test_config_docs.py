@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
-from loragate_server.config import Config
+from loragate_server.config import Config, Loader
 from loragate_server.config_sources import load_config
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -27,6 +27,7 @@ WORDED = {
     "database_url": "",
     "tokens": (),
     "peers": (),
+    "intake.loaders": get_args(Loader),
     "intake.roots": (),
     "intake.enabled_schemes": frozenset(),
     "intercept.extractors": {},

@@ -24,6 +24,7 @@ from loragate_server.intake.adapter import AdapterReference, Readings, StoredFil
 from loragate_server.models.base import BaseModel
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
+from loragate_server.policy.known import KnownUse, apply_known
 from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling, apply_rulings
@@ -31,7 +32,7 @@ from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller, Verdict
 from loragate_server.tracing import note, stage, took, trace_id
 
-ReadAdapter = Callable[[StoredFile, BaseModel], Readings]
+ReadAdapter = Callable[[StoredFile, BaseModel, Leash], Readings]
 """`loragate_server.intake.reader.read_adapter`."""
 
 _log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Pipeline:
             with stage("read"), off_device():
                 for file, one in zip(case.files, case.request.adapters, strict=True):
                     leash.check()
-                    members.append(_member(self._read(file, served.base), one))
+                    members.append(_member(self._read(file, served.base, leash), one))
             times_s["read"] = time.monotonic() - began
             evidence = served.engine.audit(
                 members,
@@ -155,16 +156,18 @@ class Pipeline:
         self,
         policy: Policy,
         evidence: Evidence,
+        known: Sequence[KnownUse],
         rulings: Sequence[Ruling],
         leash: Leash,
         times_s: dict[str, float],
     ) -> Decision:
-        """Applies the policy, and then what people have said about these adapters."""
+        """Applies the policy, then what is on record, and then what people have said."""
         leash.report("policy", 0.0)
         began = time.monotonic()
         now = datetime.now(UTC)
         with stage("policy"):
-            decision = apply_rulings(decide(policy, evidence, now=now), rulings, now)
+            decision = apply_known(decide(policy, evidence, now=now), known)
+            decision = apply_rulings(decision, rulings, now)
         times_s["policy"] = time.monotonic() - began
         return decision
 

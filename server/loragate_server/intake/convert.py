@@ -1,50 +1,61 @@
 """From the tensors of a file to one weight delta per layer, and an exact account of the rest.
 
-What is applied is what diffusers' `load_lora_weights` applies (or peft, for a folder that peft
-saved). A tensor that does not end up in a delta, for whatever reason, is named in the coverage.
+The layers of tensors are told once (`naming`); at which scale each loader applies them is told by
+its rule (`loader_rules`). A tensor that does not end up in a delta, for whatever reason, is named
+in the coverage.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from loragate_server.intake.adapter import KeyCoverage, ModuleRef
 from loragate_server.intake.algebra import Dora, LowRank
 from loragate_server.intake.delta import LayerShape, WeightDelta
 from loragate_server.intake.factors import FactorGroup, group_factors
+from loragate_server.intake.loader_rules.meaning import LayerScale, Layout, Meaning
+from loragate_server.intake.loader_rules.names import LOADERS
+from loragate_server.intake.loader_rules.readings import read_layout
 from loragate_server.intake.naming import (
     BIAS,
     DOWN,
     MAGNITUDE,
     PEFT_PREFIX,
     UP,
-    Conversion,
-    Naming,
     name_layers,
     peft_conversion,
     pipeline_conversion,
     plain_prefix,
 )
-from loragate_server.intake.scaling import (
-    Scaling,
-    ScalingUnknownError,
-    declared_scaling,
-    inferred_scaling,
-)
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 
 _ALPHA = re.compile(r"(?:\A|.*\.)(?:alpha|lora_alpha|network_alpha)\Z")
-_FACTOR_PART = "factors"
+_STACKED = 8
+"""Layers of which a file may hold the rows under one name; Flux stacks up to four."""
 _KOHYA = ("lora_unet_", "lora_te", "lora_transformer_")
 _SGM = ("input_blocks", "middle_block", "output_blocks")
 _XLABS = ("double_blocks.", "single_blocks.", "diffusion_model.double", "diffusion_model.single")
-_TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file means to some loaders.
+
+    Attributes:
+        loaders: which ones.
+        deltas: one per changed layer.
+        coverage: which tensors these are made of, and which tensors are in none.
+    """
+
+    loaders: tuple[str, ...]
+    deltas: Mapping[ModuleRef, WeightDelta]
+    coverage: KeyCoverage
 
 
 @dataclass(frozen=True)
@@ -53,13 +64,15 @@ class Converted:
 
     Attributes:
         format: how the names are written and what kind of adapter it is, as in "kohya/lora".
-        deltas: one per changed layer.
-        coverage: which tensors these are made of, and which tensors are in none.
+        readings: one per distinct meaning; at least one, which is of no loader where all refuse.
+        refused: loaders that would not load the file, and why.
+        unknown: loaders of which it cannot be told what they would do, and why.
     """
 
     format: str
-    deltas: Mapping[ModuleRef, WeightDelta]
-    coverage: KeyCoverage
+    readings: tuple[Reading, ...]
+    refused: Mapping[str, str]
+    unknown: Mapping[str, str]
 
 
 def convert(
@@ -68,15 +81,19 @@ def convert(
     *,
     config: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    header: Mapping[str, str] | None = None,
+    loaders: Sequence[str] = LOADERS,
 ) -> Converted:
-    """Makes deltas of a file's tensors.
+    """Makes deltas of a file's tensors, once for each way in which the loaders read them.
 
     Args:
         tensors: by name, in the order in which diffusers would read them.
         base: the base model that they are meant to change.
-        config: the `adapter_config.json` beside the file, if any; used for what peft saved.
+        config: the `adapter_config.json` beside the file, if any.
         metadata: the file's `lora_adapter_metadata`, if any, as diffusers writes it:
             "component.field" to value.
+        header: the header's metadata as it stands.
+        loaders: those that may load the file.
 
     Raises:
         NoDecisionError: ADAPTER_METADATA_INVALID.
@@ -85,142 +102,124 @@ def convert(
     weights = {name: t for name, t in tensors.items() if name not in alphas}
     groups, rest = group_factors(weights, {k: float(v.item()) for k, v in alphas.items()})
     plain = {name: tensor for name, tensor in rest.items() if plain_prefix(name) is not None}
-    component = _peft_component(weights, base, config)
-    if component is None:
-        conversion: Conversion = pipeline_conversion(base)
-        declared = _by_component(metadata, base)
-        folder = None
-    else:
-        conversion = peft_conversion(component, base)
-        declared = {component: dict(config or {})}
-        folder = component
-    naming = name_layers(conversion, plain, groups, alphas)
-    builder = _Builder(base, naming, declared, folder)
-    builder.run()
-    unmapped = builder.unmapped(weights)
-    coverage = KeyCoverage(
-        weight_tensors=len(weights),
-        mapped_tensors=len(weights) - len(unmapped),
-        unmapped=unmapped,
-        matched_modules=len(builder.deltas),
-    )
-    return Converted(_format_name(weights, groups, builder.deltas), builder.deltas, coverage)
+    folder = _peft_component(weights, base, config)
+    conversion = pipeline_conversion(base) if folder is None else peft_conversion(folder, base)
+    naming = name_layers(conversion, plain, groups, alphas, most_rows=_most_rows(base))
+    layout = Layout(base, weights, alphas, naming, metadata, header or {}, config, folder)
+    read = read_layout(layout, loaders)
+    builder = _Builder(layout)
+    readings = [builder.reading(names, meaning) for names, meaning in read.meanings]
+    if not readings:
+        readings = [builder.reading((), Meaning({}, {}))]
+    named = _format_name(weights, groups, readings[0].deltas)
+    return Converted(named, tuple(readings), read.refused, read.unknown)
 
 
-@dataclass
+def _most_rows(base: BaseModel) -> int:
+    """Most rows that the factors of one name can have: several layers may be stacked."""
+    rows = (layer_shape(module).weight.shape[0] for module in base.adaptable_modules().values())
+    return _STACKED * max(rows)
+
+
 class _Builder:
-    """Builds the deltas of one file and remembers what it used.
+    """Builds the deltas of one file; readings share the tensors."""
 
-    Attributes:
-        declared: component to configuration; empty where the file has none.
-        folder: the one component of an adapter that peft saved, or None.
-    """
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._device = layout.base.device
+        self._layers = layout.base.adaptable_modules()
+        self._plain: dict[ModuleRef, _Plain | None] = {}
 
-    base: BaseModel
-    naming: Naming
-    declared: Mapping[str, Mapping[str, Any]]
-    folder: str | None
-    deltas: dict[ModuleRef, WeightDelta] = field(default_factory=dict)
-    used: set[tuple[ModuleRef, str]] = field(default_factory=set)
-
-    def run(self) -> None:
-        layers = self.base.adaptable_modules()
-        scalings = {component: self._scaling(component) for component in self.base.components}
-        for ref, parts in self.naming.parts.items():
-            module, scaling = layers.get((ref.component, ref.module)), scalings[ref.component]
-            if module is not None and scaling is not None:
-                self._add_plain(ref, module, parts, scaling)
-        for ref, (group, rows) in self.naming.stacked.items():
-            module = layers.get((ref.component, ref.module))
-            scale = self._group_scale(ref, group, scalings[ref.component])
-            if module is None or scale is None or ref in self.deltas:
-                continue
-            delta = group.delta(layer_shape(module), scale, rows, self.base.device)
-            if delta is not None:
-                self.deltas[ref] = delta
-                self.used.add((ref, _FACTOR_PART))
-
-    def unmapped(self, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-        """Names of the tensors that reach no layer, or reach one that was not built of them."""
-        reached: dict[str, list[bool]] = {}
-        for place, names in self.naming.sources.items():
-            for name in names:
-                reached.setdefault(name, []).append(place in self.used)
-        for ref, (group, _) in self.naming.stacked.items():
-            for name in group.names:
-                reached.setdefault(name, []).append((ref, _FACTOR_PART) in self.used)
-        return tuple(name for name in weights if not all(reached.get(name, [False])))
-
-    def _scaling(self, component: str) -> Scaling | None:
-        alphas = self.naming.alphas.get(component, {})
-        state = self.naming.state.get(component, {})
-        try:
-            if component in self.declared:
-                # Diffusers refuses a file that has both; loaders that ignore one would disagree.
-                return None if alphas else declared_scaling(self.declared[component])
-            if not state:
-                return None
-            unet = component == self.base.denoiser_component
-            ranks = dict(_ranks(state, None if unet else self.base.components[component]))
-            return inferred_scaling(ranks, alphas, state, unet=unet)
-        except ScalingUnknownError:
-            return None
-
-    def _group_scale(
-        self, ref: ModuleRef, group: FactorGroup, scaling: Scaling | None
-    ) -> float | None:
-        if self.folder is None:
-            return group.own_scale
-        return None if scaling is None else scaling.of(ref.module)[1]
-
-    def _add_plain(
-        self, ref: ModuleRef, module: nn.Module, parts: Mapping[str, Tensor], scaling: Scaling
-    ) -> None:
-        down, up = parts.get(DOWN), parts.get(UP)
-        rank, scale = scaling.of(ref.module)
-        if down is None or up is None or not _fits(layer_shape(module), down, up, rank):
-            return
-        device = self.base.device
-        magnitude = parts.get(MAGNITUDE)
-        bias = parts.get(BIAS) if scaling.bias else None
-        out_features = len(up)
-        if scaling.dora != (magnitude is not None) or (bias is not None and scaling.dora):
-            return
-        if any(each is not None and each.numel() != out_features for each in (bias, magnitude)):
-            return
-        lora = LowRank(
-            down.to(device).float(),
-            up.to(device).float(),
-            scale,
-            bias=None if bias is None else bias.to(device).float().flatten(),
+    def reading(self, loaders: tuple[str, ...], meaning: Meaning) -> Reading:
+        """The deltas of one meaning, and the account of every tensor."""
+        deltas: dict[ModuleRef, WeightDelta] = {}
+        for ref, scale in meaning.layers.items():
+            if (plain := self._plain_of(ref)) is not None:
+                deltas[ref] = plain.delta(scale)
+        for ref, group_scale in meaning.groups.items():
+            if ref not in deltas and (delta := self._stacked(ref, group_scale)) is not None:
+                deltas[ref] = delta
+        unmapped = self._unmapped(deltas.keys() | meaning.passed_over)
+        weights = self._layout.weights
+        coverage = KeyCoverage(
+            weight_tensors=len(weights),
+            mapped_tensors=len(weights) - len(unmapped),
+            unmapped=unmapped,
+            matched_modules=len(deltas),
         )
-        if magnitude is None:
-            self.deltas[ref] = lora
-        else:
-            self.deltas[ref] = Dora(lora, magnitude.to(device).float().flatten())
-        self.used.update((ref, part) for part in parts if part != BIAS or scaling.bias)
+        return Reading(loaders, deltas, coverage)
+
+    def _unmapped(self, settled: Set[ModuleRef]) -> tuple[str, ...]:
+        """Names of the tensors that reach no layer, or reach one that was not built of them."""
+        naming = self._layout.naming
+        reached: dict[str, list[bool]] = {}
+        for (ref, _), names in naming.sources.items():
+            for name in names:
+                reached.setdefault(name, []).append(ref in settled)
+        for ref, (group, _) in naming.stacked.items():
+            # a layer that has plain factors, too, is built of these alone
+            for name in group.names:
+                reached.setdefault(name, []).append(ref in settled and ref not in naming.parts)
+        return tuple(name for name in self._layout.weights if not all(reached.get(name, [False])))
+
+    def _plain_of(self, ref: ModuleRef) -> _Plain | None:
+        if ref not in self._plain:
+            self._plain[ref] = self._fitted(ref)
+        return self._plain[ref]
+
+    def _fitted(self, ref: ModuleRef) -> _Plain | None:
+        """The plain factors of a layer; None where they do not fit it."""
+        module, parts = (
+            self._layers.get((ref.component, ref.module)),
+            self._layout.naming.parts[ref],
+        )
+        down, up = parts.get(DOWN), parts.get(UP)
+        if module is None or down is None or up is None:
+            return None
+        if not _fits(layer_shape(module), down, up):
+            return None
+        bias, magnitude = parts.get(BIAS), parts.get(MAGNITUDE)
+        if any(each is not None and each.numel() != len(up) for each in (bias, magnitude)):
+            return None
+        return _Plain(
+            self._moved(down),
+            self._moved(up),
+            None if bias is None else self._moved(bias).flatten(),
+            None if magnitude is None else self._moved(magnitude).flatten(),
+        )
+
+    def _stacked(self, ref: ModuleRef, scale: float) -> WeightDelta | None:
+        module = self._layers.get((ref.component, ref.module))
+        if module is None or ref in self._layout.naming.parts:
+            return None
+        group, rows = self._layout.naming.stacked[ref]
+        return group.delta(layer_shape(module), scale, rows, self._device)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device).float()
 
 
-def _ranks(
-    state: Mapping[str, Tensor], text_encoder: nn.Module | None
-) -> Iterator[tuple[str, int]]:
-    """Ranks under the names, and from the layers, where diffusers looks for them."""
-    if text_encoder is None:
-        for name, tensor in state.items():
-            if "lora_B" in name and tensor.dim() > 1:
-                yield f"^{name}", int(tensor.shape[1])
-        return
-    for layer, _ in text_encoder.named_modules():
-        up = state.get(f"{layer}.{UP}") if layer.endswith(_TEXT_LAYERS) else None
-        if up is not None and up.dim() > 1:
-            yield f"{layer}.{UP}", int(up.shape[1])
+@dataclass(frozen=True)
+class _Plain:
+    """The factors of one layer, where the base model is, without a scale."""
+
+    down: Tensor
+    up: Tensor
+    bias: Tensor | None
+    magnitude: Tensor | None
+
+    def delta(self, how: LayerScale) -> WeightDelta:
+        lora = LowRank(self.down, self.up, how.scale, bias=self.bias if how.bias else None)
+        return Dora(lora, self.magnitude) if how.dora and self.magnitude is not None else lora
 
 
-def _fits(layer: LayerShape, down: Tensor, up: Tensor, rank: int) -> bool:
+def _fits(layer: LayerShape, down: Tensor, up: Tensor) -> bool:
     weight = layer.weight.shape
     ones = (1,) * (len(weight) - 2)
     plain = layer.groups == 1 and set(layer.dilation) == {1}
-    return plain and down.shape == (rank, *weight[1:]) and up.shape == (weight[0], rank, *ones)
+    if not plain or not down.dim() or not len(down):
+        return False
+    return down.shape == (len(down), *weight[1:]) and up.shape == (weight[0], len(down), *ones)
 
 
 def _peft_component(
@@ -249,19 +248,6 @@ def _peft_component(
 
 def _ends(name: str) -> Iterator[int]:
     return (index + 1 for index, letter in enumerate(name) if letter == ".")
-
-
-def _by_component(metadata: Mapping[str, Any] | None, base: BaseModel) -> dict[str, dict[str, Any]]:
-    if metadata is None:
-        return {}
-    return {
-        component: {
-            key.removeprefix(f"{component}."): value
-            for key, value in metadata.items()
-            if key.startswith(f"{component}.")
-        }
-        for component in base.components
-    }
 
 
 def _format_name(

@@ -66,7 +66,8 @@ class FactorGroup:
             self._delta(self._on_meta(), scale, rows).dense(meta_layer, 1.0)
         except (KeyError, ValueError, RuntimeError, IndexError):
             return None
-        if self.kind == "locon" and (rows != slice(None) or layer.weight.dim() != 4):
+        whole = rows in (slice(None), slice(0, self.out_features))
+        if self.kind == "locon" and not (whole and layer.weight.dim() == 4):
             return None
         factors = {key: value.to(device, torch.float32) for key, value in self.factors.items()}
         return self._delta(factors, scale, rows)

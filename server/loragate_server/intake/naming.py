@@ -10,8 +10,9 @@ guise of a plain LoRA of rank 1, whose `up` holds row numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers.utils import (
@@ -28,6 +29,9 @@ from loragate_server.models.base import BaseModel
 PEFT_PREFIX = "base_model.model."
 DOWN, UP, BIAS, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_B.bias", "magnitude"
 _KOHYA_DOWN, _KOHYA_UP = ".lora_down.weight", ".lora_up.weight"
+_DOWN_END = re.compile(
+    r"(?:[._]lora_down|[._]lora\.down|\.lora_linear_layer\.down|\.lora_A(?:\.\w+)?|\.down)\.weight\Z"
+)
 
 _PLAIN = re.compile(
     r"(?P<prefix>.+?)[._](?:lora_down\.weight|lora_up\.weight"
@@ -49,21 +53,21 @@ class Naming:
     """Where the tensors of a file went.
 
     Attributes:
-        state: the converted tensors.
-        alphas: component to network alphas, where the conversion has not folded them in.
+        state: the converted tensors, as if every alpha were its layer's rank: no scale is in them.
+        plain: names of the inputs that went through the conversion.
         parts: layer to part (`DOWN`, `UP`, `BIAS`, `MAGNITUDE`) to tensor.
         sources: layer and part to the names of the inputs that it was made of.
         stacked: layer to the factor group that changes it and the rows that are its own.
     """
 
     state: State = field(default_factory=dict)
-    alphas: dict[str, dict[str, float]] = field(default_factory=dict)
+    plain: tuple[str, ...] = ()
     parts: dict[ModuleRef, dict[str, Tensor]] = field(default_factory=dict)
     sources: dict[tuple[ModuleRef, str], frozenset[str]] = field(default_factory=dict)
     stacked: dict[ModuleRef, tuple[FactorGroup, slice]] = field(default_factory=dict)
 
 
-Conversion = Callable[[Mapping[str, Tensor]], tuple[State, dict[str, dict[str, float]]]]
+Conversion = Callable[[Mapping[str, Tensor]], tuple[State, dict[str, dict[str, Any]]]]
 
 
 def plain_prefix(name: str) -> str | None:
@@ -72,11 +76,19 @@ def plain_prefix(name: str) -> str | None:
     return match["prefix"] if match else None
 
 
+def alpha_prefix(name: str) -> str | None:
+    """Of a down tensor's name, what loaders put `.alpha` behind; None for other names."""
+    found = _DOWN_END.search(name)
+    return name[: found.start()] if found else None
+
+
 def name_layers(
     convert: Conversion,
     plain: Mapping[str, Tensor],
     groups: Sequence[FactorGroup],
     alphas: Mapping[str, Tensor],
+    *,
+    most_rows: int,
 ) -> Naming:
     """Finds the layer of every tensor that `convert` knows; the others are simply not in it.
 
@@ -85,20 +97,21 @@ def name_layers(
         plain: tensors whose names end as plain LoRA and DoRA names do.
         groups: factors that belong together.
         alphas: the file's alpha tensors by name.
+        most_rows: factors whose product has more rows fit no layer and are left out, before
+            anything of that size is made.
     """
-    markers, inputs = _markers(plain, groups, alphas)
+    markers, inputs = _markers(plain, groups, alphas, most_rows)
     kept = _convertible(convert, markers)
     if not kept:
         return Naming()
     marked, _ = convert(dict(kept))
-    real = {name: value for name, value in {**plain, **alphas}.items() if name in kept}
-    for group in groups:
-        real.pop(f"{group.prefix}.alpha", None)
+    real = {name: value for name, value in plain.items() if name in kept}
+    real |= {name: rank for name, rank in _alphas_that_scale_nothing(plain, alphas) if name in kept}
     try:
-        state, network_alphas = convert(real) if real else ({}, {})
+        state, _ = convert(dict(real)) if real else ({}, {})
     except Exception:  # a conversion may stumble over anything that an uploader writes
         return Naming()
-    naming = Naming(state=state, alphas=network_alphas)
+    naming = Naming(state=state, plain=tuple(name for name in plain if name in kept))
     for component, tensors in marked.items():
         for name, marker in tensors.items():
             _follow(naming, component, name, marker, inputs, groups, tensors)
@@ -108,10 +121,10 @@ def name_layers(
 def pipeline_conversion(base: BaseModel) -> Conversion:
     """What `load_lora_weights` of the base model's pipeline does with names."""
 
-    def convert(tensors: Mapping[str, Tensor]) -> tuple[State, dict[str, dict[str, float]]]:
+    def convert(tensors: Mapping[str, Tensor]) -> tuple[State, dict[str, dict[str, Any]]]:
         converted, network_alphas = base.convert_keys(tensors)
         state: State = {}
-        alphas: dict[str, dict[str, float]] = {}
+        alphas: dict[str, dict[str, Any]] = {}
         for component in base.components:
             start = f"{component}."
             own = {k.removeprefix(start): v for k, v in converted.items() if k.startswith(start)}
@@ -130,7 +143,7 @@ def pipeline_conversion(base: BaseModel) -> Conversion:
 def peft_conversion(component: str, base: BaseModel) -> Conversion:
     """What `PeftModel.from_pretrained` does with names, for an adapter of `component`."""
 
-    def convert(tensors: Mapping[str, Tensor]) -> tuple[State, dict[str, dict[str, float]]]:
+    def convert(tensors: Mapping[str, Tensor]) -> tuple[State, dict[str, dict[str, Any]]]:
         own = {name.removeprefix(PEFT_PREFIX): value for name, value in tensors.items()}
         return {component: _without_text_model(base, component, own)}, {}
 
@@ -158,8 +171,26 @@ def _without_text_model(
     return {name.removeprefix("text_model."): value for name, value in own.items()}
 
 
+def _alphas_that_scale_nothing(
+    plain: Mapping[str, Tensor], alphas: Iterable[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """For each alpha the rank of its layer, so that alpha / rank is 1, where it has a plain one."""
+    ranks = {
+        prefix: float(tensor.shape[0])
+        for name, tensor in plain.items()
+        if tensor.dim() > 1 and (prefix := alpha_prefix(name)) is not None
+    }
+    for name in alphas:
+        rank = ranks.get(name.removesuffix(".alpha"))
+        if rank is not None:
+            yield name, torch.tensor(rank)
+
+
 def _markers(
-    plain: Mapping[str, Tensor], groups: Sequence[FactorGroup], alphas: Mapping[str, Tensor]
+    plain: Mapping[str, Tensor],
+    groups: Sequence[FactorGroup],
+    alphas: Mapping[str, Tensor],
+    most_rows: int,
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Markers by input name, and the input that each number stands for."""
     inputs = [*plain, *(group.prefix for group in groups)]
@@ -168,7 +199,7 @@ def _markers(
     }
     for index, group in enumerate(groups, start=len(plain)):
         rows = group.out_features
-        if rows is None:
+        if rows is None or rows > most_rows:
             continue
         dotted = "." in group.prefix
         down, up = (f".{DOWN}", f".{UP}") if dotted else (_KOHYA_DOWN, _KOHYA_UP)

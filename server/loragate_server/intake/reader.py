@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import safetensors
 import safetensors.torch
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, Readings, StoredFile
-from loragate_server.intake.convert import convert
+from loragate_server.intake.convert import Converted, convert
+from loragate_server.intake.loader_rules.names import LOADERS
 from loragate_server.intake.metadata import parse_adapter_config, parse_lora_adapter_metadata
 from loragate_server.models.base import BaseModel
+from loragate_server.progress import Leash
 
 DECLARED_ENTRIES = 64
 DECLARED_LETTERS = 1024
 
 
-def read_adapter(stored: StoredFile, base: BaseModel) -> Readings:
+def read_adapter(
+    stored: StoredFile,
+    base: BaseModel,
+    leash: Leash | None = None,
+    *,
+    loaders: Sequence[str] = LOADERS,
+) -> Readings:
     """Makes deltas for `base` of a file that the pre-parser has accepted.
 
     An adapter that fits the base model in part or not at all is returned all the same; its
-    coverage says so.
+    coverage says so. Where loaders disagree about the same bytes, there is one adapter per meaning.
+
+    Args:
+        stored: the file and what lay beside it.
+        base: the base model.
+        leash: polled between reading and understanding.
+        loaders: those that may load the file, see `loader_rules.names.LOADERS`.
 
     Raises:
         NoDecisionError: ADAPTER_METADATA_INVALID for a configuration that no loader could use;
             SOURCE_UNREADABLE if the stored file has gone.
     """
+    leash = leash or Leash()
     try:
         with safetensors.safe_open(stored.path, framework="pt") as file:
             header: Mapping[str, str] = file.metadata() or {}
@@ -39,17 +54,44 @@ def read_adapter(stored: StoredFile, base: BaseModel) -> Readings:
             metadata={"sha256": stored.sha256},
         ) from error
     config = None if stored.config_json is None else parse_adapter_config(stored.config_json)
-    converted = convert(tensors, base, config=config, metadata=parse_lora_adapter_metadata(header))
-    adapter = Adapter(
-        sha256=stored.sha256,
-        size_bytes=stored.size_bytes,
-        format=converted.format,
-        deltas=converted.deltas,
-        coverage=converted.coverage,
-        declared=_declared(header),
-        config_sha256=stored.config_sha256,
+    leash.check()
+    converted = convert(
+        tensors,
+        base,
+        config=config,
+        metadata=parse_lora_adapter_metadata(header),
+        header=header,
+        loaders=loaders,
     )
-    return Readings((adapter,))
+    adapters = tuple(
+        Adapter(
+            sha256=stored.sha256,
+            size_bytes=stored.size_bytes,
+            format=converted.format,
+            deltas=reading.deltas,
+            coverage=reading.coverage,
+            declared=_declared(header),
+            config_sha256=stored.config_sha256,
+            loaders=reading.loaders,
+        )
+        for reading in converted.readings
+    )
+    return Readings(adapters, converted.refused, _doubts(stored.sha256, converted))
+
+
+def _doubts(sha256: str, converted: Converted) -> tuple[tuple[str, str], ...]:
+    """Loaders of which nobody can say what they would make of the file."""
+    doubts = [
+        (
+            "loader_unknown",
+            f"What {loader} would make of adapter {sha256[:12]} cannot be told: {why}.",
+        )
+        for loader, why in converted.unknown.items()
+    ]
+    if not converted.unknown and converted.readings[0].loaders == () and converted.refused:
+        whys = "; ".join(f"{loader}: {why}" for loader, why in converted.refused.items())
+        doubts.append(("no_loader", f"No loader would load adapter {sha256[:12]}: {whys}."))
+    return tuple(doubts)
 
 
 def _declared(header: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,10 +93,11 @@ class BaseModel(ABC):
     @abstractmethod
     def convert_keys(
         self, tensors: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Renames LoRA keys through the pipeline class's own `lora_state_dict`.
 
-        Returns the state dict in diffusers/PEFT names and the network alphas by name. Scaling by
+        Returns the state dict in diffusers/PEFT names and the network alphas by name, numbers or
+        tensors as diffusers hands them on, which counts equal tensors as different. Scaling by
         alpha may already be folded into the tensors; then their alphas are not returned. `tensors`
         may be changed in place by some converters of diffusers.
 

@@ -69,14 +69,14 @@ class PipelineModel(BaseModel):
 
     def convert_keys(
         self, tensors: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Renames LoRA keys through the pipeline class's own `lora_state_dict`; see `BaseModel`."""
         converted = type(self.pipeline).lora_state_dict(dict(tensors), **self._conversion_options())
         if isinstance(converted, tuple):
             state_dict, alphas = converted
         else:
             state_dict, alphas = converted, None
-        return dict(state_dict), {name: float(value) for name, value in (alphas or {}).items()}
+        return dict(state_dict), dict(alphas or {})
 
     def _conversion_options(self) -> dict[str, Any]:
         return {}

@@ -16,7 +16,7 @@ from benchmarks.parity_cases import CASES
 from benchmarks.tiny_models import tiny_base
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, StoredFile
-from loragate_server.intake.convert import Converted, convert
+from loragate_server.intake.convert import Converted, Reading, convert
 from loragate_server.intake.reader import DECLARED_ENTRIES, DECLARED_LETTERS, read_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
@@ -27,7 +27,14 @@ def tensors_of(family: str, name: str, folder: Path) -> dict[str, Tensor]:
     return load_file(case.file)
 
 
-def converted(family: str, tensors: dict[str, Tensor], **options: Any) -> Converted:
+def converted(family: str, tensors: dict[str, Tensor], **options: Any) -> Reading:
+    """What the loader that knows the file best makes of it."""
+    loader = "peft" if "config" in options else "diffusers"
+    found = every_reading(family, tensors, loaders=(loader, "a1111"), **options)
+    return found.readings[0]
+
+
+def every_reading(family: str, tensors: dict[str, Tensor], **options: Any) -> Converted:
     return convert(tensors, tiny_base(family), **options)
 
 
@@ -135,7 +142,8 @@ def test_a_configuration_that_is_not_understood_leaves_nothing_mapped(
 def read_file(tensors: dict[str, Tensor], header: dict[str, str], folder: Path) -> Adapter:
     path = folder / "adapter.safetensors"
     save_file(tensors, path, header)
-    return read_adapter(StoredFile("a" * 64, path.stat().st_size, path), tiny_base("sd")).adapters[0]
+    kept = StoredFile("a" * 64, path.stat().st_size, path)
+    return read_adapter(kept, tiny_base("sd")).adapters[0]
 
 
 def test_what_the_header_declares_is_kept_and_bounded(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""diffusers: `load_lora_weights` of the base model's pipeline, as installed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loragate_server.intake.adapter import ModuleRef
+from loragate_server.intake.loader_rules.meaning import (
+    LayerScale,
+    Layout,
+    LoaderRefusesError,
+    Meaning,
+    UnknownEffectError,
+)
+from loragate_server.intake.loader_rules.scaling import (
+    Scaling,
+    chosen_layers,
+    declared_scaling,
+    inferred_scaling,
+    wrong_rank,
+)
+from loragate_server.intake.naming import DOWN, UP, State, pipeline_conversion
+from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
+
+_KEEPS_ALPHAS = frozenset({"sd", "sdxl"})
+"""Families whose converters hand alphas on. Others divide them into the weights, in a loop that
+doubles a scale until it is large enough: a negative one never is."""
+_ASKS_EVERY_NAME = frozenset({"sd", "sdxl", "sd3"})
+"""Families whose `load_lora_weights` refuses a file with one name that does not hold "lora"."""
+_TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
+_FOLDED_APART = 2e-2
+"""Relative difference that rounding in half precision may leave after a scale was folded in."""
+
+_NO_LAYERS = "dummy-target-modules"
+"""For which peft adapts nothing."""
+
+LIMIT_S, LIMIT_PER_TENSOR_S = 1.0, 0.002
+"""Processor seconds that a conversion may take; ordinary files need a tenth of them."""
+
+
+def diffusers_rule(layout: Layout) -> Meaning:
+    """Ranks and alphas as `get_peft_kwargs` finds them, or as the header declares them."""
+    if layout.folder is not None:
+        raise LoaderRefusesError("its names are those of a folder that peft has saved")
+    if layout.naming.stacked:
+        raise LoaderRefusesError("it holds LoHa, LoKr or Tucker factors")
+    state, alphas = _converted(layout)
+    if layout.base.family in _ASKS_EVERY_NAME and any("lora" not in n for n in _names(state)):
+        raise LoaderRefusesError("it has alphas or other tensors whose names do not hold 'lora'")
+    layers: dict[ModuleRef, LayerScale] = {}
+    passed_over: set[ModuleRef] = set()
+    for component in layout.base.components:
+        own = state.get(component, {})
+        refs = [
+            ref
+            for ref in layout.naming.parts
+            if ref.component == component and f"{ref.module}.{UP}" in own
+        ]
+        if not refs:
+            continue
+        scaling = _scaling(layout, component, own, alphas.get(component, {}))
+        denoiser = component == layout.base.denoiser_component
+        # The denoiser's layers are those that have tensors; a text encoder's are the chosen ones.
+        chosen = None
+        if layout.metadata is not None and not denoiser:
+            chosen = chosen_layers(_declared(layout.metadata, component))
+        for ref in refs:
+            if chosen is not None and ref.module not in chosen:
+                passed_over.add(ref)
+                continue
+            rank, scale = scaling.of(ref.module)
+            if layout.rank_of(ref) != rank:
+                raise wrong_rank(ref, layout.rank_of(ref), rank)
+            if scaling.dora and not layout.has_magnitude(ref):
+                raise UnknownEffectError(f"layer {ref.module} is DoRA without a magnitude")
+            folded = math.prod(
+                _factor(own[f"{ref.module}.{part}"], layout.naming.parts[ref][part])
+                for part in (DOWN, UP)
+                if part in layout.naming.parts[ref]
+            )
+            layers[ref] = LayerScale(scale * folded, scaling.dora, scaling.bias)
+    if passed_over and not layers:
+        raise LoaderRefusesError("its header chooses none of its layers")
+    return Meaning(layers, {}, frozenset(passed_over))
+
+
+def _converted(layout: Layout) -> tuple[State, dict[str, dict[str, Any]]]:
+    """The file's tensors through the pipeline's own conversion, alphas and all."""
+    if not layout.alphas:
+        return layout.naming.state, {}
+    values = [float(alpha.item()) for alpha in layout.alphas.values()]
+    below_0 = any(not 0 <= each < math.inf for each in values)
+    if below_0 and layout.base.family not in _KEEPS_ALPHAS:
+        raise LoaderRefusesError("its conversion does not end for an alpha below 0")
+    given = {name: layout.weights[name] for name in layout.naming.plain} | dict(layout.alphas)
+    try:
+        with cpu_time_limit(LIMIT_S + LIMIT_PER_TENSOR_S * len(given)):
+            return pipeline_conversion(layout.base)(given)
+    except TimeLimitError as error:
+        raise LoaderRefusesError("its conversion takes too long") from error
+    except Exception as error:  # a conversion may stumble over anything that an uploader writes
+        raise LoaderRefusesError(f"its conversion fails ({type(error).__name__})") from error
+
+
+def _scaling(
+    layout: Layout, component: str, state: Mapping[str, Tensor], alphas: Mapping[str, Any]
+) -> Scaling:
+    if layout.metadata is not None:
+        if alphas:
+            raise LoaderRefusesError("it has both alphas and a lora_adapter_metadata in its header")
+        declared = _declared(layout.metadata, component)
+        if not declared.get("target_modules") or declared["target_modules"] == _NO_LAYERS:
+            raise LoaderRefusesError(f"its header names no target_modules of {component}")
+        return declared_scaling(declared)
+    denoiser = component == layout.base.denoiser_component
+    encoder = None if denoiser else layout.base.components[component]
+    return inferred_scaling(dict(_ranks(state, encoder)), alphas, state, unet=denoiser)
+
+
+def _names(state: State) -> Iterator[str]:
+    return (name for own in state.values() for name in own)
+
+
+def _declared(metadata: Mapping[str, Any], component: str) -> dict[str, Any]:
+    start = f"{component}."
+    return {k.removeprefix(start): v for k, v in metadata.items() if k.startswith(start)}
+
+
+def _ranks(
+    state: Mapping[str, Tensor], text_encoder: nn.Module | None
+) -> Iterator[tuple[str, int]]:
+    """Ranks under the names, and from the layers, where diffusers looks for them."""
+    if text_encoder is None:
+        for name, tensor in state.items():
+            if "lora_B" in name and tensor.dim() > 1:
+                yield f"^{name}", int(tensor.shape[1])
+        return
+    for layer, _ in text_encoder.named_modules():
+        up = state.get(f"{layer}.{UP}") if layer.endswith(_TEXT_LAYERS) else None
+        if up is not None and up.dim() > 1:
+            yield f"{layer}.{UP}", int(up.shape[1])
+
+
+def _factor(converted: Tensor, plain: Tensor) -> float:
+    """By what the conversion has multiplied a tensor.
+
+    Raises:
+        UnknownEffectError: it has done something else to it.
+    """
+    if converted is plain or (converted.shape == plain.shape and torch.equal(converted, plain)):
+        return 1.0
+    if converted.shape == plain.shape:
+        was, now = plain.double(), converted.double()
+        most = was.abs().flatten().argmax()
+        if was.flatten()[most] == 0:
+            return 1.0
+        factor = float(now.flatten()[most] / was.flatten()[most])
+        if float((now - factor * was).norm()) <= _FOLDED_APART * float(now.norm()):
+            return factor
+    raise UnknownEffectError("its conversion does more to a weight than scale it")

@@ -1,0 +1,246 @@
+"""What each loader makes of layouts that loaders read differently, by the defining formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.tiny_models import tiny_base
+from loragate_server.intake.adapter import ModuleRef
+from loragate_server.intake.algebra import LowRank
+from loragate_server.intake.convert import Converted, convert
+from loragate_server.intake.loader_rules.names import EVERY_SCALE, UNSCALED
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
+
+QUERY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+KEY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_k"
+OUT = "mid_block.attentions.0.proj_out"
+FLUX = "transformer_blocks.0.attn.to_q"
+
+
+def pair(family: str, component: str, layer: str, rank: int = 2) -> tuple[Tensor, Tensor]:
+    weight = tiny_base(family).components[component].get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    ones = (1,) * (weight.dim() - 2)
+    generator = torch.Generator().manual_seed(len(layer))
+    return (
+        torch.randn(rank, *weight.shape[1:], generator=generator),
+        torch.randn(len(weight), rank, *ones, generator=generator),
+    )
+
+
+def kohya(alphas: Mapping[str, float | None], rank: int = 2) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for layer, alpha in alphas.items():
+        stem = "lora_unet_" + layer.replace(".", "_")
+        down, up = pair("sd", "unet", layer, rank)
+        tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+        if alpha is not None:
+            tensors[f"{stem}.alpha"] = torch.tensor(alpha)
+    return tensors
+
+
+def dotted(family: str, layer: str, middle: tuple[str, str], rank: int = 2) -> dict[str, Tensor]:
+    component = tiny_base(family).denoiser_component
+    down, up = pair(family, component, layer, rank)
+    stem = f"{component}.{layer}"
+    return {f"{stem}{middle[0]}": down, f"{stem}{middle[1]}": up}
+
+
+PEFT_ENDS = (".lora_A.weight", ".lora_B.weight")
+
+
+def scales(found: Converted, layer: str) -> dict[str, float]:
+    """Loader to the scale at which it applies the layer; without those that refuse."""
+    told = {}
+    for reading in found.readings:
+        for ref, delta in reading.deltas.items():
+            if ref.module == layer:
+                assert isinstance(delta, LowRank)
+                told |= dict.fromkeys(reading.loaders, delta.scale)
+    return told
+
+
+def read(tensors: dict[str, Tensor], family: str = "sd", **options: Any) -> Converted:
+    return convert(tensors, tiny_base(family), **options)
+
+
+def test_alphas_of_their_own_count_per_layer_except_for_diffusers_attention() -> None:
+    found = read(kohya({QUERY: 4.0, KEY: 4.01, OUT: 1.0, "conv_in": 4.0}))
+    assert scales(found, KEY) == {
+        "comfyui": pytest.approx(4.01 / 2),
+        "a1111": pytest.approx(4.01 / 2),
+        "diffusers": 2.0,
+    }
+    assert set(scales(found, OUT).values()) == {0.5}
+    assert found.refused["vllm-omni"] == "it does not know kohya's names"
+
+
+def test_silent_layers_with_another_alpha_turn_a_file_round_for_diffusers_alone() -> None:
+    tensors = kohya({QUERY: 4.0, KEY: 4.01, "conv_in": -4.0, "conv_out": -4.0})
+    for name in tensors:
+        if "conv" in name and name.endswith(".weight"):
+            tensors[name] = torch.zeros_like(tensors[name])
+    told = scales(read(tensors), QUERY)
+    assert told["diffusers"] == -2.0
+    assert told["comfyui"] == told["a1111"] == 2.0
+    assert told[UNSCALED] == 1.0  # a scale below 0 may be left out by a loader
+
+
+def test_an_alpha_on_some_layers_alone_is_the_others_too_for_diffusers() -> None:
+    told = scales(read(kohya({QUERY: 1.0, KEY: None})), KEY)
+    assert told == {"diffusers": 0.5, "comfyui": 1.0, "a1111": 1.0}
+
+
+def test_files_on_which_the_loaders_agree_have_one_reading() -> None:
+    assert [r.loaders for r in read(kohya({QUERY: 1.0, KEY: 1.0})).readings] == [
+        ("diffusers", "comfyui", "a1111")
+    ]
+    plain = read(dotted("sd", OUT, PEFT_ENDS)).readings
+    assert [r.loaders for r in plain] == [("diffusers", "comfyui", "a1111", "vllm-omni")]
+
+
+@pytest.mark.parametrize("whole", [torch.int32, torch.int64])
+def test_an_alpha_that_is_a_whole_number_counts(whole: torch.dtype) -> None:
+    tensors = kohya({QUERY: 1.0, KEY: 1.0})
+    tensors = {n: t.to(whole) if n.endswith("alpha") else t for n, t in tensors.items()}
+    assert set(scales(read(tensors), QUERY).values()) == {0.5}
+
+
+def test_an_alpha_beside_a_processors_name_counts_where_diffusers_refuses() -> None:
+    ends = (".processor.to_k_lora.down.weight", ".processor.to_k_lora.up.weight")
+    tensors = dotted("sd", KEY, (ends[0], ends[1]))
+    tensors = {name.replace(".to_k.processor", ".processor"): t for name, t in tensors.items()}
+    stem = next(iter(tensors)).removesuffix("_lora.down.weight")
+    tensors[f"{stem}.alpha"] = torch.tensor(-2.0)
+    found = read(tensors)
+    assert "do not hold 'lora'" in found.refused["diffusers"]
+    told = scales(found, KEY)
+    assert told["comfyui"] == told["a1111"] == told[EVERY_SCALE] == -1.0
+    assert told[UNSCALED] == 1.0
+
+
+def test_an_alpha_that_names_its_layer_in_another_spelling_is_tried() -> None:
+    ends = (".processor.to_k_lora.down.weight", ".processor.to_k_lora.up.weight")
+    tensors = {
+        name.replace(".to_k.processor", ".processor"): t
+        for name, t in dotted("sd", KEY, (ends[0], ends[1])).items()
+    }
+    tensors[f"unet.{KEY}.alpha"] = torch.tensor(-2.0)
+    assert scales(read(tensors), KEY)[EVERY_SCALE] == -1.0
+
+
+def test_a_header_counts_for_those_that_read_it() -> None:
+    metadata = {"unet.r": 2, "unet.lora_alpha": -4, "unet.target_modules": [QUERY]}
+    told = scales(read(dotted("sd", QUERY, PEFT_ENDS), metadata=metadata), QUERY)
+    assert told["diffusers"] == -2.0
+    assert told["a1111"] == told["vllm-omni"] == told[UNSCALED] == 1.0
+
+
+@pytest.mark.parametrize("pattern", ["attn1.to.q", "attn1.to_q", "attn..to_q", r"attn\d\.to_q"])
+def test_a_pattern_is_an_expression_as_for_peft(pattern: str) -> None:
+    metadata = {
+        "unet.r": 2,
+        "unet.lora_alpha": 0,
+        "unet.alpha_pattern": {pattern: 16},
+        "unet.target_modules": [QUERY],
+    }
+    assert scales(read(dotted("sd", QUERY, PEFT_ENDS), metadata=metadata), QUERY)["diffusers"] == 8
+
+
+def test_an_expression_that_could_run_for_ever_is_not_run_and_not_vouched_for() -> None:
+    metadata = {
+        "unet.r": 2,
+        "unet.lora_alpha": 2,
+        "unet.alpha_pattern": {r"(?:(?:\w+\.?)+)+X": 16},
+        "unet.target_modules": [QUERY],
+    }
+    found = read(dotted("sd", QUERY, PEFT_ENDS), metadata=metadata)
+    assert "no plain pattern" in found.unknown["diffusers"]
+
+
+def test_ranks_of_their_own_divide_by_their_own() -> None:
+    tensors = kohya({QUERY: 2.0}, rank=4) | kohya({KEY: 1.0, OUT: 1.0}, rank=2)
+    found = read(tensors)
+    assert scales(found, QUERY)["comfyui"] == scales(found, KEY)["comfyui"] == 0.5
+
+
+def test_flux_alphas_beside_diffusers_names_are_left_out_by_diffusers_alone() -> None:
+    tensors = dotted("flux", FLUX, (".lora_down.weight", ".lora_up.weight"))
+    tensors[f"transformer.{FLUX}.alpha"] = torch.tensor(8.0)
+    told = scales(read(tensors, "flux"), FLUX)
+    assert told["diffusers"] == told[UNSCALED] == 1.0
+    assert told["comfyui"] == told["sglang"] == told["vllm-omni"] == 4.0
+
+
+def test_sd3_alphas_beside_diffusers_names_scale_for_all_but_diffusers() -> None:
+    tensors = dotted("sd3", FLUX, PEFT_ENDS, rank=4)
+    tensors[f"transformer.{FLUX}.alpha"] = torch.tensor(4000.0)
+    found = read(tensors, "sd3")
+    assert "lora" in found.refused["diffusers"]
+    told = scales(found, FLUX)
+    assert told["comfyui"] == told["sglang"] == 1000.0
+    assert told[UNSCALED] == 1.0
+
+
+@pytest.mark.parametrize("key", ["lora_alpha", "network_alpha"])
+def test_an_alpha_of_the_header_counts_for_sglang(key: str) -> None:
+    told = scales(read(dotted("flux", FLUX, PEFT_ENDS), "flux", header={key: "16"}), FLUX)
+    assert told["sglang"] == 8.0
+    assert told["diffusers"] == 1.0
+
+
+def test_a_configuration_beside_diffusers_names_counts_for_sglang_alone() -> None:
+    config = {"r": 2, "lora_alpha": 16, "target_modules": ["to_q"]}
+    told = scales(read(dotted("flux", FLUX, PEFT_ENDS), "flux", config=config), FLUX)
+    assert told["sglang"] == 8.0
+    assert told["diffusers"] == told["comfyui"] == 1.0
+
+
+def test_a_folder_is_what_its_configuration_chooses_for_peft_and_all_for_others() -> None:
+    tensors = {}
+    for layer in (QUERY, KEY):
+        down, up = pair("sd", "unet", layer)
+        tensors[f"base_model.model.{layer}.lora_A.weight"] = down
+        tensors[f"base_model.model.{layer}.lora_B.weight"] = up
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["to_q"]}
+    found = read(tensors, config=config)
+    by_peft = next(r for r in found.readings if "peft" in r.loaders)
+    assert [ref.module for ref in by_peft.deltas] == [QUERY]
+    assert by_peft.coverage.complete
+    assert scales(found, KEY)["vllm-omni"] == 2.0
+
+
+def test_tucker_convolutions_are_read_at_alpha_over_rank() -> None:
+    layer = "up_blocks.0.resnets.0.conv1"
+    weight = tiny_base("sd").components["unet"].get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    out, into = weight.shape[:2]
+    stem = "lora_unet_" + layer.replace(".", "_")
+    down, mid, up = torch.randn(3, into, 1, 1), torch.randn(3, 3, 3, 3), torch.randn(out, 3, 1, 1)
+    tensors = {
+        f"{stem}.lora_down.weight": down,
+        f"{stem}.lora_mid.weight": mid,
+        f"{stem}.lora_up.weight": up,
+        f"{stem}.alpha": torch.tensor(1.5),
+    }
+    found = read(tensors)
+    [reading] = found.readings
+    assert reading.coverage.complete
+    delta = reading.deltas[ModuleRef("unet", layer)]
+    assert isinstance(delta, LowRank)
+    wanted = 0.5 * torch.einsum("or,rshw,si->oihw", up.flatten(1), mid, down.flatten(1))
+    torch.testing.assert_close(delta.product() * delta.scale, wanted)
+
+
+def test_a_file_that_no_loader_loads_says_why_for_each() -> None:
+    tensors = dotted("sd", QUERY, PEFT_ENDS)
+    tensors[f"unet.{QUERY}.alpha"] = torch.tensor(4.0)
+    found = read(tensors, loaders=("diffusers", "peft"))
+    assert [r.loaders for r in found.readings if r.loaders] in ([], [(UNSCALED,), (EVERY_SCALE,)])
+    assert set(found.refused) == {"diffusers", "peft"}
