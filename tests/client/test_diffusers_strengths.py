@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,84 @@ def test_a_file_that_keeps_changing_is_never_loaded_unaudited(
             assert max(float(weight.detach().abs().max()) for weight in weights) < 50
             pipeline.unload_lora_weights()
     assert set(outcomes) == {"loaded", "blocked"}
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"unet": {"down": 0.2, "up": -2.0}},
+        {"unet": {"down": 1.0, "mid": 0.0, "up": -1.01}},
+        {"unet": {"up": {"block_0": [0.5, -0.25]}}},
+    ],
+)
+@pytest.mark.parametrize("of", ["pipeline", "unet"])
+def test_strengths_that_differ_by_block_are_audited_as_the_file_that_they_make(
+    pipeline: Any,
+    client: AuditClient,
+    fake: FakeAuditServer,
+    adapter_file: Path,
+    tmp_path: Path,
+    weights: Any,
+    of: str,
+) -> None:
+    with guard(pipeline, client):
+        pipeline.load_lora_weights(adapter_file, adapter_name="a")
+        before = output(pipeline)
+        fake.calls.clear()
+
+        def change() -> None:
+            if of == "unet":
+                pipeline.unet.set_adapters(["a"], [weights["unet"]])
+            else:
+                pipeline.set_adapters(["a"], [weights])
+
+        change()
+        made = fake.calls[0].request.adapters[0]
+        assert (made.denoiser_strength, made.expected_sha256) != (1.0, digest(adapter_file))
+        assert made.denoiser_strength == 1.0
+        really = output(pipeline)
+        # Turned off and on again, it is asked about as it really is.
+        fake.verdicts[made.expected_sha256] = Verdict.BLOCK
+        for again in (pipeline.enable_lora, change, lambda: pipeline.fuse_lora(["unet"])):
+            with pytest.raises(AdapterBlocked):
+                again()
+    alike = tiny_pipeline()
+    folded = tmp_path / "folded.safetensors"
+    folded.write_bytes(made.inline_bytes)
+    alike.load_lora_weights(folded)
+    assert torch.allclose(output(alike), really, atol=1e-5)
+    assert not torch.allclose(really, before, atol=1e-3)
+
+
+def test_an_adapter_that_is_named_twice_is_refused(
+    pipeline: Any, client: AuditClient, fake: FakeAuditServer, adapter_file: Path
+) -> None:
+    with guard(pipeline, client):
+        pipeline.load_lora_weights(adapter_file, adapter_name="a")
+        before = output(pipeline)
+        for change in (
+            lambda: pipeline.set_adapters(["a", "a"], [0.1, 5.0]),
+            lambda: pipeline.unet.set_adapters(["a", "a"], [0.1, 5.0]),
+        ):
+            with pytest.raises(ValueError, match="named twice"):
+                change()
+        assert torch.equal(output(pipeline), before)
+
+
+def test_the_scale_of_a_call_is_asked_about_again_when_the_verdict_has_run_out(
+    pipeline: Any, client: AuditClient, fake: FakeAuditServer, adapter_file: Path
+) -> None:
+    def soon(verdict: Any) -> None:
+        verdict.decided_at.seconds -= 3600
+        verdict.expires_at.seconds = int(time.time()) - 26  # within the clocks' difference
+
+    with guard(pipeline, client):
+        pipeline.load_lora_weights(adapter_file, adapter_name="a")
+        fake.falsify = soon
+        forward(pipeline, cross_attention_kwargs={"scale": 0.5})
+        forward(pipeline, cross_attention_kwargs={"scale": 0.5})
+        assert len(fake.calls) == 2
+        time.sleep(4.5)
+        fake.default = Verdict.BLOCK
+        with pytest.raises(AdapterBlocked):
+            forward(pipeline, cross_attention_kwargs={"scale": 0.5})

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import Any, Self
 
-from loragate._reading import read_once
 from loragate.client import AuditClient
-from loragate.integrations._bytes import (
-    HUB_KEYWORDS,
-    WEIGHT_NAME,
-    AuditedCopies,
-    locate,
-    parse,
-    serialise,
+from loragate.integrations._bytes import WEIGHT_NAME, AuditedCopies, parse
+from loragate.integrations._diffusers import parts, uneven
+from loragate.integrations._diffusers.ledger import (
+    Ledger,
+    Use,
+    distinct,
+    each_weight,
+    exactly,
+    together,
+    with_weight,
 )
-from loragate.integrations._diffusers import parts
-from loragate.integrations._diffusers.ledger import Ledger, Use, together, weighted
 from loragate.integrations._diffusers.methods import Methods
+from loragate.integrations._diffusers.source import Weights, read_source
 from loragate.integrations._together import Gatekeeper, OnReview
 from loragate.results import AuditResult
 
-# Keywords that say where the weights are. They are used up here; the original method gets a
-# place of its own, where only the audited bytes are.
-_PLACE_KEYWORDS = (*HUB_KEYWORDS, "weight_name", "subfolder", "proxies", "use_safetensors")
-Weights = str | os.PathLike[str] | Mapping[str, Any]
 _SCALES = ("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs")
 
 
@@ -94,13 +90,14 @@ class Guard:
         self._strength = strength
         self._ledger = Ledger()
         self._copies = AuditedCopies()
-        self._scaled: dict[tuple[Use, ...], AuditResult] = {}
+        self._scaled: dict[tuple[Use, ...], tuple[AuditResult, ...]] = {}
         self._inside = threading.local()
         self._methods = Methods()
         self._hooks: list[Any] = []
         self._put(pipeline, load_lora_weights=self._load, set_adapters=self._set_adapters)
         for model in parts.denoisers(pipeline):
-            self._put(model, load_lora_adapter=self._load_one, set_adapters=self._set_denoiser)
+            set_denoiser = partial(self._set_denoiser, model)
+            self._put(model, load_lora_adapter=self._load_one, set_adapters=set_denoiser)
             self._hooks.append(
                 model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
             )
@@ -163,7 +160,7 @@ class Guard:
             AuditError: no decision exists; the pipeline is untouched.
         """
         source = pretrained_model_name_or_path_or_dict
-        data, name = _read(source, kwargs)
+        data, name = read_source(source, kwargs)
         use = Use(hashlib.sha256(data).hexdigest())
         copy = self._copies.put(data)
         self._ask_to_load(name, use, data, adapter_name if hotswap else None)
@@ -210,7 +207,7 @@ class Guard:
         strengths = {1.0, self._strength, before.denoiser if before else None} - {None, 0.0}
         for strength in sorted(filter(None, strengths)):
             used = replace(use, denoiser=strength, text_encoder=strength)
-            self._ask(name, together(self._ledger.fused, left, [used]))
+            self._ask(name, [*self._ledger.fused, *left, used])
 
     def _set_adapters(
         self,
@@ -218,49 +215,68 @@ class Guard:
         adapter_names: str | Sequence[str],
         adapter_weights: Any = None,
     ) -> Any:
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        uses = weighted(self._ledger.of(names), adapter_weights)
-        self._ask(" + ".join(names), together(self._ledger.fused, uses))
+        names = distinct(adapter_names)
+        uses = self._weighted(names, adapter_weights)
+        self._ask(" + ".join(names), [*self._ledger.fused, *uses], exact_first=True)
         with self._within():
             answer = original(adapter_names, adapter_weights)
         self._ledger.uses |= dict(zip(names, uses, strict=True))
         return answer
 
     def _set_denoiser(
-        self, original: Callable[..., Any], adapter_names: str | Sequence[str], weights: Any = None
+        self,
+        model: Any,
+        original: Callable[..., Any],
+        adapter_names: str | Sequence[str],
+        weights: Any = None,
     ) -> Any:
         """As `_set_adapters`; what is active in the text encoders stays so."""
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        before = self._ledger.of(names)
-        uses = tuple(
-            replace(old, denoiser=new.denoiser)
-            for old, new in zip(before, weighted(before, weights), strict=True)
-        )
+        names = distinct(adapter_names)
+        uses = self._weighted(names, weights, only=model)
         encoders = [
-            replace(use, denoiser=0.0)
+            parts.only(use, denoiser=False, encoder=True)
             for name, use in self._active().items()
             if use.text_encoder and name not in names
         ]
-        self._ask(" + ".join(names), together(self._ledger.fused, encoders, uses))
+        self._ask(" + ".join(names), [*self._ledger.fused, *encoders, *uses], exact_first=True)
         with self._within():
             answer = original(adapter_names, weights)
         self._ledger.uses |= dict(zip(names, uses, strict=True))
         return answer
 
+    def _weighted(self, names: Sequence[str], weights: Any, *, only: Any = None) -> list[Use]:
+        """What `set_adapters` would make of adapters, in all parts or only in one model.
+
+        Raises:
+            ValueError: one was loaded past the guard, or its weights cannot be audited.
+        """
+        made = []
+        before = self._ledger.of(names)
+        for name, old, weight in zip(names, before, each_weight(weights, len(names)), strict=True):
+            use = with_weight(old, weight)
+            if only is not None:
+                use = replace(use, text_encoder=old.text_encoder)
+            if uneven.needs_file(self._pipeline, weight, old, only):
+                data = uneven.folded(self._pipeline, name, weight, only)
+                self._copies.put(data)
+                use = replace(use, exact=Use(hashlib.sha256(data).hexdigest()))
+            made.append(use)
+        return made
+
     def _fuse(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = signature(original).bind_partial(*args, **kwargs).arguments
         scale = float(given.get("lora_scale", 1.0))
         active = self._active()
-        names = given.get("adapter_names") or list(active)
+        names = distinct(given.get("adapter_names") or list(active))
         uses = {
             # diffusers scales active adapters; others are fused as strongly as they were set.
             name: use.times(scale) if name in active else use
             for name, use in zip(names, self._ledger.of(names), strict=True)
         }
-        self._ask(" + ".join(names), together(self._ledger.fused, uses.values()))
+        self._ask(" + ".join(names), [*self._ledger.fused, *uses.values()])
         with self._within():
             answer = original(*args, **kwargs)
-        self._ledger.fused = together(self._ledger.fused, uses.values())
+        self._ledger.fused = (*self._ledger.fused, *uses.values())
         # The scale stays with the adapters, also after they are unfused.
         self._ledger.uses |= uses
         return answer
@@ -283,38 +299,37 @@ class Guard:
 
     def _ask_about_active(self, scale: float, *, once: bool = False) -> None:
         active = self._active()
-        uses = together(self._ledger.fused, (use.times(scale) for use in active.values()))
-        known = self._scaled.get(uses) if once else None
-        if uses and not (known is not None and self._keeper.still_holds(known)):
-            self._scaled.pop(uses, None)
-            result = self._ask(" + ".join(active), uses)
-            if result is not None:
-                self._scaled[uses] = result
+        uses = (*self._ledger.fused, *(use.times(scale) for use in active.values()))
+        known = self._scaled.pop(uses, ()) if once else ()
+        if not known or not all(map(self._keeper.still_holds, known)):
+            known = self._ask(" + ".join(active), uses)
+        if known:
+            self._scaled[uses] = known
 
-    def _ask(self, name: str, uses: Iterable[Use]) -> AuditResult | None:
-        """Asks about what has an effect: at strength 0 an adapter has none."""
-        references = [
-            use.reference(self._copies.get(use.sha256))
-            for use in uses
-            if use.denoiser or use.text_encoder
+    def _ask(
+        self, name: str, uses: Sequence[Use], *, exact_first: bool = False
+    ) -> tuple[AuditResult, ...]:
+        """Asks about what has an effect: at strength 0 an adapter has none.
+
+        Where strengths differ by block, it asks about what is exactly active, and about each
+        adapter at its strongest; both have to be allowed.
+        """
+        questions = [together(uses), together(exactly(uses))]
+        if questions[0] == questions[1]:
+            questions.pop()
+        elif exact_first:
+            questions.reverse()
+        effective = [
+            [
+                use.reference(self._copies.get(use.sha256))
+                for use in question
+                if use.denoiser or use.text_encoder
+            ]
+            for question in questions
         ]
-        return self._keeper.admit(name, references) if references else None
+        return tuple(self._keeper.admit(name, question) for question in effective if question)
 
     def _active(self) -> dict[str, Use]:
         self._ledger.keep_only(parts.loaded_names(self._pipeline))
         self._ledger.of(parts.active_names(self._pipeline))
         return parts.active(self._pipeline, self._ledger.uses)
-
-
-def _read(source: Weights, kwargs: dict[str, Any]) -> tuple[bytes, str]:
-    """The bytes that a load call means, and their name. Takes the place out of the keywords."""
-    if not isinstance(source, Mapping):
-        place = {key: kwargs.pop(key) for key in _PLACE_KEYWORDS if key in kwargs}
-        path = locate(source, place)
-        return read_once(path), path.name
-    if kwargs.get("network_alphas") or kwargs.get("metadata"):
-        raise ValueError(
-            "network_alphas and metadata change what the tensors do and cannot be audited beside "
-            "a state dict. Save it with its metadata and load the file."
-        )
-    return serialise(source), "state dict"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +17,23 @@ class Use:
         sha256: digest of the bytes; the name under which they are loaded may change its meaning.
         denoiser: strength for the UNet or transformer.
         text_encoder: strength for the text encoders.
+        exact: where strengths differ by block, what is really active: a file into which they are
+            folded. The strengths above are then those that lie furthest from 0.
     """
 
     sha256: str
     denoiser: float = 1.0
     text_encoder: float = 1.0
+    exact: Use | None = None
 
     def times(self, scale: float) -> Use:
         """The same adapter, used `scale` times as strongly."""
-        return replace(self, denoiser=self.denoiser * scale, text_encoder=self.text_encoder * scale)
+        return replace(
+            self,
+            denoiser=self.denoiser * scale,
+            text_encoder=self.text_encoder * scale,
+            exact=self.exact and self.exact.times(scale),
+        )
 
     def reference(self, data: bytes) -> AdapterReference:
         """The question about it."""
@@ -39,7 +47,7 @@ class Ledger:
 
     Attributes:
         uses: what each name stands for at present.
-        fused: what is part of the base weights until it is unfused.
+        fused: what is part of the base weights until it is unfused, in the order of fusing.
     """
 
     def __init__(self) -> None:
@@ -67,6 +75,11 @@ class Ledger:
         self.uses = {name: use for name, use in self.uses.items() if name in present}
 
 
+def exactly(uses: Iterable[Use]) -> tuple[Use, ...]:
+    """The uses with the files in which strengths by block are folded, where there are such."""
+    return tuple(use.exact or use for use in uses)
+
+
 def together(*groups: Iterable[Use]) -> tuple[Use, ...]:
     """Adapters that are active at the same time; one that occurs twice adds up."""
     found: dict[str, Use] = {}
@@ -77,34 +90,41 @@ def together(*groups: Iterable[Use]) -> tuple[Use, ...]:
 
 
 def _sum(one: Use, other: Use) -> Use:
-    return replace(
-        one,
-        denoiser=one.denoiser + other.denoiser,
-        text_encoder=one.text_encoder + other.text_encoder,
-    )
+    return Use(one.sha256, one.denoiser + other.denoiser, one.text_encoder + other.text_encoder)
 
 
-def weighted(uses: Sequence[Use], weights: Any) -> tuple[Use, ...]:
-    """The uses with the weights of `set_adapters`: one for all, or a list with one for each.
+def distinct(names: str | Iterable[str]) -> list[str]:
+    """The adapters that a call names.
+
+    Raises:
+        ValueError: it names one twice, which makes peft apply it twice, at the last strength.
+    """
+    found = [names] if isinstance(names, str) else list(names)
+    if len(set(found)) < len(found):
+        raise ValueError(f"An adapter is named twice: {', '.join(found)}. Give it one strength.")
+    return found
+
+
+def each_weight(weights: Any, count: int) -> list[Any]:
+    """The weights of `set_adapters` for each adapter: one for all, or a list with one for each.
 
     Raises:
         ValueError: there are not as many weights as adapters.
     """
-    each = list(weights) if isinstance(weights, list | tuple) else [weights] * len(uses)
-    if len(each) != len(uses):
-        raise ValueError(f"There are {len(uses)} adapters but {len(each)} weights.")
-    return tuple(_with_weight(use, weight) for use, weight in zip(uses, each, strict=True))
+    each = list(weights) if isinstance(weights, list | tuple) else [weights] * count
+    if len(each) != count:
+        raise ValueError(f"There are {count} adapters but {len(each)} weights.")
+    return each
 
 
-def _with_weight(use: Use, weight: Any) -> Use:
+def with_weight(use: Use, weight: Any) -> Use:
+    """The use with a weight of `set_adapters`, at its strongest where it differs by block."""
     if not isinstance(weight, Mapping):
-        return replace(use, denoiser=_strongest(weight), text_encoder=_strongest(weight))
+        return Use(use.sha256, _strongest(weight), _strongest(weight))
     parts = {name: value for name, value in weight.items() if name.startswith("text_encoder")}
     others = [value for name, value in weight.items() if name not in parts]
     # A part that the mapping leaves out is used at 1, as diffusers does.
-    return replace(
-        use, denoiser=_strongest(others or None), text_encoder=_strongest(list(parts.values()))
-    )
+    return Use(use.sha256, _strongest(others or None), _strongest(list(parts.values())))
 
 
 def _strongest(weight: Any) -> float:

@@ -36,7 +36,7 @@ def active(pipeline: Any, uses: Mapping[str, Use]) -> dict[str, Use]:
     """The active adapters, with strength 0 for the parts in which they are not active."""
     in_denoisers, in_encoders = _active_names(pipeline)
     return {
-        name: _only(uses[name], denoiser=name in in_denoisers, encoder=name in in_encoders)
+        name: only(uses[name], denoiser=name in in_denoisers, encoder=name in in_encoders)
         for name in sorted(in_denoisers | in_encoders)
     }
 
@@ -60,13 +60,13 @@ def left_by_loading(pipeline: Any, company: Mapping[str, Use], data: bytes) -> l
         left
         for use in company.values()
         if (
-            left := _only(
+            left := only(
                 use,
                 denoiser=several[0] or all(in_encoder),
                 encoder=several[1] or not any(in_encoder),
             )
         )
-        != _only(use, denoiser=False, encoder=False)
+        != only(use, denoiser=False, encoder=False)
     ]
 
 
@@ -83,17 +83,24 @@ def _active_names(pipeline: Any) -> tuple[set[str], set[str]]:
     return found
 
 
-def _only(use: Use, *, denoiser: bool, encoder: bool) -> Use:
+def only(use: Use, *, denoiser: bool, encoder: bool) -> Use:
+    """A use with strength 0 for the kind of part in which it does not act."""
     return replace(
         use,
         denoiser=use.denoiser if denoiser else 0.0,
         text_encoder=use.text_encoder if encoder else 0.0,
+        exact=use.exact and only(use.exact, denoiser=denoiser, encoder=encoder),
     )
 
 
+def named(pipeline: Any) -> dict[str, Any]:
+    """The parts that an adapter can act in, by their names in the pipeline."""
+    found = {name: getattr(pipeline, name, None) for name in pipeline._lora_loadable_modules}
+    return {name: part for name, part in found.items() if part is not None}
+
+
 def _parts(pipeline: Any) -> list[Any]:
-    found = (getattr(pipeline, name, None) for name in pipeline._lora_loadable_modules)
-    return [part for part in found if part is not None]
+    return list(named(pipeline).values())
 
 
 def _tensor_names(data: bytes) -> list[str]:
