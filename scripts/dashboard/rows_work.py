@@ -242,6 +242,31 @@ ERRORS = (
         alerts=("DecisionLogFailing", "DiskFull"),
         width=12,
     ),
+    Panel(
+        "Stored files that somebody changed, 1 h",
+        "They are deleted; nobody but loragate may write in the store.",
+        {
+            "sum by (instance) (increase(loragate_store_corrupt_files_total{$S}[1h]))": (
+                "{{instance}}"
+            )
+        },
+        objective=1,
+        alerts=("StoreCorrupt",),
+        width=12,
+    ),
+    Panel(
+        "Audits that hang",
+        "Threads that were given up and still run, and those that were replaced in the last hour.",
+        {
+            "max by (instance) (loragate_worker_stuck{$S})": "{{instance}} hanging",
+            "sum by (instance, cause) (increase(loragate_worker_replaced_total{$S}[1h]))": (
+                "{{instance}} {{cause}}"
+            ),
+        },
+        objective=1,
+        alerts=("WorkerStuck",),
+        width=12,
+    ),
 )
 
 CACHE = (

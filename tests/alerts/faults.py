@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import resource
 import shutil
@@ -96,6 +97,18 @@ def blocked_path(file: Path) -> Iterator[None]:
     finally:
         file.rmdir()
         aside.rename(file)
+
+
+def change_stored(state: Path, adapter: Path) -> None:
+    """Somebody changes the server's copy of an adapter, by one byte."""
+    sha256 = hashlib.sha256(adapter.read_bytes()).hexdigest()
+    copy = state / "store" / sha256[:2] / f"{sha256}.safetensors"
+    copy.chmod(0o644)
+    with copy.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
 
 
 @contextmanager

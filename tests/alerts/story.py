@@ -201,7 +201,7 @@ def run_out_of_time(on: Stage) -> None:
 
 
 def break_record(on: Stage) -> None:
-    """Decision log, database and disk, one after the other."""
+    """Decision log, database, disk and store, one after the other."""
     state = on.folder / "alpha"
     with faults.blocked_path((on.log_disk or state) / "decisions.jsonl"):
         on.watch.expect("DecisionLogFailing")
@@ -210,6 +210,9 @@ def break_record(on: Stage) -> None:
     if on.log_disk is not None:
         with faults.full_disk(on.log_disk):
             on.watch.expect("DiskFull")
+    faults.change_stored(state, faults.BOMB)
+    faults.ask(on.alpha.grpc, faults.BOMB)
+    on.watch.expect("StoreCorrupt")
 
 
 def saturate(on: Stage) -> None:

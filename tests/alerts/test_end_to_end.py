@@ -23,6 +23,7 @@ RECEIVERS = {
     "NoAuditsWhileLoadsHappen": "sre-page",
     "NoReplicaReady": "sre-page",
     "QueueSaturated": "sre-page",
+    "StoreCorrupt": "sre-page",
     "AuditsInconclusive": "sre-ticket",
     "CalibrationMissing": "sre-ticket",
     "CalibrationStale": "sre-ticket",
