@@ -231,3 +231,53 @@ def test_a_terminal_sees_how_far_it_has_come(folder: Path, monkeypatch: pytest.M
     gate(folder)
     assert "2/3 b-good.safetensors" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b'{"r": 4, "lora_alpha": 16}',
+        b'{"lora_alpha": -4}',
+        b'{"r": 4, "lora_alpha": 4, "alpha_pattern": {"attn2": 8}}',
+        b'{"r": 4, "lora_alpha": 4, "layers_to_transform": [1]}',
+        b"[]",
+        b"{",
+        b"\xff",
+        b" " * 2_000_000,
+        None,  # a pipe
+    ],
+)
+def test_weights_that_a_configuration_changes_are_refused_unasked(
+    folder: Path, config: bytes | None, fake: FakeAuditServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "adapter_config.json"
+    os.mkfifo(path) if config is None else path.write_bytes(config)
+    assert gate(folder, "--json") == 3
+    found = printed_objects(capsys)
+    assert found["b-good.safetensors"]["error"]["reason"] == "CONFIG_BESIDE"
+    assert found["deep/er/bad.SAFETENSORS"]["verdict"] == "BLOCK"
+    assert len(fake.calls) == 1
+
+
+def test_a_plain_configuration_changes_nothing(folder: Path) -> None:
+    (folder / "deep" / "er" / "bad.SAFETENSORS").unlink()
+    (folder / "a-odd.sft").unlink()
+    (folder / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 4}')
+    assert gate(folder) == 0
+
+
+def test_what_was_only_asked_for_a_look_lets_nothing_in(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "deep" / "er" / "bad.SAFETENSORS").unlink()
+    (folder / "a-odd.sft").unlink()
+    for look in (["--dry-run"], ["--concept", "bomb"]):
+        sarif, junit = tmp_path / "r.sarif", tmp_path / "r.xml"
+        quarantine = tmp_path / "quarantine"
+        reports = ["--sarif", sarif, "--junit", junit, "--quarantine", quarantine]
+        assert gate(folder, *look, *reports) == 4
+        assert "not binding" in capsys.readouterr().out
+        (result,) = json.loads(sarif.read_text())["runs"][0]["results"]
+        assert (result["ruleId"], result["level"]) == ("not-binding", "note")
+        assert ElementTree.parse(junit).getroot().get("failures") == "1"
+        assert not quarantine.exists()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from loragate._beside import CONFIG_NAME, require_plain
 from loragate._reading import read_head
 
 AUDITED = frozenset({".safetensors", ".sft"})
@@ -91,13 +92,24 @@ def _refusal(path: Path, follow_symlinks: bool) -> RefusedFileError | None:
         return RefusedFileError("NOT_A_FILE", "It is a device, pipe or socket.")
     kind = path.suffix.lower() or path.name.lower()
     if kind in AUDITED:
-        return None
+        return _changed_beside(path)
     if kind not in HARMLESS:
         return RefusedFileError(
             "NOT_SAFETENSORS",
             f"Weights have to be safetensors files, not {kind!r}; convert or remove it.",
         )
     return _disguised(path)
+
+
+def _changed_beside(path: Path) -> RefusedFileError | None:
+    """Refuses weights that a configuration beside them makes into others."""
+    try:
+        require_plain(path)
+    except OSError as error:
+        return RefusedFileError("UNREADABLE", f"{CONFIG_NAME} cannot be read: {error.strerror}.")
+    except ValueError as error:
+        return RefusedFileError("CONFIG_BESIDE", str(error))
+    return None
 
 
 def _disguised(path: Path) -> RefusedFileError | None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from loragate._beside import require_plain
 from loragate._reading import read_once
 from loragate.integrations._bytes import AuditedCopies, locate
 from loragate.integrations._together import Gatekeeper
 from loragate.reference import AdapterReference
-
-_PLAIN_CONFIG = ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "modules_to_save")
 
 
 @dataclass
@@ -168,21 +165,8 @@ def _read(pipeline: Any, lora_path: str, weight_name: str | None) -> bytes:
     if weight_name is None and lora_path == arguments.lora_path:
         weight_name = arguments.lora_weight_name
     path = locate(lora_path, {"weight_name": weight_name})
-    config = path.parent / "adapter_config.json"
-    if config.exists():
-        _refuse_config(config)
+    require_plain(path)
     return read_once(path)
-
-
-def _refuse_config(path: Path) -> None:
-    """Refuses a configuration that scales the weights: only the weights' file is audited."""
-    config = json.loads(read_once(path))
-    plain = isinstance(config, Mapping) and not any(config.get(key) for key in _PLAIN_CONFIG)
-    if not plain or config.get("lora_alpha") != config.get("r"):
-        raise ValueError(
-            f"{path} changes what the weights beside it do. Save the adapter with diffusers' "
-            "save_lora_weights, which keeps alphas in the file itself, or fold them into it."
-        )
 
 
 def _refuse_alpha(alpha: int | None) -> None:
