@@ -98,6 +98,8 @@ def asked(fake: FakeAuditServer) -> list[tuple[str, float | None]]:
         ({"input": {"lora_weights": "hf://o/n", "x": 1}}, [("hf://o/n", None)]),
         ({"loras": [{"path": "a", "scale": -2}, "b"]}, [("a", -2.0), ("b", None)]),
         ({"lora": {"name": "n", "local_path": "p", "scale": 1}}, [("p", 1.0)]),
+        ({"loras": [{"path": "a", "scale": 0.5}] * 4}, [("a", 2.0)]),
+        ({"loras": ["a", "b", "a"]}, [("a", 2.0), ("b", None)]),
         (
             {"lora": {"path": "one", "url": "https://h/two"}},
             [("one", None), ("https://h/two", None)],

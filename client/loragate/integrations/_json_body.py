@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 FIELDS = frozenset(
@@ -118,8 +119,7 @@ def _adapters(value: Any, field: str, scale: float | None) -> Iterator[Found]:
     if isinstance(value, str):
         yield value, scale, None
     elif isinstance(value, list):
-        for item in value:
-            yield from _adapters(item, field, scale)
+        yield from _added_up(found for item in value for found in _adapters(item, field, scale))
     elif isinstance(value, dict):
         # All of several places: which of them the server prefers is not known here.
         places = [value[key] for key in _PLACES if value.get(key)]
@@ -131,6 +131,16 @@ def _adapters(value: Any, field: str, scale: float | None) -> Iterator[Found]:
             yield place, scale if own is None else own, _number(value, _TEXT_SCALES)
     else:
         raise InvalidBodyError(f"The field {field!r} holds {type(value).__name__}, not an adapter.")
+
+
+def _added_up(found: Iterable[Found]) -> Iterator[Found]:
+    """The adapters of one list; one that it names several times is applied as often."""
+    for (place, scale, text_scale), times in Counter(found).items():
+        if times == 1:
+            yield place, scale, text_scale
+        else:
+            own = 1.0 if scale is None else scale
+            yield place, own * times, None if text_scale is None else text_scale * times
 
 
 def _number(fields: dict[str, Any], names: Sequence[str]) -> float | None:
