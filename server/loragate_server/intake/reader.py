@@ -10,8 +10,10 @@ import safetensors.torch
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, Readings, StoredFile
 from loragate_server.intake.convert import Converted, convert
+from loragate_server.intake.header import metadata_of
 from loragate_server.intake.loader_rules.names import LOADERS
 from loragate_server.intake.metadata import parse_adapter_config, parse_lora_adapter_metadata
+from loragate_server.intake.store import read_stored
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash
 
@@ -39,13 +41,15 @@ def read_adapter(
 
     Raises:
         NoDecisionError: ADAPTER_METADATA_INVALID for a configuration that no loader could use;
-            SOURCE_UNREADABLE if the stored file has gone.
+            ADAPTER_NOT_STORED if the stored file has gone or was changed; SOURCE_UNREADABLE for
+            another file that cannot be read.
     """
     leash = leash or Leash()
     try:
-        with safetensors.safe_open(stored.path, framework="pt") as file:
-            header: Mapping[str, str] = file.metadata() or {}
-        tensors = safetensors.torch.load_file(stored.path)
+        data = read_stored(stored)
+        header = metadata_of(data)
+        tensors = dict(sorted(safetensors.torch.load(data).items()))  # the library shuffles them
+        del data  # the tensors hold copies
     except (OSError, safetensors.SafetensorError) as error:
         raise NoDecisionError(
             ErrorReason.SOURCE_UNREADABLE,

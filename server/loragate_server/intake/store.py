@@ -210,27 +210,35 @@ class ContentStore:
 
 
 def read_stored(stored: StoredFile) -> bytes:
-    """The bytes of a stored file, which are those of its digest whatever happens to the file.
+    """The bytes of a stored file: those of its digest, whatever happens to the file meanwhile.
+
+    A file that is not named after its digest is none of the store's, and is taken as it is.
 
     Raises:
-        NoDecisionError: ADAPTER_NOT_STORED where they are not there any more.
+        NoDecisionError: ADAPTER_NOT_STORED where the store does not hold them any more.
+        OSError: a file that is none of the store's cannot be read.
     """
+    ours = stored.path.stem == stored.sha256
     try:
-        descriptor = os.open(stored.path, _READ)
+        data = _read_regular(stored.path, stored.size_bytes + 1)
     except OSError as error:
+        if not ours:
+            raise
         raise not_stored(stored.sha256) from error
-    try:
-        data = b""
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                data = file.read(stored.size_bytes + 1)
-    except OSError as error:
-        raise not_stored(stored.sha256) from error
-    finally:
-        os.close(descriptor)
-    if hashlib.sha256(data).hexdigest() != stored.sha256:
+    if ours and hashlib.sha256(data).hexdigest() != stored.sha256:
         raise not_stored(stored.sha256)
     return data
+
+
+def _read_regular(path: Path, limit_bytes: int) -> bytes:
+    descriptor = os.open(path, _READ)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def not_stored(sha256: str) -> NoDecisionError:

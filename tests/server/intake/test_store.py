@@ -17,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.tiny_models import tiny_base
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake import store as store_module
 from loragate_server.intake.adapter import AdapterReference, StoredFile
 from loragate_server.intake.fetch import Intake
+from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.settings import IntakeSettings
 from loragate_server.intake.store import ContentStore, read_stored
 from loragate_server.progress import Leash
@@ -164,6 +166,17 @@ def test_what_is_read_for_an_audit_is_what_was_taken_in(intake: Intake, harm: Ha
 
 
 @every_harm
+def test_the_reader_of_adapters_reads_no_other_bytes(intake: Intake, harm: Harm) -> None:
+    stored = send(intake)
+    base = tiny_base("sd")
+    assert read_adapter(stored, base).adapters[0].sha256 == SHA256
+    harm(stored.path)
+    with pytest.raises(NoDecisionError) as caught:
+        read_adapter(stored, base)
+    assert caught.value.reason is ErrorReason.ADAPTER_NOT_STORED
+
+
+@every_harm
 def test_a_changed_copy_is_not_kept_for_an_image_server(
     intake: Intake, corrupt: list[int], harm: Harm
 ) -> None:
@@ -205,9 +218,10 @@ def test_a_scrub_looks_again_after_its_period_and_ends_with_the_server(
         path = send(intake, weights(seed)).path
         longer(path)
         until = time.monotonic() + 20
-        while os.path.lexists(path) and time.monotonic() < until:
+        while len(corrupt) < seed - 1 and time.monotonic() < until:
             time.sleep(0.01)
         assert len(corrupt) == seed - 1
+        assert not os.path.lexists(path)
     intake.close()
     until = time.monotonic() + 5
     while any(one.name == "scrub" for one in threading.enumerate()) and time.monotonic() < until:
