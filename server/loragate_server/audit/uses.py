@@ -13,6 +13,7 @@ from itertools import chain, combinations, product
 
 from loragate_server.audit.evidence import UsedAdapter, UseEvidence
 from loragate_server.intake.adapter import Adapter, Strength
+from loragate_server.intake.loader_rules.names import EVERY_SCALE, UNSCALED
 
 MOST_USES = 64
 """More cannot be judged in the time of one audit."""
@@ -44,12 +45,11 @@ class Member:
         """A member that all loaders read alike, at full strength unless told otherwise."""
         return cls((adapter,), strengths or (Strength(),))
 
-    def read_by(self, loader: str) -> Adapter | None:
-        """What it means to a loader; None where that one refuses it."""
-        for reading in self.readings:
-            if loader in (reading.loaders or _ANY):
-                return reading
-        return None
+    def read_by(self, loader: str) -> tuple[Adapter, ...]:
+        """What it may mean to a loader; nothing where that one refuses it."""
+        found = tuple(one for one in self.readings if loader in (one.loaders or (loader,)))
+        # what stands for any loader reads a file without such a meaning as the others do
+        return self.readings if not found and loader in (UNSCALED, EVERY_SCALE) else found
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def _chosen(
 ) -> Iterator[tuple[tuple[int, Adapter, Strength], ...]]:
     """What one loader may make active together. What it refuses to load is not there."""
     there = {
-        index: reading
+        index: readings
         for index, member in enumerate(members)
-        if (reading := member.read_by(loader) or member.read_by("")) is not None
+        if (readings := member.read_by(loader))
     }
     certain = [index for index in there if not members[index].optional]
     maybe = [index for index in there if members[index].optional]
@@ -131,8 +131,5 @@ def _chosen(
     for indices in chain(together, alone):
         if not indices:
             continue
-        for strengths in product(*(members[index].strengths for index in indices)):
-            yield tuple(
-                (index, there[index], strength)
-                for index, strength in zip(indices, strengths, strict=True)
-            )
+        ways = (product([i], there[i], members[i].strengths) for i in indices)
+        yield from product(*ways)

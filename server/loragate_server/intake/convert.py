@@ -27,17 +27,22 @@ from loragate_server.intake.naming import (
     MAGNITUDE,
     PEFT_PREFIX,
     UP,
+    Conversion,
+    Naming,
     name_layers,
     peft_conversion,
     pipeline_conversion,
     plain_prefix,
 )
+from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 
 _ALPHA = re.compile(r"(?:\A|.*\.)(?:alpha|lora_alpha|network_alpha)\Z")
 _STACKED = 8
 """Layers of which a file may hold the rows under one name; Flux stacks up to four."""
+NAMING_S, NAMING_PER_TENSOR_S = 1.0, 0.01
+"""Processor seconds in which the layers of a file are found; ordinary ones need a tenth of them."""
 _KOHYA = ("lora_unet_", "lora_te", "lora_transformer_")
 _SGM = ("input_blocks", "middle_block", "output_blocks")
 _XLABS = ("double_blocks.", "single_blocks.", "diffusion_model.double", "diffusion_model.single")
@@ -104,7 +109,7 @@ def convert(
     plain = {name: tensor for name, tensor in rest.items() if plain_prefix(name) is not None}
     folder = _peft_component(weights, base, config)
     conversion = pipeline_conversion(base) if folder is None else peft_conversion(folder, base)
-    naming = name_layers(conversion, plain, groups, alphas, most_rows=_most_rows(base))
+    naming = _named(conversion, plain, groups, alphas, base)
     layout = Layout(base, weights, alphas, naming, metadata, header or {}, config, folder)
     read = read_layout(layout, loaders)
     builder = _Builder(layout)
@@ -113,6 +118,21 @@ def convert(
         readings = [builder.reading((), Meaning({}, {}))]
     named = _format_name(weights, groups, readings[0].deltas)
     return Converted(named, tuple(readings), read.refused, read.unknown)
+
+
+def _named(
+    conversion: Conversion,
+    plain: Mapping[str, Tensor],
+    groups: Sequence[FactorGroup],
+    alphas: Mapping[str, Tensor],
+    base: BaseModel,
+) -> Naming:
+    """Where the tensors belong; nowhere, where finding out takes longer than for any real file."""
+    try:
+        with cpu_time_limit(NAMING_S + NAMING_PER_TENSOR_S * (len(plain) + len(groups))):
+            return name_layers(conversion, plain, groups, alphas, most_rows=_most_rows(base))
+    except TimeLimitError:
+        return Naming()
 
 
 def _most_rows(base: BaseModel) -> int:

@@ -23,16 +23,20 @@ from loragate_server.intake.loader_rules.tensor_rule import (
     unscaled_rule,
     unused_scales,
 )
-from loragate_server.intake.loader_rules.vllm_omni_rule import vllm_omni_rule
+from loragate_server.intake.loader_rules.vllm_omni_rule import (
+    vllm_omni_file_rule,
+    vllm_omni_folder_rule,
+)
 
-RULES: Mapping[str, Rule] = {
-    "diffusers": diffusers_rule,
-    "peft": peft_rule,
-    "comfyui": comfyui_rule,
-    "a1111": a1111_rule,
-    "sglang": sglang_rule,
-    "vllm-omni": vllm_omni_rule,
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "diffusers": (diffusers_rule,),
+    "peft": (peft_rule,),
+    "comfyui": (comfyui_rule,),
+    "a1111": (a1111_rule,),
+    "sglang": (sglang_rule,),
+    "vllm-omni": (vllm_omni_file_rule, vllm_omni_folder_rule),
 }
+"""By loader, one rule for each way in which it can be told to load the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +71,19 @@ def read_layout(layout: Layout, loaders: Sequence[str] = LOADERS) -> Read:
     def add(loader: str, meaning: Meaning) -> None:
         found.setdefault(_sameness(meaning), ([], meaning))[0].append(loader)
 
-    for loader in loaders:
+    for loader, rule in ((name, rule) for name in loaders for rule in RULES[name]):
         try:
-            add(loader, RULES[loader](layout))
+            add(loader, rule(layout))
         except LoaderRefusesError as error:
             refused[loader] = str(error)
         except UnknownEffectError as error:
             unknown[loader] = str(error)
+    for names, _ in found.values():
+        refused = {loader: why for loader, why in refused.items() if loader not in names}
     if any(not meaning.sane for _, meaning in found.values()) or unused_scales(layout):
         add(UNSCALED, unscaled_rule(layout))
         add(EVERY_SCALE, every_scale_rule(layout))
-    meanings = tuple((tuple(names), meaning) for names, meaning in found.values())
+    meanings = tuple((tuple(dict.fromkeys(names)), one) for names, one in found.values())
     return Read(meanings, refused, unknown)
 
 

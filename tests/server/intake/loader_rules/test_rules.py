@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,3 +249,24 @@ def test_a_file_that_no_loader_loads_says_why_for_each() -> None:
     found = read(tensors, loaders=("diffusers", "peft"))
     assert [r.loaders for r in found.readings if r.loaders] in ([], [(UNSCALED,), (EVERY_SCALE,)])
     assert set(found.refused) == {"diffusers", "peft"}
+
+
+def test_the_table_in_the_documents_is_what_the_rules_say() -> None:
+    script = Path(__file__).parents[4] / "scripts" / "loader_table.py"
+    environment = os.environ | {"PYTHONPATH": str(script.parents[1])}
+    done = subprocess.run([sys.executable, script, "--check"], env=environment)
+    assert done.returncode == 0
+
+
+def test_factors_whose_product_fits_no_layer_take_no_memory() -> None:
+    stem = "lora_unet_mid_block_attentions_0_proj_in"
+    tensors = {
+        f"{stem}.lokr_w1": torch.ones(200, 1),
+        f"{stem}.lokr_w2": torch.ones(200_000, 1),
+        f"{stem}.alpha": torch.tensor(1.0),
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    [reading] = read(tensors).readings
+    assert not reading.coverage.complete
+    grown_bytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown_bytes < 32 << 20

@@ -1,0 +1,109 @@
+"""Loops that do not end, and files that make the conversions of diffusers loop."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarks.tiny_models import tiny_base
+from loragate_server.intake.adapter import StoredFile
+from loragate_server.intake.loader_rules import diffusers_rule
+from loragate_server.intake.reader import read_adapter
+from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
+
+
+def test_a_loop_that_swallows_every_exception_is_ended() -> None:
+    began = time.thread_time()
+    with pytest.raises(TimeLimitError):
+        _never_ends()
+    assert time.thread_time() - began < 1.0
+
+
+def _never_ends() -> None:
+    with cpu_time_limit(0.2):
+        while True:
+            try:
+                while True:
+                    pass
+            except Exception:  # as a careless conversion might
+                continue
+
+
+def test_what_ends_in_time_is_left_alone_and_nothing_comes_later() -> None:
+    for _ in range(50):
+        with cpu_time_limit(0.2):
+            sum(range(100))
+    began = time.thread_time()
+    while time.thread_time() - began < 0.4:
+        pass
+
+
+def test_time_that_a_thread_waits_does_not_count() -> None:
+    with cpu_time_limit(0.1):
+        time.sleep(0.4)
+
+
+FLUX = "lora_unet_double_blocks_0_img_attn_proj"
+TEXT = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
+
+
+def kohya(prefix: str, alpha: Tensor, rows: int, columns: int) -> dict[str, Tensor]:
+    return {
+        f"{prefix}.lora_down.weight": torch.ones(4, columns),
+        f"{prefix}.lora_up.weight": torch.ones(rows, 4),
+        f"{prefix}.alpha": alpha,
+    }
+
+
+@pytest.mark.parametrize("value", [-1.0, -1e-30, -1000.0])
+@pytest.mark.parametrize("prefix", [FLUX, TEXT, "lora_unet_double_blocks_0_img_attn_qkv"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_alpha_below_0_never_reaches_a_conversion_that_would_not_end(
+    value: float, prefix: str, whole: bool, tmp_path: Path
+) -> None:
+    alpha = torch.tensor(int(value) or -1) if whole else torch.tensor(value)
+    rows = {FLUX: (32, 32), TEXT: (128, 32)}.get(prefix, (96, 32))
+    path = tmp_path / "adapter.safetensors"
+    save_file(kohya(prefix, alpha, *rows), path)
+    began = time.thread_time()
+    found = read_adapter(StoredFile("0" * 64, path.stat().st_size, path), tiny_base("flux"))
+    assert time.thread_time() - began < 2.0
+    assert "does not end" in found.refused["diffusers"]
+    # whoever loads it all the same is judged by what it says
+    scales = {
+        round(delta.scale, 6)
+        for one in found.adapters
+        for delta in one.deltas.values()
+        if "a1111" in one.loaders
+    }
+    assert scales <= {round(float(alpha) / 4, 6)}
+
+
+def test_a_conversion_that_loops_for_another_reason_is_ended_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusers_rule, "LIMIT_S", 0.2)
+    base = tiny_base("sd")
+    real = type(base).convert_keys
+    calls = []
+
+    def endless(self, tensors):  # type: ignore[no-untyped-def]
+        calls.append(len(tensors))
+        if any(float(t.flatten()[0]) == 77.0 for n, t in tensors.items() if n.endswith("alpha")):
+            while True:
+                pass
+        return real(self, tensors)
+
+    monkeypatch.setattr(type(base), "convert_keys", endless)
+    path = tmp_path / "adapter.safetensors"
+    save_file(kohya("lora_unet_mid_block_attentions_0_proj_in", torch.tensor(77.0), 64, 64), path)
+    found = read_adapter(StoredFile("0" * 64, path.stat().st_size, path), base)
+    assert found.refused["diffusers"] == "its conversion takes too long"
+    assert calls
