@@ -1,4 +1,4 @@
-"""Reviews and the console, made from the configuration."""
+"""Reviews, what is on record as blocked, and the console, made from the configuration."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config import Config, StartError
 from loragate_server.errors import NoDecisionError
 from loragate_server.metrics import Metrics
+from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.review import ReviewAction
 from loragate_server.record.review_book import ReviewBook
@@ -31,6 +32,18 @@ async def follow_reviews(recorder: Recorder, stack: AsyncExitStack) -> ReviewBoo
         NoDecisionError: DATABASE_UNAVAILABLE.
     """
     book = ReviewBook(recorder.database)
+    await asyncio.to_thread(book.start)
+    stack.push_async_callback(asyncio.to_thread, book.stop)
+    return book
+
+
+async def follow_known(recorder: Recorder, stack: AsyncExitStack) -> KnownBook:
+    """What is on record as blocked, also by other replicas; stops with the stack.
+
+    Raises:
+        NoDecisionError: DATABASE_UNAVAILABLE.
+    """
+    book = KnownBook(recorder.database)
     await asyncio.to_thread(book.start)
     stack.push_async_callback(asyncio.to_thread, book.stop)
     return book

@@ -18,6 +18,7 @@ from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.flight import SharedLeash, SingleFlight
 from loragate_server.gate.intake import Intake, IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey
+from loragate_server.gate.known import Known, NothingKnown, wanted_of
 from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.pipeline import Case, DecisionRecorder, Pipeline, ReadAdapter
 from loragate_server.gate.request import GateRequest
@@ -25,6 +26,7 @@ from loragate_server.gate.reviewing import SUSPECTS_REMEMBERED, NoReviews, Revie
 from loragate_server.gate.worker import STUCK_AFTER_S, Worker, audit_failed, draining
 from loragate_server.intake.adapter import StoredFile
 from loragate_server.policy.decision import Decision
+from loragate_server.policy.known import KnownUse
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling
 from loragate_server.progress import Leash
@@ -80,12 +82,14 @@ class Gate:
         read: ReadAdapter,
         observer: GateObserver,
         reviews: Reviews | None = None,
+        known: Known | None = None,
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
         self._intake = IntakeDesk(intake, settings.intake_threads)
         self._policies = policies
         self._reviews = reviews or NoReviews()
+        self._known = known or NothingKnown()
         self._suspects = Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size))
         self._pipeline = Pipeline(bases=bases, worker=self.worker, read=read, recorder=recorder)
         self._observer = observer
@@ -280,6 +284,7 @@ class Gate:
         times_s = {"intake": case.intake_s}
         served, policy = self.bases.get(case.request.base_model), self._policies.current
         rulings: Sequence[Ruling] = ()
+        known: Sequence[KnownUse] = ()
         decision = self._pipeline.listed(policy, case, served)
         if decision is None:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
@@ -291,16 +296,20 @@ class Gate:
             for file in case.files:
                 admit_size(file.size_bytes, policy)
             rulings = self._reviews.about(file.sha256 for file in case.files)
-            decision = self._pipeline.judge(policy, evidence, rulings, leash, times_s)
+            known = self._known.about(wanted_of(case.adapter_keys), evidence.base_digest)
+            decision = self._pipeline.judge(policy, evidence, known, rulings, leash, times_s)
             self._suspects.put(_used(key, decision), measured_by, decision)
         verdict = await self._pipeline.record(decision, case.request, leash, times_s)
+        self._known.learn(verdict)
         self._observer.recorded(verdict)
         for stage in STAGES:
             if stage in verdict.stage_times_s:
                 self._observer.stage_seconds(stage, verdict.stage_times_s[stage])
         # Under the digests that were really used, so that no later question gets a stale answer.
         final = replace(
-            _used(key, decision), review_ids=tuple(ruling.review_id for ruling in rulings)
+            _used(key, decision),
+            review_ids=tuple(ruling.review_id for ruling in rulings),
+            known_ids=tuple(one.decision_id for one in known),
         )
         self._cache.put(final, verdict)
         return verdict
@@ -313,6 +322,7 @@ class Gate:
         served: ServedBase,
     ) -> VerdictKey:
         rulings = self._reviews.about(adapter.sha256 for adapter in adapters)
+        known = self._known.about(wanted_of(adapters), served.base.digest)
         return VerdictKey(
             adapters=adapters,
             base_model=served.name,
@@ -322,6 +332,7 @@ class Gate:
             concept_ids=tuple(sorted(set(request.concept_ids))),
             dry_run=request.dry_run,
             review_ids=tuple(ruling.review_id for ruling in rulings),
+            known_ids=tuple(one.decision_id for one in known),
         )
 
 

@@ -34,6 +34,7 @@ class VerdictKey:
         adapters: in the order of the request, in which the answer names them.
         concept_ids: sorted, without repetition; empty for the whole library.
         review_ids: sorted; the reviews in force about any of the adapters.
+        known_ids: sorted; the decisions that had blocked some of the adapters.
     """
 
     adapters: tuple[AdapterKey, ...]
@@ -45,3 +46,4 @@ class VerdictKey:
     dry_run: bool
     engine_version: str = ENGINE_VERSION
     review_ids: tuple[str, ...] = ()
+    known_ids: tuple[str, ...] = ()

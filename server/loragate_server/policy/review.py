@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
 
 from loragate_server.audit.evidence import CoverageEvidence
-from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
+from loragate_server.policy.decision import Decision, Reason, VerdictKind
+from loragate_server.policy.overrule import overruled
 
 APPROVED_CODE, REJECTED_CODE = "review_approved", "review_rejected"
 
@@ -119,14 +120,14 @@ def apply_rulings(decision: Decision, rulings: Iterable[Ruling], now: datetime) 
     rejections = [one for one in active if not one.approved and one.subject.sha256s <= files]
     if rejections:
         reasons = [_reason(REJECTED_CODE, "rejected", one) for one in rejections]
-        return _changed(decision, VerdictKind.BLOCK, reasons, decision.ttl_s)
+        return overruled(decision, VerdictKind.BLOCK, reasons, decision.ttl_s)
     subject = subject_of(decision)
     covering = [one for one in active if one.approved and subject and _covers(one.subject, subject)]
     if not covering:
         return decision
     lasting = max(covering, key=_end)
     ttl_s = min(decision.ttl_s, (_end(lasting) - now).total_seconds())
-    return _changed(
+    return overruled(
         decision, VerdictKind.ALLOW, [_reason(APPROVED_CODE, "approved", lasting)], ttl_s
     )
 
@@ -175,28 +176,3 @@ def _reason(code: str, what: str, ruling: Ruling) -> Reason:
     until = f" until {ruling.expires_at:%Y-%m-%d %H:%M} UTC" if ruling.expires_at else ""
     people = " and ".join(ruling.reviewers)
     return Reason(code, f"{people} {what} this{until}: {ruling.reason}")
-
-
-def _changed(
-    decision: Decision, verdict: VerdictKind, reasons: list[Reason], ttl_s: float
-) -> Decision:
-    pilot = decision.mode is Mode.PILOT
-    remedy = decision.remedy
-    if verdict is VerdictKind.ALLOW:
-        remedy = Remedy.NONE
-    elif remedy is Remedy.NONE:
-        remedy = Remedy.QUARANTINE
-    kept = [reason for reason in decision.reasons if reason.code != "no_concept_learned"]
-    if pilot:
-        kept = [reason for reason in kept if reason.code != "pilot_mode"]
-        kept.append(
-            Reason("pilot_mode", f"The policy only observes; enforcing, it says {verdict.value}.")
-        )
-    return replace(
-        decision,
-        verdict=VerdictKind.ALLOW if pilot else verdict,
-        would_be_verdict=verdict,
-        remedy=remedy,
-        reasons=(*reasons, *kept),
-        ttl_s=ttl_s,
-    )

@@ -17,6 +17,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.review import subject_of
 from loragate_server.record.connect import WRITES, make_engine, parse_url, sqlite_path
 from loragate_server.record.failures import database_failure
+from loragate_server.record.known_rows import insert_known
 from loragate_server.record.paging import Place
 from loragate_server.record.search import Search, conditions, storable
 from loragate_server.record.tables import audited_adapters, audits
@@ -76,6 +77,7 @@ class Database:
             rows = _adapter_rows(verdict)
             if rows:
                 connection.execute(insert(audited_adapters), rows)
+            insert_known(connection, verdict)
             before_commit()
 
     def get(self, decision_id: str) -> str | None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
-from loragate_server.errors import NoDecisionError
 from loragate_server.policy.review import Ruling
 from loragate_server.record import review_rows as rows
 from loragate_server.record.database import Database
+from loragate_server.record.follow import POLL_INTERVAL_S, Follower
 
-POLL_INTERVAL_S = 1.0
 STALE_AFTER_S = 30.0
 """Approvals are not believed when the database has not confirmed them for so long."""
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class ReviewBook:
@@ -39,7 +35,6 @@ class ReviewBook:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._poll_interval_s = poll_interval_s
         self._stale_after_s = stale_after_s
         self._now = now
         self._monotonic = monotonic
@@ -47,8 +42,8 @@ class ReviewBook:
         self._count = -1
         self._confirmed_s = float("-inf")
         self._by_file: Mapping[str, tuple[Ruling, ...]] = {}
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        # An unreadable row must not end the thread: approvals then lapse in time.
+        self._follower = Follower(self.refresh, "reviews", poll_interval_s)
 
     def about(self, sha256s: Iterable[str]) -> tuple[Ruling, ...]:
         """The rulings in force about any of these files, sorted by id. Does not block."""
@@ -87,31 +82,11 @@ class ReviewBook:
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE.
         """
-        self.refresh()
-        self._thread = threading.Thread(target=self._follow, name="reviews", daemon=True)
-        self._thread.start()
+        self._follower.start()
 
     def stop(self) -> None:
         """Ends the thread. Safe to call twice."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _follow(self) -> None:
-        failing = False
-        while not self._stop.wait(self._poll_interval_s):
-            try:
-                self.refresh()
-                failing = False
-            except NoDecisionError as error:
-                if not failing:
-                    _LOGGER.warning("reviews cannot be read: %s", error)
-                failing = True
-            except Exception:
-                # An unreadable row must not end the thread: approvals then lapse in time.
-                if not failing:
-                    _LOGGER.exception("reviews cannot be read")
-                failing = True
+        self._follower.stop()
 
 
 def _by_file(rulings: Iterable[Ruling]) -> Mapping[str, tuple[Ruling, ...]]:

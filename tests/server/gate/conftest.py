@@ -38,6 +38,7 @@ from loragate_server.intake.settings import IntakeSettings
 from loragate_server.models import BaseModel
 from loragate_server.policy.store import PolicyStore
 from loragate_server.progress import Leash
+from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.review_book import ReviewBook
 from loragate_server.record.verdict import Verdict
@@ -164,6 +165,7 @@ class House:
     policy_file: Path
     recorder: Recorder
     book: ReviewBook
+    known: KnownBook
     log_path: Path
     root: Path
     files: Callable[[int], bytes]
@@ -259,6 +261,8 @@ async def house(
         recorder = Recorder(f"sqlite:///{folder}/audits.db", log_path)
         book = ReviewBook(recorder.database)
         book.refresh()
+        known = KnownBook(recorder.database)
+        known.refresh()
         engine, counts = HeldEngine(tiny), Counts()
         gate = Gate(
             settings=GateSettings(**settings),
@@ -269,9 +273,10 @@ async def house(
             read=read_adapter,
             observer=counts,
             reviews=book,
+            known=known,
         )
         found = House(
-            *(gate, engine, tiny, counts, policies, policy_file, recorder, book),
+            *(gate, engine, tiny, counts, policies, policy_file, recorder, book, known),
             *(log_path, root, files),
         )
         found.serve()

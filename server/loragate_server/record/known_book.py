@@ -1,0 +1,151 @@
+"""`KnownBook`: uses on record as blocked, in memory, for a gate that must not wait."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import combinations, product
+
+from loragate_server.policy.known import KnownUse, Members
+from loragate_server.policy.review import ReviewedAdapter
+from loragate_server.record.database import Database
+from loragate_server.record.follow import POLL_INTERVAL_S, Follower
+from loragate_server.record.known_rows import known_of, known_since
+from loragate_server.record.verdict import Verdict
+
+OVERLAP = timedelta(minutes=1)
+"""Read again each time: a decision may become visible later than one made after it."""
+
+MOST_WAYS = 4096
+"""Ways in which a request may use files; beyond it they count as not allowed."""
+
+Wanted = Sequence[tuple[ReviewedAdapter, ...]]
+"""What a request asks about: per adapter, each way in which it may be used."""
+
+
+@dataclass
+class _Files:
+    """What is known about some files on one base model: by use, the newest decision."""
+
+    sha256s: Counter[str]
+    newest: dict[Members, KnownUse] = field(default_factory=dict)
+
+    def take(self, use: KnownUse) -> None:
+        """Keeps the newer one of two decisions about the same use."""
+        before = self.newest.get(use.members)
+        if before is None or _order(before) < _order(use):
+            self.newest[use.members] = use
+
+    @property
+    def blocked(self) -> KnownUse | None:
+        """The newest use that is blocked; None where all were allowed again."""
+        blocked = [use for use in self.newest.values() if use.blocked]
+        return max(blocked, key=_order, default=None)
+
+    def allows(self, members: Members) -> bool:
+        """Whether the newest decision about exactly this use allows it."""
+        use = self.newest.get(members)
+        return use is not None and not use.blocked
+
+
+class KnownBook:
+    """Follows the table of known uses, which other replicas write as well. Thread-safe.
+
+    What is blocked here counts as soon as it is recorded, on other replicas within a second or two.
+    When the database does not answer, what is known stays known; no decision can be recorded then.
+    """
+
+    def __init__(self, database: Database, *, poll_interval_s: float = POLL_INTERVAL_S) -> None:
+        self._database = database
+        self._follower = Follower(self.refresh, "known uses", poll_interval_s)
+        self._lock = threading.Lock()
+        self._files: dict[tuple[str, tuple[str, ...]], _Files] = {}
+        self._by_file: defaultdict[tuple[str, str], list[_Files]] = defaultdict(list)
+        self._read_until: datetime | None = None
+
+    def about(self, wanted: Wanted, base_digest: str) -> tuple[KnownUse, ...]:
+        """Blocked uses of some, but not all, of the files; sorted by decision. Does not wait.
+
+        Args:
+            wanted: the adapters of a request, each in every way in which it may be used.
+            base_digest: of the base model.
+        """
+        with self._lock:
+            if not self._files:
+                return ()
+            files = Counter(ways[0].sha256 for ways in wanted)
+            found = [
+                blocked
+                for sha256 in files
+                for known in self._by_file.get((base_digest, sha256), ())
+                if known.sha256s.total() < len(wanted)
+                and known.sha256s <= files
+                and (blocked := known.blocked) is not None
+                and not _allowed(known, wanted)
+            ]
+        return tuple(sorted(found, key=lambda use: use.decision_id))
+
+    def learn(self, verdict: Verdict) -> None:
+        """Takes in what was just recorded here, before the table is read again."""
+        self._take(known_of(verdict))
+
+    def refresh(self) -> None:
+        """Reads what is new.
+
+        Raises:
+            NoDecisionError: DATABASE_UNAVAILABLE.
+        """
+        since = None if self._read_until is None else self._read_until - OVERLAP
+        with self._database.reading() as connection:
+            rows = known_since(connection, since)
+        self._take(rows)
+        if rows:
+            self._read_until = rows[-1].decided_at
+
+    def start(self) -> None:
+        """Reads now, and keeps reading on a thread of its own until `stop`.
+
+        Raises:
+            NoDecisionError: DATABASE_UNAVAILABLE.
+        """
+        self._follower.start()
+
+    def stop(self) -> None:
+        """Ends the thread. Safe to call twice."""
+        self._follower.stop()
+
+    def _take(self, uses: Iterable[KnownUse]) -> None:
+        with self._lock:
+            for use in uses:
+                key = (use.base_digest, use.sha256s)
+                known = self._files.get(key)
+                if known is None:
+                    if not use.blocked:
+                        continue
+                    known = self._files[key] = _Files(Counter(use.sha256s))
+                    # Under one of its files only: whoever asks about all asks about that one.
+                    self._by_file[use.base_digest, use.sha256s[0]].append(known)
+                known.take(use)
+
+
+def _allowed(known: _Files, wanted: Wanted) -> bool:
+    """Whether every use that a request may make of the files alone has been allowed since."""
+    for number, members in enumerate(_ways(known.sha256s, wanted)):
+        if number >= MOST_WAYS or not known.allows(members):
+            return False
+    return True
+
+
+def _ways(sha256s: Counter[str], wanted: Wanted) -> Iterator[Members]:
+    """Every use of just these files."""
+    for chosen in combinations(wanted, sha256s.total()):
+        if Counter(ways[0].sha256 for ways in chosen) == sha256s:
+            for members in product(*chosen):
+                yield tuple(sorted(members))
+
+
+def _order(use: KnownUse) -> tuple[datetime, str]:
+    return use.decided_at, use.decision_id
