@@ -32,6 +32,8 @@ REASON_CODES: Final[Mapping[str, str | None]] = {
     "no_matching_layers": None,
     "unmapped_keys": None,
     "too_many_uses": None,
+    "no_loader": None,
+    "loader_unknown": None,
     "no_concepts_audited": None,
     "no_neutral_bank": None,
     "nonfinite_weights": None,
