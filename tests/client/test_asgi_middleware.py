@@ -199,6 +199,7 @@ async def test_without_a_decision_the_answer_is_503(app: App, fake: FakeAuditSer
         ({"lora": {"scale": 1}}, "names no adapter"),
         ({"lora": {"path": ["a"]}}, "names no adapter"),
         ({"lora": {"path": "a", "scale": "1"}}, "not a number"),
+        (b'{"lora": "a", "lora_scale": 1' + b"0" * 400 + b"}", "too large"),
     ],
 )
 async def test_what_can_be_read_in_two_ways_is_refused(

@@ -190,7 +190,7 @@ class LoragateMiddleware:
         request = GuardedRequest(scope["path"], query, headers, body)
         try:
             references = extract(request)
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
             raise _AnswerError(HTTPStatus.BAD_REQUEST, str(error)) from error
         return request, await self._audit(references) if references else None
 
