@@ -83,12 +83,16 @@ def read_header(file: BinaryIO, size_bytes: int, settings: IntakeSettings) -> He
     return Header(tuple(entries), metadata, start)
 
 
-def metadata_of(data: bytes) -> Mapping[str, str]:
-    """The metadata of a whole file that `read_header` has accepted."""
+def outline_of(data: bytes) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Of a whole file that `read_header` has accepted: metadata, and names in order of their bytes.
+
+    That is the order in which `safetensors.torch.load_file` gives tensors to loaders, some of which
+    let the first or the last of several decide.
+    """
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     content = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
-    metadata: Mapping[str, str] = content.get("__metadata__", {})
-    return metadata
+    metadata: Mapping[str, str] = content.pop("__metadata__", {})
+    return metadata, tuple(sorted(content, key=lambda name: content[name]["data_offsets"][0]))
 
 
 def _parse(raw: bytes, settings: IntakeSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import safetensors.torch
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import Adapter, Readings, StoredFile
 from loragate_server.intake.convert import Converted, convert
-from loragate_server.intake.header import metadata_of
+from loragate_server.intake.header import outline_of
 from loragate_server.intake.loader_rules.names import LOADERS
 from loragate_server.intake.metadata import parse_adapter_config, parse_lora_adapter_metadata
 from loragate_server.intake.store import read_stored
@@ -47,8 +47,8 @@ def read_adapter(
     leash = leash or Leash()
     try:
         data = read_stored(stored)
-        header = metadata_of(data)
-        tensors = dict(sorted(safetensors.torch.load(data).items()))  # the library shuffles them
+        header, names = outline_of(data)
+        loaded = safetensors.torch.load(data)  # in an order of its own
         del data  # the tensors hold copies
     except (OSError, safetensors.SafetensorError) as error:
         raise NoDecisionError(
@@ -57,6 +57,7 @@ def read_adapter(
             remedy="Ask again; the file will be fetched anew.",
             metadata={"sha256": stored.sha256},
         ) from error
+    tensors = {name: loaded[name] for name in names}
     config = None if stored.config_json is None else parse_adapter_config(stored.config_json)
     leash.check()
     converted = convert(

@@ -21,7 +21,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.adapter import AdapterReference
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.finite import refuse_nonfinite
-from loragate_server.intake.header import is_alpha_name, metadata_of, read_header
+from loragate_server.intake.header import is_alpha_name, outline_of, read_header
 from loragate_server.intake.settings import IntakeSettings
 from loragate_server.progress import Leash
 
@@ -121,11 +121,11 @@ def test_a_file_that_shrinks_under_the_reader_is_cut_short_and_no_endless_loop(l
     assert caught.value.reason is ErrorReason.FILE_TRUNCATED
 
 
-def test_the_metadata_of_a_whole_file_is_what_the_header_says() -> None:
+def test_the_outline_of_a_whole_file_is_what_the_header_says() -> None:
     data = save({"w": WEIGHTS}, metadata={"format": "pt", "note": "a b"})
     header = read_header(io.BytesIO(data), len(data), LIMITS)
-    assert dict(metadata_of(data)) == dict(header.metadata) == {"format": "pt", "note": "a b"}
-    assert metadata_of(save({"w": WEIGHTS})) == {}
+    assert dict(outline_of(data)[0]) == dict(header.metadata) == {"format": "pt", "note": "a b"}
+    assert outline_of(save({"w": WEIGHTS})) == ({}, ("w",))
 
 
 def filled(unit: str, start: str, end: str) -> bytes:
