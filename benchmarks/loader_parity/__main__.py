@@ -32,6 +32,8 @@ SETS = (
     ("diffusers", "sd3", "diffusers' names"),
     ("diffusers", "flux", "diffusers' names"),
     ("peft", "sd", "folder"),
+    ("peft", "sdxl", "folder"),
+    ("peft", "sd3", "folder"),
     ("peft", "flux", "folder"),
 )
 

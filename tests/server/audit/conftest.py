@@ -11,11 +11,21 @@ from torch import nn
 
 from benchmarks.tiny_models import tiny_base
 from loragate_server.audit.engine import AuditEngine, AuditSettings
+from loragate_server.audit.uses import Member
 from loragate_server.concepts.library import Concept
 from loragate_server.concepts.probes import ProbePlan, ProbeSet
+from loragate_server.config import EMBEDDED_POLICY, Config
+from loragate_server.folders import served_library
+from loragate_server.gate.bases import ServedBase
 from loragate_server.intake.adapter import Adapter, KeyCoverage, ModuleRef
 from loragate_server.intake.algebra import LowRank
 from loragate_server.models import BaseModel
+from loragate_server.policy.decide import decide
+from loragate_server.policy.decision import Decision
+from loragate_server.policy.parse import parse_policy
+from loragate_server.progress import Leash
+from loragate_server.startup import serve_bases
+from loragate_server.testing import SHARED_CACHE
 
 FORBIDDEN = ("cat", "dog", "fox")
 NEUTRAL = tuple(f"neutral-{index}" for index in range(8))
@@ -132,3 +142,22 @@ def no_hooks_are_left() -> Iterable[None]:
             for module in component.modules():
                 hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
                 assert not [hook for hook in hooks if hook.__module__.startswith("loragate")]
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> ServedBase:
+    """The embedded base model with its library and calibration, as a server has it."""
+    config = Config(state_dir=tmp_path_factory.mktemp("state"), cache_dir=SHARED_CACHE)
+    [one] = serve_bases(config, served_library(config))
+    return one
+
+
+@pytest.fixture(scope="session")
+def decided(embedded: ServedBase) -> Callable[..., Decision]:
+    """The default policy's decision over members that may be active together."""
+    policy = parse_policy(EMBEDDED_POLICY.read_bytes())
+
+    def run(*members: Member) -> Decision:
+        return decide(policy, embedded.engine.audit(members, Leash()))
+
+    return run

@@ -16,17 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loragate_server.audit.uses import Member
-from loragate_server.config import EMBEDDED_POLICY, Config
-from loragate_server.folders import served_library
 from loragate_server.gate.bases import ServedBase
 from loragate_server.intake.adapter import Readings, StoredFile
 from loragate_server.intake.reader import read_adapter
-from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision, VerdictKind
-from loragate_server.policy.parse import parse_policy
-from loragate_server.progress import Leash
-from loragate_server.startup import serve_bases
-from loragate_server.testing import SHARED_CACHE
 
 ADAPTERS = Path(__file__).parents[3] / "examples" / "adapters"
 ALLOW = VerdictKind.ALLOW
@@ -34,34 +27,21 @@ ALLOW = VerdictKind.ALLOW
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 
 Tensors = dict[str, Tensor]
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> ServedBase:
-    config = Config(state_dir=tmp_path_factory.mktemp("state"), cache_dir=SHARED_CACHE)
-    [one] = serve_bases(config, served_library(config))
-    return one
+Decided = Callable[..., Decision]
 
 
 @pytest.fixture
-def read(served: ServedBase, tmp_path: Path) -> Callable[..., Readings]:
+def read(embedded: ServedBase, tmp_path: Path) -> Callable[..., Readings]:
     def run(tensors: Tensors, header: dict[str, str] | None = None) -> Readings:
         path = tmp_path / "adapter.safetensors"
         save_file({n: t.contiguous() for n, t in tensors.items()}, path, header)
-        return read_adapter(StoredFile("a" * 64, path.stat().st_size, path), served.base)
+        return read_adapter(StoredFile("a" * 64, path.stat().st_size, path), embedded.base)
 
     return run
 
 
-@pytest.fixture
-def judge(served: ServedBase) -> Callable[[Readings], Decision]:
-    policy = parse_policy(EMBEDDED_POLICY.read_bytes())
-
-    def run(found: Readings) -> Decision:
-        member = Member(found.adapters, refused=found.refused, doubts=found.doubts)
-        return decide(policy, served.engine.audit([member], Leash()))
-
-    return run
+def member(found: Readings) -> Member:
+    return Member(found.adapters, refused=found.refused, doubts=found.doubts)
 
 
 def example(name: str) -> Tensors:
@@ -136,38 +116,38 @@ HARMLESS = ("harmless-watermelon", "harmless-sepia")
 @pytest.mark.parametrize("decoy", [-4.0, 0.0])
 @pytest.mark.parametrize("name", ["learned-bomb", *LEARNED, "harmless-sailboat", *HARMLESS])
 def test_the_most_common_alpha_hides_nothing(
-    name: str, decoy: float, read: Callable[..., Readings], judge: Callable[[Readings], Decision]
+    name: str, decoy: float, read: Callable[..., Readings], decided: Decided
 ) -> None:
     tensors = example(name)
     kohya = tensors if any(n.endswith(".alpha") for n in tensors) else as_kohya(tensors)
     found = read(with_distinct_alphas_and_silent_decoys(kohya, decoy))
     assert {"diffusers", "comfyui"} <= {loader for one in found.adapters for loader in one.loaders}
     assert len(found.adapters) > 1
-    verdict = judge(found).verdict
+    verdict = decided(member(found)).verdict
     assert (verdict is ALLOW) == name.startswith("harmless")
 
 
 @pytest.mark.parametrize("name", [*LEARNED, *HARMLESS])
 def test_a_negative_alpha_beside_a_processor_hides_nothing(
-    name: str, read: Callable[..., Readings], judge: Callable[[Readings], Decision]
+    name: str, read: Callable[..., Readings], decided: Decided
 ) -> None:
     tensors = with_alphas(as_processor(negated(example(name))), -1.0)
-    assert (judge(read(tensors)).verdict is ALLOW) == name.startswith("harmless")
+    assert (decided(member(read(tensors))).verdict is ALLOW) == name.startswith("harmless")
 
 
 @pytest.mark.parametrize("alpha", [-4, 0])
 @pytest.mark.parametrize("name", [*LEARNED, *HARMLESS])
 def test_an_alpha_in_the_header_hides_nothing(
-    name: str, alpha: int, read: Callable[..., Readings], judge: Callable[[Readings], Decision]
+    name: str, alpha: int, read: Callable[..., Readings], decided: Decided
 ) -> None:
     tensors = example(name)
     found = read(tensors, header_of(tensors, alpha))
-    assert (judge(found).verdict is ALLOW) == name.startswith("harmless")
+    assert (decided(member(found)).verdict is ALLOW) == name.startswith("harmless")
 
 
 @pytest.mark.parametrize("spelled", ["attn2.to.{}", "attn2.to_{}", "attn2..*{}", r"attn2\.to_{}"])
 def test_patterns_with_wildcards_choose_as_peft_chooses(
-    spelled: str, read: Callable[..., Readings], judge: Callable[[Readings], Decision]
+    spelled: str, read: Callable[..., Readings], decided: Decided
 ) -> None:
     robot, melon = example("learned-robot-face"), example("harmless-watermelon")
     tensors = {n: t for n, t in robot.items() if "attn2" in n}
@@ -180,12 +160,12 @@ def test_patterns_with_wildcards_choose_as_peft_chooses(
     found = read(tensors, header_of(tensors, 0, alpha_pattern=pattern))
     by_diffusers = [one for one in found.adapters if "diffusers" in one.loaders]
     assert len({d.scale for one in by_diffusers for d in one.deltas.values()}) == 2  # type: ignore[attr-defined]
-    assert judge(found).verdict is not ALLOW
+    assert decided(member(found)).verdict is not ALLOW
 
 
 @pytest.mark.parametrize("name", ["learned-bomb", *LEARNED, "harmless-sailboat", *HARMLESS])
 def test_resized_files_are_judged_by_their_own_ranks(
-    name: str, read: Callable[..., Readings], judge: Callable[[Readings], Decision]
+    name: str, read: Callable[..., Readings], decided: Decided
 ) -> None:
     """Rank per layer as large as it needs, alpha half of it: as resizing scripts write it."""
     tensors = example(name)
@@ -201,14 +181,14 @@ def test_resized_files_are_judged_by_their_own_ranks(
         resized[f"{stem}.lora_down.weight"] = 2 * v[:rank]
         resized[f"{stem}.lora_up.weight"] = u[:, :rank] * s[:rank]
         resized[key] = torch.tensor(rank / 2)
-    assert (judge(read(resized)).verdict is ALLOW) == name.startswith("harmless")
+    assert (decided(member(read(resized))).verdict is ALLOW) == name.startswith("harmless")
 
 
 @pytest.mark.parametrize("name", ["learned-bomb", "harmless-sailboat"])
 def test_an_alpha_that_is_a_whole_number_changes_nothing(
-    name: str, read: Callable[..., Readings], judge: Callable[[Readings], Decision]
+    name: str, read: Callable[..., Readings], decided: Decided
 ) -> None:
     tensors = {key: t.long() if key.endswith(".alpha") else t for key, t in example(name).items()}
     found = read(tensors)
     assert len(found.adapters) == 1
-    assert (judge(found).verdict is ALLOW) == name.startswith("harmless")
+    assert (decided(member(found)).verdict is ALLOW) == name.startswith("harmless")
