@@ -1,4 +1,4 @@
-"""Company and decoys: no set is milder than its members, and no split hides what parts add up to."""
+"""Company and decoys: no set is milder than its members, and halves are judged as their sum."""
 
 from __future__ import annotations
 
