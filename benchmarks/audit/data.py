@@ -12,15 +12,12 @@ import numpy as np
 from benchmarks.audit.measure import FOLDER, SCREENED
 from benchmarks.audit.subjects import subjects
 from benchmarks.audit.zoo import concept_id
-from loragate_server.audit.calibration import (
-    AdapterScores,
-    Binding,
-    Calibration,
-    Gate,
-    conformal_p_value,
-    final_score,
-    low_threshold,
-)
+from loragate_server.audit.calibration import AdapterScores, Binding, Calibration
+from loragate_server.audit.conformal import conformal_p_value
+from loragate_server.audit.entrance import Screening
+from loragate_server.audit.likeness import Profile
+from loragate_server.audit.promise import Gate
+from loragate_server.audit.witnesses import Witnesses
 
 CORE = tuple(concept_id(char) for char in subjects().concepts)
 """The 64 concepts that every adapter is audited against."""
@@ -34,6 +31,8 @@ class Measured:
     Attributes:
         screen: concept to the screen's score, every forbidden concept of the zoo's library.
         unweighted: the same with all layers alike.
+        aim: the same, the aim.
+        profile: of its layers.
         response: the same for the concepts that the response stage looked at.
         degree: concept to the degree of penetration.
         understood: whether intake mapped every tensor; if not, the verdict is INCONCLUSIVE.
@@ -45,6 +44,8 @@ class Measured:
     learned: tuple[str, ...]
     screen: dict[str, float]
     unweighted: dict[str, float]
+    aim: dict[str, float]
+    profile: Profile
     response: dict[str, float]
     degree: dict[str, float]
     understood: bool
@@ -55,12 +56,27 @@ class Measured:
         return (*CORE, *(one for one in self.learned if one not in CORE))
 
     def score(self, concept: str, gate: Gate | None) -> float:
-        """The final score under a gate; the screen's own without one."""
-        screened = self.screen[concept]
-        if gate is None or screened < gate.threshold:
-            return screened
-        # beyond the five most suspicious concepts nothing was measured: the screen stands alone
-        return final_score(screened, self.response.get(concept))
+        """How grave the concept's witnesses are under a gate; without one the screen's score."""
+        if gate is None:
+            return self.screen[concept]
+        # beyond the most suspicious concepts nothing was measured: the screen stands alone
+        response = self.response.get(concept) if concept in self._suspects(gate) else None
+        return gate.gravity(Witnesses(self.screen[concept], self.aim[concept], response))
+
+    def _suspects(self, gate: Gate) -> frozenset[str]:
+        """What goes on to the response stage; kept, because every concept asks for it."""
+        if id(gate) not in self._kept:
+            asked = self.audited()
+            screening = Screening(
+                [self.screen[one] for one in asked], [self.aim[one] for one in asked], self.profile
+            )
+            rows = gate.entrance.suspects(screening)
+            self._kept[id(gate)] = frozenset(asked[row] for row in rows)
+        return self._kept[id(gate)]
+
+    @cached_property
+    def _kept(self) -> dict[int, frozenset[str]]:
+        return {}
 
 
 def read_measured(ids: Sequence[str], folder: Path = FOLDER) -> list[Measured]:
@@ -74,6 +90,7 @@ def _read(screened: Path, responded: Path, ids: Sequence[str]) -> Measured:
         first = {name: data[name] for name in data if name not in ("gain", "spectrum", "layers")}
     second = {
         "screen": first["unweighted"],
+        "profile": np.zeros(5),
         "suspects": np.array([], int),
         "response": np.array([]),
     }
@@ -81,6 +98,7 @@ def _read(screened: Path, responded: Path, ids: Sequence[str]) -> Measured:
         with np.load(responded) as data:
             second = {name: data[name] for name in second}
     suspects = [ids[index] for index in second["suspects"]]
+    profile = second["profile"].tolist()
     return Measured(
         screened.stem,
         str(first["family"]),
@@ -88,6 +106,8 @@ def _read(screened: Path, responded: Path, ids: Sequence[str]) -> Measured:
         tuple(first["learned"].tolist()),
         dict(zip(ids, second["screen"].tolist(), strict=True)),
         dict(zip(ids, first["unweighted"].tolist(), strict=True)),
+        dict(zip(ids, first["aim"].tolist(), strict=True)),
+        (profile[0], profile[1], profile[2], profile[3], profile[4]),
         dict(zip(suspects, second["response"].tolist(), strict=True)),
         dict(zip(ids, first["degree"].tolist(), strict=True)),
         bool(first["complete"]),
@@ -117,10 +137,8 @@ class Study:
     def calibration(self) -> Calibration:
         """From the development split alone."""
         harmless = self.of("harmless", "development")
-        low = low_threshold([max(one.screen[c] for c in CORE) for one in harmless])
         return Calibration(
             Binding("", "", "", ""),
-            low,
             tuple(_scores(one) for one in harmless),
             tuple(_scores(one) for one in self.of("concept", "development")),
         )
@@ -140,6 +158,8 @@ def _scores(one: Measured) -> AdapterScores:
     return AdapterScores(
         one.name,
         {concept: one.screen[concept] for concept in CORE},
+        {concept: one.aim[concept] for concept in CORE},
+        one.profile,
         {concept: score for concept, score in one.response.items() if concept in CORE},
         one.learned,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.audit.data import CORE, Study
+from loragate_server.audit.conformal import conformal_p_value
 
 PICTURES = Path("docs/pictures")
 
@@ -19,7 +20,7 @@ def _save(figure: Figure, name: str) -> None:
 
 
 def draw_separation(study: Study) -> None:
-    """Histograms of final scores: learned concepts, and the highest of each harmless adapter."""
+    """Histograms of gravity: learned concepts, and the highest of each harmless adapter."""
     gate = study.gate
     learned = [one.score(one.learned[0], gate) for one in study.of("concept", "test")]
     harmless = [
@@ -27,15 +28,17 @@ def draw_separation(study: Study) -> None:
     ]
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    bins = [0.25 * step for step in range(4, 68)]
+    bins = [0.5 * step for step in range(68)]
     axes.hist(harmless, bins, alpha=0.7, label=f"harmless, highest of 64 ({len(harmless)})")
     axes.hist(learned, bins, alpha=0.7, label=f"learned concept ({len(learned)})")
     for rate in (0.1, 0.01):
-        edge = next((s for s in sorted(gate.family) if gate.family_p_value(s) <= rate), None)
+        edge = next(
+            (s for s in sorted(gate.family) if conformal_p_value(gate.family, s) <= rate), None
+        )
         if edge is not None:
             axes.axvline(edge, ls=":", c="k", lw=1)
             axes.text(edge, axes.get_ylim()[1] * 0.95, f" p={rate:g}", fontsize=8)
-    axes.set_xlabel("final score, standard deviations above the neutral bank")
+    axes.set_xlabel("gravity: minus the logarithm of the gravest witness's p-value")
     axes.set_ylabel("test adapters")
     axes.legend()
     _save(figure, "audit-scores.png")

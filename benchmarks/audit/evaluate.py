@@ -16,7 +16,8 @@ from scipy import stats
 from benchmarks.audit.data import CORE, Measured, Study, read_measured
 from benchmarks.audit.library import FOLDER as LIBRARY
 from benchmarks.audit.metrics import Share, above, acceptance, auroc, threshold_at
-from loragate_server.audit.calibration import Gate
+from loragate_server.audit.conformal import conformal_p_value
+from loragate_server.audit.promise import Gate
 from loragate_server.concepts.library import ConceptLibrary
 
 REVIEW, BLOCK = 0.05, 0.01
@@ -78,7 +79,7 @@ class Quality:
 def quality(
     study: Study, gate: Gate | None, family: tuple[float, ...], split: str = "test"
 ) -> Quality:
-    """Measures one rule; `family` has the highest scores of the calibration's adapters."""
+    """Measures one rule; `family` has the highest value of each of the calibration's adapters."""
     learned, harmless = study.of("concept", split), study.of("harmless", split)
     hits = [one.score(one.learned[0], gate) for one in learned]
     others = [one.score(c, gate) for one in learned for c in CORE if c not in one.learned]
@@ -96,8 +97,6 @@ def quality(
 
 
 def _at_p(scores: list[float], family: tuple[float, ...], rate: float) -> Share:
-    from loragate_server.audit.calibration import conformal_p_value
-
     return Share(sum(conformal_p_value(family, s) <= rate for s in scores), len(scores))
 
 
@@ -128,7 +127,7 @@ def verdict(study: Study, one: Measured, asked: tuple[str, ...] = ()) -> str:
     if not one.understood:
         return "INCONCLUSIVE"
     gate, audited = study.gate, {*CORE, *asked}
-    p_value = min(gate.family_p_value(one.score(c, gate)) for c in audited)
+    p_value = conformal_p_value(gate.family, max(one.score(c, gate) for c in audited))
     if p_value <= BLOCK:
         return "BLOCK"
     alone = any(study.own_p_value(c, one) <= REVIEW for c in asked if is_broad(c))
@@ -168,7 +167,7 @@ def hard_case(study: Study, case: str) -> dict[str, Any]:
     """Learned concepts found by name, and the verdicts, for one hard case."""
     gate, found = study.gate, subjects_of(study, case)
     pairs = [(one, concept) for one, concepts in found for concept in concepts]
-    finals = [gate.family_p_value(one.score(c, gate)) for one, c in pairs]
+    finals = [conformal_p_value(gate.family, one.score(c, gate)) for one, c in pairs]
     verdicts = [verdict(study, one, concepts) for one, concepts in found]
     screen_family = tuple(sorted(max(one.screen.values()) for one in study.calibration.harmless))
     return {

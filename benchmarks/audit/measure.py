@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +27,12 @@ from benchmarks.audit.library import build_library
 from benchmarks.audit.train import PIPELINE
 from benchmarks.audit.zoo import CHECKPOINTS
 from loragate_server.audit.batching import exact_batch_rows
+from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.materials import Materials, build_materials
 from loragate_server.audit.response import measure
-from loragate_server.audit.screen import Screen, degrees, screen, screen_scores, votes_for
-from loragate_server.audit.stages import Responded
-from loragate_server.audit.weights import LayerWeights, fit_weights
+from loragate_server.audit.screen import Screen, aims, degrees, screen, screen_scores, votes_for
+from loragate_server.audit.stages import Responded, Screened
+from loragate_server.audit.weights import Scales, fit_weights
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
@@ -41,10 +42,11 @@ from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash
 
 SCREENED, FOLDER = Path("build/zoo-screened"), Path("build/zoo-measured")
-WEIGHTS = Path("build/zoo-weights.json")
+SCALES = Path("build/zoo-scales.json")
 CACHE = Path("build/zoo-cache")
-SUSPECTS = 5
-"""Concepts per adapter, the screen's first so many, that go on to the response stage."""
+SUSPECTS, AIMED = 5, 2
+"""Concepts per adapter, the screen's first so many by score and by aim, that go on to the response
+stage."""
 AT_ONCE = 4
 DEGREE_ALONE = ("by-steps", "by-strength")
 """Families that are there for the degree, which the screen gives."""
@@ -100,6 +102,7 @@ def screen_one(bench: Workbench, subject: Subject) -> None:
         gain=found.gain.numpy().astype(np.float32),
         screened_whole=found.complete,
         unweighted=scores.numpy(),
+        aim=aims(found, bench.gradients, bench.forbidden).numpy(),
         degree=degrees(found, bench.gradients, bench.forbidden).numpy(),
         screen_s=spent_s,
         spectrum=np.array(_spectrum(bench, adaptation)),
@@ -114,24 +117,33 @@ def read_screen(name: str) -> Screen:
         return Screen(refs, gain, bool(data["screened_whole"]))
 
 
-def development_weights(bench: Workbench) -> LayerWeights:
-    """The weights of the layers, from the development split alone."""
-    chosen = [s for s in plain_subjects() if (s.family, s.split) == ("concept", "development")]
-    found = [(subject, read_screen(subject.name)) for subject in chosen]
-    return fit_weights(
-        (one.layers, votes_for(one, bench.gradients, bench.ids.index(subject.learned[0])))
-        for subject, one in found
+def development_scales(bench: Workbench) -> Scales:
+    """The weights and the typical effects of the layers, from the development split alone."""
+    by_family: dict[str, list[tuple[Subject, Screen]]] = {"concept": [], "harmless": []}
+    for subject in plain_subjects():
+        if subject.split == "development" and subject.family in by_family:
+            by_family[subject.family].append((subject, read_screen(subject.name)))
+    bank = slice(bench.gradients.forbidden_count, None)
+    return Scales(
+        fit_weights(
+            (one.layers, votes_for(one, bench.gradients, bench.ids.index(subject.learned[0])))
+            for subject, one in by_family["concept"]
+        ),
+        typical_effects(
+            (one.layers, effects_of(one.gain, bank)) for _, one in by_family["harmless"]
+        ),
     )
 
 
-def measure_together(bench: Workbench, subjects: Sequence[Subject], weights: LayerWeights) -> None:
+def measure_together(bench: Workbench, subjects: Sequence[Subject], scales: Scales) -> None:
     """Runs a few subjects, screened before, in shared forward passes; one .npz each."""
     screens, chosen = [], set[int]()
     for subject in subjects:
         found = read_screen(subject.name)
-        scores = screen_scores(found, bench.gradients, bench.forbidden, weights).score
-        screens.append(scores)
-        chosen |= set(scores.topk(SUSPECTS).indices.tolist())
+        seen = Screened.of(found, bench.gradients, bench.forbidden, scales)
+        screens.append(seen)
+        chosen |= set(seen.scores.score.topk(SUSPECTS).indices.tolist())
+        chosen |= set(torch.tensor(seen.screening.aims).topk(AIMED).indices.tolist())
         chosen |= {bench.ids.index(one) for one in subject.learned}
     suspects = sorted(chosen)
     probes, named = bench.materials.probes, bench.materials.named
@@ -154,7 +166,8 @@ def measure_together(bench: Workbench, subjects: Sequence[Subject], weights: Lay
         responded = Responded.of(both, (probes, named), len(suspects))
         np.savez_compressed(
             FOLDER / f"{subject.name}.npz",
-            screen=screens[index].numpy(),
+            screen=screens[index].scores.score.numpy(),
+            profile=np.array(screens[index].screening.profile),
             suspects=np.array(suspects),
             response=responded.scores.score.numpy(),
             change=torch.cat([each.change for each in both], dim=1).numpy(),
@@ -199,14 +212,14 @@ def main(
         if not (SCREENED / f"{subject.name}.npz").exists():
             screen_one(bench, subject)
     typer.echo(f"{len(subjects)} screened")
-    weights = development_weights(bench)
-    WEIGHTS.write_text(json.dumps(weights, indent=1) + "\n")
+    scales = development_scales(bench)
+    SCALES.write_text(json.dumps(asdict(scales), indent=1) + "\n")
     asked = [s for s in subjects if s.family not in DEGREE_ALONE]
     missing = [s for s in asked if not (FOLDER / f"{s.name}.npz").exists()]
     missing = [s for s in missing if s.name.startswith(only)][: limit or None]
     began = time.monotonic()
     for start in range(0, len(missing), AT_ONCE):
-        measure_together(bench, missing[start : start + AT_ONCE], weights)
+        measure_together(bench, missing[start : start + AT_ONCE], scales)
         done = min(start + AT_ONCE, len(missing))
         each_s = (time.monotonic() - began) / done
         typer.echo(f"{done}/{len(missing)}: {each_s:.1f} s each, {missing[start].name}")

@@ -174,7 +174,7 @@ def _read(
 
 def _table(made: Calibration) -> str:
     """What each setting of the policy would do to the adapters of the calibration."""
-    from loragate_server.audit.calibration import miss_rates
+    from loragate_server.audit.promise import miss_rates
 
     lines = ["block_p_value  harmless blocked  learned missed"]
     missed = miss_rates(made, RATES)

@@ -81,6 +81,7 @@ def measured(
     if learned:
         screen[learned] = high + rng.gauss(0, 1)
     response = {c: s + rng.gauss(0, 0.5) for c, s in screen.items() if s > 1.5 or c == learned}
+    aim = {concept: (s + rng.gauss(0, 0.5)) / 10 for concept, s in screen.items()}
     degree = {concept: max(0.0, 10 * s) for concept, s in screen.items()}
     return Measured(
         name,
@@ -89,6 +90,8 @@ def measured(
         (learned,) if learned else (),
         screen,
         screen,
+        aim,
+        (rng.gauss(0, 1), rng.gauss(0, 1), rng.gauss(0, 1), rng.gauss(0, 1), 0.0),
         response,
         degree,
         understood=True,

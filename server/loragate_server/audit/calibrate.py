@@ -13,14 +13,15 @@ from loragate_server.audit.calibration import (
     AdapterScores,
     Calibration,
     CalibrationError,
-    low_threshold,
 )
+from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.engine import AuditSettings
+from loragate_server.audit.entrance import Entrance, Screening, widest_entrance
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
-from loragate_server.audit.screen import Screen, screen, screen_scores, votes_for
-from loragate_server.audit.stages import Responded
-from loragate_server.audit.weights import LayerWeights, fit_weights
+from loragate_server.audit.screen import Screen, screen, votes_for
+from loragate_server.audit.stages import Responded, Screened
+from loragate_server.audit.weights import Scales, fit_weights
 from loragate_server.intake.adapter import Adapter, Strength
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash, Report, silent
@@ -65,8 +66,8 @@ class Calibrator:
     ) -> Calibration:
         """Scores every adapter at full strength.
 
-        The screen sees all of them; concepts that half of the harmless adapters do not reach go no
-        further, the others are measured by the response stage as in an audit.
+        The screen sees all of them; what no audit would pass on goes no further, the rest is
+        measured by the response stage as in an audit.
 
         Args:
             harmless: adapters that learned no concept of the library.
@@ -87,40 +88,43 @@ class Calibrator:
                 if concept not in self._ids:
                     raise CalibrationError(f"{concept!r} is no forbidden concept of the library")
         every = [*harmless, *learned]
-        screens, weights = self._screens(harmless, learned, report)
-        low = low_threshold([max(scores) for scores in screens[: len(harmless)]])
+        screens, scales = self._screens(harmless, learned, report)
+        entrance = widest_entrance(screens[: len(harmless)])
         made = []
-        for index, (one, scores) in enumerate(zip(every, screens, strict=True)):
+        for index, (one, screened) in enumerate(zip(every, screens, strict=True)):
             report("response", index / len(every))
-            made.append(self._scores(one, scores, low))
+            made.append(self._scores(one, screened, entrance))
         report("response", 1.0)
         return Calibration(
             self.materials.binding,
-            low,
             tuple(made[: len(harmless)]),
             tuple(made[len(harmless) :]),
-            weights,
+            scales.roles,
+            scales.effects,
         )
 
     def _screens(
         self, harmless: Sequence[Labelled], learned: Sequence[Labelled], report: Report
-    ) -> tuple[list[list[float]], LayerWeights]:
-        """Scores of all concepts, harmless adapters first, and the weights they rest on."""
-        total = len(harmless) + len(learned)
-        loud = []
-        for index, one in enumerate(learned):
-            report("screen", index / total)
-            loud.append(self._screen(one.adapter))
-        weights = fit_weights(
-            (found.layers, votes_for(found, self.gradients, self._ids.index(concept)))
-            for one, found in zip(learned, loud, strict=True)
+    ) -> tuple[list[Screening], Scales]:
+        """What the screen says of each, harmless adapters first, and the scales it rests on."""
+        every = [*harmless, *learned]
+        found = []
+        for index, one in enumerate(every):
+            report("screen", index / len(every))
+            found.append(self._screen(one.adapter))
+        quiet, loud = found[: len(harmless)], found[len(harmless) :]
+        roles = fit_weights(
+            (each.layers, votes_for(each, self.gradients, self._ids.index(concept)))
+            for one, each in zip(learned, loud, strict=True)
             for concept in one.learned
         )
-        quiet = []
-        for index, one in enumerate(harmless):
-            report("screen", (len(learned) + index) / total)
-            quiet.append(self._scored(self._screen(one.adapter), weights))
-        return [*quiet, *(self._scored(found, weights) for found in loud)], weights
+        bank = slice(self.gradients.forbidden_count, None)
+        effects = typical_effects((each.layers, effects_of(each.gain, bank)) for each in quiet)
+        scales = Scales(roles, effects)
+        wanted = range(len(self._ids))
+        return [
+            Screened.of(each, self.gradients, wanted, scales).screening for each in found
+        ], scales
 
     def _screen(self, adapter: Adapter) -> Screen:
         found = screen(self.base, self.gradients, [(adapter, FULL_STRENGTH)], self.settings.backend)
@@ -128,20 +132,17 @@ class Calibrator:
             raise CalibrationError(f"adapter {adapter.sha256[:12]} has values that are not finite")
         return found
 
-    def _scored(self, found: Screen, weights: LayerWeights) -> list[float]:
-        scores = screen_scores(found, self.gradients, range(len(self._ids)), weights).score
-        values: list[float] = scores.tolist()
-        return values
-
-    def _scores(self, one: Labelled, screened: Sequence[float], low: float) -> AdapterScores:
-        suspects = [index for index, score in enumerate(screened) if score >= low]
+    def _scores(self, one: Labelled, screened: Screening, entrance: Entrance) -> AdapterScores:
+        suspects = entrance.suspects(screened)
         response: Iterable[tuple[str, float]] = ()
         if suspects:
             found = self._respond(one.adapter, suspects)
             response = zip([self._ids[index] for index in suspects], found, strict=True)
         return AdapterScores(
             one.adapter.sha256,
-            dict(zip(self._ids, screened, strict=True)),
+            dict(zip(self._ids, screened.scores, strict=True)),
+            dict(zip(self._ids, screened.aims, strict=True)),
+            screened.profile,
             dict(response),
             one.learned,
         )

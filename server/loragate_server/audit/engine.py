@@ -141,6 +141,7 @@ class AuditEngine:
         times_s: Counter[str] = Counter()
         for one in judged:
             times_s.update(one.times_s)
+        unusual = [one.likeness_p_value for one in judged]
         every = (*doubts, *(doubt for one in judged for doubt in one.doubts))
         return Evidence(
             adapters=tuple(coverage_evidence(member) for member in members),
@@ -158,5 +159,6 @@ class AuditEngine:
             calibration_digest="" if calibration is None else calibration.digest,
             calibration_size=0 if calibration is None else len(calibration.harmless),
             uses=tuple(use.evidence for use in uses),
+            likeness_p_value=min((p for p in unusual if p is not None), default=None),
             loaders=tuple(dict.fromkeys(name for use in uses for name in use.loaders)),
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ENGINE_VERSION = "3"
+ENGINE_VERSION = "4"
 """Raised whenever the same inputs could give another result; cached verdicts depend on it."""
 
 
@@ -22,10 +22,14 @@ class ConceptEvidence:
         error_change_by_time: timestep stratum ("0.16") to the mean relative change of the
             denoising loss, adapted against base; negative is better fit. Empty where no forward
             pass was run.
-        family_p_value: conformal p-value over all audited concepts at once: how often the most
-            suspicious concept of a harmless adapter scores at least as high. None without a
-            calibration.
+        family_p_value: conformal p-value over all audited concepts and witnesses (score of both
+            stages, response alone, aim) at once: how often the gravest witness on the gravest
+            concept of a harmless adapter is as grave. None without a calibration.
         screen_score: the screen's own score, in standard deviations; None where it was not run.
+        response_score: the response stage's own; None where the concept ended at the screen.
+        degree_p_value: how often the most penetrated concept of a harmless adapter is penetrated
+            as much, for all that its weights do (the degree at unit effect, whatever the
+            strength). None without a calibration.
         stage: the last stage that looked at the concept, "screen" or "response".
         use: index into `Evidence.uses` of the gravest use, which these numbers are of.
     """
@@ -40,6 +44,8 @@ class ConceptEvidence:
     error_change_by_time: Mapping[str, float]
     family_p_value: float | None = None
     screen_score: float | None = None
+    response_score: float | None = None
+    degree_p_value: float | None = None
     stage: Literal["screen", "response"] = "response"
     use: int = 0
 
@@ -143,6 +149,8 @@ class Evidence:
         loaders: the loaders that the verdict speaks for; empty where none was named.
         restricted_to: sorted ids of the concepts that the question was restricted to; empty for
             the whole library.
+        likeness_p_value: how often a harmless adapter has layers as unusual as the most unusual
+            use's; None without a calibration. Unusual ones do not end at the screen.
         screen_miss_rate: the policy's, by which the audit ended early; None where none was run.
     """
 
@@ -163,4 +171,5 @@ class Evidence:
     uses: tuple[UseEvidence, ...] = ()
     loaders: tuple[str, ...] = ()
     restricted_to: tuple[str, ...] = ()
+    likeness_p_value: float | None = None
     screen_miss_rate: float | None = None

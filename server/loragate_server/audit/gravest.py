@@ -12,7 +12,9 @@ from loragate_server.audit.evidence import ConceptEvidence
 def gravest_concepts(
     by_use: Sequence[Sequence[ConceptEvidence]],
 ) -> tuple[ConceptEvidence, ...]:
-    """One entry per concept: of the use that scores highest, with the gravest of other measures.
+    """One entry per concept: of the use that is gravest, with the gravest of other measures.
+
+    Gravest is the use of the lowest family p-value; without a calibration, of the highest score.
 
     Args:
         by_use: what each use showed, in the order of the uses, all about the same concepts in the
@@ -28,13 +30,21 @@ def gravest_concepts(
 
 def _gravest(numbers: Sequence[int], column: Sequence[ConceptEvidence]) -> ConceptEvidence:
     # A score that is not a number is graver than any that is: the policy then cannot vouch.
-    top = max(range(len(column)), key=lambda i: _rank(column[i].score))
+    top = max(range(len(column)), key=lambda i: (_grave(column[i]), _rank(column[i].score)))
+    aimed = [one.degree_p_value for one in column if one.degree_p_value is not None]
     return replace(
         column[top],
         use=numbers[top],
         p_value=min(one.p_value for one in column),
+        degree_p_value=min(aimed) if aimed else None,
         degree=max((one.degree for one in column), key=_rank),
     )
+
+
+def _grave(one: ConceptEvidence) -> float:
+    if math.isnan(one.score):
+        return math.inf
+    return 0.0 if one.family_p_value is None else -one.family_p_value
 
 
 def _rank(value: float) -> float:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 import torch
 from scipy import stats
 
-from loragate_server.audit.calibration import Gate, final_score
 from loragate_server.audit.coverage import coverage_doubts
 from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfile
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import Backend
+from loragate_server.audit.promise import Gate
 from loragate_server.audit.response import Adaptation, measure
 from loragate_server.audit.screen import screen
 from loragate_server.audit.stages import Responded, Screened
+from loragate_server.audit.weights import NO_SCALES
+from loragate_server.audit.witnesses import Witnesses
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash
 
@@ -29,6 +31,7 @@ class Judged:
         concepts: one per wanted concept; empty where there are doubts.
         doubts: why the numbers cannot vouch, as (code, sentence); empty when they can.
         times_s: stage to seconds.
+        likeness_p_value: of its layers' profile; None without a calibration.
     """
 
     concepts: tuple[ConceptEvidence, ...] = ()
@@ -36,6 +39,7 @@ class Judged:
     heat: HeatMap | None = None
     doubts: tuple[tuple[str, str], ...] = ()
     times_s: dict[str, float] = field(default_factory=dict)
+    likeness_p_value: float | None = None
 
 
 class Judge:
@@ -106,6 +110,11 @@ class Judge:
             layers=() if responded is None else responded.layers,
             heat=None if screened is None else screened.heat_map(wanted[top]),
             times_s=times_s,
+            likeness_p_value=(
+                None
+                if gate is None or screened is None
+                else gate.entrance.likeness.p_value(screened.screening.profile)
+            ),
         )
 
     def _screen(
@@ -123,8 +132,8 @@ class Judge:
         began = time.monotonic()
         found = screen(self._base, gradients, adaptation, self._backend)
         calibration = self._materials.calibration
-        weights = None if calibration is None else calibration.weights
-        made = Screened.of(found, gradients, wanted, weights)
+        scales = NO_SCALES if calibration is None else calibration.scales
+        made = Screened.of(found, gradients, wanted, scales)
         times_s["screen"] = time.monotonic() - began
         leash.report("screen", 1.0)
         return made
@@ -171,13 +180,14 @@ class Judge:
             second = None
             if responded is not None and position is not None:
                 second = float(responded.scores.score[position])
-            first = None if screened is None else float(screened.scores.score[row])
-            score = final_score(first, second) if first is not None else second or 0.0
+            heard = _heard(row, screened, second)
+            score = second or 0.0 if heard is None else heard.score
             approximate = screened if second is None else responded
             assert approximate is not None  # noqa: S101 - one of the stages looked at it
             tail = float(approximate.scores.p_value[row if second is None else position])
-            if first is not None and second is not None:
+            if heard is not None and second is not None:
                 tail = self._student_tail(score)
+            judged = None if gate is None or heard is None else (gate, heard)
             found.append(
                 ConceptEvidence(
                     concept_id=concept.concept_id,
@@ -185,22 +195,27 @@ class Judge:
                     category=concept.category,
                     severity=concept.severity,
                     score=score,
-                    p_value=tail if gate is None else gate.p_value(concept.concept_id, score),
+                    p_value=tail
+                    if judged is None
+                    else judged[0].p_value(concept.concept_id, judged[1]),
                     degree=self._degree(row, position, screened, responded),
                     error_change_by_time=(
                         {}
                         if responded is None or position is None
                         else responded.error_change(position)
                     ),
-                    family_p_value=None if gate is None else gate.family_p_value(score),
-                    screen_score=first,
+                    family_p_value=None if judged is None else judged[0].family_p_value(judged[1]),
+                    screen_score=None if heard is None else heard.screen,
+                    response_score=second,
+                    degree_p_value=None if judged is None else judged[0].aim_p_value(judged[1].aim),
                     stage="screen" if second is None else "response",
                 )
             )
         return tuple(found)
 
     def _student_tail(self, score: float) -> float:
-        return float(stats.t.sf(score, df=self._probes.neutral_count - 1))
+        # the score of both stages and the response's own: twice the chance of one
+        return min(1.0, 2 * float(stats.t.sf(score, df=self._probes.neutral_count - 1)))
 
     @staticmethod
     def _degree(
@@ -212,8 +227,16 @@ class Judge:
         return float(responded.degree[position])
 
 
+def _heard(row: int, screened: Screened | None, response: float | None) -> Witnesses | None:
+    """What speaks for one wanted concept; None where no screen was run."""
+    if screened is None:
+        return None
+    screening = screened.screening
+    return Witnesses(screening.scores[row], screening.aims[row], response)
+
+
 def _suspects(screened: Screened | None, gate: Gate | None, count: int) -> list[int]:
     """Rows of the wanted concepts that go on to the response stage."""
     if screened is None or gate is None or not screened.found.complete:
         return list(range(count))
-    return [row for row in range(count) if float(screened.scores.score[row]) >= gate.threshold]
+    return gate.entrance.suspects(screened.screening)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loragate_server.audit.calibration import Calibration, CalibrationError, learned_p_values
+from loragate_server.audit.calibration import Calibration, CalibrationError
+from loragate_server.audit.promise import learned_p_values
 
 _STEPS = 400
 

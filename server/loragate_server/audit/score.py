@@ -60,10 +60,24 @@ def against_bank(gain: Tensor, forbidden_count: int, named: Sequence[bool] = ())
     bank = gain[forbidden_count:]
     scaled = (gain - bank.mean(0)) / bank.std(0).clamp_min(_FLOOR)
     views = _views(gain.shape[1], named)
-    scores = torch.stack([_student(scaled[:, view], forbidden_count) for view in views])
-    best = scores.amax(0)
-    tail = torch.from_numpy(stats.t.sf(best.numpy(), df=len(bank) - 1))
-    return Scores(best, (tail * len(views)).clamp_max(1.0))
+    return _highest([_student(scaled[:, view], forbidden_count) for view in views], len(bank))
+
+
+def highest_of(totals: Sequence[Tensor], forbidden_count: int) -> Scores:
+    """Scores in the view where each concept stands out most, corrected for the choice.
+
+    Args:
+        totals: float64 [concepts] of each view.
+        forbidden_count: as in `against_bank`.
+    """
+    scores = [against_bank(total.unsqueeze(1), forbidden_count).score for total in totals]
+    return _highest(scores, len(totals[0]) - forbidden_count)
+
+
+def _highest(scores: Sequence[Tensor], bank_count: int) -> Scores:
+    best = torch.stack(list(scores)).amax(0)
+    tail = torch.from_numpy(stats.t.sf(best.numpy(), df=bank_count - 1))
+    return Scores(best, (tail * len(scores)).clamp_max(1.0))
 
 
 def _views(strata: int, named: Sequence[bool]) -> list[list[int]]:

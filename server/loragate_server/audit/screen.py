@@ -15,10 +15,17 @@ import torch
 from torch import Tensor
 
 from loragate_kernels.lora_response import Directions, LowRank, inner_products
+from loragate_server.audit.effects import (
+    LayerEffects,
+    effects_of,
+    loudness,
+    relative_effects,
+)
 from loragate_server.audit.evidence import HeatMap
+from loragate_server.audit.likeness import Profile, profile_of
 from loragate_server.audit.profile import Backend
-from loragate_server.audit.score import Scores, against_bank, degree_of
-from loragate_server.audit.weights import LayerWeights, weights_of
+from loragate_server.audit.score import Scores, degree_of, highest_of
+from loragate_server.audit.weights import NO_SCALES, Scales, weights_of
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.intake import algebra
 from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
@@ -132,18 +139,23 @@ def screen_scores(
     found: Screen,
     gradients: ConceptGradients,
     wanted: Sequence[int],
-    weights: LayerWeights | None = None,
+    scales: Scales = NO_SCALES,
 ) -> Scores:
     """The scores of the forbidden concepts in `wanted`: every layer votes, with its weight.
 
     Layers are standardised one by one before they are added, so that neither large layers nor
-    large gradients decide alone.
+    large gradients decide alone. A vote weighs what its kind of layer says (`weights`) times how
+    much the layer does (`effects`).
     """
     index = [*wanted, *range(gradients.forbidden_count, len(gradients.concepts))]
-    votes = standardised(found.gain[:, index], slice(len(wanted), None))
-    scales = weights_of(found.layers, len(gradients.strata), weights or {})
-    total = (votes * scales.unsqueeze(1)).sum((0, 2))
-    return against_bank(total.unsqueeze(1), len(wanted))
+    gain, bank = found.gain[:, index], slice(len(wanted), None)
+    roles = weights_of(found.layers, len(gradients.strata), scales.roles)
+    votes = standardised(gain, bank) * roles.unsqueeze(1)
+    relative = relative_effects(found.layers, effects_of(gain, bank), scales.effects)
+    # a kind of layer that says nothing is not among the loud ones either
+    views = loudness(relative * (roles.amax(1) > 0), scales.effects)
+    totals = [(votes.sum(2) * view.unsqueeze(1)).sum(0) for view in views]
+    return highest_of(totals, len(wanted))
 
 
 def votes_for(found: Screen, gradients: ConceptGradients, concept: int) -> Tensor:
@@ -162,6 +174,25 @@ def degrees(found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -
     total = found.gain.sum(0)
     excess = total[list(wanted)] - total[gradients.forbidden_count :].mean(0)
     return degree_of(excess.mean(1) * gradients.steepness)
+
+
+def aims(found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -> Tensor:
+    """Share of what the weights do that goes towards each concept in `wanted`, float64.
+
+    The excess that the degree is made of, over the sum of all layers' effects: the same at any
+    strength. No layer votes here, so layers without effect count for nothing.
+    """
+    bank = slice(gradients.forbidden_count, None)
+    total = found.gain.sum(0).mean(1)
+    done = float(effects_of(found.gain, bank).sum())
+    excess = total[list(wanted)] - total[bank].mean()
+    return excess / done if done > 0 else torch.zeros_like(excess)
+
+
+def profile(found: Screen, gradients: ConceptGradients, typical: LayerEffects) -> Profile:
+    """The profile of the changed layers; see `likeness.profile_of`."""
+    bank = slice(gradients.forbidden_count, None)
+    return profile_of(found.layers, found.gain, standardised(found.gain, bank), bank, typical)
 
 
 def heat_map(found: Screen, gradients: ConceptGradients, concept: int) -> HeatMap | None:

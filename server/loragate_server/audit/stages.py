@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loragate_server.audit.entrance import Screening
 from loragate_server.audit.evidence import HeatMap, LayerProfile
 from loragate_server.audit.response import Response
 from loragate_server.audit.score import Scores, against_bank, degree_of
-from loragate_server.audit.screen import Screen, degrees, heat_map, screen_scores
-from loragate_server.audit.weights import LayerWeights
+from loragate_server.audit.screen import Screen, aims, degrees, heat_map, profile, screen_scores
+from loragate_server.audit.weights import NO_SCALES, Scales
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.concepts.probes import ProbeSet
 
@@ -25,12 +26,14 @@ class Screened:
         found: the gains.
         scores: one value per wanted concept.
         degree: the same, 0 to 100.
+        screening: the same as scores, aims and the profile of the layers.
     """
 
     found: Screen
     gradients: ConceptGradients
     scores: Scores
     degree: Tensor
+    screening: Screening
 
     @classmethod
     def of(
@@ -38,15 +41,16 @@ class Screened:
         found: Screen,
         gradients: ConceptGradients,
         wanted: Sequence[int],
-        weights: LayerWeights | None = None,
+        scales: Scales = NO_SCALES,
     ) -> Screened:
         """Scores the gains of the wanted concepts."""
-        return cls(
-            found,
-            gradients,
-            screen_scores(found, gradients, wanted, weights),
-            degrees(found, gradients, wanted),
+        scores = screen_scores(found, gradients, wanted, scales)
+        screening = Screening(
+            scores.score.tolist(),
+            aims(found, gradients, wanted).tolist(),
+            profile(found, gradients, scales.effects),
         )
+        return cls(found, gradients, scores, degrees(found, gradients, wanted), screening)
 
     def heat_map(self, concept: int) -> HeatMap | None:
         """Where one concept sits."""
@@ -92,14 +96,14 @@ class Responded:
         )
         scores = against_bank(-change, suspects, named)
         excess = change[suspects:].mean(0) - change[:suspects]
-        profile = responses[0].profile
+        collected = responses[0].profile
         top = int(scores.score.nan_to_num(float("-inf")).argmax())
         return cls(
             scores,
             degree_of(excess.mean(1)),
             change[:suspects],
             strata,
-            profile.profile(top, slice(suspects, None)),
+            collected.profile(top, slice(suspects, None)),
             _number_doubts(responses),
         )
 

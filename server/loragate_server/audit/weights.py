@@ -11,10 +11,12 @@ learned one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from loragate_server.audit.effects import LayerEffects
 from loragate_server.intake.adapter import ModuleRef
 
 MINIMUM_LEARNED = 20
@@ -22,6 +24,22 @@ MINIMUM_LEARNED = 20
 
 LayerWeights = Mapping[str, tuple[float, ...]]
 """Role of a layer to its weight in each stratum; empty: every layer weighs 1."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What a vote weighs, from a calibration; without one all roles and all effects are alike.
+
+    Attributes:
+        roles: how much each kind of layer says.
+        effects: what a harmless adapter does in each layer, the unit of effects.
+    """
+
+    roles: LayerWeights = field(default_factory=dict)
+    effects: LayerEffects = field(default_factory=dict)
+
+
+NO_SCALES = Scales()
 
 
 def role_of(ref: ModuleRef) -> str:

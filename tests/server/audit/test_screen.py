@@ -16,7 +16,7 @@ from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
 from loragate_server.audit.screen import degrees, heat_map, screen, screen_scores, standardised
 from loragate_server.audit.uses import Member
-from loragate_server.audit.weights import role_of
+from loragate_server.audit.weights import Scales, role_of
 from loragate_server.concepts.gradients import (
     ConceptGradients,
     GradientPlan,
@@ -171,7 +171,7 @@ def test_layers_without_weight_have_no_vote(base: BaseModel, gradients: ConceptG
     roles = {role_of(ref): (float(ref in values),) * len(gradients.strata) for ref in both.deltas}
     wanted = range(gradients.forbidden_count)
     found = screen(base, gradients, [(both, Strength())], "reference")
-    weighed = screen_scores(found, gradients, wanted, roles).score
+    weighed = screen_scores(found, gradients, wanted, Scales(roles)).score
     expected = screen(base, gradients, [(alone, Strength())], "reference")
     torch.testing.assert_close(weighed, screen_scores(expected, gradients, wanted).score)
     assert not torch.allclose(weighed, screen_scores(found, gradients, wanted).score)
@@ -282,10 +282,22 @@ def calibrated(materials: Materials, high: float) -> Materials:
     """With harmless adapters whose screen scores reach `high` at most."""
     ids = [c.concept_id for c in materials.probes.concepts[: materials.probes.forbidden_count]]
     harmless = tuple(
-        AdapterScores("a" * 64, dict.fromkeys(ids, high * index / 39), {}) for index in range(40)
+        AdapterScores(
+            "a" * 64,
+            dict.fromkeys(ids, high * index / 39),
+            dict.fromkeys(ids, high * index / 39),
+            (index / 39 * high,) * 4 + (0.0,),
+            {},
+        )
+        for index in range(40)
     )
-    learned = tuple(AdapterScores("b" * 64, {ids[0]: 50.0 + i}, {}, (ids[0],)) for i in range(9))
-    made = Calibration(materials.binding, high / 2, harmless, learned, digest="c" * 64)
+    learned = tuple(
+        dataclasses.replace(
+            harmless[0], screen=dict.fromkeys(ids, 0.0) | {ids[0]: 50.0 + i}, learned=(ids[0],)
+        )
+        for i in range(9)
+    )
+    made = Calibration(materials.binding, harmless, learned, digest="c" * 64)
     return dataclasses.replace(materials, calibration=made)
 
 

@@ -1,0 +1,145 @@
+"""`Gate`: a calibration at one miss rate, which turns what was measured into p-values.
+
+Several witnesses speak for a concept, and the gravest counts. Each is compared with the highest
+value of each harmless adapter over all concepts (Westfall and Young's maxT), and the smallest of
+these p-values with the smallest that each harmless adapter has among the others (their minP). So
+the rate holds per adapter: neither the number of concepts nor that of witnesses has to be
+corrected for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import floor, log
+from statistics import NormalDist, fmean, stdev
+from typing import TYPE_CHECKING
+
+from loragate_server.audit.conformal import conformal_p_value
+from loragate_server.audit.entrance import Entrance, harmless_bound, widest_entrance
+from loragate_server.audit.witnesses import Witnesses
+
+if TYPE_CHECKING:
+    from loragate_server.audit.calibration import AdapterScores, Calibration
+
+Families = tuple[tuple[float, ...], ...]
+"""By witness, rising: the highest value of each harmless adapter."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A calibration at one miss rate.
+
+    Attributes:
+        entrance: what the response stage looks at.
+        families: what each witness said about harmless adapters.
+        family: rising, the gravity of the gravest concept of each harmless adapter.
+        by_concept: the same for each concept alone.
+    """
+
+    entrance: Entrance
+    families: Families
+    family: tuple[float, ...]
+    by_concept: Mapping[str, tuple[float, ...]]
+
+    def gravity(self, found: Witnesses) -> float:
+        """How grave the gravest witness is: minus the logarithm of its p-value."""
+        return _gravity(self.families, found)
+
+    def family_p_value(self, found: Witnesses) -> float:
+        """How often the gravest witness on the gravest concept of a harmless adapter says so."""
+        return conformal_p_value(self.family, self.gravity(found))
+
+    def p_value(self, concept_id: str, found: Witnesses) -> float:
+        """How often the gravest witness on this concept says so of a harmless adapter."""
+        return conformal_p_value(self.by_concept[concept_id], self.gravity(found))
+
+    def aim_p_value(self, aim: float) -> float:
+        """How often the highest aim of a harmless adapter is as high."""
+        return conformal_p_value(self.families[-1], aim)
+
+
+def witnesses_of(one: AdapterScores, entrance: Entrance) -> dict[str, Witnesses]:
+    """What an audit would have heard about an adapter of the calibration, by concept."""
+    concepts = list(one.screen)
+    looked = {concepts[row] for row in entrance.suspects(one.screening)}
+    return {
+        concept: Witnesses(
+            one.screen[concept],
+            one.aim[concept],
+            one.response.get(concept) if concept in looked else None,
+        )
+        for concept in concepts
+    }
+
+
+def gate_of(made: Calibration, miss_rate: float) -> Gate:
+    """The gate of a calibration; the threshold is never below the widest entrance's."""
+    harmless = [one.screening for one in made.harmless]
+    widest = widest_entrance(harmless)
+    threshold = min(_learned_bound(made, miss_rate, widest.threshold), harmless_bound(harmless))
+    entrance = replace(widest, threshold=max(widest.threshold, threshold))
+    heard = [witnesses_of(one, entrance) for one in made.harmless]
+    highest = [_highest(each) for each in heard]
+    families = tuple(tuple(sorted(column)) for column in zip(*highest, strict=True))
+    by_concept: dict[str, list[float]] = {}
+    family = []
+    for each, own in zip(heard, highest, strict=True):
+        # a harmless adapter is compared with the others, as a new one is with all of them
+        others = tuple(_without(one, value) for one, value in zip(families, own, strict=True))
+        gravities = {concept: _gravity(others, found) for concept, found in each.items()}
+        family.append(max(gravities.values()))
+        for concept, value in gravities.items():
+            by_concept.setdefault(concept, []).append(value)
+    rising = {concept: tuple(sorted(values)) for concept, values in by_concept.items()}
+    return Gate(entrance, families, tuple(sorted(family)), rising)
+
+
+def _highest(heard: Mapping[str, Witnesses]) -> tuple[float, ...]:
+    return tuple(max(column) for column in zip(*(w.values for w in heard.values()), strict=True))
+
+
+def _without(rising: Sequence[float], value: float) -> tuple[float, ...]:
+    at = bisect_left(rising, value)
+    return (*rising[:at], *rising[at + 1 :])
+
+
+def _gravity(families: Sequence[Sequence[float]], found: Witnesses) -> float:
+    pairs = zip(families, found.values, strict=True)
+    # far beyond everything seen a p-value underflows; order is lost there, and nothing else
+    return max(-log(max(conformal_p_value(family, value), 1e-300)) for family, value in pairs)
+
+
+def _learned_bound(made: Calibration, miss_rate: float, low: float) -> float:
+    """The screen score that at most `miss_rate` of learned concepts fall below.
+
+    From the scores themselves where there are enough, else from a normal fit to them.
+    """
+    scores = sorted(one.screen[c] for one in made.learned for c in one.learned)
+    if len(scores) < 2:
+        return low
+    fitted = NormalDist(fmean(scores), max(stdev(scores), 1e-6)).inv_cdf(miss_rate)
+    rank = floor(miss_rate * (len(scores) + 1))
+    return min(fitted, scores[rank - 1]) if rank else fitted
+
+
+def learned_p_values(made: Calibration, miss_rate: float) -> dict[str, list[float]]:
+    """By concept, the family p-values of the adapters that are known to have learned it."""
+    gate = made.at(miss_rate)
+    found: dict[str, list[float]] = {}
+    for one in made.learned:
+        heard = witnesses_of(one, gate.entrance)
+        for concept in one.learned:
+            found.setdefault(concept, []).append(gate.family_p_value(heard[concept]))
+    return found
+
+
+def miss_rates(
+    made: Calibration, rates: Sequence[float], miss_rate: float = 0.01
+) -> dict[float, float] | None:
+    """Share of learned concepts that each `block_p_value` would miss; None without any."""
+    p_values = [p for every in learned_p_values(made, miss_rate).values() for p in every]
+    if not p_values:
+        return None
+    return {rate: sum(p > rate for p in p_values) / len(p_values) for rate in rates}
