@@ -1,0 +1,1 @@
+"""What a stranger can do to a finished adapter to get it past the audit, and what comes of it."""
