@@ -40,7 +40,8 @@ def compare(family: str, loader: str, made: AdapterFile) -> str:
     """How the rule and the library agree on one file.
 
     Returns:
-        VOUCHED where both load the same; REFUSED where both refuse; NOT_VOUCHED where the rule
+        VOUCHED where both load the same; REFUSED where our rule refuses and the library raises or
+        changes nothing; NOT_VOUCHED where the rule
         says that it cannot tell, which is never an ALLOW.
 
     Raises:
@@ -59,7 +60,7 @@ def compare(family: str, loader: str, made: AdapterFile) -> str:
         load = _by_diffusers if loader == "diffusers" else _by_peft
         theirs = _quietly(load, family, path)
     if isinstance(theirs, Exception) or isinstance(ours, str):
-        if isinstance(theirs, Exception) and isinstance(ours, str):
+        if isinstance(ours, str) and (isinstance(theirs, Exception) or _without_effect(theirs)):
             return REFUSED
         raise DisagreementError(f"ours: {ours!r:.300}; theirs: {theirs!r:.300}")
     _require_equal(ours, theirs)
@@ -120,6 +121,10 @@ def _deltas(module: Any, adapter: str) -> dict[str, Tensor]:
         for name, layer in module.named_modules()
         if isinstance(layer, LoraLayer) and adapter in layer.lora_A
     }
+
+
+def _without_effect(deltas: Deltas) -> bool:
+    return not any(float(delta.abs().max()) for delta in deltas.values())
 
 
 def _require_equal(ours: Deltas, theirs: Deltas) -> None:
