@@ -20,9 +20,12 @@ from benchmarks.audit.alternatives.tools import Tools, concept_ids
 from benchmarks.audit.derive import Subject, plain_subjects
 from benchmarks.audit.measure import Workbench, workbench
 from loragate_kernels.lora_response import LayerDirections
+from loragate_server.audit.effects import key_of
 from loragate_server.audit.engine import AuditEngine
-from loragate_server.audit.screen import screen, screen_scores
+from loragate_server.audit.screen import screen
+from loragate_server.audit.stages import Screened
 from loragate_server.audit.uses import Member
+from loragate_server.audit.weights import Scales
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
 from loragate_server.intake.algebra import LowRank
@@ -78,11 +81,12 @@ def random_adapter(template: Adapter, rank: int) -> Adapter:
 
 def screen_ms(bench: Workbench, gradients: ConceptGradients, adapters: Sequence[Adapter]) -> float:
     """All adapters, each screened alone; milliseconds for all."""
+    scales = Scales(effects=dict.fromkeys(map(key_of, gradients.layers), 1.0))
 
     def work() -> None:
         for adapter in adapters:
             found = screen(bench.base, gradients, [(adapter, Strength())], "reference")
-            screen_scores(found, gradients, range(gradients.forbidden_count))
+            Screened.of(found, gradients, range(gradients.forbidden_count), scales)
 
     return median_ms(work, max(5, REPEATS // len(adapters)))
 
