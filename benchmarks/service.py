@@ -29,6 +29,7 @@ from safetensors.torch import load, save
 from benchmarks.report import quantile, write
 from loragate import AdapterReference, AsyncAuditClient
 from loragate.v1 import audit_pb2
+from loragate_server.policy.store import DEFAULT_POLICY_FILE
 from loragate_server.testing import ServerProcess, server_process
 
 ADAPTER = (
@@ -183,8 +184,12 @@ def main(
     """Starts a server and measures it."""
     if shutil.which("h2load") is None:
         raise SystemExit("h2load is missing; on Debian: apt-get install nghttp2-client")
-    with tempfile.TemporaryDirectory() as state, server_process(Path(state)) as server:
-        asyncio.run(measure(server, Path(state), count, each))
+    with tempfile.TemporaryDirectory() as folder:
+        policy = Path(folder) / "policy.yaml"
+        # fresh audits are asked about some concepts only
+        policy.write_text(DEFAULT_POLICY_FILE.read_text().replace("callers: []", 'callers: ["*"]'))
+        with server_process(Path(folder), {"LORAGATE_POLICY": str(policy)}) as server:
+            asyncio.run(measure(server, Path(folder), count, each))
 
 
 if __name__ == "__main__":

@@ -72,11 +72,11 @@ def test_a_database_that_is_gone_gives_no_verdict_until_it_is_back(start: Start)
         for file in list(state.glob("loragate.sqlite3*")):
             shutil.move(file, aside / file.name)
         with pytest.raises(AuditError) as caught:
-            client.audit_file(FILE, concept_ids=["bomb"])
+            client.audit_file(FILE)
         assert caught.value.reason == "DATABASE_UNAVAILABLE"
         for file in list(aside.iterdir()):
             shutil.move(file, state / file.name)
-        assert client.audit_file(FILE, concept_ids=["bomb"]).verdict is Verdict.ALLOW
+        assert client.audit_file(FILE).verdict is Verdict.ALLOW
 
 
 def test_a_full_disk_under_the_decision_log_gives_no_verdict_until_there_is_room(
@@ -86,10 +86,10 @@ def test_a_full_disk_under_the_decision_log_gives_no_verdict_until_there_is_room
     with connect(server) as client:
         ballast = fill_disk(small_disk)
         with pytest.raises(AuditError) as caught:
-            client.audit_file(FILE, concept_ids=["bomb"])
+            client.audit_file(FILE)
         assert caught.value.reason == "DISK_FULL"
         ballast.unlink()
-        assert client.audit_file(FILE, concept_ids=["bomb"]).verdict is Verdict.ALLOW
+        assert client.audit_file(FILE).verdict is Verdict.ALLOW
 
 
 def test_a_broken_policy_keeps_the_last_good_one_in_force(start: Start, tmp_path: Path) -> None:
@@ -97,15 +97,15 @@ def test_a_broken_policy_keeps_the_last_good_one_in_force(start: Start, tmp_path
     policy.write_text(GOOD_POLICY)
     server = start(POLICY=str(policy))
     with connect(server) as client:
-        before = client.audit_file(FILE, concept_ids=["bomb"])
+        before = client.audit_file(FILE)
         policy.write_text(GOOD_POLICY.replace("mode: enforce", "mode: permissive"))
         assert eventually(lambda: "loragate_policy_last_reload_success 0.0" in metrics(server))
-        after = client.audit_file(FILE, concept_ids=["bomb"])
+        after = client.audit_file(FILE)
         assert after.digests.policy == before.digests.policy
         policy.write_text(GOOD_POLICY.replace("mode: enforce", "mode: pilot"))
         assert eventually(
             lambda: (
-                client.audit_file(FILE, concept_ids=["bomb"]).digests.policy
+                client.audit_file(FILE).digests.policy
                 != before.digests.policy
             )
         )
@@ -140,7 +140,7 @@ def test_a_deadline_that_passes_gives_no_verdict_and_the_server_goes_on(
     with pytest.raises(AuditError) as caught:
         client.audit_file(LEARNED, strength=0.51, timeout=0.15)
     assert type(caught.value).__name__ == "DeadlineExceeded"
-    assert client.audit_file(FILE, strength=0.52, concept_ids=["bomb"]).verdict is Verdict.ALLOW
+    assert client.audit_file(FILE, strength=0.52).verdict is Verdict.ALLOW
 
 
 def test_a_client_that_goes_away_stops_its_audit_and_the_server_goes_on(
@@ -157,7 +157,7 @@ def test_a_client_that_goes_away_stops_its_audit_and_the_server_goes_on(
         time.sleep(0.3)
         call.cancel()
     assert eventually(lambda: refusals(server, "CANCELLED") > before)
-    assert client.audit_file(FILE, strength=0.62, concept_ids=["bomb"]).verdict is Verdict.ALLOW
+    assert client.audit_file(FILE, strength=0.62).verdict is Verdict.ALLOW
 
 
 def test_more_questions_than_the_queue_holds_are_told_when_to_come_back(start: Start) -> None:
@@ -175,7 +175,7 @@ def test_more_questions_than_the_queue_holds_are_told_when_to_come_back(start: S
     assert refusals(server, "QUEUE_FULL") > 0
     assert set(answers) <= {"ALLOW", "QUEUE_FULL", "DEADLINE_EXCEEDED", "DeadlineExceeded"}
     with connect(server) as client:
-        assert client.audit_file(FILE, concept_ids=["bomb"]).verdict is Verdict.ALLOW
+        assert client.audit_file(FILE).verdict is Verdict.ALLOW
 
 
 def test_a_stopped_server_answers_what_is_in_flight(start: Start) -> None:
