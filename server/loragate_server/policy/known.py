@@ -17,6 +17,8 @@ from loragate_server.policy.overrule import overruled
 from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.policy.sentences import members_of, use_of
 
+KNOWN_CODE = "known_bad"
+
 Members = tuple[ReviewedAdapter, ...]
 """Files as they are used together, sorted."""
 
@@ -73,7 +75,7 @@ def apply_known(decision: Decision, known: Sequence[KnownUse]) -> Decision:
     vouched = any(reason.code == "allow_listed" for reason in decision.reasons)
     if not known or vouched or decision.would_be_verdict is VerdictKind.BLOCK:
         return decision
-    reasons = [Reason("known_bad", _sentence(one)) for one in known]
+    reasons = [Reason(KNOWN_CODE, _sentence(one)) for one in known]
     return overruled(decision, VerdictKind.BLOCK, reasons, decision.ttl_s)
 
 

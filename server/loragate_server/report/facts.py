@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loragate_server.audit.evidence import CoverageEvidence
+from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.policy.decision import Mode
 from loragate_server.record.verdict import Verdict
+from loragate_server.report.uses import every_use, loaders_in_words
 from loragate_server.report.wording import Wording, printable
 
 _LONGEST = 500
@@ -34,6 +35,7 @@ def facts(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
             _adapter(wording, number, adapter)
             for number, adapter in enumerate(verdict.decision.evidence.adapters, start=1)
         ),
+        *_used(wording, verdict.decision.evidence),
         *_made_with(wording, verdict),
         *_asked_by(wording, verdict),
     )
@@ -84,6 +86,21 @@ def _adapter(wording: Wording, number: int, adapter: CoverageEvidence) -> Fact:
     return Fact(wording("facts.adapter", number=number), value, adapter.sha256)
 
 
+def _used(wording: Wording, evidence: Evidence) -> tuple[Fact, ...]:
+    """How the adapters were taken to be used, and by whom."""
+    refusals = ", ".join(
+        wording("facts.refused", loader=printable(loader, 40), number=number)
+        for number, adapter in enumerate(evidence.adapters, start=1)
+        for loader in adapter.refused_by
+    )
+    uses = every_use(wording, evidence)
+    loaders = loaders_in_words(wording, evidence)
+    return (
+        *([Fact(wording("facts.uses"), uses)] if uses else []),
+        Fact(wording("facts.loaders"), f"{loaders}; {refusals}" if refusals else loaders),
+    )
+
+
 def _made_with(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
     decision = verdict.decision
     evidence = decision.evidence
@@ -95,6 +112,7 @@ def _made_with(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
             printable(evidence.base_digest, _LONGEST),
         ),
         Fact(wording("facts.library"), code=printable(evidence.library_digest, _LONGEST)),
+        *_asked_about(wording, evidence),
         Fact(wording("facts.neutral"), f"{evidence.neutral_count:,}"),
         Fact(wording("facts.policy"), code=decision.policy_digest),
         Fact(
@@ -112,6 +130,15 @@ def _made_with(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
             )
             or wording("facts.not_said"),
         ),
+    )
+
+
+def _asked_about(wording: Wording, evidence: Evidence) -> tuple[Fact, ...]:
+    concepts = ", ".join(evidence.restricted_to)
+    rate = evidence.screen_miss_rate
+    return (
+        *([Fact(wording("facts.restricted"), printable(concepts, _LONGEST))] if concepts else []),
+        *([] if rate is None else [Fact(wording("facts.miss_rate"), f"{100 * rate:g} %")]),
     )
 
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from loragate_server.audit.evidence import Evidence, LayerProfile
 from loragate_server.policy.decision import Decision, Finding, Mode, Reason, VerdictKind
 from loragate_server.policy.holm import holm_adjusted
+from loragate_server.policy.known import KNOWN_CODE
 from loragate_server.policy.review import APPROVED_CODE, REJECTED_CODE
+from loragate_server.policy.sentences import use_of
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.facts import Fact, facts
 from loragate_server.report.heat import Heat, draw
 from loragate_server.report.numbers import NO_NUMBER, Sureness, decimal, sureness
+from loragate_server.report.uses import use_in_words, where_found
 from loragate_server.report.wording import Wording, printable
 
 MOST_CARDS = 3
@@ -40,6 +43,7 @@ class ConceptView:
     degree_text: str
     degree_words: str
     stage: str
+    use: str
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,7 @@ def _concept(
         degree_text=NO_NUMBER if degree is None else decimal(degree, 0),
         degree_words=wording(f"degree.{words}") if words else wording("degree.none"),
         stage=wording(f"stage.{concept.stage}"),
+        use=use_in_words(wording, evidence, use_of(evidence, concept)),
     )
 
 
@@ -188,7 +193,7 @@ def _headline(wording: Wording, decision: Decision) -> str:
     """One sentence; which one follows from the codes of the reasons, not from their sentences."""
     codes = {reason.code for reason in decision.reasons}
     count = len(decision.evidence.adapters)
-    where = wording("where.one") if count == 1 else wording("where.many", count=count)
+    where = where_found(wording, decision.evidence, None)
     kind = decision.would_be_verdict
     if "deny_listed" in codes:
         key = "headline.deny_listed" if count == 1 else "headline.deny_listed_many"
@@ -201,11 +206,14 @@ def _headline(wording: Wording, decision: Decision) -> str:
     if kind is VerdictKind.ALLOW:
         key = "headline.allow_listed" if "allow_listed" in codes else "headline.clean"
         return wording(key, where=where, count=len(decision.findings))
+    if KNOWN_CODE in codes:
+        return wording(f"headline.{KNOWN_CODE}", where=where)
     named = [f for f in decision.findings if f.verdict is kind and not math.isnan(f.evidence.score)]
     if kind is VerdictKind.INCONCLUSIVE or not named:
         return wording("headline.not_examined", where=where)
     top = named[0].evidence
     name = printable(top.concept_name or top.concept_id, _NAME_IN_SENTENCE)
+    where = where_found(wording, decision.evidence, use_of(decision.evidence, top))
     if "concept_learned" in codes:
         key = "headline.learned_more" if len(named) > 1 else "headline.learned"
     else:
@@ -239,7 +247,7 @@ def _steps(wording: Wording, decision: Decision) -> tuple[str, ...]:
         first = wording.every("steps.pilot")
     if "deny_listed" in codes:
         return first + wording.every("steps.deny_listed")
-    for code in (REJECTED_CODE, APPROVED_CODE):
+    for code in (REJECTED_CODE, APPROVED_CODE, KNOWN_CODE):
         if code in codes:
             return first + wording.every(f"steps.{code}")
     acted = codes & {"concept_learned", "concept_suspected"}
