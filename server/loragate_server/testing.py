@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,11 @@ class ServerProcess:
 
 @contextmanager
 def server_process(
-    state: Path, settings: Mapping[str, str] | None = None, *, config: Path | None = None
+    state: Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    config: Path | None = None,
+    program: Sequence[str] = ("-m", "loragate_server.cli"),
 ) -> Iterator[ServerProcess]:
     """Starts `loragate-server serve` on free loopback ports; stops it with SIGTERM.
 
@@ -55,6 +59,7 @@ def server_process(
         state: folder for everything the server writes.
         settings: further environment variables, for example `LORAGATE_QUEUE_LIMIT`.
         config: configuration file.
+        program: what Python runs instead of the command `loragate-server`.
 
     Raises:
         RuntimeError: the server ended or was not ready within 600 s; the message holds its log.
@@ -68,7 +73,7 @@ def server_process(
         "LORAGATE_LISTEN__HTTP": "127.0.0.1:0",
         **(settings or {}),
     }
-    command = [sys.executable, "-m", "loragate_server.cli", "serve"]
+    command = [sys.executable, *program, "serve"]
     if config is not None:
         command += ["--config", str(config)]
     log_path = state / "server.log"

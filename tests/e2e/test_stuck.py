@@ -1,124 +1,73 @@
-"""A source that never answers takes the threads that read adapters, and nothing else."""
+"""A real server whose audit hangs: answered, told of, replaced, or ended to be started again."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from loragate import AdapterReference, AuditClient, AuditError, Verdict
-from loragate_server.gate.intake import STUCK_S
-from loragate_server.testing import ServerProcess
+from loragate import AuditClient, AuditError
+from loragate_server.testing import ServerProcess, server_process
+from tests.e2e.hanging_server import MODEL, READING
 
-GOOD = Path(__file__).parents[2] / "examples" / "adapters" / "harmless-watermelon.safetensors"
-GRACE_S = 1.0
-THREADS = 4
+ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
+FILE = ADAPTERS / "harmless-watermelon.safetensors"
+PROGRAM = (str(Path(__file__).with_name("hanging_server.py")),)
+SETTINGS = {"LORAGATE_GATE__STUCK_AFTER_S": "3", "LORAGATE_DRAIN_GRACE_S": "2"}
 
 
 @pytest.fixture
-def silent() -> Iterator[str]:
-    """The address of a server that takes every connection and never says a word."""
-    end = threading.Event()
-    taken: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
-        listening.settimeout(0.1)
-
-        def take() -> None:
-            while not end.is_set():
-                try:
-                    taken.append(listening.accept()[0])
-                except TimeoutError:
-                    continue
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/a.safetensors"
-        end.set()
-        thread.join()
-    for one in taken:
-        one.close()
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with server_process(tmp_path, SETTINGS, program=PROGRAM) as process:
+        yield process
 
 
-def parts(server: ServerProcess) -> tuple[int, dict[str, str]]:
+def metric(server: ServerProcess, line: str) -> float:
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(one for one in lines if one.startswith(line)).rsplit(" ", 1)[1])
+
+
+def ready(server: ServerProcess) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{server.http}/readyz", timeout=5) as answer:
-            return answer.status, json.load(answer)["parts"]
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)["parts"]
+        with urllib.request.urlopen(f"http://{server.http}/readyz", timeout=10):
+            return True
+    except (urllib.error.URLError, ConnectionError):
+        return False
 
 
-def test_reads_that_never_end_are_told_of_and_do_not_keep_the_server_alive(
-    start: Callable[..., ServerProcess], silent: str
+def refused(client: AuditClient, strength: float) -> str:
+    with pytest.raises(AuditError) as error:
+        client.audit_file(FILE, strength=strength)
+    return str(error.value.reason)
+
+
+def test_a_file_whose_reading_hangs_delays_the_next_audit_by_less_than_two_seconds(
+    server: ServerProcess,
 ) -> None:
-    server = start(
-        INTAKE__ENABLED_SCHEMES='["http"]',
-        INTAKE__FETCH_TIMEOUT_S="3600",
-        DRAIN_GRACE_S=str(GRACE_S),
-        THREADS="1",
-    )
-
-    def ask(_: int) -> None:
-        with (
-            AuditClient(server.grpc, on_unavailable="raise", timeout=3) as client,
-            pytest.raises(AuditError),
-        ):
-            client.audit(AdapterReference(uri=silent))
-
     with AuditClient(server.grpc, on_unavailable="raise", timeout=60) as client:
-        assert client.audit(GOOD.read_bytes()).verdict is Verdict.ALLOW
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(ask, range(THREADS)))
-    assert parts(server)[0] == 200  # a slow source is no fault yet
-    until = time.monotonic() + STUCK_S + 10
-    while parts(server)[0] == 200 and time.monotonic() < until:
-        time.sleep(0.5)
-    status, said = parts(server)
-    assert status == 503
-    assert f"all {THREADS} threads that read adapters are busy" in said["intake"]
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=5) as answer:
-        assert b"loragate_ready 1.0" in answer.read()
-    told_s = time.monotonic()
-    os.kill(server.pid, signal.SIGTERM)
-    assert server.wait() == 0  # nobody waited any more
-    assert time.monotonic() - told_s < GRACE_S + 5
+        client.audit_file(FILE)
+        assert refused(client, READING) == "AUDIT_FAILED"
+        began = time.monotonic()
+        assert client.audit_file(FILE, strength=0.9).allowed
+        assert time.monotonic() - began < 2
+    assert ready(server)
+    assert metric(server, 'loragate_worker_replaced_total{cause="stuck"}') == 1
+    assert metric(server, "loragate_worker_stuck ") == 1
+    log = server.log.read_text()
+    assert "gave no sign of life for 3 s" in log
+    assert "hanging_server.py" in log, "the log does not say where it hangs"
 
 
-STUCK = """
-import asyncio, os, signal, time
-from loragate_server import app, cli
-from loragate_server.config import Config
-
-async def serve(config, say_ready, asked, *rest):
-    asyncio.ensure_future(asyncio.to_thread(time.sleep, 600))  # a look-up in a database that hangs
-    await asyncio.sleep(0.1)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await asked.wait()
-    return True
-
-app._serve = serve
-asyncio.run(app.serve_until_signal(Config(drain_grace_s=0.5), print, cli._end_process))
-"""
-
-
-def test_a_process_with_a_thread_that_cannot_end_is_ended_after_its_time() -> None:
-    began_s = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", STUCK], check=False, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 3
-    assert "did not end within 6 s and is ended; threads: " in done.stderr
-    assert "asyncio_0" in done.stderr
-    assert time.monotonic() - began_s > 5.5
+def test_a_model_that_hangs_ends_the_server_so_that_it_is_started_again(
+    server: ServerProcess,
+) -> None:
+    with AuditClient(server.grpc, on_unavailable="raise", timeout=60) as client:
+        assert refused(client, MODEL) == "AUDIT_FAILED"
+        assert not ready(server)
+    assert server.wait() == 3
+    assert "the process has to be started again" in server.log.read_text()

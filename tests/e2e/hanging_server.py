@@ -1,0 +1,45 @@
+"""`loragate-server` whose audit hangs for ever at an adapter with a certain strength.
+
+No file is known that makes it hang; what a fault of a library or of a device would do is done here
+in its place. At strength 0.123 reading hangs, at 0.321 the model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from loragate_server.audit.engine import AuditEngine
+from loragate_server.audit.uses import Member
+from loragate_server.cli import main
+from loragate_server.gate import pipeline
+
+READING, MODEL = 0.123, 0.321
+
+_audit, _member = AuditEngine.audit, pipeline._member
+
+
+def _hang() -> None:
+    threading.Event().wait()
+
+
+def audit(self: AuditEngine, members: Sequence[Member], *arguments: Any, **options: Any) -> Any:
+    """As the engine's, but for one strength."""
+    if any(one.denoiser == MODEL for member in members for one in member.strengths):
+        _hang()
+    return _audit(self, members, *arguments, **options)
+
+
+def member(read: Any, reference: Any) -> Member:
+    """As the pipeline's, but for one strength."""
+    if reference.strength.denoiser == READING:
+        _hang()
+    return _member(read, reference)
+
+
+AuditEngine.audit = audit  # type: ignore[method-assign]
+pipeline._member = member
+
+if __name__ == "__main__":
+    main()
