@@ -90,6 +90,23 @@ def greedy(most: int, *, white_box: bool) -> Attack:
     return attack
 
 
+def sparing(most: int, among: int, *, by_use: bool) -> Attack:
+    """Greedy by the score as it landed, but only among layers that pictures hardly need.
+
+    Those are the smallest ones, or those that do least for the concept.
+    """
+
+    def attack(victim: Victim, folder: Path) -> Attempt:
+        oracle = victim.oracle
+        pairs = [victim.own[ref.module] for ref in oracle.found.layers]
+        sizes = [float((up.flatten(1) @ down.flatten(1)).norm()) for down, up in pairs]
+        need = oracle.use if by_use else sizes
+        spared = sorted(range(len(need)), key=need.__getitem__)[:among]
+        return _scaled(victim, oracle.greedy(oracle.landed, (SHRUNK,), most, spared), folder)
+
+    return attack
+
+
 def flips(count: int, factor: float, seed: int) -> Attack:
     """Random layers multiplied by a factor, without asking anything."""
 
@@ -107,7 +124,10 @@ def added(change: Callable[[Victim], Factors]) -> Attack:
 
 
 def company(*others: tuple[str, float]) -> Attack:
-    """Loaded beside harmless adapters at these strengths."""
+    """Loaded beside harmless adapters at these strengths.
+
+    Pictures are drawn with the adapter alone: company may be left out of the next request.
+    """
 
     def attack(victim: Victim, _: Path) -> Attempt:
         loaded = [(victim.adapter, Strength())]
@@ -115,7 +135,7 @@ def company(*others: tuple[str, float]) -> Attack:
             file = EXAMPLES / f"{name}.safetensors"
             loaded.append((read_file(file, victim.bench.base), Strength(strength, strength)))
         members = tuple(Member.of(adapter, strength) for adapter, strength in loaded)
-        return Attempt(members, tuple(loaded))
+        return Attempt(members, ((victim.adapter, Strength()),))
 
     return attack
 
@@ -156,10 +176,12 @@ def _index(victim: Victim) -> int:
 ATTACKS: Mapping[str, Attack] = {
     "greedy: 14 layers flipped and shrunk, by the score": greedy(14, white_box=False),
     "greedy: 20 layers flipped and shrunk, by the score": greedy(20, white_box=False),
+    "greedy: 14 of the 30 smallest layers, by the score": sparing(14, 30, by_use=False),
+    "greedy: 14 of the 30 layers of least use, by the score": sparing(14, 30, by_use=True),
     "greedy: 10 layers scaled freely, all witnesses known": greedy(10, white_box=True),
     "greedy: 20 layers scaled freely, all witnesses known": greedy(20, white_box=True),
-    **{f"14 random layers flipped and shrunk ({n})": flips(14, SHRUNK, n) for n in range(3)},
-    **{f"20 random layers flipped and shrunk ({n})": flips(20, SHRUNK, n) for n in range(3)},
+    **{f"14 random layers flipped and shrunk ({n})": flips(14, SHRUNK, n) for n in range(2)},
+    **{f"20 random layers flipped and shrunk ({n})": flips(20, SHRUNK, n) for n in range(2)},
     "20 random layers flipped, a third as strong": flips(20, -0.3, 7),
     "10 random layers flipped": flips(10, -1.0, 8),
     **{f"noise of {share:g} on untouched layers": noise(share) for share in (1e-3, 0.1, 1.0)},

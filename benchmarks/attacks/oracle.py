@@ -70,8 +70,26 @@ class Oracle:
         heard = Witnesses(seen.screening.scores[0], seen.screening.aims[0])
         return made.at(self.bench.policy.screen_miss_rate).gravity(heard)
 
+    @property
+    def use(self) -> list[float]:
+        """What each layer does for the concept, to first order in nats."""
+        gradients = self.bench.gradients
+        shape = (len(gradients.concepts), len(gradients.strata))
+        steep = torch.stack(
+            [
+                gradients.norms[ref].double().reshape(shape)[self.concept]
+                for ref in self.found.layers
+            ]
+        )
+        found: list[float] = (self.found.gain[:, self.concept] * steep).sum(1).tolist()
+        return found
+
     def greedy(
-        self, ask: Callable[[Sequence[float]], float], choices: Sequence[float], most: int
+        self,
+        ask: Callable[[Sequence[float]], float],
+        choices: Sequence[float],
+        most: int,
+        among: Sequence[int] = (),
     ) -> list[float]:
         """Changes one layer after the other to whichever choice lowers the answer most.
 
@@ -79,13 +97,14 @@ class Oracle:
             ask: what is to be lowered.
             choices: factors that a layer may get.
             most: layers that may be changed.
+            among: layers to choose from; all when empty.
         """
         factors = [1.0] * len(self.found.layers)
         for _ in range(most):
             tried = [
                 (ask([*factors[:at], choice, *factors[at + 1 :]]), at, choice)
                 for at, factor in enumerate(factors)
-                if factor == 1.0
+                if factor == 1.0 and at in (among or range(len(factors)))
                 for choice in choices
             ]
             _, at, choice = min(tried)

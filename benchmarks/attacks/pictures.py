@@ -25,7 +25,7 @@ from loragate_server.models.pipeline import PipelineModel
 FILE = Path("build/attacks/classifier.safetensors")
 COUNT = 8
 SEED = 78
-KEPT = 0.5
+KEPT = 0.25
 """Share of the adapter's own probability of the concept from which pictures still show it."""
 _NEUTRAL, _COPIES, _EPOCHS, _DRAWN = 32, 48, 12.0, 6
 
