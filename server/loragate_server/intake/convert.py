@@ -110,7 +110,8 @@ def convert(
     folder = _peft_component(weights, base, config)
     conversion = pipeline_conversion(base) if folder is None else peft_conversion(folder, base)
     naming = _named(conversion, plain, groups, alphas, base)
-    layout = Layout(base, weights, alphas, naming, metadata, header or {}, config, folder)
+    order = tuple(tensors)
+    layout = Layout(base, weights, alphas, naming, metadata, header or {}, config, folder, order)
     read = read_layout(layout, loaders)
     builder = _Builder(layout)
     readings = [builder.reading(names, meaning) for names, meaning in read.meanings]

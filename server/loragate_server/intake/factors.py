@@ -82,10 +82,18 @@ class FactorGroup:
                 return int(self.factors[suffix].shape[0])
         return None
 
+    def _require_square_core(self) -> None:
+        """A Tucker core with two ranks: loaders divide alpha by one or the other, or refuse it."""
+        for suffix in ("hada_t1", "hada_t2", "lokr_t2", TUCKER[2]):
+            core = self.factors.get(suffix)
+            if core is not None and (core.dim() < 2 or core.shape[0] != core.shape[1]):
+                raise ValueError(f"{suffix} has two ranks")
+
     def _delta(
         self, factors: Mapping[str, Tensor], scale: float, rows: slice
     ) -> LowRank | Hadamard | Kronecker:
         given = set(factors)
+        self._require_square_core()
         if self.kind == "locon":
             _expect(given, set(TUCKER))
             down, up, mid = (factors[suffix] for suffix in TUCKER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from loragate_server.intake.loader_rules.meaning import (
     Meaning,
     UnknownEffectError,
 )
+from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.intake.loader_rules.scaling import (
     Scaling,
     chosen_layers,
@@ -24,7 +25,7 @@ from loragate_server.intake.loader_rules.scaling import (
     inferred_scaling,
     wrong_rank,
 )
-from loragate_server.intake.naming import DOWN, UP, State, pipeline_conversion
+from loragate_server.intake.naming import DOWN, UP, State, pipeline_conversion, plain_prefix
 from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
 
 _KEEPS_ALPHAS = frozenset({"sd", "sdxl"})
@@ -32,6 +33,8 @@ _KEEPS_ALPHAS = frozenset({"sd", "sdxl"})
 doubles a scale until it is large enough: a negative one never is."""
 _ASKS_EVERY_NAME = frozenset({"sd", "sdxl", "sd3"})
 """Families whose `load_lora_weights` refuses a file with one name that does not hold "lora"."""
+_KOHYA = ("lora_te_", "lora_unet_", "lora_te1_", "lora_te2_")
+"""Beginnings of names; only where all have one of these are they converted."""
 _TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
 _FOLDED_APART = 2e-2
 """Relative difference that rounding in half precision may leave after a scale was folded in."""
@@ -48,7 +51,7 @@ def diffusers_rule(layout: Layout) -> Meaning:
     if layout.folder is not None:
         raise LoaderRefusesError("its names are those of a folder that peft has saved")
     if layout.naming.stacked:
-        raise LoaderRefusesError("it holds LoHa, LoKr or Tucker factors")
+        _refuse_factors(layout)
     state, alphas = _converted(layout)
     if layout.base.family in _ASKS_EVERY_NAME and any("lora" not in n for n in _names(state)):
         raise LoaderRefusesError("it has alphas or other tensors whose names do not hold 'lora'")
@@ -89,6 +92,24 @@ def diffusers_rule(layout: Layout) -> Meaning:
     return Meaning(layers, {}, frozenset(passed_over))
 
 
+def _refuse_factors(layout: Layout) -> NoReturn:
+    """LoHa, LoKr and Tucker factors end the loading, or they alone are left out.
+
+    Raises:
+        LoaderRefusesError: the conversion finds them left over, a name does not hold "lora", or
+            nothing else is there to load.
+        UnknownEffectError: it may load the rest of the file without them.
+    """
+    what = "it holds LoHa, LoKr or Tucker factors"
+    names = (*layout.weights, *layout.alphas)
+    converted = layout.base.family in _KEEPS_ALPHAS and all(n.startswith(_KOHYA) for n in names)
+    asked = layout.base.family in _ASKS_EVERY_NAME and any("lora" not in name for name in names)
+    rest = any("lora_down" in n or plain_prefix(n) is not None for n in layout.weights)
+    if converted or asked or not rest:
+        raise LoaderRefusesError(what)
+    raise UnknownEffectError(f"{what}, which it may leave out and load the rest")
+
+
 def _converted(layout: Layout) -> tuple[State, dict[str, dict[str, Any]]]:
     """The file's tensors through the pipeline's own conversion, alphas and all."""
     if not layout.alphas:
@@ -96,13 +117,14 @@ def _converted(layout: Layout) -> tuple[State, dict[str, dict[str, Any]]]:
     values = [float(alpha.item()) for alpha in layout.alphas.values()]
     below_0 = any(not 0 <= each < math.inf for each in values)
     if below_0 and layout.base.family not in _KEEPS_ALPHAS:
-        raise LoaderRefusesError("its conversion does not end for an alpha below 0")
-    given = {name: layout.weights[name] for name in layout.naming.plain} | dict(layout.alphas)
+        raise LoaderRefusesError(LOOPS_BELOW_0)
+    known = {name: layout.weights[name] for name in layout.naming.plain} | dict(layout.alphas)
+    given = {name: known[name] for name in layout.order if name in known}
     try:
         with cpu_time_limit(LIMIT_S + LIMIT_PER_TENSOR_S * len(given)):
             return pipeline_conversion(layout.base)(given)
     except TimeLimitError as error:
-        raise LoaderRefusesError("its conversion takes too long") from error
+        raise LoaderRefusesError(TAKES_TOO_LONG) from error
     except Exception as error:  # a conversion may stumble over anything that an uploader writes
         raise LoaderRefusesError(f"its conversion fails ({type(error).__name__})") from error
 
@@ -116,7 +138,7 @@ def _scaling(
         declared = _declared(layout.metadata, component)
         if not declared.get("target_modules") or declared["target_modules"] == _NO_LAYERS:
             raise LoaderRefusesError(f"its header names no target_modules of {component}")
-        return declared_scaling(declared)
+        return declared_scaling(declared)  # whatever its peft_type says
     denoiser = component == layout.base.denoiser_component
     encoder = None if denoiser else layout.base.components[component]
     return inferred_scaling(dict(_ranks(state, encoder)), alphas, state, unet=denoiser)

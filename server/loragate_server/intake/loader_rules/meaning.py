@@ -38,6 +38,7 @@ class Layout:
         header: the header's metadata as it stands.
         config: the `adapter_config.json` beside the file, parsed; None without one.
         folder: the component that an adapter saved by peft is of; None where peft did not save it.
+        order: the names of all tensors as the file has them; a loader may look at the first alone.
     """
 
     base: BaseModel
@@ -48,6 +49,7 @@ class Layout:
     header: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
     folder: str | None = None
+    order: tuple[str, ...] = ()
 
     def prefix_of(self, ref: ModuleRef) -> str | None:
         """What the names of a layer's tensors have in common; None where they came from several."""

@@ -5,6 +5,11 @@ from __future__ import annotations
 LOADERS = ("diffusers", "peft", "comfyui", "a1111", "sglang", "vllm-omni")
 """In the order in which readings are named. "a1111" stands for Forge and SD.Next, too."""
 
+LOOPS_BELOW_0 = "its conversion does not end for an alpha below 0"
+TAKES_TOO_LONG = "its conversion takes too long"
+ENDLESS = frozenset({LOOPS_BELOW_0, TAKES_TOO_LONG})
+"""Refusals of files at which a loader would hang."""
+
 UNSCALED = "unscaled"
 """Stands for any loader that leaves the scales of a file out."""
 

@@ -19,6 +19,12 @@ Value = TypeVar("Value")
 
 _ALIKE = re.compile(r"(?:[\w\-^$|()\[\]*+.]|\?(?!<)|\\[.\-dsw])*\Z", re.ASCII)
 """Spellings that mean the same to Python and to RE2 on names of layers."""
+_MOST_PATTERNS = 2000
+"""Twice as many as the largest models have layers. All of them are matched at once."""
+_MEMORY_BYTES = 64 << 20
+"""In which they are. Where RE2 needs more, it gives up or finds nothing, and we do not guess."""
+_EVERYTHING = ".*"
+_MOST_CONTAINERS = 20
 _SHORTENED = 20
 """From so many names on peft looks for shorter ones, which indices restrict in another way."""
 _EXTENSION = re.compile(r"\(\?|[*+?][*+?]|\[[^\]]*\[")
@@ -27,6 +33,7 @@ _EXTENSION = re.compile(r"\(\?|[*+?][*+?]|\[[^\]]*\[")
 def _options() -> re2.Options:
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = _MEMORY_BYTES
     return options
 
 
@@ -47,23 +54,47 @@ def require_alike(field: str, pattern: str) -> None:
 
 
 class FirstMatch(Generic[Value]):
-    """The value of the first key that peft's `get_pattern_key` finds for a layer."""
+    """The value of the first key that peft's `get_pattern_key` finds for a layer.
+
+    Raises:
+        UnknownEffectError: a key is no plain pattern, or there are too many to match.
+    """
 
     def __init__(self, field: str, values: Mapping[str, Value], otherwise: Value) -> None:
-        self._values = list(values.values())
-        self._otherwise = otherwise
+        self._field = field
+        # the last pattern matches everything: where it does not, the search was given up
+        self._values = [*values.values(), otherwise]
         self._set = None
-        if values:
-            self._set = re2.Set.FullMatchSet(_options())
-            for key in values:
-                require_alike(field, key)
-                self._set.Add(rf"(.*\.)?({key})")
+        if not values:
+            return
+        if len(values) > _MOST_PATTERNS:
+            raise self._too_much()
+        self._set = re2.Set.FullMatchSet(_options())
+        for key in values:
+            require_alike(field, key)
+            self._set.Add(rf"(.*\.)?({key})")
+        self._set.Add(_EVERYTHING)
+        try:
             self._set.Compile()
+        except re2.error as error:
+            raise self._too_much() from error
 
     def of(self, layer: str) -> Value:
-        """The value for the layer of this dotted name."""
-        found = None if self._set is None else self._set.Match(layer)
-        return self._values[min(found)] if found else self._otherwise
+        """The value for the layer of this dotted name.
+
+        Raises:
+            UnknownEffectError: finding out takes too much memory.
+        """
+        if self._set is None:
+            return self._values[-1]
+        found = self._set.Match(layer)
+        if not found:
+            raise self._too_much()
+        first: int = min(found)
+        return self._values[first]
+
+    def _too_much(self) -> UnknownEffectError:
+        return UnknownEffectError(f"{self._field} holds more patterns than can be matched")
 
 
 class Chosen:
@@ -91,7 +122,10 @@ class Chosen:
         self._whole = frozenset() if isinstance(targets, str) else frozenset(targets or ())
         if self._indices and len(self._whole) >= _SHORTENED:
             raise UnknownEffectError(f"layers_to_transform with {len(self._whole)} target_modules")
-        self._containers = [containers] if isinstance(containers, str) else list(containers or ())
+        named = [containers] if isinstance(containers, str) else list(containers or ())
+        self._containers = [] if containers == "" else named
+        if len(self._containers) > _MOST_CONTAINERS:
+            raise UnknownEffectError(f"layers_pattern holds {len(self._containers)} patterns")
         for pattern in self._containers:
             require_alike("layers_pattern", pattern)
 
@@ -110,8 +144,8 @@ class Chosen:
         for pattern in self._containers:
             # the first index, as peft's lazy `.*?` finds it
             found = re2.match(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", layer, _options())
-            if found:
-                return int(found["idx"])
+            if found:  # by an alternative without an index, perhaps
+                return None if found["idx"] is None else int(found["idx"])
         return None
 
 

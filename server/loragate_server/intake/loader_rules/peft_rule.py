@@ -13,6 +13,7 @@ from loragate_server.intake.loader_rules.meaning import (
 from loragate_server.intake.loader_rules.scaling import (
     chosen_layers,
     declared_scaling,
+    kind_of,
     wrong_rank,
 )
 
@@ -23,13 +24,14 @@ def peft_rule(layout: Layout) -> Meaning:
         raise LoaderRefusesError("it has no adapter_config.json beside it")
     if layout.folder is None:
         raise LoaderRefusesError("its names are not those that peft saves")
-    scaling, chosen = declared_scaling(layout.config), chosen_layers(layout.config)
+    kind = kind_of(layout.config)
+    scaling, chosen = declared_scaling(layout.config, kind), chosen_layers(layout.config)
     layers: dict[ModuleRef, LayerScale] = {}
     groups: dict[ModuleRef, float] = {}
     passed_over: set[ModuleRef] = set()
     for ref in layout.naming.parts:
         rank, scale = scaling.of(ref.module)
-        if ref.module not in chosen:
+        if kind != "LORA" or ref.module not in chosen:
             passed_over.add(ref)
         elif layout.rank_of(ref) != rank:
             raise wrong_rank(ref, layout.rank_of(ref), rank)
@@ -37,8 +39,8 @@ def peft_rule(layout: Layout) -> Meaning:
             raise UnknownEffectError(f"layer {ref.module} is DoRA without a magnitude")
         else:
             layers[ref] = LayerScale(scale, scaling.dora, scaling.bias)
-    for ref in layout.naming.stacked:
-        if ref.module in chosen:
+    for ref, (group, _) in layout.naming.stacked.items():
+        if group.kind == kind.lower() and ref.module in chosen:
             groups[ref] = scaling.of(ref.module)[1]
         else:
             passed_over.add(ref)

@@ -15,7 +15,7 @@ from loragate_server.intake.loader_rules.meaning import (
 )
 from loragate_server.intake.loader_rules.names import EVERY_SCALE, LOADERS, UNSCALED
 from loragate_server.intake.loader_rules.peft_rule import peft_rule
-from loragate_server.intake.loader_rules.sglang_rule import sglang_rule
+from loragate_server.intake.loader_rules.sglang_rule import sglang_fused_rule, sglang_rule
 from loragate_server.intake.loader_rules.tensor_rule import (
     a1111_rule,
     comfyui_rule,
@@ -24,6 +24,7 @@ from loragate_server.intake.loader_rules.tensor_rule import (
     unused_scales,
 )
 from loragate_server.intake.loader_rules.vllm_omni_rule import (
+    vllm_omni_chosen_rule,
     vllm_omni_file_rule,
     vllm_omni_folder_rule,
 )
@@ -33,8 +34,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "peft": (peft_rule,),
     "comfyui": (comfyui_rule,),
     "a1111": (a1111_rule,),
-    "sglang": (sglang_rule,),
-    "vllm-omni": (vllm_omni_file_rule, vllm_omni_folder_rule),
+    "sglang": (sglang_rule, sglang_fused_rule),
+    "vllm-omni": (vllm_omni_file_rule, vllm_omni_folder_rule, vllm_omni_chosen_rule),
 }
 """By loader, one rule for each way in which it can be told to load the same bytes."""
 

@@ -114,14 +114,22 @@ def inferred_scaling(
     )
 
 
-def declared_scaling(config: Mapping[str, Any]) -> Scaling:
+def kind_of(config: Mapping[str, Any]) -> str:
+    """Which kind of adapter peft makes by this configuration: "LORA", "LOHA", "LOKR", ..."""
+    return str(config.get("peft_type", "LORA")).upper()
+
+
+def declared_scaling(config: Mapping[str, Any], kind: str = "LORA") -> Scaling:
     """What peft makes of an adapter configuration.
+
+    Args:
+        config: the configuration.
+        kind: of the adapter. A loader that knows LoRA alone takes every configuration for one.
 
     Raises:
         UnknownEffectError: a field would change the effect in a way that is not understood here.
         NoDecisionError: ADAPTER_METADATA_INVALID, a rank or an alpha is not a usable number.
     """
-    kind = str(config.get("peft_type", "LORA")).upper()
     if kind not in _CONFIGS:
         raise UnknownEffectError(f"peft_type {kind[:40]} is not understood")
     _refuse_what_is_not_understood(_CONFIGS[kind], config)
@@ -154,7 +162,7 @@ def chosen_layers(config: Mapping[str, Any]) -> Chosen:
     targets = _names(config, "target_modules")
     if targets is None:
         raise LoaderRefusesError("its configuration has no target_modules")
-    if targets == "all-linear":
+    if isinstance(targets, str) and targets.lower() == "all-linear":
         raise UnknownEffectError("target_modules is 'all-linear'")
     indices = config.get("layers_to_transform")
     if indices is not None and not _whole_numbers(indices):

@@ -16,33 +16,53 @@ from loragate_server.intake.loader_rules.meaning import (
     Layout,
     LoaderRefusesError,
     Meaning,
+    UnknownEffectError,
 )
+from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0
 from loragate_server.intake.loader_rules.patterns import FirstMatch
+from loragate_server.intake.loader_rules.spelling import in_table, require_one_way
 from loragate_server.intake.loader_rules.tensor_rule import HEADER_ALPHAS
+from loragate_server.intake.naming import plain_prefix
 
 _RAISES = (
     "alora_invocation_tokens", "layer_replication", "modules_to_save", "target_parameters",
     "trainable_token_indices", "use_bdlora", "use_qalora", "fan_in_fan_out", "lora_bias",
     "use_dora",
 )  # fmt: skip
+_FUSED = (".to_q", ".to_k", ".to_v", ".add_q_proj", ".add_k_proj", ".add_v_proj", ".proj_mlp")
 _FOLDS_ALPHA = ("lora_unet_double_blocks_", "lora_unet_single_blocks_")
 
 
 def sglang_rule(layout: Layout) -> Meaning:
     """alpha / rank: the layer's own alpha, cut to a whole number; else the one told for all."""
+    return _meaning(layout, fused=False)
+
+
+def sglang_fused_rule(layout: Layout) -> Meaning:
+    """The same for a model whose q, k and v are one layer: there alphas are not cut."""
+    return _meaning(layout, fused=True)
+
+
+def _meaning(layout: Layout, *, fused: bool) -> Meaning:
     if layout.base.denoiser_component == "unet":
         raise LoaderRefusesError("it loads adapters of transformers alone")
     if layout.naming.stacked:
+        if any(plain_prefix(name) is not None for name in layout.weights):
+            raise UnknownEffectError("it may leave LoHa, LoKr or Tucker factors out")
         raise LoaderRefusesError("it holds LoHa, LoKr or Tucker factors")
     if any(layout.has_magnitude(ref) for ref in layout.naming.parts):
         raise LoaderRefusesError("it does not load DoRA")
+    require_one_way(layout)
+    own = (ref for ref in layout.naming.parts if ref.component == "transformer")
+    if not all(in_table(layout, ref) for ref in own):
+        raise UnknownEffectError("it may not know the names of all layers")
     config = _configuration(layout)
     whole = _whole_alpha(config)
     patterns = FirstMatch("alpha_pattern", _alpha_pattern(config), whole)
     root = bool(config.get("use_rslora"))
     text = frozenset(r for r in layout.naming.parts if r.component != "transformer")
     layers = {
-        ref: LayerScale(_scale(layout, ref, patterns.of(ref.module), root=root))
+        ref: LayerScale(_scale(layout, ref, patterns.of(ref.module), root=root, fused=fused))
         for ref in layout.naming.parts
         if ref not in text
     }
@@ -51,7 +71,7 @@ def sglang_rule(layout: Layout) -> Meaning:
     return Meaning(layers, {}, text)
 
 
-def _scale(layout: Layout, ref: ModuleRef, told: int | None, *, root: bool) -> float:
+def _scale(layout: Layout, ref: ModuleRef, told: int | None, *, root: bool, fused: bool) -> float:
     prefix, rank = layout.prefix_of(ref) or "", layout.rank_of(ref)
     if not rank:
         return 1.0
@@ -59,10 +79,14 @@ def _scale(layout: Layout, ref: ModuleRef, told: int | None, *, root: bool) -> f
     if own is not None and prefix.startswith(_FOLDS_ALPHA):
         # diffusers' converter has divided it in, and what is told for all counts once more
         if not float(own.item()) >= 0:
-            raise LoaderRefusesError("its conversion does not end for an alpha below 0")
+            raise LoaderRefusesError(LOOPS_BELOW_0)
         scale = float(own.item()) / rank * (1.0 if told is None else told / rank)
     elif own is not None:
-        scale = math.trunc(float(own.item())) / rank
+        alpha = float(own.item())
+        if not math.isfinite(alpha):
+            raise LoaderRefusesError("an alpha is no number")
+        fused = fused and ref.module.endswith(_FUSED)
+        scale = (alpha if fused else math.trunc(alpha)) / rank
     else:
         scale = 1.0 if told is None else told / rank
     return scale * (math.sqrt(rank) if root else 1.0)
@@ -113,8 +137,8 @@ def _alpha_pattern(config: Mapping[str, Any]) -> dict[str, int | None]:
 def _positive(value: Any, field: str) -> int:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = 0.0
-    if isinstance(value, bool) or not (number > 0 and number == math.trunc(number)):
+    if isinstance(value, bool) or not (number > 0 and number.is_integer()):
         raise LoaderRefusesError(f"{field} is no positive whole number")
     return int(number)

@@ -8,7 +8,8 @@ read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from loragate_server.intake.adapter import ModuleRef
 from loragate_server.intake.loader_rules.meaning import (
@@ -17,29 +18,21 @@ from loragate_server.intake.loader_rules.meaning import (
     LoaderRefusesError,
     Meaning,
 )
+from loragate_server.intake.loader_rules.spelling import in_table, prefix_of, require_one_way
 
 HEADER_ALPHAS = ("lora_alpha", "network_alpha", "alpha")
 """Entries of the header by which one alpha is told for all layers."""
 
-_ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
 _DECORATION = re.compile(
     r"\.processor|[._]lora(?:_[AB]|_down|_up|\.down|\.up)?(?:\.\w+)?\Z|[._]0\Z|[._]"
 )
 
 
 def comfyui_rule(layout: Layout) -> Meaning:
-    """Of a UNet's dotted names it knows those of attention as `.processor.to_k` alone."""
-    unet = layout.base.denoiser_component == "unet"
+    """What is not in its table is left out: of a UNet's dotted attention all but `.processor.`."""
     if layout.folder is not None and layout.base.family != "sd3":
         raise LoaderRefusesError("it does not know the names of a folder that peft has saved")
-    passed_over = frozenset(
-        ref
-        for ref in layout.naming.parts
-        if unet
-        and ref.component == "unet"
-        and ref.module.endswith(_ATTENTION)
-        and _dotted(layout.prefix_of(ref))
-    )
+    passed_over = (ref for ref in _every_layer(layout) if not in_table(layout, ref))
     return _scaled(layout, lambda ref: own_alpha_scale(layout, ref), passed_over)
 
 
@@ -47,7 +40,13 @@ def a1111_rule(layout: Layout) -> Meaning:
     """Layers of every spelling, because Forge and SD.Next know more of them than A1111."""
     if layout.folder is not None:
         raise LoaderRefusesError("it does not know the names of a folder that peft has saved")
-    return _scaled(layout, lambda ref: own_alpha_scale(layout, ref))
+    require_one_way(layout)
+    passed_over = (
+        ref
+        for ref in _every_layer(layout)
+        if "." not in (prefix_of(layout, ref) or ".") and not in_table(layout, ref)
+    )
+    return _scaled(layout, lambda ref: own_alpha_scale(layout, ref), passed_over)
 
 
 def unscaled_rule(layout: Layout) -> Meaning:
@@ -100,14 +99,16 @@ def _scaled(
 ) -> Meaning:
     left = frozenset(passed_over)
     layers = {ref: LayerScale(scale(ref)) for ref in layout.naming.parts if ref not in left}
-    groups = {ref: group.own_scale for ref, (group, _) in layout.naming.stacked.items()}
+    groups = {
+        ref: group.own_scale for ref, (group, _) in layout.naming.stacked.items() if ref not in left
+    }
     if left and not layers and not groups:
         raise LoaderRefusesError("it knows none of the names of its layers")
     return Meaning(layers, groups, left)
 
 
-def _dotted(prefix: str | None) -> bool:
-    return prefix is None or (prefix.startswith("unet.") and ".processor." not in prefix)
+def _every_layer(layout: Layout) -> Iterator[ModuleRef]:
+    return chain(layout.naming.parts, layout.naming.stacked)
 
 
 def _bare(prefix: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from torch import nn
 
 from benchmarks.loader_parity import compare as comparison
 from benchmarks.loader_parity.compare import VOUCHED, DisagreementError, compare
@@ -49,7 +50,9 @@ def test_a_rule_says_what_the_library_does_with_a_random_file(
 def test_the_comparison_notices_a_library_that_scales_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ref, module = next(iter(layers("sd").items()))
+    ref, module = next(
+        (ref, module) for ref, module in layers("sd").items() if isinstance(module, nn.Linear)
+    )
     stem = f"{ref.component}.{ref.module}"
     down, up = torch.ones(2, module.weight.shape[1]), torch.ones(module.weight.shape[0], 2)
     made = AdapterFile({f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}, {})

@@ -1,0 +1,288 @@
+"""Files that a stranger made so that a loader would see something else than was audited."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from benchmarks.loader_parity.compare import compare
+from benchmarks.loader_parity.files import AdapterFile
+from benchmarks.tiny_models import tiny_base
+from loragate_server.intake.adapter import Readings, StoredFile
+from loragate_server.intake.loader_rules.meaning import UnknownEffectError
+from loragate_server.intake.loader_rules.patterns import FirstMatch
+from loragate_server.intake.reader import read_adapter
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
+
+QUERY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+KEY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_k"
+OUT = "mid_block.attentions.0.proj_out"
+FLUX_QUERY, FLUX_KEY = "transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_k"
+FLUX_OUT = "transformer_blocks.0.attn.to_out.0"
+PEFT = "base_model.model."
+AB = (".lora_A.weight", ".lora_B.weight")
+
+
+def shape_of(family: str, layer: str) -> torch.Size:
+    weight = tiny_base(family).denoiser.get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    return weight.shape
+
+
+def plain(
+    family: str, stems: Mapping[str, str], ends: tuple[str, str] = AB, rank: int = 2
+) -> dict[str, Tensor]:
+    """A pair per layer, under the name that stands before it."""
+    found: dict[str, Tensor] = {}
+    for seed, (stem, layer) in enumerate(stems.items()):
+        generator = torch.Generator().manual_seed(seed)
+        shape = shape_of(family, layer)
+        ones = (1,) * (len(shape) - 2)
+        found[stem + ends[0]] = torch.randn(rank, *shape[1:], generator=generator)
+        found[stem + ends[1]] = torch.randn(shape[0], rank, *ones, generator=generator)
+    return found
+
+
+def read(
+    folder: Path,
+    family: str,
+    tensors: Mapping[str, Tensor],
+    header: dict[str, str] | None = None,
+    config: Mapping[str, Any] | str | None = None,
+) -> Readings:
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(in_order(tensors, header or {}))
+    text = config if config is None or isinstance(config, str) else json.dumps(config)
+    return read_adapter(StoredFile("0" * 64, path.stat().st_size, path, text), tiny_base(family))
+
+
+def in_order(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A file whose bytes are in the order of `tensors`, which `save` would sort."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    data, begin = b"", 0
+    for name, tensor in tensors.items():
+        single = save({name: tensor.contiguous()})
+        length = int.from_bytes(single[:8], "little")
+        entry = json.loads(single[8 : 8 + length])[name]
+        body = single[8 + length :]
+        entries[name] = entry | {"data_offsets": [begin, begin + len(body)]}
+        data, begin = data + body, begin + len(body)
+    header = json.dumps(entries).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def vouched(found: Readings) -> bool:
+    return not found.doubts and all(one.coverage.complete for one in found.adapters)
+
+
+def layers_by(found: Readings, loader: str) -> list[set[str]]:
+    return [{ref.module for ref in one.deltas} for one in found.adapters if loader in one.loaders]
+
+
+@pytest.mark.parametrize("kind", ["LOHA", "LOKR", "IA3", "lora"])
+def test_a_header_is_one_of_lora_for_diffusers_whatever_kind_it_names(kind: str) -> None:
+    declared = {
+        "unet.peft_type": kind,
+        "unet.r": 2,
+        "unet.lora_alpha": -2,
+        "unet.target_modules": [QUERY],
+    }
+    made = AdapterFile(
+        plain("sd", {f"unet.{QUERY}": QUERY}), {"lora_adapter_metadata": json.dumps(declared)}
+    )
+    assert compare("sd", "diffusers", made) == "equal"
+
+
+@pytest.mark.parametrize("kind", ["LOHA", "LOKR"])
+def test_a_folder_of_another_kind_loads_no_plain_factors(kind: str, tmp_path: Path) -> None:
+    config = {"peft_type": kind, "r": 2, "lora_alpha": 2, "target_modules": ["to_q"]}
+    found = read(tmp_path, "sd", plain("sd", {PEFT + QUERY: QUERY}), config=config)
+    assert "peft" in found.refused
+
+
+@pytest.mark.parametrize("spelled", ["all-linear", "All-Linear", "ALL-LINEAR"])
+def test_all_linear_layers_are_meant_in_any_case(spelled: str, tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": spelled}
+    found = read(tmp_path, "sd", plain("sd", {PEFT + QUERY: QUERY}), config=config)
+    assert "all-linear" in found.doubts[0][1]
+
+
+def test_an_alpha_that_comes_first_hides_layers_of_another_spelling(tmp_path: Path) -> None:
+    tensors = {f"unet.{KEY}.lora_A.alpha": torch.tensor(2.0)}
+    tensors |= plain("sd", {f"unet.{QUERY}": QUERY}, (".lora.down.weight", ".lora.up.weight"))
+    tensors |= plain("sd", {f"unet.{KEY}": KEY})
+    found = read(tmp_path, "sd", tensors)
+    assert layers_by(found, "diffusers") == [{KEY}]
+    assert not vouched(found)
+
+
+def loha(family: str, layer: str, stem: str) -> dict[str, Tensor]:
+    rows, columns = shape_of(family, layer)
+    return {
+        f"{stem}.hada_{half}_{part}": torch.randn(rows, 2)
+        if part == "a"
+        else torch.randn(2, columns)
+        for half in ("w1", "w2")
+        for part in ("a", "b")
+    }
+
+
+def test_factors_that_flux_loaders_leave_out_are_not_a_refusal(tmp_path: Path) -> None:
+    tensors = plain("flux", {f"transformer.{FLUX_QUERY}": FLUX_QUERY})
+    tensors |= loha("flux", FLUX_KEY, f"transformer.{FLUX_KEY}")
+    found = read(tmp_path, "flux", tensors)
+    assert {"diffusers", "sglang"}.isdisjoint(found.refused)
+    assert not vouched(found)
+
+
+def test_factors_beside_other_names_are_not_a_refusal_by_diffusers(tmp_path: Path) -> None:
+    tensors = plain("sd", {f"unet.{QUERY}": QUERY})
+    tensors |= loha("sd", KEY, "lora_unet_" + KEY.replace(".", "_"))
+    found = read(tmp_path, "sd", tensors)
+    assert "diffusers" not in found.refused
+    assert not vouched(found)
+
+
+def test_a_core_with_two_ranks_is_not_read(tmp_path: Path) -> None:
+    layer = "up_blocks.0.resnets.0.conv1"
+    out, into = shape_of("sd", layer)[:2]
+    stem = "lora_unet_" + layer.replace(".", "_")
+    factors = {
+        "lora_down.weight": torch.randn(3, into, 1, 1),
+        "lora_mid.weight": torch.randn(2, 3, 3, 3),
+        "lora_up.weight": torch.randn(out, 2, 1, 1),
+    }
+    found = read(tmp_path, "sd", {f"{stem}.{end}": tensor for end, tensor in factors.items()})
+    assert not vouched(found)
+
+
+@pytest.mark.parametrize("alpha", ["inf", "-inf", "nan", "1e999", "1_6", "1" + "0" * 400])
+def test_a_number_of_the_header_that_is_none_is_refused(alpha: str, tmp_path: Path) -> None:
+    tensors = plain("flux", {f"transformer.{FLUX_QUERY}": FLUX_QUERY})
+    found = read(tmp_path, "flux", tensors, {"lora_alpha": alpha})
+    assert "sglang" in found.refused or alpha == "1_6"
+
+
+def test_fused_layers_keep_the_fraction_of_an_alpha_that_others_lose(tmp_path: Path) -> None:
+    layers = (FLUX_QUERY, FLUX_OUT)
+    tensors = plain("flux", {f"transformer.{layer}": layer for layer in layers})
+    for layer in layers:
+        tensors[f"transformer.{layer}.alpha"] = torch.tensor(1.5)
+    found = read(tmp_path, "flux", tensors)
+    scales = [
+        tuple(delta.scale for ref, delta in one.deltas.items())  # type: ignore[attr-defined]
+        for one in found.adapters
+        if "sglang" in one.loaders
+    ]
+    assert sorted(scales) == [(0.5, 0.5), (0.75, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("targets", "wanted"),
+    [(["to_q"], {FLUX_QUERY}), ("to_k", {FLUX_KEY}), (["attn.to_q"], {FLUX_QUERY})],
+)
+def test_a_folder_is_also_what_its_targets_name_for_vllm_omni(
+    targets: Any, wanted: set[str], tmp_path: Path
+) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": targets}
+    tensors = plain("flux", {PEFT + layer: layer for layer in (FLUX_QUERY, FLUX_KEY)})
+    found = read(tmp_path, "flux", tensors, config=config)
+    read_as = layers_by(found, "vllm-omni")
+    assert wanted in read_as
+    assert {FLUX_QUERY, FLUX_KEY} in read_as
+
+
+def names() -> Iterator[str]:
+    for index in range(1200):
+        yield f"down_blocks.{index % 4}.attentions.0.transformer_blocks.{index}.attn1.to_q"
+
+
+def test_as_many_patterns_as_a_large_model_has_layers_are_told_apart() -> None:
+    layers = list(names())
+    found = FirstMatch("rank_pattern", {name: index for index, name in enumerate(layers)}, -1)
+    assert [found.of(name) for name in layers[:50]] == list(range(50))
+    assert found.of("mid_block.attentions.0.proj_in") == -1
+
+
+def test_too_many_patterns_are_not_guessed_at() -> None:
+    with pytest.raises(UnknownEffectError, match="more patterns"):
+        FirstMatch("alpha_pattern", {f"x{index}.*y": index for index in range(20_000)}, -1)
+    large = {"x" * 500 + f".*{index}": index for index in range(2000)}
+    with pytest.raises(UnknownEffectError, match="more patterns"):
+        FirstMatch("alpha_pattern", large, -1).of("to_q")
+
+
+DOWN_UP = (".lora_down.weight", ".lora_up.weight")
+MIDDLE = "lora_unet_mid_block_attentions_0_"
+
+
+@pytest.mark.parametrize(
+    "stem", [MIDDLE + "lora_unet_proj_out", "lora_unet_" + MIDDLE + "proj_out"]
+)
+def test_a_name_that_only_diffusers_makes_a_layer_of_is_left_out_by_the_others(
+    stem: str, tmp_path: Path
+) -> None:
+    tensors = plain("sd", {"lora_unet_" + QUERY.replace(".", "_"): QUERY, stem: OUT}, DOWN_UP)
+    found = read(tmp_path, "sd", tensors)
+    assert layers_by(found, "diffusers") == [{QUERY, OUT}]
+    assert layers_by(found, "comfyui") == layers_by(found, "a1111") == [{QUERY}]
+    assert vouched(found)
+
+
+def test_factors_under_such_a_name_are_left_out_as_well(tmp_path: Path) -> None:
+    tensors = loha("sd", QUERY, MIDDLE + "lora_unet_transformer_blocks_0_attn1_to_q")
+    tensors |= loha("sd", KEY, "lora_unet_" + KEY.replace(".", "_"))
+    assert layers_by(read(tmp_path, "sd", tensors), "comfyui") == [{KEY}]
+
+
+def test_a_processor_that_is_none_hides_a_layer_from_comfyui(tmp_path: Path) -> None:
+    stems = {f"unet.{OUT}.processor": OUT, f"unet.{KEY}".replace(".to_", ".processor.to_"): KEY}
+    found = read(tmp_path, "sd", plain("sd", stems, (".lora.down.weight", ".lora.up.weight")))
+    assert layers_by(found, "diffusers") == [{OUT, KEY}]
+    assert layers_by(found, "comfyui") == [{KEY}]
+
+
+@pytest.mark.parametrize("tail", ["proj_in", "lora_unet_proj_in"])
+def test_names_of_the_original_blocks_are_known_as_they_are_alone(
+    tail: str, tmp_path: Path
+) -> None:
+    block, start = "down_blocks.1.attentions.0", "lora_unet_input_blocks_4_1_"
+    layers = [f"{block}.transformer_blocks.0.attn1.to_q", f"{block}.proj_in"]
+    stems = {start + "transformer_blocks_0_attn1_to_q": layers[0], start + tail: layers[1]}
+    found = read(tmp_path, "sdxl", plain("sdxl", stems, DOWN_UP))
+    assert layers_by(found, "comfyui") == [set(layers if tail == "proj_in" else layers[:1])]
+
+
+def test_names_of_several_ways_in_one_file_are_not_vouched_for(tmp_path: Path) -> None:
+    tensors = plain(
+        "flux", {f"transformer.{FLUX_KEY}": FLUX_KEY}, (".lora.down.weight", ".lora.up.weight")
+    )
+    tensors |= plain(
+        "flux", {f"transformer.{FLUX_QUERY}": FLUX_QUERY}, ("_lora.down.weight", "_lora.up.weight")
+    )
+    assert vouched(read(tmp_path, "flux", tensors))
+    mixed = plain("flux", {f"transformer.{FLUX_OUT}": FLUX_OUT}, DOWN_UP)
+    found = read(tmp_path, "flux", mixed | tensors)
+    assert not vouched(found)
+
+
+@pytest.mark.parametrize("pattern", ["", [""], "mid_block|x", "(mid|x)_block", [], "attentions"])
+def test_a_layers_pattern_that_is_odd_chooses_what_peft_chooses(pattern: Any) -> None:
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 4,
+        "target_modules": ["to_q"],
+        "layers_to_transform": [0],
+        "layers_pattern": pattern,
+    }
+    made = AdapterFile(plain("sd", {PEFT + QUERY: QUERY}), {}, config)
+    assert compare("sd", "peft", made) in ("equal", "both refuse")
