@@ -111,6 +111,10 @@ class Metrics(StateMetrics):
         """So many threads were given up and still run."""
         self._stuck.set(count)
 
+    def endless_file(self) -> None:
+        """A file was audited at which a loader's conversion does not end."""
+        self._endless.inc()
+
     # What the store reports.
 
     def corrupt_file(self) -> None:
@@ -200,6 +204,10 @@ class Metrics(StateMetrics):
         )
         self._stuck = self._gauge(
             "loragate_worker_stuck", "Threads that were given up and still run."
+        )
+        self._endless = self._counter(
+            "loragate_endless_files",
+            "Files audited at which a loader's conversion does not end; it was not run, or ended.",
         )
         self._log_failures = self._counter(
             "loragate_log_write_failures", "Decisions withheld because the log was not written."

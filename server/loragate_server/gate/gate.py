@@ -25,6 +25,7 @@ from loragate_server.gate.request import GateRequest
 from loragate_server.gate.reviewing import SUSPECTS_REMEMBERED, NoReviews, Reviews, Suspects
 from loragate_server.gate.worker import STUCK_AFTER_S, Worker, audit_failed, draining
 from loragate_server.intake.adapter import StoredFile
+from loragate_server.intake.loader_rules.names import ENDLESS
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse
 from loragate_server.policy.policy import Policy
@@ -290,6 +291,10 @@ class Gate:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
             if evidence is None:
                 evidence = await self._pipeline.measure(policy, case, leash, times_s)
+                if any(
+                    why in ENDLESS for one in evidence.adapters for why in one.refused_by.values()
+                ):
+                    self._observer.endless_file()
             measured_by = policy.screen_miss_rate
             # Policy and library may have changed while the audit waited: the newest decide.
             policy, _ = self._admit(case.request, stored=case.uploaded)

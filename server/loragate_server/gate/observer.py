@@ -65,6 +65,10 @@ class GateObserver(Protocol):
         """Threads that were given up and still run, after a change."""
         ...
 
+    def endless_file(self) -> None:
+        """A file was audited at which a loader's conversion does not end."""
+        ...
+
 
 class NullObserver:
     """A `GateObserver` that nobody reads."""
@@ -100,4 +104,7 @@ class NullObserver:
         """Ignored."""
 
     def workers_stuck(self, count: int) -> None:
+        """Ignored."""
+
+    def endless_file(self) -> None:
         """Ignored."""
