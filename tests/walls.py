@@ -11,6 +11,9 @@ NOT_FOR = {
 
 BASICS = ("errors", "files", "progress", "threads")
 NOUNS = ("intake.adapter", "audit.evidence", "policy.decision", "record.verdict")
+WORDS = ("policy.reasons", "policy.sentences")
+"""What a decision says in words, without deciding anything."""
+
 COMMAND = ("cli_options", "cli_progress")
 """What commands have in common."""
 
@@ -31,11 +34,11 @@ MAY_IMPORT = {
     "concepts": (*BASICS, "models", "intake.adapter"),
     "audit": (*BASICS, "intake", "models", "concepts"),
     "policy": (*BASICS, "audit.evidence"),
-    "record": (*BASICS, "audit.evidence", "policy.decision", "policy.review"),
+    "record": (*BASICS, "audit.evidence", "policy.decision", "policy.known", "policy.review"),
     "report": (*BASICS, "audit.evidence", "policy", "record"),
     "replay": (*BASICS, "audit.evidence", "policy", "record"),
     "gate": (*BASICS, "intake", "models", "concepts", "audit", "policy", "record", "tracing"),
-    "metrics_labels": ("rpc.envoy", *NOUNS),
+    "metrics_labels": ("policy.reasons", "rpc.envoy", *NOUNS),
     "metrics": (
         "errors",
         "checkpoint.result",
@@ -50,7 +53,7 @@ MAY_IMPORT = {
     "metrics_state": ("errors", "metrics_series", "policy.store", *NOUNS),
     "metrics_served": ("audit", "config", "gate", "metrics", "metrics_state", "startup"),
     "intercept": ("intake.adapter",),
-    "checkpoint": (*BASICS, "gate", "intercept", *NOUNS),
+    "checkpoint": (*BASICS, "gate", "intercept", "policy.reasons", *NOUNS),
     "web": ("config", "progress", "threads", "checkpoint.outcome", "intercept.request"),
     "rpc": (
         *BASICS,
@@ -60,6 +63,7 @@ MAY_IMPORT = {
         "concepts.library",
         "intercept",
         "models.base",
+        *WORDS,
         "tracing",
         *NOUNS,
     ),

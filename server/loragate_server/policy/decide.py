@@ -15,6 +15,7 @@ from functools import partial
 
 from loragate_server.audit.evidence import ConceptEvidence, Evidence
 from loragate_server.policy.decision import (
+    GRAVITY,
     Decision,
     Finding,
     Mode,
@@ -31,7 +32,6 @@ from loragate_server.policy.sentences import (
     invalid_sentences,
 )
 
-GRAVITY = {kind: rank for rank, kind in enumerate(VerdictKind)}
 _REMEDY_GRAVITY = {remedy: rank for rank, remedy in enumerate(Remedy)}
 
 _Weighed = tuple[VerdictKind, Reason]

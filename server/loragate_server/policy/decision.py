@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from loragate_server.audit.evidence import ConceptEvidence, Evidence
 
@@ -15,6 +17,9 @@ class VerdictKind(StrEnum):
     REVIEW = "REVIEW"
     INCONCLUSIVE = "INCONCLUSIVE"
     BLOCK = "BLOCK"
+
+
+GRAVITY: Final[Mapping[VerdictKind, int]] = {kind: rank for rank, kind in enumerate(VerdictKind)}
 
 
 class Mode(StrEnum):

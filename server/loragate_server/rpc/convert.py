@@ -9,8 +9,7 @@ from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
 from loragate_server.intake.adapter import AdapterReference, Strength
-from loragate_server.policy.decide import GRAVITY
-from loragate_server.policy.decision import Finding, Reason, VerdictKind
+from loragate_server.policy.decision import GRAVITY, Finding, Reason, VerdictKind
 from loragate_server.policy.reasons import told_without_numbers
 from loragate_server.policy.sentences import members_of, use_of, use_words
 from loragate_server.record.verdict import Caller, Verdict

@@ -181,3 +181,13 @@ async def test_times_are_written_for_machines_as_well(browser: Opens, record: Re
     assert datetime.fromisoformat(moment["datetime"] or "") == verdict.decided_at.replace(
         microsecond=0
     )
+
+
+async def test_a_restricted_question_is_marked_and_waits_for_nobody(
+    browser: Opens, record: Records
+) -> None:
+    record(evidence(suspected(), restricted_to=("star-captain",)))
+    assert "some concepts only" in (await browser().see("/verdicts")).text("tbody")
+    japanese = await browser(language="ja").see("/verdicts")
+    assert "一部のコンセプトのみ" in japanese.text("tbody")
+    assert not (await browser().see("/")).all("table")
