@@ -7,6 +7,7 @@ in the coverage.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from loragate_server.intake.naming import (
     pipeline_conversion,
     plain_prefix,
 )
+from loragate_server.intake.rounding import same_in_half
 from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
@@ -43,6 +45,7 @@ _STACKED = 8
 """Layers of which a file may hold the rows under one name; Flux stacks up to four."""
 NAMING_S, NAMING_PER_TENSOR_S = 1.0, 0.01
 """Processor seconds in which the layers of a file are found; ordinary ones need a tenth of them."""
+_IN_HALF = "a loader that computes in half precision"
 _KOHYA = ("lora_unet_", "lora_te", "lora_transformer_")
 _SGM = ("input_blocks", "middle_block", "output_blocks")
 _XLABS = ("double_blocks.", "single_blocks.", "diffusion_model.double", "diffusion_model.single")
@@ -118,7 +121,10 @@ def convert(
     if not readings:
         readings = [builder.reading((), Meaning({}, {}))]
     named = _format_name(weights, groups, readings[0].deltas)
-    return Converted(named, tuple(readings), read.refused, read.unknown)
+    unknown = dict(read.unknown)
+    if rounded := builder.otherwise_in_half([meaning for _, meaning in read.meanings]):
+        unknown[_IN_HALF] = f"layer {rounded.module} is another once its factors are rounded"
+    return Converted(named, tuple(readings), read.refused, unknown)
 
 
 def _named(
@@ -169,6 +175,21 @@ class _Builder:
             matched_modules=len(deltas),
         )
         return Reading(loaders, deltas, coverage)
+
+    def otherwise_in_half(self, meanings: Sequence[Meaning]) -> ModuleRef | None:
+        """A layer of plain factors whose change is another in half precision, or None."""
+        scales: dict[ModuleRef, float] = {}
+        for meaning in meanings:
+            for ref, how in meaning.layers.items():
+                scales[ref] = max(scales.get(ref, 0.0), abs(how.scale))
+        for ref, scale in scales.items():
+            plain = self._plain_of(ref)
+            weight = layer_shape(self._layers[ref.component, ref.module]).weight if plain else None
+            if plain is None or weight is None or not math.isfinite(scale):
+                continue
+            if not same_in_half(plain.down, plain.up, weight, scale):
+                return ref
+        return None
 
     def _unmapped(self, settled: Set[ModuleRef]) -> tuple[str, ...]:
         """Names of the tensors that reach no layer, or reach one that was not built of them."""

@@ -81,11 +81,7 @@ def diffusers_rule(layout: Layout) -> Meaning:
                 raise wrong_rank(ref, layout.rank_of(ref), rank)
             if scaling.dora and not layout.has_magnitude(ref):
                 raise UnknownEffectError(f"layer {ref.module} is DoRA without a magnitude")
-            folded = math.prod(
-                _factor(own[f"{ref.module}.{part}"], layout.naming.parts[ref][part])
-                for part in (DOWN, UP)
-                if part in layout.naming.parts[ref]
-            )
+            folded = _folded(own, ref.module, layout.naming.parts[ref])
             layers[ref] = LayerScale(scale * folded, scaling.dora, scaling.bias)
     if passed_over and not layers:
         raise LoaderRefusesError("its header chooses none of its layers")
@@ -168,20 +164,45 @@ def _ranks(
             yield f"{layer}.{UP}", int(up.shape[1])
 
 
-def _factor(converted: Tensor, plain: Tensor) -> float:
-    """By what the conversion has multiplied a tensor.
+def _folded(own: Mapping[str, Tensor], module: str, parts: Mapping[str, Tensor]) -> float:
+    """By what the conversion has multiplied up @ down of a layer."""
+    found = 1.0
+    for part, other in ((DOWN, UP), (UP, DOWN)):
+        converted = own.get(f"{module}.{part}")
+        if converted is None or part not in parts or converted is parts[part]:
+            continue
+        weights = _components(parts[other], other).norm(dim=1) if other in parts else None
+        found *= _factor(_components(converted, part), _components(parts[part], part), weights)
+    return found
+
+
+def _components(factor: Tensor, part: str) -> Tensor:
+    """[r, n] in double precision: what one factor holds of each rank component."""
+    flat = factor.double().flatten(1) if factor.dim() > 1 else factor.double().reshape(1, -1)
+    return flat if part == DOWN else flat.T
+
+
+def _factor(now: Tensor, was: Tensor, weights: Tensor | None) -> float:
+    """By what the conversion has multiplied a factor.
+
+    Args:
+        now: its components as rows, converted.
+        was: the same before.
+        weights: how much each component counts: its norm in the other factor.
 
     Raises:
         UnknownEffectError: it has done something else to it.
     """
-    if converted is plain or (converted.shape == plain.shape and torch.equal(converted, plain)):
-        return 1.0
-    if converted.shape == plain.shape:
-        was, now = plain.double(), converted.double()
+    if now.shape == was.shape:
+        if torch.equal(now, was):
+            return 1.0
         most = was.abs().flatten().argmax()
         if was.flatten()[most] == 0:
             return 1.0
         factor = float(now.flatten()[most] / was.flatten()[most])
-        if float((now - factor * was).norm()) <= _FOLDED_APART * float(now.norm()):
+        apart, size = (now - factor * was).norm(dim=1), now.norm(dim=1)
+        if weights is not None and weights.shape == apart.shape:
+            apart, size = apart * weights, size * weights
+        if float(apart.norm()) <= _FOLDED_APART * float(size.norm()):
             return factor
     raise UnknownEffectError("its conversion does more to a weight than scale it")

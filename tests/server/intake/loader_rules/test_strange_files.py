@@ -286,3 +286,39 @@ def test_a_layers_pattern_that_is_odd_chooses_what_peft_chooses(pattern: Any) ->
     }
     made = AdapterFile(plain("sd", {PEFT + QUERY: QUERY}), {}, config)
     assert compare("sd", "peft", made) in ("equal", "both refuse")
+
+
+def test_components_that_cancel_in_full_precision_alone_are_not_vouched_for(tmp_path: Path) -> None:
+    stem = f"unet.{OUT}".replace(OUT, QUERY)
+    rows, columns = shape_of("sd", QUERY)
+    change, loud = torch.randn(columns), 1e4 * torch.randn(columns).sign()
+    # change + (loud - change) - loud is nothing, and `change` where loud - change is loud
+    down = torch.stack([change, loud - change, loud])
+    up = torch.randn(rows, 1) * torch.tensor([1.0, 1.0, -1.0])
+    tensors = {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+    found = read(tmp_path, "sd", tensors)
+    assert "half precision" in found.doubts[0][1]
+    assert not vouched(found)
+
+
+@pytest.mark.parametrize(("size", "fine"), [(1e-3, True), (1.0, True), (1e-12, True), (1e6, False)])
+def test_factors_of_an_ordinary_size_are_the_same_in_half_precision(
+    size: float, fine: bool, tmp_path: Path
+) -> None:
+    tensors = plain("sd", {f"unet.{QUERY}": QUERY}, rank=16)
+    found = read(tmp_path, "sd", {name: size * tensor for name, tensor in tensors.items()})
+    assert vouched(found) is fine
+
+
+def test_a_conversion_in_half_precision_that_loses_a_component_is_noticed(tmp_path: Path) -> None:
+    stem = "lora_unet_double_blocks_0_img_attn_proj"
+    tensors = plain("flux", {stem: FLUX_OUT}, DOWN_UP)
+    down, up = tensors.values()
+    down, up = down * torch.tensor([[1.0], [1e-6]]), up * torch.tensor([1e-3, 6e3])
+    names = list(tensors)
+    found = read(
+        tmp_path,
+        "flux",
+        {names[0]: down.half(), names[1]: up.half(), f"{stem}.alpha": torch.tensor(2e-4)},
+    )
+    assert not vouched(found)
