@@ -29,8 +29,8 @@ from loragate_server.intake.naming import DOWN, UP, State, pipeline_conversion, 
 from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
 
 _KEEPS_ALPHAS = frozenset({"sd", "sdxl"})
-"""Families whose converters hand alphas on. Others divide them into the weights, in a loop that
-doubles a scale until it is large enough: a negative one never is."""
+"""Families whose converters hand alphas on. Others divide them into the weights of some spellings,
+in a loop that doubles a scale until it is large enough: a negative one never is."""
 _ASKS_EVERY_NAME = frozenset({"sd", "sdxl", "sd3"})
 """Families whose `load_lora_weights` refuses a file with one name that does not hold "lora"."""
 _KOHYA = ("lora_te_", "lora_unet_", "lora_te1_", "lora_te2_")
@@ -112,15 +112,14 @@ def _converted(layout: Layout) -> tuple[State, dict[str, dict[str, Any]]]:
         return layout.naming.state, {}
     values = [float(alpha.item()) for alpha in layout.alphas.values()]
     below_0 = any(not 0 <= each < math.inf for each in values)
-    if below_0 and layout.base.family not in _KEEPS_ALPHAS:
-        raise LoaderRefusesError(LOOPS_BELOW_0)
     known = {name: layout.weights[name] for name in layout.naming.plain} | dict(layout.alphas)
     given = {name: known[name] for name in layout.order if name in known}
     try:
         with cpu_time_limit(LIMIT_S + LIMIT_PER_TENSOR_S * len(given)):
             return pipeline_conversion(layout.base)(given)
     except TimeLimitError as error:
-        raise LoaderRefusesError(TAKES_TOO_LONG) from error
+        loops = below_0 and layout.base.family not in _KEEPS_ALPHAS
+        raise LoaderRefusesError(LOOPS_BELOW_0 if loops else TAKES_TOO_LONG) from error
     except Exception as error:  # a conversion may stumble over anything that an uploader writes
         raise LoaderRefusesError(f"its conversion fails ({type(error).__name__})") from error
 

@@ -322,3 +322,11 @@ def test_a_conversion_in_half_precision_that_loses_a_component_is_noticed(tmp_pa
         {names[0]: down.half(), names[1]: up.half(), f"{stem}.alpha": torch.tensor(2e-4)},
     )
     assert not vouched(found)
+
+
+@pytest.mark.parametrize("name", ["x.alpha", "alpha", f"transformer.{FLUX_QUERY}.alpha"])
+def test_one_alpha_below_0_is_every_layers_for_diffusers_on_flux(name: str, tmp_path: Path) -> None:
+    stems = {f"transformer.{layer}": layer for layer in (FLUX_QUERY, FLUX_KEY)}
+    tensors = plain("flux", stems) | {name: torch.tensor(-8.0)}
+    assert compare("flux", "diffusers", AdapterFile(tensors, {})) == "equal"
+    assert "diffusers" not in read(tmp_path, "flux", tensors).refused
