@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from loragate_server.audit.evidence import Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.admission import admit, admit_size
 from loragate_server.gate.bases import BaseRegistry, ServedBase
@@ -25,7 +26,7 @@ from loragate_server.gate.request import GateRequest
 from loragate_server.gate.reviewing import SUSPECTS_REMEMBERED, NoReviews, Reviews, Suspects
 from loragate_server.gate.worker import STUCK_AFTER_S, Worker, audit_failed, draining
 from loragate_server.intake.adapter import StoredFile
-from loragate_server.intake.loader_rules.names import ENDLESS
+from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse
 from loragate_server.policy.policy import Policy
@@ -291,9 +292,7 @@ class Gate:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
             if evidence is None:
                 evidence = await self._pipeline.measure(policy, case, leash, times_s)
-                if any(
-                    why in ENDLESS for one in evidence.adapters for why in one.refused_by.values()
-                ):
+                if _hangs_a_loader(evidence):
                     self._observer.endless_file()
             measured_by = policy.screen_miss_rate
             # Policy and library may have changed while the audit waited: the newest decide.
@@ -339,6 +338,12 @@ class Gate:
             review_ids=tuple(ruling.review_id for ruling in rulings),
             known_ids=tuple(one.decision_id for one in known),
         )
+
+
+def _hangs_a_loader(evidence: Evidence) -> bool:
+    refused = (why for one in evidence.adapters for why in one.refused_by.values())
+    doubted = (sentence for _, sentence in evidence.inconclusive)
+    return LOOPS_BELOW_0 in refused or any(TAKES_TOO_LONG in sentence for sentence in doubted)
 
 
 def _used(key: VerdictKey, decision: Decision) -> VerdictKey:

@@ -105,5 +105,8 @@ def test_a_conversion_that_loops_for_another_reason_is_ended_and_named(
     path = tmp_path / "adapter.safetensors"
     save_file(kohya("lora_unet_mid_block_attentions_0_proj_in", torch.tensor(77.0), 64, 64), path)
     found = read_adapter(StoredFile("0" * 64, path.stat().st_size, path), base)
-    assert found.refused["diffusers"] == "its conversion takes too long"
+    [(code, sentence)] = found.doubts
+    assert code == "loader_unknown"
+    assert "diffusers" in sentence
+    assert "its conversion takes too long" in sentence
     assert calls

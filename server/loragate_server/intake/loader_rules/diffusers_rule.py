@@ -118,8 +118,9 @@ def _converted(layout: Layout) -> tuple[State, dict[str, dict[str, Any]]]:
         with cpu_time_limit(LIMIT_S + LIMIT_PER_TENSOR_S * len(given)):
             return pipeline_conversion(layout.base)(given)
     except TimeLimitError as error:
-        loops = below_0 and layout.base.family not in _KEEPS_ALPHAS
-        raise LoaderRefusesError(LOOPS_BELOW_0 if loops else TAKES_TOO_LONG) from error
+        if below_0 and layout.base.family not in _KEEPS_ALPHAS:
+            raise LoaderRefusesError(LOOPS_BELOW_0) from error
+        raise UnknownEffectError(TAKES_TOO_LONG) from error
     except Exception as error:  # a conversion may stumble over anything that an uploader writes
         raise LoaderRefusesError(f"its conversion fails ({type(error).__name__})") from error
 

@@ -7,8 +7,7 @@ LOADERS = ("diffusers", "peft", "comfyui", "a1111", "sglang", "vllm-omni")
 
 LOOPS_BELOW_0 = "its conversion does not end for an alpha below 0"
 TAKES_TOO_LONG = "its conversion takes too long"
-ENDLESS = frozenset({LOOPS_BELOW_0, TAKES_TOO_LONG})
-"""Refusals of files at which a loader would hang."""
+"""What is said of files at which a loader would hang, or nearly."""
 
 UNSCALED = "unscaled"
 """Stands for any loader that leaves the scales of a file out."""
