@@ -103,12 +103,7 @@ def test_a_broken_policy_keeps_the_last_good_one_in_force(start: Start, tmp_path
         after = client.audit_file(FILE)
         assert after.digests.policy == before.digests.policy
         policy.write_text(GOOD_POLICY.replace("mode: enforce", "mode: pilot"))
-        assert eventually(
-            lambda: (
-                client.audit_file(FILE).digests.policy
-                != before.digests.policy
-            )
-        )
+        assert eventually(lambda: client.audit_file(FILE).digests.policy != before.digests.policy)
 
 
 def test_a_broken_policy_at_the_start_stops_the_server_with_the_line(tmp_path: Path) -> None:
