@@ -1,7 +1,7 @@
 """Writes the table of docs/loaders.md: how each loader scales the same layouts, told by the rules.
 
-.venv/bin/python scripts/loader_table.py            writes it
-.venv/bin/python scripts/loader_table.py --check    exit code 1 where it is not as written
+.venv/bin/python -m scripts.loader_table            writes it
+.venv/bin/python -m scripts.loader_table --check    exit code 1 where it is not as written
 """
 
 from __future__ import annotations
