@@ -44,10 +44,10 @@ def peft_rule(layout: Layout) -> Meaning:
             groups[ref] = scaling.of(ref.module)[1]
         else:
             passed_over.add(ref)
-    if not layers and not groups:
-        raise LoaderRefusesError("its configuration chooses none of its layers")
     if scaling.random_start:
         _refuse_layers_left_at_random(layout, layers.keys() | groups.keys())
+    if not layers and not groups:
+        raise LoaderRefusesError("its configuration chooses none of its layers")
     return Meaning(layers, groups, frozenset(passed_over))
 
 
