@@ -54,12 +54,13 @@ class PostgresServer:
         return f"postgresql://postgres@/{name}?host={self._folder}"
 
     def _run(self, program: str, *arguments: str) -> None:
+        # By a program: to change the user itself, Python would fork, which threads of gRPC in
+        # this process do not survive on a busy machine.
+        user = self._user
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
         subprocess.run(
-            [self._binaries / program, *arguments],
+            [*become, self._binaries / program, *arguments],
             check=True,
-            user=self._user,
-            group=self._user,
-            extra_groups=[] if self._user else None,
             cwd=self._folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,

@@ -193,6 +193,6 @@ def test_a_base_model_that_is_not_served_is_refused(client: AuditClient) -> None
     assert "emoji-tiny" in str(error)
 
 
-def test_a_concept_that_nobody_knows_is_refused(client: AuditClient) -> None:
-    error = refused(client, GOOD, "CONCEPT_UNKNOWN", concept_ids=["no-such-concept"])
-    assert "no-such-concept" in str(error)
+def test_a_caller_without_a_name_may_not_ask_about_some_concepts(client: AuditClient) -> None:
+    error = refused(client, GOOD, "PERMISSION_DENIED", concept_ids=["no-such-concept"])
+    assert "may not restrict" in str(error)
