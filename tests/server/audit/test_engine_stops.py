@@ -206,8 +206,8 @@ def test_one_adapter_that_was_not_understood_spoils_the_audit_of_all(
     engine: AuditEngine, make_adapter: Make
 ) -> None:
     used = [
-        Member.of(make_adapter(seed=1), Strength()),
-        (make_adapter(seed=2, unmapped=("x",)), Strength()),
+        Member.of(make_adapter(seed=1)),
+        Member.of(make_adapter(seed=2, unmapped=("x",))),
     ]
     evidence = engine.audit(used, Leash())
     [(code, sentence)] = evidence.inconclusive

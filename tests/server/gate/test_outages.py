@@ -123,7 +123,7 @@ async def test_a_stored_file_that_has_gone_is_no_verdict(house: Callable[..., An
         os.unlink(path)  # noqa: PTH108
     here.engine.let_go()
     await running
-    assert (await refusal(waiting)).reason is ErrorReason.SOURCE_UNREADABLE
+    assert (await refusal(waiting)).reason is ErrorReason.ADAPTER_NOT_STORED
     assert (await here.ask(here.request(1))).decision_id
 
 

@@ -17,6 +17,15 @@ _SGM = re.compile(
     re.ASCII,
 )
 _SGM_TAILS = ("in_layers_2", "out_layers_3", "emb_layers_1", "skip_connection", "op", "conv")
+_SGM_ROOTS = {
+    "lora_unet_input_blocks_0_0": "conv_in",
+    "lora_unet_out_2": "conv_out",
+    "lora_unet_time_embed_0": "time_embedding.linear_1",
+    "lora_unet_time_embed_2": "time_embedding.linear_2",
+    "lora_unet_label_emb_0_0": "add_embedding.linear_1",
+    "lora_unet_label_emb_0_2": "add_embedding.linear_2",
+}
+"""Layers outside the blocks."""
 _TEXT = ("lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
 _LOOKED_UP = ("lora_unet_", "double_blocks.", "single_blocks.", "diffusion_model.")
 """Beginnings of Flux names that diffusers looks up, too."""
@@ -68,6 +77,8 @@ def _of_unet(module: str) -> set[str]:
 
 
 def _is_sgm(prefix: str, module: str) -> bool:
+    if _SGM_ROOTS.get(prefix) == module:
+        return True
     found = _SGM.match(prefix)
     return found is not None and (
         found["tail"] in _SGM_TAILS or _flat(module).endswith(f"_{found['tail']}")
