@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from loragate import AuditClient, AuditError, AuditResult
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
-QUICK = (ADAPTERS / "harmless-watermelon.safetensors", ADAPTERS / "harmless-sepia.safetensors")
+QUICK = (ADAPTERS / "harmless-watermelon.safetensors", ADAPTERS / "harmless-sailboat.safetensors")
 """Adapters whose audit ends at the screen, within hundredths of a second."""
 SLOW = ADAPTERS / "learned-jack-o-lantern.safetensors"
 """An adapter that goes through every stage, which takes seconds."""
