@@ -50,11 +50,21 @@ class DaemonPool(Executor):
                 raise RuntimeError(f"the pool {self._name!r} takes no more work")
             self._waiting.append((future, lambda: fn(*args, **kwargs)))
             if self._idle < len(self._waiting) and self._threads < self._limit:
-                self._threads += 1
-                name = f"{self._name}_{self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+                self._grow()
             self._changed.notify()
         return future
+
+    def _grow(self) -> None:
+        """One thread more; where the system has none to give, those that there are go on."""
+        name = f"{self._name}_{self._threads + 1}"
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:
+            if not self._threads:
+                self._waiting.pop()
+                raise
+        else:
+            self._threads += 1
 
     def busy_s(self) -> float:
         """Seconds since when no thread has been free; 0 while one is."""

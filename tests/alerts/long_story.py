@@ -206,4 +206,4 @@ def run_out_of_memory(on: LongStage) -> None:
     with faults.no_more_memory(on.server.pid):
         for _ in range(5):
             faults.ask(on.server.grpc, faults.BOMB)
-        on.watch.expect("AuditsFailing")
+    on.watch.expect("AuditsFailing")

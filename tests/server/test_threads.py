@@ -108,3 +108,22 @@ time.sleep(0.1)
 def test_a_pool_without_threads_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         DaemonPool(0, "none")
+
+
+def test_work_waits_for_a_thread_where_the_system_has_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = DaemonPool(2, "few")
+    go_on = threading.Event()
+    first = pool.submit(go_on.wait)
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    second = pool.submit(lambda: 2)
+    with pytest.raises(RuntimeError, match="new thread"):
+        DaemonPool(1, "none").submit(lambda: 3)
+    go_on.set()
+    assert first.result(10)
+    assert second.result(10) == 2
