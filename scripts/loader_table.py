@@ -7,11 +7,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import math
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.loader_parity.compare import no_noise
 from benchmarks.tiny_models import tiny_base
 from loragate_server.intake.algebra import LowRank
 from loragate_server.intake.convert import convert
@@ -135,7 +133,7 @@ def layouts() -> list[Layout]:
 
 def cells(layout: Layout) -> dict[str, str]:
     """Loader to what it does with the attention layer."""
-    with quiet():
+    with no_noise():
         found = convert(layout.tensors, tiny_base(layout.family), **layout.options)
     told = dict.fromkeys(LOADERS, "not loaded")
     told |= dict.fromkeys(found.refused, "refused")
@@ -160,18 +158,6 @@ def table() -> str:
         row = cells(layout)
         lines.append(f"| {layout.title} | {' | '.join(row[name] for name in LOADERS)} |")
     return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def quiet() -> Any:
-    """No hints of the libraries about files that are odd on purpose."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def main() -> int:

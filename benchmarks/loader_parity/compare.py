@@ -72,7 +72,7 @@ def _by_our_rule(family: str, loader: str, path: Path, config: str | None) -> De
     base = tiny_base(family)
     stored = StoredFile("0" * 64, path.stat().st_size, path, config)
     try:
-        with _no_noise():
+        with no_noise():
             found = read_adapter(stored, base, loaders=(loader,))
     except NoDecisionError as error:
         return str(error)
@@ -143,7 +143,7 @@ def _require_equal(ours: Deltas, theirs: Deltas) -> None:
 
 
 def _quietly(load: Any, family: str, path: Path) -> Deltas | Exception:
-    with _no_noise():
+    with no_noise():
         try:
             result: Deltas = load(family, path)
             return result
@@ -152,7 +152,8 @@ def _quietly(load: Any, family: str, path: Path) -> Deltas | Exception:
 
 
 @contextlib.contextmanager
-def _no_noise() -> Any:
+def no_noise() -> Any:
+    """Silences the libraries' hints about files that are odd on purpose."""
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
