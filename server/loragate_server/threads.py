@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
@@ -18,6 +19,9 @@ class DaemonPool(Executor):
 
     The interpreter waits at its end for the threads of a `ThreadPoolExecutor`, and so for a read
     from a file system that has gone, for ever.
+
+    All threads are there from the start: one that is started when no memory is left may die before
+    it says that it lives, and whoever starts it then waits for ever.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -27,10 +31,10 @@ class DaemonPool(Executor):
         self._name = name
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
-        self._threads = 0
-        self._idle = 0
         self._closed = False
         self._began_s: dict[int, float] = {}
+        for number in range(1, threads + 1):
+            threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True).start()
 
     def submit(
         self,
@@ -49,22 +53,8 @@ class DaemonPool(Executor):
             if self._closed:
                 raise RuntimeError(f"the pool {self._name!r} takes no more work")
             self._waiting.append((future, lambda: fn(*args, **kwargs)))
-            if self._idle < len(self._waiting) and self._threads < self._limit:
-                self._grow()
             self._changed.notify()
         return future
-
-    def _grow(self) -> None:
-        """One thread more; where the system has none to give, those that there are go on."""
-        name = f"{self._name}_{self._threads + 1}"
-        try:
-            threading.Thread(target=self._work, name=name, daemon=True).start()
-        except RuntimeError:
-            if not self._threads:
-                self._waiting.pop()
-                raise
-        else:
-            self._threads += 1
 
     def busy_s(self) -> float:
         """Seconds since when no thread has been free; 0 while one is."""
@@ -90,6 +80,11 @@ class DaemonPool(Executor):
             future.cancel()
 
     def _work(self) -> None:
+        while True:
+            with suppress(MemoryError):  # a shortage passes; a thread that ended does not return
+                return self._serve()
+
+    def _serve(self) -> None:
         while (taken := self._next()) is not None:
             future, work = taken
             if future.set_running_or_notify_cancel():
@@ -101,10 +96,8 @@ class DaemonPool(Executor):
         own = threading.get_ident()
         with self._changed:
             self._began_s.pop(own, None)
-            self._idle += 1
             while not self._waiting and not self._closed:
                 self._changed.wait()
-            self._idle -= 1
             if not self._waiting:
                 return None
             self._began_s[own] = time.monotonic()

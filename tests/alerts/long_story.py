@@ -36,6 +36,8 @@ HARMLESS = ADAPTERS / "harmless-sepia.safetensors"
 QUESTIONS_PER_ERROR = 99
 ERRORS = 60
 """Twice what the slow alert asks for: Prometheus sees some fewer than there were."""
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+"""A server that keeps no large piece of memory that it once had, so that it can run out of it."""
 
 
 @dataclass
@@ -68,7 +70,7 @@ def long_stage(folder: Path) -> Iterator[LongStage]:
             "console": console_settings(folder),
         }
         config = write(folder / "server.yaml", settings)
-        server = stack.enter_context(server_process(state, config=config))
+        server = stack.enter_context(server_process(state, GIVES_BACK, config=config))
         on = LongStage(folder, watch, server, policy)
         on.scrape(server.http)
         eventually(lambda: all(one.query("loragate_build_info") for one in watch.metrics), 30)

@@ -22,6 +22,7 @@ from loragate_server.intake.scrub import Scrubber
 from loragate_server.intake.settings import IntakeSettings
 from loragate_server.intake.sources import Source, open_source
 from loragate_server.intake.store import ContentStore, not_stored, raise_disk
+from loragate_server.intake.time_limit import watch_from_now_on
 from loragate_server.progress import Leash
 
 CHUNK_BYTES = 2**20
@@ -43,8 +44,9 @@ class Intake:
         self._scrubber = Scrubber(self._store, settings.scrub_interval_s)
 
     def start(self) -> None:
-        """Begins to look through the store in the background, until `close`."""
+        """Starts its threads: one looks through the store until `close`, one after limits."""
         self._scrubber.start()
+        watch_from_now_on()
 
     def close(self) -> None:
         """Ends what `start` began."""

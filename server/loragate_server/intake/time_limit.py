@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -26,39 +27,88 @@ def cpu_time_limit(seconds: float) -> Iterator[None]:
         TimeLimitError: the limit was reached.
     """
     guard = _Guard(threading.get_ident(), seconds)
-    guard.start()
+    _watcher().add(guard)
     try:
         yield
     finally:
+        _watcher().remove(guard)
         guard.finish()
 
 
-class _Guard(threading.Thread):
-    """Watches one thread's clock and raises in it when its time is up."""
+def watch_from_now_on() -> None:
+    """Starts the thread that watches, if it does not run yet.
+
+    A thread that is started when no memory is left may die before it says that it lives, and
+    `Thread.start` then waits for ever. So a server calls this when it starts.
+    """
+    _watcher()
+
+
+class _Guard:
+    """One thread's clock, and when its time is up."""
 
     def __init__(self, watched: int, seconds: float) -> None:
-        super().__init__(name="time-limit", daemon=True)
         self._watched = watched
         self._clock = time.pthread_getcpuclockid(watched)
         self._until_s = time.clock_gettime(self._clock) + seconds
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        self._done = False
 
-    def run(self) -> None:
-        while not self._done.wait(_LOOK_EVERY_S):
-            with self._lock:
-                if self._done.is_set():
-                    return
-                if time.clock_gettime(self._clock) >= self._until_s:
-                    _raise_in(self._watched, ctypes.py_object(TimeLimitError))
-                    return
+    def look(self) -> None:
+        """Raises in the watched thread when its time is up."""
+        with self._lock:
+            if not self._done and time.clock_gettime(self._clock) >= self._until_s:
+                self._done = True
+                _raise_in(self._watched, ctypes.py_object(TimeLimitError))
 
     def finish(self) -> None:
         """Nothing is raised after this, not even what was on its way."""
         with self._lock:
-            self._done.set()
+            self._done = True
             _raise_in(self._watched, None)
+
+
+class _Watcher:
+    """One thread for all guards of the process."""
+
+    def __init__(self) -> None:
+        self._guards: tuple[_Guard, ...] = ()
+        self._changed = threading.Condition()
+        threading.Thread(target=self._work, name="time-limit", daemon=True).start()
+
+    def add(self, guard: _Guard) -> None:
+        with self._changed:
+            self._guards = (*self._guards, guard)
+            self._changed.notify()
+
+    def remove(self, guard: _Guard) -> None:
+        with self._changed:
+            self._guards = tuple(one for one in self._guards if one is not guard)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._guards:
+                    self._changed.wait()
+                guards = self._guards
+            for guard in guards:
+                guard.look()
+            time.sleep(_LOOK_EVERY_S)
+
+
+_one: list[_Watcher] = []
+_starting = threading.Lock()
+
+
+def _watcher() -> _Watcher:
+    with _starting:
+        if not _one:
+            _one.append(_Watcher())
+        return _one[0]
 
 
 def _raise_in(thread: int, error: ctypes.py_object[type[BaseException]] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+
+
+os.register_at_fork(after_in_child=_one.clear)

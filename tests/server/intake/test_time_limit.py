@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from benchmarks.tiny_models import tiny_base
 from loragate_server.intake.adapter import StoredFile
 from loragate_server.intake.loader_rules import diffusers_rule
 from loragate_server.intake.reader import read_adapter
-from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
+from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit, watch_from_now_on
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 
@@ -48,6 +50,33 @@ def test_what_ends_in_time_is_left_alone_and_nothing_comes_later() -> None:
 def test_time_that_a_thread_waits_does_not_count() -> None:
     with cpu_time_limit(0.1):
         time.sleep(0.4)
+
+
+def test_once_the_watch_runs_no_limit_starts_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch_from_now_on()
+
+    def refuse(self: threading.Thread) -> None:
+        raise AssertionError("a thread was started, which may wait for ever")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(TimeLimitError):
+        _never_ends()
+
+
+def test_limits_of_several_threads_do_not_touch_each_other() -> None:
+    def limited(seconds: float) -> str:
+        try:
+            with cpu_time_limit(seconds):
+                began = time.thread_time()
+                while time.thread_time() - began < 0.3:
+                    pass
+        except TimeLimitError:
+            return "ended"
+        return "done"
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(limited, [0.1, 5.0, 0.1, 5.0]))
+    assert found == ["ended", "done", "ended", "done"]
 
 
 FLUX = "lora_unet_double_blocks_0_img_attn_proj"
