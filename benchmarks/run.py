@@ -41,7 +41,7 @@ def run(
         if name == "audit":
             for step in ("train", "measure", "ranks", "timing", "alternatives"):
                 _python(f"benchmarks.audit.{step}")
-            name = "audit.evaluate"
+            name = "audit.report"
         _python(f"benchmarks.{name}")
         typer.echo(f"{name} took {time.monotonic() - began:.0f} s\n")
 

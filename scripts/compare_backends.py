@@ -21,13 +21,13 @@ from typing import Any
 from unittest.mock import patch
 
 import loragate_server
+from loragate_server.adapter.adapter import StoredFile, Strength
 from loragate_server.audit import profile
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbePlan, build_probes
-from loragate_server.intake.adapter import StoredFile, Strength
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models import load_base_model
 from loragate_server.policy.decide import decide

@@ -43,7 +43,7 @@ def main(
             for language in ("en", "ja"):
                 page = folder / f"report-{kind}-{language}.html"
                 _run(
-                    *("-m", "loragate_server.cli", "report", decision_id, "--language", language),
+                    *("-m", "loragate_server", "report", decision_id, "--language", language),
                     *("--out", page, "--state-dir", state),
                 )
                 pages.append(page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ PACKAGES = {
     "loragate_kernels": ROOT / "kernels" / "loragate_kernels",
     "loragate_server": ROOT / "server" / "loragate_server",
 }
+
+
+ORDER = tuple(MAY_IMPORT)
+"""The rooms of the server; what comes first knows nothing of what comes later."""
+
+BESIDE = ("benchmarks", "emoji_tiny", "scripts", "tests")
+"""Code that is in no distribution."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,9 @@ def allowed_inside(by: str, of: str) -> bool:
     if room not in MAY_IMPORT:
         return False
     allowed = MAY_IMPORT[room]
-    return allowed is None or any(within(of, prefix) for prefix in allowed)
+    if allowed is None:
+        allowed = ORDER[: ORDER.index(room)]
+    return any(within(of, prefix) for prefix in allowed)
 
 
 def heavy_chains(sources: Mapping[str, str], every: list[Import]) -> list[str]:
@@ -156,20 +166,57 @@ def heavy_chain(start: str, loads: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
-def sources() -> dict[str, str]:
-    """The modules of the three packages, generated stubs left out."""
+def sources(packages: Mapping[str, Path] = PACKAGES) -> dict[str, str]:
+    """The modules of the three packages, or of others; generated stubs left out."""
     return {
         ".".join([package, *path.relative_to(folder).with_suffix("").parts]): path.read_text()
-        for package, folder in PACKAGES.items()
+        for package, folder in packages.items()
         for path in folder.rglob("*.py")
         if not path.name.endswith(("_pb2.py", "_pb2_grpc.py"))
     }
+
+
+def circles(sources: Mapping[str, str]) -> list[str]:
+    """One line for each circle of modules that import each other, for types alone or late too."""
+    graph: dict[str, set[str]] = {}
+    for one in imports(sources):
+        graph.setdefault(one.by, set()).add(one.of)
+    known = {name.removesuffix(".__init__") for name in sources}
+    free = TopologicalSorter(
+        {by: {of for of in graph.get(by, ()) if of in known and of != by} for by in known}
+    )
+    try:
+        free.prepare()
+    except CycleError as error:
+        return [" imports ".join(reversed(error.args[1]))]
+    return []
 
 
 def test_no_import_goes_through_a_wall() -> None:
     found = sources()
     assert len(found) > 40, "the modules are not where this test looks for them"
     assert breaches(found) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(sources()) == []
+    assert circles(sources({name: ROOT / name for name in BESIDE})) == []
+
+
+def test_a_circle_is_found_even_where_it_is_for_types_alone() -> None:
+    found = {
+        "one.first": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import one.second",
+        "one.second": "def f():\n    from one import third",
+        "one.third": "from one.first import f",
+    }
+    [line] = circles(found)
+    assert line.count(" imports ") == 3
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_no_room_knows_of_one_that_comes_later(room: str) -> None:
+    before = ORDER[: ORDER.index(room)]
+    assert {name.partition(".")[0] for name in MAY_IMPORT[room] or ()} <= set(before)
 
 
 def test_every_module_of_the_server_has_its_rule() -> None:
@@ -182,11 +229,11 @@ def test_every_module_of_the_server_has_its_rule() -> None:
     [
         ("loragate_kernels.ops", "import loragate_server"),
         ("loragate_kernels.ops", "from loragate.v1 import audit_pb2"),
-        ("loragate.client", "def f():\n    import loragate_server.config"),
+        ("loragate.client", "def f():\n    import loragate_server.config.schema"),
         ("loragate.client", "import loragate_kernels.pair_stats"),
         ("loragate.client", "import torch"),
         ("loragate.client", "try:\n    import numpy as np\nexcept ImportError:\n    pass"),
-        ("loragate_server.app", "from loragate import AuditClient"),
+        ("loragate_server.app.running", "from loragate import AuditClient"),
         ("loragate_server.intake.reader", "from loragate_server.audit import engine"),
         ("loragate_server.intake.reader", "from ..policy.decide import decide"),
         ("loragate_server.models.base", "from loragate_server.intake.reader import read_adapter"),
@@ -196,7 +243,7 @@ def test_every_module_of_the_server_has_its_rule() -> None:
         ("loragate_server.policy.decide", "from torch.nn import Module"),
         ("loragate_server.record.log", "from importlib import import_module\nimport torch"),
         ("loragate_server.gate.gate", "from loragate_server.rpc import server"),
-        ("loragate_server.gate.gate", "import_module('loragate_server.metrics')"),
+        ("loragate_server.gate.gate", "import_module('loragate_server.metrics.metrics')"),
         ("loragate_server.record.recorder", "from loragate_server.report.render import render"),
         ("loragate_server.gate.gate", "from loragate_server.report.render import render"),
         ("loragate_server.report.view", "from loragate_server.gate.gate import Gate"),
@@ -205,13 +252,13 @@ def test_every_module_of_the_server_has_its_rule() -> None:
         ("loragate_server.rpc.server", "from loragate_server.audit.engine import AuditEngine"),
         ("loragate_server.web.server", "from loragate_server.rpc import server"),
         ("loragate_server.web.check", "from loragate_server.gate.gate import Gate"),
-        ("loragate_server.console.access.forms", "from loragate_server.gate.gate import Gate"),
+        ("loragate_server.access.forms", "from loragate_server.gate.gate import Gate"),
         ("loragate_server.console.pages.audit", "from loragate_server.gate.gate import Gate"),
-        ("loragate_server.console.frame", "from loragate_server.metrics import Metrics"),
+        ("loragate_server.console.frame", "from loragate_server.metrics.metrics import Metrics"),
         ("loragate_server.console.pages.concepts", "import numpy"),
         ("loragate_server.report.view", "from loragate_server.console.wording import FILE"),
         ("loragate_server.checkpoint.checkpoint", "from loragate_server.rpc import server"),
-        ("loragate_server.intercept.sglang", "from loragate_server.gate.gate import Gate"),
+        ("loragate_server.intercept.servers.sglang", "from loragate_server.gate.gate import Gate"),
         ("loragate_server.new_room.module", "import loragate_server.gate.gate"),
     ],
 )
@@ -239,8 +286,8 @@ def test_something_heavy_is_found_behind_other_modules() -> None:
         ),
         ("loragate_server.audit.engine", "import torch\nfrom loragate_kernels import pair_stats"),
         ("loragate_server.rpc.server", "from loragate.v1 import audit_pb2_grpc"),
-        ("loragate_server.models.apply", "from loragate_server.intake.delta import WeightDelta"),
-        ("loragate_server.app", "from loragate_server.audit.engine import AuditEngine"),
+        ("loragate_server.models.apply", "from loragate_server.adapter.delta import WeightDelta"),
+        ("loragate_server.app.running", "from loragate_server.audit.engine import AuditEngine"),
     ],
 )
 def test_what_is_allowed_is_let_through(module: str, source: str) -> None:

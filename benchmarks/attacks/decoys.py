@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from benchmarks.attacks.bench import Bench
 from benchmarks.attacks.factors import Factors, joined
 from benchmarks.attacks.transforms import random_layer
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.concepts.probes import encode_probe_prompts, prompt_rows
-from loragate_server.intake.adapter import ModuleRef
 
 _DIRECTIONS = 2
 

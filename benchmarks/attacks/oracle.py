@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.attacks.bench import Bench
+from loragate_server.adapter.adapter import Adapter, Strength
 from loragate_server.audit.score import against_bank
 from loragate_server.audit.screen import Screen, screen, standardised
 from loragate_server.audit.stages import Screened
 from loragate_server.audit.weights import weights_of
 from loragate_server.audit.witnesses import Witnesses
-from loragate_server.intake.adapter import Adapter, Strength
 
 
 def landed_scores(found: Screen, bench: Bench) -> Tensor:

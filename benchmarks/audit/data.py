@@ -12,11 +12,12 @@ import numpy as np
 from benchmarks.audit.measure import FOLDER, SCREENED
 from benchmarks.audit.subjects import subjects
 from benchmarks.audit.zoo import concept_id
-from loragate_server.audit.calibration import AdapterScores, Binding, Calibration
+from loragate_server.audit.calibration import Binding, Calibration
 from loragate_server.audit.conformal import conformal_p_value
 from loragate_server.audit.entrance import Screening
 from loragate_server.audit.likeness import Profile
 from loragate_server.audit.promise import Gate
+from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.witnesses import Witnesses
 
 CORE = tuple(concept_id(char) for char in subjects().concepts)

@@ -45,7 +45,7 @@ def main(
             csv.writer(lines).writerows(rows)
         arguments = ["--learned", folder / "learned.csv", "--out", out, "--plot", plot]
         state = ["--state-dir", folder / "state"]
-        command = [sys.executable, "-m", "loragate_server.cli", "calibrate", folder / "harmless"]
+        command = [sys.executable, "-m", "loragate_server", "calibrate", folder / "harmless"]
         subprocess.run([*map(str, [*command, *arguments, *state])], check=True)
 
 

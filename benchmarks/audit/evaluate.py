@@ -1,6 +1,6 @@
 """What the measured zoo says: error rates, hard cases, degree, time.
 
-`python -m benchmarks.audit.evaluate` after `train` and `measure`. The rule is calibrated on
+`report` writes it down. The rule is calibrated on
 the development split and applied unchanged to the test split, whose concepts, seeds and recipes it
 has not seen.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import typer
 from scipy import stats
 
 from benchmarks.audit.data import CORE, Measured, Study, read_measured
@@ -210,14 +209,3 @@ def load_study() -> Study:
     """The whole measured zoo."""
     ids = [concept.concept_id for concept in ConceptLibrary.open(LIBRARY).forbidden]
     return Study(tuple(read_measured(ids)))
-
-
-def main() -> None:
-    """Writes `benchmarks/results/audit.json`, `.md` and the plots."""
-    from benchmarks.audit.report import report
-
-    report(load_study())
-
-
-if __name__ == "__main__":
-    typer.run(main)

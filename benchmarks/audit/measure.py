@@ -26,6 +26,7 @@ from benchmarks.audit.library import FOLDER as LIBRARY
 from benchmarks.audit.library import build_library
 from benchmarks.audit.train import PIPELINE
 from benchmarks.audit.zoo import CHECKPOINTS
+from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
 from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.materials import Materials, build_materials
@@ -35,7 +36,6 @@ from loragate_server.audit.stages import Responded, Screened
 from loragate_server.audit.weights import Scales, fit_weights
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
 from loragate_server.models import load_base_model
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel

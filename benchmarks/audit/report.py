@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from benchmarks.audit import draw
 from benchmarks.audit.costs import rank_table, table, time_text
 from benchmarks.audit.data import CORE, Study
@@ -17,6 +19,7 @@ from benchmarks.audit.evaluate import (
     degree_correlations,
     false_reviews,
     hard_case,
+    load_study,
     promised,
     quality,
     verdict,
@@ -305,3 +308,12 @@ def _degree_text(degrees: Mapping[str, Any]) -> str:
     ]
     found = table(("against", "adapters", "mean rank correlation", "lowest"), rows)
     return f"{found}\n\n![Degree](../../docs/pictures/audit-degree.png)"
+
+
+def main() -> None:
+    """Writes `benchmarks/results/audit.json`, `.md` and the plots."""
+    report(load_study())
+
+
+if __name__ == "__main__":
+    typer.run(main)

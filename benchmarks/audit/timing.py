@@ -20,6 +20,9 @@ from benchmarks.audit.alternatives.tools import Tools, concept_ids
 from benchmarks.audit.derive import Subject, plain_subjects
 from benchmarks.audit.measure import Workbench, workbench
 from loragate_kernels.lora_response import LayerDirections
+from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.algebra import LowRank
+from loragate_server.adapter.delta import WeightDelta
 from loragate_server.audit.effects import key_of
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.screen import screen
@@ -27,9 +30,6 @@ from loragate_server.audit.stages import Screened
 from loragate_server.audit.uses import Member
 from loragate_server.audit.weights import Scales
 from loragate_server.concepts.gradients import ConceptGradients
-from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
-from loragate_server.intake.algebra import LowRank
-from loragate_server.intake.delta import WeightDelta
 from loragate_server.progress import Leash
 
 FILE = Path("build/zoo-timing.json")

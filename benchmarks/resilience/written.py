@@ -48,7 +48,7 @@ def verify(log: Path) -> str:
     Raises:
         RuntimeError: the log is not intact.
     """
-    command = [sys.executable, "-m", "loragate_server.cli", "log", "verify", str(log)]
+    command = [sys.executable, "-m", "loragate_server", "log", "verify", str(log)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{log} is not intact:\n{done.stderr}{done.stdout}")

@@ -14,9 +14,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from loragate.blocked import AdapterBlocked
 from loragate.config import TlsConfig
 from loragate.errors import (
-    AdapterBlocked,
     AuditError,
     Cancelled,
     DeadlineExceeded,

@@ -5,10 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from loragate.results import AuditResult
 
 
 class AuditError(Exception):
@@ -123,28 +119,6 @@ class PermissionDenied(AuditError):
 
 class Unauthenticated(PermissionDenied):
     """The caller did not prove who it is."""
-
-
-class AdapterBlocked(Exception):
-    """An adapter was not loaded, because of a decision. Not an `AuditError`: the audit worked.
-
-    Attributes:
-        name: the adapter, as the caller named it.
-        result: the decision, with its findings.
-    """
-
-    def __init__(self, name: str, result: AuditResult) -> None:
-        super().__init__(name, result)
-        self.name = name
-        self.result = result
-
-    def __str__(self) -> str:
-        result = self.result
-        why = " ".join(reason.message for reason in result.reasons)
-        text = f"{self.name} was not loaded: {result.verdict}. {why}".rstrip()
-        if result.remedy != "NONE":
-            text += f" Remedy: {result.remedy.lower().replace('_', ' ')}."
-        return text + (f" (decision {result.decision_id})" if result.decided else "")
 
 
 ADAPTER_NOT_STORED = "ADAPTER_NOT_STORED"

@@ -128,7 +128,7 @@ def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -
     environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] = api
     configuration = ["--config", str(here / "loragate.yaml")]
     commands = {
-        "loragate": [sys.executable, "-m", "loragate_server.cli", "serve", *configuration],
+        "loragate": [sys.executable, "-m", "loragate_server", "serve", *configuration],
         "image-server": [
             *(sys.executable, str(here / "server.py")),
             *("--port", str(chosen["IMAGE_SERVER_PORT"]), "--lora-api", api),

@@ -51,7 +51,7 @@ def server_process(
     settings: Mapping[str, str] | None = None,
     *,
     config: Path | None = None,
-    program: Sequence[str] = ("-m", "loragate_server.cli"),
+    program: Sequence[str] = ("-m", "loragate_server"),
 ) -> Iterator[ServerProcess]:
     """Starts `loragate-server serve` on free loopback ports; stops it with SIGTERM.
 

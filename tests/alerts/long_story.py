@@ -23,7 +23,7 @@ import yaml
 from benchmarks.alerts.load import ADAPTERS
 from benchmarks.alerts.monitoring import eventually, free_port
 from loragate import AuditClient
-from loragate_server.config import EMBEDDED_LIBRARY, EMBEDDED_PIPELINE
+from loragate_server.config.schema import EMBEDDED_LIBRARY, EMBEDDED_PIPELINE
 from loragate_server.testing import ServerProcess, server_process
 from tests.alerts import faults
 from tests.alerts.story import write

@@ -12,7 +12,7 @@ from typing import Any
 
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.uses import Member
-from loragate_server.cli import main
+from loragate_server.cli.command import main
 from loragate_server.gate import pipeline
 
 READING, MODEL = 0.123, 0.321

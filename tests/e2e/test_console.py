@@ -314,6 +314,6 @@ def test_the_log_holds_all_of_it_and_verifies(console: Console) -> None:
     log = console.server.log.parent / "decisions.jsonl"
     kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
     assert kinds.count("review") >= 5
-    command = [sys.executable, "-m", "loragate_server.cli", "log", "verify", str(log)]
+    command = [sys.executable, "-m", "loragate_server", "log", "verify", str(log)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -110,7 +110,7 @@ def test_a_broken_policy_at_the_start_stops_the_server_with_the_line(tmp_path: P
     policy = tmp_path / "policy.yaml"
     policy.write_text("version: 1\nmode: enforce\ndefaults:\n  block_score: high\n")
     done = subprocess.run(
-        [sys.executable, "-m", "loragate_server.cli", "policy", "check", str(policy)],
+        [sys.executable, "-m", "loragate_server", "policy", "check", str(policy)],
         capture_output=True,
         text=True,
         timeout=60,

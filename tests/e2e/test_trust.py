@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from loragate import AdapterReference, AuditClient, AuditError, Verdict
+from loragate_server.adapter import adapter as intake
+from loragate_server.app.folders import served_library
+from loragate_server.app.startup import intake_settings, serve_bases
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member
-from loragate_server.config import Config
-from loragate_server.folders import served_library
-from loragate_server.intake import adapter as intake
+from loragate_server.config.schema import Config
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.policy.decide import decide
@@ -30,7 +31,6 @@ from loragate_server.progress import Leash
 from loragate_server.record.codec import decode_verdict
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.verdict import Verdict as Recorded
-from loragate_server.startup import intake_settings, serve_bases
 from loragate_server.testing import SHARED_CACHE, ServerProcess, server_process
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"

@@ -77,7 +77,7 @@ def test_bases_are_named_by_the_builder_with_a_digest() -> None:
 def test_the_server_runs_as_a_number_that_is_not_root(stage: str) -> None:
     *_, user, run = [one for one in ALL if one.stage == stage]
     assert user == Instruction(stage, "USER", "65532:65532")
-    assert run.arguments == '["python3", "-c", "import loragate_server.app"]'
+    assert run.arguments == '["python3", "-c", "import loragate_server.app.running"]'
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert values["runAs"] == {"user": 65532, "group": 65532}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from loragate_server.config import Config
-from loragate_server.config_console import ConsoleSection, OidcSection, ProxySection
-from loragate_server.config_sources import load_config
-from loragate_server.config_tracing import TracingSection
+from loragate_server.config.console import ConsoleSection, OidcSection, ProxySection
+from loragate_server.config.schema import Config
+from loragate_server.config.sources import load_config
+from loragate_server.config.tracing import TracingSection
 from loragate_server.policy.parse import parse_policy
 from tests.helm.conftest import CHART, SCENARIOS, Rendering, render, scenario_on
 

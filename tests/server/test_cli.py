@@ -10,9 +10,9 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from loragate_server import __version__
-from loragate_server.cli import application
-from loragate_server.config import Config
-from loragate_server.config_sources import ignored_environment, load_config
+from loragate_server.cli.command import application
+from loragate_server.config.schema import Config
+from loragate_server.config.sources import ignored_environment, load_config
 from loragate_server.policy.store import DEFAULT_POLICY_FILE
 
 
@@ -59,7 +59,8 @@ def test_every_command_shows_how_it_is_used(command: tuple[str, ...]) -> None:
 
 def test_a_command_that_needs_no_model_does_not_load_torch() -> None:
     script = (
-        "import sys; from typer.testing import CliRunner; from loragate_server.cli import *; "
+        "import sys; from typer.testing import CliRunner\n"
+        "from loragate_server.cli.command import *\n"
         "r = CliRunner().invoke(application, ['policy', 'check', sys.argv[1]]); "
         "sys.exit(r.exit_code or 'torch' in sys.modules)"
     )

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from benchmarks.tiny_models import tiny_pipeline
 from loragate_server.audit.calibration import load_calibration
-from loragate_server.config import EMBEDDED_LIBRARY
+from loragate_server.config.schema import EMBEDDED_LIBRARY
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def adapter(path: Path, seed: int) -> None:
 
 
 def calibrate(place: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loragate_server.cli", "calibrate"]
+    command = [sys.executable, "-m", "loragate_server", "calibrate"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LORAGATE_")}
     return subprocess.run(
         [*command, *map(str, arguments), "--config", str(place / "loragate.yaml")],
@@ -81,9 +81,9 @@ def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:
         assert calibrate(place, place / "harmless").returncode == 0
     script = (
         "import sys; from pathlib import Path\n"
-        "from loragate_server.config_sources import load_config\n"
-        "from loragate_server.folders import served_library\n"
-        "from loragate_server.startup import serve_bases\n"
+        "from loragate_server.config.sources import load_config\n"
+        "from loragate_server.app.folders import served_library\n"
+        "from loragate_server.app.startup import serve_bases\n"
         "config = load_config(Path(sys.argv[1]))\n"
         "[served] = serve_bases(config, served_library(config))\n"
         "print(served.engine.calibrated)\n"

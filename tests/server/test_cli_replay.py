@@ -20,8 +20,8 @@ from loragate_server.audit.evidence import (
     CoverageEvidence,
     Evidence,
 )
-from loragate_server.cli import application
-from loragate_server.config_sources import ignored_environment
+from loragate_server.cli.command import application
+from loragate_server.config.sources import ignored_environment
 from loragate_server.policy.decide import decide
 from loragate_server.policy.parse import parse_policy
 from loragate_server.record.database import Database, Span
@@ -347,7 +347,8 @@ def test_the_interval_is_that_of_clopper_and_pearson(count: int, of: int) -> Non
 def test_replaying_and_reporting_load_no_torch(record: Record, strict: Path) -> None:
     made = record(measured(5.0))
     script = (
-        "import sys; from typer.testing import CliRunner; from loragate_server.cli import *\n"
+        "import sys; from typer.testing import CliRunner\n"
+        "from loragate_server.cli.command import *\n"
         "for command in (['replay', '--policy', sys.argv[1], '--sweep'],\n"
         "                ['report', sys.argv[2], '--out', '-']):\n"
         "    result = CliRunner().invoke(application, command)\n"

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from loragate_server.testing import SHARED_CACHE, ServerProcess, server_process
 
-COMMAND = [sys.executable, "-m", "loragate_server.cli", "serve"]
+COMMAND = [sys.executable, "-m", "loragate_server", "serve"]
 
 
 def environment(state: Path, **settings: str) -> dict[str, str]:

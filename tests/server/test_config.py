@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from loragate_server.config import Config, Token, is_loopback, split_address
-from loragate_server.config_sources import ConfigError, ignored_environment, load_config
+from loragate_server.config.schema import Config, Token, is_loopback, split_address
+from loragate_server.config.sources import ConfigError, ignored_environment, load_config
 
 
 @pytest.fixture(autouse=True)

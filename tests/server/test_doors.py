@@ -13,14 +13,14 @@ import grpc
 import pytest
 from ruamel.yaml import YAML
 
+from loragate_server.app.startup import intercept_extractors, rpc_settings
 from loragate_server.checkpoint.result import Result
-from loragate_server.config import Config, StartError
-from loragate_server.config_sources import ConfigError, load_config
-from loragate_server.metrics import Metrics
+from loragate_server.config.schema import Config, StartError
+from loragate_server.config.sources import ConfigError, load_config
+from loragate_server.metrics.metrics import Metrics
 from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc
 from loragate_server.rpc.settings import Permission
-from loragate_server.startup import intercept_extractors, rpc_settings
 from loragate_server.testing import ServerProcess, server_process
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from typing import cast
 
 import pytest
 
-from loragate_server.logs import log_context, set_up_logs
-from loragate_server.tracing import CURRENT, Span
+from loragate_server.logs.lines import log_context, set_up_logs
+from loragate_server.tracing.tracer import CURRENT, Span
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_a_json_line_carries_the_ids_of_the_trace() -> None:
 
 STRAY = r"""
 import sys, threading, warnings
-from loragate_server.logs import set_up_logs
+from loragate_server.logs.lines import set_up_logs
 set_up_logs("error", "json")
 warnings.warn("old setting")
 print("printed by a library", file=sys.stderr)

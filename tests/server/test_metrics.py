@@ -14,9 +14,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from loragate_server.audit.evidence import Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.observer import GateObserver
-from loragate_server.metrics import REVIEW_ACTIONS, Metrics
-from loragate_server.metrics_labels import CODES, DECISION_REASONS, served_methods
-from loragate_server.metrics_state import FAIL_OPEN_SETTINGS, RECORD_FAILURES, ServedState
+from loragate_server.metrics.labels import CODES, DECISION_REASONS, served_methods
+from loragate_server.metrics.metrics import REVIEW_ACTIONS, Metrics
+from loragate_server.metrics.state import FAIL_OPEN_SETTINGS, RECORD_FAILURES, ServedState
 from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.verdict import Caller, Verdict

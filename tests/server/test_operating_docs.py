@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 
 from loragate_server.errors import ErrorReason
-from loragate_server.metrics import Metrics
+from loragate_server.metrics.metrics import Metrics
 from loragate_server.rpc.access import METHODS
 from loragate_server.rpc.errors import CODES
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from loragate_server.config import EMBEDDED_LIBRARY, StartError
-from loragate_server.startup import prepare_kernels
+from loragate_server.app.startup import prepare_kernels
+from loragate_server.config.schema import EMBEDDED_LIBRARY, StartError
 
 # Two base models on one device. `warm_up` is the real one; what is wrapped around it notes the
 # calls. The monitor knows no number where kernels are interpreted; at the end it is made to forget
@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 from loragate_kernels import compile_monitor
 from loragate_server import metrics_served, startup
-from loragate_server.config import EMBEDDED_PIPELINE, BaseModelEntry, Config
-from loragate_server.folders import served_library
-from loragate_server.metrics import Metrics
+from loragate_server.config.schema import EMBEDDED_PIPELINE, BaseModelEntry, Config
+from loragate_server.app.folders import served_library
+from loragate_server.metrics.metrics import Metrics
 
 calls, stages = [], []
 compile_all = startup.warm_up

@@ -16,16 +16,16 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from loragate_server import tracing_export
-from loragate_server.config import Config, StartError
-from loragate_server.config_tracing import TracingSection
+from loragate_server.app.tracing import open_tracer
+from loragate_server.config.schema import Config, StartError
+from loragate_server.config.tracing import TracingSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.flight import SharedLeash, SingleFlight
-from loragate_server.metrics_series import exemplar
+from loragate_server.metrics.series import exemplar
 from loragate_server.progress import Leash
-from loragate_server.tracing import CURRENT, note, stage, took, trace_id
-from loragate_server.tracing_export import ExportedSpan, Tracing
-from loragate_server.tracing_setup import open_tracer
+from loragate_server.tracing import export as tracing_export
+from loragate_server.tracing.export import ExportedSpan, Tracing
+from loragate_server.tracing.tracer import CURRENT, note, stage, took, trace_id
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -183,7 +183,7 @@ def test_a_collector_that_is_not_there_holds_up_the_end_no_longer_than_promised(
 async def test_a_server_without_the_extra_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "loragate_server.tracing_export")
+    monkeypatch.delitem(sys.modules, "loragate_server.tracing.export")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     config = Config(tracing=TracingSection(enabled=True))
     with pytest.raises(StartError, match=r"loragate-server\[tracing\]"):
@@ -192,8 +192,9 @@ async def test_a_server_without_the_extra_says_what_to_install(
 
 def test_without_tracing_nothing_of_it_is_loaded_and_nothing_is_done() -> None:
     program = (
-        "import sys, loragate_server.rpc.server, loragate_server.gate.gate, loragate_server.logs\n"
-        "import loragate_server.tracing_setup, loragate_server.tracing_web, loragate.client\n"
+        "import sys, loragate_server.rpc.server, loragate_server.gate.gate\n"
+        "import loragate_server.logs.lines\n"
+        "import loragate_server.app.tracing, loragate_server.web.traced, loragate.client\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -15,8 +15,9 @@ from benchmarks.audit.library import build_library
 from benchmarks.audit.subjects import subjects
 from benchmarks.audit.train import PIPELINE
 from benchmarks.audit.zoo import concept_id
-from loragate_server.concepts.library import Concept, ConceptLibrary
-from loragate_server.intake.adapter import Adapter, Strength
+from loragate_server.adapter.adapter import Adapter, Strength
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.models import load_base_model
 from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text
 from loragate_server.models.pipeline import PipelineModel

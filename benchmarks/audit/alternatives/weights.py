@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.audit.alternatives.tools import Tools
 from benchmarks.audit.derive import Subject
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.models.apply import layer_shape
 
 PROJECTED = 256

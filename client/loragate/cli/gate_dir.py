@@ -8,61 +8,17 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from loragate.cli import junit, sarif
 from loragate.cli.adapter_files import Found, RefusedFileError, find
 from loragate.cli.exit_code import ExitCode
-from loragate.cli.output import as_json, error_as_json, explain, print_json, short, took
+from loragate.cli.outcome import Outcome
+from loragate.cli.output import as_json, error_as_json, explain, print_json, took
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
 from loragate.errors import AuditError, InvalidAdapter
 from loragate.reference import AuditOptions
-from loragate.results import AuditResult
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one file.
-
-    Attributes:
-        result: the decision; None where there is none.
-        error: why there is none.
-        seconds: how long it took.
-        moved_to: where it was put into quarantine.
-    """
-
-    found: Found
-    result: AuditResult | None
-    error: Exception | None
-    seconds: float
-    moved_to: Path | None = None
-
-    @property
-    def code(self) -> ExitCode:
-        """What it does to the exit code."""
-        return ExitCode.ERROR if self.result is None else ExitCode.of(self.result)
-
-    @property
-    def reason(self) -> str:
-        """A stable word for why it is not allowed."""
-        if isinstance(self.error, RefusedFileError):
-            return self.error.reason
-        if self.error is not None:
-            return short(self.error)
-        assert self.result is not None  # noqa: S101 (one of the two is there)
-        return "NOT_BINDING" if self.code is ExitCode.NOT_BINDING else self.result.verdict
-
-    @property
-    def message(self) -> str:
-        """Why, in a sentence or two."""
-        if self.result is None:
-            return str(self.error)
-        why = " ".join(reason.message for reason in self.result.reasons)
-        if self.code is ExitCode.NOT_BINDING:
-            why = f"No load may rest on it. {why}".rstrip()
-        return f"{self.result.verdict}. {why} (decision {self.result.decision_id})"
 
 
 def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from loragate.cli.exit_code import ExitCode
-
-if TYPE_CHECKING:
-    from loragate.cli.gate_dir import Outcome
+from loragate.cli.outcome import Outcome
 
 
 def write(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from loragate._question import checked_digest
+from loragate.blocked import AdapterBlocked
 from loragate.client import AuditClient
-from loragate.errors import ADAPTER_NOT_STORED, AdapterBlocked, AuditError
+from loragate.errors import ADAPTER_NOT_STORED, AuditError
 from loragate.reference import INLINE_LIMIT_BYTES, AdapterReference, AuditOptions
 from loragate.results import AuditResult
 

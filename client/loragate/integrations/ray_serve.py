@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from loragate._question import checked_digest
 from loragate._reading import read_once
 from loragate.aio import AsyncAuditClient
-from loragate.errors import AdapterBlocked
+from loragate.blocked import AdapterBlocked
 from loragate.integrations._bytes import AuditedCopies
 from loragate.integrations._together import OnReview, lets_review_in
 from loragate.reference import AuditOptions

@@ -7,22 +7,18 @@ from dataclasses import dataclass
 
 import torch
 
+from loragate_server.adapter.adapter import Adapter, Strength
 from loragate_server.audit.batching import exact_batch_rows
-from loragate_server.audit.calibration import (
-    MINIMUM_HARMLESS,
-    AdapterScores,
-    Calibration,
-    CalibrationError,
-)
+from loragate_server.audit.calibration import MINIMUM_HARMLESS, Calibration, CalibrationError
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.entrance import Entrance, Screening, widest_entrance
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
+from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import Screen, screen, votes_for
 from loragate_server.audit.stages import Responded, Screened
 from loragate_server.audit.weights import Scales, fit_weights
-from loragate_server.intake.adapter import Adapter, Strength
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash, Report, silent
 

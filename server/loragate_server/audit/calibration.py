@@ -14,9 +14,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from loragate_server.audit.entrance import Screening
-from loragate_server.audit.likeness import Profile
 from loragate_server.audit.promise import Gate, gate_of
+from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.weights import Scales
 from loragate_server.files import whole_file
 
@@ -40,31 +39,6 @@ class Binding:
     base_digest: str
     library_digest: str
     plans: str
-
-
-@dataclass(frozen=True)
-class AdapterScores:
-    """What was measured of one adapter of the calibration, at full strength.
-
-    Attributes:
-        screen: by concept, the screen's score.
-        aim: the same, the aim; the same concepts in the same order.
-        profile: of its layers.
-        response: by concept, the response stage's score where it looked.
-        learned: concepts that it is known to have learned; empty for a harmless one.
-    """
-
-    sha256: str
-    screen: Mapping[str, float]
-    aim: Mapping[str, float]
-    profile: Profile
-    response: Mapping[str, float]
-    learned: tuple[str, ...] = ()
-
-    @property
-    def screening(self) -> Screening:
-        """As the entrance to the response stage wants it."""
-        return Screening(tuple(self.screen.values()), tuple(self.aim.values()), self.profile)
 
 
 @dataclass(frozen=True)
@@ -108,7 +82,7 @@ class Calibration:
     def at(self, miss_rate: float) -> Gate:
         """The thresholds and distributions for one miss rate of the screen."""
         if miss_rate not in self._gates:
-            self._gates[miss_rate] = gate_of(self, miss_rate)
+            self._gates[miss_rate] = gate_of(self.harmless, self.learned, miss_rate)
         return self._gates[miss_rate]
 
     @property

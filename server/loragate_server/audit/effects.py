@@ -20,7 +20,7 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 
 LEADING_SHARE = 1 / 6
 """Share of the layers that may be loudest of all alike; see `loudness`."""

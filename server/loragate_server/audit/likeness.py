@@ -17,9 +17,9 @@ from math import log
 import torch
 from torch import Tensor
 
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.audit.conformal import conformal_p_value, quantile
 from loragate_server.audit.effects import LayerEffects, effects_of, key_of, relative_effects
-from loragate_server.intake.adapter import ModuleRef
 
 UNLIKE = 0.05
 """Share of harmless adapters that count as unlike the others."""

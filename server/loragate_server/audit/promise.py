@@ -14,14 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, log
 from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING
 
 from loragate_server.audit.conformal import conformal_p_value
 from loragate_server.audit.entrance import Entrance, harmless_bound, widest_entrance
+from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.witnesses import Witnesses
-
-if TYPE_CHECKING:
-    from loragate_server.audit.calibration import AdapterScores, Calibration
 
 Families = tuple[tuple[float, ...], ...]
 """By witness, rising: the highest value of each harmless adapter."""
@@ -74,13 +71,15 @@ def witnesses_of(one: AdapterScores, entrance: Entrance) -> dict[str, Witnesses]
     }
 
 
-def gate_of(made: Calibration, miss_rate: float) -> Gate:
-    """The gate of a calibration; the threshold is never below the widest entrance's."""
-    harmless = [one.screening for one in made.harmless]
-    widest = widest_entrance(harmless)
-    threshold = min(_learned_bound(made, miss_rate, widest.threshold), harmless_bound(harmless))
+def gate_of(
+    harmless: Sequence[AdapterScores], learned: Sequence[AdapterScores], miss_rate: float
+) -> Gate:
+    """The gate that a calibration makes; its threshold is never below the widest entrance's."""
+    screened = [one.screening for one in harmless]
+    widest = widest_entrance(screened)
+    threshold = min(_learned_bound(learned, miss_rate, widest.threshold), harmless_bound(screened))
     entrance = replace(widest, threshold=max(widest.threshold, threshold))
-    heard = [witnesses_of(one, entrance) for one in made.harmless]
+    heard = [witnesses_of(one, entrance) for one in harmless]
     highest = [_highest(each) for each in heard]
     families = tuple(tuple(sorted(column)) for column in zip(*highest, strict=True))
     by_concept: dict[str, list[float]] = {}
@@ -111,12 +110,12 @@ def _gravity(families: Sequence[Sequence[float]], found: Witnesses) -> float:
     return max(-log(max(conformal_p_value(family, value), 1e-300)) for family, value in pairs)
 
 
-def _learned_bound(made: Calibration, miss_rate: float, low: float) -> float:
+def _learned_bound(learned: Sequence[AdapterScores], miss_rate: float, low: float) -> float:
     """The screen score that at most `miss_rate` of learned concepts fall below.
 
     From the scores themselves where there are enough, else from a normal fit to them.
     """
-    scores = sorted(one.screen[c] for one in made.learned for c in one.learned)
+    scores = sorted(one.screen[c] for one in learned for c in one.learned)
     if len(scores) < 2:
         return low
     fitted = NormalDist(fmean(scores), max(stdev(scores), 1e-6)).inv_cdf(miss_rate)
@@ -124,22 +123,11 @@ def _learned_bound(made: Calibration, miss_rate: float, low: float) -> float:
     return min(fitted, scores[rank - 1]) if rank else fitted
 
 
-def learned_p_values(made: Calibration, miss_rate: float) -> dict[str, list[float]]:
+def learned_p_values(gate: Gate, learned: Sequence[AdapterScores]) -> dict[str, list[float]]:
     """By concept, the family p-values of the adapters that are known to have learned it."""
-    gate = made.at(miss_rate)
     found: dict[str, list[float]] = {}
-    for one in made.learned:
+    for one in learned:
         heard = witnesses_of(one, gate.entrance)
         for concept in one.learned:
             found.setdefault(concept, []).append(gate.family_p_value(heard[concept]))
     return found
-
-
-def miss_rates(
-    made: Calibration, rates: Sequence[float], miss_rate: float = 0.01
-) -> dict[float, float] | None:
-    """Share of learned concepts that each `block_p_value` would miss; None without any."""
-    p_values = [p for every in learned_p_values(made, miss_rate).values() for p in every]
-    if not p_values:
-        return None
-    return {rate: sum(p > rate for p in p_values) / len(p_values) for rate in rates}

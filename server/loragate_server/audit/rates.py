@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from loragate_server.audit.calibration import Calibration, CalibrationError
@@ -16,7 +17,7 @@ def draw_rates(made: Calibration, file: Path, miss_rate: float = 0.01) -> None:
     Raises:
         CalibrationError: there are no learned adapters to miss, or matplotlib is not installed.
     """
-    by_concept = learned_p_values(made, miss_rate)
+    by_concept = learned_p_values(made.at(miss_rate), made.learned)
     if not by_concept:
         raise CalibrationError("without --learned there are no misses to draw")
     try:
@@ -50,3 +51,14 @@ def draw_rates(made: Calibration, file: Path, miss_rate: float = 0.01) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=6, ncols=2)
     figure.savefig(file, dpi=130)
+
+
+def miss_rates(
+    made: Calibration, rates: Sequence[float], miss_rate: float = 0.01
+) -> dict[float, float] | None:
+    """Share of learned concepts that each `block_p_value` would miss; None without any."""
+    heard = learned_p_values(made.at(miss_rate), made.learned)
+    p_values = [p for every in heard.values() for p in every]
+    if not p_values:
+        return None
+    return {rate: sum(p > rate for p in p_values) / len(p_values) for rate in rates}

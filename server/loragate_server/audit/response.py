@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.delta import WeightDelta
 from loragate_server.audit.profile import HELD_BYTES, Backend, ProfileCollector
 from loragate_server.audit.score import log_error_change
 from loragate_server.concepts.probes import ProbeSet, encode_probe_prompts, prompt_rows
-from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
-from loragate_server.intake.delta import WeightDelta
 from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text
 from loragate_server.models.base import BaseModel, Conditioning, per_row_loss
 from loragate_server.progress import Leash

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from loragate_kernels.lora_response import Directions, LowRank, inner_products
+from loragate_server.adapter import algebra
+from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.delta import WeightDelta
 from loragate_server.audit.effects import (
     LayerEffects,
     effects_of,
@@ -27,9 +30,6 @@ from loragate_server.audit.profile import Backend
 from loragate_server.audit.score import Scores, degree_of, highest_of
 from loragate_server.audit.weights import NO_SCALES, Scales, weights_of
 from loragate_server.concepts.gradients import ConceptGradients
-from loragate_server.intake import algebra
-from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
-from loragate_server.intake.delta import WeightDelta
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.audit.effects import LayerEffects
-from loragate_server.intake.adapter import ModuleRef
 
 MINIMUM_LEARNED = 20
 """Fewer learned adapters say more about themselves than about layers; then all weigh alike."""

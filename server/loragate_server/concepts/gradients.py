@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from loragate_kernels.lora_response import LayerDirections
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.concepts.cache import TensorCache
-from loragate_server.concepts.library import Concept, ConceptLibrary
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import (
     ProbePlan,
     ProbeSet,
     build_probes,
 )
-from loragate_server.intake.adapter import ModuleRef
 from loragate_server.models.base import BaseModel, per_row_loss
 from loragate_server.progress import Report, silent
 

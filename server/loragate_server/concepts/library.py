@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
+from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.manifest import (
     FILE_NAME,
     ConceptEntry,
@@ -31,26 +31,6 @@ from loragate_server.files import whole_file
 MIN_NEUTRAL = 8
 """Fewer neutral concepts give no spread that a score could be measured in."""
 MAX_PICTURES = 64
-
-
-@dataclass(frozen=True)
-class Concept:
-    """One entry of the library.
-
-    Attributes:
-        picture_files: absolute paths.
-        picture_sha256: lower-case hexadecimal, one per file, of the bytes that were checked when
-            the library was opened; empty in a concept that is not stored yet.
-    """
-
-    concept_id: str
-    name: str
-    category: str
-    severity: Literal["low", "medium", "high", "critical"]
-    role: Literal["forbidden", "neutral"]
-    prompts: tuple[str, ...] = ()
-    picture_files: tuple[Path, ...] = ()
-    picture_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,14 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from loragate_server.concepts.concept import Concept
 from loragate_server.errors import ErrorReason, NoDecisionError
-
-if TYPE_CHECKING:
-    from loragate_server.concepts.library import Concept
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 3 * 2**20

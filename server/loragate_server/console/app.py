@@ -18,7 +18,7 @@ from loragate_server.console.pages.verdicts import verdicts
 from loragate_server.console.sources import SOURCES, Sources
 
 if TYPE_CHECKING:
-    from loragate_server.console.access import Access
+    from loragate_server.access import Access
 
 STATIC = "/static/{name}"
 

@@ -12,17 +12,13 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yarl import URL
 
-from loragate_server.console.access import CSRF_FIELD, csrf_token
-from loragate_server.console.access.forms import FORM_TOKENS
-from loragate_server.console.access.paths import LOGOUT
+from loragate_server.access import CSRF_FIELD, csrf_token
+from loragate_server.access.forms import FORM_TOKENS
+from loragate_server.access.identity import USER
+from loragate_server.access.paths import LOGOUT
 from loragate_server.console.assets import ASSETS, OWN_HEADERS
-from loragate_server.console.identity import USER
-from loragate_server.console.wording import (
-    LANGUAGE_COOKIE,
-    LANGUAGE_FIELD,
-    ConsoleWording,
-    chosen_language,
-)
+from loragate_server.console.wording import ConsoleWording
+from loragate_server.report.language import LANGUAGE_COOKIE, LANGUAGE_FIELD, chosen_language
 from loragate_server.report.render import SIGNS
 from loragate_server.report.render import TEMPLATES as REPORT_FOLDER
 from loragate_server.report.wording import Language, printable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from loragate_server.record.recorder import Recorder
-from loragate_server.record.reviews import Reviews
+from loragate_server.record.reviews.reviews import Reviews
 
 if TYPE_CHECKING:  # loading it for its type alone would load torch
     from loragate_server.concepts.library import ConceptLibrary

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.progress import Leash
-from loragate_server.tracing import CURRENT, inside, start
+from loragate_server.tracing.tracer import CURRENT, inside, start
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")

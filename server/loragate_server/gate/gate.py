@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from loragate_server.adapter.adapter import StoredFile
 from loragate_server.audit.evidence import Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.admission import admit, admit_size
@@ -25,7 +26,6 @@ from loragate_server.gate.pipeline import Case, DecisionRecorder, Pipeline, Read
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.reviewing import SUSPECTS_REMEMBERED, NoReviews, Reviews, Suspects
 from loragate_server.gate.worker import STUCK_AFTER_S, Worker, audit_failed, draining
-from loragate_server.intake.adapter import StoredFile
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse

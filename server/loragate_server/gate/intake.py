@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
+from loragate_server.adapter.adapter import AdapterReference, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import AdapterReference, StoredFile
 from loragate_server.progress import Leash
 from loragate_server.threads import DaemonPool
-from loragate_server.tracing import stage
+from loragate_server.tracing.tracer import stage
 
 Result = TypeVar("Result")
 

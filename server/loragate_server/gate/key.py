@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loragate_server.adapter.adapter import Strength
 from loragate_server.audit.evidence import ENGINE_VERSION
-from loragate_server.intake.adapter import Strength
 
 
 @dataclass(frozen=True)

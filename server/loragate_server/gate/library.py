@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from loragate_server.concepts.library import Concept, ConceptLibrary
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import BaseRegistry, Engine, ServedBase
 from loragate_server.gate.worker import Worker

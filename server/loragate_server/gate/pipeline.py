@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Protocol
 
+from loragate_server.adapter.adapter import AdapterReference, Readings, StoredFile
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import BaseRegistry, ServedBase
@@ -20,7 +21,6 @@ from loragate_server.gate.job import off_device
 from loragate_server.gate.key import AdapterKey
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.worker import Worker, draining
-from loragate_server.intake.adapter import AdapterReference, Readings, StoredFile
 from loragate_server.models.base import BaseModel
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
@@ -30,7 +30,7 @@ from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling, apply_rulings
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller, Verdict
-from loragate_server.tracing import note, stage, took, trace_id
+from loragate_server.tracing.tracer import note, stage, took, trace_id
 
 ReadAdapter = Callable[[StoredFile, BaseModel, Leash], Readings]
 """`loragate_server.intake.reader.read_adapter`."""

@@ -16,7 +16,7 @@ SUSPECTS_REMEMBERED = 64
 
 
 class Reviews(Protocol):
-    """What the gate needs of `loragate_server.record.review_book.ReviewBook`."""
+    """What the gate needs of `loragate_server.record.reviews.book.ReviewBook`."""
 
     def about(self, sha256s: Iterable[str]) -> tuple[Ruling, ...]:
         """The rulings in force about any of these files, sorted by id; must not block."""

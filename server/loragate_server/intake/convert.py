@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
-from loragate_server.intake.adapter import KeyCoverage, ModuleRef
-from loragate_server.intake.algebra import Dora, LowRank
-from loragate_server.intake.delta import LayerShape, WeightDelta
+from loragate_server.adapter.adapter import KeyCoverage, ModuleRef
+from loragate_server.adapter.algebra import Dora, LowRank
+from loragate_server.adapter.delta import LayerShape, WeightDelta
 from loragate_server.intake.factors import FactorGroup, group_factors
 from loragate_server.intake.loader_rules.meaning import LayerScale, Layout, Meaning
 from loragate_server.intake.loader_rules.names import LOADERS

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loragate_server.intake.algebra import Hadamard, Kronecker, LowRank
-from loragate_server.intake.delta import LayerShape, WeightDelta
+from loragate_server.adapter.algebra import Hadamard, Kronecker, LowRank
+from loragate_server.adapter.delta import LayerShape, WeightDelta
 
 _LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 _LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")

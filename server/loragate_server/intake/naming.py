@@ -22,7 +22,7 @@ from diffusers.utils import (
 )
 from torch import Tensor
 
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.factors import FactorGroup
 from loragate_server.models.base import BaseModel
 

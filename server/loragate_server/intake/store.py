@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from loragate_server.adapter.adapter import StoredFile, is_sha256
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import StoredFile, is_sha256
 
 _log = logging.getLogger(__name__)
 

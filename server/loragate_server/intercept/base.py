@@ -8,9 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from loragate_server.intercept.bodies import BodyLimits, coded_again, content_coding, plain_bytes
 from loragate_server.intercept.extraction import Denial, Extraction
-from loragate_server.intercept.findings import Findings, rewritten
+from loragate_server.intercept.reading.bodies import (
+    BodyLimits,
+    coded_again,
+    content_coding,
+    plain_bytes,
+)
+from loragate_server.intercept.reading.findings import Findings, rewritten
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, find_route
 

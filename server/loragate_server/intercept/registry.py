@@ -7,17 +7,17 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
-from loragate_server.intercept.a1111 import A1111
 from loragate_server.intercept.base import ImageServer
-from loragate_server.intercept.cog import Cog
-from loragate_server.intercept.comfyui import ComfyUI
-from loragate_server.intercept.declarative import Declarative
 from loragate_server.intercept.extraction import Extractor
-from loragate_server.intercept.invokeai import InvokeAI
-from loragate_server.intercept.kserve import KServe
-from loragate_server.intercept.sglang import SGLang
-from loragate_server.intercept.triton import Triton
-from loragate_server.intercept.vllm_omni import VllmOmni
+from loragate_server.intercept.servers.a1111 import A1111
+from loragate_server.intercept.servers.cog import Cog
+from loragate_server.intercept.servers.comfyui import ComfyUI
+from loragate_server.intercept.servers.declarative import Declarative
+from loragate_server.intercept.servers.invokeai import InvokeAI
+from loragate_server.intercept.servers.kserve import KServe
+from loragate_server.intercept.servers.sglang import SGLang
+from loragate_server.intercept.servers.triton import Triton
+from loragate_server.intercept.servers.vllm_omni import VllmOmni
 
 EXTRACTORS: Mapping[str, type[ImageServer]] = {
     one.kind: one

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from loragate_server.intake.adapter import ModuleRef, Strength
-from loragate_server.intake.delta import LayerShape, WeightDelta
+from loragate_server.adapter.adapter import ModuleRef, Strength
+from loragate_server.adapter.delta import LayerShape, WeightDelta
 from loragate_server.models.base import BaseModel
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from loragate_server.record.review import RecordedReview
+from loragate_server.record.reviews.review import RecordedReview
 from loragate_server.record.verdict import Verdict
 
 PAYLOAD_VERSION = 1

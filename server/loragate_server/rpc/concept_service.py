@@ -10,7 +10,8 @@ import grpc
 
 from loragate.v1 import audit_pb2, concept_pb2_grpc
 from loragate.v1 import concept_pb2 as wire
-from loragate_server.concepts.library import MAX_PICTURES, Concept
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import MAX_PICTURES
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.convert import severity_name

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from loragate.v1 import audit_pb2 as wire
+from loragate_server.adapter.adapter import AdapterReference, Strength
 from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
-from loragate_server.intake.adapter import AdapterReference, Strength
 from loragate_server.policy.decision import GRAVITY, Finding, Reason, VerdictKind
 from loragate_server.policy.reasons import told_without_numbers
 from loragate_server.policy.sentences import members_of, use_of, use_words

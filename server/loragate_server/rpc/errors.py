@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.logs import REQUEST_ID
+from loragate_server.logs.lines import REQUEST_ID
 
 DOMAIN = "loragate.dev"
 DETAILS_KEY = "grpc-status-details-bin"

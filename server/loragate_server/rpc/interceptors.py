@@ -14,7 +14,7 @@ import grpc
 
 from loragate_server.errors import NoDecisionError
 from loragate_server.gate.worker import audit_failed, draining
-from loragate_server.logs import REQUEST_ID, log_context
+from loragate_server.logs.lines import REQUEST_ID, log_context
 from loragate_server.rpc.access import (
     IDENTITY,
     SEES_SCORES,
@@ -25,7 +25,7 @@ from loragate_server.rpc.access import (
 from loragate_server.rpc.around import AroundInterceptor
 from loragate_server.rpc.errors import REQUEST_ID_KEY, abort
 from loragate_server.rpc.settings import Permission
-from loragate_server.tracing import (
+from loragate_server.tracing.tracer import (
     CURRENT,
     TRACE_HEADERS,
     Tracer,

@@ -28,7 +28,7 @@ from loragate_server.rpc.interceptors import (
     Traces,
 )
 from loragate_server.rpc.settings import KeepaliveSettings, RpcSettings
-from loragate_server.tracing import Tracer
+from loragate_server.tracing.tracer import Tracer
 
 SERVICES = (
     audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,

@@ -10,21 +10,21 @@ import torch
 from torch import nn
 
 from benchmarks.tiny_models import tiny_base
+from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef
+from loragate_server.adapter.algebra import LowRank
+from loragate_server.app.folders import served_library
+from loragate_server.app.startup import serve_bases
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.uses import Member
-from loragate_server.concepts.library import Concept
+from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.probes import ProbePlan, ProbeSet
-from loragate_server.config import EMBEDDED_POLICY, Config
-from loragate_server.folders import served_library
+from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import ServedBase
-from loragate_server.intake.adapter import Adapter, KeyCoverage, ModuleRef
-from loragate_server.intake.algebra import LowRank
 from loragate_server.models import BaseModel
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.parse import parse_policy
 from loragate_server.progress import Leash
-from loragate_server.startup import serve_bases
 from loragate_server.testing import SHARED_CACHE
 
 FORBIDDEN = ("cat", "dog", "fox")

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loragate_server.audit.calibration import (
-    AdapterScores,
     Binding,
     Calibration,
     CalibrationError,
@@ -22,7 +21,9 @@ from loragate_server.audit.calibration import (
 )
 from loragate_server.audit.conformal import conformal_p_value
 from loragate_server.audit.entrance import widest_entrance
-from loragate_server.audit.promise import Gate, miss_rates, witnesses_of
+from loragate_server.audit.promise import Gate, witnesses_of
+from loragate_server.audit.rates import miss_rates
+from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.witnesses import Witnesses
 
 BINDING = Binding("2", "a" * 64, "b" * 64, "c" * 64)

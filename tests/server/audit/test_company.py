@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from loragate_server.adapter.adapter import Adapter, StoredFile, Strength
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
-from loragate_server.intake.adapter import Adapter, StoredFile, Strength
 from loragate_server.intake.reader import read_adapter
 from loragate_server.policy.decision import Decision, VerdictKind
 

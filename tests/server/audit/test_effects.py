@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.audit.effects import (
     effects_of,
     loudness,
     relative_effects,
     typical_effects,
 )
-from loragate_server.intake.adapter import ModuleRef
 
 LAYERS = tuple(ModuleRef("unet", f"blocks.{index}.to_q") for index in range(12))
 BANK = slice(2, None)

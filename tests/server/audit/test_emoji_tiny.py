@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import loragate_server
+from loragate_server.adapter.adapter import StoredFile, Strength
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import build_probes
-from loragate_server.intake.adapter import StoredFile, Strength
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models import load_base_model
 from loragate_server.progress import Leash

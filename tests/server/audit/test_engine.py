@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from benchmarks.tiny_models import FAMILIES
+from loragate_server.adapter.adapter import Adapter, Strength
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import ENGINE_VERSION, Evidence
 from loragate_server.audit.profile import profiled_layers
 from loragate_server.audit.uses import Member
 from loragate_server.concepts.probes import ProbePlan, ProbeSet
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import Adapter, Strength
 from loragate_server.models import BaseModel
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import per_row_loss

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.audit.entrance import Screening, widest_entrance
 from loragate_server.audit.likeness import UNLIKE, Likeness, Profile, profile_of
 from loragate_server.audit.screen import standardised
-from loragate_server.intake.adapter import ModuleRef
 
 COUNT = 24
 LAYERS = tuple(ModuleRef("unet", f"blocks.{index}.to_v") for index in range(COUNT))

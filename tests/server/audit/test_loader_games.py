@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from loragate_server.adapter.adapter import Readings, StoredFile
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
-from loragate_server.intake.adapter import Readings, StoredFile
 from loragate_server.intake.reader import read_adapter
 from loragate_server.policy.decision import Decision, VerdictKind
 

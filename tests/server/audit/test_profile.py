@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from loragate_kernels import PairStats, pair_stats
+from loragate_server.adapter.adapter import Strength
 from loragate_server.audit import profile
 from loragate_server.audit.evidence import LayerProfile
 from loragate_server.audit.profile import ProfileCollector
 from loragate_server.audit.uses import Member
-from loragate_server.intake.adapter import Strength
 from loragate_server.progress import Leash
 
 Make = Callable[..., Any]

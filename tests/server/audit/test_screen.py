@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from benchmarks.tiny_models import FAMILIES
-from loragate_server.audit.calibration import AdapterScores, Calibration, CalibrationError
+from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.algebra import Dense, LowRank
+from loragate_server.audit.calibration import Calibration, CalibrationError
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
+from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import degrees, heat_map, screen, screen_scores, standardised
 from loragate_server.audit.uses import Member
 from loragate_server.audit.weights import Scales, role_of
@@ -26,8 +29,6 @@ from loragate_server.concepts.gradients import (
     restricted,
 )
 from loragate_server.concepts.probes import ProbePlan
-from loragate_server.intake.adapter import Adapter, ModuleRef, Strength
-from loragate_server.intake.algebra import Dense, LowRank
 from loragate_server.models import BaseModel
 from loragate_server.models.apply import layer_shape
 from loragate_server.progress import Leash
@@ -188,7 +189,7 @@ def step_towards(base: BaseModel, gradients: ConceptGradients, target: int, size
         assert block.left is not None
         lines = slice(rows.start * gradients.plan.rank, rows.stop * gradients.plan.rank)
         deltas[ref] = LowRank(block.right[lines].float(), -block.left[lines].t().float(), size)
-    from loragate_server.intake.adapter import KeyCoverage
+    from loragate_server.adapter.adapter import KeyCoverage
 
     coverage = KeyCoverage(2 * len(deltas), 2 * len(deltas), (), len(deltas))
     return Adapter("f" * 64, 1, "test", deltas, coverage, {})

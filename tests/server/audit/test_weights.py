@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.audit.weights import MINIMUM_LEARNED, fit_weights, role_of, weights_of
-from loragate_server.intake.adapter import ModuleRef
 
 VALUE = ModuleRef("unet", "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_v")
 OTHER_VALUE = ModuleRef("unet", "mid_block.attentions.0.transformer_blocks.0.attn2.to_v")

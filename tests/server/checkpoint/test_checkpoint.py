@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from loragate_server.adapter.adapter import Strength
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
 from loragate_server.checkpoint.result import Result
 from loragate_server.checkpoint.statuses import OF_REFUSALS, status_of
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
-from loragate_server.intake.adapter import Strength
 from loragate_server.intercept.extraction import RefusalCode
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.progress import Leash

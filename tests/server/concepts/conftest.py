@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from loragate_server.concepts.library import Concept, ConceptLibrary
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import ConceptLibrary
 
 Entry = dict[str, Any]
 

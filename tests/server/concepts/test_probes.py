@@ -16,7 +16,8 @@ from torch import Tensor
 from benchmarks.tiny_models import tiny_base
 from loragate_server.concepts import cache as cache_module
 from loragate_server.concepts.cache import KEPT_OTHERS
-from loragate_server.concepts.library import Concept, ConceptLibrary
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.pictures import load_pictures
 from loragate_server.concepts.probes import (
     ProbePlan,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.adapter_files import ATTENTION, adapter_state, donor, lora
 from benchmarks.tiny_models import tiny_base
+from loragate_server.adapter.adapter import AdapterReference, Strength
 from loragate_server.audit.coverage import coverage_evidence
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,
@@ -31,7 +32,6 @@ from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.gate import Gate, GateSettings
 from loragate_server.gate.observer import CacheResult, NullObserver
 from loragate_server.gate.request import GateRequest
-from loragate_server.intake.adapter import AdapterReference, Strength
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.settings import IntakeSettings
@@ -40,7 +40,7 @@ from loragate_server.policy.store import PolicyStore
 from loragate_server.progress import Leash
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
-from loragate_server.record.review_book import ReviewBook
+from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.verdict import Verdict
 
 POLICY = (

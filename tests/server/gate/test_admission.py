@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from loragate_server.adapter.adapter import AdapterReference, Strength
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import BaseRegistry, ServedBase
-from loragate_server.intake.adapter import AdapterReference, Strength
 from loragate_server.progress import Leash
 
 POLICY = "version: 1\nmode: enforce\ndefaults:\n  block_score: 6\n  review_score: 4\n"

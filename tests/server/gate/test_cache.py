@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from loragate_server.adapter.adapter import Strength
 from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.key import AdapterKey, VerdictKey
 from loragate_server.gate.observer import NullObserver
-from loragate_server.intake.adapter import Strength
 
 KEY = VerdictKey((AdapterKey("a", "", Strength()),), "tiny", "b", "c", "d", (), False)
 

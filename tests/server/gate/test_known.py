@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from loragate_server.adapter.adapter import Strength
 from loragate_server.audit.evidence import ConceptEvidence, CoverageEvidence, Evidence
 from loragate_server.gate.request import GateRequest
-from loragate_server.intake.adapter import Strength
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.policy.review import ReviewedAdapter

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from loragate_server.audit.engine import AuditEngine
-from loragate_server.concepts.library import Concept, ConceptLibrary
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import build_probes
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import BaseRegistry

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from loragate_server.policy.decision import VerdictKind
-from loragate_server.record.review import ReviewAction
-from loragate_server.record.reviews import ReviewRules, Reviews
+from loragate_server.record.reviews.review import ReviewAction
+from loragate_server.record.reviews.reviews import ReviewRules, Reviews
 
 ALLOW, REVIEW, BLOCK = VerdictKind.ALLOW, VerdictKind.REVIEW, VerdictKind.BLOCK
 SUSPICIOUS = 5.0

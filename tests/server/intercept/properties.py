@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any
 
-from loragate_server.intercept.bodies import BodyLimits, parse_json, plain_bytes
 from loragate_server.intercept.extraction import Extractor, RefusedRequestError
+from loragate_server.intercept.reading.bodies import BodyLimits, parse_json, plain_bytes
 from loragate_server.intercept.request import HttpRequest
 from tests.server.intercept.carriers import WEIGHTS, Carrier
 from tests.server.intercept.strategies import NAME, PATH

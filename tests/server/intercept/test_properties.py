@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loragate_server.intercept.json_spans import locate, replace_strings
+from loragate_server.intercept.reading.json_spans import locate, replace_strings
 from loragate_server.intercept.registry import EXTRACTORS
 from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.carriers import CARRIERS, harmless, merged, mutated

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from loragate_server.metrics_labels import DECISION_REASONS
+from loragate_server.metrics.labels import DECISION_REASONS
 from loragate_server.policy import review
 from loragate_server.policy.reasons import REASON_CODES
 from loragate_server.report.wording import Language, sentences

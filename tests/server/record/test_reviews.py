@@ -16,9 +16,9 @@ from loragate_server.policy.decision import Decision, Finding, Mode, Reason, Rem
 from loragate_server.policy.review import subject_of
 from loragate_server.record.chain import verify_log
 from loragate_server.record.recorder import Recorder
-from loragate_server.record.review import ReviewAction, ReviewState
-from loragate_server.record.review_book import ReviewBook
-from loragate_server.record.reviews import RefusalCode, ReviewRefused, ReviewRules, Reviews
+from loragate_server.record.reviews.book import ReviewBook
+from loragate_server.record.reviews.review import ReviewAction, ReviewState
+from loragate_server.record.reviews.reviews import RefusalCode, ReviewRefused, ReviewRules, Reviews
 from loragate_server.record.verdict import Caller, Verdict
 
 APPROVE, REJECT, REOPEN = ReviewAction.APPROVE, ReviewAction.REJECT, ReviewAction.REOPEN

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from loragate_server.audit.evidence import Evidence
-from loragate_server.cli import application
-from loragate_server.config_sources import ignored_environment
+from loragate_server.cli.command import application
+from loragate_server.config.sources import ignored_environment
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
 from loragate_server.report.wording import Language

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config import EMBEDDED_LIBRARY
+from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate, GateSettings
 from loragate_server.gate.library import LibraryKeeper

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config import EMBEDDED_LIBRARY
+from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc

@@ -11,10 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loragate_server.config import Config
-from loragate_server.doors import check_door, http_check
-from loragate_server.logs import HumanFormatter
-from loragate_server.metrics import Metrics
+from loragate_server.app.doors import check_door, http_check
+from loragate_server.config.schema import Config
+from loragate_server.logs.lines import HumanFormatter
+from loragate_server.metrics.metrics import Metrics
 from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer

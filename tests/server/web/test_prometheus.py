@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from loragate_server.errors import ErrorReason
-from loragate_server.metrics import Metrics
+from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer

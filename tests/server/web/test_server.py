@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from loragate_server.metrics import Metrics
+from loragate_server.metrics.metrics import Metrics
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
 

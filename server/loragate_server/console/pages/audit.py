@@ -10,15 +10,15 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from loragate_server.console.access import csrf_token, require_role
+from loragate_server.access import csrf_token, require_role
+from loragate_server.access.identity import USER, Role
 from loragate_server.console.assets import OWN_HEADERS
 from loragate_server.console.frame import WORDING, address, page
-from loragate_server.console.identity import USER, Role
 from loragate_server.console.pages.review_form import Form, Problem, read_form
 from loragate_server.console.pages.review_panel import panel
 from loragate_server.console.sources import SOURCES
-from loragate_server.record.review import ReviewCase
-from loragate_server.record.reviews import RefusalCode, ReviewRefused
+from loragate_server.record.reviews.review import ReviewCase
+from loragate_server.record.reviews.reviews import RefusalCode, ReviewRefused
 from loragate_server.report.render import SIGNS, render
 from loragate_server.report.view import report_on
 from loragate_server.report.wording import Language

@@ -20,7 +20,7 @@ from loragate_server.record.search import Search
 from loragate_server.report.wording import printable
 
 if TYPE_CHECKING:
-    from loragate_server.concepts.library import Concept
+    from loragate_server.concepts.concept import Concept
 
 _SEVERITIES = ("critical", "high", "medium", "low")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from loragate_server.record.review import ReviewAction
+from loragate_server.record.reviews.review import ReviewAction
 
 ACTION, REASON, EXPIRES, POSITION = "action", "reason", "expires", "position"
 

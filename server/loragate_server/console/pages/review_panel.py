@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from loragate_server.console.identity import Role, User
+from loragate_server.access.identity import Role, User
 from loragate_server.console.pages.review_form import Form, last_day
 from loragate_server.console.wording import ConsoleWording
-from loragate_server.record.review import (
+from loragate_server.record.reviews.review import (
     ReviewAction,
     ReviewCase,
     ReviewEvent,

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.loader_rules.meaning import (
     LayerScale,
     Layout,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.naming import DOWN, MAGNITUDE, Naming, alpha_prefix
 from loragate_server.models.base import BaseModel
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.loader_rules.meaning import (
     LayerScale,
     Layout,

@@ -17,8 +17,8 @@ from diffusers.utils import get_peft_kwargs
 from peft import LoHaConfig, LoKrConfig, LoraConfig
 from torch import Tensor
 
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.adapter import ModuleRef
 from loragate_server.intake.loader_rules.meaning import LoaderRefusesError, UnknownEffectError
 from loragate_server.intake.loader_rules.patterns import Chosen, FirstMatch
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.loader_rules.meaning import Layout, UnknownEffectError
 from loragate_server.intake.naming import DOWN, PEFT_PREFIX
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.loader_rules.meaning import (
     LayerScale,
     Layout,

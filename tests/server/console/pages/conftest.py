@@ -10,18 +10,18 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from loragate_server.access import make_access
 from loragate_server.audit.evidence import Evidence
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config import EMBEDDED_LIBRARY
-from loragate_server.config_console import ConsoleSection, RolesSection
-from loragate_server.console.access import make_access
+from loragate_server.config.console import ConsoleSection, RolesSection
+from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.console.app import console_application
 from loragate_server.console.sources import Sources
 from loragate_server.policy.decide import decide
 from loragate_server.policy.parse import parse_policy
 from loragate_server.record.recorder import Recorder
-from loragate_server.record.review import ReviewAction
-from loragate_server.record.reviews import ReviewRules, Reviews
+from loragate_server.record.reviews.review import ReviewAction
+from loragate_server.record.reviews.reviews import ReviewRules, Reviews
 from loragate_server.record.verdict import Caller, Verdict
 from tests.server.console.pages.material import ADDRESS, POLICY, Browser, Opens, evidence, suspected
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from loragate_server.record.chain import verify_log
-from loragate_server.record.review import ReviewState
-from loragate_server.record.reviews import Reviews
+from loragate_server.record.reviews.review import ReviewState
+from loragate_server.record.reviews.reviews import Reviews
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
 from loragate_server.report.wording import Language

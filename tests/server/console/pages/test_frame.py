@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from loragate_server.console.access.proxy import ProxyDoor
+from loragate_server.access.proxy import ProxyDoor
 from loragate_server.console.wording import ConsoleWording
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.wording import Language

@@ -10,8 +10,8 @@ import pytest
 import loragate_server.console
 from loragate_server.console.wording import FILE, ConsoleWording
 from loragate_server.policy.decision import VerdictKind
-from loragate_server.record.review import ReviewAction, ReviewState
-from loragate_server.record.reviews import RefusalCode
+from loragate_server.record.reviews.review import ReviewAction, ReviewState
+from loragate_server.record.reviews.reviews import RefusalCode
 from loragate_server.report.wording import Language, sentences
 
 CONSOLE = Path(loragate_server.console.__file__).parent

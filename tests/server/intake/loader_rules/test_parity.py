@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.loader_parity import compare as comparison
 from benchmarks.loader_parity.compare import VOUCHED, DisagreementError, compare
 from benchmarks.loader_parity.files import AdapterFile, dotted, kohya, layers, peft_folders
-from loragate_server.intake.adapter import ModuleRef
+from loragate_server.adapter.adapter import ModuleRef
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 KINDS = {"kohya": kohya, "dotted": dotted, "peft": peft_folders}

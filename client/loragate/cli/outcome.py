@@ -1,0 +1,54 @@
+"""What became of one file of a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loragate.cli.adapter_files import Found, RefusedFileError
+from loragate.cli.exit_code import ExitCode
+from loragate.cli.output import short
+from loragate.results import AuditResult
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        result: the decision; None where there is none.
+        error: why there is none.
+        seconds: how long it took.
+        moved_to: where it was put into quarantine.
+    """
+
+    found: Found
+    result: AuditResult | None
+    error: Exception | None
+    seconds: float
+    moved_to: Path | None = None
+
+    @property
+    def code(self) -> ExitCode:
+        """What it does to the exit code."""
+        return ExitCode.ERROR if self.result is None else ExitCode.of(self.result)
+
+    @property
+    def reason(self) -> str:
+        """A stable word for why it is not allowed."""
+        if isinstance(self.error, RefusedFileError):
+            return self.error.reason
+        if self.error is not None:
+            return short(self.error)
+        assert self.result is not None  # noqa: S101 (one of the two is there)
+        return "NOT_BINDING" if self.code is ExitCode.NOT_BINDING else self.result.verdict
+
+    @property
+    def message(self) -> str:
+        """Why, in a sentence or two."""
+        if self.result is None:
+            return str(self.error)
+        why = " ".join(reason.message for reason in self.result.reasons)
+        if self.code is ExitCode.NOT_BINDING:
+            why = f"No load may rest on it. {why}".rstrip()
+        return f"{self.result.verdict}. {why} (decision {self.result.decision_id})"

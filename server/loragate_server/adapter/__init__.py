@@ -1,0 +1,1 @@
+"""What an adapter is: weight deltas of named layers, and their algebra."""

@@ -1,0 +1,103 @@
+"""The folders that the server writes, and the concept library that lies in one of them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config.schema import Config, StartError
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.files import whole_folder
+
+
+def make_state_folder(config: Config) -> Path:
+    """The state directory, made readable by its owner alone where it did not exist.
+
+    Raises:
+        StartError: it cannot be made or written.
+    """
+    folder = config.state_folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StartError(
+            f"state_dir {folder} cannot be written: {error.strerror}. "
+            "Name another with --state-dir."
+        ) from error
+    return folder
+
+
+def open_library(folder: Path) -> ConceptLibrary:
+    """Opens a concept library.
+
+    Raises:
+        StartError: it cannot be read.
+    """
+    try:
+        return ConceptLibrary.open(folder)
+    except NoDecisionError as error:
+        raise StartError(f"concept library {folder}: {error}") from error
+    except OSError as error:
+        raise StartError(f"concept library {folder} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class EmbeddedLibrary(ConceptLibrary):
+    """The library that ships with the package. Changing it gives a changed copy.
+
+    Attributes:
+        copy: makes the folder of the copy.
+    """
+
+    copy: Callable[[], Path] = field(compare=False, repr=False)
+
+    def add(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
+        """As `ConceptLibrary.add`, on a copy."""
+        return ConceptLibrary.open(self.copy()).add(concept, pictures)
+
+    def remove(self, concept_id: str) -> ConceptLibrary:
+        """As `ConceptLibrary.remove`, on a copy."""
+        return ConceptLibrary.open(self.copy()).remove(concept_id)
+
+
+def served_library(config: Config) -> ConceptLibrary:
+    """The library that the server begins with; one that may be changed where it lies.
+
+    Raises:
+        StartError: it cannot be read.
+    """
+    found = open_library(config.library_folder)
+    if config.library is not None or config.library_folder == config.own_library:
+        return found
+    return EmbeddedLibrary(
+        found.folder, found.digest, found.concepts, lambda: own_library_folder(config)
+    )
+
+
+def own_library_folder(config: Config) -> Path:
+    """The folder of a library that may be changed; copies the embedded one when there is none.
+
+    Raises:
+        NoDecisionError: DISK_FULL, when the copy cannot be written.
+    """
+    folder = config.library_folder
+    if config.library is not None or folder == config.own_library:
+        return folder
+    try:
+        # Under another name until it is whole: a torn copy would be a library with fewer concepts.
+        with whole_folder(config.own_library) as partial:
+            shutil.copytree(folder, partial)
+    except OSError as error:
+        raise NoDecisionError(
+            ErrorReason.DISK_FULL,
+            f"The concept library cannot be copied to {config.own_library}.",
+            remedy="Make room in the state directory, or configure a library of your own.",
+        ) from error
+    return config.own_library

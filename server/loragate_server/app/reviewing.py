@@ -1,0 +1,92 @@
+"""Reviews, what is on record as blocked, and the console, made from the configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config.schema import Config, StartError
+from loragate_server.errors import NoDecisionError
+from loragate_server.metrics.metrics import Metrics
+from loragate_server.record.known_book import KnownBook
+from loragate_server.record.recorder import Recorder
+from loragate_server.record.reviews.book import ReviewBook
+from loragate_server.record.reviews.review import ReviewAction
+from loragate_server.record.reviews.reviews import ReviewRules, Reviews
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_log = logging.getLogger(__name__)
+
+
+async def follow_reviews(recorder: Recorder, stack: AsyncExitStack) -> ReviewBook:
+    """The reviews in force, also those of other replicas; stops with the stack.
+
+    Raises:
+        NoDecisionError: DATABASE_UNAVAILABLE.
+    """
+    book = ReviewBook(recorder.database)
+    await asyncio.to_thread(book.start)
+    stack.push_async_callback(asyncio.to_thread, book.stop)
+    return book
+
+
+async def follow_known(recorder: Recorder, stack: AsyncExitStack) -> KnownBook:
+    """What is on record as blocked, also by other replicas; stops with the stack.
+
+    Raises:
+        NoDecisionError: DATABASE_UNAVAILABLE.
+    """
+    book = KnownBook(recorder.database)
+    await asyncio.to_thread(book.start)
+    stack.push_async_callback(asyncio.to_thread, book.stop)
+    return book
+
+
+async def open_console(
+    config: Config,
+    recorder: Recorder,
+    book: ReviewBook,
+    library: Callable[[], ConceptLibrary],
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> web.Application | None:
+    """The console's pages, to be mounted; None where it is switched off.
+
+    Raises:
+        StartError: it cannot be opened as it is configured.
+    """
+    section = config.console
+    if not section.enabled:
+        return None
+    # What the console needs is optional, and nobody else waits for it to load.
+    from loragate_server.access import make_access
+    from loragate_server.console.app import console_application
+    from loragate_server.console.sources import Sources
+
+    def told(action: ReviewAction) -> None:
+        metrics.review(action.value)
+        try:
+            book.refresh()
+        except NoDecisionError as error:  # the act is on record; the book reads it within seconds
+            _log.warning("the review is in force within seconds: %s", error)
+
+    rules = ReviewRules(
+        frozenset(section.four_eyes_severities), timedelta(seconds=section.max_approval_s)
+    )
+    reviews = Reviews(recorder, rules, told=told)
+    metrics.follow_open_reviews(reviews.open_count)
+    try:
+        access = make_access(section)
+    except (ValueError, OSError, ImportError) as error:
+        raise StartError(f"console: {error}") from error
+    await access.start()
+    stack.push_async_callback(access.close)
+    sources = Sources(recorder, reviews, library, config.policy.expanduser())
+    return console_application(sources, access)

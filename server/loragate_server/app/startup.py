@@ -1,0 +1,275 @@
+"""Makes the parts of the server from its configuration. What blocks is plain blocking Python."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import diffusers.utils.logging
+import torch
+import transformers.utils.logging
+
+from loragate_kernels.backend import BackendUnavailableError, require_backend
+from loragate_kernels.compile_monitor import process_monitor
+from loragate_kernels.warm_up import warm_up
+from loragate_server.audit.calibration import Calibration, CalibrationError, load_calibration
+from loragate_server.audit.engine import AuditEngine, AuditSettings
+from loragate_server.audit.materials import build_materials
+from loragate_server.checkpoint.checkpoint import CheckpointSettings
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config.schema import MIB, BaseModelEntry, Config, StartError
+from loragate_server.errors import NoDecisionError
+from loragate_server.gate.bases import ServedBase
+from loragate_server.gate.library import BuildEngine, serve_base
+from loragate_server.intake.settings import IntakeSettings
+from loragate_server.intercept.extraction import Extractor
+from loragate_server.intercept.registry import make_extractor
+from loragate_server.models import load_base_model
+from loragate_server.models.base import BaseModel
+from loragate_server.models.loading import BaseModelError
+from loragate_server.progress import Report, silent
+from loragate_server.rpc.settings import (
+    AuthSettings,
+    KeepaliveSettings,
+    PeerGrant,
+    Permission,
+    RpcSettings,
+    TlsSettings,
+    TokenGrant,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def quiet_libraries() -> None:
+    """Keeps diffusers and transformers from drawing bars and giving hints on standard error."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+def load_base(entry: BaseModelEntry) -> BaseModel:
+    """Loads one configured base model.
+
+    Raises:
+        StartError: no such device, or what the folder holds cannot be served.
+    """
+    if entry.device.startswith("cuda") and not torch.cuda.is_available():
+        raise StartError(f"base model {entry.name}: there is no CUDA device; set device: cpu.")
+    try:
+        return load_base_model(
+            entry.folder.expanduser(),
+            entry.name,
+            device=entry.device,
+            dtype=getattr(torch, entry.dtype),
+        )
+    except BaseModelError as error:
+        raise StartError(f"base model {entry.name}: {error}") from error
+
+
+def engine_builder(config: Config) -> BuildEngine:
+    """How to build the engine for a base model and a library, with probes cached on disk.
+
+    A calibration that does not fit is left out with a warning: the library may have changed since,
+    and audits have to go on. p-values are approximate then and nothing ends at the screen.
+    """
+    settings = AuditSettings(backend=config.kernel_backend)
+
+    def build(base: BaseModel, library: ConceptLibrary, report: Report) -> AuditEngine:
+        materials = build_materials(library, base, config.probe_cache, report)
+        calibration = find_calibration(config, base.name)
+        if calibration is not None:
+            try:
+                calibration.require(materials.binding)
+            except CalibrationError as error:
+                _log.warning("base model %s is not calibrated: %s", base.name, error)
+            else:
+                materials = replace(materials, calibration=calibration)
+        return AuditEngine(base, materials, settings)
+
+    return build
+
+
+def calibration_file(config: Config, base_model: str) -> Path | None:
+    """Where the calibration of a base model is read from.
+
+    Returns:
+        The configured file, whether or not it exists; else the state directory's or the embedded
+        one, if there is one.
+    """
+    [entry] = [entry for entry in config.base_models if entry.name == base_model]
+    if entry.calibration is not None:
+        return entry.calibration.expanduser()
+    for file in (config.own_calibration(base_model), entry.embedded_calibration):
+        if file is not None and file.exists():
+            return file
+    return None
+
+
+def find_calibration(config: Config, base_model: str) -> Calibration | None:
+    """The calibration in `calibration_file`; None where there is no such file.
+
+    Raises:
+        StartError: the file is damaged.
+    """
+    file = calibration_file(config, base_model)
+    if file is None:
+        return None
+    try:
+        return load_calibration(file)
+    except CalibrationError as error:
+        raise StartError(f"base model {base_model}: {error}") from error
+
+
+def serve_bases(
+    config: Config,
+    library: ConceptLibrary,
+    report: Callable[[str, float], None] = silent,
+) -> tuple[ServedBase, ...]:
+    """Loads every base model and builds its probes.
+
+    Args:
+        config: base models and kernel backend.
+        library: the open concept library.
+        report: told "loading NAME", "compiling kernels" and "probes of NAME" with the share
+            that is done. What it raises ends the work.
+
+    Raises:
+        StartError: a model, the backend or the library cannot be used.
+    """
+    quiet_libraries()
+    build = engine_builder(config)
+    served = []
+    ready: set[torch.device] = set()
+    for entry in config.base_models:
+        report(f"loading {entry.name}", 0.0)
+        base = load_base(entry)
+        if base.device not in ready:
+            prepare_kernels(config.kernel_backend, base.device, report)
+            ready.add(base.device)
+        stage = f"probes of {entry.name}"
+
+        def report_probes(_: str, fraction: float, stage: str = stage) -> None:
+            report(stage, fraction)
+
+        try:
+            one = serve_base(base, library, build, report_probes)
+        except NoDecisionError as error:
+            raise StartError(f"{stage}: {error}") from error
+        if entry.calibration is not None and not one.engine.calibrated:
+            raise StartError(
+                f"base model {entry.name}: {entry.calibration} does not fit this base model, "
+                "library or version; make a new one with `loragate-server calibrate`, or remove "
+                "the setting `calibration`."
+            )
+        served.append(one)
+    return tuple(served)
+
+
+def prepare_kernels(backend: str, device: torch.device, report: Report = silent) -> None:
+    """Compiles what audits on `device` will launch, so that no request waits for a compiler.
+
+    From here on `process_monitor` counts what is compiled nevertheless.
+
+    Args:
+        backend: "reference" needs nothing.
+        device: where a base model lies.
+        report: told "compiling kernels" with the share that is done. What it raises ends the work.
+
+    Raises:
+        StartError: the backend cannot run on this device, or a kernel cannot be compiled.
+    """
+    try:
+        require_backend(backend, device)
+        if backend == "triton":
+            stage = "compiling kernels"
+            report(stage, 0.0)
+            done = warm_up(device, report=lambda fraction: report(stage, fraction))
+            process_monitor()
+            if not done.interpreted:
+                _log.info("%d kernels compiled in %.1f s", len(done.compiled), done.seconds)
+    except BackendUnavailableError as error:
+        raise StartError(f"kernel_backend: {error}") from error
+
+
+def intake_settings(config: Config) -> IntakeSettings:
+    """What intake is told."""
+    section = config.intake
+    return IntakeSettings(
+        roots=tuple(root.expanduser() for root in section.roots),
+        store_dir=config.state_folder / "store",
+        store_limit_bytes=section.store_limit_bytes,
+        max_file_bytes=section.max_file_bytes,
+        max_header_bytes=section.max_header_bytes,
+        max_tensors=section.max_tensors,
+        max_name_length=section.max_name_length,
+        max_metadata_bytes=section.max_metadata_bytes,
+        enabled_schemes=section.enabled_schemes,
+        fetch_timeout_s=section.fetch_timeout_s,
+        scrub_interval_s=section.scrub_interval_s,
+    )
+
+
+def rpc_settings(config: Config) -> RpcSettings:
+    """What the gRPC front is told."""
+    tls = config.tls
+    return RpcSettings(
+        addresses=(config.listen.grpc,),
+        tls=None if tls is None else TlsSettings(tls.cert, tls.key, tls.client_ca),
+        auth=AuthSettings(
+            tokens=tuple(
+                TokenGrant(token.name, token.sha256, _permissions(token.permissions))
+                for token in config.tokens
+            ),
+            peers=tuple(
+                PeerGrant(peer.identity, _permissions(peer.permissions)) for peer in config.peers
+            ),
+        ),
+        keepalive=KeepaliveSettings(connection_age_s=config.listen.connection_age_s),
+        reflection=config.reflection,
+        insecure_off_loopback=config.insecure_off_loopback,
+        max_message_bytes=_message_bytes(config),
+        max_concurrent_calls=config.listen.max_concurrent_calls,
+        max_upload_bytes=config.intake.max_file_bytes,
+        drain_grace_s=config.drain_grace_s,
+    )
+
+
+def _message_bytes(config: Config) -> int:
+    """Room for the largest body that a proxy may show, and for all that it tells beside it."""
+    usual = RpcSettings().max_message_bytes
+    if not config.intercept.extractors:
+        return usual
+    return max(usual, config.intercept.max_body_bytes + MIB)
+
+
+def checkpoint_settings(config: Config) -> CheckpointSettings:
+    """What the checkpoint is told."""
+    section = config.intercept
+    return CheckpointSettings(
+        default_extractor=section.chosen_extractor,
+        dry_run=section.dry_run,
+        review_passes=section.on_review == "allow",
+        max_body_bytes=section.max_body_bytes,
+    )
+
+
+def intercept_extractors(config: Config) -> Mapping[str, Extractor]:
+    """The configured extractors, by name.
+
+    Raises:
+        StartError: there is no such kind, or it cannot be told such settings.
+    """
+    made: dict[str, Extractor] = {}
+    for name, entry in config.intercept.extractors.items():
+        try:
+            made[name] = make_extractor(name, entry.kind, entry.settings)
+        except ValueError as error:
+            raise StartError(f"intercept.extractors.{name}: {error}") from error
+    return made
+
+
+def _permissions(names: Sequence[str] | frozenset[str]) -> frozenset[Permission]:
+    return frozenset(Permission(name) for name in names)

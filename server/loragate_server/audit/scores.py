@@ -1,0 +1,34 @@
+"""What was measured of one adapter of a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from loragate_server.audit.entrance import Screening
+from loragate_server.audit.likeness import Profile
+
+
+@dataclass(frozen=True)
+class AdapterScores:
+    """What was measured of one adapter of the calibration, at full strength.
+
+    Attributes:
+        screen: by concept, the screen's score.
+        aim: the same, the aim; the same concepts in the same order.
+        profile: of its layers.
+        response: by concept, the response stage's score where it looked.
+        learned: concepts that it is known to have learned; empty for a harmless one.
+    """
+
+    sha256: str
+    screen: Mapping[str, float]
+    aim: Mapping[str, float]
+    profile: Profile
+    response: Mapping[str, float]
+    learned: tuple[str, ...] = ()
+
+    @property
+    def screening(self) -> Screening:
+        """As the entrance to the response stage wants it."""
+        return Screening(tuple(self.screen.values()), tuple(self.aim.values()), self.profile)

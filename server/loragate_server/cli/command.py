@@ -1,0 +1,256 @@
+"""The command `loragate-server`. Loads torch only for commands that need a model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ruamel.yaml import YAML
+from sqlalchemy.engine import make_url
+
+from loragate_server import __version__
+from loragate_server.cli.calibrate import calibrate
+from loragate_server.cli.concepts import concepts
+from loragate_server.cli.options import (
+    EXIT_FAILED,
+    EXIT_FOUND_WRONG,
+    ConfigOption,
+    StateOption,
+    fail,
+    failures,
+    load,
+)
+from loragate_server.cli.replay import replay
+from loragate_server.cli.report import report
+from loragate_server.config.sources import ignored_environment
+from loragate_server.errors import NoDecisionError
+from loragate_server.logs.lines import set_up_logs
+
+_OVERVIEW = """
+Decides whether a LoRA may be loaded by an image server.
+
+Settings come from flags, LORAGATE_* variables (LORAGATE_LISTEN__GRPC=127.0.0.1:50051) and a
+YAML file, in this order. Without any, the server audits on a small embedded base model.
+
+[bold]Examples[/bold]
+
+  loragate-server serve
+  loragate-server serve --config /etc/loragate.yaml --log-format json
+  loragate-server policy check /etc/loragate/policy.yaml
+  loragate-server calibrate /srv/loras/reviewed
+  loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
+  loragate-server replay --policy stricter.yaml
+  loragate-server concepts add mascot --name "Our mascot" --severity high mascot-*.png
+
+Exit codes: 0 done, 1 something checked is wrong, 2 wrong usage or configuration, 3 failed.
+"""
+
+application = typer.Typer(
+    name="loragate-server",
+    help=_OVERVIEW,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+policy = typer.Typer(no_args_is_help=True, help="The policy file.")
+settings = typer.Typer(no_args_is_help=True, help="The server's own configuration.")
+database = typer.Typer(no_args_is_help=True, help="The database of decisions.")
+decision_log = typer.Typer(no_args_is_help=True, help="The decision log.")
+application.command()(calibrate)
+application.command()(report)
+application.command()(replay)
+application.add_typer(concepts, name="concepts")
+application.add_typer(policy, name="policy")
+application.add_typer(settings, name="config")
+application.add_typer(database, name="db")
+application.add_typer(decision_log, name="log")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"loragate-server {__version__}")
+        raise typer.Exit
+
+
+@application.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Holds the options of the command itself."""
+
+
+@application.command()
+def serve(
+    config: ConfigOption = None,
+    grpc: Annotated[
+        str | None, typer.Option(help="gRPC address: 127.0.0.1:50051 or unix:/run/loragate.sock.")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(help="Address of /metrics, /healthz and /readyz.")
+    ] = None,
+    state_dir: StateOption = None,
+    policy_file: Annotated[
+        Path | None, typer.Option("--policy", help="Policy file; followed while it changes.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; 0: torch chooses.")] = None,
+    kernel_backend: Annotated[str | None, typer.Option(help="reference or triton.")] = None,
+    reflection: Annotated[
+        bool | None, typer.Option("--reflection/--no-reflection", help="Describe the API.")
+    ] = None,
+    insecure_off_loopback: Annotated[
+        bool | None,
+        typer.Option("--insecure-off-loopback", help="Listen to strangers, without TLS. Tests."),
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="human or json.")] = None,
+) -> None:
+    """Serves until it gets SIGTERM or SIGINT; then finishes what is in flight.
+
+    Says "loragate-server ready: grpc=ADDRESS http=ADDRESS" on standard output when it can decide;
+    everything else goes to standard error. A port of 0 lets the system choose.
+
+    [bold]Examples[/bold]
+
+      loragate-server serve --grpc 127.0.0.1:0 --http 127.0.0.1:0
+      LORAGATE_INTAKE__ROOTS='["/srv/loras"]' loragate-server serve --policy policy.yaml
+    """
+    flags = {
+        "listen": {"grpc": grpc, "http": http},
+        "state_dir": state_dir,
+        "policy": policy_file,
+        "threads": threads,
+        "kernel_backend": kernel_backend,
+        "reflection": reflection,
+        "insecure_off_loopback": insecure_off_loopback,
+        "log": {"level": log_level, "format": log_format},
+    }
+    wanted = load(config, flags)
+    set_up_logs(wanted.log.level, wanted.log.format)
+    for name in ignored_environment():
+        typer.echo(f"note: {name} is no setting of the server and is ignored", err=True)
+    from loragate_server.app.running import serve_until_signal
+
+    with failures():
+        drained = asyncio.run(serve_until_signal(wanted, _say_ready, _end_process))
+    if not drained:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _end_process() -> None:
+    """Ends without waiting for anything, which not even `sys.exit` does."""
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
+
+
+def _say_ready(grpc: str, http: str) -> None:
+    typer.echo(f"loragate-server ready: grpc={grpc} http={http}")
+    sys.stdout.flush()
+
+
+@policy.command("check")
+def policy_check(
+    file: Annotated[Path, typer.Argument(help="The policy file.", show_default=False)],
+) -> None:
+    """Says whether a policy file is valid, and if not, line by line what to mend.
+
+    [bold]Example[/bold]
+
+      loragate-server policy check policy.yaml && kubectl apply ...
+    """
+    from loragate_server.policy.parse import parse_policy
+
+    try:
+        checked = parse_policy(file.read_bytes(), file.name)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
+    except NoDecisionError as error:
+        fail(error.message, EXIT_FOUND_WRONG)
+    typer.echo(f"{file}: valid, mode {checked.mode.lower()}, revision {checked.digest[:12]}")
+
+
+@settings.command("show")
+def config_show(config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Prints the configuration in force, as YAML that can be a configuration file.
+
+    Passwords in the database URL are replaced by ***.
+
+    [bold]Example[/bold]
+
+      LORAGATE_THREADS=2 loragate-server config show
+    """
+    shown: dict[str, Any] = load(config, {"state_dir": state_dir}).model_dump(mode="json")
+    if shown["database_url"]:
+        shown["database_url"] = make_url(shown["database_url"]).render_as_string()
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.dump(shown, sys.stdout)
+
+
+@database.command("upgrade")
+def database_upgrade(config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Creates or migrates the tables. `serve` does it too; several may do it at once.
+
+    [bold]Example[/bold]
+
+      LORAGATE_DATABASE_URL=postgresql://loragate@db/loragate loragate-server db upgrade
+    """
+    from loragate_server.record.migrate import upgrade
+
+    wanted = load(config, {"state_dir": state_dir})
+    with failures():
+        wanted.state_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        upgrade(wanted.database)
+    typer.echo("The database is up to date.")
+
+
+@decision_log.command("verify")
+def log_verify(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Log files, rotated ones first. Default: the configured log."),
+    ] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Checks that no line of the decision log was changed, removed or inserted.
+
+    Lines cut off at the end cannot be seen from the file alone: compare the last digest with one
+    that was noted elsewhere.
+
+    [bold]Example[/bold]
+
+      loragate-server log verify decisions.jsonl.1 decisions.jsonl
+    """
+    from loragate_server.record.chain import verify_log
+
+    chosen = files or [load(config, {"state_dir": state_dir}).decision_log_file]
+    with failures():
+        found = verify_log(*chosen)
+    for problem in found.problems:
+        typer.echo(f"{problem.file}:{problem.line}: {problem.message}", err=True)
+    typer.echo(
+        f"{found.lines} lines, {len(found.decision_ids)} decisions, last digest {found.last.sha256}"
+    )
+    if not found.intact:
+        raise typer.Exit(EXIT_FOUND_WRONG)
+
+
+def main() -> None:
+    """The entry point of the command."""
+    # Before torch is loaded: threads that wait between two operations sleep instead of spinning,
+    # which on few cores is several times faster beside an image server.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    application()
+
+
+if __name__ == "__main__":
+    main()

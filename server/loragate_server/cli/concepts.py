@@ -1,0 +1,180 @@
+"""`loragate-server concepts`: the library of forbidden concepts and of the neutral bank."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loragate_server.cli.options import ConfigOption, StateOption, failures, load
+from loragate_server.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from loragate_server.concepts.concept import Concept
+
+concepts = typer.Typer(no_args_is_help=True, help="The library of concepts.")
+
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option("--library", help="Folder of the library. Default: the configured one."),
+]
+
+
+class Severity(StrEnum):
+    """How bad it is when an adapter has learned the concept."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class Role(StrEnum):
+    """Whether adapters must not know the concept, or are compared with it."""
+
+    FORBIDDEN = "forbidden"
+    NEUTRAL = "neutral"
+
+
+@concepts.command("list")
+def list_concepts(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    library: LibraryOption = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Lists the forbidden concepts, then the neutral bank.
+
+    [bold]Example[/bold]
+
+      loragate-server concepts list --json | jq -r 'select(.role == "forbidden").id'
+    """
+    from loragate_server.app.folders import open_library
+
+    with failures():
+        wanted = load(config, {"library": library, "state_dir": state_dir})
+        found = open_library(wanted.library_folder)
+    every = (*found.forbidden, *found.neutral)
+    if as_json:
+        for concept in every:
+            typer.echo(json.dumps(_facts(concept), ensure_ascii=False))
+        return
+    table = Table("id", "name", "category", "severity", "role", "pictures", box=None)
+    for concept in every:
+        facts = _facts(concept)
+        table.add_row(*(str(value) for value in facts.values()))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{len(found.forbidden)} forbidden, {len(found.neutral)} neutral, "
+        f"digest {found.digest[:12]}"
+    )
+
+
+@concepts.command("add")
+def add_concept(
+    concept_id: Annotated[str, typer.Argument(help="Id, for example our-mascot.")],
+    pictures: Annotated[
+        list[Path], typer.Argument(help="Pictures of the concept.", show_default=False)
+    ],
+    name: Annotated[str, typer.Option(help="Name for people. Default: the id.")] = "",
+    category: Annotated[str, typer.Option(help="For example likeness or trademark.")] = "other",
+    severity: Annotated[Severity, typer.Option(help="Graver ones get graver remedies.")] = (
+        Severity.MEDIUM
+    ),
+    role: Annotated[Role, typer.Option(help="Forbidden, or part of the bank.")] = Role.FORBIDDEN,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What a user would write; may be repeated.")
+    ] = None,
+    library: LibraryOption = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Adds a concept. The embedded library is copied into the state directory first.
+
+    A running server does not see it: use the ConceptService, or start the server again.
+
+    [bold]Example[/bold]
+
+      loragate-server concepts add our-mascot --name "Our mascot" --severity high mascot-*.png
+    """
+    from loragate_server.app.folders import make_state_folder, open_library, own_library_folder
+    from loragate_server.concepts.concept import Concept
+
+    with failures():
+        wanted = load(config, {"library": library, "state_dir": state_dir})
+        contents = [picture.read_bytes() for picture in pictures]
+        make_state_folder(wanted)
+        changed = open_library(own_library_folder(wanted)).add(
+            Concept(
+                concept_id=concept_id,
+                name=name or concept_id,
+                category=category,
+                severity=severity.value,
+                role=role.value,
+                prompts=tuple(prompt or ()),
+            ),
+            contents,
+        )
+    typer.echo(f"Added {concept_id}; the library's digest is now {changed.digest[:12]}.")
+
+
+@concepts.command("remove")
+def remove_concept(
+    concept_id: Annotated[str, typer.Argument(help="Id, as `concepts list` shows it.")],
+    library: LibraryOption = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Removes a concept and its pictures.
+
+    [bold]Example[/bold]
+
+      loragate-server concepts remove our-mascot
+    """
+    from loragate_server.app.folders import make_state_folder, open_library, own_library_folder
+
+    with failures():
+        wanted = load(config, {"library": library, "state_dir": state_dir})
+        make_state_folder(wanted)
+        changed = open_library(own_library_folder(wanted)).remove(concept_id)
+    typer.echo(f"Removed {concept_id}; the library's digest is now {changed.digest[:12]}.")
+
+
+@concepts.command("build")
+def build_concepts(
+    library: LibraryOption = None, config: ConfigOption = None, state_dir: StateOption = None
+) -> None:
+    """Builds the probes of the library for every base model, so that `serve` starts at once.
+
+    What is built already is left alone: probes depend on base model and library only.
+
+    [bold]Example[/bold]
+
+      loragate-server concepts build --config /etc/loragate.yaml
+    """
+    from loragate_server.app.folders import make_state_folder, open_library
+    from loragate_server.app.startup import serve_bases
+
+    with failures(), progress_bars() as report:
+        wanted = load(config, {"library": library, "state_dir": state_dir})
+        make_state_folder(wanted)
+        served = serve_bases(wanted, open_library(wanted.library_folder), report)
+    for one in served:
+        typer.echo(f"{one.name}: {len(one.concept_ids)} forbidden concepts are ready.")
+
+
+def _facts(concept: Concept) -> dict[str, str | int]:
+    return {
+        "id": concept.concept_id,
+        "name": concept.name,
+        "category": concept.category,
+        "severity": concept.severity,
+        "role": concept.role,
+        "pictures": len(concept.picture_files),
+    }

@@ -1,0 +1,53 @@
+"""What the subcommands of `loragate-server` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from loragate_server.config.schema import Config, StartError
+from loragate_server.config.sources import ConfigError, load_config
+from loragate_server.errors import NoDecisionError
+
+EXIT_FOUND_WRONG = 1
+EXIT_USAGE = 2
+EXIT_FAILED = 3
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="LORAGATE_CONFIG", help="YAML file.", show_default=False),
+]
+StateOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder for everything the server writes.", show_default=False),
+]
+
+
+def load(file: Path | None, flags: Mapping[str, Any] | None = None) -> Config:
+    """The configuration, or the end of the command with what is wrong."""
+    try:
+        return load_config(file, flags)
+    except ConfigError as error:
+        fail(str(error), EXIT_USAGE)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Ends the command with a message on standard error."""
+    typer.echo(f"loragate-server: {message}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turns what a room refuses inside the block into a line and an exit code."""
+    try:
+        yield
+    except (NoDecisionError, StartError) as error:
+        fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        fail(f"{what}{error.strerror or error}", EXIT_FAILED)

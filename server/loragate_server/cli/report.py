@@ -1,0 +1,61 @@
+"""`loragate-server report`: a recorded decision as a page for legal and brand people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loragate_server.cli.options import ConfigOption, StateOption, failures, load
+from loragate_server.report.wording import Language
+
+_STANDARD_OUTPUT = Path("-")
+
+
+def report(
+    decision_id: Annotated[
+        str, typer.Argument(help="Id, as every answer and `loragate list` show it.")
+    ],
+    language: Annotated[Language, typer.Option(help="Language of the report.")] = Language.EN,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write; - for standard output. Default: loragate-DECISION_ID.html.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Writes a decision as one HTML file that people who are no engineers can read.
+
+    It says what was found, how sure that is, what to do and what was not checked.
+
+    The file needs no network and can be printed and sent; one of the same name is replaced.
+
+    [bold]Examples[/bold]
+
+      loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f
+      loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja --out hokoku.html
+      loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --config /etc/loragate.yaml --out -
+    """
+    from loragate_server.record.database import Database
+    from loragate_server.record.migrate import DEFAULT_TIMEOUT_S
+    from loragate_server.record.recorder import stored_verdict
+    from loragate_server.report.render import render
+
+    wanted = load(config, {"state_dir": state_dir})
+    with failures():
+        database = Database(wanted.database, DEFAULT_TIMEOUT_S)
+        try:
+            verdict = stored_verdict(database, decision_id)
+        finally:
+            database.close()
+        page = render(verdict, language)
+        if out == _STANDARD_OUTPUT:
+            typer.echo(page, nl=False)
+            return
+        file = out or Path(f"loragate-{verdict.decision_id}.html")
+        file.write_text(page, encoding="utf-8")
+    typer.echo(f"{file}: {verdict.decision.would_be_verdict.value}, {language.value}")

@@ -1,0 +1,1 @@
+"""The configuration: what may be set, and where it is read from."""

@@ -1,0 +1,1 @@
+"""Reading what requests hold: bodies, forms, tags, strengths and references."""

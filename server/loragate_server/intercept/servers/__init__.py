@@ -1,0 +1,1 @@
+"""One module for each image server: where its requests name adapters."""

@@ -1,0 +1,258 @@
+"""KServe and the open inference protocol: loads by name, and parameters that name adapters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from loragate_server.adapter.adapter import Strength
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.reading.bodies import (
+    BodyLimits,
+    JsonText,
+    check_whole,
+    content_coding,
+    parse_json,
+    read_json,
+)
+from loragate_server.intercept.reading.findings import Findings, Found, Spot
+from loragate_server.intercept.reading.references import anywhere, in_folder
+from loragate_server.intercept.reading.sets import by_source, used_at
+from loragate_server.intercept.reading.strengths import strength
+from loragate_server.intercept.refusals import (
+    Location,
+    ambiguous_adapter,
+    ambiguous_body,
+    door_closed,
+    place_of,
+    unnamed,
+    unreadable,
+)
+from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.routes import Hit, Route, route
+
+_NAMED = re.compile(r"lora|adapter|peft")
+_SCALE = re.compile(r"scale|strength|(?<!lora_)weight$")
+_HARMLESS = re.compile(r"rank|count|max|enable|dtype|int_id|name$")
+_OF_ADAPTERS = re.compile(r"lora|adapter|peft|^(scale|strength|weight)$")
+_OF_OTHERS = re.compile(r"guidance|cfg|control|image|noise|rescale|upscale|ip_adapter")
+_STEM = re.compile(r"_?(local_path|path|uri|url|id|source|file|name|weights?)$")
+_HEADER_LENGTH = "inference-header-content-length"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KServe(ImageServer):
+    """Settings and extractor of servers that speak KServe's protocols, version 1 and 2.
+
+    Attributes:
+        hub_ids: whether `owner/name` in a parameter is a repository on the hub.
+        model_folder: where the server keeps models; a load by name is audited as `adapter_file`
+            of the model in it. Empty refuses such loads.
+        adapter_file: below the folder of a model.
+        allow_repository_loads: lets loads by name pass without an audit.
+    """
+
+    kind: ClassVar[str] = "kserve"
+    routes: ClassVar[tuple[Route, ...]] = (
+        route("grpc", "inference.GRPCInferenceService/RepositoryModelLoad"),
+        route("load", "models/*/load"),
+        route("infer", "models/*/infer"),
+        route("infer", "models/*/generate"),
+        route("infer", "models/*/generate_stream"),
+        route("infer", "versions/*/infer"),
+        route("predict", "models/*"),
+        route("infer", "images/*"),
+        route("infer", "chat/completions"),
+    )
+
+    hub_ids: bool = True
+    model_folder: str = ""
+    adapter_file: str = "adapter.safetensors"
+    allow_repository_loads: bool = False
+
+    def find(self, hit: Hit, request: HttpRequest) -> Findings:
+        """See `ImageServer.find`."""
+        if hit.route.name == "grpc":
+            if self.allow_repository_loads:
+                return Findings()
+            raise door_closed(
+                "Models are loaded over gRPC without a file that could be audited.",
+                "Load over HTTP, or set allow_repository_loads.",
+            )
+        if hit.route.name == "load":
+            return self._load(hit.captured[0], request)
+        document = inference_document(request, self.limits)
+        found = adapters_in(document.value, (), hub_ids=self.hub_ids)
+        return Findings(together(list(found)), document.text)
+
+    def _load(self, model: str, request: HttpRequest) -> Findings:
+        check_whole(request)
+        found: tuple[Found, ...] = ()
+        text = ""
+        if request.body.strip():
+            document = read_json(request, self.limits)
+            text = document.text
+            found = together(list(adapters_in(document.value, (), hub_ids=self.hub_ids, wide=True)))
+        if found or self.allow_repository_loads:
+            return Findings(found, text)
+        if not self.model_folder:
+            raise unnamed(
+                "The request",
+                "loads what lies in the model repository.",
+                "Set model_folder and adapter_file, or allow_repository_loads.",
+            )
+        reference = in_folder(f"{model}/{self.adapter_file}", self.model_folder, "The model")
+        return Findings((Found(reference, "path"),), text)
+
+    def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
+        """An error as the protocol has it."""
+        return {"error": message, "code": code, "decision_id": decision_id}
+
+
+def inference_document(request: HttpRequest, limits: BodyLimits) -> JsonText:
+    """The JSON of an inference request, which binary tensors may follow.
+
+    Raises:
+        RefusedRequestError: BODY_INCOMPLETE, BODY_AMBIGUOUS or BODY_UNREADABLE.
+    """
+    header = request.header(_HEADER_LENGTH).strip()
+    if not header:
+        return read_json(request, limits)
+    check_whole(request)
+    if content_coding(request) != "identity":
+        raise ambiguous_body("Binary tensors are compressed.", "Send them plain.")
+    if not (header.isascii() and header.isdigit()) or int(header[:18]) > len(request.body):
+        raise ambiguous_body("The length of the JSON part is wrong.", f"Send {_HEADER_LENGTH}.")
+    try:
+        text = request.body[: int(header)].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise unreadable("The JSON part is not in UTF-8.", "Send UTF-8.") from error
+    return parse_json(text, limits, "The JSON part")
+
+
+def adapters_in(
+    value: Any, location: Location, *, hub_ids: bool, wide: bool = False
+) -> Iterator[Found]:
+    """Adapters under names that speak of LoRA, at any depth.
+
+    Args:
+        value: a JSON value.
+        location: where it stands.
+        hub_ids: whether `owner/name` is a repository on the hub.
+        wide: takes `{"string_value": ...}` for its text, as model configurations write it.
+
+    Raises:
+        RefusedRequestError: a name speaks of LoRA, but its value is no reference.
+    """
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            if isinstance(item, dict | list):
+                yield from adapters_in(item, (*location, number), hub_ids=hub_ids, wide=wide)
+    elif isinstance(value, dict):
+        _refuse_tensors(value, location)
+        for name, item in value.items():
+            inner = (*location, name)
+            if _NAMED.search(name.casefold()):
+                yield from _named(item, value, inner, hub_ids=hub_ids, wide=wide)
+            elif isinstance(item, dict | list):
+                yield from adapters_in(item, inner, hub_ids=hub_ids, wide=wide)
+
+
+def together(found: Sequence[Found]) -> tuple[Found, ...]:
+    """The adapters of a request as the gate has to judge them.
+
+    Which parameter a model reads is its own affair. A list of adapters is read as a whole; other
+    lists hold requests of their own.
+    """
+    return by_source(found, [_source(one) for one in found])
+
+
+def _source(found: Found) -> Hashable:
+    if found.spot is None:
+        return found.place
+    location = found.spot.location
+    for at in range(len(location) - 1, 0, -1):
+        if isinstance(location[at], int) and _NAMED.search(str(location[at - 1]).casefold()):
+            return location[:at]
+    return location
+
+
+def _refuse_tensors(value: dict[str, Any], location: Location) -> None:
+    """Inputs with the name of a LoRA carry weights as tensors."""
+    name = value.get("name")
+    if isinstance(name, str) and "datatype" in value and _NAMED.search(name.casefold()):
+        raise door_closed(
+            f"{place_of(*location)} carries an adapter as a tensor.",
+            "Name a file of the adapter in a parameter.",
+        )
+
+
+def _named(
+    item: Any, siblings: dict[str, Any], location: Location, *, hub_ids: bool, wide: bool
+) -> Iterator[Found]:
+    name, place = str(location[-1]).casefold(), place_of(*location)
+    if wide and isinstance(item, dict) and set(item) == {"string_value"}:
+        item = item["string_value"]
+        location = (*location, "string_value")
+    if item in (None, "", [], {}) or isinstance(item, bool):
+        return
+    if isinstance(item, int | float):
+        return
+    if isinstance(item, list) and all(isinstance(one, str) for one in item):
+        for number, one in enumerate(item):
+            where = (*location, number)
+            yield _found(one, siblings, where, name, place_of(*where), hub_ids)
+    elif isinstance(item, dict | list):
+        before = list(adapters_in(item, location, hub_ids=hub_ids, wide=wide))
+        if not before:
+            before = list(_plain_object(item, location, hub_ids))
+        yield from before
+    elif not _SCALE.search(name) and not _HARMLESS.search(name):
+        yield _found(item, siblings, location, name, place, hub_ids)
+    elif not _SCALE.search(name):
+        raise unnamed(place, "names an adapter without its file.", "Send its path or URI.")
+
+
+def _plain_object(item: Any, location: Location, hub_ids: bool) -> Iterator[Found]:
+    """`{"name": ..., "uri": ...}` under a name that speaks of LoRA, or a list of such."""
+    for number, one in enumerate(item if isinstance(item, list) else [item]):
+        where = (*location, number) if isinstance(item, list) else location
+        if not isinstance(one, dict):
+            raise unnamed(place_of(*where), "is no reference to an adapter.", "Send its path.")
+        given = [key for key in ("path", "uri", "url", "source", "local_path") if one.get(key)]
+        if len(given) != 1:
+            raise unnamed(place_of(*where), "does not name one file.", "Send its path or URI.")
+        inner = (*where, given[0])
+        yield _found(one[given[0]], one, inner, given[0], place_of(*inner), hub_ids)
+
+
+def _found(
+    value: str, siblings: dict[str, Any], location: Location, name: str, place: str, hub_ids: bool
+) -> Found:
+    strengths = _strengths(siblings, name, place)
+    reference = used_at(anywhere(value, place, hub_ids=hub_ids), strengths)
+    return Found(reference, place, Spot(location, value))
+
+
+def _strengths(siblings: dict[str, Any], name: str, place: str) -> list[Strength]:
+    """Every strength that an adapter may have by what stands beside it.
+
+    The strength with the adapter's own name is the one. Of any other nobody knows whether the
+    model reads it, so 1, as trained, is among them.
+    """
+    scales = {
+        key.casefold(): item
+        for key, item in siblings.items()
+        if _SCALE.search(key.casefold()) and item is not None and key.casefold() != name
+    }
+    of_adapters = {key: item for key, item in scales.items() if _OF_ADAPTERS.search(key)}
+    if len(of_adapters) > 1:
+        raise ambiguous_adapter(place, "has several strengths.", "Send one strength.")
+    numbers = [strength(item, place) for item in of_adapters.values()]
+    if not any(f"{_STEM.sub('', name)}_scale" == key for key in siblings if key in of_adapters):
+        others = [item for key, item in scales.items() if not _OF_OTHERS.search(key)]
+        numbers += [float(one) for one in others if type(one) in (int, float)]
+        numbers.append(1.0)
+    return [Strength(one, one) for one in numbers]

@@ -1,0 +1,157 @@
+"""SGLang's diffusion server: `/v1/set_lora`, and the doors beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from loragate_server.adapter.adapter import Strength
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.reading.bodies import read_object
+from loragate_server.intercept.reading.findings import Findings, Found, Spot
+from loragate_server.intercept.reading.references import anywhere
+from loragate_server.intercept.reading.sets import settled
+from loragate_server.intercept.reading.strengths import strength
+from loragate_server.intercept.refusals import (
+    Location,
+    ambiguous_adapter,
+    door_closed,
+    place_of,
+    unnamed,
+)
+from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.routes import Hit, Route, route
+
+DOORS = (
+    "merge_lora_weights",
+    "update_weights_from_disk",
+    "update_weights_from_tensor",
+    "update_weights_from_distributed",
+    "update_weights_from_ipc",
+    "init_weights_update_group",
+    "load_lora_adapter",
+    "load_lora_adapter_from_tensors",
+)
+"""Routes that change weights without a reference that could be audited."""
+
+_SET_LORA = "set_lora"
+_EVERY = "all"
+"""The target that stands for every transformer of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGLang(ImageServer):
+    """Settings and extractor of SGLang's diffusion server.
+
+    Attributes:
+        hub_ids: whether `owner/name` is a repository on the hub rather than a relative path.
+        allow_known_nicknames: lets requests pass that activate a nickname without a path. Right
+            only where nothing but audited requests can have loaded it.
+        allow_alpha: lets requests override the alpha of an adapter; the audit uses the file's.
+        allowed_doors: which of `DOORS` are left open.
+    """
+
+    kind: ClassVar[str] = "sglang"
+    routes: ClassVar[tuple[Route, ...]] = (
+        route(_SET_LORA, "set_lora"),
+        *(route(door, door) for door in DOORS),
+    )
+
+    hub_ids: bool = True
+    allow_known_nicknames: bool = False
+    allow_alpha: bool = False
+    allowed_doors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.allowed_doors) - set(DOORS):
+            raise ValueError(
+                f"allowed_doors: {sorted(unknown)[0]!r} is none of {', '.join(DOORS)}."
+            )
+
+    def find(self, hit: Hit, request: HttpRequest) -> Findings:
+        """See `ImageServer.find`."""
+        if hit.route.name != _SET_LORA:
+            if hit.route.name in self.allowed_doors:
+                return Findings()
+            raise door_closed(
+                f"{hit.route.name} changes weights without an audit.",
+                "Load adapters with set_lora, or open the door in allowed_doors.",
+            )
+        document, body = read_object(request, self.limits)
+        if body.get("lora_alpha") is not None and not self.allow_alpha:
+            raise ambiguous_adapter(
+                "/lora_alpha",
+                "overrides the alpha that the audit reads from the file.",
+                "Leave it out, or set allow_alpha.",
+            )
+        return Findings(self._adapters(body), document.text)
+
+    def _adapters(self, body: dict[str, Any]) -> tuple[Found, ...]:
+        nicknames, paths = body.get("lora_nickname"), body.get("lora_path")
+        count = len(nicknames) if isinstance(nicknames, list) else 1
+        several = isinstance(nicknames, list) or isinstance(paths, list)
+        references = _spread(paths, count, "lora_path", shared=not several)
+        strengths = _spread(body.get("strength", 1.0), count, "strength", shared=True)
+        target = body.get("target")
+        # One adapter for several transformers is active alone in each.
+        target = _EVERY if target is None or count == 1 else target
+        targets = _spread(target, count, "target", shared=True)
+        _refuse_shared_nicknames(nicknames, references)
+        found, transformers = [], []
+        for (location, path), (where, value), (at, target) in zip(
+            references, strengths, targets, strict=True
+        ):
+            if path is None and self.allow_known_nicknames:
+                continue
+            if path is None:
+                raise unnamed(
+                    place_of(*location),
+                    "activates a nickname without naming the file.",
+                    "Send the path again, or set allow_known_nicknames.",
+                )
+            number = strength(value, place_of(*where))
+            place = place_of(*location)
+            reference = anywhere(path, place, Strength(number, number), hub_ids=self.hub_ids)
+            found.append(Found(reference, place, Spot(location, path)))
+            transformers.append(_target(target, place_of(*at)))
+        # Each transformer has those LoRAs active that are meant for it; there may be further ones.
+        return settled(
+            found,
+            [
+                [n for n, one in enumerate(transformers) if one in (_EVERY, name)]
+                for name in {_EVERY, *transformers}
+            ],
+        )
+
+
+def _spread(value: Any, count: int, name: str, *, shared: bool) -> Sequence[tuple[Location, Any]]:
+    """A value for each of `count` adapters, with its location."""
+    if isinstance(value, list):
+        if len(value) != count:
+            raise ambiguous_adapter(
+                f"/{name}", f"has {len(value)} items for {count} nicknames.", "Send one for each."
+            )
+        return [((name, number), item) for number, item in enumerate(value)]
+    if not shared and value is not None:
+        raise ambiguous_adapter(f"/{name}", "is one for several nicknames.", "Send a list.")
+    return [((name,), value)] * count
+
+
+def _target(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise ambiguous_adapter(place, "is no name of a transformer.", "Send its name.")
+    return value
+
+
+def _refuse_shared_nicknames(nicknames: Any, references: Sequence[tuple[Location, Any]]) -> None:
+    """The server keeps one file per nickname, so a nickname for two files may mean either."""
+    if not isinstance(nicknames, list):
+        return
+    files: dict[str, Any] = {}
+    for number, (name, (_, path)) in enumerate(zip(nicknames, references, strict=True)):
+        if files.setdefault(repr(name), path) != path:
+            raise ambiguous_adapter(
+                place_of("lora_nickname", number), "stands for two files.", "Send one for each."
+            )

@@ -1,0 +1,159 @@
+"""Triton Inference Server: models loaded over HTTP and gRPC, with files in the request."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from loragate_server.adapter.adapter import AdapterReference
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.reading.bodies import (
+    check_whole,
+    content_coding,
+    parse_json,
+    read_object,
+)
+from loragate_server.intercept.reading.findings import Findings, Found
+from loragate_server.intercept.reading.references import in_folder
+from loragate_server.intercept.refusals import (
+    ambiguous_adapter,
+    ambiguous_body,
+    door_closed,
+    place_of,
+    unnamed,
+)
+from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.kserve import adapters_in, inference_document, together
+from loragate_server.intercept.servers.triton_wire import read_load_request
+
+_FILE = "file:"
+_CONFIG = "config"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triton(ImageServer):
+    """Settings and extractor of Triton Inference Server.
+
+    Attributes:
+        hub_ids: whether `owner/name` in a configuration is a repository on the hub.
+        model_folder: the model repository on disk; with `adapter_file`, a load without files is
+            audited as that file of the model. Empty refuses such loads.
+        adapter_file: below the folder of a model.
+        allow_repository_loads: lets loads of what lies in the repository pass without an audit.
+        allowed_file_suffixes: files that may come beside weights without an audit.
+    """
+
+    kind: ClassVar[str] = "triton"
+    routes: ClassVar[tuple[Route, ...]] = (
+        route("grpc", "inference.GRPCInferenceService/RepositoryModelLoad"),
+        route("load", "models/*/load"),
+        route("infer", "models/*/infer"),
+        route("infer", "models/*/generate"),
+        route("infer", "models/*/generate_stream"),
+        route("infer", "versions/*/infer"),
+        route("infer", "versions/*/generate"),
+        route("infer", "versions/*/generate_stream"),
+    )
+
+    hub_ids: bool = True
+    model_folder: str = ""
+    adapter_file: str = "1/adapter.safetensors"
+    allow_repository_loads: bool = False
+    allowed_file_suffixes: tuple[str, ...] = (".pbtxt", ".txt")
+
+    def find(self, hit: Hit, request: HttpRequest) -> Findings:
+        """See `ImageServer.find`."""
+        if hit.route.name == "infer":
+            document = inference_document(request, self.limits)
+            found = adapters_in(document.value, (), hub_ids=self.hub_ids)
+            return Findings(together(list(found)), document.text)
+        if hit.route.name == "grpc":
+            parameters, model = self._from_grpc(request)
+        else:
+            parameters, model = self._from_http(request), hit.captured[0]
+        found_files = tuple(self._in_parameters(parameters))
+        if not any(name.startswith(_FILE) for name in parameters):
+            found_files += self._in_repository(model)
+        return Findings(together(found_files))
+
+    def _from_grpc(self, request: HttpRequest) -> tuple[dict[str, Any], str]:
+        check_whole(request)
+        kind = request.header("content-type").split(";")[0].strip().lower()
+        if kind not in ("application/grpc", "application/grpc+proto"):
+            raise ambiguous_body("The body is no gRPC.", "Send application/grpc.")
+        if content_coding(request) != "identity":
+            raise ambiguous_body("The gRPC body is compressed.", "Use grpc-encoding.")
+        coding = request.header("grpc-encoding")
+        parameters, model = read_load_request(request.body, coding, self.limits)
+        return parameters, model
+
+    def _from_http(self, request: HttpRequest) -> dict[str, Any]:
+        check_whole(request)
+        if not request.body.strip():
+            return {}
+        _, body = read_object(request, self.limits)
+        parameters = body.get("parameters", {})
+        if not isinstance(parameters, dict):
+            raise ambiguous_body("The parameters are no object.", "Send parameters: {...}.")
+        return {
+            name: _decoded(value, place_of("parameters", name)) if name.startswith(_FILE) else value
+            for name, value in parameters.items()
+        }
+
+    def _in_parameters(self, parameters: dict[str, Any]) -> Iterator[Found]:
+        for name, value in parameters.items():
+            place = place_of("parameters", name)
+            if name.startswith(_FILE):
+                yield from self._in_file(name, value, place)
+            elif name == _CONFIG:
+                text = value if isinstance(value, str) else ""
+                config = parse_json(text, self.limits, "The configuration").value
+                for one in adapters_in(config, (), hub_ids=self.hub_ids, wide=True):
+                    yield Found(one.reference, f"{place}{one.place}")
+            else:
+                yield from adapters_in({name: value}, ("parameters",), hub_ids=self.hub_ids)
+
+    def _in_file(self, name: str, value: Any, place: str) -> Iterator[Found]:
+        lowered = name.lower()
+        if not isinstance(value, bytes):
+            raise unnamed(place, "holds no bytes.", "Send the content of the file.")
+        if lowered.endswith("adapter_config.json"):
+            raise ambiguous_adapter(
+                place,
+                "changes what the weights mean, which an audit of sent bytes cannot take in.",
+                "Put alpha and rank into the header of the safetensors file.",
+            )
+        if lowered.endswith(".safetensors"):
+            yield Found(AdapterReference(inline_bytes=value), place)
+        elif not lowered.endswith(self.allowed_file_suffixes):
+            raise door_closed(
+                f"{place} is a file that is not audited.",
+                "Send safetensors, or name its suffix in allowed_file_suffixes.",
+            )
+
+    def _in_repository(self, model: str) -> tuple[Found, ...]:
+        if self.allow_repository_loads:
+            return ()
+        if not self.model_folder:
+            raise unnamed(
+                "The request",
+                "loads what lies in the model repository.",
+                "Set model_folder and adapter_file, or allow_repository_loads.",
+            )
+        reference = in_folder(f"{model}/{self.adapter_file}", self.model_folder, "The model")
+        return (Found(reference, "path"),)
+
+    def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
+        """An error as Triton sends it over HTTP; proxies turn it into a gRPC status."""
+        return {"error": message, "code": code, "decision_id": decision_id}
+
+
+def _decoded(value: Any, place: str) -> bytes:
+    try:
+        return base64.b64decode(value if isinstance(value, str) else "?", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise unnamed(place, "is no valid base64.", "Send the file in base64.") from error

@@ -1,0 +1,1 @@
+"""People's rulings on decisions: their rows, and the book that is read before each answer."""

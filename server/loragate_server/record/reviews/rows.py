@@ -1,0 +1,156 @@
+"""Reviews in the database, on a connection that the caller has opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select
+
+from loragate_server.record.codec import parse_review
+from loragate_server.record.reviews.review import RecordedReview, ReviewState
+from loragate_server.record.tables import audits, reviews
+
+_SETTLED = (ReviewState.APPROVED.value, ReviewState.REJECTED.value)
+
+_newest = (
+    select(
+        audits.c.subject_key,
+        func.max(audits.c.decision_id).label("decision_id"),
+        func.max(audits.c.decided_at).label("decided_at"),
+        func.count().label("asked"),
+    )
+    .where(audits.c.subject_key.is_not(None))
+    .group_by(audits.c.subject_key)
+    .subquery("newest")
+)
+"""Subjects with their newest decision; ids of decisions rise with time."""
+
+_positions = (
+    select(reviews.c.subject_key, func.max(reviews.c.position).label("position"))
+    .group_by(reviews.c.subject_key)
+    .subquery("positions")
+)
+
+
+@dataclass(frozen=True)
+class OpenSubject:
+    """A subject that waits for a reviewer: its newest decision, and how many there are."""
+
+    subject_key: str
+    decision_id: str
+    payload: str
+    asked: int
+
+
+def events_about(
+    connection: Connection, subject_keys: Iterable[str]
+) -> Mapping[str, Sequence[RecordedReview]]:
+    """Reviews by subject, in order of their position; an empty list where there are none."""
+    found: dict[str, list[RecordedReview]] = {key: [] for key in subject_keys}
+    query = (
+        select(reviews.c.subject_key, reviews.c.payload)
+        .where(reviews.c.subject_key.in_(list(found)))
+        .order_by(reviews.c.position)
+    )
+    for key, payload in connection.execute(query):
+        found[key].append(parse_review(payload))
+    return found
+
+
+def insert_review(connection: Connection, review: RecordedReview, payload: str) -> None:
+    """Adds an event.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: there is one with the same subject and position.
+    """
+    event = review.event
+    connection.execute(
+        insert(reviews).values(
+            review_id=event.review_id,
+            subject_key=event.subject_key,
+            position=event.position,
+            reviewed_at=event.reviewed_at,
+            state=review.state.value,
+            ends_at=review.ends_at,
+            payload=payload,
+        )
+    )
+
+
+def open_subjects(
+    connection: Connection, now: datetime, size: int, before: str = ""
+) -> list[OpenSubject]:
+    """Subjects that wait, newest decision first, whose newest decision is older than `before`."""
+    last = _positions.join(
+        reviews,
+        and_(
+            reviews.c.subject_key == _positions.c.subject_key,
+            reviews.c.position == _positions.c.position,
+        ),
+    )
+    query = (
+        select(_newest.c.subject_key, audits.c.decision_id, audits.c.payload, _newest.c.asked)
+        .select_from(_newest)
+        .join(audits, audits.c.decision_id == _newest.c.decision_id)
+        .outerjoin(last, _newest.c.subject_key == _positions.c.subject_key)
+        .where(_waits(now))
+        .order_by(_newest.c.decision_id.desc())
+        .limit(size)
+    )
+    if before:
+        query = query.where(_newest.c.decision_id < before)
+    return [OpenSubject(*row) for row in connection.execute(query)]
+
+
+def count_open(connection: Connection, now: datetime) -> int:
+    """How many subjects `open_subjects` would give in all."""
+    last = _positions.join(
+        reviews,
+        and_(
+            reviews.c.subject_key == _positions.c.subject_key,
+            reviews.c.position == _positions.c.position,
+        ),
+    )
+    query = (
+        select(func.count())
+        .select_from(_newest)
+        .outerjoin(last, _newest.c.subject_key == _positions.c.subject_key)
+        .where(_waits(now))
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def times_asked(connection: Connection, subject_key: str) -> int:
+    """How many recorded decisions are about a subject."""
+    query = select(func.count()).where(audits.c.subject_key == subject_key)
+    return int(connection.execute(query).scalar_one())
+
+
+def review_count(connection: Connection) -> int:
+    """How many events there are; they are never changed or removed, so it tells of new ones."""
+    return int(connection.execute(select(func.count()).select_from(reviews)).scalar_one())
+
+
+def last_reviews(connection: Connection) -> list[RecordedReview]:
+    """The last event of every subject that is settled."""
+    query = select(reviews.c.payload).join(
+        _positions,
+        and_(
+            reviews.c.subject_key == _positions.c.subject_key,
+            reviews.c.position == _positions.c.position,
+        ),
+    )
+    settled = query.where(reviews.c.state.in_(_SETTLED))
+    return [parse_review(payload) for (payload,) in connection.execute(settled)]
+
+
+def _waits(now: datetime) -> ColumnElement[bool]:
+    """Not settled, or approved for a time that is over and asked about since."""
+    approval_over = and_(
+        reviews.c.state == ReviewState.APPROVED.value,
+        reviews.c.ends_at <= now,
+        _newest.c.decided_at > reviews.c.ends_at,
+    )
+    return or_(reviews.c.state.is_(None), reviews.c.state.not_in(_SETTLED), approval_over)

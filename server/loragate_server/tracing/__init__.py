@@ -1,0 +1,1 @@
+"""Traces of requests, where they are switched on."""
