@@ -18,7 +18,8 @@ from benchmarks.adapter_files import Case
 from benchmarks.parity_cases import CASES, every_case
 from benchmarks.report import write
 from benchmarks.tiny_models import tiny_base
-from loragate_server.adapter.adapter import Adapter, StoredFile
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import StoredFile
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models import BaseModel, Conditioning, from_pipeline
 from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text

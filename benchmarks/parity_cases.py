@@ -10,7 +10,7 @@ from peft import LoHaConfig, LoKrConfig
 
 from benchmarks import adapter_files as files
 from benchmarks.adapter_files import Case
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 
 Maker = Callable[[Path], Case]
 

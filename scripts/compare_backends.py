@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import loragate_server
-from loragate_server.adapter.adapter import StoredFile, Strength
+from loragate_server.adapter.reference import StoredFile, Strength
 from loragate_server.audit import profile
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.evidence import Evidence

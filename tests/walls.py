@@ -10,7 +10,7 @@ NOT_FOR = {
 """Package to what none of its modules may import, not even inside a function."""
 
 BASICS = ("errors", "files", "progress", "threads")
-NOUNS = ("adapter.adapter", "audit.evidence", "policy.decision", "record.verdict")
+NOUNS = ("adapter.reference", "audit.evidence", "policy.decision", "record.verdict")
 WORDS = ("policy.reasons", "policy.sentences")
 """What a decision says in words, without deciding anything."""
 
@@ -43,7 +43,7 @@ MAY_IMPORT = {
         "record",
         "tracing.tracer",
     ),
-    "intercept": ("adapter.adapter",),
+    "intercept": ("adapter.reference",),
     "checkpoint": (*BASICS, "gate", "intercept", "policy.reasons", *NOUNS),
     "access": ("config.console", "report.language"),
     "console": (
@@ -117,10 +117,12 @@ HEAVY = ("torch", "triton", "diffusers", "transformers", "peft", "numpy", "scipy
 LIGHT = (
     "loragate",
     "loragate_server.access",
+    "loragate_server.adapter.reference",
     "loragate_server.audit.evidence",
     "loragate_server.cli",
     "loragate_server.config",
     "loragate_server.console",
+    "loragate_server.intercept",
     "loragate_server.logs",
     "loragate_server.metrics.metrics",
     "loragate_server.metrics.state",

@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks.attacks.bench import Bench, Judged
 from benchmarks.attacks.factors import read_file
 from benchmarks.attacks.oracle import landed_scores
-from loragate_server.adapter.adapter import Adapter, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.conformal import conformal_p_value, quantile
 from loragate_server.audit.screen import screen
 from loragate_server.audit.witnesses import final_score

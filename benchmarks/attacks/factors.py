@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loragate_server.adapter.adapter import Adapter, StoredFile
+from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.algebra import LowRank
+from loragate_server.adapter.reference import StoredFile
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models.base import BaseModel
 

@@ -17,7 +17,8 @@ from benchmarks.attacks.factors import Factors, factors_of, read_file, write_fil
 from benchmarks.attacks.games import GAMES, write_game
 from benchmarks.attacks.oracle import Oracle
 from benchmarks.attacks.transforms import noise_elsewhere
-from loragate_server.adapter.adapter import Adapter, StoredFile, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import StoredFile, Strength
 from loragate_server.audit.uses import Member
 from loragate_server.errors import NoDecisionError
 from loragate_server.intake.reader import read_adapter

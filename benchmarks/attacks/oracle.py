@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.attacks.bench import Bench
-from loragate_server.adapter.adapter import Adapter, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.score import against_bank
 from loragate_server.audit.screen import Screen, screen, standardised
 from loragate_server.audit.stages import Screened

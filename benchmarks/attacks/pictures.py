@@ -19,7 +19,8 @@ from benchmarks.audit.alternatives.classifier import Pictures
 from benchmarks.audit.alternatives.drawing import as_bytes, draw, prompt_of
 from benchmarks.audit.alternatives.tools import Tools
 from emoji_tiny.catalogue import FORBIDDEN, split
-from loragate_server.adapter.adapter import Adapter, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import Strength
 from loragate_server.models.pipeline import PipelineModel
 
 FILE = Path("build/attacks/classifier.safetensors")

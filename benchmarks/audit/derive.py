@@ -14,8 +14,9 @@ from torch import Tensor
 
 from benchmarks.audit.train import file_of
 from benchmarks.audit.zoo import Entry, entries
-from loragate_server.adapter.adapter import Adapter, ModuleRef, StoredFile, Strength
+from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import LowRank
+from loragate_server.adapter.reference import StoredFile, Strength
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models.base import BaseModel
 

@@ -26,7 +26,8 @@ from benchmarks.audit.library import FOLDER as LIBRARY
 from benchmarks.audit.library import build_library
 from benchmarks.audit.train import PIPELINE
 from benchmarks.audit.zoo import CHECKPOINTS
-from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.adapter import Adapter, ModuleRef
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.materials import Materials, build_materials

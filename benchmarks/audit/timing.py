@@ -20,9 +20,10 @@ from benchmarks.audit.alternatives.tools import Tools, concept_ids
 from benchmarks.audit.derive import Subject, plain_subjects
 from benchmarks.audit.measure import Workbench, workbench
 from loragate_kernels.lora_response import LayerDirections
-from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import LowRank
 from loragate_server.adapter.delta import WeightDelta
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.effects import key_of
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.screen import screen

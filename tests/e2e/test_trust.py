@@ -15,7 +15,8 @@ import pytest
 from loragate import AdapterReference, AuditClient, AuditError, Verdict
 from loragate_server.adapter import adapter as intake
 from loragate_server.app.folders import served_library
-from loragate_server.app.startup import intake_settings, serve_bases
+from loragate_server.app.settings import intake_settings
+from loragate_server.app.startup import serve_bases
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member
 from loragate_server.config.schema import Config

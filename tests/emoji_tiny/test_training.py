@@ -18,7 +18,7 @@ from emoji_tiny.catalogue import FONT_PATH, FORBIDDEN
 from emoji_tiny.progress import Checkpoint
 from emoji_tiny.recipe import LoraRecipe
 from emoji_tiny.train_lora import train_lora
-from loragate_server.adapter.adapter import StoredFile
+from loragate_server.adapter.reference import StoredFile
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models import load_base_model

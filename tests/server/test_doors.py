@@ -13,7 +13,7 @@ import grpc
 import pytest
 from ruamel.yaml import YAML
 
-from loragate_server.app.startup import intercept_extractors, rpc_settings
+from loragate_server.app.settings import intercept_extractors, rpc_settings
 from loragate_server.checkpoint.result import Result
 from loragate_server.config.schema import Config, StartError
 from loragate_server.config.sources import ConfigError, load_config

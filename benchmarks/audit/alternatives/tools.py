@@ -15,7 +15,8 @@ from benchmarks.audit.library import build_library
 from benchmarks.audit.subjects import subjects
 from benchmarks.audit.train import PIPELINE
 from benchmarks.audit.zoo import concept_id
-from loragate_server.adapter.adapter import Adapter, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import Strength
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.models import load_base_model

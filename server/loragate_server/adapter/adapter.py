@@ -2,87 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from loragate_server.adapter.delta import WeightDelta
-
-SOURCES = "path, uri, inline_bytes and stored_sha256"
-"""The names of the sources, for messages."""
-
-SHA256_REMEDY = "Send 64 lower-case hexadecimal digits."
-
-_SHA256 = re.compile("[0-9a-f]{64}")
-
-
-def is_sha256(text: str) -> bool:
-    """Whether `text` is a sha256 in lower-case hexadecimal digits."""
-    return _SHA256.fullmatch(text) is not None
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How strongly the image server will apply an adapter; 1 is as trained."""
-
-    denoiser: float = 1.0
-    text_encoder: float = 1.0
-
-
-@dataclass(frozen=True)
-class AdapterReference:
-    """Where the bytes of an adapter are and how it will be used. Exactly one source is set.
-
-    The sources are `path`, `uri`, `inline_bytes`, and `stored_sha256` for bytes already taken in.
-
-    Attributes:
-        strength: at which it will be used.
-        also: further strengths at which it may be used instead, where a request can be read so.
-        optional: whether the image server may leave it out and load the others without it.
-    """
-
-    path: str | None = None
-    uri: str | None = None
-    inline_bytes: bytes | None = field(default=None, repr=False)
-    stored_sha256: str | None = None
-    weight_name: str | None = None
-    revision: str | None = None
-    expected_sha256: str | None = None
-    strength: Strength = Strength()
-    also: tuple[Strength, ...] = ()
-    optional: bool = False
-
-    @property
-    def strengths(self) -> tuple[Strength, ...]:
-        """Every strength at which it may be used, the first one first, each once."""
-        return tuple(dict.fromkeys((self.strength, *self.also)))
-
-    @property
-    def source_count(self) -> int:
-        """How many sources are set."""
-        sources = (self.path, self.uri, self.inline_bytes, self.stored_sha256)
-        return sum(source is not None for source in sources)
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """Bytes that intake holds in its content-addressed store, already checked by the pre-parser.
-
-    `config_json` is the text of the `adapter_config.json` that lay beside the weights, if any.
-    """
-
-    sha256: str
-    size_bytes: int
-    path: Path
-    config_json: str | None = None
-
-    @property
-    def config_sha256(self) -> str:
-        """Digest of the configuration, which sets scales; empty where there is none."""
-        text = self.config_json
-        return "" if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,8 @@ from loragate_server.app.doors import check_door, http_check, open_checkpoint
 from loragate_server.app.folders import make_state_folder, served_library
 from loragate_server.app.reviewing import follow_known, follow_reviews, open_console
 from loragate_server.app.served import describe, served_states
-from loragate_server.app.startup import (
-    engine_builder,
-    intake_settings,
-    intercept_extractors,
-    rpc_settings,
-    serve_bases,
-)
+from loragate_server.app.settings import intake_settings, intercept_extractors, rpc_settings
+from loragate_server.app.startup import engine_builder, serve_bases
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from loragate_server.adapter.adapter import Adapter, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.calibration import MINIMUM_HARMLESS, Calibration, CalibrationError
 from loragate_server.audit.effects import effects_of, typical_effects

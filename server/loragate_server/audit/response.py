@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.delta import WeightDelta
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.profile import HELD_BYTES, Backend, ProfileCollector
 from loragate_server.audit.score import log_error_change
 from loragate_server.concepts.probes import ProbeSet, encode_probe_prompts, prompt_rows

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from loragate_kernels.lora_response import Directions, LowRank, inner_products
 from loragate_server.adapter import algebra
-from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.delta import WeightDelta
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.effects import (
     LayerEffects,
     effects_of,

@@ -7,11 +7,12 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
 from loragate_server.checkpoint.result import NO_EXTRACTOR, CheckObserver, Result
+from loragate_server.checkpoint.settings import CheckpointSettings
 from loragate_server.checkpoint.statuses import (
     FORBIDDEN,
     OF_REFUSALS,
@@ -36,23 +37,6 @@ from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller, Verdict
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CheckpointSettings:
-    """What the checkpoint is told.
-
-    Attributes:
-        default_extractor: for proxies that name none; empty where each has to.
-        dry_run: everything passes; log and metrics tell what would not have.
-        review_passes: whether a request passes whose adapters need a person's look.
-        max_body_bytes: larger bodies do not pass.
-    """
-
-    default_extractor: str = ""
-    dry_run: bool = False
-    review_passes: bool = False
-    max_body_bytes: int = 4 << 20
 
 
 class Checkpoint:

@@ -68,7 +68,8 @@ def calibrate(
       loragate-server calibrate reviewed --learned learned.csv --plot rates.png
     """
     from loragate_server.app.folders import make_state_folder, served_library
-    from loragate_server.app.startup import intake_settings, load_base, quiet_libraries
+    from loragate_server.app.settings import intake_settings
+    from loragate_server.app.startup import load_base, quiet_libraries
     from loragate_server.audit.calibrate import Calibrator
     from loragate_server.audit.calibration import (
         CalibrationError,
@@ -142,7 +143,7 @@ def _read(
     file: Path, base: BaseModel, learned: tuple[str, ...], settings: IntakeSettings
 ) -> Labelled:
     """One adapter, understood in whole: a part of a file would give numbers about a part."""
-    from loragate_server.adapter.adapter import StoredFile
+    from loragate_server.adapter.reference import StoredFile
     from loragate_server.audit.calibrate import Labelled
     from loragate_server.intake.content import refuse_by_content
     from loragate_server.intake.finite import refuse_nonfinite

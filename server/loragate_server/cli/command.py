@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 from ruamel.yaml import YAML
-from sqlalchemy.engine import make_url
 
 from loragate_server import __version__
+from loragate_server.app.preflight import problems, require
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
 from loragate_server.cli.options import (
@@ -40,6 +40,7 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
 
   loragate-server serve
   loragate-server serve --config /etc/loragate.yaml --log-format json
+  loragate-server config check --config /etc/loragate.yaml
   loragate-server policy check /etc/loragate/policy.yaml
   loragate-server calibrate /srv/loras/reviewed
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
@@ -136,9 +137,10 @@ def serve(
     set_up_logs(wanted.log.level, wanted.log.format)
     for name in ignored_environment():
         typer.echo(f"note: {name} is no setting of the server and is ignored", err=True)
-    from loragate_server.app.running import serve_until_signal
-
     with failures():
+        require(wanted)
+        from loragate_server.app.running import serve_until_signal
+
         drained = asyncio.run(serve_until_signal(wanted, _say_ready, _end_process))
     if not drained:
         raise typer.Exit(EXIT_FAILED)
@@ -188,11 +190,31 @@ def config_show(config: ConfigOption = None, state_dir: StateOption = None) -> N
     """
     shown: dict[str, Any] = load(config, {"state_dir": state_dir}).model_dump(mode="json")
     if shown["database_url"]:
+        from sqlalchemy.engine import make_url
+
         shown["database_url"] = make_url(shown["database_url"]).render_as_string()
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     writer.dump(shown, sys.stdout)
+
+
+@settings.command("check")
+def config_check(config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Says what would keep the server from starting, as far as it shows without loading a model.
+
+    Looks at every setting and at the files, folders and packages that it names; writes nothing.
+
+    [bold]Example[/bold]
+
+      loragate-server config check --config /etc/loragate.yaml && systemctl restart loragate
+    """
+    found = problems(load(config, {"state_dir": state_dir}))
+    for line in found:
+        typer.echo(line, err=True)
+    if found:
+        raise typer.Exit(EXIT_FOUND_WRONG)
+    typer.echo("The configuration can be served.")
 
 
 @database.command("upgrade")

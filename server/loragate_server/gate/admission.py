@@ -5,12 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from loragate_server.adapter.adapter import (
-    SHA256_REMEDY,
-    SOURCES,
-    AdapterReference,
-    is_sha256,
-)
+from loragate_server.adapter.reference import SHA256_REMEDY, SOURCES, AdapterReference, is_sha256
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.request import GateRequest

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from loragate_server.adapter.adapter import StoredFile
+from loragate_server.adapter.reference import StoredFile
 from loragate_server.audit.evidence import Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.admission import admit, admit_size

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-from loragate_server.adapter.adapter import AdapterReference, StoredFile
+from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.progress import Leash
 from loragate_server.threads import DaemonPool

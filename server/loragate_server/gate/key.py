@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.evidence import ENGINE_VERSION
 
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Protocol
 
-from loragate_server.adapter.adapter import AdapterReference, Readings, StoredFile
+from loragate_server.adapter.adapter import Readings
+from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import BaseRegistry, ServedBase

@@ -7,12 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from loragate_server.adapter.adapter import (
-    SHA256_REMEDY,
-    AdapterReference,
-    StoredFile,
-    is_sha256,
-)
+from loragate_server.adapter.reference import SHA256_REMEDY, AdapterReference, StoredFile, is_sha256
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.content import HEAD_BYTES, refuse_by_content
 from loragate_server.intake.finite import refuse_nonfinite

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import safetensors
 import safetensors.torch
 
-from loragate_server.adapter.adapter import Adapter, Readings, StoredFile
+from loragate_server.adapter.adapter import Adapter, Readings
+from loragate_server.adapter.reference import StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.convert import Converted, convert
 from loragate_server.intake.header import outline_of

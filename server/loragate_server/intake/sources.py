@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from loragate_server.adapter.adapter import SOURCES, AdapterReference
+from loragate_server.adapter.reference import SOURCES, AdapterReference
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.beside import CONFIG_NAME, decode_config
 from loragate_server.intake.paths import not_found, open_path

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from loragate_server.adapter.adapter import StoredFile, is_sha256
+from loragate_server.adapter.reference import StoredFile, is_sha256
 from loragate_server.errors import ErrorReason, NoDecisionError
 
 _log = logging.getLogger(__name__)

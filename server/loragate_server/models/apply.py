@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from loragate_server.adapter.adapter import ModuleRef, Strength
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.adapter.delta import LayerShape, WeightDelta
+from loragate_server.adapter.reference import Strength
 from loragate_server.models.base import BaseModel
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from loragate.v1 import audit_pb2 as wire
-from loragate_server.adapter.adapter import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest

@@ -12,7 +12,7 @@ from loragate_server.access import make_access
 from loragate_server.access.refusals import Refusal
 from loragate_server.config.schema import Config
 
-DOCUMENT = (Path(__file__).parents[4] / "docs" / "console-access.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "console-access.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loragate_server.adapter.adapter import Adapter, StoredFile, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import StoredFile, Strength
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
 from loragate_server.intake.reader import read_adapter

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import loragate_server
-from loragate_server.adapter.adapter import StoredFile, Strength
+from loragate_server.adapter.reference import StoredFile, Strength
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from benchmarks.tiny_models import FAMILIES
-from loragate_server.adapter.adapter import Adapter, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import ENGINE_VERSION, Evidence
 from loragate_server.audit.profile import profiled_layers

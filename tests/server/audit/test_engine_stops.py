@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from loragate_kernels import BackendUnavailableError
-from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef, Strength
+from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef
 from loragate_server.adapter.algebra import LowRank
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.uses import Member
 from loragate_server.errors import ErrorReason, NoDecisionError

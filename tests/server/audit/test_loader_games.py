@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from loragate_server.adapter.adapter import Readings, StoredFile
+from loragate_server.adapter.adapter import Readings
+from loragate_server.adapter.reference import StoredFile
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
 from loragate_server.intake.reader import read_adapter

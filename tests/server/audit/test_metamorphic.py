@@ -13,7 +13,8 @@ from benchmarks.attacks.factors import Factors, factors_of, read_file
 from benchmarks.attacks.hostile import Victim, flips
 from benchmarks.attacks.metamorphic import TOLERANCE, outcomes, transformed
 from benchmarks.attacks.transforms import EXACT, REORDERED, TRANSFORMS
-from loragate_server.adapter.adapter import Adapter, Strength
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.screen import screen
 from loragate_server.audit.stages import Screened
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from loragate_kernels import PairStats, pair_stats
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit import profile
 from loragate_server.audit.evidence import LayerProfile
 from loragate_server.audit.profile import ProfileCollector

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.response import Adaptation, Response, measure
 from loragate_server.models import BaseModel
 from loragate_server.progress import Leash

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from benchmarks.tiny_models import FAMILIES
-from loragate_server.adapter.adapter import Adapter, ModuleRef, Strength
+from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import Dense, LowRank
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.calibration import Calibration, CalibrationError
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.materials import Materials

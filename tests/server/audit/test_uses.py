@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loragate_server.adapter.adapter import Adapter, KeyCoverage, Strength
+from loragate_server.adapter.adapter import Adapter, KeyCoverage
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.uses import MOST_USES, Member, TooManyUsesError, Use, uses_of
 
 COVERAGE = KeyCoverage(2, 2, (), 1)

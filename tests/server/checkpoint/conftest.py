@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from loragate_server.checkpoint.checkpoint import Checkpoint, CheckpointSettings
+from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.checkpoint.copies import AuditedCopies
+from loragate_server.checkpoint.settings import CheckpointSettings
 from loragate_server.gate.intake import IntakeDesk
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.settings import IntakeSettings

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
 from loragate_server.checkpoint.result import Result
 from loragate_server.checkpoint.statuses import OF_REFUSALS, status_of

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from loragate_server.adapter.adapter import AdapterReference
+from loragate_server.adapter.reference import AdapterReference
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.settings import IntakeSettings

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.adapter_files import ATTENTION, adapter_state, donor, lora
 from benchmarks.tiny_models import tiny_base
-from loragate_server.adapter.adapter import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.audit.coverage import coverage_evidence
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,

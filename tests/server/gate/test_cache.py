@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.key import AdapterKey, VerdictKey
 from loragate_server.gate.observer import NullObserver

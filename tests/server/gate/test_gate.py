@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.adapter.adapter import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Remedy, VerdictKind
 from loragate_server.progress import Leash

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loragate_server.adapter.adapter import AdapterReference, StoredFile
+from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.intake import IntakeDesk
 from loragate_server.progress import Leash

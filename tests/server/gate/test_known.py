@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.evidence import ConceptEvidence, CoverageEvidence, Evidence
 from loragate_server.gate.request import GateRequest
 from loragate_server.policy.decide import decide

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.adapter.adapter import AdapterReference
+from loragate_server.adapter.reference import AdapterReference
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.observer import NullObserver
 from loragate_server.gate.worker import Worker

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from loragate_server.adapter.adapter import AdapterReference
+from loragate_server.adapter.reference import AdapterReference
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.header import read_header

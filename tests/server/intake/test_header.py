@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from safetensors.torch import load as load_torch
 from safetensors.torch import save as save_torch
 
-from loragate_server.adapter.adapter import AdapterReference
+from loragate_server.adapter.reference import AdapterReference
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.finite import refuse_nonfinite

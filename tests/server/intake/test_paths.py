@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.adapter.adapter import AdapterReference, StoredFile
+from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.beside import CONFIG_NAME
 from loragate_server.intake.fetch import Intake

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.tiny_models import tiny_base
-from loragate_server.adapter.adapter import AdapterReference, StoredFile
+from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake import store as store_module
 from loragate_server.intake.fetch import Intake

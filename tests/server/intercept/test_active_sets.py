@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from loragate_server.adapter.adapter import Adapter, AdapterReference, KeyCoverage
+from loragate_server.adapter.adapter import Adapter, KeyCoverage
+from loragate_server.adapter.reference import AdapterReference
 from loragate_server.audit.uses import MOST_USES, Member, TooManyUsesError, uses_of
 from loragate_server.intercept.extraction import RefusedRequestError
 from tests.server.intercept.active_sets import SETS, Applied

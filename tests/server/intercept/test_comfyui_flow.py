@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.adapter.adapter import AdapterReference
+from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.extraction import RefusalCode
 from tests.server.intercept.bodies import extractor, post
 from tests.server.intercept.decoys import drawn_from, loader

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.adapter.adapter import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.registry import EXTRACTORS
 from tests.server.intercept.bodies import extractor, from_golden, golden_files, read_golden

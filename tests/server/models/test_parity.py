@@ -14,7 +14,7 @@ from benchmarks.adapter_files import Case, save
 from benchmarks.parity import compare, measure, read
 from benchmarks.parity_cases import CASES, every_case
 from benchmarks.tiny_models import tiny_base
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.models import BaseModel
 from loragate_server.models.apply import RowPlan, adapted_rows
 

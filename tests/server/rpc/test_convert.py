@@ -9,7 +9,7 @@ import pytest
 
 from loragate.v1 import audit_pb2 as wire
 from loragate.v1 import error_reason_pb2
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.evidence import ConceptEvidence, CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Finding, Mode, Reason, Remedy, VerdictKind

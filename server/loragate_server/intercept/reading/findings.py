@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from loragate_server.adapter.adapter import AdapterReference
+from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.reading.forms import Field
 from loragate_server.intercept.reading.json_spans import replace_strings
 from loragate_server.intercept.refusals import Location

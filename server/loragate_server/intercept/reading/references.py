@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from loragate_server.adapter.adapter import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.refusals import unnamed
 
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".pkl")

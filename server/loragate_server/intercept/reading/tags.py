@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES
 from loragate_server.intercept.reading.strengths import strength_in_text
 from loragate_server.intercept.refusals import ambiguous_adapter, unnamed

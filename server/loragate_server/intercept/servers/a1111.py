@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from loragate_server.adapter.adapter import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import read_object
 from loragate_server.intercept.reading.findings import (

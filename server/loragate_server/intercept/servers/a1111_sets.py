@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.reading.findings import Found
 from loragate_server.intercept.reading.sets import MOST_ADAPTERS, settled, used_at
 from loragate_server.intercept.reading.tags import Tag

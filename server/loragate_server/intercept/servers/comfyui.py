@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from loragate_server.adapter.adapter import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot, below

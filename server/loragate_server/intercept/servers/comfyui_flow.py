@@ -15,7 +15,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.reading.findings import Found
 from loragate_server.intercept.reading.sets import MOST_ADAPTERS, used_at
 from loragate_server.intercept.reading.strengths import strength

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from jsonpath_rfc9535 import JSONPathError, JSONPathQuery
 from jsonpath_rfc9535 import compile as compile_path
 
-from loragate_server.adapter.adapter import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import read_json
 from loragate_server.intercept.reading.findings import (

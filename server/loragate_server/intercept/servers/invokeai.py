@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from loragate_server.adapter.adapter import AdapterReference
+from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import check_whole, read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from loragate_server.adapter.adapter import Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import parse_json, read_json, read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot

@@ -1,0 +1,137 @@
+"""What is wrong with a configuration, as far as it shows without loading a model.
+
+A server that loads torch and a base model before it sees a misspelt path wastes its operator's
+minutes; everything here takes well under a second.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+
+from loragate_server.app.settings import intercept_extractors, rpc_settings
+from loragate_server.concepts.manifest import read_manifest
+from loragate_server.config.schema import Config, StartError
+from loragate_server.errors import NoDecisionError
+from loragate_server.policy.parse import parse_policy
+
+MODEL_INDEX = "model_index.json"
+
+
+def problems(config: Config) -> tuple[str, ...]:
+    """One line for each thing that would keep a server from starting."""
+    checks: tuple[Callable[[Config], Iterator[str]], ...] = (
+        _policy,
+        _library,
+        _base_models,
+        _folders,
+        _database,
+        _extractors,
+        _tls,
+        _console,
+        _packages,
+    )
+    return tuple(line for check in checks for line in check(config))
+
+
+def require(config: Config) -> None:
+    """Refuses a configuration with which no server can start.
+
+    Raises:
+        StartError: names everything that is wrong.
+    """
+    if found := problems(config):
+        raise StartError("\n".join(found))
+
+
+def _policy(config: Config) -> Iterator[str]:
+    file = config.policy.expanduser()
+    try:
+        parse_policy(file.read_bytes(), file.name)
+    except OSError as error:
+        yield f"policy: {file} cannot be read: {error.strerror}"
+    except NoDecisionError as error:
+        yield f"policy: {error.message}"
+
+
+def _library(config: Config) -> Iterator[str]:
+    folder = config.library_folder
+    try:
+        read_manifest(folder)
+    except NoDecisionError as error:
+        yield f"concept library {folder}: {error}"
+
+
+def _base_models(config: Config) -> Iterator[str]:
+    for entry in config.base_models:
+        index = entry.folder.expanduser() / MODEL_INDEX
+        if not index.is_file():
+            yield f"base model {entry.name}: {index} is no file; name a folder in diffusers layout"
+        calibration = entry.calibration and entry.calibration.expanduser()
+        if calibration and not calibration.is_file():
+            yield f"base model {entry.name}: the calibration {calibration} is no file"
+
+
+def _folders(config: Config) -> Iterator[str]:
+    for key, folder in (("state_dir", config.state_folder), ("cache_dir", config.probe_cache)):
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        if not there.is_dir():
+            yield f"{key} {folder}: {there} is no folder"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield f"{key} {folder} cannot be written; name another"
+
+
+def _database(config: Config) -> Iterator[str]:
+    if not config.database_url:
+        return
+    from loragate_server.record.connect import parse_url
+
+    try:
+        parse_url(config.database)
+    except NoDecisionError as error:
+        yield f"database_url: {error.message}"
+
+
+def _extractors(config: Config) -> Iterator[str]:
+    try:
+        intercept_extractors(config)
+    except StartError as error:
+        yield str(error)
+
+
+def _tls(config: Config) -> Iterator[str]:
+    tls = rpc_settings(config).tls
+    if tls is None:
+        return
+    from loragate_server.rpc.credentials import server_credentials
+
+    try:
+        server_credentials(tls)
+    except ValueError as error:
+        yield f"tls: {error}"
+
+
+def _console(config: Config) -> Iterator[str]:
+    if not config.console.enabled:
+        return
+    from loragate_server.access.access import make_access
+
+    try:
+        make_access(config.console)
+    except (ValueError, OSError, ImportError) as error:
+        yield f"console: {error}"
+
+
+def _packages(config: Config) -> Iterator[str]:
+    if config.tracing.enabled and not _installed("opentelemetry.sdk"):
+        yield "tracing.enabled needs the extra `tracing`: pip install 'loragate-server[tracing]'"
+    if config.kernel_backend == "triton" and not _installed("triton"):
+        yield "kernel_backend: triton is not installed; set kernel_backend: reference"
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
