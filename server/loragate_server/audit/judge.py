@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from scipy import stats
+from scipy.special import stdtr
 
 from loragate_server.audit.coverage import coverage_doubts
 from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfile
@@ -215,7 +215,7 @@ class Judge:
 
     def _student_tail(self, score: float) -> float:
         # the score of both stages and the response's own: twice the chance of one
-        return min(1.0, 2 * float(stats.t.sf(score, df=self._probes.neutral_count - 1)))
+        return min(1.0, 2 * float(stdtr(self._probes.neutral_count - 1, -score)))
 
     @staticmethod
     def _degree(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
+from scipy.special import stdtr
 from torch import Tensor
 
 
@@ -76,7 +76,7 @@ def highest_of(totals: Sequence[Tensor], forbidden_count: int) -> Scores:
 
 def _highest(scores: Sequence[Tensor], bank_count: int) -> Scores:
     best = torch.stack(list(scores)).amax(0)
-    tail = torch.from_numpy(stats.t.sf(best.numpy(), df=bank_count - 1))
+    tail = torch.from_numpy(stdtr(bank_count - 1, -best.double().numpy()))  # Student's t, above
     return Scores(best, (tail * len(scores)).clamp_max(1.0))
 
 

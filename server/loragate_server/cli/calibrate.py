@@ -19,7 +19,6 @@ from loragate_server.cli.options import (
     failures,
     load,
 )
-from loragate_server.cli.progress import progress_bars
 from loragate_server.errors import NoDecisionError
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ def calibrate(
     )
     from loragate_server.audit.engine import AuditSettings
     from loragate_server.audit.materials import build_materials
+    from loragate_server.cli.progress import progress_bars
 
     wanted = load(config, {"state_dir": state_dir})
     quiet_libraries()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ import typer
 from ruamel.yaml import YAML
 
 from loragate_server import __version__
-from loragate_server.app.preflight import problems, require
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
 from loragate_server.cli.options import (
@@ -137,9 +135,13 @@ def serve(
     set_up_logs(wanted.log.level, wanted.log.format)
     for name in ignored_environment():
         typer.echo(f"note: {name} is no setting of the server and is ignored", err=True)
+    from loragate_server.app.preflight import require
+
     with failures():
         require(wanted)
-        from loragate_server.app.running import serve_until_signal
+        import asyncio
+
+        from loragate_server.app.serve import serve_until_signal
 
         drained = asyncio.run(serve_until_signal(wanted, _say_ready, _end_process))
     if not drained:
@@ -209,6 +211,8 @@ def config_check(config: ConfigOption = None, state_dir: StateOption = None) -> 
 
       loragate-server config check --config /etc/loragate.yaml && systemctl restart loragate
     """
+    from loragate_server.app.preflight import problems
+
     found = problems(load(config, {"state_dir": state_dir}))
     for line in found:
         typer.echo(line, err=True)

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from loragate_server.cli.options import ConfigOption, StateOption, failures, load
-from loragate_server.cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from loragate_server.concepts.concept import Concept
@@ -160,6 +159,7 @@ def build_concepts(
     """
     from loragate_server.app.folders import make_state_folder, open_library
     from loragate_server.app.startup import serve_bases
+    from loragate_server.cli.progress import progress_bars
 
     with failures(), progress_bars() as report:
         wanted = load(config, {"library": library, "state_dir": state_dir})

@@ -1,0 +1,118 @@
+"""What needs no model: probes and metrics, policy, record, reviews and the console.
+
+It answers on the HTTP port before models are loaded, and until everything else has been closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from loragate_server.app.doors import check_door
+from loragate_server.app.folders import served_library
+from loragate_server.app.reviewing import follow_known, follow_reviews, open_console
+from loragate_server.app.tracing import make_metrics, open_tracer
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config.schema import Config, StartError
+from loragate_server.metrics.metrics import Metrics
+from loragate_server.policy.store import PolicyStore
+from loragate_server.record.known_book import KnownBook
+from loragate_server.record.recorder import Recorder
+from loragate_server.record.reviews.book import ReviewBook
+from loragate_server.tracing.tracer import Tracer
+from loragate_server.web.check import CheckDoor
+from loragate_server.web.readiness import Readiness
+from loragate_server.web.server import WebServer
+
+
+@dataclass
+class Front:
+    """The open parts.
+
+    Attributes:
+        http: address of the HTTP port, with the port that the system chose.
+        door: `/v1/check`, closed until there is a checkpoint; None where it is not wanted.
+        library: the library in force; whoever serves another one puts it here.
+    """
+
+    http: str
+    metrics: Metrics
+    readiness: Readiness
+    tracer: Tracer | None
+    door: CheckDoor | None
+    policies: PolicyStore
+    recorder: Recorder
+    reviews: ReviewBook
+    known: KnownBook
+    library: Callable[[], ConceptLibrary]
+
+
+async def open_front(config: Config, stack: AsyncExitStack) -> Front:
+    """Opens the parts; the stack closes them in the opposite order.
+
+    Raises:
+        StartError: something cannot be opened as it is configured.
+        NoDecisionError: log, database or policy cannot be used.
+    """
+    metrics, readiness = make_metrics(config), Readiness(("models", "policy", "grpc"))
+    tracer = open_tracer(config, stack)
+    door = check_door(config) if config.intercept.http else None
+    web = WebServer(config.listen.http, metrics.registry, readiness, door)
+    stack.push_async_callback(web.close)
+    policies = await _follow_policy(config, metrics, readiness, stack)
+    recorder = await _open_record(config, metrics, readiness, stack)
+    reviews = await follow_reviews(recorder, stack)
+    known = await follow_known(recorder, stack)
+    library = await asyncio.to_thread(served_library, config)
+    front = Front(
+        "",
+        metrics,
+        readiness,
+        tracer,
+        door,
+        policies,
+        recorder,
+        reviews,
+        known,
+        lambda: library,
+    )
+    console = await open_console(config, recorder, reviews, lambda: front.library(), metrics, stack)
+    if console is not None:
+        web.mount(console)
+    front.http = await listening(web.start(), config.listen.http)
+    return front
+
+
+async def listening(start: Awaitable[str], address: str) -> str:
+    """The address on which a port listens.
+
+    Raises:
+        StartError: it cannot.
+    """
+    try:
+        return await start
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StartError(f"cannot listen on {address}: {error}") from error
+
+
+async def _follow_policy(
+    config: Config, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack
+) -> PolicyStore:
+    policies = await asyncio.to_thread(PolicyStore, config.policy.expanduser())
+    metrics.follow_policy(policies)
+    policies.start()
+    stack.push_async_callback(asyncio.to_thread, policies.stop)
+    readiness.set("policy")
+    return policies
+
+
+async def _open_record(
+    config: Config, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack
+) -> Recorder:
+    recorder = await asyncio.to_thread(Recorder, config.database, config.decision_log_file)
+    stack.push_async_callback(asyncio.to_thread, recorder.close)
+    readiness.add_check("record", recorder.check)
+    metrics.follow_record(recorder.check)
+    return recorder
