@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY = passive
 export GOMP_SPINCOUNT = 1000
 
 bin := .venv/bin
-python_code := client kernels server tests scripts emoji_tiny benchmarks examples
+python_code := client kernels server tests testkit scripts emoji_tiny benchmarks examples
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from diffusers.utils import logging as diffusers_logging
 
-from benchmarks.adapter_files import Case
-from benchmarks.parity_cases import CASES, every_case
 from benchmarks.report import write
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models import BaseModel, Conditioning, from_pipeline
 from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text
+from testkit.adapter_files import Case
+from testkit.parity_cases import CASES, every_case
+from testkit.tiny_models import tiny_base
 
 TOLERANCE = 2e-5
 """Largest difference allowed: this share of the largest change by the adapter, plus 2e-6."""

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.loader_parity.compare import no_noise
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.algebra import LowRank
 from loragate_server.intake.convert import convert
 from loragate_server.intake.loader_rules.names import LOADERS
 from loragate_server.models.apply import layer_shape
+from testkit.tiny_models import tiny_base
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "loaders.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"

@@ -23,7 +23,7 @@ PACKAGES = {
 ORDER = tuple(MAY_IMPORT)
 """The rooms of the server; what comes first knows nothing of what comes later."""
 
-BESIDE = ("benchmarks", "emoji_tiny", "scripts", "tests")
+BESIDE = ("benchmarks", "emoji_tiny", "scripts", "testkit", "tests")
 """Code that is in no distribution."""
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 NOT_FOR = {
-    "loragate_kernels": ("loragate", "loragate_server", "emoji_tiny", "benchmarks", "grpc"),
-    "loragate": ("loragate_server", "loragate_kernels", "emoji_tiny", "benchmarks"),
-    "loragate_server": ("emoji_tiny", "benchmarks"),
+    "loragate_kernels": (
+        "loragate",
+        "loragate_server",
+        "emoji_tiny",
+        "benchmarks",
+        "testkit",
+        "grpc",
+    ),
+    "loragate": ("loragate_server", "loragate_kernels", "emoji_tiny", "benchmarks", "testkit"),
+    "loragate_server": ("emoji_tiny", "benchmarks", "testkit"),
 }
 """Package to what none of its modules may import, not even inside a function."""
 

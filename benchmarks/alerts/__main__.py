@@ -17,11 +17,11 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.alerts.load import healthy_load
-from benchmarks.alerts.monitoring import Prometheus, eventually, missing_programs, prometheus
-from benchmarks.alerts.scaling import RULES, scale_rules
 from benchmarks.report import write
 from loragate_server.testing import server_process
+from testkit.load import healthy_load
+from testkit.monitoring import Prometheus, eventually, missing_programs, prometheus
+from testkit.scaling import RULES, scale_rules
 
 FACTOR = 100
 PER_S = 5.0

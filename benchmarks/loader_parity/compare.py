@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.loader_parity.files import AdapterFile
-from benchmarks.tiny_models import tiny_base, tiny_pipeline
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.errors import NoDecisionError
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models.apply import layer_shape
+from testkit.tiny_models import tiny_base, tiny_pipeline
 
 Deltas = Mapping[ModuleRef, Tensor]
 

@@ -16,8 +16,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.adapter import ModuleRef
+from testkit.tiny_models import tiny_base
 
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
 PLAIN = (".proj_in", ".proj_out", ".ff.net.0.proj", ".ff.net.2", ".conv1", ".time_emb_proj")

@@ -17,7 +17,6 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from benchmarks.postgres import postgres_server
 from benchmarks.report import write
 from benchmarks.resilience.replicas import (
     Shared,
@@ -29,6 +28,7 @@ from benchmarks.resilience.replicas import (
     stop_one,
 )
 from benchmarks.resilience.stops import Crashed, Drained, crash, drain
+from testkit.postgres import postgres_server
 
 
 def require(holds: bool, what: str, found: object) -> None:

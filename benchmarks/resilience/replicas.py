@@ -14,12 +14,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.postgres import PostgresServer
 from benchmarks.resilience.load import QUICK, Answer, Load, Question, fresh_questions, resaved
 from benchmarks.resilience.stops import ONE_THREAD
 from benchmarks.resilience.written import Written, decisions
 from loragate import AuditClient
 from loragate_server.testing import ServerProcess, server_process
+from testkit.postgres import PostgresServer
 
 PAGE = 100
 STILL_TIMEOUT_S = 1.5

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ class ServerProcess:
     http: str
     pid: int
     log: Path
-    _process: subprocess.Popen[str] = field(repr=False, compare=False)
+    _wait: Callable[[float], int] = field(repr=False, compare=False)
 
     def wait(self) -> int:
         """The exit status of the process, after it has ended by itself or by a signal.
@@ -42,7 +42,7 @@ class ServerProcess:
         Raises:
             subprocess.TimeoutExpired: it has not ended within 30 s.
         """
-        return self._process.wait(timeout=STOP_LIMIT_S)
+        return self._wait(STOP_LIMIT_S)
 
 
 @contextmanager
@@ -64,26 +64,19 @@ def server_process(
     Raises:
         RuntimeError: the server ended or was not ready within 600 s; the message holds its log.
     """
-    environment = os.environ | {
-        # probes and gradients depend on content alone: servers that start one after the other
-        # need not build them again
-        "LORAGATE_CACHE_DIR": os.environ.get("LORAGATE_CACHE_DIR", str(SHARED_CACHE)),
-        "LORAGATE_STATE_DIR": str(state),
-        "LORAGATE_LISTEN__GRPC": "127.0.0.1:0",
-        "LORAGATE_LISTEN__HTTP": "127.0.0.1:0",
-        **(settings or {}),
-    }
-    command = [sys.executable, *program, "serve"]
-    if config is not None:
-        command += ["--config", str(config)]
+    command = [sys.executable, *program, *arguments(config)]
     log_path = state / "server.log"
     with log_path.open("w") as log:
         process = subprocess.Popen(  # noqa: S603
-            command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            command,
+            env=environment(state, settings),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
         try:
-            grpc, http = _addresses(process, log_path)
-            yield ServerProcess(grpc, http, process.pid, log_path, process)
+            grpc, http = addresses(process.stdout or (), process.kill, log_path)
+            yield ServerProcess(grpc, http, process.pid, log_path, process.wait)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -92,16 +85,39 @@ def server_process(
                 process.stdout.close()
 
 
-def _addresses(process: subprocess.Popen[str], log: Path) -> tuple[str, str]:
+def environment(state: Path, settings: Mapping[str, str] | None) -> dict[str, str]:
+    """The environment of a server that writes to `state`."""
+    return os.environ | {
+        # probes and gradients depend on content alone: servers that start one after the other
+        # need not build them again
+        "LORAGATE_CACHE_DIR": os.environ.get("LORAGATE_CACHE_DIR", str(SHARED_CACHE)),
+        "LORAGATE_STATE_DIR": str(state),
+        "LORAGATE_LISTEN__GRPC": "127.0.0.1:0",
+        "LORAGATE_LISTEN__HTTP": "127.0.0.1:0",
+        **(settings or {}),
+    }
+
+
+def arguments(config: Path | None) -> list[str]:
+    """What follows the name of the command."""
+    return ["serve"] if config is None else ["serve", "--config", str(config)]
+
+
+def addresses(lines: Iterable[str], kill: Callable[[], None], log: Path) -> tuple[str, str]:
+    """The gRPC and the HTTP address that a server says on standard output.
+
+    Raises:
+        RuntimeError: it ended or was not ready within 600 s; the message holds its log.
+    """
     # Reading blocks while the server is silent; killing it ends that.
-    limit = threading.Timer(START_LIMIT_S, process.kill)
+    limit = threading.Timer(START_LIMIT_S, kill)
     limit.start()
     try:
-        for line in process.stdout or ():
+        for line in lines:
             if line.startswith("loragate-server ready:"):
                 words = dict(word.split("=", 1) for word in line.split() if "=" in word)
                 return words["grpc"], words["http"]
     finally:
         limit.cancel()
-    process.kill()
+    kill()
     raise RuntimeError(f"the server did not become ready; its log:\n{log.read_text()}")

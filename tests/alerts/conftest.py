@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.alerts.monitoring import missing_programs
+from testkit.monitoring import missing_programs
 from tests.alerts.dashboard import ask_every_panel
 from tests.alerts.played import Played, answered, runbook_queries
 from tests.alerts.story import go_wrong, stage, stay_healthy

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alerts.monitoring import Prometheus
+from testkit.monitoring import Prometheus
 
 FILE = Path(__file__).parents[2] / "helm" / "loragate" / "dashboards" / "loragate.json"
 VARIABLES = {

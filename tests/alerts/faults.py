@@ -19,11 +19,11 @@ import grpc
 import numpy as np
 from safetensors.numpy import save
 
-from benchmarks.alerts.load import ADAPTERS
 from loragate import AuditClient, AuditError, Concept, Severity
 from loragate.v1 import audit_pb2, audit_pb2_grpc
 from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.policy.store import DEFAULT_POLICY_FILE
+from testkit.load import ADAPTERS
 
 POLICY = DEFAULT_POLICY_FILE.read_text()
 HARMLESS = ADAPTERS / "harmless-watermelon.safetensors"

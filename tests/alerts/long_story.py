@@ -20,11 +20,11 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.alerts.load import ADAPTERS
-from benchmarks.alerts.monitoring import eventually, free_port
 from loragate import AuditClient
 from loragate_server.config.schema import EMBEDDED_LIBRARY, EMBEDDED_PIPELINE
 from loragate_server.testing import ServerProcess, server_process
+from testkit.load import ADAPTERS
+from testkit.monitoring import eventually, free_port
 from tests.alerts import faults
 from tests.alerts.story import write
 from tests.alerts.watch import Scale, Watch, watching

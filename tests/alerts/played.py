@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.alerts.monitoring import Prometheus, Receiver
+from testkit.monitoring import Prometheus, Receiver
 from tests.alerts.dashboard import Answers
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"

@@ -22,12 +22,12 @@ import trustme
 import yaml
 from prometheus_client import CollectorRegistry
 
-from benchmarks.alerts.load import healthy_load
-from benchmarks.alerts.monitoring import Prometheus, eventually
 from loragate import AuditClient
 from loragate.prometheus import register
 from loragate_server.config.schema import EMBEDDED_PIPELINE
 from loragate_server.testing import ServerProcess, server_process
+from testkit.load import healthy_load
+from testkit.monitoring import Prometheus, eventually
 from tests.alerts import faults
 from tests.alerts.watch import PATIENCE_S, Scale, Watch, watching
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from benchmarks.alerts.monitoring import missing_programs
+from testkit.monitoring import missing_programs
 from tests.alerts.long_story import be_neglected, leak_errors, long_stage, run_out_of_memory
 from tests.alerts.watch import Watch
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.alerts.scaling import ALERTMANAGER, RULES, scale_expression, scale_rules, seconds
+from testkit.scaling import ALERTMANAGER, RULES, scale_expression, scale_rules, seconds
 from tests.alerts.played import Played
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.alerts.monitoring import (
+from testkit.monitoring import (
     Prometheus,
     Receiver,
     alertmanager,
@@ -17,7 +17,7 @@ from benchmarks.alerts.monitoring import (
     prometheus,
     receiver,
 )
-from benchmarks.alerts.scaling import ALERTMANAGER, RULES, scale_routes, scale_rules
+from testkit.scaling import ALERTMANAGER, RULES, scale_routes, scale_rules
 
 PATIENCE_S = 25.0
 ROUTES_FACTOR = 200

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.postgres import PostgresMissingError, postgres_server
 from benchmarks.resilience.replicas import (
     Replicas,
     end_one,
@@ -15,6 +14,7 @@ from benchmarks.resilience.replicas import (
     stop_database,
     stop_one,
 )
+from testkit.postgres import PostgresMissingError, postgres_server
 
 pytestmark = pytest.mark.needs("initdb")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.tiny_models import tiny_pipeline
 from loragate_server.audit.calibration import load_calibration
 from loragate_server.config.schema import EMBEDDED_LIBRARY
+from testkit.tiny_models import tiny_pipeline
 
 
 @pytest.fixture(scope="module")

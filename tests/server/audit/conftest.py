@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef
 from loragate_server.adapter.algebra import LowRank
 from loragate_server.app.folders import served_library
@@ -26,6 +25,7 @@ from loragate_server.policy.decision import Decision
 from loragate_server.policy.parse import parse_policy
 from loragate_server.progress import Leash
 from loragate_server.testing import SHARED_CACHE
+from testkit.tiny_models import tiny_base
 
 FORBIDDEN = ("cat", "dog", "fox")
 NEUTRAL = tuple(f"neutral-{index}" for index in range(8))

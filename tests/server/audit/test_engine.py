@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.tiny_models import FAMILIES
 from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.engine import AuditEngine
@@ -24,6 +23,7 @@ from loragate_server.models import BaseModel
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import per_row_loss
 from loragate_server.progress import Leash
+from testkit.tiny_models import FAMILIES
 
 Make = Callable[..., Any]
 

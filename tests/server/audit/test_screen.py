@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.tiny_models import FAMILIES
 from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import Dense, LowRank
 from loragate_server.adapter.reference import Strength
@@ -33,6 +32,7 @@ from loragate_server.concepts.probes import ProbePlan
 from loragate_server.models import BaseModel
 from loragate_server.models.apply import layer_shape
 from loragate_server.progress import Leash
+from testkit.tiny_models import FAMILIES
 
 Make = Callable[..., Any]
 PLAN = GradientPlan(

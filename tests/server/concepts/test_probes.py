@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.tiny_models import tiny_base
 from loragate_server.concepts import cache as cache_module
 from loragate_server.concepts.cache import KEPT_OTHERS
 from loragate_server.concepts.concept import Concept
@@ -28,6 +27,7 @@ from loragate_server.concepts.probes import (
 )
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.models import BaseModel
+from testkit.tiny_models import tiny_base
 
 Encodings = list[int]
 

@@ -16,8 +16,6 @@ import pytest
 from safetensors.torch import save
 from torch import Tensor
 
-from benchmarks.adapter_files import ATTENTION, adapter_state, donor, lora
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.audit.coverage import coverage_evidence
 from loragate_server.audit.evidence import (
@@ -42,6 +40,8 @@ from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.verdict import Verdict
+from testkit.adapter_files import ATTENTION, adapter_state, donor, lora
+from testkit.tiny_models import tiny_base
 
 POLICY = (
     "version: 1\nmode: enforce\ndefaults:\n  block_score: 6\n  review_score: 4\n"

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.parity import stored
-from benchmarks.parity_cases import CASES
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.convert import Converted, Reading, convert
 from loragate_server.intake.reader import DECLARED_ENTRIES, DECLARED_LETTERS, read_adapter
+from testkit.parity_cases import CASES
+from testkit.tiny_models import tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 

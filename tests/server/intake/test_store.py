@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake import store as store_module
@@ -26,6 +25,7 @@ from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.settings import IntakeSettings
 from loragate_server.intake.store import ContentStore, read_stored
 from loragate_server.progress import Leash
+from testkit.tiny_models import tiny_base
 from tests.server.intake.conftest import weights
 
 GOOD, OTHER = weights(0), weights(1)

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.intake.loader_rules import diffusers_rule
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit, watch_from_now_on
+from testkit.tiny_models import tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.adapter_files import Case, save
 from benchmarks.parity import compare, measure, read
-from benchmarks.parity_cases import CASES, every_case
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.reference import Strength
 from loragate_server.models import BaseModel
 from loragate_server.models.apply import RowPlan, adapted_rows
+from testkit.adapter_files import Case, save
+from testkit.parity_cases import CASES, every_case
+from testkit.tiny_models import tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' and peft's own, on odd files
 

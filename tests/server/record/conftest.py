@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.postgres import PostgresMissingError, PostgresServer, postgres_server
 from loragate_server.audit.evidence import (
     ConceptEvidence,
     CoverageEvidence,
@@ -25,6 +24,7 @@ from loragate_server.policy.decision import (
     VerdictKind,
 )
 from loragate_server.record.recorder import Recorder
+from testkit.postgres import PostgresMissingError, PostgresServer, postgres_server
 
 
 def _decision(

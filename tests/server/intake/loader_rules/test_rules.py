@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.adapter.algebra import LowRank
 from loragate_server.intake.convert import Converted, convert
 from loragate_server.intake.loader_rules.names import EVERY_SCALE, UNSCALED
+from testkit.tiny_models import tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 

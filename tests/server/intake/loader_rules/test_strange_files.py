@@ -14,12 +14,12 @@ from torch import Tensor
 
 from benchmarks.loader_parity.compare import compare
 from benchmarks.loader_parity.files import AdapterFile
-from benchmarks.tiny_models import tiny_base
 from loragate_server.adapter.adapter import Readings
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.intake.loader_rules.meaning import UnknownEffectError
 from loragate_server.intake.loader_rules.patterns import FirstMatch
 from loragate_server.intake.reader import read_adapter
+from testkit.tiny_models import tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 

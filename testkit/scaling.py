@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RULES = ROOT / "helm" / "loragate" / "rules"
 ALERTMANAGER = ROOT / "examples" / "alertmanager" / "alertmanager.yml"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loragate import AuditClient, AuditError
 
-ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
+ADAPTERS = Path(__file__).parents[1] / "examples" / "adapters"
 HARMLESS = sorted(ADAPTERS.glob("harmless-*.safetensors"))
 
 

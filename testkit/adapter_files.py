@@ -26,8 +26,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmarks.tiny_models import tiny_pipeline
 from loragate_server.adapter.reference import Strength
+from testkit.tiny_models import tiny_pipeline
 
 STRENGTH = Strength(denoiser=0.7, text_encoder=0.4)
 ATTENTION = r".*\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_q_proj|to_add_out)"

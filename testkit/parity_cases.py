@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from peft import LoHaConfig, LoKrConfig
 
-from benchmarks import adapter_files as files
-from benchmarks.adapter_files import Case
 from loragate_server.adapter.reference import Strength
+from testkit import adapter_files as files
+from testkit.adapter_files import Case
 
 Maker = Callable[[Path], Case]
 

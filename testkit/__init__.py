@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: small models, adapter files, servers and real programs."""
