@@ -126,11 +126,11 @@ LIGHT = (
     "loragate_server.access",
     "loragate_server.adapter.reference",
     "loragate_server.audit.evidence",
-    "loragate_server.cli",
-    "loragate_server.config",
+    "loragate_server.cli.command",
+    "loragate_server.config.schema",
     "loragate_server.console",
     "loragate_server.intercept",
-    "loragate_server.logs",
+    "loragate_server.logs.lines",
     "loragate_server.metrics.metrics",
     "loragate_server.metrics.state",
     "loragate_server.policy",
@@ -138,7 +138,7 @@ LIGHT = (
     "loragate_server.replay",
     "loragate_server.report",
     "loragate_server.testing",
-    "loragate_server.tracing",
+    "loragate_server.tracing.tracer",
     "loragate_server.web",
 )
 """Packages and modules whose import must load none of HEAVY, directly or through others."""

@@ -98,9 +98,8 @@ def _gradients(bench: Bench, concept: int) -> Factors:
     for name in bench.shapes:
         ref = ModuleRef(bench.base.denoiser_component, name)
         if ref in bench.gradients.layers:
-            [block] = bench.gradients.layers[ref].blocks
-            assert block.left is not None
-            found[name] = (block.right[lines].float(), block.left[lines].float().t())
+            layer = bench.gradients.layers[ref]
+            found[name] = (layer.right[lines].float(), layer.left[lines].float().t())
     return found
 
 

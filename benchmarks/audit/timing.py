@@ -57,10 +57,8 @@ def with_concepts(gradients: ConceptGradients, forbidden: int) -> ConceptGradien
     lines = (rows.flatten()[:, None] * rank + torch.arange(rank)).flatten()
     layers = {}
     for ref, layer in gradients.layers.items():
-        [block] = layer.blocks
-        assert block.left is not None
         layers[ref] = LayerDirections.low_rank(
-            block.left[lines].contiguous(), block.right[lines].contiguous(), (rank,) * rows.numel()
+            layer.left[lines].contiguous(), layer.right[lines].contiguous(), (rank,) * rows.numel()
         )
     return replace(
         gradients,

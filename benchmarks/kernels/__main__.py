@@ -39,7 +39,6 @@ def run_gpu(bench: Bench) -> None:
         ("T4, whole calls", 60, measure_speed.whole_calls),
         ("T10", 30, measure_exact.bitwise),
         ("T12", 30, measure_exact.launches),
-        ("T11", 60, measure_service.responses),
         ("T8", 60, measure_service.capture),
         ("T9", 100, measure_service.warm_up),
         ("offsets beyond 2^31", 30, measure_exact.far_offsets),
@@ -58,7 +57,6 @@ def run_cpu(bench: Bench) -> None:
     for what, part in (
         ("pair_stats, float32", measure_cpu.pairs),
         ("pair_stats, bfloat16", measure_cpu.narrow_pairs),
-        ("response_energy", measure_cpu.energies),
         ("inner_products", measure_cpu.directions),
     ):
         bench.attempt(what, 120, lambda part=part: part(bench))

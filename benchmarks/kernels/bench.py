@@ -30,7 +30,6 @@ class Sizes:
         others: further mixes to time ours and the eager ones on.
         one_layer: a single large layer.
         many_layers: layers of the launch count.
-        energy: d_in, d_out, tokens and adapters of the case of `lora_response`.
         repeats: how often equal bits are asked for.
         far: elements per row of the check of large offsets.
     """
@@ -42,7 +41,6 @@ class Sizes:
     others: tuple[Mix, ...]
     one_layer: Mix
     many_layers: int
-    energy: tuple[int, int, int, int]
     repeats: int
     far: int
 
@@ -58,7 +56,6 @@ def real_sizes(memory_bytes: int) -> Sizes:
         others=(mix("sd3", 1), mix("flux", 1)),
         one_layer=Mix("one layer of flux x 4", (Layer("one", (4096, 3072), 1),), 4),
         many_layers=500,
-        energy=(1280, 1280, 4096, 64),
         repeats=50,
         far=(1 << 31) + (1 << 20) + 24,
     )
@@ -75,7 +72,6 @@ def rehearsal_sizes() -> Sizes:
         others=(),
         one_layer=tiny.head(1),
         many_layers=12,
-        energy=(48, 32, 64, 4),
         repeats=2,
         far=1 << 16,
     )
@@ -164,11 +160,9 @@ class Bench:
         timing: Timing,
         useful: int,
         traffic: int,
-        *,
-        with_gbps: bool = True,
     ) -> Row:
         """Notes a timing. GB/s are those of useful bytes, and none where they are impossible."""
-        rate = hardware.printable_gbps(useful, timing.median_us, self.peak) if with_gbps else None
+        rate = hardware.printable_gbps(useful, timing.median_us, self.peak)
         read = self.run.ceilings.get("read-only sum")
         row = Row(
             op,
@@ -186,7 +180,7 @@ class Bench:
             None if read is None or rate is None else rate / read,
         )
         self.run.rows.append(row)
-        if with_gbps and rate is None:
+        if rate is None:
             self.run.notes.append(f"{name} on {case}: more than the datasheet allows, not printed")
         return row
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.kernels import lora_providers
+from benchmarks.kernels import lora_cases
 from benchmarks.kernels.bench import Bench
 from benchmarks.kernels.mixes import mix, projections, random_pairs
 from benchmarks.kernels.pair_providers import (
@@ -52,8 +52,8 @@ def directions(bench: Bench) -> None:
     layers = projections("sdxl")
     count = sum(one.count for one in layers)
     for dtype in (torch.bfloat16, torch.float32):
-        known = lora_providers.random_directions(layers, DIRECTIONS, DIRECTION_RANK, dtype)
-        adapters = lora_providers.random_adapters(layers, ADAPTER_RANK, dtype)
+        known = lora_cases.random_directions(layers, DIRECTIONS, DIRECTION_RANK, dtype)
+        adapters = lora_cases.random_adapters(layers, ADAPTER_RANK, dtype)
         processor = time.process_time()
         timing = time_wall(
             [lambda k=known, a=adapters: inner_products(a, k, backend="reference")],
@@ -63,34 +63,16 @@ def directions(bench: Bench) -> None:
         )
         # one call warms up; on a machine that others use, this tells more than the wall clock
         processor = (time.process_time() - processor) / (timing.samples + 1)
+        read = sum(layer.nbytes for layer in known.layers)
         kept = str(dtype).removeprefix("torch.")
         name = f"inner_products, {count} layers, rank {ADAPTER_RANK}, {kept}"
         detail = (
             f"median {timing.median_us / 1e6:.3f} s, fastest fifth {timing.p20_us / 1e6:.3f} s, "
             f"{processor:.2f} processor seconds a call, {timing.samples} calls: "
             f"{DIRECTIONS} directions of rank {DIRECTION_RANK}, "
-            f"{known.nbytes / 1e9:.2f} GB, {torch.get_num_threads()} threads"
+            f"{read / 1e9:.2f} GB, {torch.get_num_threads()} threads"
         )
         bench.check(f"{name}: under {LIMIT_S:g} s", timing.median_us < LIMIT_S * 1e6, detail)
         print(f"{name}: {detail}", flush=True)
         del known, adapters
         bench.clean()
-
-
-def energies(bench: Bench) -> None:
-    """`response_energy` of a few adapters against a loop and against padded products."""
-    case = lora_providers.energy_case(640, 640, 1024, 10, torch.float32, bench.device)
-    names = (lora_providers.OURS, lora_providers.LOOP, lora_providers.PADDED)
-    found = [provider(lora_providers.OP, name) for name in names]
-    timings = time_in_turns([[one.prepare(case)] for one in found], rounds=30)
-    for one, timing in zip(found, timings, strict=True):
-        bench.add_row(
-            one.op,
-            one.name,
-            "10 adapters, 640 x 640, 1024 tokens",
-            torch.float32,
-            timing,
-            case.useful_bytes,
-            one.traffic(case),
-            with_gbps=False,
-        )

@@ -1,4 +1,4 @@
-"""Targets T8, T9 and T11: what the kernels cost in the service that uses them."""
+"""Targets T8 and T9: what the kernels cost in the service that uses them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.kernels import lora_providers
 from benchmarks.kernels.bench import Bench
 from benchmarks.kernels.mixes import Mix
-from benchmarks.kernels.registry import provider
 from loragate_kernels import pair_stats
 
 
@@ -172,41 +170,3 @@ def _probe(name: str, environment: dict[str, str]) -> dict[str, object]:
     if done.returncode:
         raise RuntimeError(f"probe {name}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def responses(bench: Bench) -> None:
-    """T11: energies of many adapters of one layer against the product that they share."""
-    d_in, d_out, tokens, count = bench.sizes.energy
-    dtype = torch.bfloat16 if bench.device.type == "cuda" else torch.float32
-    case = lora_providers.energy_case(d_in, d_out, tokens, count, dtype, bench.device)
-    name = f"{count} adapters, {d_in} x {d_out}, {tokens} tokens"
-    took: dict[str, float] = {}
-    for short in (lora_providers.OURS, lora_providers.LOOP, lora_providers.PADDED):
-        one = provider(lora_providers.OP, short)
-        timing = bench.time([one.prepare(case)], "wall")
-        useful, traffic = case.useful_bytes, one.traffic(case)
-        bench.add_row(one.op, short, name, dtype, timing, useful, traffic, with_gbps=False)
-        took[short] = timing.median_us
-    stacked = torch.cat([one.down for one in case.adapters])
-    product = bench.time([lambda: stacked @ case.inputs], "wall").median_us
-    ours = took[lora_providers.OURS]
-    loop = took[lora_providers.LOOP]
-    bench.outcome("T11b", loop / ours, f"loop {loop:.0f} µs, whole call {ours:.0f} µs")
-    detail = f"whole call {ours:.0f} µs, product {product:.0f} µs"
-    bench.outcome("T11a", ours / product, detail)  # kept, should the profiler not work here
-    busy = _busy_us(bench, provider(lora_providers.OP, lora_providers.OURS).prepare(case))
-    bench.outcome("T11a", ours / product, detail + busy)
-
-
-def _busy_us(bench: Bench, call: Callable[[], object]) -> str:
-    """How long the device works during one call, in words: the rest is the host's."""
-    if bench.device.type != "cuda":
-        return ""
-    from torch.profiler import ProfilerActivity, profile
-
-    call()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-        call()
-        torch.cuda.synchronize()
-    events = [event for event in profiled.events() if event.device_type.name == "CUDA"]
-    return f", device busy {sum(event.device_time for event in events):.0f} µs"

@@ -16,14 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels.mixes import random_pairs
-from loragate_kernels import (
-    Directions,
-    LowRank,
-    channel_mean_diff,
-    inner_products,
-    pair_stats,
-    response_energy,
-)
+from loragate_kernels import Directions, LayerDirections, LowRank, inner_products, pair_stats
 from loragate_kernels.compile_monitor import CompileMonitor
 from loragate_kernels.warm_up import warm_up
 
@@ -33,7 +26,7 @@ SHAPES = ((1, 1), (2, 17), (3, 2047), (1, 40000), (4, 64, 80), (2, 8, 6, 5))
 
 def small(device: torch.device) -> dict[str, object]:
     """Every variant of every kernel; returns how many calls of the operations that took."""
-    calls = _pairs(device) + _channels(device) + _responses(device)
+    calls = _pairs(device) + _products(device)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return {"calls": calls}
@@ -50,34 +43,18 @@ def _pairs(device: torch.device) -> int:
     return 3 * len(DTYPES)
 
 
-def _channels(device: torch.device) -> int:
-    """Every element type, channels first and last."""
-    for dtype in DTYPES:
-        pairs = random_pairs(((2, 5, 33), (1, 16, 64)), dtype, device)
-        for channel_dim in (1, 2):
-            channel_mean_diff(pairs, channel_dim=channel_dim, backend="triton")
-    return 2 * len(DTYPES)
-
-
-def _responses(device: torch.device) -> int:
-    """A rank for every padded one and one beyond them, aligned and not, all forms of operands."""
+def _products(device: torch.device) -> int:
+    """A rank for every padded one and one beyond them."""
     calls = 0
 
     def made(rows: int, columns: int) -> Tensor:
         return torch.randn(rows, columns, device=device)
 
-    # with a single output, or an odd number of inputs, rows are read one element at a time
     for d_out, d_in in ((24, 40), (1, 41)):
         layer = [LowRank(made(rank, d_in), made(d_out, rank)) for rank in (4, 20, 40, 100, 200)]
-        for tokens in (32, 33):
-            for per_token in (True, False):
-                x = made(d_in, tokens)
-                response_energy([layer], [x], per_token=per_token, backend="triton")
-        x = made(d_in, d_in)
-        response_energy([layer], second_moments=[x @ x.t()], backend="triton")
-        low, dense = (made(d_out, 3), made(3, d_in)), made(d_out, d_in)
-        inner_products([layer], Directions.pack([[low, dense]]), backend="triton")
-        calls += 6
+        known = LayerDirections.low_rank(made(4, d_out), made(4, d_in), (3, 1))
+        inner_products([layer], Directions((known,)), backend="triton")
+        calls += 1
     return calls
 
 

@@ -68,8 +68,3 @@ def provider(op: str, name: str) -> Provider:
     except KeyError:
         known = ", ".join(one for other, one in _PROVIDERS if other == op)
         raise KeyError(f"{op} has no provider {name!r}; known are {known}") from None
-
-
-def providers(op: str) -> list[Provider]:
-    """All providers of an operation, in order of registration."""
-    return [one for (other, _), one in _PROVIDERS.items() if other == op]

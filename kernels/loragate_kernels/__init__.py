@@ -3,9 +3,9 @@
 from loragate_kernels import pair_stats
 
 stats = pair_stats([(base_1, adapted_1), (base_2, adapted_2)], backend="reference")
-stats.relative_change()[stats.rows_of(1)]  # one number per row of the second pair
+stats.sum_sq_diff[stats.rows_of(1)]  # one number per row of the second pair
 
-`lora_response` has the operations on LoRA updates: `response_energy` and `inner_products`.
+`lora_response` has the operation on LoRA updates, `inner_products`.
 """
 
 from loragate_kernels.backend import Backend, BackendUnavailableError
@@ -16,11 +16,9 @@ from loragate_kernels.lora_response import (
     LayerDirections,
     LoraResponseConfig,
     LowRank,
-    ResponseEnergy,
     inner_products,
-    response_energy,
 )
-from loragate_kernels.pair_stats import PairStats, channel_mean_diff, pair_stats
+from loragate_kernels.pair_stats import PairStats, pair_stats
 from loragate_kernels.pair_stats.config import PairStatsConfig
 from loragate_kernels.warm_up import WarmUpReport, warm_up
 
@@ -35,12 +33,9 @@ __all__ = [
     "LowRank",
     "PairStats",
     "PairStatsConfig",
-    "ResponseEnergy",
     "WarmUpReport",
-    "channel_mean_diff",
     "inner_products",
     "pair_stats",
     "process_monitor",
-    "response_energy",
     "warm_up",
 ]

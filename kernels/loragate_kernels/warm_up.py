@@ -19,7 +19,6 @@ from loragate_kernels.backend import BackendUnavailableError, is_interpreted, re
 
 OPERATIONS: tuple[str, ...] = (
     "loragate_kernels.pair_stats.compilation",
-    "loragate_kernels.pair_stats.channel_compilation",
     "loragate_kernels.lora_response.compilation",
 )
 """Modules that list and compile the kernels of one operation each."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.kernels import lora_providers, pair_providers
+from benchmarks.kernels import pair_providers
 from benchmarks.kernels.mixes import Layer, Mix, Pairs, random_pairs
-from benchmarks.kernels.registry import Provider, provider, providers, register
+from benchmarks.kernels.registry import provider, register
 
 CPU = torch.device("cpu")
 SMALL = Mix("small", (Layer("a", (24, 40), 2), Layer("b", (5, 7, 9), 1)), 2)
@@ -97,31 +97,6 @@ def test_traffic_per_element_is_what_the_documentation_says() -> None:
     pairs = small_pairs(torch.bfloat16)
     assert pair_providers.useful_bytes(pairs) == sum(2 * base.nbytes for base, _ in pairs)
     assert pair_providers.useful_bytes(pairs) == SMALL.pair_bytes(torch.bfloat16)
-
-
-@pytest.mark.parametrize("name", [lora_providers.LOOP, lora_providers.PADDED])
-def test_traffic_of_a_response_provider_is_what_its_operations_move(name: str) -> None:
-    case = lora_providers.energy_case(48, 40, 32, 6, torch.float32, CPU)
-    one = provider(lora_providers.OP, name)
-    call = one.prepare(case)
-    with TrafficCounter(least=64) as counter:
-        call()
-    assert counter.total == one.traffic(case)
-
-
-@pytest.mark.parametrize("one", providers(lora_providers.OP), ids=lambda one: one.name)
-def test_a_response_provider_agrees_with_the_formula(one: Provider) -> None:
-    case = lora_providers.energy_case(48, 40, 32, 6, torch.float32, CPU)
-    expected = torch.stack(
-        [
-            (each.scale * each.up.double() @ each.down.double() @ case.inputs.double())
-            .square()
-            .sum()
-            for each in case.adapters
-        ]
-    )
-    found = one.prepare(case)()["energy"]
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_a_provider_name_is_taken_once_and_a_wrong_one_is_answered() -> None:

@@ -122,7 +122,9 @@ def test_the_table_has_every_target_measured_or_not() -> None:
     assert len(lines) == 2 + len(TARGETS)
     assert "| 95.2 % | met | a / b |" in lines[2]
     assert all("| – | not measured |" in line for line in lines[3:])
-    assert {target.id.rstrip("ab") for target in TARGETS} == {f"T{n}" for n in range(1, 13)}
+    assert {target.id.rstrip("ab") for target in TARGETS} == {
+        f"T{n}" for n in range(1, 13) if n != 11
+    }
 
 
 def test_a_run_survives_json(tmp_path: Path) -> None:

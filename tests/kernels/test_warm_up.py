@@ -43,11 +43,11 @@ triton.runtime.driver.set_active(SimpleNamespace(
 
 import loragate_kernels
 from loragate_kernels import (
-    CompileMonitor, Directions, LowRank, PairStatsConfig, channel_mean_diff, inner_products,
-    pair_stats, process_monitor, response_energy,
+    CompileMonitor, Directions, LayerDirections, LowRank, PairStatsConfig, inner_products,
+    pair_stats, process_monitor,
 )
 # functions hide the modules of their names
-for name in ("warm_up", "pair_stats.op", "pair_stats.channel_means", "lora_response.op"):
+for name in ("warm_up", "pair_stats.op", "lora_response.op"):
     sys.modules["loragate_kernels." + name].require_backend = lambda backend, device: "triton"
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -60,21 +60,7 @@ def launch_pairs(**options):
     for count in (1, 2, len(pairs)):
         pair_stats(pairs[:count], backend="triton", **options)
 
-def launch_channels():
-    for dtype in DTYPES:
-        for channels, positions in ((1, 9), (9, 1), (16, 64), (33, 1025)):
-            size = channels * positions
-            whole = torch.zeros(4, size + 1, dtype=dtype)
-            # rows that begin at multiples of 16 bytes and rows that do not, with gaps and without
-            sides = (whole[:2, 1:], whole[2:, :-1], torch.zeros(2, size, dtype=dtype))
-            for base in sides:
-                for adapted in sides:
-                    first = [each.unflatten(1, (channels, positions)) for each in (base, adapted)]
-                    last = [each.unflatten(1, (positions, channels)) for each in (base, adapted)]
-                    channel_mean_diff([first], backend="triton")
-                    channel_mean_diff([last], channel_dim=2, backend="triton")
-
-def launch_responses():
+def launch_products():
     ranks = (1, 16, 17, 40, 100, 200)
     for dtype in DTYPES:
         for d_out, d_in in ((24, 40), (1, 41)):
@@ -82,17 +68,10 @@ def launch_responses():
                 return torch.zeros(rows, columns, dtype=dtype)
             each = [LowRank(made(rank, d_in), made(d_out, rank)) for rank in ranks]
             for layer in (*([one] for one in each), each):
-                for tokens in (1, 32, 33):
-                    for per_token in (True, False):
-                        response_energy(
-                            [layer], [made(d_in, tokens)], per_token=per_token, backend="triton"
-                        )
-                response_energy(
-                    [layer], second_moments=[torch.eye(d_in, dtype=torch.float32)], backend="triton"
-                )
-                low, dense = (made(d_out, 3), made(3, d_in)), made(d_out, d_in)
-                for directions in ([low], [dense], [low, dense]):
-                    inner_products([layer], Directions.pack([directions]), backend="triton")
+                for lengths in ((1,), (3, 0, 24)):
+                    sides = made(sum(lengths), d_out), made(sum(lengths), d_in)
+                    known = Directions((LayerDirections.low_rank(*sides, lengths),))
+                    inner_products([layer], known, backend="triton")
 
 result = {}
 with CompileMonitor() as before:
@@ -104,11 +83,7 @@ result["warmed_up"] = before.warmed_up
 result["before"] = before.count
 always = process_monitor()
 assert process_monitor() is always
-for name, launch in (
-    ("pair_stats", launch_pairs),
-    ("channel_mean_diff", launch_channels),
-    ("lora_response", launch_responses),
-):
+for name, launch in (("pair_stats", launch_pairs), ("lora_response", launch_products)):
     launched.clear(), variants.clear()
     with CompileMonitor() as after:
         # whatever the process takes for a number without a type
@@ -134,20 +109,7 @@ TYPES, HOW = ("float32", "bfloat16", "float16"), ("aligned", "scalar")
 RANKS = (16, 32, 64, 128)
 VARIANTS = {
     "pair_stats": [f"{dtype}:{how}" for dtype in TYPES for how in HOW] + ["fold"],
-    "channel_mean_diff": [
-        *(f"{dtype}:channels_{place}" for dtype in TYPES for place in ("first", "last")),
-        "fold",
-    ],
-    "lora_response": [
-        *(
-            f"energy:{rank}:{how}{stored}"
-            for rank in RANKS
-            for how in HOW
-            for stored in ("", ":per_token")
-        ),
-        *(f"product:{rank}:{how}" for rank in RANKS for how in HOW),
-        "fold",
-    ],
+    "lora_response": [f"product:{rank}" for rank in RANKS] + ["fold"],
 }
 
 

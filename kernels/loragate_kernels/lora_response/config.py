@@ -13,33 +13,24 @@ class LoraResponseConfig:
     """How the kernels of `lora_response` are cut into programs.
 
     Attributes:
-        token_block: tokens per program of the energy kernel; a power of two.
-        token_chunk: tokens whose U = A X is held at once; a multiple of `token_block`.
         tile: elements of a tile of the row product kernel, a power of two of at least 2048; a
             tile is as wide as the padded rank and as high as that leaves.
-        num_warps: warps per program of stage one; energies of ranks above 64 take twice as many.
+        num_warps: warps per program of stage one.
         fold_block: partial results that stage two reads at once; a power of two.
         enable_fp_fusion: whether products and sums may contract to fused multiply-adds. Pinned,
             because Triton's own default changes between releases.
     """
 
-    token_block: int = 64
-    token_chunk: int = 16384
     tile: int = 2048
     num_warps: int = 4
     fold_block: int = 32
     enable_fp_fusion: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("token_block", 16), ("tile", 2048), ("fold_block", 16)):
+        for name, least in (("tile", 2048), ("fold_block", 16)):
             value = getattr(self, name)
             if value < least or value & (value - 1):
                 raise ValueError(f"{name} must be a power of two of at least {least}, not {value}")
-        if self.token_chunk < self.token_block or self.token_chunk % self.token_block:
-            raise ValueError(
-                f"token_chunk must be a multiple of token_block {self.token_block}, "
-                f"not {self.token_chunk}"
-            )
 
 
 DEFAULT_CONFIG = LoraResponseConfig()

@@ -1,7 +1,6 @@
 """How far adapted activations moved from base activations, per probe row, in one pass."""
 
-from loragate_kernels.pair_stats.channel_means import channel_mean_diff
 from loragate_kernels.pair_stats.op import pair_stats
 from loragate_kernels.pair_stats.result import PairStats
 
-__all__ = ["PairStats", "channel_mean_diff", "pair_stats"]
+__all__ = ["PairStats", "pair_stats"]

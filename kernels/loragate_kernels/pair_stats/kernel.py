@@ -1,6 +1,5 @@
 """The kernels of `pair_stats`: partial sums per chunk, then a fold per (pair, row).
 
-Behind them the two of `channel_mean_diff`, which do the same for the channels of one pair.
 No atomics and no tuning at run time: which element is added to which lane in which order follows
 from the chunk table and the constants alone, so results repeat bit for bit.
 """
@@ -151,75 +150,3 @@ def pair_stats_fold_kernel(
     tl.store(p_result + 3 * segments, tl.sum(b_ab, 0))
     tl.store(p_result + 4 * segments, tl.max(b_max, 0))
     tl.store(p_result + 5 * segments, tl.sum(b_bad, 0))
-
-
-@triton.jit(
-    do_not_specialize=["channels", "positions", "chunks", "base_row", "adapted_row"],
-    # the mask keeps loads one element wide, so that a promise about addresses would buy nothing
-    do_not_specialize_on_alignment=["p_base", "p_adapted"],
-)
-def channel_diff_partial_kernel(
-    p_base,
-    p_adapted,
-    p_partial,
-    channels,
-    positions: tl.int64,
-    chunks,
-    base_row: tl.int64,
-    adapted_row: tl.int64,
-    INNER: tl.constexpr,
-    CHUNK: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-):
-    """One program sums adapted - base over up to CHUNK positions of BLOCK_C channels of a row.
-
-    p_base, p_adapted: rows of channels * positions elements, base_row (or adapted_row) apart.
-    p_partial: float32 [rows, chunks, channels]; the grid is (rows * chunks, channel blocks).
-    INNER: the channels of a position follow each other; else the positions of a channel do.
-    Deterministic: lane k adds the positions k, k + BLOCK_P, ... of its chunk in this order, then
-    the lanes are reduced once.
-    """
-    i_partial = tl.program_id(0).to(tl.int64)
-    i_row = i_partial // chunks
-    first = i_partial % chunks * CHUNK
-    o_c = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
-    m_c = o_c < channels
-    p_a = p_base + i_row * base_row
-    p_b = p_adapted + i_row * adapted_row
-    b_d = tl.zeros([BLOCK_C, BLOCK_P], tl.float32)
-    for start in range(0, CHUNK, BLOCK_P):
-        o_p = first + start + tl.arange(0, BLOCK_P)
-        m = m_c[:, None] & (o_p < positions)[None, :]
-        if INNER:
-            o = o_c[:, None] + (o_p * channels)[None, :]
-        else:
-            o = (o_c * positions)[:, None] + o_p[None, :]
-        b_a = tl.load(p_a + o, mask=m, other=0.0).to(tl.float32)
-        b_b = tl.load(p_b + o, mask=m, other=0.0).to(tl.float32)
-        b_d += b_b - b_a
-    tl.store(p_partial + i_partial * channels + o_c, tl.sum(b_d, 1), mask=m_c)
-
-
-@triton.jit(do_not_specialize=["channels", "positions", "chunks"])
-def channel_diff_fold_kernel(
-    p_partial,
-    p_out,
-    channels,
-    positions: tl.int64,
-    chunks,
-    BLOCK_C: tl.constexpr,
-):
-    """Folds the chunks of BLOCK_C channels of one row in float64, in order, and divides.
-
-    p_partial: float32 [rows, chunks, channels]. p_out: float64 [rows, channels].
-    """
-    i_row = tl.program_id(0).to(tl.int64)
-    o_c = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
-    m_c = o_c < channels
-    p_in = p_partial + i_row * chunks * channels + o_c
-    b_sum = tl.zeros([BLOCK_C], tl.float64)
-    for _ in range(0, chunks):
-        b_sum += tl.load(p_in, mask=m_c, other=0.0).to(tl.float64)
-        p_in += channels
-    tl.store(p_out + i_row * channels + o_c, b_sum / positions.to(tl.float64), mask=m_c)

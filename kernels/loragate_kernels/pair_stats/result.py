@@ -54,38 +54,6 @@ class PairStats:
         """The segments of pair number `pair`, to index any of the tensors with."""
         return slice(self.row_offsets[pair], self.row_offsets[pair + 1])
 
-    def usable(self) -> Tensor:
-        """Bool [segments]: no element was non-finite and no sum overflowed."""
-        finite = torch.isfinite(self.sum_sq_diff) & torch.isfinite(self.sum_product)
-        finite &= torch.isfinite(self.sum_sq_base) & torch.isfinite(self.sum_sq_adapted)
-        return finite & (self.nonfinite_count == 0)
-
-    def relative_change(self) -> Tensor:
-        """sqrt(sum (a-b)^2 / sum a^2), float64 [segments].
-
-        0 where a and b are both all zero; infinite where only a is.
-        """
-        ratio = self.sum_sq_diff / self.sum_sq_base
-        return torch.where(self.sum_sq_diff == 0, 0.0, ratio).sqrt()
-
-    def cosine_similarity(self) -> Tensor:
-        """sum a*b / sqrt(sum a^2 * sum b^2) in [-1, 1], float64 [segments].
-
-        1 where a and b are both all zero (nothing changed); 0 where one of them is.
-        """
-        norms = (self.sum_sq_base * self.sum_sq_adapted).sqrt()
-        cosine = (self.sum_product / norms).clamp(-1.0, 1.0)
-        both_zero = (self.sum_sq_base == 0) & (self.sum_sq_adapted == 0)
-        return torch.where(norms == 0, both_zero.double(), cosine)
-
-    def energy_ratio(self) -> Tensor:
-        """sum b^2 / sum a^2, float64 [segments].
-
-        1 where a and b are both all zero (nothing changed); infinite where only a is.
-        """
-        both_zero = (self.sum_sq_base == 0) & (self.sum_sq_adapted == 0)
-        return torch.where(both_zero, 1.0, self.sum_sq_adapted / self.sum_sq_base)
-
 
 def build_result(
     components: Tensor, row_offsets: tuple[int, ...], backend: Backend, provenance: dict[str, str]

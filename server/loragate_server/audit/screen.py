@@ -92,7 +92,7 @@ def screen(
         for ref in refs
     ]
     directions = Directions(tuple(gradients.layers[ref] for ref in refs))
-    found = inner_products(layers, directions, per_layer=True, backend=backend)
+    found = inner_products(layers, directions, backend=backend)
     gain = -found.values.sum(1).reshape(len(refs), count, strata)
     return Screen(tuple(refs), gain.cpu(), complete)
 

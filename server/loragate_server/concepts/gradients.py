@@ -302,10 +302,8 @@ def restricted(gradients: ConceptGradients, rank: int) -> ConceptGradients:
         raise ValueError(f"rank must be 1 to {gradients.plan.rank}, not {rank}")
     layers = {}
     for ref, layer in gradients.layers.items():
-        [block] = layer.blocks
-        assert block.left is not None  # noqa: S101 - they were packed as pairs
-        left = block.left.unflatten(0, (-1, gradients.plan.rank))[:, :rank].flatten(0, 1)
-        right = block.right.unflatten(0, (-1, gradients.plan.rank))[:, :rank].flatten(0, 1)
+        left = layer.left.unflatten(0, (-1, gradients.plan.rank))[:, :rank].flatten(0, 1)
+        right = layer.right.unflatten(0, (-1, gradients.plan.rank))[:, :rank].flatten(0, 1)
         lengths = (rank,) * layer.count
         layers[ref] = LayerDirections.low_rank(left.contiguous(), right.contiguous(), lengths)
     return replace(gradients, plan=replace(gradients.plan, rank=rank), layers=layers)

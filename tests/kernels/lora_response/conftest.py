@@ -1,4 +1,4 @@
-"""The plain formulas in float64, with every delta formed, and how far one may be from them."""
+"""The plain formula in float64, with every delta formed, and how far one may be from it."""
 
 from __future__ import annotations
 
@@ -8,70 +8,51 @@ import pytest
 import torch
 from torch import Tensor
 
-from loragate_kernels.lora_response import Direction, InnerProducts, LowRank, ResponseEnergy
+from loragate_kernels.lora_response import Directions, InnerProducts, LayerDirections, LowRank
 
 Layers = Sequence[Sequence[LowRank]]
 
+Direction = tuple[Tensor, Tensor]
+"""(P [d_out, q], Q [q, d_in]) for G = P Q."""
+
 RELATIVE = 5e-6
-"""Of energies, and of inner products relative to the norms of what is multiplied."""
-
-
-def delta(adapter: LowRank) -> Tensor:
-    """s B A in float64, [d_out, d_in]."""
-    return adapter.scale * (adapter.up.double() @ adapter.down.double())
-
-
-def _dense(direction: Direction) -> Tensor:
-    if isinstance(direction, Tensor):
-        return direction.double()
-    return direction[0].double() @ direction[1].double()
-
-
-def _assert_energies(result: ResponseEnergy, layers: Layers, inputs: Sequence[Tensor]) -> None:
-    assert result.energy.shape == (len(layers), len(layers[0]))
-    assert result.energy.dtype == torch.float64
-    assert not result.nonfinite.any()
-    for number, (adapters, x) in enumerate(zip(layers, inputs, strict=True)):
-        for index, adapter in enumerate(adapters):
-            expected = (delta(adapter) @ x.double()).square().sum(dim=0)
-            found = result.energy[number, index]
-            torch.testing.assert_close(found, expected.sum(), rtol=RELATIVE, atol=0.0)
-            assert found >= 0
-            if result.per_token is not None:
-                tokens = result.per_token[number]
-                assert tokens.shape == (len(adapters), x.shape[1])
-                torch.testing.assert_close(tokens[index], expected, rtol=RELATIVE, atol=0.0)
+"""Of inner products, relative to the norms of what is multiplied."""
 
 
 def _assert_products(
     result: InnerProducts, layers: Layers, directions: Sequence[Sequence[Direction]]
 ) -> None:
-    expected = torch.zeros(len(layers), len(layers[0]), len(directions[0]), dtype=torch.float64)
-    allowed = torch.zeros_like(expected)
-    for number, (adapters, packed) in enumerate(zip(layers, directions, strict=True)):
-        for index, adapter in enumerate(adapters):
-            for slot, direction in enumerate(packed):
-                d, g = delta(adapter), _dense(direction)
-                expected[number, index, slot] = (d * g).sum()
-                allowed[number, index, slot] = RELATIVE * d.norm() * g.norm()
-    if result.values.dim() == 2:
-        expected, allowed = expected.sum(0), allowed.sum(0)
-    assert result.values.shape == expected.shape
+    assert result.values.shape == (len(layers), len(layers[0]), len(directions[0]))
     assert result.values.dtype == torch.float64
     assert not result.nonfinite.any()
-    assert bool(((result.values - expected).abs() <= allowed).all())
+    for number, (adapters, known) in enumerate(zip(layers, directions, strict=True)):
+        for index, adapter in enumerate(adapters):
+            delta = adapter.scale * (adapter.up.double() @ adapter.down.double())
+            for slot, (left, right) in enumerate(known):
+                direction = left.double() @ right.double()
+                error = result.values[number, index, slot] - (delta * direction).sum()
+                assert abs(float(error)) <= RELATIVE * float(delta.norm() * direction.norm())
 
 
-@pytest.fixture(scope="session")
-def assert_energies() -> Callable[..., None]:
-    """Compares every energy of a result, and of every token if there, with the formula."""
-    return _assert_energies
+def _stacked(*directions: Sequence[Direction]) -> Directions:
+    layers = []
+    for known in directions:
+        left = torch.cat([up.t() for up, _ in known]).contiguous()
+        right = torch.cat([down for _, down in known])
+        layers.append(LayerDirections.low_rank(left, right, [len(down) for _, down in known]))
+    return Directions(tuple(layers))
 
 
 @pytest.fixture(scope="session")
 def assert_products() -> Callable[..., None]:
     """Compares every inner product of a result with the formula."""
     return _assert_products
+
+
+@pytest.fixture(scope="session")
+def stacked() -> Callable[..., Directions]:
+    """Directions of each layer as operations take them."""
+    return _stacked
 
 
 @pytest.fixture(scope="session")
@@ -97,24 +78,11 @@ def make_layer() -> Callable[..., list[LowRank]]:
 
 
 @pytest.fixture(scope="session")
-def make_inputs() -> Callable[..., Tensor]:
-    """X [d_in, tokens]."""
-
-    def make(
-        tokens: int, d_in: int = 40, dtype: torch.dtype = torch.float32, seed: int = 0
-    ) -> Tensor:
-        generator = torch.Generator().manual_seed(7 + seed)
-        return torch.randn(d_in, tokens, generator=generator).to(dtype)
-
-    return make
-
-
-@pytest.fixture(scope="session")
 def make_directions() -> Callable[..., list[Direction]]:
-    """Directions of one layer: one of each rank, dense where the rank is None."""
+    """Directions of one layer, one of each rank."""
 
     def make(
-        *ranks: int | None,
+        *ranks: int,
         d_out: int = 24,
         d_in: int = 40,
         dtype: torch.dtype = torch.float32,
@@ -125,9 +93,6 @@ def make_directions() -> Callable[..., list[Direction]]:
         def normal(rows: int, columns: int) -> Tensor:
             return torch.randn(rows, columns, generator=generator).to(dtype)
 
-        return [
-            normal(d_out, d_in) if rank is None else (normal(d_out, rank), normal(rank, d_in))
-            for rank in ranks
-        ]
+        return [(normal(d_out, rank), normal(rank, d_in)) for rank in ranks]
 
     return make

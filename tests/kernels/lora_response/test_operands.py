@@ -18,8 +18,8 @@ from loragate_kernels.lora_response import (
     LoraResponseConfig,
     LowRank,
     inner_products,
-    response_energy,
 )
+from loragate_kernels.lora_response.adapters import stack
 
 
 def adapter(rank: int = 2, d_out: int = 3, d_in: int = 4) -> LowRank:
@@ -28,8 +28,15 @@ def adapter(rank: int = 2, d_out: int = 3, d_in: int = 4) -> LowRank:
 
 GOOD = adapter()
 META = LowRank(torch.ones(2, 4, device="meta"), torch.ones(3, 2, device="meta"))
-X = torch.ones(4, 5)
-PACKED = Directions.pack([[torch.ones(3, 4)]])
+
+
+def one_layer(*lengths: int, device: str = "cpu") -> LayerDirections:
+    """Directions of a layer with the shape of `GOOD`, of these ranks."""
+    sides = (torch.ones(sum(lengths), width, device=device) for width in (3, 4))
+    return LayerDirections.low_rank(*sides, lengths)
+
+
+KNOWN = Directions((one_layer(1),))
 
 
 @pytest.mark.parametrize(
@@ -49,14 +56,10 @@ PACKED = Directions.pack([[torch.ones(3, 4)]])
         (LowRank(GOOD.down, GOOD.up, -math.inf), "scale is -inf; it must be finite"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_refused_by_both_operations(
-    bad: LowRank, message: str
-) -> None:
+def test_an_adapter_that_does_not_fit_is_refused(bad: LowRank, message: str) -> None:
     layers = [[GOOD, GOOD], [GOOD, bad]]
     with pytest.raises(ValueError, match="layer 1, adapter 1: .*" + message):
-        response_energy(layers, [X, X], backend="reference")
-    with pytest.raises(ValueError, match="layer 1, adapter 1: .*" + message):
-        inner_products(layers, PACKED, backend="reference")
+        inner_products(layers, KNOWN, backend="reference")
 
 
 @pytest.mark.parametrize(
@@ -70,84 +73,16 @@ def test_an_adapter_that_does_not_fit_is_refused_by_both_operations(
 )
 def test_lists_that_are_empty_or_uneven_are_refused(layers: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        response_energy(layers, [X] * len(layers), backend="reference")
-    with pytest.raises(ValueError, match=message):
-        inner_products(layers, PACKED, backend="reference")
-
-
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ([], "0 inputs for 1 layers"),
-        ([X, X], "2 inputs for 1 layers"),
-        ([torch.ones(5, 4)], r"layer 0: inputs \[d_in, tokens\] is \(5, 4\).*adapters is 4"),
-        ([torch.ones(4)], r"layer 0: inputs must be a matrix, its shape is \(4,\)"),
-        ([X.double()], "layer 0: inputs: dtype torch.float64 is not supported"),
-        ([X.to("meta")], "layer 0: inputs on device 'meta', adapters on 'cpu'"),
-    ],
-)
-def test_inputs_that_do_not_fit_are_refused(inputs: list[Tensor], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        response_energy([[GOOD]], inputs, backend="reference")
-
-
-@pytest.mark.parametrize(
-    ("moments", "message"),
-    [
-        ([], "0 second_moments for 1 layers"),
-        ([X], r"layer 0: second_moments \[d_in, d_in\] is \(4, 5\)"),
-        ([torch.ones(5, 5)], r"layer 0: second_moments \[d_in, d_in\] is \(5, 5\)"),
-        ([torch.eye(4).half()], "layer 0: second_moments must be float32, not torch.float16"),
-        ([torch.eye(4, device="meta")], "layer 0: second_moments on device 'meta'"),
-    ],
-)
-def test_second_moments_that_do_not_fit_are_refused(moments: list[Tensor], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        response_energy([[GOOD]], second_moments=moments, backend="reference")
-
-
-def test_either_inputs_or_second_moments_are_needed() -> None:
-    with pytest.raises(ValueError, match="not both or neither"):
-        response_energy([[GOOD]], backend="reference")
-    with pytest.raises(ValueError, match="not both or neither"):
-        response_energy([[GOOD]], [X], second_moments=[torch.eye(4)], backend="reference")
-    with pytest.raises(ValueError, match="per_token needs inputs"):
-        response_energy(
-            [[GOOD]], second_moments=[torch.eye(4)], per_token=True, backend="reference"
-        )
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (torch.ones(4, 3), r"is \[d_out, d_in\] = \[4, 3\], direction 0 is \[3, 4\]"),
-        ((torch.ones(3, 2), torch.ones(1, 4)), r"ranks differ.*\(3, 2\).*\(1, 4\)"),
-        (torch.ones(3), "must be a matrix"),
-        ((torch.ones(3, 1), torch.ones(4)), "Q must be a matrix"),
-        (torch.ones(3, 4).double(), "float64 is not supported"),
-        ((torch.ones(3, 1).long(), torch.ones(1, 4)), "P: dtype torch.int64 is not supported"),
-        (torch.ones(3, 4).half(), "is torch.float16, direction 0 torch.float32; say which"),
-        (torch.ones(3, 4, device="meta"), "is on device 'meta', direction 0 on 'cpu'"),
-    ],
-)
-def test_a_direction_that_does_not_fit_is_refused_by_number(bad: Any, message: str) -> None:
-    good = torch.ones(3, 4)
-    with pytest.raises(ValueError, match="layer 1: direction 1.*" + message):
-        Directions.pack([[good, good], [good, bad]])
+        inner_products(layers, KNOWN, backend="reference")
 
 
 def test_directions_that_are_empty_uneven_or_elsewhere_are_refused() -> None:
-    good = torch.ones(3, 4)
-    with pytest.raises(ValueError, match="layer 1: the list is empty"):
-        Directions.pack([[good], []])
     with pytest.raises(ValueError, match="directions have no layers"):
-        Directions.pack([])
+        Directions(())
     with pytest.raises(ValueError, match="layer 1 has 2 directions, layer 0 has 1"):
-        Directions.pack([[good], [good, good]])
+        Directions((one_layer(1), one_layer(1, 1)))
     with pytest.raises(ValueError, match="directions of layer 1 are on device 'meta'"):
-        Directions.pack([[good], [good.to("meta")]])
-    with pytest.raises(ValueError, match="float64 is not supported"):
-        Directions.pack([[good]], dtype=torch.float64)
+        Directions((one_layer(1), one_layer(1, device="meta")))
 
 
 @pytest.mark.parametrize(
@@ -172,10 +107,10 @@ def test_stacked_directions_that_do_not_fit_are_refused(
 
 def test_directions_of_other_layers_than_the_adapters_are_refused() -> None:
     with pytest.raises(ValueError, match="directions have 1 layers, adapters 2"):
-        inner_products([[GOOD], [GOOD]], PACKED, backend="reference")
+        inner_products([[GOOD], [GOOD]], KNOWN, backend="reference")
     with pytest.raises(ValueError, match=r"layer 0: directions are .*\[3, 4\], adapters \[3, 5\]"):
-        inner_products([[adapter(d_in=5)]], PACKED, backend="reference")
-    elsewhere = Directions.pack([[torch.ones(3, 4, device="meta")]])
+        inner_products([[adapter(d_in=5)]], KNOWN, backend="reference")
+    elsewhere = Directions((one_layer(1, device="meta"),))
     with pytest.raises(ValueError, match="directions are on device 'meta', adapters on 'cpu'"):
         inner_products([[GOOD]], elsewhere, backend="reference")
 
@@ -183,11 +118,9 @@ def test_directions_of_other_layers_than_the_adapters_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"token_block": 48}, "token_block must be a power of two of at least 16, not 48"),
+        ({"tile": 3000}, "tile must be a power of two of at least 2048, not 3000"),
         ({"tile": 1024}, "tile must be a power of two of at least 2048"),
         ({"fold_block": 8}, "fold_block must be a power of two of at least 16"),
-        ({"token_chunk": 100}, "token_chunk must be a multiple of token_block 64, not 100"),
-        ({"token_chunk": 32}, "token_chunk must be a multiple of token_block 64, not 32"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(options: dict[str, int], message: str) -> None:
@@ -195,15 +128,20 @@ def test_a_configuration_that_cannot_work_is_refused(options: dict[str, int], me
         LoraResponseConfig(**options)
 
 
+def test_adapters_begin_where_the_kernel_may_read_sixteen_bytes_at_once() -> None:
+    for ranks in ((1,), (3, 0, 5), (16, 17), (33, 4, 2, 130)):
+        made = stack([adapter(rank) for rank in ranks])
+        assert all(first % 4 == 0 for first in made.first)
+        assert len(made.down) % 4 == len(made.up) % 4 == 0
+
+
 def test_a_backend_that_cannot_run_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     unknown: Any = "cuda"
     with pytest.raises(ValueError, match="known are reference, triton"):
-        response_energy([[GOOD]], [X], backend=unknown)
+        inner_products([[GOOD]], KNOWN, backend=unknown)
     monkeypatch.setattr(backend, "is_interpreted", lambda: False)
     with pytest.raises(BackendUnavailableError, match="TRITON_INTERPRET=1"):
-        response_energy([[GOOD]], [X], backend="triton")
-    with pytest.raises(BackendUnavailableError, match="TRITON_INTERPRET=1"):
-        inner_products([[GOOD]], PACKED, backend="triton")
+        inner_products([[GOOD]], KNOWN, backend="triton")
 
 
 def test_the_reference_never_loads_triton() -> None:
@@ -211,8 +149,8 @@ def test_the_reference_never_loads_triton() -> None:
         "import sys, torch; from loragate_kernels.lora_response import *; "
         "known = set(sys.modules); "
         "a = [[LowRank(torch.ones(1, 2), torch.ones(3, 1))]]; "
-        "response_energy(a, [torch.ones(2, 2)], backend='reference'); "
-        "inner_products(a, Directions.pack([[torch.ones(3, 2)]]), backend='reference'); "
+        "d = LayerDirections.low_rank(torch.ones(1, 3), torch.ones(1, 2), [1]); "
+        "inner_products(a, Directions((d,)), backend='reference'); "
         "print([name for name in set(sys.modules) - known if name.startswith('triton')], "
         "'loragate_kernels.lora_response.kernel' in sys.modules)"
     )

@@ -44,27 +44,12 @@ def compiled(function, pointers, options, architecture):
 made = {}
 for architecture in map(int, sys.argv[1:]):
     for rank in RANK_BLOCKS:
-        for aligned in (True, False):
-            how = "aligned" if aligned else "scalar"
-            made[f"sm_{architecture}:product:{rank}:{how}"] = compiled(
-                kernel.lora_response_product_kernel,
-                {"p_table": "*i64", "p_left": "*fp32", "p_right": "*fp32", "p_partial": "*fp32"},
-                launch.product_options(rank, aligned, config),
-                architecture,
-            )
-            for per_token in (True, False):
-                made[f"sm_{architecture}:energy:{rank}:{how}:{per_token}"] = compiled(
-                    kernel.lora_response_energy_kernel,
-                    {
-                        "p_table": "*i64",
-                        "p_factor": "*fp32",
-                        "p_u": "*fp32",
-                        "p_partial": "*fp32",
-                        "p_token": "*fp32",
-                    },
-                    launch.energy_options(rank, aligned, per_token, config),
-                    architecture,
-                )
+        made[f"sm_{architecture}:product:{rank}"] = compiled(
+            kernel.lora_response_product_kernel,
+            {"p_table": "*i64", "p_left": "*fp32", "p_right": "*fp32", "p_partial": "*fp32"},
+            launch.product_options(rank, config),
+            architecture,
+        )
     made[f"sm_{architecture}:fold"] = compiled(
         kernel.lora_response_fold_kernel,
         {"p_segments": "*i64", "p_partial": "*fp32", "p_out": "*fp64"},
@@ -75,15 +60,9 @@ json.dump(made, sys.stdout)
 """
 
 STAGE_ONE = [
-    f"sm_{architecture}:{kernel}"
+    f"sm_{architecture}:product:{rank}"
     for architecture in ARCHITECTURES
     for rank in (16, 32, 64, 128)
-    for how in ("aligned", "scalar")
-    for kernel in (
-        f"product:{rank}:{how}",
-        f"energy:{rank}:{how}:True",
-        f"energy:{rank}:{how}:False",
-    )
 ]
 FOLDS = [f"sm_{architecture}:fold" for architecture in ARCHITECTURES]
 
@@ -124,21 +103,10 @@ def test_stage_two_sums_in_float64(name: str, made: Variants) -> None:
     assert made[name]["stack"] == 0
 
 
-@pytest.mark.parametrize("name", [name for name in STAGE_ONE if "product" in name])
-def test_aligned_products_are_read_sixteen_bytes_at_a_time(name: str, made: Variants) -> None:
+@pytest.mark.parametrize("name", STAGE_ONE)
+def test_products_are_read_sixteen_bytes_at_a_time(name: str, made: Variants) -> None:
     ptx = made[name]["ptx"]
     wide = len(re.findall(r"ld\.global\S*\.v4\.b32", ptx))
     narrow = len(re.findall(r"ld\.global\S*\.b32", ptx)) - wide
     # 2048 elements on each side, 128 threads
-    assert (wide, narrow) == ((0, 32) if name.endswith("scalar") else (8, 0))
-
-
-@pytest.mark.parametrize("name", [name for name in STAGE_ONE if "energy" in name])
-def test_aligned_responses_are_read_sixteen_bytes_at_a_time(name: str, made: Variants) -> None:
-    copies = re.findall(r"cp\.async\.c[ag]\S* \[.*?\], \[.*?\], (0x\w+)", made[name]["ptx"])
-    assert copies
-    if "aligned" in name:
-        # R of 16 by 16 leaves 8 bytes to each thread; everything else is wide
-        assert set(copies) == ({"0x10", "0x8"} if ":16:" in name else {"0x10"})
-    else:
-        assert "0x4" in copies
+    assert (wide, narrow) == (8, 0)

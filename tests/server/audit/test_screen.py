@@ -186,10 +186,8 @@ def step_towards(base: BaseModel, gradients: ConceptGradients, target: int, size
     for ref, layer in gradients.layers.items():
         if ref.component != base.denoiser_component or not ref.module.endswith(("to_q", "to_v")):
             continue
-        [block] = layer.blocks
-        assert block.left is not None
         lines = slice(rows.start * gradients.plan.rank, rows.stop * gradients.plan.rank)
-        deltas[ref] = LowRank(block.right[lines].float(), -block.left[lines].t().float(), size)
+        deltas[ref] = LowRank(layer.right[lines].float(), -layer.left[lines].t().float(), size)
     from loragate_server.adapter.adapter import KeyCoverage
 
     coverage = KeyCoverage(2 * len(deltas), 2 * len(deltas), (), len(deltas))
@@ -252,7 +250,7 @@ def test_a_lower_rank_keeps_the_leading_directions(gradients: ConceptGradients) 
     low = restricted(gradients, 2)
     assert low.nbytes * 32 == gradients.nbytes
     ref = next(iter(low.layers))
-    [kept], [whole] = low.layers[ref].blocks, gradients.layers[ref].blocks
+    kept, whole = low.layers[ref], gradients.layers[ref]
     torch.testing.assert_close(kept.right[2:4], whole.right[64:66])
     for rank in (0, 65):
         with pytest.raises(ValueError, match="rank must be 1 to 64"):
