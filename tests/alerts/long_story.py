@@ -25,6 +25,7 @@ from loragate_server.config.schema import EMBEDDED_LIBRARY, EMBEDDED_PIPELINE
 from loragate_server.testing import ServerProcess, server_process
 from testkit.load import ADAPTERS
 from testkit.monitoring import eventually, free_port
+from testkit.servers import forked_server
 from tests.alerts import faults
 from tests.alerts.story import write
 from tests.alerts.watch import Scale, Watch, watching
@@ -153,7 +154,7 @@ def differ(on: LongStage) -> None:
     }
     (state := on.folder / "other").mkdir()
     config = write(on.folder / "other.yaml", settings)
-    with server_process(state, config=config) as other:
+    with forked_server(state, config=config) as other:
         on.scrape(on.server.http, other.http)
         on.watch.expect("EngineDiffers")
         on.scrape(on.server.http)
@@ -183,7 +184,7 @@ def start_again_and_again(on: LongStage) -> None:
         return bool(hours.query(began))
 
     for _ in range(4):
-        with server_process(state, {"LORAGATE_LISTEN__HTTP": address}) as server:
+        with forked_server(state, {"LORAGATE_LISTEN__HTTP": address}) as server:
             eventually(scraped, 10)
             if server.http != address:
                 raise RuntimeError(f"the server listens on {server.http}, not on {address}")

@@ -25,9 +25,10 @@ from prometheus_client import CollectorRegistry
 from loragate import AuditClient
 from loragate.prometheus import register
 from loragate_server.config.schema import EMBEDDED_PIPELINE
-from loragate_server.testing import ServerProcess, server_process
+from loragate_server.testing import ServerProcess
 from testkit.load import healthy_load
 from testkit.monitoring import Prometheus, eventually
+from testkit.servers import forked_server
 from tests.alerts import faults
 from tests.alerts.watch import PATIENCE_S, Scale, Watch, watching
 
@@ -113,8 +114,8 @@ def stage(folder: Path) -> Iterator[Stage]:
         config = alpha_config(folder, policy, (disk or state) / "decisions.jsonl")
         (careless := folder / "beta").mkdir()
         starts = [
-            server_process(state, config=config),
-            server_process(careless, config=beta_config(folder)),
+            forked_server(state, config=config),
+            forked_server(careless, config=beta_config(folder)),
         ]
         with ThreadPoolExecutor(len(starts)) as pool:
             alpha, beta = pool.map(stack.enter_context, starts)

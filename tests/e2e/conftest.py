@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from loragate import AuditClient
-from loragate_server.testing import ServerProcess, server_process
+from loragate_server.testing import ServerProcess
+from testkit.servers import forked_server
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 
@@ -25,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[ServerProcess]:
     settings = {"LORAGATE_INTAKE__ROOTS": f'["{root}"]', "LORAGATE_REFLECTION": "true"}
-    with server_process(tmp_path_factory.mktemp("state"), settings) as process:
+    with forked_server(tmp_path_factory.mktemp("state"), settings) as process:
         yield process
 
 
@@ -43,7 +44,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     def start(**settings: str) -> ServerProcess:
         state = tmp_path / f"state{len(running)}"
         state.mkdir()
-        manager = server_process(state, {f"LORAGATE_{k}": v for k, v in settings.items()})
+        manager = forked_server(state, {f"LORAGATE_{k}": v for k, v in settings.items()})
         running.append(manager)
         return manager.__enter__()
 

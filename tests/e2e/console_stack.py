@@ -11,7 +11,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from loragate import AuditClient
-from loragate_server.testing import ServerProcess, server_process
+from loragate_server.testing import ServerProcess
+from testkit.servers import forked_server
 from tests.e2e.proxy_stack import free_ports
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
@@ -108,7 +109,7 @@ def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
     config = state / "config.yaml"
     config.write_text(CONFIG.format(folder=state, address=address))
     settings = {"LORAGATE_LISTEN__HTTP": f"127.0.0.1:{port}"}
-    with server_process(state, settings, config=config) as server, sync_playwright() as driver:
+    with forked_server(state, settings, config=config) as server, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         try:
             yield Console(server, address, browser, [])

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from loragate_server.testing import server_process
+from testkit.servers import forked_server
 from tests.e2e.conftest import ADAPTERS
 from tests.server.intercept.bodies import ROUTES
 from tests.server.intercept.decoys import DECOYS
@@ -57,7 +57,7 @@ def door(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[htt
         "LORAGATE_INTERCEPT__EXTRACTORS": json.dumps(extractors),
     }
     with (
-        server_process(tmp_path_factory.mktemp("state"), settings) as process,
+        forked_server(tmp_path_factory.mktemp("state"), settings) as process,
         httpx2.Client(base_url=f"http://{process.http}", timeout=120) as client,
     ):
         yield client

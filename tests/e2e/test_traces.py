@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from loragate import AuditClient, AuditResult, InvalidAdapter
 from loragate_server.policy.store import DEFAULT_POLICY_FILE
-from loragate_server.testing import ServerProcess, server_process
+from loragate_server.testing import ServerProcess
+from testkit.servers import forked_server
 from tests.e2e.otlp_receiver import Received, Receiver, receiver
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
@@ -55,7 +56,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
             "LORAGATE_INTERCEPT__EXTRACTORS": '{"sglang": {"kind": "sglang"}}',
             "OTEL_BSP_SCHEDULE_DELAY": "500",
         }
-        with server_process(state, settings) as server:
+        with forked_server(state, settings) as server:
             yield Traced(server, collector, state)
 
 

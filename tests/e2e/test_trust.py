@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from loragate import AdapterReference, AuditClient, AuditError, Verdict
-from loragate_server.adapter import adapter as intake
+from loragate_server.adapter import reference as intake
 from loragate_server.app.folders import served_library
 from loragate_server.app.settings import intake_settings
 from loragate_server.app.startup import serve_bases
@@ -32,7 +32,8 @@ from loragate_server.progress import Leash
 from loragate_server.record.codec import decode_verdict
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.verdict import Verdict as Recorded
-from loragate_server.testing import SHARED_CACHE, ServerProcess, server_process
+from loragate_server.testing import SHARED_CACHE, ServerProcess
+from testkit.servers import forked_server
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 BOMB = ADAPTERS / "learned-bomb.safetensors"
@@ -61,7 +62,7 @@ def settings(state: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def server(state: Path, settings: dict[str, str]) -> Iterator[ServerProcess]:
-    with server_process(state, settings) as process:
+    with forked_server(state, settings) as process:
         yield process
 
 

@@ -21,7 +21,8 @@ from loragate_server.metrics.metrics import Metrics
 from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc
 from loragate_server.rpc.settings import Permission
-from loragate_server.testing import ServerProcess, server_process
+from loragate_server.testing import ServerProcess
+from testkit.servers import forked_server
 
 ROOT = Path(__file__).parents[2]
 ADAPTERS = ROOT / "examples" / "adapters"
@@ -46,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
             },
             file,
         )
-    with server_process(folder, config=config) as running:
+    with forked_server(folder, config=config) as running:
         yield running
 
 

@@ -23,9 +23,9 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.flight import SharedLeash, SingleFlight
 from loragate_server.metrics.series import exemplar
 from loragate_server.progress import Leash
+from loragate_server.tracing import export as tracing_export
 from loragate_server.tracing.export import ExportedSpan, Tracing
 from loragate_server.tracing.tracer import CURRENT, note, stage, took, trace_id
-from loragate_server.tracing.tracer import export as tracing_export
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}

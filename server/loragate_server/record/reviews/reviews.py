@@ -17,6 +17,7 @@ from loragate_server.record.codec import encode_review, to_json
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.recorder import Recorder, checked_page_size, decode_stored
+from loragate_server.record.reviews import rows as rows
 from loragate_server.record.reviews.review import (
     RecordedReview,
     ReviewAction,
@@ -26,7 +27,6 @@ from loragate_server.record.reviews.review import (
     ruling_of,
     standing,
 )
-from loragate_server.record.reviews import rows as rows
 from loragate_server.record.verdict import Verdict
 
 MAX_REASON_LENGTH = 2000
