@@ -8,9 +8,11 @@ export GOMP_SPINCOUNT = 1000
 bin := .venv/bin
 python_code := client kernels server tests testkit scripts emoji_tiny benchmarks examples
 PYTEST_ARGS ?=
+LANE ?= -m "not long"
+PROCESSES ?= -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check chart pytest bench bench-kernels clean
+.PHONY: help setup demo test test-all lint types proto proto-check chart pytest bench bench-kernels clean
 
 help: ## List these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +26,9 @@ demo: ## Start a real server and audit four adapters through the SDK
 	@$(bin)/python scripts/demo.py
 
 test: setup lint types proto-check pytest ## Everything that has to hold before a change lands
+
+test-all: LANE :=
+test-all: test ## The same, and what plays real time, repeats or sweeps
 
 lint: ## Check style and formatting
 	$(bin)/ruff check .
@@ -42,7 +47,7 @@ chart: ## Carry the comments of the chart's values into its README and schema, r
 	scripts/chart.sh
 
 pytest: ## Run the tests; PYTEST_ARGS="-k intake" picks some
-	$(bin)/pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(bin)/pytest $(LANE) $(PROCESSES) --durations=40 $(PYTEST_ARGS)
 
 bench: ## Run the benchmarks and write benchmarks/results/
 	@scripts/setup.sh dev

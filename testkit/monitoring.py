@@ -11,12 +11,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from testkit.waiting import eventually
 
 START_LIMIT_S = 20.0
 PROGRAMS = ("prometheus", "promtool", "prometheus-alertmanager", "amtool")
@@ -194,16 +196,6 @@ def receiver() -> Iterator[Receiver]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def eventually(holds: Callable[[], bool], limit_s: float) -> bool:
-    """Whether something comes to hold in time."""
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        if holds():
-            return True
-        time.sleep(0.1)
-    return holds()
 
 
 def free_port() -> int:

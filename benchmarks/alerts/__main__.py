@@ -20,8 +20,9 @@ import typer
 from benchmarks.report import write
 from loragate_server.testing import server_process
 from testkit.load import healthy_load
-from testkit.monitoring import Prometheus, eventually, missing_programs, prometheus
+from testkit.monitoring import Prometheus, missing_programs, prometheus
 from testkit.scaling import RULES, scale_rules
+from testkit.waiting import eventually
 
 FACTOR = 100
 PER_S = 5.0

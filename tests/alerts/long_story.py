@@ -24,8 +24,9 @@ from loragate import AuditClient
 from loragate_server.config.schema import EMBEDDED_LIBRARY, EMBEDDED_PIPELINE
 from loragate_server.testing import ServerProcess, server_process
 from testkit.load import ADAPTERS
-from testkit.monitoring import eventually, free_port
+from testkit.monitoring import free_port
 from testkit.servers import forked_server
+from testkit.waiting import eventually
 from tests.alerts import faults
 from tests.alerts.story import write
 from tests.alerts.watch import Scale, Watch, watching

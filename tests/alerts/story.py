@@ -27,8 +27,9 @@ from loragate.prometheus import register
 from loragate_server.config.schema import EMBEDDED_PIPELINE
 from loragate_server.testing import ServerProcess
 from testkit.load import healthy_load
-from testkit.monitoring import Prometheus, eventually
+from testkit.monitoring import Prometheus
 from testkit.servers import forked_server
+from testkit.waiting import eventually
 from tests.alerts import faults
 from tests.alerts.watch import PATIENCE_S, Scale, Watch, watching
 

@@ -9,15 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from testkit.monitoring import (
-    Prometheus,
-    Receiver,
-    alertmanager,
-    eventually,
-    prometheus,
-    receiver,
-)
+from testkit.monitoring import Prometheus, Receiver, alertmanager, prometheus, receiver
 from testkit.scaling import ALERTMANAGER, RULES, scale_routes, scale_rules
+from testkit.waiting import eventually
 
 PATIENCE_S = 25.0
 ROUTES_FACTOR = 200

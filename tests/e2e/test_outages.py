@@ -20,6 +20,7 @@ from loragate import AuditClient, AuditError, Verdict
 from loragate.v1 import audit_pb2, audit_pb2_grpc
 from loragate_server.policy.store import DEFAULT_POLICY_FILE
 from loragate_server.testing import ServerProcess
+from testkit.waiting import eventually
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 FILE = ADAPTERS / "harmless-watermelon.safetensors"
@@ -52,15 +53,6 @@ def call_started(server: ServerProcess) -> bool:
         line for line in lines if line.startswith("grpc_server_started_total") and '"Audit"' in line
     ]
     return any(not line.endswith(" 0.0") for line in started)
-
-
-def eventually(holds: Callable[[], bool], limit_s: float = 20.0) -> bool:
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return holds()
 
 
 def test_a_database_that_is_gone_gives_no_verdict_until_it_is_back(start: Start) -> None:
@@ -99,11 +91,13 @@ def test_a_broken_policy_keeps_the_last_good_one_in_force(start: Start, tmp_path
     with connect(server) as client:
         before = client.audit_file(FILE)
         policy.write_text(GOOD_POLICY.replace("mode: enforce", "mode: permissive"))
-        assert eventually(lambda: "loragate_policy_last_reload_success 0.0" in metrics(server))
+        assert eventually(lambda: "loragate_policy_last_reload_success 0.0" in metrics(server), 20)
         after = client.audit_file(FILE)
         assert after.digests.policy == before.digests.policy
         policy.write_text(GOOD_POLICY.replace("mode: enforce", "mode: pilot"))
-        assert eventually(lambda: client.audit_file(FILE).digests.policy != before.digests.policy)
+        assert eventually(
+            lambda: client.audit_file(FILE).digests.policy != before.digests.policy, 20
+        )
 
 
 def test_a_broken_policy_at_the_start_stops_the_server_with_the_line(tmp_path: Path) -> None:
@@ -151,7 +145,7 @@ def test_a_client_that_goes_away_stops_its_audit_and_the_server_goes_on(
         )
         time.sleep(0.3)
         call.cancel()
-    assert eventually(lambda: refusals(server, "CANCELLED") > before)
+    assert eventually(lambda: refusals(server, "CANCELLED") > before, 20)
     assert client.audit_file(FILE, strength=0.62).verdict is Verdict.ALLOW
 
 
@@ -177,7 +171,7 @@ def test_a_stopped_server_answers_what_is_in_flight(start: Start) -> None:
     server = start()
     with connect(server) as client, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.audit_file, FILE, strength=0.7)
-        assert eventually(lambda: call_started(server))
+        assert eventually(lambda: call_started(server), 20)
         time.sleep(0.3)
         os.kill(server.pid, signal.SIGTERM)
         assert asked.result(timeout=60).verdict is Verdict.ALLOW

@@ -1,0 +1,22 @@
+"""Waiting for what has to come, for longer on a machine that is busy with other things."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+
+def busyness() -> float:
+    """By how much longer things take now than on an idle machine; at least 1."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def eventually(holds: Callable[[], bool], limit_s: float, *, every_s: float = 0.1) -> bool:
+    """Whether something comes to hold within so many seconds of an idle machine."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > limit_s * busyness():
+            return holds()
+        time.sleep(every_s)
+    return True
