@@ -202,9 +202,9 @@ def test_secrets_that_callers_send_stay_out_of_the_log_and_of_the_decisions(star
         with pytest.raises(AuditError) as caught:
             client.audit(f"https://user:{signature}@127.0.0.1:1/a.safetensors?sig={signature}")
         assert signature not in str(caught.value)
-    with AuditClient(server.grpc, token=wrong, on_unavailable="raise", timeout=120) as client:
-        with pytest.raises(AuditError):
-            client.audit_file(FILE)
+    unknown = AuditClient(server.grpc, token=wrong, on_unavailable="raise", timeout=120)
+    with unknown, pytest.raises(AuditError):
+        unknown.audit_file(FILE)
     state = server.log.parent
     written = [file for file in state.iterdir() if file.is_file()]
     assert {"server.log", "decisions.jsonl", "loragate.sqlite3"} <= {one.name for one in written}
