@@ -148,6 +148,7 @@ MAY_IMPORT = {
     "cli_replay_output": ("audit.evidence", "policy", "replay"),
     "app": None,
     "cli": None,
+    "__main__": ("cli",),
 }
 """Module or room of the server to what it may import of the server; None for everything."""
 
