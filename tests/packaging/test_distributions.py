@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import loragate
 import loragate_server
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +93,7 @@ def test_a_wheel_says_what_it_is(folder: str, metadata: Callable[[str], Message]
 
 def test_the_versions_belong_together(metadata: Callable[[str], Message]) -> None:
     version = metadata("server")["Version"]
-    assert version == loragate_server.__version__
+    assert version == loragate_server.__version__ == loragate.__version__
     assert {metadata(folder)["Version"] for folder in PACKAGES} == {version}
     needed = metadata("server").get_all("Requires-Dist", [])
     assert {f"loragate~={version}", f"loragate-kernels~={version}"} <= set(needed)
