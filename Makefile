@@ -10,7 +10,7 @@ python_code := client kernels server tests scripts emoji_tiny benchmarks example
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check chart pytest packages bench bench-kernels clean
+.PHONY: help setup demo test lint types proto proto-check chart pytest docs packages bench bench-kernels clean
 
 help: ## List these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ chart: ## Carry the comments of the chart's values into its README and schema, r
 
 pytest: ## Run the tests; PYTEST_ARGS="-k intake" picks some
 	$(bin)/pytest $(PYTEST_ARGS)
+
+docs: setup ## Build the documentation as a site in build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict
 
 packages: setup ## Build wheels and sdists in build/dist, check them and use them in an empty environment
 	$(bin)/python scripts/check_packages.py
