@@ -12,7 +12,7 @@ LANE ?= -m "not long"
 PROCESSES ?= -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types proto proto-check chart pytest bench bench-kernels clean
+.PHONY: help setup demo test test-all lint types proto proto-check chart pytest docs packages bench bench-kernels clean
 
 help: ## List these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ chart: ## Carry the comments of the chart's values into its README and schema, r
 
 pytest: ## Run the tests; PYTEST_ARGS="-k intake" picks some
 	OMP_NUM_THREADS=1 $(bin)/pytest $(LANE) $(PROCESSES) --durations=40 $(PYTEST_ARGS)
+
+docs: setup ## Build the documentation as a site in build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict
+
+packages: setup ## Build wheels and sdists in build/dist, check them and use them in an empty environment
+	$(bin)/python scripts/check_packages.py
 
 bench: ## Run the benchmarks and write benchmarks/results/
 	@scripts/setup.sh dev

@@ -56,7 +56,7 @@ step "[1/3] torch (about 200 MB, once)"
 pip_install torch
 finish
 step "[2/3] loragate, loragate-kernels, loragate-server"
-pip_install --editable client --editable kernels --editable server
+pip_install --editable client --editable kernels --editable 'server[postgres]'
 finish
 if [[ $profile == dev ]]; then
     step "[3/3] tests, linters, training"

@@ -39,7 +39,10 @@ def require_backend(backend: str, device: torch.device) -> Backend:
     if device.type not in ("cuda", "cpu"):
         raise BackendUnavailableError(f"backend 'triton' does not run on device '{device}'")
     if importlib.util.find_spec("triton") is None:
-        raise BackendUnavailableError("backend 'triton' needs the package triton")
+        raise BackendUnavailableError(
+            "backend 'triton' needs the package triton, which is not installed; it exists for "
+            "Linux on x86-64 and ARM. Ask for 'reference', which needs nothing"
+        )
     interpreted = is_interpreted()
     if device.type == "cpu" and not interpreted:
         raise BackendUnavailableError(

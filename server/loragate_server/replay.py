@@ -1,7 +1,8 @@
 """`replay`: decides recorded decisions again, from their evidence, under another policy.
 
-Nothing is audited and nothing is written. Decisions are compared by what the policies say, not by
-what callers were answered, so a pilot can be replayed like anything else. Dry runs are left out.
+Nothing is audited and nothing is written. Decisions are compared as if both policies bound their
+callers, so a pilot can be replayed like anything else. What people or earlier decisions had said
+about the files stands on both sides (`policy.reapply`). Dry runs are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision, VerdictKind
 from loragate_server.policy.parse import parse_policy
 from loragate_server.policy.policy import Policy
+from loragate_server.policy.reapply import overruled_by, reapplied
 from loragate_server.policy.source import Source
 from loragate_server.record.codec import parse_verdict
 from loragate_server.record.database import Database, Span, Stored
@@ -59,6 +61,7 @@ class Tally:
         changes: the newest decisions that change, as many as were asked for.
         origins: decisions by what they were measured with, the most recent first.
         blocked: of `origins`, those that the new policy blocks.
+        overruled: what overruled the recorded decisions, by the code of its reason.
         unmeasured: decisions whose evidence holds no concept; no policy can allow them.
         undecodable: ids of decisions whose payload cannot be read, oldest last.
         swept: setting of block_p_value to decisions that it blocks.
@@ -69,6 +72,7 @@ class Tally:
     changes: list[Change] = field(default_factory=list)
     origins: Counter[Origin] = field(default_factory=Counter)
     blocked: Counter[Origin] = field(default_factory=Counter)
+    overruled: Counter[str] = field(default_factory=Counter)
     unmeasured: int = 0
     undecodable: list[str] = field(default_factory=list)
     swept: Counter[float] = field(default_factory=Counter)
@@ -108,6 +112,7 @@ class Tally:
         self.pairs[old, new] += 1
         self.origins[origin] += 1
         self.blocked[origin] += new is VerdictKind.BLOCK
+        self.overruled.update(overruled_by(verdict.decision))
         self.unmeasured += not evidence.concepts
         self.newest = self.newest or verdict.decided_at
         self.oldest = verdict.decided_at
@@ -150,10 +155,9 @@ def replay(
         except ValueError:
             tally.undecodable.append(stored.place.decision_id)
             continue
-        evidence = verdict.decision.evidence
-        tally.add(verdict, decide(policy, evidence, now=now), most_changes)
+        tally.add(verdict, _again(verdict.decision, policy, now), most_changes)
         for setting, variant in swept:
-            would_be = decide(variant, evidence, now=now).would_be_verdict
+            would_be = _again(verdict.decision, variant, now).would_be_verdict
             tally.swept[setting] += would_be is VerdictKind.BLOCK
     return tally
 
@@ -202,6 +206,10 @@ def interval(count: int, of: int) -> tuple[float, float]:
 def other_engine(origins: Iterable[tuple[Origin, int]], present: str) -> int:
     """Decisions that another version of the engine than the present one measured."""
     return sum(count for origin, count in origins if origin.engine_version != present)
+
+
+def _again(recorded: Decision, policy: Policy, now: datetime) -> Decision:
+    return reapplied(recorded, decide(policy, recorded.evidence, now=now))
 
 
 def _top_concept(decision: Decision) -> str:

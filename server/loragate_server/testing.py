@@ -57,7 +57,7 @@ def server_process(
 
     Args:
         state: folder for everything the server writes.
-        settings: further environment variables, for example `LORAGATE_QUEUE_LIMIT`.
+        settings: further environment variables, for example `LORAGATE_GATE__QUEUE_LIMIT`.
         config: configuration file.
         program: what Python runs instead of the command `loragate-server`.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -177,5 +179,37 @@ def test_a_stopped_server_answers_what_is_in_flight(start: Start) -> None:
         assert asked.result(timeout=60).verdict is Verdict.ALLOW
 
 
-def test_secrets_and_stack_traces_stay_out_of_the_log(server: ServerProcess) -> None:
+def test_stack_traces_stay_out_of_the_log(server: ServerProcess) -> None:
     assert "Traceback" not in server.log.read_text()
+
+
+def test_secrets_that_callers_send_stay_out_of_the_log_and_of_the_decisions(start: Start) -> None:
+    known, wrong, signature = "known-4f1b7a", "wrong-93c0de", "signature-77aa01"
+    digest = hashlib.sha256(known.encode()).hexdigest()
+    server = start(
+        TOKENS=json.dumps([{"name": "holder", "sha256": digest, "permissions": ["audit"]}]),
+        INTAKE__ENABLED_SCHEMES='["https"]',
+        LOG__LEVEL="debug",
+    )
+    with AuditClient(server.grpc, token=known, on_unavailable="raise", timeout=120) as client:
+        assert client.audit_file(FILE).verdict is Verdict.ALLOW
+        with pytest.raises(AuditError) as caught:
+            client.audit(f"https://user:{signature}@127.0.0.1:1/a.safetensors?sig={signature}")
+        assert signature not in str(caught.value)
+    unknown = AuditClient(server.grpc, token=wrong, on_unavailable="raise", timeout=120)
+    with unknown, pytest.raises(AuditError):
+        unknown.audit_file(FILE)
+    state = server.log.parent
+    written = [file for file in state.iterdir() if file.is_file()]
+    assert {"server.log", "decisions.jsonl", "loragate.sqlite3"} <= {one.name for one in written}
+    assert "holder" in (state / "decisions.jsonl").read_text()
+    for file in written:
+        for secret in (known, wrong, signature):
+            assert secret.encode() not in file.read_bytes(), file.name
+
+
+def test_the_password_of_a_database_that_cannot_be_reached_is_not_told(start: Start) -> None:
+    with pytest.raises(RuntimeError, match=r"127\.0\.0\.1") as caught:
+        start(DATABASE_URL="postgresql://audit:password-5d2e@127.0.0.1:1/audits")
+    assert "password-5d2e" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)

@@ -135,3 +135,26 @@ def test_what_cannot_be_used_is_named(
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert message in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--plot", "rates.png"), "--plot draws what is missed, so it needs --learned"),
+        (("--learned", "empty.csv", "--plot", "rates.png"), "it needs --learned with some"),
+        (("--learned", "learned.csv", "--plot", "rates.doc"), "has to end with .png or .svg"),
+        (("--learned", "learned.csv", "--plot", "absent/rates.png"), "there is no folder"),
+    ],
+)
+def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_read(
+    place: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (place / "empty.csv").touch()
+    done = calibrate(
+        place,
+        place / "no-such-folder",
+        *(each if each.startswith("-") else place / each for each in arguments),
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

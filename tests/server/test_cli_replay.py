@@ -24,6 +24,7 @@ from loragate_server.cli.command import application
 from loragate_server.config.sources import ignored_environment
 from loragate_server.policy.decide import decide
 from loragate_server.policy.parse import parse_policy
+from loragate_server.policy.review import Ruling, apply_rulings, subject_of
 from loragate_server.record.database import Database, Span
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller, Verdict
@@ -210,6 +211,29 @@ def test_lists_of_the_other_policy_count(record: Record, tmp_path: Path) -> None
         ("ALLOW", "BLOCK"),
         ("BLOCK", "ALLOW"),
     ]
+
+
+def test_what_people_have_said_stands_on_both_sides_and_is_pointed_out(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    for score, approved in ((3.5, True), (3.5, False), (5.0, None), (3.5, None)):
+        decision = decide(parse_policy(PILOT.encode()), measured(score))
+        subject = subject_of(decision)
+        if approved is not None and subject is not None:
+            end = now + timedelta(days=1) if approved else None
+            ruling = Ruling("r1", subject, approved, ("alice",), "Seen.", end)
+            decision = apply_rulings(decision, [ruling], now)
+        recorder.record(decision, Caller("api"), stage_times_s={}, dry_run=False)
+    same = policy_file(tmp_path, PILOT)
+    found = answer("--policy", same, "--sweep")
+    counts = {(row["recorded"], row["replayed"]): row["count"] for row in found["verdicts"]}
+    assert counts == {("ALLOW", "ALLOW"): 1, ("BLOCK", "BLOCK"): 2, ("REVIEW", "REVIEW"): 1}
+    assert found["changes"] == []
+    assert found["sweep"][0]["count"] == 2
+    assert found["overruled"] == {"review_approved": 1, "review_rejected": 1, "known_bad": 0}
+    printed = run("--policy", same).stdout
+    assert "Not by a policy alone: approved by people 1, rejected by people 1. This" in printed
 
 
 def test_decisions_without_measurement_are_pointed_out(record: Record, strict: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
+import loragate_server
 from loragate_server.config.schema import Config, Loader
 from loragate_server.config.sources import load_config
 
@@ -66,6 +67,9 @@ def settings(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
 
 DOCUMENTED = {name: (default, text) for name, default, text in ROW.findall(DOCUMENT.read_text())}
 SETTINGS = settings(Config)
+VARIABLE = re.compile(r"\bLORAGATE_[A-Z0-9_]+")
+NO_SETTINGS = {"LORAGATE_CONFIG", "LORAGATE_SERVICE_HOST"}
+"""Variables that the sources name: one names the file of settings, one is of Kubernetes."""
 
 
 def test_every_setting_is_documented_and_nothing_else() -> None:
@@ -100,3 +104,16 @@ def test_the_example_is_a_valid_configuration(tmp_path: Path) -> None:
     config = load_config(file)
     assert config.base_models[0].name == "sdxl"
     assert set(YAML(typ="safe").load(example)) <= set(Config.model_fields)
+
+
+def test_every_variable_that_the_sources_name_is_a_setting() -> None:
+    paths = {
+        "__".join(parts[:end])
+        for parts in (name.replace("[]", "").split(".") for name in SETTINGS)
+        for end in range(1, len(parts) + 1)
+    }
+    settable = {f"LORAGATE_{path.upper()}" for path in paths} | NO_SETTINGS
+    sources = sorted(Path(loragate_server.__file__).parent.rglob("*.py"))
+    named = {(file.name, one) for file in sources for one in VARIABLE.findall(file.read_text())}
+    assert len(named) > 8
+    assert {each for each in named if each[1] not in settable} == set()

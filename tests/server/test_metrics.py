@@ -20,6 +20,7 @@ from loragate_server.metrics.state import FAIL_OPEN_SETTINGS, RECORD_FAILURES, S
 from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.verdict import Caller, Verdict
+from tests.server.policy.given_codes import given_codes
 
 EVIDENCE = Evidence((), (), (), (), "emoji-tiny", "b", "l", "reference", "1", 8, {})
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -105,6 +106,15 @@ def test_a_decision_is_counted_under_its_first_reason(metrics: Metrics) -> None:
     metrics.decision(verdict(VerdictKind.BLOCK, "concept_learned", "unmapped_keys"))
     labels = {"verdict": "BLOCK", "reason": "concept_learned"}
     assert sample(metrics, "loragate_decisions_total", **labels) == 1
+
+
+def test_no_reason_that_the_sources_give_is_counted_as_another_one(metrics: Metrics) -> None:
+    for code in sorted(given_codes()):
+        metrics.decision(verdict(VerdictKind.REVIEW, code))
+        labels = {"verdict": "REVIEW", "reason": code}
+        assert sample(metrics, "loragate_decisions_total", **labels) == 1
+    others = {"verdict": "REVIEW", "reason": "other"}
+    assert sample(metrics, "loragate_decisions_total", **others) == 0
 
 
 def test_a_pilot_decision_that_would_have_blocked_is_told_apart(metrics: Metrics) -> None:

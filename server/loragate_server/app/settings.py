@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 
 from loragate_server.checkpoint.settings import CheckpointSettings
@@ -21,8 +22,16 @@ from loragate_server.rpc.settings import (
 
 
 def intake_settings(config: Config) -> IntakeSettings:
-    """What intake is told."""
+    """What intake is told.
+
+    Raises:
+        StartError: the extra `s3` is needed and not installed.
+    """
     section = config.intake
+    if "s3" in section.enabled_schemes and importlib.util.find_spec("s3fs") is None:
+        raise StartError(
+            "intake.enabled_schemes: s3 needs the extra `s3`: pip install 'loragate-server[s3]'"
+        )
     return IntakeSettings(
         roots=tuple(root.expanduser() for root in section.roots),
         store_dir=config.state_folder / "store",

@@ -8,7 +8,24 @@ from pathlib import Path
 from loragate_server.audit.calibration import Calibration, CalibrationError
 from loragate_server.audit.promise import learned_p_values
 
+SUFFIXES = (".png", ".svg")
+"""Of the files that can be drawn."""
+
 _STEPS = 400
+
+
+def require_drawing() -> None:
+    """Raises while nothing can be drawn.
+
+    Raises:
+        CalibrationError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise CalibrationError(
+            "drawing needs matplotlib; install it with `pip install loragate-server[plot]`"
+        ) from error
 
 
 def draw_rates(made: Calibration, file: Path, miss_rate: float = 0.01) -> None:
@@ -20,12 +37,9 @@ def draw_rates(made: Calibration, file: Path, miss_rate: float = 0.01) -> None:
     by_concept = learned_p_values(made.at(miss_rate), made.learned)
     if not by_concept:
         raise CalibrationError("without --learned there are no misses to draw")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CalibrationError(
-            "drawing needs matplotlib; install it with `pip install loragate-server[plot]`"
-        ) from error
+    require_drawing()
+    from matplotlib.figure import Figure
+
     rates = [10 ** (-4 + 4 * step / _STEPS) for step in range(_STEPS + 1)]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()

@@ -13,6 +13,7 @@ import typer
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
+    EXIT_USAGE,
     ConfigOption,
     StateOption,
     fail,
@@ -45,7 +46,8 @@ def calibrate(
         typer.Option(help="File to write. Default: where the server looks for it."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw false blocks against misses, as .png or .svg.")
+        Path | None,
+        typer.Option(help="With --learned: draw false blocks against misses, as .png or .svg."),
     ] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
@@ -66,6 +68,9 @@ def calibrate(
       loragate-server calibrate /srv/loras/reviewed
       loragate-server calibrate reviewed --learned learned.csv --plot rates.png
     """
+    labels = {} if learned is None else _labels(learned)
+    if plot is not None:
+        _require_drawable(plot, labels)
     from loragate_server.app.folders import make_state_folder, served_library
     from loragate_server.app.settings import intake_settings
     from loragate_server.app.startup import load_base, quiet_libraries
@@ -86,7 +91,6 @@ def calibrate(
     if name not in names:
         fail(f"no base model {name!r} is configured; there are {', '.join(names)}", EXIT_FAILED)
     [entry] = [entry for entry in wanted.base_models if entry.name == name]
-    labels = {} if learned is None else _labels(learned)
     with failures(), progress_bars() as report:
         make_state_folder(wanted)
         library = served_library(wanted)
@@ -108,9 +112,27 @@ def calibrate(
     if plot is not None:
         from loragate_server.audit.rates import draw_rates
 
-        draw_rates(made, plot)
+        with failures():
+            draw_rates(made, plot)
         typer.echo(f"drawn in {plot}")
     typer.echo(f"{target}: {len(made.harmless)} harmless adapters, {len(made.learned)} learned")
+
+
+def _require_drawable(plot: Path, labels: Mapping[Path, Sequence[str]]) -> None:
+    """Ends the command where the plot could not be drawn, before the long work and not after it."""
+    if not labels:
+        fail("--plot draws what is missed, so it needs --learned with some adapters", EXIT_USAGE)
+    from loragate_server.audit.calibration import CalibrationError
+    from loragate_server.audit.rates import SUFFIXES, require_drawing
+
+    if plot.suffix not in SUFFIXES:
+        fail(f"--plot {plot} has to end with {' or '.join(SUFFIXES)}", EXIT_USAGE)
+    if not plot.parent.is_dir():
+        fail(f"--plot {plot}: there is no folder {plot.parent}", EXIT_USAGE)
+    try:
+        require_drawing()
+    except CalibrationError as error:
+        fail(str(error), EXIT_FAILED)
 
 
 def _labels(file: Path) -> dict[Path, list[str]]:

@@ -12,13 +12,21 @@ from rich.table import Table
 
 from loragate_server.audit.evidence import ENGINE_VERSION
 from loragate_server.policy.decision import VerdictKind
+from loragate_server.policy.known import KNOWN_CODE
 from loragate_server.policy.policy import Policy
+from loragate_server.policy.review import APPROVED_CODE, REJECTED_CODE
 from loragate_server.replay import CONFIDENCE, Tally, interval, other_engine
 
 _NARROWEST = 110
 """Columns: what is piped elsewhere must not be folded into unreadable strips."""
 
 _SHORT = 12
+
+_OVERRULING = {
+    APPROVED_CODE: "approved by people",
+    REJECTED_CODE: "rejected by people",
+    KNOWN_CODE: "on record as blocked",
+}
 
 
 def show(tally: Tally, policy: Policy, settings: Sequence[float]) -> None:
@@ -44,6 +52,7 @@ def show(tally: Tally, policy: Policy, settings: Sequence[float]) -> None:
     old, new = tally.old(VerdictKind.BLOCK), tally.new(VerdictKind.BLOCK)
     console.print(f"\nWould be blocked: {_share(new, tally.decisions)}")
     console.print(f"Recorded:         {_share(old, tally.decisions)}")
+    _say_what_overruled(console, tally)
     if settings:
         console.print(_sweep(tally, settings))
         _say_what_else_blocks(console, policy)
@@ -74,6 +83,19 @@ def _share(count: int, of: int) -> str:
         f"{count:,} of {of:,}, {100 * count / of:.2f} % "
         f"({100 * CONFIDENCE:.0f} % interval {100 * low:.2f} to {100 * high:.2f} %)"
     )
+
+
+def _say_what_overruled(console: Console, tally: Tally) -> None:
+    found = [
+        f"{words} {tally.overruled[code]:,}"
+        for code, words in _OVERRULING.items()
+        if tally.overruled[code]
+    ]
+    if found:
+        console.print(
+            f"\nNot by a policy alone: {', '.join(found)}. "
+            "This stands under the other policy as it did under the recorded one."
+        )
 
 
 def _sweep(tally: Tally, settings: Sequence[float]) -> Table:
@@ -156,6 +178,7 @@ def as_object(tally: Tally, policy: Policy, settings: Sequence[float]) -> str:
         ],
         "would_block": _estimated(tally.new(VerdictKind.BLOCK), tally.decisions),
         "recorded_block": _estimated(tally.old(VerdictKind.BLOCK), tally.decisions),
+        "overruled": {code: tally.overruled[code] for code in _OVERRULING},
         "unmeasured": tally.unmeasured,
         "other_engine": other_engine(tally.origins.items(), ENGINE_VERSION),
         "origins": [

@@ -126,16 +126,22 @@ class Gate:
         return await self._answer(self._decide(request, leash), leash)
 
     async def decide_stored(
-        self, request: GateRequest, stored: StoredFile, leash: Leash
+        self, request: GateRequest, stored: StoredFile, leash: Leash, *, intake_s: float
     ) -> Verdict:
         """Decides over one adapter whose bytes were uploaded; its reference has no source.
 
         An upload that `receive` let in before `drain` still gets its answer.
 
+        Args:
+            request: whose reference has no source.
+            stored: what `UploadSession.finish` returned.
+            leash: of the call.
+            intake_s: `UploadSession.spent_s`.
+
         Raises:
             NoDecisionError: no decision exists.
         """
-        return await self._answer(self._decide_stored(request, stored, leash), leash)
+        return await self._answer(self._decide_stored(request, stored, leash, intake_s), leash)
 
     @contextmanager
     def receive(
@@ -257,11 +263,11 @@ class Gate:
             return await self._decide_case(case, leash, policy, served, again=known is not None)
 
     async def _decide_stored(
-        self, request: GateRequest, stored: StoredFile, leash: Leash
+        self, request: GateRequest, stored: StoredFile, leash: Leash, intake_s: float
     ) -> Verdict:
         leash.check()
         policy, served = self._admit(request, stored=True)
-        case = Case(request, (stored,), uploaded=True)
+        case = Case(request, (stored,), uploaded=True, intake_s=intake_s)
         return await self._decide_case(case, leash, policy, served)
 
     async def _decide_case(

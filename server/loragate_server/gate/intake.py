@@ -151,6 +151,12 @@ class UploadSession:
         self._gathered = bytearray()
         self._ended = False
         self._last: Future[Any] | None = None
+        self._spent_s = 0.0
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that taking the file in has cost, without the waits for its sender."""
+        return self._spent_s
 
     async def write(self, chunk: bytes, leash: Leash) -> None:
         """Takes the next bytes of the file.
@@ -192,9 +198,13 @@ class UploadSession:
         await self._run(lambda: self._sink.write(chunk), leash)
 
     async def _run(self, work: Callable[[], Result], leash: Leash) -> Result:
+        began = time.monotonic()
         running = self._desk.start(work)
         self._last = running
-        return await until_deadline(asyncio.wrap_future(running), leash)
+        try:
+            return await until_deadline(asyncio.wrap_future(running), leash)
+        finally:
+            self._spent_s += time.monotonic() - began
 
 
 async def until_deadline(running: Awaitable[Result], leash: Leash) -> Result:

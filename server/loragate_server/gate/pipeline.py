@@ -57,14 +57,14 @@ class Case:
         files: one per adapter of the request, in order.
         uploaded: whether the bytes came as an upload.
         inline_bytes: bytes that came with the request.
-        intake_s: seconds that intake took.
+        intake_s: seconds that intake took; of an upload, without the waits for its sender.
     """
 
     request: GateRequest
     files: Sequence[StoredFile]
+    intake_s: float
     uploaded: bool = False
     inline_bytes: int = 0
-    intake_s: float = 0.0
 
     @property
     def size_bytes(self) -> int:

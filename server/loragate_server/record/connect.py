@@ -25,14 +25,15 @@ def parse_url(database_url: str) -> URL:
     """Checks a database URL and chooses its driver.
 
     Raises:
-        NoDecisionError: DATABASE_UNAVAILABLE; the message does not repeat the URL, which may hold
-            a password.
+        NoDecisionError: DATABASE_UNAVAILABLE, also where the driver is not installed; the message
+            does not repeat the URL, which may hold a password.
     """
     try:
         url = make_url(database_url)
     except (ArgumentError, ValueError) as error:
         raise _refused("The database URL cannot be parsed.") from error
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        _require_psycopg()
         return url.set(drivername="postgresql+psycopg")
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
         if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
@@ -121,9 +122,18 @@ def _postgresql(url: URL, timeout_s: float) -> Engine:
     return engine
 
 
-def _refused(message: str) -> NoDecisionError:
-    return NoDecisionError(
-        ErrorReason.DATABASE_UNAVAILABLE,
-        message,
-        remedy="Use sqlite:////absolute/path.db or postgresql://user@host/name.",
-    )
+def _require_psycopg() -> None:
+    """Raises where the driver is missing; else only the first connection would tell, in its way."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise _refused(
+            "A PostgreSQL database needs the extra `postgres`, which is not installed.",
+            "pip install 'loragate-server[postgres]'",
+        ) from error
+
+
+def _refused(
+    message: str, remedy: str = "Use sqlite:////absolute/path.db or postgresql://user@host/name."
+) -> NoDecisionError:
+    return NoDecisionError(ErrorReason.DATABASE_UNAVAILABLE, message, remedy=remedy)

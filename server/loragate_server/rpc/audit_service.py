@@ -93,7 +93,9 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             ) as session:
                 await _receive(request_iterator, session, leash)
                 stored = await session.finish(leash)
-            verdict = await self._gate.decide_stored(request, stored, leash)
+            verdict = await self._gate.decide_stored(
+                request, stored, leash, intake_s=session.spent_s
+            )
         return wire.AuditUploadResponse(verdict=_told(verdict))
 
     async def WatchAudit(  # noqa: N802

@@ -158,8 +158,9 @@ async def test_an_upload_is_one_adapter_without_a_source(house: Callable[..., An
     stored = here.gate._intake._intake.fetch(here.reference(), Leash())
     nothing = here.reference(path=None)
     for adapters in ((), (here.reference(),), (nothing, nothing)):
+        request = here.request(adapters=adapters)
         with pytest.raises(NoDecisionError) as error:
-            await here.gate.decide_stored(here.request(adapters=adapters), stored, Leash())
+            await here.gate.decide_stored(request, stored, Leash(), intake_s=0.1)
         assert error.value.reason is ErrorReason.REQUEST_INVALID
     assert here.engine.audits == 0
 
@@ -173,7 +174,7 @@ async def test_a_file_over_the_policys_limit_is_refused(house: Callable[..., Any
     for asked in (
         here.ask(here.request()),
         here.ask(here.inline()),
-        here.gate.decide_stored(upload, stored, Leash()),
+        here.gate.decide_stored(upload, stored, Leash(), intake_s=0.1),
     ):
         with pytest.raises(NoDecisionError) as error:
             await asked

@@ -58,7 +58,7 @@ async def test_the_second_question_is_answered_from_the_cache(
         if way == "upload":
             stored = here.gate._intake._intake.fetch(here.reference(), Leash())
             request = dataclasses.replace(here.request(), adapters=(here.reference(path=None),))
-            return await here.gate.decide_stored(request, stored, Leash())
+            return await here.gate.decide_stored(request, stored, Leash(), intake_s=0.1)
         return await here.ask(here.inline() if way == "inline" else here.request())
 
     first, second = await ask(), await ask()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ async def upload(here: Any, content: bytes, chunk: int = 1000, **declared: Any) 
         for start in range(0, len(content), chunk):
             await session.write(content[start : start + chunk], leash)
         file = await session.finish(leash)
-    return await here.gate.decide_stored(question(here), file, leash)
+    return await here.gate.decide_stored(question(here), file, leash, intake_s=session.spent_s)
 
 
 @pytest.mark.parametrize("chunk", [1000, 10 * COALESCE_BYTES])
@@ -48,6 +49,27 @@ async def test_an_upload_becomes_a_verdict(house: Callable[..., Any], chunk: int
     assert adapter.sha256 == hashlib.sha256(here.files(0)).hexdigest()
     assert here.counts.held_bytes[-1] == 0
     assert (await here.ask()).cached
+
+
+async def test_the_intake_of_an_upload_is_measured_without_the_waits_for_its_sender(
+    house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = house()
+    content, leash = here.files(0), Leash()
+    sha256 = hashlib.sha256(content).hexdigest()
+    finish = Receiver.finish
+
+    def slow(self: Receiver, sha256: str) -> Any:
+        time.sleep(0.05)
+        return finish(self, sha256)
+
+    monkeypatch.setattr(Receiver, "finish", slow)
+    with here.gate.receive(question(here), len(content), sha256, "a") as session:
+        await session.write(content, leash)
+        await asyncio.sleep(1)
+        file = await session.finish(leash)
+    verdict = await here.gate.decide_stored(question(here), file, leash, intake_s=session.spent_s)
+    assert 0.05 <= verdict.stage_times_s["intake"] < 1
 
 
 async def test_an_upload_that_breaks_its_word_is_refused_and_not_kept(
@@ -150,7 +172,7 @@ async def test_a_drain_lets_an_upload_end_and_answers_it(
         await session.write(content, leash)
         file = await session.finish(leash)
         assert not draining.done()
-    verdict = await here.gate.decide_stored(question(here), file, leash)
+    verdict = await here.gate.decide_stored(question(here), file, leash, intake_s=0.1)
     assert verdict.decision_id
     assert await draining
     with (
