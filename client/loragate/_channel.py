@@ -50,13 +50,12 @@ def credentials(tls: TlsConfig) -> Any:
     )
 
 
-def open_channel(config: ClientConfig, *, asynchronous: bool) -> Any:
-    """Opens a channel; nothing is sent before the first call."""
-    module = grpc.aio if asynchronous else grpc
+def open_channel(config: ClientConfig, library: Any) -> Any:
+    """Opens a channel of `grpc` or `grpc.aio`; nothing is sent before the first call."""
     options = channel_options(config.tls)
     if config.tls is None:
-        return module.insecure_channel(config.target, options=options)
-    return module.secure_channel(config.target, credentials(config.tls), options=options)
+        return library.insecure_channel(config.target, options=options)
+    return library.secure_channel(config.target, credentials(config.tls), options=options)
 
 
 def call_metadata(config: ClientConfig) -> tuple[tuple[str, str], ...]:
@@ -92,11 +91,16 @@ class CertificateWatch:
 
 
 class Connection:
-    """A channel that opens with the first call and anew when certificates change. Thread-safe."""
+    """A channel that opens with the first call and anew when certificates change. Thread-safe.
 
-    def __init__(self, config: ClientConfig, *, asynchronous: bool) -> None:
+    Args:
+        config: of the client.
+        library: `grpc` or `grpc.aio`.
+    """
+
+    def __init__(self, config: ClientConfig, library: Any) -> None:
         self._config = config
-        self._asynchronous = asynchronous
+        self._library = library
         self._lock = threading.Lock()
         self._channel: Any = None
         self._methods: dict[str, Any] = {}
@@ -120,7 +124,7 @@ class Connection:
 
     def _open(self) -> None:
         self._watch = self._watch or CertificateWatch(self._config.tls)
-        self._channel = open_channel(self._config, asynchronous=self._asynchronous)
+        self._channel = open_channel(self._config, self._library)
         stubs = (
             audit_pb2_grpc.AuditServiceStub(self._channel),  # type: ignore[no-untyped-call]
             concept_pb2_grpc.ConceptServiceStub(self._channel),  # type: ignore[no-untyped-call]

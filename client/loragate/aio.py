@@ -1,14 +1,15 @@
+# client.py is made from this file by scripts/sync_client.py.
 """The client for programs with an event loop."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Self, TypeVar, Unpack
 
 import grpc
 
+from loragate._async import GRPC, audit_call, audit_file_call, sleep
 from loragate._call import Attempts, Call
 from loragate._channel import Connection, call_metadata
 from loragate._core import Core
@@ -22,14 +23,14 @@ from loragate.config import (
     resolve_target,
 )
 from loragate.errors import Internal
-from loragate.reference import INLINE_LIMIT_BYTES, AuditOptions, Source
+from loragate.reference import AuditOptions, Source
 from loragate.results import AuditResult, Concept, Progress, Verdict
 
 T = TypeVar("T")
 
 
 class AsyncAuditClient:
-    """As `AuditClient`, with coroutines. Keep one per event loop.
+    """Asks the service whether LoRA adapters may be loaded. For asyncio; keep one per event loop.
 
     Example:
         async with AsyncAuditClient("127.0.0.1:50051") as client:
@@ -37,7 +38,19 @@ class AsyncAuditClient:
             if result.allowed:
                 load(result.audited_bytes)
 
-    The arguments are those of `AuditClient`.
+    Args:
+        target: "host:port", "dns:///service:port" or "unix:/run/loragate.sock"; else the
+            environment variable LORAGATE_TARGET; else 127.0.0.1:50051.
+        tls: certificates; None speaks in the clear, for this machine and service meshes.
+        token: bearer token, or a function that returns the present one.
+        timeout: seconds for each call that names none; None for each method's own default.
+        on_unavailable: what `audit` does when no decision can be had because the service cannot
+            be reached, has no room, or the deadline passed: give a result that says BLOCK, give
+            one that says ALLOW (counted by `loragate.fail_open_total`), or raise. "allow" covers
+            less: a service that has no room refuses, and a path or URI may itself be what is late.
+        service, tenant: who asks, for the decision log.
+        clock_skew: seconds by which the clocks of client and service may be apart, when it is
+            judged whether a verdict has run out.
     """
 
     def __init__(
@@ -63,26 +76,37 @@ class AsyncAuditClient:
             clock_skew,
         )
         self._core = Core(config)
-        self._connection = Connection(config, asynchronous=True)
+        self._connection = Connection(config, GRPC)
         self.concepts = AsyncConcepts(self)
 
     async def audit(
         self, adapters: Source | Sequence[Source], **options: Unpack[AuditOptions]
     ) -> AuditResult:
-        """Decides whether adapters may be loaded; see `AuditClient.audit`."""
-        if isinstance(adapters, bytes) and len(adapters) > INLINE_LIMIT_BYTES:
-            # Hashing many bytes takes long enough to hold up the loop.
-            call = await asyncio.to_thread(self._core.audit, adapters, **options)
-        else:
-            call = self._core.audit(adapters, **options)
-        return await self._send(call)
+        """Decides whether adapters may be loaded; several are those that will be active together.
+
+        Text is a path or URI that the SERVER reads; for a file on this machine use `audit_file`.
+
+        Args:
+            adapters: path, URI, bytes or `AdapterReference`, or a sequence of them.
+            **options: see `AuditOptions`.
+
+        Raises:
+            AuditError: no decision exists, and `on_unavailable` does not cover the cause.
+            ValueError: the arguments contradict each other.
+        """
+        return await self._send(await audit_call(self._core, adapters, options))
 
     async def audit_file(
         self, path: str | os.PathLike[str], **options: Unpack[AuditOptions]
     ) -> AuditResult:
-        """As `audit`, for a file on this machine; see `AuditClient.audit_file`."""
-        call = await asyncio.to_thread(self._core.audit_file, path, **options)
-        return await self._send(call)
+        """As `audit`, for a file on this machine, which is read once.
+
+        Load `result.audited_bytes` rather than the file, which may have changed since.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return await self._send(await audit_file_call(self._core, path, options))
 
     async def watch(
         self, adapters: Source | Sequence[Source], **options: Unpack[AuditOptions]
@@ -92,7 +116,7 @@ class AsyncAuditClient:
         attempts = Attempts(call)
         pause: float | None = 0.0
         while pause is not None:
-            await asyncio.sleep(pause)
+            await sleep(pause)
             heard = False
             stream = self._connection.method(call.name)(
                 call.request(), timeout=attempts.begin(), metadata=call_metadata(self._core.config)
@@ -115,7 +139,11 @@ class AsyncAuditClient:
         yield attempts.settle(error)
 
     async def get(self, decision_id: str, *, timeout: float | None = None) -> AuditResult:
-        """Returns a recorded decision; see `AuditClient.get`."""
+        """Returns a recorded decision.
+
+        Raises:
+            NotFound: there is no such decision.
+        """
         return await self._send(self._core.get(decision_id, timeout))
 
     async def list(
@@ -126,7 +154,14 @@ class AsyncAuditClient:
         page_size: int = 50,
         timeout: float | None = None,
     ) -> AsyncIterator[AuditResult]:
-        """Yields recorded decisions, newest first; see `AuditClient.list`."""
+        """Yields recorded decisions, newest first; asks for the next page when it is needed.
+
+        Args:
+            adapter_sha256: only decisions over an adapter with this digest.
+            verdict: only decisions with this verdict.
+            page_size: decisions per request.
+            timeout: seconds for each page.
+        """
         token = ""
         while True:
             page = await self._send(
@@ -171,7 +206,7 @@ class AsyncAuditClient:
             pause = attempts.pause_after(error)
             if pause is None:
                 return attempts.settle(error)
-            await asyncio.sleep(pause)
+            await sleep(pause)
 
 
 class AsyncConcepts:
@@ -197,13 +232,17 @@ class AsyncConcepts:
                 return
 
     async def get(self, concept_id: str, *, timeout: float | None = None) -> Concept:
-        """Returns one concept; see `Concepts.get`."""
+        """Returns one concept.
+
+        Raises:
+            NotFound: there is no such concept.
+        """
         return await self._client._send(self._core.concept_get(concept_id, timeout))
 
     async def create(
         self, concept: Concept, pictures: Iterable[bytes], *, timeout: float | None = None
     ) -> Concept:
-        """Adds a concept with its reference pictures; see `Concepts.create`."""
+        """Adds a concept with its reference pictures: PNG, JPEG or WebP files of at most 3 MiB."""
         return await self._client._send(self._core.concept_create(concept, pictures, timeout))
 
     async def delete(self, concept_id: str, *, timeout: float | None = None) -> str:

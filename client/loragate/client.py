@@ -1,9 +1,9 @@
+# Made from aio.py by scripts/sync_client.py; change that.
 """The client for programs without an event loop."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, TypeVar, Unpack
 
@@ -13,6 +13,7 @@ from loragate._call import Attempts, Call
 from loragate._channel import Connection, call_metadata
 from loragate._core import Core
 from loragate._status import error_from
+from loragate._sync import GRPC, audit_call, audit_file_call, sleep
 from loragate.config import (
     CLOCK_SKEW_S,
     ClientConfig,
@@ -75,7 +76,7 @@ class AuditClient:
             clock_skew,
         )
         self._core = Core(config)
-        self._connection = Connection(config, asynchronous=False)
+        self._connection = Connection(config, GRPC)
         self.concepts = Concepts(self)
 
     def audit(
@@ -93,7 +94,7 @@ class AuditClient:
             AuditError: no decision exists, and `on_unavailable` does not cover the cause.
             ValueError: the arguments contradict each other.
         """
-        return self._send(self._core.audit(adapters, **options))
+        return self._send(audit_call(self._core, adapters, options))
 
     def audit_file(
         self, path: str | os.PathLike[str], **options: Unpack[AuditOptions]
@@ -105,7 +106,7 @@ class AuditClient:
         Raises:
             OSError: the file cannot be read.
         """
-        return self._send(self._core.audit_file(path, **options))
+        return self._send(audit_file_call(self._core, path, options))
 
     def watch(
         self, adapters: Source | Sequence[Source], **options: Unpack[AuditOptions]
@@ -115,7 +116,7 @@ class AuditClient:
         attempts = Attempts(call)
         pause: float | None = 0.0
         while pause is not None:
-            time.sleep(pause)
+            sleep(pause)
             heard = False
             stream = self._connection.method(call.name)(
                 call.request(), timeout=attempts.begin(), metadata=call_metadata(self._core.config)
@@ -204,7 +205,7 @@ class AuditClient:
             pause = attempts.pause_after(error)
             if pause is None:
                 return attempts.settle(error)
-            time.sleep(pause)
+            sleep(pause)
 
 
 class Concepts:

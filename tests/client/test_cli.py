@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from loragate import Concept, Severity, Verdict
+from loragate import Concept, Severity, Verdict, __version__
 from loragate.cli import main
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.table import AUDIT_COLUMNS, print_table, printable
@@ -178,6 +180,25 @@ def test_help_teaches_examples_and_exit_codes(
     assert f"loragate {command[0]}" in printed
     assert "example" in printed
     assert "exit codes:\n  0  " in printed
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"loragate {__version__}\n"
+
+
+@pytest.mark.parametrize("module", ["loragate", "loragate.cli"])
+def test_the_command_runs_as_a_module_too(module: str) -> None:
+    def run(argument: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", module, argument]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert run("--version").stdout == f"loragate {__version__}\n"
+    wrong = run("--what")
+    assert wrong.returncode == ExitCode.ERROR
+    assert wrong.stdout.startswith("usage: loragate ")
 
 
 class _Terminal(io.StringIO):

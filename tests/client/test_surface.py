@@ -119,7 +119,7 @@ def test_the_wheel_is_small_and_holds_what_the_sdk_reads(tmp_path: Path) -> None
         ],
         check=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = tmp_path.glob(f"loragate-{loragate.__version__}-*.whl")
     assert wheel.stat().st_size < 300_000
     names = set(zipfile.ZipFile(wheel).namelist())
     for needed in (

@@ -6,6 +6,7 @@ import argparse
 import math
 from typing import NoReturn, TypeAlias
 
+from loragate import __version__
 from loragate.cli.exit_code import ExitCode
 from loragate.config import DEFAULT_TARGET, TARGET_VARIABLE
 from loragate.results import Verdict
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         + _EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"loragate {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_audit(commands)
     _add_get(commands)

@@ -1,0 +1,7 @@
+"""`python -m loragate`."""
+
+import sys
+
+from loragate.cli import main
+
+sys.exit(main())
