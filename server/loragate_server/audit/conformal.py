@@ -8,6 +8,10 @@ whatever the score is.
 Beyond the highest of n scores a p-value could never fall under 1 / (n + 1). There the tail is taken
 as exponential with the mean excess of the top tenth (peaks over threshold); this only orders what
 is already beyond everything seen.
+
+Scores that differ by less than rounding, or a thousandth of an adapter, would do are ties, and ties
+count as at least as high. So a verdict does not hang on what has no effect, not even for an adapter
+that is compared with its own measure.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ def conformal_p_value(rising: Sequence[float], score: float) -> float:
     Scores of minus infinity stand for adapters that were not measured; they are never higher.
     """
     count = len(rising)
+    score -= _TIE * max(1.0, abs(score)) if isfinite(score) else 0.0
     higher = count - bisect_left(rising, score)
     if higher:
         return (1 + higher) / (count + 1)
@@ -34,6 +39,8 @@ def conformal_p_value(rising: Sequence[float], score: float) -> float:
     return exp(-(score - top[-1]) / scale) / (count + 1)
 
 
+_TIE = 2e-3
+"""Scores that are so close are equal, relative to them where they are above 1."""
 _NARROW = 1e-3
 """Smallest scale of a tail, relative to its scores: equal scores are no sharp edge."""
 

@@ -113,16 +113,28 @@ def test_p_values_count_the_scores_that_are_at_least_as_high() -> None:
 
 @given(st.floats(-10, 200), st.floats(-10, 200))
 def test_a_higher_score_never_has_a_higher_p_value(first: float, second: float) -> None:
-    rising = sorted(random.Random(3).gauss(2, 1) for _ in range(120))
+    rng = random.Random(3)
+    rising = sorted(rng.gauss(2, 1) for _ in range(120))
     low, high = sorted((first, second))
     assert conformal_p_value(rising, high) <= conformal_p_value(rising, low)
 
 
 def test_beyond_all_scores_p_values_go_on_falling_below_what_counting_could_give() -> None:
-    rising = sorted(random.Random(4).gauss(2, 1) for _ in range(99))
-    just, far = (conformal_p_value(rising, rising[-1] + extra) for extra in (1e-9, 3.0))
-    assert just == pytest.approx(1 / 100, rel=1e-3)
+    rng = random.Random(4)
+    rising = sorted(rng.gauss(2, 1) for _ in range(99))
+    tie, just, far = (conformal_p_value(rising, rising[-1] + more) for more in (1e-9, 0.02, 3.0))
+    assert tie == 2 / 100
+    assert just == pytest.approx(1 / 100, rel=0.1)
     assert far < just / 20
+
+
+@given(st.integers(0, 98), st.floats(-1e-3, 1e-3))
+def test_an_adapter_of_the_calibration_keeps_its_p_value_under_a_change_without_effect(
+    place: int, change: float
+) -> None:
+    rising = [1.01**step for step in range(99)]
+    same, changed = (conformal_p_value(rising, rising[place] * (1 + e)) for e in (0.0, change))
+    assert changed == same == (1 + 99 - place) / 100
 
 
 def test_scores_that_were_never_measured_are_never_higher() -> None:
