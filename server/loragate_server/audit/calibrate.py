@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.batching import exact_batch_rows
@@ -15,10 +13,9 @@ from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.entrance import Entrance, Screening, widest_entrance
 from loragate_server.audit.materials import Materials
-from loragate_server.audit.response import measure
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import Screen, screen, votes_for
-from loragate_server.audit.stages import Responded, Screened
+from loragate_server.audit.stages import Screened, respond
 from loragate_server.audit.weights import Scales, fit_weights
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash, Report, silent
@@ -145,24 +142,15 @@ class Calibrator:
         )
 
     def _respond(self, adapter: Adapter, suspects: Sequence[int]) -> list[float]:
-        probes = self.materials.probes
-        concepts = torch.tensor(
-            [*suspects, *range(probes.forbidden_count, len(probes.concepts))], dtype=torch.long
+        responded = respond(
+            self.base,
+            self.materials,
+            [(adapter, FULL_STRENGTH)],
+            suspects,
+            batch_rows=self._rows,
+            backend=self.settings.backend,
+            leash=Leash(),
         )
-        sets = [each for each in (probes, self.materials.named) if each is not None]
-        responses = [
-            measure(
-                self.base,
-                each,
-                concepts,
-                [[(adapter, FULL_STRENGTH)]],
-                batch_rows=self._rows,
-                backend=self.settings.backend,
-                leash=Leash(),
-            )[0]
-            for each in sets
-        ]
-        responded = Responded.of(responses, sets, len(suspects))
         if responded.doubts:
             raise CalibrationError(f"adapter {adapter.sha256[:12]}: {responded.doubts[0][1]}")
         values: list[float] = responded.scores.score.tolist()

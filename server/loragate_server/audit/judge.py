@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from scipy.special import stdtr
 
 from loragate_server.audit.coverage import coverage_doubts
@@ -14,9 +13,9 @@ from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfil
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.promise import Gate
-from loragate_server.audit.response import Adaptation, measure
+from loragate_server.audit.response import Adaptation
 from loragate_server.audit.screen import screen
-from loragate_server.audit.stages import Responded, Screened
+from loragate_server.audit.stages import Responded, Screened, respond
 from loragate_server.audit.weights import NO_SCALES
 from loragate_server.audit.witnesses import Witnesses
 from loragate_server.models.base import BaseModel
@@ -146,24 +145,18 @@ class Judge:
         times_s: dict[str, float],
     ) -> Responded:
         began = time.monotonic()
-        bank = torch.arange(self._probes.forbidden_count, len(self._probes.concepts))
-        concepts = torch.cat([torch.tensor(suspects, dtype=torch.long), bank])
-        sets = [each for each in (self._probes, self._materials.named) if each is not None]
-        responses = [
-            measure(
-                self._base,
-                probes,
-                concepts,
-                [adaptation],
-                batch_rows=self._batch_rows,
-                backend=self._backend,
-                leash=leash,
-                held_bytes=self._held_bytes,
-            )[0]
-            for probes in sets
-        ]
+        responded = respond(
+            self._base,
+            self._materials,
+            adaptation,
+            suspects,
+            batch_rows=self._batch_rows,
+            backend=self._backend,
+            leash=leash,
+            held_bytes=self._held_bytes,
+        )
         times_s["response"] = time.monotonic() - began
-        return Responded.of(responses, sets, len(suspects))
+        return responded
 
     def _conclude(
         self,

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from loragate_server.audit.entrance import Screening
 from loragate_server.audit.evidence import HeatMap, LayerProfile
-from loragate_server.audit.response import Response
+from loragate_server.audit.materials import Materials
+from loragate_server.audit.profile import HELD_BYTES, Backend
+from loragate_server.audit.response import Adaptation, Response, measure
 from loragate_server.audit.score import Scores, against_bank, degree_of
 from loragate_server.audit.screen import Screen, aims, degrees, heat_map, profile, screen_scores
 from loragate_server.audit.weights import NO_SCALES, Scales
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.concepts.probes import ProbeSet
+from loragate_server.models.base import BaseModel
+from loragate_server.progress import Leash
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,53 @@ class Responded:
             name: float(value)
             for name, value in zip(self.strata, self.change[suspect].expm1(), strict=True)
         }
+
+
+def respond(
+    base: BaseModel,
+    materials: Materials,
+    adaptation: Adaptation,
+    suspects: Sequence[int],
+    *,
+    batch_rows: int,
+    backend: Backend,
+    leash: Leash,
+    held_bytes: int = HELD_BYTES,
+) -> Responded:
+    """Runs the response stage for some forbidden concepts, with the neutral bank beside them.
+
+    An audit and the calibration it is compared with measure through here alike.
+
+    Args:
+        base: the base model.
+        materials: its probes, generic and named.
+        adaptation: adapters that are active together.
+        suspects: indices of the concepts.
+        batch_rows: base rows per forward pass.
+        backend: of the activation statistics.
+        leash: polled at every layer; told the stage "response".
+        held_bytes: most bytes of activations that wait for their reduction.
+
+    Raises:
+        NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
+    """
+    bank = range(materials.probes.forbidden_count, len(materials.probes.concepts))
+    concepts = torch.tensor([*suspects, *bank], dtype=torch.long)
+    sets = [each for each in (materials.probes, materials.named) if each is not None]
+    responses = [
+        measure(
+            base,
+            probes,
+            concepts,
+            [adaptation],
+            batch_rows=batch_rows,
+            backend=backend,
+            leash=leash,
+            held_bytes=held_bytes,
+        )[0]
+        for probes in sets
+    ]
+    return Responded.of(responses, sets, len(suspects))
 
 
 def _number_doubts(responses: Sequence[Response]) -> tuple[tuple[str, str], ...]:
