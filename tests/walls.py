@@ -24,6 +24,7 @@ WORDS = ("policy.reasons", "policy.sentences")
 MAY_IMPORT = {
     "errors": (),
     "files": (),
+    "strict_json": (),
     "threads": (),
     "testing": (),
     "progress": ("errors",),
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "tracing": ("errors", "config.tracing"),
     "logs": ("tracing.tracer",),
     "models": (*BASICS, "adapter"),
-    "intake": (*BASICS, "adapter", "models"),
+    "intake": (*BASICS, "strict_json", "adapter", "models"),
     "concepts": (*BASICS, "adapter", "models"),
     "audit": (*BASICS, "adapter", "intake", "models", "concepts"),
     "policy": (*BASICS, "audit.evidence"),
@@ -50,7 +51,7 @@ MAY_IMPORT = {
         "record",
         "tracing.tracer",
     ),
-    "intercept": ("adapter.reference",),
+    "intercept": ("strict_json", "adapter.reference"),
     "checkpoint": (*BASICS, "gate", "intercept", "policy.reasons", *NOUNS),
     "access": ("config.console", "report.language"),
     "console": (

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from loragate_server import strict_json
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.settings import IntakeSettings
 
@@ -102,13 +103,20 @@ def _parse(raw: bytes, settings: IntakeSettings) -> dict[str, Any]:
     _limit("lists", raw.count(b"["), _LISTS * settings.max_tensors + settings.max_metadata_bytes)
     _limit("values", raw.count(b","), _VALUES * settings.max_tensors + settings.max_metadata_bytes)
     try:
-        content = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_Objects(settings.max_tensors + 2),
-            parse_constant=_no_number,
-            parse_float=_no_number,
+        content = strict_json.read(
+            raw.decode("utf-8"), look=_Objects(settings.max_tensors + 2), fractions=False
         )
-    except (UnicodeError, json.JSONDecodeError, RecursionError, ValueError) as error:
+    except strict_json.DoubledNameError as error:
+        raise NoDecisionError(
+            ErrorReason.DUPLICATE_NAME,
+            f"The header names {error.name[:80]!r} twice.",
+            remedy="Save the adapter again with a current library.",
+            metadata={"name": error.name[:200]},
+        ) from error
+    except strict_json.NoNumberError as error:
+        message = f"The header is not valid JSON: {error.text[:40]} is no size."
+        raise _invalid("json", message) from error
+    except (ValueError, RecursionError) as error:
         raise _invalid("json", f"The header is not valid JSON: {str(error)[:200]}.") from error
     if not isinstance(content, dict):
         raise _invalid("json", "The header is not a JSON object.")
@@ -116,33 +124,19 @@ def _parse(raw: bytes, settings: IntakeSettings) -> dict[str, Any]:
 
 
 class _Objects:
-    """Makes the objects of a header, of which there are one per tensor and two more."""
+    """Counts the objects of a header, of which there are one per tensor and two more."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._count = 0
 
-    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def __call__(self, pairs: strict_json.Pairs) -> None:
         self._count += 1
         _limit("tensors", self._count, self._most)
-        found: dict[str, Any] = {}
         for name, value in pairs:
-            if name in found:
-                raise NoDecisionError(
-                    ErrorReason.DUPLICATE_NAME,
-                    f"The header names {name[:80]!r} twice.",
-                    remedy="Save the adapter again with a current library.",
-                    metadata={"name": name[:200]},
-                )
             name.encode()  # a lone surrogate, written as an escape, fails here
             if isinstance(value, str):
                 value.encode()
-            found[name] = value
-        return found
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name[:40]} is no size")
 
 
 def _metadata(value: Any, settings: IntakeSettings) -> dict[str, str]:

@@ -6,10 +6,10 @@ has to be read exactly as a loader reads it, and refused where two loaders could
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from loragate_server import strict_json
 from loragate_server.errors import ErrorReason, NoDecisionError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -42,39 +42,20 @@ def _parse(text: str, field: str) -> dict[str, Any]:
     if len(text) > MAX_LETTERS:
         _refuse(field, f"has {len(text):,} letters, more than {MAX_LETTERS:,}")
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=lambda pairs: _unique(pairs, field),
-            parse_constant=lambda name: _refuse(field, f"holds {name}, which is no JSON number"),
-        )
+        value = strict_json.read(text)
+    except strict_json.DoubledNameError as error:
+        _refuse(field, f"holds {error.name[:80]!r} twice")
+    except strict_json.NoNumberError as error:
+        _refuse(field, f"holds {error.text}, which is no JSON number")
     except (ValueError, RecursionError) as error:
         _refuse(field, f"is not JSON ({error})")
     if not isinstance(value, dict):
         _refuse(field, f"is a JSON {type(value).__name__}, not an object")
     if "auto_map" in value:
         _refuse("auto_map", f"in {field} names code to run")
-    if _deeper_than(value, MAX_DEPTH):
+    if strict_json.nesting(value) > MAX_DEPTH:
         _refuse(field, f"is nested more than {MAX_DEPTH} levels deep")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]], field: str) -> dict[str, Any]:
-    # Which of two equal names counts differs between parsers, and so between us and the loader.
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            _refuse(field, f"holds {name[:80]!r} twice")
-        found[name] = value
-    return found
-
-
-def _deeper_than(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    if levels == 0:
-        return True
-    inside = value.values() if isinstance(value, dict) else value
-    return any(_deeper_than(each, levels - 1) for each in inside)
 
 
 def _refuse(field: str, what: str) -> NoReturn:

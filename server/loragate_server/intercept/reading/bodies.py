@@ -7,10 +7,11 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from python_multipart.multipart import parse_options_header
 
+from loragate_server import strict_json
 from loragate_server.intercept.refusals import ambiguous_body, incomplete, unreadable
 from loragate_server.intercept.request import HttpRequest
 
@@ -174,12 +175,18 @@ def parse_json(text: str, limits: BodyLimits, what: str) -> JsonText:
     if openings + text.count(",") > _MAX_VALUES:
         raise unreadable(f"{what} has more than {_MAX_VALUES} values.", "Send fewer.")
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = strict_json.read(text)
+    except strict_json.DoubledNameError as error:
+        raise ambiguous_body(
+            "A JSON object in the body has the same name twice.", "Send every name once."
+        ) from error
+    except strict_json.NoNumberError as error:
+        raise unreadable("The body holds NaN or Infinity.", "Send finite numbers.") from error
     except (ValueError, RecursionError) as error:
         raise unreadable(f"{what} is no valid JSON.", remedy) from error
     if _ESCAPED_SURROGATE.search(text) and not _encodable(value):
         raise unreadable(f"{what} holds half a character.", remedy)
-    if openings > limits.max_nesting and _nesting(value) > limits.max_nesting:
+    if openings > limits.max_nesting and strict_json.nesting(value) > limits.max_nesting:
         raise unreadable(
             f"{what} is nested deeper than {limits.max_nesting} levels.", "Send a flatter one."
         )
@@ -211,33 +218,9 @@ def _too_large(limits: BodyLimits) -> Exception:
     )
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ambiguous_body(
-            "A JSON object in the body has the same name twice.", "Send every name once."
-        )
-    return value
-
-
-def _refuse_constant(_: str) -> NoReturn:
-    raise unreadable("The body holds NaN or Infinity.", "Send finite numbers.")
-
-
 def _encodable(value: Any) -> bool:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _nesting(value: Any) -> int:
-    """How deep objects and lists stand in each other, counted without recursion."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        level = [
-            child for item in level for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return depth

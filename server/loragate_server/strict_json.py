@@ -1,0 +1,86 @@
+"""Reads JSON from strangers: what two readers could read in two ways is refused, and said how.
+
+Whoever audits and whoever loads are different programs. Where a name stands twice, one takes the
+first value and the other the last; NaN is a number to some and an error to others. Each caller puts
+its own words around the errors of this module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+Pairs = list[tuple[str, Any]]
+"""What stands in an object, in the order of the text."""
+
+
+class DoubledNameError(ValueError):
+    """An object has the same name twice."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} stands there twice")
+        self.name = name
+
+
+class NoNumberError(ValueError):
+    """A number that JSON lacks, as NaN, or of a kind that the caller does not take."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text} is no number here")
+        self.text = text
+
+
+def read(text: str, *, look: Callable[[Pairs], None] | None = None, fractions: bool = True) -> Any:
+    """The value of a document.
+
+    Args:
+        text: all of it.
+        look: shown each object as soon as it is read, the inner ones first; may raise.
+        fractions: whether numbers may have a point or an exponent.
+
+    Raises:
+        DoubledNameError: an object has the same name twice.
+        NoNumberError: NaN, Infinity, or a fraction where none is allowed.
+        ValueError: no JSON, or something behind its end.
+        RecursionError: nested too deep to be read at all.
+    """
+
+    def unique(pairs: Pairs) -> dict[str, Any]:
+        if look is not None:
+            look(pairs)
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise DoubledNameError(_doubled(pairs))
+        return found
+
+    return json.loads(
+        text,
+        object_pairs_hook=unique,
+        parse_constant=_no_number,
+        parse_float=None if fractions else _no_number,
+    )
+
+
+def nesting(value: Any) -> int:
+    """How deep objects and lists stand in each other, counted without recursion."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [
+            child for item in level for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return depth
+
+
+def _doubled(pairs: Pairs) -> str:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError("no name stands there twice")
+
+
+def _no_number(text: str) -> NoReturn:
+    raise NoNumberError(text)
