@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from loragate_server.cli.options import ConfigOption, StateOption, failures, load
-
-if TYPE_CHECKING:
-    from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.concept import Concept, Role
+from loragate_server.severity import Severity
 
 concepts = typer.Typer(no_args_is_help=True, help="The library of concepts.")
 
@@ -22,22 +20,6 @@ LibraryOption = Annotated[
     Path | None,
     typer.Option("--library", help="Folder of the library. Default: the configured one."),
 ]
-
-
-class Severity(StrEnum):
-    """How bad it is when an adapter has learned the concept."""
-
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-    CRITICAL = "critical"
-
-
-class Role(StrEnum):
-    """Whether adapters must not know the concept, or are compared with it."""
-
-    FORBIDDEN = "forbidden"
-    NEUTRAL = "neutral"
 
 
 @concepts.command("list")
@@ -83,10 +65,8 @@ def add_concept(
     ],
     name: Annotated[str, typer.Option(help="Name for people. Default: the id.")] = "",
     category: Annotated[str, typer.Option(help="For example likeness or trademark.")] = "other",
-    severity: Annotated[Severity, typer.Option(help="Graver ones get graver remedies.")] = (
-        Severity.MEDIUM
-    ),
-    role: Annotated[Role, typer.Option(help="Forbidden, or part of the bank.")] = Role.FORBIDDEN,
+    severity: Annotated[Severity, typer.Option(help="Graver ones get graver remedies.")] = "medium",
+    role: Annotated[Role, typer.Option(help="Forbidden, or part of the bank.")] = "forbidden",
     prompt: Annotated[
         list[str] | None, typer.Option(help="What a user would write; may be repeated.")
     ] = None,
@@ -103,7 +83,6 @@ def add_concept(
       loragate-server concepts add our-mascot --name "Our mascot" --severity high mascot-*.png
     """
     from loragate_server.app.folders import make_state_folder, open_library, own_library_folder
-    from loragate_server.concepts.concept import Concept
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
@@ -114,8 +93,8 @@ def add_concept(
                 concept_id=concept_id,
                 name=name or concept_id,
                 category=category,
-                severity=severity.value,
-                role=role.value,
+                severity=severity,
+                role=role,
                 prompts=tuple(prompt or ()),
             ),
             contents,

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from loragate_server.severity import Severity
+
+Role = Literal["forbidden", "neutral"]
+"""Whether adapters must not know a concept, or are compared with it."""
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -20,8 +25,8 @@ class Concept:
     concept_id: str
     name: str
     category: str
-    severity: Literal["low", "medium", "high", "critical"]
-    role: Literal["forbidden", "neutral"]
+    severity: Severity
+    role: Role
     prompts: tuple[str, ...] = ()
     picture_files: tuple[Path, ...] = ()
     picture_sha256: tuple[str, ...] = ()

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from loragate_server.concepts.concept import Role
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.severity import Severity
 
 FILE_NAME = "library.yaml"
 ConceptId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -26,8 +28,8 @@ class ConceptEntry(BaseModel):
     id: ConceptId
     name: Annotated[Line, Field(max_length=200)]
     category: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-    severity: Literal["low", "medium", "high", "critical"]
-    role: Literal["forbidden", "neutral"]
+    severity: Severity
+    role: Role
     prompts: tuple[Annotated[Line, Field(max_length=500)], ...] = ()
     pictures: Annotated[tuple[Line, ...], Field(min_length=1, max_length=64)]
 

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Severity = Literal["low", "medium", "high", "critical"]
+from loragate_server.severity import Severity
+
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,62}$")]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})

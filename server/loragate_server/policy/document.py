@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from loragate_server.severity import Severity
+
 VerdictOnBlock = Literal["block", "review"]
 RemedyName = Literal["retrain", "replace_data", "quarantine", "withdraw_and_call_legal"]
-SeverityName = Literal["low", "medium", "high", "critical"]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -38,7 +39,7 @@ class RuleDocument(ThresholdsDocument):
     name: Text
     concepts: Annotated[list[Text], Field(min_length=1)] | None = None
     categories: Annotated[list[Text], Field(min_length=1)] | None = None
-    severities: Annotated[list[SeverityName], Field(min_length=1)] | None = None
+    severities: Annotated[list[Severity], Field(min_length=1)] | None = None
     remedy: RemedyName | None = None
 
 

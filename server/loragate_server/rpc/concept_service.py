@@ -10,24 +10,22 @@ import grpc
 
 from loragate.v1 import audit_pb2, concept_pb2_grpc
 from loragate.v1 import concept_pb2 as wire
-from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.concept import Concept, Role
 from loragate_server.concepts.library import MAX_PICTURES
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.convert import severity_name
 from loragate_server.rpc.leash import call_leash
+from loragate_server.severity import SEVERITIES, Severity
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
 MAX_TOTAL_BYTES = 64 << 20
 
-_SEVERITIES = {
-    audit_pb2.SEVERITY_LOW: "low",
-    audit_pb2.SEVERITY_MEDIUM: "medium",
-    audit_pb2.SEVERITY_HIGH: "high",
-    audit_pb2.SEVERITY_CRITICAL: "critical",
+_SEVERITIES: dict[int, Severity] = {
+    audit_pb2.Severity.Value(severity_name(one)): one for one in SEVERITIES
 }
-_ROLES = {
+_ROLES: dict[int, Role] = {
     wire.CONCEPT_ROLE_FORBIDDEN: "forbidden",
     wire.CONCEPT_ROLE_NEUTRAL: "neutral",
 }
@@ -111,8 +109,8 @@ def _concept(message: wire.Concept) -> Concept:
         concept_id=message.concept_id,
         name=message.name,
         category=message.category,
-        severity=severity,  # type: ignore[arg-type]
-        role=role,  # type: ignore[arg-type]
+        severity=severity,
+        role=role,
         prompts=tuple(message.prompts),
     )
 

@@ -18,11 +18,10 @@ from loragate_server.policy.decision import VerdictKind
 from loragate_server.record.recorder import MAX_PAGE_SIZE, Recorder
 from loragate_server.record.search import Search
 from loragate_server.report.wording import printable
+from loragate_server.severity import SEVERITIES
 
 if TYPE_CHECKING:
     from loragate_server.concepts.concept import Concept
-
-_SEVERITIES = ("critical", "high", "medium", "low")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ async def concepts(request: web.Request) -> web.Response:
     """The forbidden concepts, gravest first."""
     wording = request[WORDING]
     library = request.app[SOURCES].library()
-    ordered = sorted(library.forbidden, key=lambda one: (_SEVERITIES.index(one.severity), one.name))
+    ordered = sorted(library.forbidden, key=lambda one: (-SEVERITIES.index(one.severity), one.name))
     return page(
         request,
         "concepts",
