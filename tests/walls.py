@@ -98,6 +98,7 @@ MAY_IMPORT = {
         "policy.reasons",
         "policy.store",
         "rpc.envoy",
+        "rpc.observer",
         "tracing.tracer",
         *NOUNS,
     ),

@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from loragate_server.audit.evidence import Evidence
+from loragate_server.checkpoint.result import CheckObserver
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.observer import GateObserver
 from loragate_server.metrics.labels import CODES, DECISION_REASONS, served_methods
@@ -20,6 +21,7 @@ from loragate_server.metrics.state import FAIL_OPEN_SETTINGS, RECORD_FAILURES, S
 from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.rpc.observer import CallObserver
 from tests.server.policy.given_codes import given_codes
 
 EVIDENCE = Evidence((), (), (), (), "emoji-tiny", "b", "l", "reference", "1", 8, {})
@@ -53,6 +55,13 @@ def test_the_metrics_can_be_what_the_gate_reports_to(metrics: Metrics) -> None:
     assert sample(metrics, "loragate_cache_requests_total", result="hit") == 1
     assert sample(metrics, "loragate_shared_flights_total") == 1
     assert sample(metrics, "loragate_queue_wait_seconds_sum") == 0.5
+
+
+@pytest.mark.parametrize("observer", [GateObserver, CallObserver, CheckObserver])
+def test_the_metrics_hear_everything_that_observers_are_told(observer: type) -> None:
+    told = [name for name in vars(observer) if not name.startswith("_")]
+    assert told
+    assert [name for name in told if getattr(Metrics, name) is getattr(observer, name)] == []
 
 
 def test_every_series_is_there_before_the_first_event(metrics: Metrics) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
 
 NO_EXTRACTOR = "none"
 """Stands for the extractor, in metrics and logs, where the one asked for does not exist."""
@@ -26,16 +25,8 @@ class Result(StrEnum):
     """It passed, and would not have outside a dry run."""
 
 
-class CheckObserver(Protocol):
-    """Told of every request; must not block."""
+class CheckObserver:
+    """Told of every request, and does nothing about it: subclasses count. Must not block."""
 
     def intercepted(self, extractor: str, outcome: str, seconds: float) -> None:
         """A request was answered after `seconds`."""
-        ...
-
-
-class NullCheckObserver:
-    """A `CheckObserver` that nobody reads."""
-
-    def intercepted(self, extractor: str, outcome: str, seconds: float) -> None:
-        """Ignored."""

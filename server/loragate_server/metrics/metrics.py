@@ -11,9 +11,16 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
-from loragate_server.checkpoint.result import NO_EXTRACTOR, Result
+from loragate_server.checkpoint.result import NO_EXTRACTOR, CheckObserver, Result
 from loragate_server.errors import ErrorReason
-from loragate_server.gate.observer import CACHE_RESULTS, GIVEN_UP, STAGES, CacheResult, GivenUp
+from loragate_server.gate.observer import (
+    CACHE_RESULTS,
+    GIVEN_UP,
+    STAGES,
+    CacheResult,
+    GateObserver,
+    GivenUp,
+)
 from loragate_server.metrics.labels import (
     CODES,
     DECISION_REASONS,
@@ -25,12 +32,13 @@ from loragate_server.metrics.series import exemplar
 from loragate_server.metrics.state import StateMetrics
 from loragate_server.policy.decision import Mode, VerdictKind
 from loragate_server.record.verdict import Verdict
+from loragate_server.rpc.observer import CallObserver
 
 REVIEW_ACTIONS: Final = ("approve", "reject", "reopen")
 
 
-class Metrics(StateMetrics):
-    """Every metric of the server. Implements `gate.observer.GateObserver`; thread-safe."""
+class Metrics(StateMetrics, GateObserver, CallObserver, CheckObserver):
+    """Every metric of the server; thread-safe."""
 
     def __init__(self) -> None:
         super().__init__()

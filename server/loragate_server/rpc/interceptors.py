@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import grpc
 
@@ -24,6 +23,7 @@ from loragate_server.rpc.access import (
 )
 from loragate_server.rpc.around import AroundInterceptor
 from loragate_server.rpc.errors import REQUEST_ID_KEY, abort
+from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.settings import Permission
 from loragate_server.tracing.tracer import (
     CURRENT,
@@ -38,28 +38,6 @@ _FAULTS = frozenset(
 )
 """Statuses that tell of a fault of the server, by the conventions for spans of gRPC servers."""
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
-
-
-class CallObserver(Protocol):
-    """Told of every call, from the event loop; must not block."""
-
-    def call_started(self, method: str) -> None:
-        """A call of "/package.Service/Method" arrived; the method may be unknown."""
-        ...
-
-    def call_handled(self, method: str, code: str, seconds: float, request_id: str = "") -> None:
-        """A call ended with the gRPC status name `code`."""
-        ...
-
-
-class NullCallObserver:
-    """A `CallObserver` that nobody reads."""
-
-    def call_started(self, method: str) -> None:
-        """Ignored."""
-
-    def call_handled(self, method: str, code: str, seconds: float, request_id: str = "") -> None:
-        """Ignored."""
 
 
 class RequestIds(AroundInterceptor):

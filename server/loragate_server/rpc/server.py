@@ -21,12 +21,12 @@ from loragate_server.rpc.credentials import server_credentials
 from loragate_server.rpc.ext_proc_service import ExtProcService, ext_proc_handler
 from loragate_server.rpc.interceptors import (
     CallCounter,
-    CallObserver,
     Doorkeeper,
     Refusals,
     RequestIds,
     Traces,
 )
+from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.settings import KeepaliveSettings, RpcSettings
 from loragate_server.tracing.tracer import Tracer
 

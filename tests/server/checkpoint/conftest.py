@@ -12,6 +12,7 @@ import pytest
 
 from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.checkpoint.copies import AuditedCopies
+from loragate_server.checkpoint.result import CheckObserver
 from loragate_server.checkpoint.settings import CheckpointSettings
 from loragate_server.gate.intake import IntakeDesk
 from loragate_server.intake.fetch import Intake
@@ -23,7 +24,7 @@ __all__ = ["files", "house", "tiny", "until"]
 
 
 @dataclass
-class Told:
+class Told(CheckObserver):
     """Counts what the checkpoint tells."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -28,7 +28,7 @@ from loragate_server.audit.uses import Member
 from loragate_server.errors import ErrorReason
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.gate import Gate, GateSettings
-from loragate_server.gate.observer import CacheResult, NullObserver
+from loragate_server.gate.observer import CacheResult, GateObserver
 from loragate_server.gate.request import GateRequest
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
@@ -124,7 +124,7 @@ class HeldEngine:
 
 
 @dataclass
-class Counts(NullObserver):
+class Counts(GateObserver):
     """Counts what the gate tells."""
 
     failures: Counter[ErrorReason] = field(default_factory=Counter)

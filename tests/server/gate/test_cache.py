@@ -12,7 +12,7 @@ import pytest
 from loragate_server.adapter.reference import Strength
 from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.key import AdapterKey, VerdictKey
-from loragate_server.gate.observer import NullObserver
+from loragate_server.gate.observer import GateObserver
 
 KEY = VerdictKey((AdapterKey("a", "", Strength()),), "tiny", "b", "c", "d", (), False)
 
@@ -27,7 +27,7 @@ async def test_a_verdict_lives_no_longer_than_either_clock_says(
     verdict = await house().ask()
     verdict = dataclasses.replace(verdict, expires_at=verdict.decided_at + timedelta(seconds=10))
     wall, steady = [verdict.decided_at], [100.0]
-    cache = VerdictCache(4, NullObserver(), now=lambda: wall[0], monotonic=lambda: steady[0])
+    cache = VerdictCache(4, GateObserver(), now=lambda: wall[0], monotonic=lambda: steady[0])
     cache.put(KEY, verdict)
     wall[0] += timedelta(seconds=wall_s)
     steady[0] += steady_s
@@ -37,7 +37,7 @@ async def test_a_verdict_lives_no_longer_than_either_clock_says(
 
 async def test_a_verdict_that_has_expired_is_not_put_in(house: Callable[..., Any]) -> None:
     verdict = await house().ask()
-    cache = VerdictCache(4, NullObserver(), now=lambda: verdict.expires_at)
+    cache = VerdictCache(4, GateObserver(), now=lambda: verdict.expires_at)
     cache.put(KEY, verdict)
     assert len(cache) == 0
 

@@ -12,7 +12,7 @@ import pytest
 
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.observer import NullObserver
+from loragate_server.gate.observer import GateObserver
 from loragate_server.gate.worker import Worker
 from loragate_server.progress import Leash
 
@@ -215,7 +215,7 @@ async def test_a_drain_gives_up_after_its_grace_time_and_close_answers_the_rest(
 
 
 async def test_the_worker_remembers_how_long_audits_take() -> None:
-    worker = Worker(4, NullObserver())
+    worker = Worker(4, GateObserver())
     try:
         before = worker.retry_after_s()
         for _ in range(40):
@@ -227,13 +227,13 @@ async def test_the_worker_remembers_how_long_audits_take() -> None:
 
 
 async def test_a_closed_worker_takes_nothing() -> None:
-    worker = Worker(1, NullObserver())
+    worker = Worker(1, GateObserver())
     assert worker.close()
     assert (await refusal(worker.submit(lambda: None, Leash()))).reason is ErrorReason.DRAINING
 
 
 async def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
-    worker, done = Worker(1, NullObserver()), []
+    worker, done = Worker(1, GateObserver()), []
     leash = Leash()
     leash.cancel()
     try:

@@ -13,7 +13,7 @@ import pytest
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.job import off_device
-from loragate_server.gate.observer import GivenUp, NullObserver
+from loragate_server.gate.observer import GateObserver, GivenUp
 from loragate_server.gate.worker import MOST_LOST, Worker
 from loragate_server.progress import Leash
 
@@ -23,7 +23,7 @@ AT_MOST_S = 2.0
 
 
 @dataclass
-class Told(NullObserver):
+class Told(GateObserver):
     causes: list[GivenUp] = field(default_factory=list)
     stuck: list[int] = field(default_factory=list)
 

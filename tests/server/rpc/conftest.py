@@ -20,19 +20,19 @@ from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate, GateSettings
 from loragate_server.gate.library import LibraryKeeper
-from loragate_server.gate.observer import NullObserver
+from loragate_server.gate.observer import GateObserver
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.settings import IntakeSettings
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.recorder import Recorder
-from loragate_server.rpc.interceptors import NullCallObserver
+from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
 from loragate_server.rpc.settings import RpcSettings
 
 
 @dataclass
-class Calls(NullCallObserver):
+class Calls(CallObserver):
     """Counts calls as (method, status name)."""
 
     handled: list[tuple[str, str]]
@@ -68,7 +68,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 policies=PolicyStore(DEFAULT_POLICY_FILE),
                 recorder=recorder,
                 read=read_adapter,
-                observer=NullObserver(),
+                observer=GateObserver(),
             )
             stack.push_async_callback(gate.close)
             library = ConceptLibrary.open(EMBEDDED_LIBRARY)

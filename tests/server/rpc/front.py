@@ -16,7 +16,7 @@ from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc
-from loragate_server.rpc.interceptors import NullCallObserver
+from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
 from loragate_server.rpc.settings import RpcSettings
 from tests.server.checkpoint.conftest import MakePost, Post, post
@@ -90,7 +90,7 @@ async def front(post: MakePost) -> AsyncIterator[MakeFront]:
             )
             chosen = rpc or RpcSettings(addresses=("127.0.0.1:0",))
             server = RpcServer(
-                chosen, gate, keeper, one.house.recorder, NullCallObserver(), one.checkpoint
+                chosen, gate, keeper, one.house.recorder, CallObserver(), one.checkpoint
             )
             stack.push_async_callback(server.stop)
             channel = grpc.aio.insecure_channel(await server.start())
