@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from loragate_kernels.compile_monitor import process_monitor
 from loragate_server.app.startup import calibration_file
-from loragate_server.audit.engine import AuditEngine
 from loragate_server.config.schema import Config
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.metrics.metrics import Metrics
@@ -37,8 +36,7 @@ def served_states(config: Config, bases: BaseRegistry) -> list[ServedState]:
 
 def _state(config: Config, one: ServedBase) -> ServedState:
     file = calibration_file(config, one.name)
-    engine = one.engine
-    calibration = engine.materials.calibration if isinstance(engine, AuditEngine) else None
+    calibration = one.engine.materials.calibration
     if calibration is None:
         missing = file is None or not file.exists()
         return ServedState(one.name, one.library_digest, "missing" if missing else "stale")

@@ -16,7 +16,10 @@ MOST_AT_ONCE = 64
 
 
 class Store(Protocol):
-    """What the checkpoint needs of `loragate_server.intake.fetch.Intake`; thread-safe."""
+    """What the checkpoint needs of `loragate_server.intake.fetch.Intake`; thread-safe.
+
+    Intake itself is behind the gate: the checkpoint has no other way to a file than through it.
+    """
 
     @property
     def store_dir(self) -> Path:

@@ -4,33 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from loragate_server.audit.evidence import Evidence
-from loragate_server.audit.uses import Member
+from loragate_server.audit.engine import AuditEngine
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.models.base import BaseModel
-from loragate_server.progress import Leash
-
-
-class Engine(Protocol):
-    """What the gate needs of `loragate_server.audit.engine.AuditEngine`."""
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether p-values rest on harmless adapters."""
-        ...
-
-    def audit(
-        self,
-        members: Sequence[Member],
-        leash: Leash,
-        concept_ids: Sequence[str] = (),
-        *,
-        screen_miss_rate: float = ...,
-    ) -> Evidence:
-        """Audits adapters that may be active together; polls the leash."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +21,7 @@ class ServedBase:
 
     name: str
     base: BaseModel
-    engine: Engine
+    engine: AuditEngine
     library_digest: str
     concept_ids: frozenset[str]
 

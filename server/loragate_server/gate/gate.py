@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.audit.evidence import Evidence
@@ -18,32 +17,27 @@ from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.budget import ByteBudget
 from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.flight import SharedLeash, SingleFlight
-from loragate_server.gate.intake import Intake, IntakeDesk, UploadSession
+from loragate_server.gate.intake import IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey
-from loragate_server.gate.known import Known, NothingKnown, wanted_of
 from loragate_server.gate.observer import STAGES, GateObserver
-from loragate_server.gate.pipeline import Case, DecisionRecorder, Pipeline, ReadAdapter
+from loragate_server.gate.pipeline import Case, Pipeline, ReadAdapter
 from loragate_server.gate.request import GateRequest
-from loragate_server.gate.reviewing import SUSPECTS_REMEMBERED, NoReviews, Reviews, Suspects
+from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
 from loragate_server.gate.worker import STUCK_AFTER_S, Worker, audit_failed, draining
+from loragate_server.intake.fetch import Intake
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling
+from loragate_server.policy.store import PolicyStore
 from loragate_server.progress import Leash
+from loragate_server.record.known_book import KnownBook
+from loragate_server.record.recorder import Recorder
+from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.verdict import Verdict
 
 _log = logging.getLogger(__name__)
-
-
-class Policies(Protocol):
-    """What the gate needs of `loragate_server.policy.store.PolicyStore`."""
-
-    @property
-    def current(self) -> Policy:
-        """The policy in force; raises POLICY_INVALID where none was ever loaded."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,19 +73,19 @@ class Gate:
         settings: GateSettings,
         intake: Intake,
         bases: BaseRegistry,
-        policies: Policies,
-        recorder: DecisionRecorder,
+        policies: PolicyStore,
+        recorder: Recorder,
         read: ReadAdapter,
         observer: GateObserver,
-        reviews: Reviews | None = None,
-        known: Known | None = None,
+        reviews: ReviewBook,
+        known: KnownBook,
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
         self._intake = IntakeDesk(intake, settings.intake_threads)
         self._policies = policies
-        self._reviews = reviews or NoReviews()
-        self._known = known or NothingKnown()
+        self._reviews = reviews
+        self._known = known
         self._suspects = Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size))
         self._pipeline = Pipeline(bases=bases, worker=self.worker, read=read, recorder=recorder)
         self._observer = observer
@@ -306,7 +300,7 @@ class Gate:
             for file in case.files:
                 admit_size(file.size_bytes, policy)
             rulings = self._reviews.about(file.sha256 for file in case.files)
-            known = self._known.about(wanted_of(case.adapter_keys), evidence.base_digest)
+            known = self._known.about([one.ways for one in case.adapter_keys], evidence.base_digest)
             decision = self._pipeline.judge(policy, evidence, known, rulings, leash, times_s)
             self._suspects.put(_used(key, decision), measured_by, decision)
         verdict = await self._pipeline.record(decision, case.request, leash, times_s)
@@ -332,7 +326,7 @@ class Gate:
         served: ServedBase,
     ) -> VerdictKey:
         rulings = self._reviews.about(adapter.sha256 for adapter in adapters)
-        known = self._known.about(wanted_of(adapters), served.base.digest)
+        known = self._known.about([one.ways for one in adapters], served.base.digest)
         return VerdictKey(
             adapters=adapters,
             base_model=served.name,

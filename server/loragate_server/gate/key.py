@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.policy.review import ReviewedAdapter
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class AdapterKey:
     config_sha256: str
     strengths: tuple[Strength, ...]
     optional: bool = False
+
+    @property
+    def ways(self) -> tuple[ReviewedAdapter, ...]:
+        """Each way in which it may be used, as the record knows it."""
+        return tuple(
+            ReviewedAdapter(self.sha256, self.config_sha256, each.denoiser, each.text_encoder)
+            for each in self.strengths
+        )
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from loragate_server.audit.engine import AuditEngine
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.bases import BaseRegistry, Engine, ServedBase
+from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.worker import Worker
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash, Report, silent
 
-BuildEngine = Callable[[BaseModel, ConceptLibrary, Report], Engine]
+BuildEngine = Callable[[BaseModel, ConceptLibrary, Report], AuditEngine]
 """Builds the probes of the library on a base model, and the engine around them."""
 
 Change = Callable[[ConceptLibrary], ConceptLibrary]

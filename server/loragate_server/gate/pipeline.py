@@ -11,7 +11,6 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Protocol
 
 from loragate_server.adapter.adapter import Readings
 from loragate_server.adapter.reference import AdapterReference, StoredFile
@@ -30,23 +29,14 @@ from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling, apply_rulings
 from loragate_server.progress import Leash
-from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.record.recorder import Recorder
+from loragate_server.record.verdict import Verdict
 from loragate_server.tracing.tracer import note, stage, took, trace_id
 
 ReadAdapter = Callable[[StoredFile, BaseModel, Leash], Readings]
 """`loragate_server.intake.reader.read_adapter`."""
 
 _log = logging.getLogger(__name__)
-
-
-class DecisionRecorder(Protocol):
-    """What the gate needs of `loragate_server.record.recorder.Recorder`."""
-
-    def record(
-        self, decision: Decision, caller: Caller, *, stage_times_s: dict[str, float], dry_run: bool
-    ) -> Verdict:
-        """Writes the decision down; raises rather than answer for one that is not written."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -94,7 +84,7 @@ class Pipeline:
         bases: BaseRegistry,
         worker: Worker,
         read: ReadAdapter,
-        recorder: DecisionRecorder,
+        recorder: Recorder,
     ) -> None:
         self._bases = bases
         self._worker = worker

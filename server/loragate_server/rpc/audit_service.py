@@ -33,7 +33,10 @@ KEPT_ANSWERS = 1024
 
 
 class Records(Protocol):
-    """What the service needs of `loragate_server.record.recorder.Recorder`; thread-safe."""
+    """What the service needs of `loragate_server.record.recorder.Recorder`; thread-safe.
+
+    A wall is between them: callers read the record, and only the gate writes it.
+    """
 
     def get(self, decision_id: str) -> Verdict:
         """One recorded decision."""

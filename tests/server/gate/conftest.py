@@ -18,6 +18,7 @@ from torch import Tensor
 
 from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.audit.coverage import coverage_evidence
+from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,
     ConceptEvidence,
@@ -51,8 +52,10 @@ LIBRARY = "c" * 64
 PATIENCE_S = 20.0
 
 
-class HeldEngine:
+class HeldEngine(AuditEngine):
     """Audits for as long as the test wants, then says what the test wants."""
+
+    calibrated = False
 
     def __init__(self, base: BaseModel, library_digest: str = LIBRARY) -> None:
         self.base = base
@@ -61,7 +64,6 @@ class HeldEngine:
         self.error: BaseException | None = None
         self.audits = 0
         self.miss_rates: list[float] = []
-        self.calibrated = False
         self.ended = 0
         self.started = threading.Semaphore(0)
         self._may_go = threading.Event()

@@ -12,10 +12,11 @@ import pytest
 from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.intake import IntakeDesk
+from loragate_server.intake.fetch import Intake
 from loragate_server.progress import Leash
 
 
-class Hanging:
+class Hanging(Intake):
     """An intake over a file system that does not answer."""
 
     def __init__(self) -> None:
@@ -24,9 +25,6 @@ class Hanging:
     def fetch(self, ref: AdapterReference, leash: Leash) -> StoredFile:
         self.let_go.wait(30)
         raise NoDecisionError(ErrorReason.SOURCE_NOT_FOUND, "It is not there.", remedy="Look.")
-
-    def receive(self, header_size_bytes: int, sha256: str, file_name: str) -> None:
-        raise NotImplementedError
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.settings import IntakeSettings
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
+from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
+from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
 from loragate_server.rpc.settings import RpcSettings
@@ -69,6 +71,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 recorder=recorder,
                 read=read_adapter,
                 observer=GateObserver(),
+                reviews=ReviewBook(recorder.database),
+                known=KnownBook(recorder.database),
             )
             stack.push_async_callback(gate.close)
             library = ConceptLibrary.open(EMBEDDED_LIBRARY)

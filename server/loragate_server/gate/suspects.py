@@ -1,34 +1,15 @@
-"""What reviews need of the gate: rulings to obey, and evidence to judge again."""
+"""`Suspects`: evidence that is waiting for a person, to be judged again after the review."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import replace
-from typing import Protocol
 
 from loragate_server.audit.evidence import Evidence
 from loragate_server.gate.key import VerdictKey
 from loragate_server.policy.decision import Decision, VerdictKind
-from loragate_server.policy.review import Ruling
 
 SUSPECTS_REMEMBERED = 64
-
-
-class Reviews(Protocol):
-    """What the gate needs of `loragate_server.record.reviews.book.ReviewBook`."""
-
-    def about(self, sha256s: Iterable[str]) -> tuple[Ruling, ...]:
-        """The rulings in force about any of these files, sorted by id; must not block."""
-        ...
-
-
-class NoReviews:
-    """`Reviews` of a server where nobody reviews."""
-
-    def about(self, sha256s: Iterable[str]) -> tuple[Ruling, ...]:
-        """None."""
-        return ()
 
 
 class Suspects:
