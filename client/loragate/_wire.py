@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -209,19 +210,25 @@ def upload_messages(
         yield audit_pb2.AuditUploadRequest(chunk=bytes(view[start : start + CHUNK_BYTES]))
 
 
+def concept_message(concept: Concept) -> concept_pb2.Concept:
+    """Writes a concept."""
+    return concept_pb2.Concept(
+        concept_id=concept.concept_id,
+        name=concept.name,
+        category=concept.category,
+        severity=wire_name(concept.severity),
+        role=wire_name(concept.role),
+        prompts=concept.prompts,
+        picture_count=concept.picture_count,
+    )
+
+
 def concept_messages(
     concept: Concept, pictures: Iterable[bytes]
 ) -> Iterator[concept_pb2.CreateConceptRequest]:
     """Writes a new concept: its description, then its pictures."""
-    yield concept_pb2.CreateConceptRequest(
-        concept=concept_pb2.Concept(
-            concept_id=concept.concept_id,
-            name=concept.name,
-            category=concept.category,
-            severity=wire_name(concept.severity),
-            role=wire_name(concept.role),
-            prompts=concept.prompts,
-        )
-    )
+    # The service counts the pictures that come.
+    message = concept_message(replace(concept, picture_count=0))
+    yield concept_pb2.CreateConceptRequest(concept=message)
     for picture in pictures:
         yield concept_pb2.CreateConceptRequest(picture=picture)

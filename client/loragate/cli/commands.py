@@ -15,6 +15,7 @@ from loragate._reading import read_once
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.gate_dir import gate_dir
 from loragate.cli.output import as_json, explain, print_json, short, took
+from loragate.cli.parser import asked_of
 from loragate.cli.table import (
     AUDIT_COLUMNS,
     audit_row,
@@ -26,7 +27,6 @@ from loragate.cli.table import (
 from loragate.client import AuditClient
 from loragate.config import TlsConfig
 from loragate.errors import AuditError
-from loragate.reference import AuditOptions
 from loragate.results import AuditResult, Verdict
 
 
@@ -81,15 +81,7 @@ def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
 
 def _ask(client: AuditClient, files: list[str], options: argparse.Namespace) -> AuditResult:
     """One verdict over files that are active together, mostly just one."""
-    asked: AuditOptions = {
-        "base_model": options.base_model,
-        "expected_base_digest": options.base_digest,
-        "loader": options.loader,
-        "strength": options.strength,
-        "text_encoder_strength": options.text_encoder_strength,
-        "concept_ids": options.concept,
-        "dry_run": options.dry_run,
-    }
+    asked = asked_of(options)
     if options.remote:
         return client.audit(files, **asked)
     if len(files) == 1:

@@ -15,6 +15,7 @@ from loragate.cli.adapter_files import Found, RefusedFileError, find
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.outcome import Outcome
 from loragate.cli.output import as_json, error_as_json, explain, print_json, took
+from loragate.cli.parser import asked_of
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
 from loragate.errors import AuditError, InvalidAdapter
@@ -47,15 +48,7 @@ def _outcomes(
     client: AuditClient, files: list[Found], options: argparse.Namespace
 ) -> Iterator[Outcome]:
     """The outcomes in the order of the files, several in the making at a time."""
-    asked: AuditOptions = {
-        "base_model": options.base_model,
-        "expected_base_digest": options.base_digest,
-        "loader": options.loader,
-        "strength": options.strength,
-        "text_encoder_strength": options.text_encoder_strength,
-        "concept_ids": options.concept,
-        "dry_run": options.dry_run,
-    }
+    asked = asked_of(options)
     with ThreadPoolExecutor(options.concurrency) as pool:
         yield from pool.map(lambda found: _outcome(client, found, asked), files)
 

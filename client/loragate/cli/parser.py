@@ -9,6 +9,7 @@ from typing import NoReturn, TypeAlias
 from loragate import __version__
 from loragate.cli.exit_code import ExitCode
 from loragate.config import DEFAULT_TARGET, TARGET_VARIABLE
+from loragate.reference import AuditOptions
 from loragate.results import Verdict
 
 _ABOUT = "Ask loragate whether LoRA adapters may be loaded into an image server."
@@ -145,6 +146,19 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         "--concept", action="append", default=[], metavar="ID", help="audit only this; repeatable"
     )
     parser.add_argument("--dry-run", action="store_true", help="do not record a binding decision")
+
+
+def asked_of(options: argparse.Namespace) -> AuditOptions:
+    """What `audit` and `gate-dir` were told to ask about each adapter."""
+    return {
+        "base_model": options.base_model,
+        "expected_base_digest": options.base_digest,
+        "loader": options.loader,
+        "strength": options.strength,
+        "text_encoder_strength": options.text_encoder_strength,
+        "concept_ids": options.concept,
+        "dry_run": options.dry_run,
+    }
 
 
 def _add_get(commands: _Commands) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Self
 
 import grpc
 
-from loragate._wire import wire_name
+from loragate._wire import concept_message
 from loragate.results import Concept, Verdict
 from loragate.testing._answers import audited, code_of, key_of, trailing_metadata, verdict_message
 from loragate.v1 import audit_pb2, audit_pb2_grpc, concept_pb2, concept_pb2_grpc
@@ -91,7 +91,7 @@ class FakeAuditServer:
         self._lock = threading.Lock()
         self._decisions: dict[str, audit_pb2.Verdict] = {}
         self._stored: dict[str, int] = {}  # sizes in bytes, by sha256
-        self._concepts = {concept.concept_id: _concept_message(concept) for concept in concepts}
+        self._concepts = {concept.concept_id: concept_message(concept) for concept in concepts}
         self._credentials = credentials
         self._server: Any = None
 
@@ -323,15 +323,3 @@ def _page(items: list[Any], size: int, token: str) -> tuple[list[Any], str]:
     start = int(token or 0)
     end = start + min(size or 50, 100)
     return items[start:end], str(end) if end < len(items) else ""
-
-
-def _concept_message(concept: Concept) -> concept_pb2.Concept:
-    return concept_pb2.Concept(
-        concept_id=concept.concept_id,
-        name=concept.name,
-        category=concept.category,
-        severity=wire_name(concept.severity),
-        role=wire_name(concept.role),
-        prompts=concept.prompts,
-        picture_count=concept.picture_count,
-    )
