@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from loragate_server.app.doors import check_door
 from loragate_server.app.folders import served_library
-from loragate_server.app.reviewing import follow_known, follow_reviews, open_console
+from loragate_server.app.reviewing import follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
@@ -63,8 +63,8 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     stack.push_async_callback(web.close)
     policies = await _follow_policy(config, metrics, readiness, stack)
     recorder = await _open_record(config, metrics, readiness, stack)
-    reviews = await follow_reviews(recorder, stack)
-    known = await follow_known(recorder, stack)
+    reviews = await follow(ReviewBook(recorder.database), stack)
+    known = await follow(KnownBook(recorder.database), stack)
     library = await asyncio.to_thread(served_library, config)
     front = Front(
         "",

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
 from loragate_server.errors import NoDecisionError
 from loragate_server.metrics.metrics import Metrics
-from loragate_server.record.known_book import KnownBook
+from loragate_server.record.follow import Follower
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.reviews.review import ReviewAction
@@ -22,28 +22,17 @@ from loragate_server.record.reviews.reviews import ReviewRules, Reviews
 if TYPE_CHECKING:
     from aiohttp import web
 
+Book = TypeVar("Book", bound=Follower)
+
 _log = logging.getLogger(__name__)
 
 
-async def follow_reviews(recorder: Recorder, stack: AsyncExitStack) -> ReviewBook:
-    """The reviews in force, also those of other replicas; stops with the stack.
+async def follow(book: Book, stack: AsyncExitStack) -> Book:
+    """Keeps up with what other replicas record as well; stops with the stack.
 
     Raises:
         NoDecisionError: DATABASE_UNAVAILABLE.
     """
-    book = ReviewBook(recorder.database)
-    await asyncio.to_thread(book.start)
-    stack.push_async_callback(asyncio.to_thread, book.stop)
-    return book
-
-
-async def follow_known(recorder: Recorder, stack: AsyncExitStack) -> KnownBook:
-    """What is on record as blocked, also by other replicas; stops with the stack.
-
-    Raises:
-        NoDecisionError: DATABASE_UNAVAILABLE.
-    """
-    book = KnownBook(recorder.database)
     await asyncio.to_thread(book.start)
     stack.push_async_callback(asyncio.to_thread, book.stop)
     return book

@@ -23,6 +23,8 @@ from loragate_server.record.search import Search, conditions, storable
 from loragate_server.record.tables import audited_adapters, audits
 from loragate_server.record.verdict import Verdict
 
+_NEWEST_FIRST = (audits.c.decided_at.desc(), audits.c.decision_id.desc())
+
 
 @dataclass(frozen=True)
 class Span:
@@ -88,22 +90,16 @@ class Database:
 
     def page(self, size: int, after: Place | None, search: Search) -> list[str]:
         """Payloads of at most `size` decisions, newest first, that come after a place."""
-        query = select(audits.c.payload).where(*conditions(search)).limit(size)
-        query = query.order_by(audits.c.decided_at.desc(), audits.c.decision_id.desc())
-        if after is not None:
-            key = tuple_(audits.c.decided_at, audits.c.decision_id)
-            query = query.where(key < tuple_(after.decided_at, after.decision_id))
+        query = select(audits.c.payload).where(*conditions(search), *_after(after))
+        query = query.order_by(*_NEWEST_FIRST).limit(size)
         with self._connected() as connection:
             return [row.payload for row in connection.execute(query)]
 
     def history(self, size: int, after: Place | None, span: Span) -> list[Stored]:
         """At most `size` binding decisions of a span, newest first, after a place."""
         columns = (audits.c.decided_at, audits.c.decision_id, audits.c.payload)
-        query = select(*columns).where(*_within(span)).limit(size)
-        query = query.order_by(audits.c.decided_at.desc(), audits.c.decision_id.desc())
-        if after is not None:
-            key = tuple_(audits.c.decided_at, audits.c.decision_id)
-            query = query.where(key < tuple_(after.decided_at, after.decision_id))
+        query = select(*columns).where(*_within(span), *_after(after))
+        query = query.order_by(*_NEWEST_FIRST).limit(size)
         with self._connected() as connection:
             return [Stored(Place(*row[:2]), row.payload) for row in connection.execute(query)]
 
@@ -198,6 +194,14 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _after(place: Place | None) -> list[ColumnElement[bool]]:
+    """What comes after a place in the order of `_NEWEST_FIRST`."""
+    if place is None:
+        return []
+    key = tuple_(audits.c.decided_at, audits.c.decision_id)
+    return [key < tuple_(place.decided_at, place.decision_id)]
 
 
 def _within(span: Span) -> list[ColumnElement[bool]]:

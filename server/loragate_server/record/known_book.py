@@ -51,7 +51,7 @@ class _Files:
         return use is not None and not use.blocked
 
 
-class KnownBook:
+class KnownBook(Follower):
     """Follows the table of known uses, which other replicas write as well. Thread-safe.
 
     What is blocked here counts as soon as it is recorded, on other replicas within a second or two.
@@ -59,8 +59,8 @@ class KnownBook:
     """
 
     def __init__(self, database: Database, *, poll_interval_s: float = POLL_INTERVAL_S) -> None:
+        super().__init__("known uses", poll_interval_s)
         self._database = database
-        self._follower = Follower(self.refresh, "known uses", poll_interval_s)
         self._lock = threading.Lock()
         self._files: dict[tuple[str, tuple[str, ...]], _Files] = {}
         self._by_file: defaultdict[tuple[str, str], list[_Files]] = defaultdict(list)
@@ -93,29 +93,13 @@ class KnownBook:
         self._take(known_of(verdict))
 
     def refresh(self) -> None:
-        """Reads what is new.
-
-        Raises:
-            NoDecisionError: DATABASE_UNAVAILABLE.
-        """
+        """Reads what is new."""
         since = None if self._read_until is None else self._read_until - OVERLAP
         with self._database.reading() as connection:
             rows = known_since(connection, since)
         self._take(rows)
         if rows:
             self._read_until = rows[-1].decided_at
-
-    def start(self) -> None:
-        """Reads now, and keeps reading on a thread of its own until `stop`.
-
-        Raises:
-            NoDecisionError: DATABASE_UNAVAILABLE.
-        """
-        self._follower.start()
-
-    def stop(self) -> None:
-        """Ends the thread. Safe to call twice."""
-        self._follower.stop()
 
     def _take(self, uses: Iterable[KnownUse]) -> None:
         with self._lock:

@@ -88,16 +88,20 @@ audits = Table(
     Index(None, "subject_key", "decision_id"),
 )
 
+
+def _row_of_decision() -> tuple[Column[str], Column[int]]:
+    """The key of a table with several rows per decision, which go with it."""
+    decision = ForeignKey("audits.decision_id", ondelete="CASCADE")
+    return (
+        Column("decision_id", String(32), decision, primary_key=True),
+        Column("position", Integer(), primary_key=True, autoincrement=False),
+    )
+
+
 audited_adapters = Table(
     "audited_adapters",
     metadata,
-    Column(
-        "decision_id",
-        String(32),
-        ForeignKey("audits.decision_id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
-    Column("position", Integer(), primary_key=True, autoincrement=False),
+    *_row_of_decision(),
     Column("sha256", String(64), nullable=False),
     Column("size_bytes", BigInteger(), nullable=False),
     Column("format", Text(), nullable=False),
@@ -109,13 +113,7 @@ audited_adapters = Table(
 known_uses = Table(
     "known_uses",
     metadata,
-    Column(
-        "decision_id",
-        String(32),
-        ForeignKey("audits.decision_id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
-    Column("position", Integer(), primary_key=True, autoincrement=False),
+    *_row_of_decision(),
     Column("decided_at", UtcDateTime(), nullable=False),
     Column("base_digest", Text(), nullable=False),
     # Equal for uses of the same files, whatever their strengths.

@@ -17,7 +17,7 @@ STALE_AFTER_S = 30.0
 """Approvals are not believed when the database has not confirmed them for so long."""
 
 
-class ReviewBook:
+class ReviewBook(Follower):
     """Follows the table of reviews, which other replicas write as well. Thread-safe.
 
     An act on this server is in force as soon as `refresh` returns, on others within a second. When
@@ -34,6 +34,7 @@ class ReviewBook:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__("reviews", poll_interval_s)
         self._database = database
         self._stale_after_s = stale_after_s
         self._now = now
@@ -42,8 +43,6 @@ class ReviewBook:
         self._count = -1
         self._confirmed_s = float("-inf")
         self._by_file: Mapping[str, tuple[Ruling, ...]] = {}
-        # An unreadable row must not end the thread: approvals then lapse in time.
-        self._follower = Follower(self.refresh, "reviews", poll_interval_s)
 
     def about(self, sha256s: Iterable[str]) -> tuple[Ruling, ...]:
         """The rulings in force about any of these files, sorted by id. Does not block."""
@@ -60,11 +59,7 @@ class ReviewBook:
         )
 
     def refresh(self) -> None:
-        """Reads what is new.
-
-        Raises:
-            NoDecisionError: DATABASE_UNAVAILABLE.
-        """
+        """Reads what is new."""
         with self._reading:
             asked_s = self._monotonic()
             with self._database.reading() as connection:
@@ -75,18 +70,6 @@ class ReviewBook:
                     )
                     self._count = count
             self._confirmed_s = asked_s
-
-    def start(self) -> None:
-        """Reads now, and keeps reading on a thread of its own until `stop`.
-
-        Raises:
-            NoDecisionError: DATABASE_UNAVAILABLE.
-        """
-        self._follower.start()
-
-    def stop(self) -> None:
-        """Ends the thread. Safe to call twice."""
-        self._follower.stop()
 
 
 def _by_file(rulings: Iterable[Ruling]) -> Mapping[str, tuple[Ruling, ...]]:

@@ -33,6 +33,15 @@ _positions = (
     .subquery("positions")
 )
 
+_last = _positions.join(
+    reviews,
+    and_(
+        reviews.c.subject_key == _positions.c.subject_key,
+        reviews.c.position == _positions.c.position,
+    ),
+)
+"""The last event of every subject."""
+
 
 @dataclass(frozen=True)
 class OpenSubject:
@@ -83,18 +92,11 @@ def open_subjects(
     connection: Connection, now: datetime, size: int, before: str = ""
 ) -> list[OpenSubject]:
     """Subjects that wait, newest decision first, whose newest decision is older than `before`."""
-    last = _positions.join(
-        reviews,
-        and_(
-            reviews.c.subject_key == _positions.c.subject_key,
-            reviews.c.position == _positions.c.position,
-        ),
-    )
     query = (
         select(_newest.c.subject_key, audits.c.decision_id, audits.c.payload, _newest.c.asked)
         .select_from(_newest)
         .join(audits, audits.c.decision_id == _newest.c.decision_id)
-        .outerjoin(last, _newest.c.subject_key == _positions.c.subject_key)
+        .outerjoin(_last, _newest.c.subject_key == _positions.c.subject_key)
         .where(_waits(now))
         .order_by(_newest.c.decision_id.desc())
         .limit(size)
@@ -106,17 +108,10 @@ def open_subjects(
 
 def count_open(connection: Connection, now: datetime) -> int:
     """How many subjects `open_subjects` would give in all."""
-    last = _positions.join(
-        reviews,
-        and_(
-            reviews.c.subject_key == _positions.c.subject_key,
-            reviews.c.position == _positions.c.position,
-        ),
-    )
     query = (
         select(func.count())
         .select_from(_newest)
-        .outerjoin(last, _newest.c.subject_key == _positions.c.subject_key)
+        .outerjoin(_last, _newest.c.subject_key == _positions.c.subject_key)
         .where(_waits(now))
     )
     return int(connection.execute(query).scalar_one())
@@ -135,13 +130,7 @@ def review_count(connection: Connection) -> int:
 
 def last_reviews(connection: Connection) -> list[RecordedReview]:
     """The last event of every subject that is settled."""
-    query = select(reviews.c.payload).join(
-        _positions,
-        and_(
-            reviews.c.subject_key == _positions.c.subject_key,
-            reviews.c.position == _positions.c.position,
-        ),
-    )
+    query = select(reviews.c.payload).select_from(_last)
     settled = query.where(reviews.c.state.in_(_SETTLED))
     return [parse_review(payload) for (payload,) in connection.execute(settled)]
 
