@@ -25,9 +25,10 @@ import json, sys
 from pathlib import Path
 import torch
 from loragate_kernels import compile_monitor
-from loragate_server import metrics_served, startup
+from loragate_server.app import startup
 from loragate_server.config.schema import EMBEDDED_PIPELINE, BaseModelEntry, Config
 from loragate_server.app.folders import served_library
+from loragate_server.app.served import describe
 from loragate_server.metrics.metrics import Metrics
 
 calls, stages = [], []
@@ -52,7 +53,7 @@ served = startup.serve_bases(
     lambda stage, fraction: stages.append(stage),
 )
 metrics = Metrics()
-metrics_served.describe(config, served, metrics)
+describe(config, served, metrics)
 name = "loragate_kernel_compilations_total"
 interpreted = metrics.registry.get_sample_value(name)
 compile_monitor.is_interpreted = lambda: False
