@@ -14,7 +14,7 @@ from loragate_server.errors import NoDecisionError
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.intake import IntakeDesk
 from loragate_server.intake.fetch import Intake
-from loragate_server.intercept.extraction import Extractor
+from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.progress import Leash
@@ -26,7 +26,7 @@ from loragate_server.web.readiness import Readiness
 
 def open_checkpoint(
     config: Config,
-    extractors: Mapping[str, Extractor],
+    extractors: Mapping[str, ImageServer],
     gate: Gate,
     intake: Intake,
     metrics: Metrics,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from loragate_server.checkpoint.settings import CheckpointSettings
 from loragate_server.config.schema import MIB, Config, StartError
 from loragate_server.intake.settings import IntakeSettings
-from loragate_server.intercept.extraction import Extractor
+from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.registry import make_extractor
 from loragate_server.rpc.settings import (
     AuthSettings,
@@ -91,13 +91,13 @@ def checkpoint_settings(config: Config) -> CheckpointSettings:
     )
 
 
-def intercept_extractors(config: Config) -> Mapping[str, Extractor]:
+def intercept_extractors(config: Config) -> Mapping[str, ImageServer]:
     """The configured extractors, by name.
 
     Raises:
         StartError: there is no such kind, or it cannot be told such settings.
     """
-    made: dict[str, Extractor] = {}
+    made: dict[str, ImageServer] = {}
     for name, entry in config.intercept.extractors.items():
         try:
             made[name] = make_extractor(name, entry.kind, entry.settings)

@@ -23,10 +23,10 @@ from loragate_server.checkpoint.statuses import (
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.request import GateRequest
+from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import (
     Denial,
     Extraction,
-    Extractor,
     RefusalCode,
     RefusedRequestError,
 )
@@ -45,7 +45,7 @@ class Checkpoint:
     def __init__(
         self,
         settings: CheckpointSettings,
-        extractors: Mapping[str, Extractor],
+        extractors: Mapping[str, ImageServer],
         gate: Gate,
         copies: AuditedCopies,
         observer: CheckObserver,
@@ -87,7 +87,7 @@ class Checkpoint:
         source: CheckSource,
         leash: Leash,
         name: str,
-        extractor: Extractor,
+        extractor: ImageServer,
     ) -> CheckOutcome:
         """The outcome, whatever extractor and gate raise."""
         try:
@@ -131,7 +131,7 @@ class Checkpoint:
         source: CheckSource,
         leash: Leash,
         name: str,
-        extractor: Extractor,
+        extractor: ImageServer,
         extraction: Extraction,
     ) -> CheckOutcome:
         """The gate's verdict over adapters that will be active together."""
@@ -199,7 +199,7 @@ def plain_denial(status: int, code: str, message: str, decision_id: str = "") ->
     return Denial(status, json.dumps(body).encode())
 
 
-def _rewritten(request: HttpRequest, extractor: Extractor, paths: Mapping[int, str]) -> bytes:
+def _rewritten(request: HttpRequest, extractor: ImageServer, paths: Mapping[int, str]) -> bytes:
     body = extractor.rewrite(request, paths)
     if body is None:
         raise RefusedRequestError(
@@ -239,13 +239,13 @@ def _unknown_extractor() -> CheckOutcome:
     return CheckOutcome(Result.REFUSED, NO_EXTRACTOR, denial=denial)
 
 
-def _refused(name: str, extractor: Extractor, error: RefusedRequestError) -> CheckOutcome:
+def _refused(name: str, extractor: ImageServer, error: RefusedRequestError) -> CheckOutcome:
     text = f"{error.message} {error.remedy}"
     denial = extractor.deny(OF_REFUSALS[error.code], error.code.value, text, "")
     return CheckOutcome(Result.REFUSED, name, denial=denial)
 
 
-def _no_decision(name: str, extractor: Extractor, error: NoDecisionError) -> CheckOutcome:
+def _no_decision(name: str, extractor: ImageServer, error: NoDecisionError) -> CheckOutcome:
     # An error names the offending value, which may be an address with a token in it.
     told = _WITHOUT_VALUES.get(error.reason, error.message)
     denial = extractor.deny(status_of(error), error.reason.value.lower(), told, "")

@@ -16,6 +16,7 @@ from loragate_server.intercept.reading.bodies import (
     plain_bytes,
 )
 from loragate_server.intercept.reading.findings import Findings, rewritten
+from loragate_server.intercept.refusals import door_closed
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, find_route
 
@@ -24,7 +25,9 @@ DECISION_HEADER = "x-loragate-decision-id"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageServer(ABC):
-    """An extractor that knows the guarded routes of its server and looks into their requests.
+    """An extractor: knows the guarded routes of one image server and looks into their requests.
+
+    Pure: reads no file, asks nobody, keeps nothing.
 
     Attributes:
         label: the name in the configuration; empty for that of the kind.
@@ -48,7 +51,7 @@ class ImageServer(ABC):
 
     @property
     def name(self) -> str:
-        """As in the configuration."""
+        """As in the configuration, for example "sglang"."""
         return self.label or self.kind
 
     @property
@@ -69,7 +72,14 @@ class ImageServer(ABC):
         """
 
     def extract(self, request: HttpRequest) -> Extraction:
-        """See `Extractor.extract`."""
+        """Finds every adapter that the request makes the image server load.
+
+        A route that cannot load an adapter gives an empty extraction; one that may in a way that
+        cannot be audited is refused.
+
+        Raises:
+            RefusedRequestError: the request must not pass.
+        """
         findings = self._findings(request)
         return Extraction(
             tuple(one.reference for one in findings.found),
@@ -78,7 +88,11 @@ class ImageServer(ABC):
         )
 
     def rewrite(self, request: HttpRequest, paths: Mapping[int, str]) -> bytes | None:
-        """See `Extractor.rewrite`."""
+        """The body with adapter number `i` of the extraction replaced by the file `paths[i]`.
+
+        What is not replaced stays as it was, byte for byte where the format allows it. None where
+        this server cannot be told to load another file by the body.
+        """
         findings = self._findings(request)
         plain = plain_bytes(request, self.limits)
         body = rewritten(findings, plain, paths) if paths else plain
@@ -87,7 +101,7 @@ class ImageServer(ABC):
         return body if content_coding(request) == "identity" else coded_again(body, request)
 
     def deny(self, status: int, code: str, message: str, decision_id: str) -> Denial:
-        """See `Extractor.deny`."""
+        """The answer as this server's clients expect an error, with the decision's id."""
         document = self.error(status, code, message, decision_id)
         return Denial(
             status,
@@ -102,3 +116,40 @@ class ImageServer(ABC):
     def _findings(self, request: HttpRequest) -> Findings:
         hit = find_route(request, self.guarded())
         return Findings() if hit is None else self.find(hit, request)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerWithDoors(ImageServer):
+    """An image server with routes that change weights in ways that cannot be audited.
+
+    Attributes:
+        allowed_doors: which of `doors` are left open.
+    """
+
+    doors: ClassVar[tuple[str, ...]]
+    """Names of the routes."""
+    instead: ClassVar[str]
+    """What senders can do, for the refusal."""
+
+    allowed_doors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.allowed_doors) - set(self.doors):
+            raise ValueError(
+                f"allowed_doors: {sorted(unknown)[0]!r} is none of {', '.join(self.doors)}."
+            )
+
+    def is_open_door(self, hit: Hit) -> bool:
+        """Whether a request comes to a door that is left open.
+
+        Raises:
+            RefusedRequestError: it comes to one that is not.
+        """
+        name = hit.route.name
+        if name not in self.doors or name in self.allowed_doors:
+            return name in self.doors
+        raise door_closed(
+            f"{name} changes weights without an audit.",
+            f"{self.instead}, or open the door in allowed_doors.",
+        )

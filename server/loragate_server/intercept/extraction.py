@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from loragate_server.adapter.reference import AdapterReference
-from loragate_server.intercept.request import HttpRequest
 
 
 class RefusalCode(StrEnum):
@@ -69,35 +66,3 @@ class Denial:
     body: bytes
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
-
-
-class Extractor(Protocol):
-    """Knows one kind of image server. Pure: reads no file, asks nobody, keeps nothing."""
-
-    @property
-    def name(self) -> str:
-        """As in the configuration, for example "sglang"."""
-        ...
-
-    def extract(self, request: HttpRequest) -> Extraction:
-        """Finds every adapter that the request makes the image server load.
-
-        A route that cannot load an adapter gives an empty extraction; one that may in a way that
-        cannot be audited is refused.
-
-        Raises:
-            RefusedRequestError: the request must not pass.
-        """
-        ...
-
-    def rewrite(self, request: HttpRequest, paths: Mapping[int, str]) -> bytes | None:
-        """The body with adapter number `i` of the extraction replaced by the file `paths[i]`.
-
-        What is not replaced stays as it was, byte for byte where the format allows it. None where
-        this server cannot be told to load another file by the body.
-        """
-        ...
-
-    def deny(self, status: int, code: str, message: str, decision_id: str) -> Denial:
-        """The answer as this server's clients expect an error, with the decision's id."""
-        ...

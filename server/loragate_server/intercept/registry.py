@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from loragate_server.intercept.base import ImageServer
-from loragate_server.intercept.extraction import Extractor
 from loragate_server.intercept.servers.a1111 import A1111
 from loragate_server.intercept.servers.cog import Cog
 from loragate_server.intercept.servers.comfyui import ComfyUI
@@ -26,7 +25,7 @@ EXTRACTORS: Mapping[str, type[ImageServer]] = {
 """Name of an image server to its extractor."""
 
 
-def make_extractor(name: str, kind: str, settings: Mapping[str, Any]) -> Extractor:
+def make_extractor(name: str, kind: str, settings: Mapping[str, Any]) -> ImageServer:
     """The extractor of an image server.
 
     Args:

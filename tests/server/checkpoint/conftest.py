@@ -59,7 +59,7 @@ async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
         desks.append(IntakeDesk(intake))
         checkpoint = Checkpoint(
             CheckpointSettings(**{"default_extractor": "plain", **settings}),
-            {"plain": PlainServer(), "other": PlainServer("other")},
+            {"plain": PlainServer(), "other": PlainServer(label="other")},
             home.gate,
             AuditedCopies(desks[-1], intake, root, keep_s),
             told,

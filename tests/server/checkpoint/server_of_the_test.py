@@ -8,22 +8,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from loragate_server.adapter.reference import AdapterReference, Strength
+from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import (
     Denial,
     Extraction,
     RefusalCode,
     RefusedRequestError,
 )
+from loragate_server.intercept.reading.findings import Findings
 from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.routes import Hit
 
 
-@dataclass(frozen=True)
-class PlainServer:
-    """The extractor of that server."""
+@dataclass(frozen=True, kw_only=True)
+class PlainServer(ImageServer):
+    """The extractor of that server, which knows all its requests and so needs no routes."""
 
-    name: str = "plain"
+    kind: ClassVar[str] = "plain"
+
+    def find(self, hit: Hit, request: HttpRequest) -> Findings:
+        raise NotImplementedError
 
     def extract(self, request: HttpRequest) -> Extraction:
         if request.path == "/merge":

@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from loragate_server.intercept.extraction import Extractor
+from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.registry import make_extractor
 from loragate_server.intercept.request import HttpRequest
 
@@ -46,7 +46,7 @@ ROUTES = {
 """Of each server, a route whose body can name an adapter."""
 
 
-def extractor(server: str, **settings: Any) -> Extractor:
+def extractor(server: str, **settings: Any) -> ImageServer:
     return make_extractor(server, server, {**SETTINGS[server], **settings})
 
 

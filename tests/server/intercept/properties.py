@@ -6,14 +6,15 @@ import json
 import math
 from typing import Any
 
-from loragate_server.intercept.extraction import Extractor, RefusedRequestError
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.reading.bodies import BodyLimits, parse_json, plain_bytes
 from loragate_server.intercept.request import HttpRequest
 from tests.server.intercept.carriers import WEIGHTS, Carrier
 from tests.server.intercept.strategies import NAME, PATH
 
 
-def answers_or_refuses(server: Extractor, request: HttpRequest) -> bool:
+def answers_or_refuses(server: ImageServer, request: HttpRequest) -> bool:
     """A request gives an extraction or a refusal with a remedy; True when there are adapters."""
     try:
         extraction = server.extract(request)
@@ -36,7 +37,7 @@ def check_refusal(refusal: RefusedRequestError) -> None:
     assert refusal.remedy
 
 
-def finds_the_lora(server: Extractor, carrier: Carrier) -> bool:
+def finds_the_lora(server: ImageServer, carrier: Carrier) -> bool:
     """The LoRA that a request carries is among its adapters."""
     extraction = server.extract(carrier.request)
     sources = [one.path or one.inline_bytes for one in extraction.adapters]
@@ -44,7 +45,7 @@ def finds_the_lora(server: Extractor, carrier: Carrier) -> bool:
     return True
 
 
-def rewrites_only_the_reference(server: Extractor, carrier: Carrier) -> bool:
+def rewrites_only_the_reference(server: ImageServer, carrier: Carrier) -> bool:
     """Every reference becomes what it is told to, and everything else stays as it was."""
     before = server.extract(carrier.request)
     wanted = {
@@ -93,7 +94,7 @@ def _without_names(request: HttpRequest, name: str) -> Any:
     return text
 
 
-def loads_nothing(server: Extractor, path: str, value: Any) -> None:
+def loads_nothing(server: ImageServer, path: str, value: Any) -> None:
     """A request without a LoRA passes with an empty extraction."""
     request = HttpRequest("POST", path, "", {}, json.dumps(value).encode())
     assert server.extract(request).adapters == ()

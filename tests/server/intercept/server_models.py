@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from loragate_server.intercept.extraction import Extractor, RefusedRequestError
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.request import HttpRequest
 
 
@@ -116,7 +117,7 @@ def honoured(server: str, request: HttpRequest) -> list[str]:
     return [one for one in found if isinstance(one, str) and one not in ("", "None")]
 
 
-def nothing_passes_unaudited(server: str, extractor: Extractor, request: HttpRequest) -> int:
+def nothing_passes_unaudited(server: str, extractor: ImageServer, request: HttpRequest) -> int:
     """Every honoured reference is found, unless the request is refused; how many there were."""
     wanted = honoured(server, request)
     try:

@@ -83,6 +83,10 @@ class KServe(ImageServer):
             )
         if hit.route.name == "load":
             return self._load(hit.captured[0], request)
+        return self.find_in_inference(request)
+
+    def find_in_inference(self, request: HttpRequest) -> Findings:
+        """The adapters that the parameters of an inference name."""
         document = inference_document(request, self.limits)
         found = adapters_in(document.value, (), hub_ids=self.hub_ids)
         return Findings(together(list(found)), document.text)
@@ -95,8 +99,12 @@ class KServe(ImageServer):
             document = read_json(request, self.limits)
             text = document.text
             found = together(list(adapters_in(document.value, (), hub_ids=self.hub_ids, wide=True)))
-        if found or self.allow_repository_loads:
-            return Findings(found, text)
+        return Findings(found or self.in_repository(model), text)
+
+    def in_repository(self, model: str) -> tuple[Found, ...]:
+        """What a load by name takes from the folder of models."""
+        if self.allow_repository_loads:
+            return ()
         if not self.model_folder:
             raise unnamed(
                 "The request",
@@ -104,7 +112,7 @@ class KServe(ImageServer):
                 "Set model_folder and adapter_file, or allow_repository_loads.",
             )
         reference = in_folder(f"{model}/{self.adapter_file}", self.model_folder, "The model")
-        return Findings((Found(reference, "path"),), text)
+        return (Found(reference, "path"),)
 
     def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
         """An error as the protocol has it."""

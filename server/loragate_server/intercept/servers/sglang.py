@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import Strength
-from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.base import ServerWithDoors
 from loragate_server.intercept.reading.bodies import read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot
 from loragate_server.intercept.reading.references import anywhere
@@ -16,7 +16,6 @@ from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import (
     Location,
     ambiguous_adapter,
-    door_closed,
     place_of,
     unnamed,
 )
@@ -41,7 +40,7 @@ _EVERY = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGLang(ImageServer):
+class SGLang(ServerWithDoors):
     """Settings and extractor of SGLang's diffusion server.
 
     Attributes:
@@ -49,9 +48,10 @@ class SGLang(ImageServer):
         allow_known_nicknames: lets requests pass that activate a nickname without a path. Right
             only where nothing but audited requests can have loaded it.
         allow_alpha: lets requests override the alpha of an adapter; the audit uses the file's.
-        allowed_doors: which of `DOORS` are left open.
     """
 
+    doors: ClassVar[tuple[str, ...]] = DOORS
+    instead: ClassVar[str] = "Load adapters with set_lora"
     kind: ClassVar[str] = "sglang"
     routes: ClassVar[tuple[Route, ...]] = (
         route(_SET_LORA, "set_lora"),
@@ -61,24 +61,11 @@ class SGLang(ImageServer):
     hub_ids: bool = True
     allow_known_nicknames: bool = False
     allow_alpha: bool = False
-    allowed_doors: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if unknown := set(self.allowed_doors) - set(DOORS):
-            raise ValueError(
-                f"allowed_doors: {sorted(unknown)[0]!r} is none of {', '.join(DOORS)}."
-            )
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
-        if hit.route.name != _SET_LORA:
-            if hit.route.name in self.allowed_doors:
-                return Findings()
-            raise door_closed(
-                f"{hit.route.name} changes weights without an audit.",
-                "Load adapters with set_lora, or open the door in allowed_doors.",
-            )
+        if self.is_open_door(hit):
+            return Findings()
         document, body = read_object(request, self.limits)
         if body.get("lora_alpha") is not None and not self.allow_alpha:
             raise ambiguous_adapter(

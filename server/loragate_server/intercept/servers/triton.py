@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import AdapterReference
-from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import (
     check_whole,
     content_coding,
@@ -17,7 +16,6 @@ from loragate_server.intercept.reading.bodies import (
     read_object,
 )
 from loragate_server.intercept.reading.findings import Findings, Found
-from loragate_server.intercept.reading.references import in_folder
 from loragate_server.intercept.refusals import (
     ambiguous_adapter,
     ambiguous_body,
@@ -27,7 +25,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
-from loragate_server.intercept.servers.kserve import adapters_in, inference_document, together
+from loragate_server.intercept.servers.kserve import KServe, adapters_in, together
 from loragate_server.intercept.servers.triton_wire import read_load_request
 
 _FILE = "file:"
@@ -35,15 +33,10 @@ _CONFIG = "config"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triton(ImageServer):
-    """Settings and extractor of Triton Inference Server.
+class Triton(KServe):
+    """Settings and extractor of Triton Inference Server, whose inferences speak KServe's protocol.
 
     Attributes:
-        hub_ids: whether `owner/name` in a configuration is a repository on the hub.
-        model_folder: the model repository on disk; with `adapter_file`, a load without files is
-            audited as that file of the model. Empty refuses such loads.
-        adapter_file: below the folder of a model.
-        allow_repository_loads: lets loads of what lies in the repository pass without an audit.
         allowed_file_suffixes: files that may come beside weights without an audit.
     """
 
@@ -59,25 +52,20 @@ class Triton(ImageServer):
         route("infer", "versions/*/generate_stream"),
     )
 
-    hub_ids: bool = True
-    model_folder: str = ""
     adapter_file: str = "1/adapter.safetensors"
-    allow_repository_loads: bool = False
     allowed_file_suffixes: tuple[str, ...] = (".pbtxt", ".txt")
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
         if hit.route.name == "infer":
-            document = inference_document(request, self.limits)
-            found = adapters_in(document.value, (), hub_ids=self.hub_ids)
-            return Findings(together(list(found)), document.text)
+            return self.find_in_inference(request)
         if hit.route.name == "grpc":
             parameters, model = self._from_grpc(request)
         else:
             parameters, model = self._from_http(request), hit.captured[0]
         found_files = tuple(self._in_parameters(parameters))
         if not any(name.startswith(_FILE) for name in parameters):
-            found_files += self._in_repository(model)
+            found_files += self.in_repository(model)
         return Findings(together(found_files))
 
     def _from_grpc(self, request: HttpRequest) -> tuple[dict[str, Any], str]:
@@ -134,22 +122,6 @@ class Triton(ImageServer):
                 f"{place} is a file that is not audited.",
                 "Send safetensors, or name its suffix in allowed_file_suffixes.",
             )
-
-    def _in_repository(self, model: str) -> tuple[Found, ...]:
-        if self.allow_repository_loads:
-            return ()
-        if not self.model_folder:
-            raise unnamed(
-                "The request",
-                "loads what lies in the model repository.",
-                "Set model_folder and adapter_file, or allow_repository_loads.",
-            )
-        reference = in_folder(f"{model}/{self.adapter_file}", self.model_folder, "The model")
-        return (Found(reference, "path"),)
-
-    def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
-        """An error as Triton sends it over HTTP; proxies turn it into a gRPC status."""
-        return {"error": message, "code": code, "decision_id": decision_id}
 
 
 def _decoded(value: Any, place: str) -> bytes:

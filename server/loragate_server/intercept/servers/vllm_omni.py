@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import Strength
-from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.base import ServerWithDoors
 from loragate_server.intercept.reading.bodies import parse_json, read_json, read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot
 from loragate_server.intercept.reading.forms import Field, is_form, read_form
@@ -18,7 +18,6 @@ from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import (
     Location,
     ambiguous_adapter,
-    door_closed,
     place_of,
     unnamed,
 )
@@ -51,7 +50,7 @@ _FORM = "form"
 
 
 @dataclass(frozen=True, kw_only=True)
-class VllmOmni(ImageServer):
+class VllmOmni(ServerWithDoors):
     """Settings and extractor of vLLM-Omni.
 
     The server keeps loaded adapters by the number that the client sends with them. A number that
@@ -61,9 +60,10 @@ class VllmOmni(ImageServer):
     Attributes:
         hub_ids: whether `owner/name` is a repository on the hub rather than a relative path.
         allow_int_ids: lets clients choose the number by which the server keeps an adapter.
-        allowed_doors: which of `DOORS` are left open.
     """
 
+    doors: ClassVar[tuple[str, ...]] = DOORS
+    instead: ClassVar[str] = "Name adapters in the request for a picture"
     kind: ClassVar[str] = "vllm_omni"
     routes: ClassVar[tuple[Route, ...]] = (
         route(_LOAD, "load_lora_adapter"),
@@ -81,24 +81,11 @@ class VllmOmni(ImageServer):
 
     hub_ids: bool = True
     allow_int_ids: bool = False
-    allowed_doors: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if unknown := set(self.allowed_doors) - set(DOORS):
-            raise ValueError(
-                f"allowed_doors: {sorted(unknown)[0]!r} is none of {', '.join(DOORS)}."
-            )
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
-        if hit.route.name in DOORS:
-            if hit.route.name in self.allowed_doors:
-                return Findings()
-            raise door_closed(
-                f"{hit.route.name} changes weights without an audit.",
-                "Name adapters in the request for a picture, or open the door in allowed_doors.",
-            )
+        if self.is_open_door(hit):
+            return Findings()
         if hit.route.name == _LOAD:
             document, body = read_object(request, self.limits)
             return Findings(_together([self._adapter(body, ())]), document.text)
