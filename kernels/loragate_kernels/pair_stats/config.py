@@ -55,21 +55,9 @@ INTERPRETER_ENTRY = "interpreter"
 CONFIG_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 TABLE: Mapping[tuple[str, torch.dtype], PairStatsConfig] = {
-    ("sm_80", torch.float32): DEFAULT_CONFIG,
-    ("sm_80", torch.bfloat16): DEFAULT_CONFIG,
-    ("sm_80", torch.float16): DEFAULT_CONFIG,
-    ("sm_90", torch.float32): DEFAULT_CONFIG,
-    ("sm_90", torch.bfloat16): DEFAULT_CONFIG,
-    ("sm_90", torch.float16): DEFAULT_CONFIG,
-    ("sm_100", torch.float32): DEFAULT_CONFIG,
-    ("sm_100", torch.bfloat16): DEFAULT_CONFIG,
-    ("sm_100", torch.float16): DEFAULT_CONFIG,
-    (INTERPRETER_ENTRY, torch.float32): DEFAULT_CONFIG,
-    (INTERPRETER_ENTRY, torch.bfloat16): DEFAULT_CONFIG,
-    (INTERPRETER_ENTRY, torch.float16): DEFAULT_CONFIG,
-    (DEFAULT_ENTRY, torch.float32): DEFAULT_CONFIG,
-    (DEFAULT_ENTRY, torch.bfloat16): DEFAULT_CONFIG,
-    (DEFAULT_ENTRY, torch.float16): DEFAULT_CONFIG,
+    (architecture, dtype): DEFAULT_CONFIG
+    for architecture in ("sm_80", "sm_90", "sm_100", INTERPRETER_ENTRY, DEFAULT_ENTRY)
+    for dtype in CONFIG_DTYPES
 }
 """(architecture, element type) to configuration; "default" serves architectures not listed.
 

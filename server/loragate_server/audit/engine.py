@@ -14,8 +14,8 @@ from loragate_server.audit.judge import Judge, Judged
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import HELD_BYTES, Backend
 from loragate_server.audit.uses import MOST_USES, Member, TooManyUsesError, Use, uses_of
+from loragate_server.concepts.library import concept_unknown
 from loragate_server.concepts.probes import ProbeSet
-from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash
 
@@ -118,12 +118,7 @@ class AuditEngine:
         index = {concept.concept_id: position for position, concept in enumerate(forbidden)}
         for concept_id in concept_ids:
             if concept_id not in index:
-                raise NoDecisionError(
-                    ErrorReason.CONCEPT_UNKNOWN,
-                    f"No forbidden concept {concept_id!r} is in the library.",
-                    remedy="List the concepts and use one of their ids.",
-                    metadata={"concept_id": concept_id},
-                )
+                raise concept_unknown(concept_id, "forbidden concept")
         return sorted({index[concept_id] for concept_id in concept_ids})
 
     def _evidence(

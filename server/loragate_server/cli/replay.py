@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,14 +72,13 @@ def replay(
     span = Span(_moment("--since", since, False), _moment("--until", until, True), service)
     if span.since is not None and span.until is not None and span.since >= span.until:
         fail("--until is not later than --since", EXIT_USAGE)
-    with failures():
-        database = Database(wanted.database, DEFAULT_TIMEOUT_S)
-        try:
-            with _progress(database.count(span)) as step:
-                most = None if every else MOST_LISTED
-                tally = decide_again(database, span, policy, swept, most, step)
-        finally:
-            database.close()
+    with (
+        failures(),
+        closing(Database(wanted.database, DEFAULT_TIMEOUT_S)) as database,
+        _progress(database.count(span)) as step,
+    ):
+        most = None if every else MOST_LISTED
+        tally = decide_again(database, span, policy, swept, most, step)
     settings = tuple(setting for setting, _ in swept)
     if as_json:
         typer.echo(as_object(tally, policy, settings))

@@ -89,7 +89,7 @@ class ConceptLibrary:
         for concept in self.concepts:
             if concept.concept_id == concept_id:
                 return concept
-        raise _unknown(concept_id)
+        raise concept_unknown(concept_id)
 
     def add(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
         """Stores a concept with its pictures; returns the library that holds it.
@@ -133,7 +133,7 @@ class ConceptLibrary:
             manifest = read_manifest(self.folder)
             removed = next((e for e in manifest.concepts if e.id == concept_id), None)
             if removed is None:
-                raise _unknown(concept_id)
+                raise concept_unknown(concept_id)
             rest = tuple(entry for entry in manifest.concepts if entry is not removed)
             roles = [entry.role for entry in rest]
             if "forbidden" not in roles or roles.count("neutral") < MIN_NEUTRAL:
@@ -217,10 +217,12 @@ def _digest(manifest: Manifest, concepts: Sequence[Concept]) -> str:
     return digest.hexdigest()
 
 
-def _unknown(concept_id: str) -> NoDecisionError:
+def concept_unknown(concept_id: str, kind: str = "concept") -> NoDecisionError:
+    """The error for an id that names no concept, or none of a kind."""
+    concept_id = concept_id[:80]
     return NoDecisionError(
         ErrorReason.CONCEPT_UNKNOWN,
-        f"No concept {concept_id!r} is in the library.",
+        f"No {kind} {concept_id!r} is in the library.",
         remedy="List the concepts and use one of their ids.",
         metadata={"concept_id": concept_id},
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loragate_server.audit.engine import AuditEngine
+from loragate_server.concepts.library import concept_unknown
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.models.base import BaseModel
 
@@ -33,12 +34,7 @@ class ServedBase:
         """
         for concept_id in concept_ids:
             if concept_id not in self.concept_ids:
-                raise NoDecisionError(
-                    ErrorReason.CONCEPT_UNKNOWN,
-                    f"No forbidden concept {concept_id[:80]!r} is in the library.",
-                    remedy="List the concepts and use one of their ids.",
-                    metadata={"concept_id": concept_id[:80]},
-                )
+                raise concept_unknown(concept_id, "forbidden concept")
 
 
 class BaseRegistry:

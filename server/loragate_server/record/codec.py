@@ -20,54 +20,34 @@ from loragate_server.record.verdict import Verdict
 PAYLOAD_VERSION = 1
 
 
-def encode_verdict(verdict: Verdict) -> dict[str, Any]:
-    """A mapping of JSON values with everything that the verdict holds."""
-    return {"payload_version": PAYLOAD_VERSION, **_plain(verdict)}
+def encode(recorded: Verdict | RecordedReview) -> dict[str, Any]:
+    """A mapping of JSON values with everything that a verdict or a review holds."""
+    return {"payload_version": PAYLOAD_VERSION, **_plain(recorded)}
 
 
 def decode_verdict(payload: Mapping[str, Any]) -> Verdict:
     """The verdict that was encoded.
 
     Raises:
-        ValueError: the payload was not written by `encode_verdict` of a known version.
+        ValueError: the payload was not written by `encode` of a known version.
     """
-    values = dict(payload)
-    version = values.pop("payload_version", None)
-    if version != PAYLOAD_VERSION:
-        raise ValueError(f"the payload has version {version!r}, not {PAYLOAD_VERSION}")
-    return _adapter().validate_python(values)
+    verdict: Verdict = _adapter(Verdict).validate_python(_fields(payload))
+    return verdict
 
 
 def parse_verdict(text: str) -> Verdict:
     """The verdict whose encoding was written as JSON.
 
     Raises:
-        ValueError: the text was not written by `encode_verdict` of a known version.
+        ValueError: the text was not written by `encode` of a known version.
     """
-    try:
-        payload = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("the payload is nested too deeply") from error
-    if not isinstance(payload, dict):
-        raise ValueError("the payload is not a JSON object")
-    return decode_verdict(payload)
-
-
-def encode_review(review: RecordedReview) -> dict[str, Any]:
-    """A mapping of JSON values with everything that a review holds."""
-    return {"payload_version": PAYLOAD_VERSION, **_plain(review)}
+    return decode_verdict(_object(text))
 
 
 def parse_review(text: str) -> RecordedReview:
-    """The review whose encoding was written as JSON.
-
-    Raises:
-        ValueError: the text was not written by `encode_review` of a known version.
-    """
-    values = json.loads(text)
-    if not isinstance(values, dict) or values.pop("payload_version", None) != PAYLOAD_VERSION:
-        raise ValueError("the payload is no review of a known version")
-    return _review_adapter().validate_python(values)
+    """As `parse_verdict`, for a review."""
+    review: RecordedReview = _adapter(RecordedReview).validate_python(_fields(_object(text)))
+    return review
 
 
 def to_json(value: object) -> str:
@@ -80,14 +60,27 @@ def to_json(value: object) -> str:
     )
 
 
-@functools.cache
-def _adapter() -> TypeAdapter[Verdict]:
-    return TypeAdapter(Verdict)
+def _object(text: str) -> dict[str, Any]:
+    try:
+        payload = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the payload is nested too deeply") from error
+    if not isinstance(payload, dict):
+        raise ValueError("the payload is not a JSON object")
+    return payload
+
+
+def _fields(payload: Mapping[str, Any]) -> dict[str, Any]:
+    values = dict(payload)
+    version = values.pop("payload_version", None)
+    if version != PAYLOAD_VERSION:
+        raise ValueError(f"the payload has version {version!r}, not {PAYLOAD_VERSION}")
+    return values
 
 
 @functools.cache
-def _review_adapter() -> TypeAdapter[RecordedReview]:
-    return TypeAdapter(RecordedReview)
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _plain(value: object) -> Any:

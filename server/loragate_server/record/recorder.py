@@ -19,7 +19,7 @@ from pathlib import Path
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
-from loragate_server.record.codec import encode_verdict, parse_verdict, to_json
+from loragate_server.record.codec import encode, parse_verdict, to_json
 from loragate_server.record.database import Database, decision_unknown
 from loragate_server.record.failures import database_failure
 from loragate_server.record.ids import new_decision_id
@@ -87,7 +87,7 @@ class Recorder:
             stage_times_s=dict(stage_times_s),
             dry_run=dry_run,
         )
-        payload = encode_verdict(verdict)
+        payload = encode(verdict)
         binding = verdict.binding and decision.mode is Mode.ENFORCE
         logged = False
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
-from loragate_server.record.codec import decode_verdict, encode_verdict, to_json
+from loragate_server.record.codec import decode_verdict, encode, to_json
 from loragate_server.record.verdict import Caller, Verdict
 
 NOW = datetime(2026, 6, 15, 12, 0, 0, 123456, tzinfo=UTC)
@@ -24,7 +24,7 @@ def verdict_of(decision: Decision, **changes: object) -> Verdict:
 
 
 def again(verdict: Verdict) -> Verdict:
-    return decode_verdict(json.loads(to_json(encode_verdict(verdict))))
+    return decode_verdict(json.loads(to_json(encode(verdict))))
 
 
 @pytest.mark.parametrize("kind", list(VerdictKind))
@@ -62,13 +62,13 @@ def test_numbers_of_numpy_and_read_only_mappings_are_written_as_plain_ones(decis
 
 
 def test_a_line_is_ascii_without_line_feeds(decision) -> None:
-    line = to_json(encode_verdict(verdict_of(decision(text="a\nb\u2028c\x00d\ud800é"))))
+    line = to_json(encode(verdict_of(decision(text="a\nb\u2028c\x00d\ud800é"))))
     assert line.isascii()
     assert line.isprintable()
 
 
 def test_an_unknown_version_or_a_damaged_payload_is_refused(decision) -> None:
-    payload = encode_verdict(verdict_of(decision()))
+    payload = encode(verdict_of(decision()))
     with pytest.raises(ValueError, match="version 2"):
         decode_verdict({**payload, "payload_version": 2})
     for name in ("decision", "decided_at", "caller", "payload_version"):
@@ -78,12 +78,12 @@ def test_an_unknown_version_or_a_damaged_payload_is_refused(decision) -> None:
 
 def test_what_a_verdict_cannot_hold_is_refused(decision) -> None:
     with pytest.raises(TypeError, match="bytes"):
-        encode_verdict(verdict_of(decision(), stage_times_s={"a": b"x"}))
+        encode(verdict_of(decision(), stage_times_s={"a": b"x"}))
 
 
 def test_a_decision_from_before_there_were_traces_is_read(decision) -> None:
     verdict = verdict_of(decision(), caller=Caller("s", "t", "r", "i", trace_id="a" * 32))
-    payload = encode_verdict(verdict)
+    payload = encode(verdict)
     assert payload["caller"].pop("trace_id") == "a" * 32
     assert decode_verdict(payload).caller == Caller("s", "t", "r", "i")
     assert again(verdict) == verdict

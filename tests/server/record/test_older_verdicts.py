@@ -10,7 +10,7 @@ import pytest
 
 from loragate_server.policy.decision import Mode, VerdictKind
 from loragate_server.policy.known import judged_uses
-from loragate_server.record.codec import encode_verdict, parse_verdict
+from loragate_server.record.codec import encode, parse_verdict
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
 from loragate_server.report.wording import Language
@@ -31,7 +31,7 @@ def older(text: str) -> Verdict:
 
 
 def test_everything_that_was_written_is_still_there(text: str, older: Verdict) -> None:
-    assert contains(encode_verdict(older), json.loads(text))
+    assert contains(encode(older), json.loads(text))
     assert older.decision.would_be_verdict is VerdictKind.BLOCK
     assert older.decision.mode is Mode.PILOT
 

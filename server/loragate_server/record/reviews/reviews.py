@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from loragate_server.errors import NoDecisionError
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.policy.review import Subject, subject_of
-from loragate_server.record.codec import encode_review, to_json
+from loragate_server.record.codec import encode, to_json
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.recorder import Recorder, checked_page_size, decode_stored
@@ -175,7 +175,7 @@ class Reviews:
                 review = RecordedReview(
                     event, subject, after.state, after.expires_at, ruling_of(subject, after)
                 )
-                payload = encode_review(review)
+                payload = encode(review)
                 try:
                     rows.insert_review(connection, review, to_json(payload))
                 except IntegrityError as error:
