@@ -57,8 +57,13 @@ class Leash:
                 remedy="Ask again; finished parts are not kept.",
             )
         if self.deadline_monotonic_s is not None and time.monotonic() > self.deadline_monotonic_s:
-            raise NoDecisionError(
-                ErrorReason.DEADLINE_EXCEEDED,
-                "The deadline passed before the audit ended.",
-                remedy="Ask again with a longer deadline.",
-            )
+            raise deadline_passed()
+
+
+def deadline_passed() -> NoDecisionError:
+    """What a caller is told whose time was too short."""
+    return NoDecisionError(
+        ErrorReason.DEADLINE_EXCEEDED,
+        "The deadline passed before the audit ended.",
+        remedy="Ask again with a longer deadline.",
+    )

@@ -27,9 +27,9 @@ from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import (
     Denial,
     Extraction,
-    RefusalCode,
     RefusedRequestError,
 )
+from loragate_server.intercept.refusals import door_closed, incomplete, route_unknown
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.policy.reasons import told_without_numbers
@@ -106,23 +106,20 @@ class Checkpoint:
 
     def _admit(self, request: HttpRequest) -> None:
         if not request.method or not request.path.startswith(("/", "*")):
-            raise RefusedRequestError(
-                RefusalCode.ROUTE_UNKNOWN,
+            raise route_unknown(
                 "The request has no method, or no path that begins with a slash.",
-                remedy="Have the proxy show method and path as they were sent.",
+                "Have the proxy show method and path as they were sent.",
             )
         if not request.body_complete:
-            raise RefusedRequestError(
-                RefusalCode.BODY_INCOMPLETE,
+            raise incomplete(
                 "The body did not arrive here as a whole.",
-                remedy="Have the proxy buffer and send the whole body, or send a smaller one.",
+                "Have the proxy buffer and send the whole body, or send a smaller one.",
             )
         if len(request.body) > self.settings.max_body_bytes:
-            raise RefusedRequestError(
-                RefusalCode.BODY_INCOMPLETE,
+            raise incomplete(
                 f"The body has {len(request.body)} bytes; {self.settings.max_body_bytes} is the "
                 "limit.",
-                remedy="Send a smaller one, or raise intercept.max_body_bytes.",
+                "Send a smaller one, or raise intercept.max_body_bytes.",
             )
 
     async def _decide(
@@ -202,10 +199,9 @@ def plain_denial(status: int, code: str, message: str, decision_id: str = "") ->
 def _rewritten(request: HttpRequest, extractor: ImageServer, paths: Mapping[int, str]) -> bytes:
     body = extractor.rewrite(request, paths)
     if body is None:
-        raise RefusedRequestError(
-            RefusalCode.DOOR_CLOSED,
+        raise door_closed(
             "This request cannot be made to load the audited copy.",
-            remedy="Guard this route with ext_authz, which does not rewrite.",
+            "Guard this route with ext_authz, which does not rewrite.",
         )
     return body
 

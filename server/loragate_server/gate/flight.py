@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.progress import Leash
+from loragate_server.progress import Leash, deadline_passed
 from loragate_server.tracing.tracer import CURRENT, inside, start
 
 Key = TypeVar("Key", bound=Hashable)
@@ -152,11 +152,7 @@ class SingleFlight(Generic[Key, Result]):
         )
         done, _ = await asyncio.wait({flight.task}, timeout=timeout_s)
         if not done:
-            raise NoDecisionError(
-                ErrorReason.DEADLINE_EXCEEDED,
-                "The deadline passed before the audit ended.",
-                remedy="Ask again with a longer deadline.",
-            )
+            raise deadline_passed()
         try:
             return flight.task.result()
         except asyncio.CancelledError:

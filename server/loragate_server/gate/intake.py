@@ -10,9 +10,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from loragate_server.adapter.reference import AdapterReference, StoredFile
-from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake, UploadSink
-from loragate_server.progress import Leash
+from loragate_server.progress import Leash, deadline_passed
 from loragate_server.threads import DaemonPool
 from loragate_server.tracing.tracer import stage
 
@@ -192,8 +191,4 @@ async def until_deadline(running: Awaitable[Result], leash: Leash) -> Result:
         async with asyncio.timeout(max(0.0, leash.deadline_monotonic_s - time.monotonic())):
             return await running
     except TimeoutError:
-        raise NoDecisionError(
-            ErrorReason.DEADLINE_EXCEEDED,
-            "The deadline passed before the audit ended.",
-            remedy="Ask again with a longer deadline.",
-        ) from None
+        raise deadline_passed() from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from jsonpath_rfc9535 import JSONPathError, JSONPathQuery
@@ -177,13 +177,7 @@ class Declarative(ImageServer):
             made = anywhere(text, place, strength, hub_ids=self.hub_ids)
         if weight_name is None:
             return made
-        return AdapterReference(
-            path=made.path,
-            uri=made.uri,
-            weight_name=weight_name,
-            revision=made.revision,
-            strength=strength,
-        )
+        return replace(made, weight_name=weight_name)
 
     def _made(self) -> tuple[Rule, ...]:
         return tuple(rule for rule in self.rules if isinstance(rule, Rule))
