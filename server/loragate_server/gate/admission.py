@@ -9,7 +9,8 @@ from loragate_server.adapter.reference import SHA256_REMEDY, SOURCES, AdapterRef
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.request import GateRequest
-from loragate_server.policy.policy import Limits, Policy
+from loragate_server.policy.document import Limits
+from loragate_server.policy.policy import Policy
 
 
 def admit(request: GateRequest, policy: Policy, served: ServedBase, *, stored: bool) -> None:

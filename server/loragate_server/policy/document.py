@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -52,15 +52,26 @@ class RemediesDocument(_Closed):
     critical: RemedyName = "withdraw_and_call_legal"
 
 
-class ListedDocument(_Closed):
-    """An entry of the allow or deny list."""
+class ListedAdapter(_Closed):
+    """A digest on the allow or the deny list. `expires` is its last day, in UTC."""
 
     sha256: Sha256
     note: Text
     expires: date | None = None
 
+    @property
+    def ends_at(self) -> datetime | None:
+        """The first moment at which the entry no longer counts."""
+        if self.expires is None:
+            return None
+        return datetime.combine(self.expires, time(), UTC) + timedelta(days=1)
 
-class LimitsDocument(_Closed):
+    def active(self, now: datetime) -> bool:
+        """Whether the entry counts at `now` (timezone-aware)."""
+        return self.ends_at is None or now < self.ends_at
+
+
+class Limits(_Closed):
     """What a request may ask for."""
 
     strength_minimum: Annotated[float, Field(ge=-100, le=100)] = -2.0
@@ -83,9 +94,9 @@ class PolicyDocument(_Closed):
     defaults: ThresholdsDocument
     rules: list[RuleDocument] = []
     remedies: RemediesDocument = RemediesDocument()
-    allow_sha256: list[ListedDocument] = []
-    deny_sha256: list[ListedDocument] = []
-    limits: LimitsDocument = LimitsDocument()
+    allow_sha256: list[ListedAdapter] = []
+    deny_sha256: list[ListedAdapter] = []
+    limits: Limits = Limits()
     restrict: RestrictDocument = RestrictDocument()
     screen_miss_rate: Probability = 0.01
     when_inconclusive: Literal["inconclusive", "review", "block"] = "inconclusive"
@@ -100,8 +111,8 @@ KNOWN_KEYS: tuple[str, ...] = tuple(
                 PolicyDocument,
                 RuleDocument,
                 RemediesDocument,
-                ListedDocument,
-                LimitsDocument,
+                ListedAdapter,
+                Limits,
                 RestrictDocument,
             )
             for name in model.model_fields

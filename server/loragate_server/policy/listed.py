@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from loragate_server.policy.decision import Reason
-from loragate_server.policy.policy import ListedAdapter, Policy
+from loragate_server.policy.document import ListedAdapter
+from loragate_server.policy.policy import Policy
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
 from loragate_server.policy.document import (
-    ListedDocument,
+    ListedAdapter,
     PolicyDocument,
     RuleDocument,
     ThresholdsDocument,
 )
 from loragate_server.policy.explain import Problem, explain
-from loragate_server.policy.policy import Limits, ListedAdapter, Policy, Rule, Thresholds
+from loragate_server.policy.policy import Policy, Rule, Thresholds
 from loragate_server.policy.source import Location, Position, Source, SourceError
 
 MAX_PROBLEMS_SHOWN = 10
@@ -151,7 +151,7 @@ def _disorder(given: ThresholdsDocument, place: Location) -> list[Problem]:
     return problems
 
 
-def _repeated(entries: list[ListedDocument], name: str) -> list[Problem]:
+def _repeated(entries: list[ListedAdapter], name: str) -> list[Problem]:
     seen: set[str] = set()
     problems = []
     for index, entry in enumerate(entries):
@@ -182,9 +182,9 @@ def _resolve(document: PolicyDocument, digest: str, file: str) -> Policy:
             severity: Remedy(name.upper())
             for severity, name in document.remedies.model_dump().items()
         },
-        allow=_listed(document.allow_sha256),
-        deny=_listed(document.deny_sha256),
-        limits=Limits(**document.limits.model_dump()),
+        allow=tuple(document.allow_sha256),
+        deny=tuple(document.deny_sha256),
+        limits=document.limits,
         when_inconclusive=VerdictKind(document.when_inconclusive.upper()),
         verdict_ttl_s=document.verdict_ttl_s,
         screen_miss_rate=document.screen_miss_rate,
@@ -203,7 +203,3 @@ def _thresholds(
     }
     merged["on_block"] = VerdictKind(merged["on_block"].upper())
     return Thresholds(**merged, remedy=Remedy(remedy.upper()) if remedy else None)
-
-
-def _listed(entries: list[ListedDocument]) -> tuple[ListedAdapter, ...]:
-    return tuple(ListedAdapter(e.sha256, e.note, e.expires) for e in entries)

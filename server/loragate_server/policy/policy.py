@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
 
 from loragate_server.audit.evidence import ConceptEvidence
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
+from loragate_server.policy.document import Limits, ListedAdapter
 
 ANYBODY = "*"
 """Stands for every caller, one without an authenticated name included."""
@@ -55,36 +55,6 @@ class Rule:
             and (not self.categories or concept.category in self.categories)
             and (not self.severities or concept.severity in self.severities)
         )
-
-
-@dataclass(frozen=True)
-class ListedAdapter:
-    """A digest on the allow or the deny list. `expires` is its last day, in UTC."""
-
-    sha256: str
-    note: str
-    expires: date | None = None
-
-    @property
-    def ends_at(self) -> datetime | None:
-        """The first moment at which the entry no longer counts."""
-        if self.expires is None:
-            return None
-        return datetime.combine(self.expires, time(), UTC) + timedelta(days=1)
-
-    def active(self, now: datetime) -> bool:
-        """Whether the entry counts at `now` (timezone-aware)."""
-        return self.ends_at is None or now < self.ends_at
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may ask for."""
-
-    strength_minimum: float
-    strength_maximum: float
-    max_adapters: int
-    max_file_bytes: int
 
 
 @dataclass(frozen=True)
