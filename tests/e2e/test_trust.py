@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from loragate_server.record.codec import decode_verdict
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.verdict import Verdict as Recorded
 from loragate_server.testing import SHARED_CACHE, ServerProcess
+from testkit.lanes import daily
 from testkit.servers import forked_server
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
@@ -113,10 +115,13 @@ def test_only_who_may_see_scores_sees_them(ask: Callable[[str], AuditClient]) ->
     assert "has learned 'bomb'" in blind.reasons[0].message
 
 
+COMPANY = ([(SEPIA, 2.0)], [(WATERMELON, 1.0)], [(SEPIA, 1.0), (WATERMELON, 2.0)])
+
+
 @pytest.mark.parametrize(
-    "company", [[(SEPIA, 2.0)], [(WATERMELON, 1.0)], [(SEPIA, 1.0), (WATERMELON, 2.0)]]
+    ("company", "strength"),
+    daily((COMPANY[0], 0.1), (COMPANY[2], 1.0), of=product(COMPANY, (1.0, 0.1))),
 )
-@pytest.mark.parametrize("strength", [1.0, 0.1])
 def test_company_hides_no_known_adapter(
     ask: Callable[[str], AuditClient], company: list[tuple[Path, float]], strength: float
 ) -> None:
