@@ -25,7 +25,7 @@ import json, sys
 from pathlib import Path
 import torch
 from loragate_kernels import compile_monitor
-from loragate_server import metrics_served, startup
+from loragate_server.app import served, startup
 from loragate_server.config.schema import EMBEDDED_PIPELINE, BaseModelEntry, Config
 from loragate_server.app.folders import served_library
 from loragate_server.metrics.metrics import Metrics
@@ -46,13 +46,13 @@ config = Config(
     kernel_backend=sys.argv[3],
     base_models=bases,
 )
-served = startup.serve_bases(
+bases_served = startup.serve_bases(
     config,
     served_library(config),
     lambda stage, fraction: stages.append(stage),
 )
 metrics = Metrics()
-metrics_served.describe(config, served, metrics)
+served.describe(config, bases_served, metrics)
 name = "loragate_kernel_compilations_total"
 interpreted = metrics.registry.get_sample_value(name)
 compile_monitor.is_interpreted = lambda: False

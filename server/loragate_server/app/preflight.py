@@ -127,7 +127,10 @@ def _packages(config: Config) -> Iterator[str]:
     if config.tracing.enabled and not _installed("opentelemetry.sdk"):
         yield "tracing.enabled needs the extra `tracing`: pip install 'loragate-server[tracing]'"
     if config.kernel_backend == "triton" and not _installed("triton"):
-        yield "kernel_backend: triton is not installed; set kernel_backend: reference"
+        yield (
+            "kernel_backend: 'triton' needs the package triton, which is not installed; it exists "
+            "for Linux on x86-64 and ARM. Ask for 'reference', which needs nothing"
+        )
 
 
 def _installed(package: str) -> bool:
