@@ -15,6 +15,7 @@ from loragate_server.policy.parse import parse_policy
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
 from loragate_server.report.wording import REPORT
+from testkit import evidence as built
 from tests.server.report.conftest import CALLER, POLICY
 from tests.server.report.test_render import Page
 
@@ -127,7 +128,7 @@ def test_company_of_a_blocked_adapter_is_explained(
     known = KnownUse("d" * 32, at, "b" * 64, members, True)
     clear = replace(pair(0), concepts=clean())
     decision = apply_known(decide(policy, clear), [known])
-    verdict = Verdict("e" * 32, decision, CALLER, at, at, {})
+    verdict = built.verdict(decision, caller=CALLER)
     page = Page(render(verdict, language))
     said = {"en": "is on record as blocked", "ja": "使用不可と記録されており"}
     assert said[language] in page.text("h1")
