@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "audit": (*BASICS, "adapter", "intake", "models", "concepts"),
     "policy": (*BASICS, "audit.evidence"),
     "record": (*BASICS, "audit.evidence", "policy.decision", "policy.known", "policy.review"),
-    "report": (*BASICS, "audit.evidence", "policy", "record"),
+    "wording": (),
+    "report": (*BASICS, "audit.evidence", "policy", "record", "wording"),
     "replay": (*BASICS, "audit.evidence", "policy", "record"),
     "gate": (
         *BASICS,
@@ -52,7 +53,7 @@ MAY_IMPORT = {
     ),
     "intercept": ("adapter.reference",),
     "checkpoint": (*BASICS, "gate", "intercept", "policy.reasons", *NOUNS),
-    "access": ("config.console", "report.language"),
+    "access": ("config.console", "wording"),
     "console": (
         *BASICS,
         "access",
@@ -64,6 +65,7 @@ MAY_IMPORT = {
         "record",
         "replay",
         "report",
+        "wording",
     ),
     "web": (
         "config",
@@ -112,6 +114,7 @@ MAY_IMPORT = {
         "record",
         "replay",
         "report",
+        "wording",
     ),
     "__main__": ("cli.command",),
 }
@@ -140,5 +143,6 @@ LIGHT = (
     "loragate_server.testing",
     "loragate_server.tracing.tracer",
     "loragate_server.web",
+    "loragate_server.wording",
 )
 """Packages and modules whose import must load none of HEAVY, directly or through others."""

@@ -88,7 +88,7 @@ def serve(state: Path, library: Path, backend: str) -> Started:
         capture_output=True,
         check=False,
         text=True,
-        timeout=120,
+        timeout=120 * busyness(),
     )
     assert done.returncode == 0, done.stderr
     result: Started = json.loads(done.stdout)

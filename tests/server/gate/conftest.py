@@ -20,7 +20,6 @@ from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.audit.coverage import coverage_evidence
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,
-    ConceptEvidence,
     Evidence,
     LayerProfile,
 )
@@ -41,6 +40,7 @@ from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.verdict import Verdict
 from testkit.adapter_files import ATTENTION, adapter_state, donor, lora
+from testkit.evidence import concept, evidence
 from testkit.tiny_models import tiny_base
 
 POLICY = (
@@ -105,18 +105,17 @@ class HeldEngine:
             self.ended += 1
 
     def _evidence(self, members: Sequence[Member], concept_ids: Sequence[str]) -> Evidence:
-        return Evidence(
-            adapters=tuple(coverage_evidence(member) for member in members),
-            concepts=tuple(
-                ConceptEvidence(one, one, "character", "high", self.score, self.p_value, 10.0, {})
+        measured = {"degree": 10.0, "error_change_by_time": {}}
+        return evidence(
+            *(
+                concept(self.score, self.p_value, concept_id=one, concept_name=one, **measured)
                 for one in concept_ids
             ),
+            adapters=tuple(coverage_evidence(member) for member in members),
             layers=(LayerProfile("mid", 0.1, 0.9, 1.0),),
-            inconclusive=(),
             base_model=self.base.name,
             base_digest=self.base.digest,
             library_digest=self.library_digest,
-            kernel_backend="reference",
             engine_version=ENGINE_VERSION,
             neutral_count=8,
             stage_times_s={"response": 0.0},

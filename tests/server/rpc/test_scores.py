@@ -33,7 +33,7 @@ __all__ = ["files", "front", "house", "post", "tiny", "until"]
 
 SCORES = (0.37219, 5.37219, 9.37219)
 """Of an adapter that is allowed, of one that is suspected and of one that is blocked."""
-TOLD = "5.37|9.37|0.37|37219|1e-09"
+TOLD = r"\b[059]\.37|1e-09"
 
 
 def grant(name: str, *permissions: Permission) -> TokenGrant:
