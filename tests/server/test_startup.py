@@ -16,6 +16,7 @@ import yaml
 
 from loragate_server.app.startup import prepare_kernels
 from loragate_server.config.schema import EMBEDDED_LIBRARY, StartError
+from testkit.waiting import busyness
 
 # Two base models on one device. `warm_up` is the real one; what is wrapped around it notes the
 # calls. The monitor knows no number where kernels are interpreted; at the end it is made to forget
