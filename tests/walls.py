@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "tracing": ("errors", "config.tracing"),
     "logs": ("tracing.tracer",),
     "models": (*BASICS, "adapter"),
-    "intake": (*BASICS, "adapter", "models"),
+    "intake": (*BASICS, "adapter", "config.intake", "models"),
     "concepts": (*BASICS, "adapter", "models"),
     "audit": (*BASICS, "adapter", "intake", "models", "concepts"),
     "policy": (*BASICS, "audit.evidence"),
@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "gate": (
         *BASICS,
         "adapter",
+        "config.gate",
         "intake",
         "models",
         "concepts",
@@ -51,7 +52,7 @@ MAY_IMPORT = {
         "tracing.tracer",
     ),
     "intercept": ("adapter.reference",),
-    "checkpoint": (*BASICS, "gate", "intercept", "policy.reasons", *NOUNS),
+    "checkpoint": (*BASICS, "config.intercept", "gate", "intercept", "policy.reasons", *NOUNS),
     "access": ("config.console", "report.language"),
     "console": (
         *BASICS,
@@ -66,7 +67,8 @@ MAY_IMPORT = {
         "report",
     ),
     "web": (
-        "config",
+        "config.intercept",
+        "config.listen",
         "progress",
         "threads",
         "tracing.tracer",
@@ -75,6 +77,7 @@ MAY_IMPORT = {
     ),
     "rpc": (
         *BASICS,
+        "config.listen",
         "logs",
         "checkpoint",
         "gate",
@@ -127,7 +130,7 @@ LIGHT = (
     "loragate_server.adapter.reference",
     "loragate_server.audit.evidence",
     "loragate_server.cli.command",
-    "loragate_server.config.schema",
+    "loragate_server.config",
     "loragate_server.console",
     "loragate_server.intercept",
     "loragate_server.logs.lines",
