@@ -19,7 +19,7 @@ from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.budget import ByteBudget
 from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.flight import SharedLeash, SingleFlight
-from loragate_server.gate.intake import Intake, IntakeDesk, UploadSession
+from loragate_server.gate.intake import IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey
 from loragate_server.gate.known import Known, NothingKnown, wanted_of
 from loragate_server.gate.observer import STAGES, GateObserver
@@ -27,6 +27,7 @@ from loragate_server.gate.pipeline import Case, DecisionRecorder, Pipeline, Read
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.reviewing import SUSPECTS_REMEMBERED, NoReviews, Reviews, Suspects
 from loragate_server.gate.worker import Worker, audit_failed, draining
+from loragate_server.intake.fetch import Intake
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse
