@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "tracing": ("errors", "config.tracing"),
     "logs": ("tracing.tracer",),
     "models": (*BASICS, "adapter"),
-    "intake": (*BASICS, "adapter", "models"),
+    "intake": (*BASICS, "adapter", "config.intake", "models"),
     "concepts": (*BASICS, "adapter", "models"),
     "audit": (*BASICS, "adapter", "intake", "models", "concepts"),
     "policy": (*BASICS, "audit.evidence"),
@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "gate": (
         *BASICS,
         "adapter",
+        "config.gate",
         "intake",
         "models",
         "concepts",
@@ -52,7 +53,7 @@ MAY_IMPORT = {
         "tracing.tracer",
     ),
     "intercept": ("adapter.reference",),
-    "checkpoint": (*BASICS, "gate", "intercept", "policy.reasons", *NOUNS),
+    "checkpoint": (*BASICS, "config.intercept", "gate", "intercept", "policy.reasons", *NOUNS),
     "access": ("config.console", "wording"),
     "console": (
         *BASICS,
@@ -68,7 +69,8 @@ MAY_IMPORT = {
         "wording",
     ),
     "web": (
-        "config",
+        "config.intercept",
+        "config.listen",
         "progress",
         "threads",
         "tracing.tracer",
@@ -77,6 +79,7 @@ MAY_IMPORT = {
     ),
     "rpc": (
         *BASICS,
+        "config.listen",
         "logs",
         "checkpoint",
         "gate",
@@ -130,7 +133,7 @@ LIGHT = (
     "loragate_server.adapter.reference",
     "loragate_server.audit.evidence",
     "loragate_server.cli.command",
-    "loragate_server.config.schema",
+    "loragate_server.config",
     "loragate_server.console",
     "loragate_server.intercept",
     "loragate_server.logs.lines",

@@ -16,7 +16,6 @@ import pytest
 from loragate import AdapterReference, AuditClient, AuditError, Verdict
 from loragate_server.adapter import reference as intake
 from loragate_server.app.folders import served_library
-from loragate_server.app.settings import intake_settings
 from loragate_server.app.startup import serve_bases
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member
@@ -161,7 +160,7 @@ def test_a_decision_can_be_decided_again_from_its_log_line(
         False,
     }
     [base] = serve_bases(config, served_library(config))
-    files = Intake(intake_settings(config))
+    files = Intake(config.intake, config.store_folder)
     book = KnownBook(None)  # type: ignore[arg-type]
     seen: set[tuple[object, ...]] = set()
     for line in lines:

@@ -7,10 +7,11 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.intake.fetch import Intake, UploadSink
 from loragate_server.progress import Leash
 from loragate_server.threads import DaemonPool
 from loragate_server.tracing.tracer import stage
@@ -26,34 +27,6 @@ reading a local file takes seconds, but one from a file system that has gone may
 
 COALESCE_BYTES = 256 << 10
 """Upload chunks are gathered to this size, so that tiny ones do not cost a thread change each."""
-
-
-class Sink(Protocol):
-    """What the gate needs of `loragate_server.intake.fetch.UploadSink`."""
-
-    def write(self, chunk: bytes) -> None:
-        """Takes the next bytes; raises DECLARED_SIZE_MISMATCH past the declared size."""
-        ...
-
-    def finish(self) -> StoredFile:
-        """Checks size, digest and content."""
-        ...
-
-    def abort(self) -> None:
-        """Throws the bytes away."""
-        ...
-
-
-class Intake(Protocol):
-    """What the gate needs of `loragate_server.intake.fetch.Intake`; thread-safe."""
-
-    def fetch(self, ref: AdapterReference, leash: Leash) -> StoredFile:
-        """Reads and checks the bytes of a reference."""
-        ...
-
-    def receive(self, header_size_bytes: int, sha256: str, file_name: str) -> Sink:
-        """Begins an upload."""
-        ...
 
 
 class IntakeDesk:
@@ -145,7 +118,7 @@ class IntakeDesk:
 class UploadSession:
     """One upload on its way into the store."""
 
-    def __init__(self, desk: IntakeDesk, sink: Sink) -> None:
+    def __init__(self, desk: IntakeDesk, sink: UploadSink) -> None:
         self._desk = desk
         self._sink = sink
         self._gathered = bytearray()

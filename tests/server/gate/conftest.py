@@ -24,14 +24,15 @@ from loragate_server.audit.evidence import (
     LayerProfile,
 )
 from loragate_server.audit.uses import Member
+from loragate_server.config.gate import GateSection
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason
 from loragate_server.gate.bases import BaseRegistry, ServedBase
-from loragate_server.gate.gate import Gate, GateSettings
+from loragate_server.gate.gate import Gate
 from loragate_server.gate.observer import CacheResult, NullObserver
 from loragate_server.gate.request import GateRequest
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.models import BaseModel
 from loragate_server.policy.store import PolicyStore
 from loragate_server.progress import Leash
@@ -264,8 +265,8 @@ async def house(
         known.refresh()
         engine, counts = HeldEngine(tiny), Counts()
         gate = Gate(
-            settings=GateSettings(**settings),
-            intake=Intake(IntakeSettings(roots=(root,), store_dir=folder / "store")),
+            settings=GateSection(**settings),
+            intake=Intake(IntakeSection(roots=(root,)), folder / "store"),
             bases=BaseRegistry(tiny.name),
             policies=policies,
             recorder=recorder,
