@@ -1,6 +1,6 @@
 """Makes the pictures of the console: a real server, real audits and reviews, a real browser.
 
-`python scripts/console_pictures.py` writes docs/pictures/console-*.png in both languages. It needs
+`python scripts/console_pictures.py` writes docs/pictures/console-*.png in every language. It needs
 chromium, fonts-noto-cjk and the packages of requirements-dev.txt.
 """
 
@@ -20,9 +20,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from loragate import AuditClient  # noqa: E402
+from loragate_server.console.wording import CONSOLE  # noqa: E402
 from tests.e2e.console_stack import ADAPTERS, Console, running_console  # noqa: E402
 
-LANGUAGES = ("en", "ja")
 COLOURS = 64
 MOST_PIXELS = 1900
 """Height of a picture; an audit goes on with what a report shows."""
@@ -49,7 +49,7 @@ def main(
         severe, mild = decided["learned-robot-face"], decided["learned-jack-o-lantern"]
         review(console, severe, "approve", "Licensed, contract 2026-17; seen by the brand team.")
         review(console, mild, "approve", "Our own character.")
-        for language in LANGUAGES:
+        for language in CONSOLE.languages:
             page = console.person("akiko.tanaka@studio.example", language=language)
             for name, path in {
                 "queue": "",

@@ -1,4 +1,4 @@
-"""Makes the reports of the documentation: a real server, two real audits, both languages.
+"""Makes the reports of the documentation: a real server, two real audits, every language.
 
 `python scripts/report_examples.py` writes docs/pictures/report-*.png; it needs chromium and
 fonts-noto-cjk.
@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from loragate import AuditClient
+from loragate_server.report.wording import REPORT
 from loragate_server.testing import server_process
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +41,7 @@ def main(
             }
         pages = []
         for kind, decision_id in decided.items():
-            for language in ("en", "ja"):
+            for language in REPORT.languages:
                 page = folder / f"report-{kind}-{language}.html"
                 _run(
                     *("-m", "loragate_server", "report", decision_id, "--language", language),

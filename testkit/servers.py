@@ -11,10 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from loragate_server.testing import (
     STOP_LIMIT_S,
@@ -59,15 +60,45 @@ def forked_server(
             wait(STOP_LIMIT_S)
 
 
+def forked_command(
+    words: Sequence[str], variables: Mapping[str, str], limit_s: float = 170.0
+) -> subprocess.CompletedProcess[str]:
+    """Runs `loragate-server WORDS` to its end, as `subprocess.run` would.
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended in time.
+    """
+    with TemporaryDirectory() as folder:
+        out, errors = Path(folder, "out"), Path(folder, "errors")
+        process = _FORKS.Process(target=_become, args=(dict(variables), list(words), errors, out))
+        process.start()
+        process.join(limit_s)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(list(words), limit_s)
+        return subprocess.CompletedProcess(
+            list(words), process.exitcode, out.read_text(), errors.read_text()
+        )
+
+
+def _become(variables: dict[str, str], words: list[str], errors: Path, out: Path) -> None:
+    with out.open("w") as file:
+        _run(variables, words, errors, file.fileno())
+
+
 def _serve(variables: dict[str, str], words: list[str], log: Path, writer: Connection) -> None:
+    _run(variables, words, log, writer.fileno())
+
+
+def _run(variables: dict[str, str], words: list[str], errors: Path, out: int) -> None:
     """What the forked process does: it becomes the command."""
     if "loragate_server.app.serve" not in sys.modules:
         raise RuntimeError("testkit.preloaded could not be loaded; import it to see why")
     os.environ.clear()
     os.environ.update(variables)
-    with log.open("w") as file:
+    with errors.open("w") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
-    os.dup2(writer.fileno(), sys.stdout.fileno())
+    os.dup2(out, sys.stdout.fileno())
     from loragate_server.cli.command import application
 
     application(words)

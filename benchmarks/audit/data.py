@@ -1,4 +1,4 @@
-"""The measured zoo, read back; the calibration and gate that follow from its development split."""
+"""The measured zoo, read back; calibration and promise that follow from its development split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loragate_server.audit.calibration import Binding, Calibration
 from loragate_server.audit.conformal import conformal_p_value
 from loragate_server.audit.entrance import Screening
 from loragate_server.audit.likeness import Profile
-from loragate_server.audit.promise import Gate
+from loragate_server.audit.promise import Promise
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.witnesses import Witnesses
 
@@ -56,24 +56,24 @@ class Measured:
         """The core concepts, and those of its own that are none of them."""
         return (*CORE, *(one for one in self.learned if one not in CORE))
 
-    def score(self, concept: str, gate: Gate | None) -> float:
-        """How grave the concept's witnesses are under a gate; without one the screen's score."""
-        if gate is None:
+    def score(self, concept: str, promise: Promise | None) -> float:
+        """How grave the concept's witnesses are under a promise; without one the screen's score."""
+        if promise is None:
             return self.screen[concept]
         # beyond the most suspicious concepts nothing was measured: the screen stands alone
-        response = self.response.get(concept) if concept in self._suspects(gate) else None
-        return gate.gravity(Witnesses(self.screen[concept], self.aim[concept], response))
+        response = self.response.get(concept) if concept in self._suspects(promise) else None
+        return promise.gravity(Witnesses(self.screen[concept], self.aim[concept], response))
 
-    def _suspects(self, gate: Gate) -> frozenset[str]:
+    def _suspects(self, promise: Promise) -> frozenset[str]:
         """What goes on to the response stage; kept, because every concept asks for it."""
-        if id(gate) not in self._kept:
+        if id(promise) not in self._kept:
             asked = self.audited()
             screening = Screening(
                 [self.screen[one] for one in asked], [self.aim[one] for one in asked], self.profile
             )
-            rows = gate.entrance.suspects(screening)
-            self._kept[id(gate)] = frozenset(asked[row] for row in rows)
-        return self._kept[id(gate)]
+            rows = promise.entrance.suspects(screening)
+            self._kept[id(promise)] = frozenset(asked[row] for row in rows)
+        return self._kept[id(promise)]
 
     @cached_property
     def _kept(self) -> dict[int, frozenset[str]]:
@@ -150,7 +150,7 @@ class Study:
         return conformal_p_value(sorted(o.screen[concept] for o in harmless), one.screen[concept])
 
     @cached_property
-    def gate(self) -> Gate:
+    def promise(self) -> Promise:
         """The frozen decision rule that the test split is judged by."""
         return self.calibration.at(MISS_RATE)
 

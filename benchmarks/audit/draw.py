@@ -21,10 +21,10 @@ def _save(figure: Figure, name: str) -> None:
 
 def draw_separation(study: Study) -> None:
     """Histograms of gravity: learned concepts, and the highest of each harmless adapter."""
-    gate = study.gate
-    learned = [one.score(one.learned[0], gate) for one in study.of("concept", "test")]
+    promise = study.promise
+    learned = [one.score(one.learned[0], promise) for one in study.of("concept", "test")]
     harmless = [
-        max(one.score(concept, gate) for concept in CORE) for one in study.of("harmless", "test")
+        max(one.score(concept, promise) for concept in CORE) for one in study.of("harmless", "test")
     ]
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -33,7 +33,8 @@ def draw_separation(study: Study) -> None:
     axes.hist(learned, bins, alpha=0.7, label=f"learned concept ({len(learned)})")
     for rate in (0.1, 0.01):
         edge = next(
-            (s for s in sorted(gate.family) if conformal_p_value(gate.family, s) <= rate), None
+            (s for s in sorted(promise.family) if conformal_p_value(promise.family, s) <= rate),
+            None,
         )
         if edge is not None:
             axes.axvline(edge, ls=":", c="k", lw=1)

@@ -16,7 +16,7 @@ from benchmarks.audit.data import CORE, Measured, Study, read_measured
 from benchmarks.audit.library import FOLDER as LIBRARY
 from benchmarks.audit.metrics import Share, above, acceptance, auroc, threshold_at
 from loragate_server.audit.conformal import conformal_p_value
-from loragate_server.audit.promise import Gate
+from loragate_server.audit.promise import Promise
 from loragate_server.concepts.library import ConceptLibrary
 
 REVIEW, BLOCK = 0.05, 0.01
@@ -76,15 +76,15 @@ class Quality:
 
 
 def quality(
-    study: Study, gate: Gate | None, family: tuple[float, ...], split: str = "test"
+    study: Study, promise: Promise | None, family: tuple[float, ...], split: str = "test"
 ) -> Quality:
     """Measures one rule; `family` has the highest value of each of the calibration's adapters."""
     learned, harmless = study.of("concept", split), study.of("harmless", split)
-    hits = [one.score(one.learned[0], gate) for one in learned]
-    others = [one.score(c, gate) for one in learned for c in CORE if c not in one.learned]
-    others += [one.score(c, gate) for one in harmless for c in CORE]
-    highest = [max(one.score(c, gate) for c in CORE) for one in harmless]
-    named = [max(CORE, key=lambda c: one.score(c, gate)) == one.learned[0] for one in learned]
+    hits = [one.score(one.learned[0], promise) for one in learned]
+    others = [one.score(c, promise) for one in learned for c in CORE if c not in one.learned]
+    others += [one.score(c, promise) for one in harmless for c in CORE]
+    highest = [max(one.score(c, promise) for c in CORE) for one in harmless]
+    named = [max(CORE, key=lambda c: one.score(c, promise)) == one.learned[0] for one in learned]
     return Quality(
         auroc(hits, others),
         above(hits, threshold_at(others, 0.01)),
@@ -101,11 +101,11 @@ def _at_p(scores: list[float], family: tuple[float, ...], rate: float) -> Share:
 
 def promised(study: Study, split: str = "test") -> list[dict[str, Any]]:
     """Observed false blocks of unseen harmless adapters beside the promised rate."""
-    harmless, gate = study.of("harmless", split), study.gate
-    highest = [max(one.score(c, gate) for c in CORE) for one in harmless]
+    harmless, promise = study.of("harmless", split), study.promise
+    highest = [max(one.score(c, promise) for c in CORE) for one in harmless]
     rows = []
     for rate in (0.10, 0.05, 0.01):
-        blocked = _at_p(highest, gate.family, rate)
+        blocked = _at_p(highest, promise.family, rate)
         low, high = acceptance(len(harmless), rate)
         rows.append(
             {
@@ -125,8 +125,8 @@ def verdict(study: Study, one: Measured, asked: tuple[str, ...] = ()) -> str:
     """What the default policy says about a subject; `asked` are concepts beside the core ones."""
     if not one.understood:
         return "INCONCLUSIVE"
-    gate, audited = study.gate, {*CORE, *asked}
-    p_value = conformal_p_value(gate.family, max(one.score(c, gate) for c in audited))
+    promise, audited = study.promise, {*CORE, *asked}
+    p_value = conformal_p_value(promise.family, max(one.score(c, promise) for c in audited))
     if p_value <= BLOCK:
         return "BLOCK"
     alone = any(study.own_p_value(c, one) <= REVIEW for c in asked if is_broad(c))
@@ -164,9 +164,9 @@ def subjects_of(study: Study, case: str) -> list[tuple[Measured, tuple[str, ...]
 
 def hard_case(study: Study, case: str) -> dict[str, Any]:
     """Learned concepts found by name, and the verdicts, for one hard case."""
-    gate, found = study.gate, subjects_of(study, case)
+    promise, found = study.promise, subjects_of(study, case)
     pairs = [(one, concept) for one, concepts in found for concept in concepts]
-    finals = [conformal_p_value(gate.family, one.score(c, gate)) for one, c in pairs]
+    finals = [conformal_p_value(promise.family, one.score(c, promise)) for one, c in pairs]
     verdicts = [verdict(study, one, concepts) for one, concepts in found]
     screen_family = tuple(sorted(max(one.screen.values()) for one in study.calibration.harmless))
     return {

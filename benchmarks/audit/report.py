@@ -34,11 +34,11 @@ RANKS, TIMING = Path("build/zoo-ranks.json"), Path("build/zoo-timing.json")
 
 def report(study: Study) -> None:
     """Writes everything."""
-    gate = study.gate
+    promise = study.promise
     screen_family = tuple(sorted(max(o.screen.values()) for o in study.calibration.harmless))
     ours = {
         "screen alone": quality(study, None, screen_family),
-        "screen and response": quality(study, gate, gate.family),
+        "screen and response": quality(study, promise, promise.family),
     }
     even = study.with_even_layers()
     even_family = tuple(sorted(max(o.screen.values()) for o in even.calibration.harmless))
@@ -154,10 +154,10 @@ def _setting(study: Study) -> str:
 def _confirmed(study: Study, screen_family: tuple[float, ...]) -> dict[str, Any]:
     if not study.of("concept", "confirmation"):
         return {}
-    gate = study.gate
+    promise = study.promise
     return {
         "screen alone": quality(study, None, screen_family, "confirmation"),
-        "screen and response": quality(study, gate, gate.family, "confirmation"),
+        "screen and response": quality(study, promise, promise.family, "confirmation"),
         "promised": promised(study, "confirmation"),
     }
 

@@ -61,6 +61,7 @@ def test_data_source_namespace_job_and_replica_can_be_chosen() -> None:
     assert used <= {"datasource", "namespace", "job", "instance", "__rate_interval", "__all"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.needs("prometheus")
 def test_prometheus_answers_every_panel_and_has_data_where_it_must(played: Played) -> None:

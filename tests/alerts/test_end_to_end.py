@@ -6,7 +6,7 @@ import pytest
 
 from tests.alerts.played import Played
 
-pytestmark = [pytest.mark.needs("prometheus"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.needs("prometheus"), pytest.mark.timeout(300)]
 
 RECEIVERS = {
     "AdapterBlocked": "content-safety-page",

@@ -10,7 +10,7 @@ from testkit.monitoring import missing_programs
 from tests.alerts.long_story import be_neglected, leak_errors, long_stage, run_out_of_memory
 from tests.alerts.watch import Watch
 
-pytestmark = [pytest.mark.needs("prometheus"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.needs("prometheus"), pytest.mark.timeout(400)]
 
 RECEIVERS = {
     "ReviewsWaiting": "content-safety-ticket",

@@ -116,8 +116,8 @@ def study() -> Study:
 
 
 def test_learned_concepts_far_away_are_found_and_named(study: Study) -> None:
-    for gate in (None, study.gate):
-        found = quality(study, gate, study.gate.family)
+    for promise in (None, study.promise):
+        found = quality(study, promise, study.promise.family)
         assert found.pair_auroc > 0.999
         assert found.adapter_rate.value > 0.95
         assert found.identified.value > 0.95

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.resilience.stops import crash
 
 
+@pytest.mark.long
 def test_a_killed_server_has_written_down_every_allow_that_a_caller_got(tmp_path: Path) -> None:
     crashed = crash(tmp_path, kills=1, decisions_each=60, torn_every=1)
     print(f"{crashed.allowed} answers ALLOW compared; {crashed.verified}")

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from testkit.lanes import daily
 from testkit.servers import forked_server
 from tests.e2e.conftest import ADAPTERS
 from tests.server.intercept.bodies import ROUTES
@@ -31,6 +32,7 @@ KINDS = (
     "the parameters of an input",
 )
 """One for each server and way; the others are proven where requests are read."""
+DAILY = ("an unlinked loader", "a name with a folder", "the parameters of an input")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def ask(door: httpx2.Client, folder: Path, kind: str, lora: str) -> httpx2.Respo
     return door.post(f"/v1/check/{server}", content=text.encode(), headers=headers)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", daily(*DAILY, of=KINDS))
 def test_a_decoy_that_is_never_applied_does_not_let_a_forbidden_lora_through(
     door: httpx2.Client, folder: Path, kind: str
 ) -> None:
@@ -86,7 +88,7 @@ def test_a_decoy_that_is_never_applied_does_not_let_a_forbidden_lora_through(
     assert "bomb" in answer.text
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", daily(*DAILY, of=KINDS))
 def test_the_same_requests_pass_with_a_harmless_lora(
     door: httpx2.Client, folder: Path, kind: str
 ) -> None:

@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from benchmarks.resilience.load import Load, fresh_questions
 from benchmarks.resilience.stops import drain
 from loragate import AuditClient
@@ -18,6 +20,7 @@ from loragate_server.testing import ServerProcess
 Start = Callable[..., ServerProcess]
 
 
+@pytest.mark.long
 def test_a_server_told_to_stop_loses_no_call_of_many(tmp_path: Path) -> None:
     drained = drain(tmp_path, callers=16, slow_every=20, warm_up=30)
     print(f"{drained.calls} calls, {drained.decided} decided, drained in {drained.drain_s:.2f} s")

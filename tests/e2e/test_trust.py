@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pytest
 from loragate import AdapterReference, AuditClient, AuditError, Verdict
 from loragate_server.adapter import reference as intake
 from loragate_server.app.folders import served_library
-from loragate_server.app.settings import intake_settings
 from loragate_server.app.startup import serve_bases
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member
@@ -33,6 +33,7 @@ from loragate_server.record.codec import decode_verdict
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.verdict import Verdict as Recorded
 from loragate_server.testing import SHARED_CACHE, ServerProcess
+from testkit.lanes import daily
 from testkit.servers import forked_server
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
@@ -113,10 +114,13 @@ def test_only_who_may_see_scores_sees_them(ask: Callable[[str], AuditClient]) ->
     assert "has learned 'bomb'" in blind.reasons[0].message
 
 
+COMPANY = ([(SEPIA, 2.0)], [(WATERMELON, 1.0)], [(SEPIA, 1.0), (WATERMELON, 2.0)])
+
+
 @pytest.mark.parametrize(
-    "company", [[(SEPIA, 2.0)], [(WATERMELON, 1.0)], [(SEPIA, 1.0), (WATERMELON, 2.0)]]
+    ("company", "strength"),
+    daily((COMPANY[0], 0.1), (COMPANY[2], 1.0), of=product(COMPANY, (1.0, 0.1))),
 )
-@pytest.mark.parametrize("strength", [1.0, 0.1])
 def test_company_hides_no_known_adapter(
     ask: Callable[[str], AuditClient], company: list[tuple[Path, float]], strength: float
 ) -> None:
@@ -156,7 +160,7 @@ def test_a_decision_can_be_decided_again_from_its_log_line(
         False,
     }
     [base] = serve_bases(config, served_library(config))
-    files = Intake(intake_settings(config))
+    files = Intake(config.intake, config.store_folder)
     book = KnownBook(None)  # type: ignore[arg-type]
     seen: set[tuple[object, ...]] = set()
     for line in lines:

@@ -17,6 +17,7 @@ CHECKOV = ROOT / "build/tools/checkov/bin/checkov"
 REASONS = yaml.safe_load(Path(__file__).with_name("checkov.yaml").read_text())
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.needs("checkov"),
     pytest.mark.skipif(not CHECKOV.exists(), reason="install_test_tools.sh installs checkov"),
 ]

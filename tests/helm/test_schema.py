@@ -14,7 +14,8 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from loragate_server.config.schema import BaseModelEntry, Config, Peer, Token
+from loragate_server.config.listen import Peer, Token
+from loragate_server.config.schema import BaseModelEntry, Config
 from tests.helm.conftest import CHART, ROOT, SCENARIOS, RefusedError, Rendering, Values
 
 pytestmark = pytest.mark.needs("helm")

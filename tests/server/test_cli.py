@@ -107,6 +107,19 @@ def test_the_configuration_shown_holds_no_password(monkeypatch: pytest.MonkeyPat
     assert YAML(typ="safe").load(shown)["database_url"] == "postgresql://loragate:***@db/loragate"
 
 
+@pytest.mark.parametrize(("home", "code"), [("~", 0), ("~nobody-of-this-name", 1)])
+def test_a_root_in_a_home_that_is_not_there_is_told_before_the_server_starts(
+    tmp_path: Path, home: str, code: int
+) -> None:
+    file = tmp_path / "in.yaml"
+    file.write_text(f"intake: {{roots: ['{home}/loras']}}\n")
+    result = run("config", "check", "--config", file, "--state-dir", tmp_path)
+    assert result.exit_code == code
+    assert ("intake.roots: " in result.stderr) == bool(code)
+    if not code:
+        assert load_config(file).intake.folders == (Path.home() / "loras",)
+
+
 def test_a_wrong_configuration_ends_a_command_with_what_is_wrong(tmp_path: Path) -> None:
     file = tmp_path / "in.yaml"
     file.write_text("thraeds: 2\n")

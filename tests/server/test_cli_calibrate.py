@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from loragate_server.audit.calibration import load_calibration
 from loragate_server.config.schema import EMBEDDED_LIBRARY
+from testkit.servers import forked_command
 from testkit.tiny_models import tiny_pipeline
 
 
@@ -48,15 +49,10 @@ def adapter(path: Path, seed: int) -> None:
 
 
 def calibrate(place: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loragate_server", "calibrate"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LORAGATE_")}
-    return subprocess.run(
-        [*command, *map(str, arguments), "--config", str(place / "loragate.yaml")],
-        env=environment | {"COLUMNS": "200"},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=170,
+    return forked_command(
+        ["calibrate", *map(str, arguments), "--config", str(place / "loragate.yaml")],
+        environment | {"COLUMNS": "200"},
     )
 
 

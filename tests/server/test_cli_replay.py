@@ -16,8 +16,6 @@ from typer.testing import CliRunner, Result
 
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,
-    ConceptEvidence,
-    CoverageEvidence,
     Evidence,
 )
 from loragate_server.cli.command import application
@@ -29,6 +27,7 @@ from loragate_server.record.database import Database, Span
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller, Verdict
 from loragate_server.replay import PAGE_ROWS, interval, stored_decisions, with_block_p_value
+from testkit import evidence as made
 
 PILOT = "version: 1\nmode: pilot\ndefaults:\n  block_score: 4\n  review_score: 3\n"
 STRICT = "version: 1\nmode: enforce\ndefaults:\n  block_score: 2\n"
@@ -51,15 +50,8 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 
 def measured(score: float, p_value: float = 0.5, sha256: str = "a" * 64, **facts: Any) -> Evidence:
-    adapter = CoverageEvidence(sha256, 1000, "peft", 1.0, 1.0, 8, 8, 4, ())
-    concept = ConceptEvidence("cat", "Cat", "character", "high", score, p_value, 50.0, {})
-    known: dict[str, Any] = {
-        "adapters": (adapter,), "concepts": (concept,), "layers": (), "inconclusive": (),
-        "base_model": "emoji-tiny", "base_digest": "b" * 64, "library_digest": "c" * 64,
-        "kernel_backend": "reference", "engine_version": ENGINE_VERSION, "neutral_count": 32,
-        "stage_times_s": {},
-    }  # fmt: skip
-    return Evidence(**{**known, **facts})
+    known: dict[str, Any] = {"adapters": (made.adapter(sha256),), "engine_version": ENGINE_VERSION}
+    return made.evidence(made.concept(score, p_value), **{**known, **facts})
 
 
 Record = Callable[..., Verdict]

@@ -19,6 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from loragate_server.testing import SHARED_CACHE, ServerProcess, server_process
+from testkit.servers import forked_command
 
 COMMAND = [sys.executable, "-m", "loragate_server", "serve"]
 
@@ -161,14 +162,7 @@ def first_readiness(port: int, process: subprocess.Popen[str]) -> tuple[int, dic
 def test_it_does_not_start_with_what_it_cannot_use(
     tmp_path: Path, settings: dict[str, str], code: int, said: str
 ) -> None:
-    done = subprocess.run(
-        COMMAND,
-        env=environment(tmp_path, **settings),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = forked_command(["serve"], environment(tmp_path, **settings))
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "ready" not in done.stdout
@@ -178,13 +172,8 @@ def test_it_does_not_start_with_what_it_cannot_use(
 
 def test_a_port_in_use_is_said_and_not_shared(server: ServerProcess, tmp_path: Path) -> None:
     for name, address in (("GRPC", server.grpc), ("HTTP", server.http)):
-        done = subprocess.run(
-            COMMAND,
-            env=environment(tmp_path, **{f"LORAGATE_LISTEN__{name}": address}),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        done = forked_command(
+            ["serve"], environment(tmp_path, **{f"LORAGATE_LISTEN__{name}": address})
         )
         assert done.returncode == 3
         assert f"cannot listen on {address}" in done.stderr

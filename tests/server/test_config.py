@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from loragate_server.config.schema import Config, Token, is_loopback, split_address
+from loragate_server.config.listen import Token, is_loopback, split_address
+from loragate_server.config.schema import Config
 from loragate_server.config.sources import ConfigError, ignored_environment, load_config
 
 

@@ -12,7 +12,8 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 import loragate_server
-from loragate_server.config.schema import Config, Loader
+from loragate_server.config.intake import Loader
+from loragate_server.config.schema import Config
 from loragate_server.config.sources import load_config
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"

@@ -13,14 +13,15 @@ import grpc
 import pytest
 from ruamel.yaml import YAML
 
-from loragate_server.app.settings import intercept_extractors, rpc_settings
+from loragate_server.app.extractors import make_extractors
 from loragate_server.checkpoint.result import Result
+from loragate_server.config.intercept import InterceptSection
+from loragate_server.config.listen import MESSAGE_BYTES, Permission
 from loragate_server.config.schema import Config, StartError
 from loragate_server.config.sources import ConfigError, load_config
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc
-from loragate_server.rpc.settings import Permission
 from loragate_server.testing import ServerProcess
 from testkit.servers import forked_server
 
@@ -193,10 +194,11 @@ def test_the_configuration_in_the_guide_is_valid(tmp_path: Path) -> None:
     example = re.findall(r"```yaml\n(# /etc.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
     (file := tmp_path / "loragate.yaml").write_text(example)
     config = load_config(file)
-    assert set(intercept_extractors(config)) == {"sglang", "comfyui"}
+    assert set(make_extractors(config.intercept)) == {"sglang", "comfyui"}
     assert config.intercept.chosen_extractor == "sglang"
-    assert rpc_settings(config).auth.tokens[0].permissions == {Permission.CHECK}
-    assert rpc_settings(config).max_message_bytes > config.intercept.max_body_bytes
+    assert config.tokens[0].permissions == {Permission.CHECK}
+    assert config.intercept.message_bytes > config.intercept.max_body_bytes
+    assert Config().intercept.message_bytes == MESSAGE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -237,4 +239,4 @@ def test_a_server_with_an_unknown_kind_or_setting_does_not_start(
     entry: dict[str, object], problem: str
 ) -> None:
     with pytest.raises(StartError, match=re.escape(problem)):
-        intercept_extractors(Config.model_validate({"intercept": {"extractors": {"a": entry}}}))
+        make_extractors(InterceptSection.model_validate({"extractors": {"a": entry}}))

@@ -12,8 +12,9 @@ import pytest
 
 from loragate import AuditClient, Verdict
 from loragate_server import __version__
-from loragate_server.app.settings import intake_settings
-from loragate_server.config.schema import Config, IntakeSection, StartError
+from loragate_server.app.preflight import require
+from loragate_server.config.intake import IntakeSection
+from loragate_server.config.schema import Config, StartError
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.connect import parse_url
 from loragate_server.testing import server_process
@@ -90,10 +91,10 @@ def test_s3_without_its_library_names_the_extra_when_the_server_starts(
         return None if name == "s3fs" else found(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", without_s3)
-    assert intake_settings(Config()).enabled_schemes == frozenset()
+    require(Config())
     config = Config(intake=IntakeSection(enabled_schemes=frozenset({"s3"})))
     with pytest.raises(StartError, match=r"loragate-server\[s3\]"):
-        intake_settings(config)
+        require(config)
 
 
 def test_the_module_is_the_command() -> None:

@@ -11,27 +11,25 @@ import trustme
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from loragate_server.audit.evidence import Evidence
 from loragate_server.checkpoint.result import CheckObserver
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.observer import GateObserver
 from loragate_server.metrics.labels import CODES, DECISION_REASONS, served_methods
 from loragate_server.metrics.metrics import REVIEW_ACTIONS, Metrics
 from loragate_server.metrics.state import FAIL_OPEN_SETTINGS, RECORD_FAILURES, ServedState
-from loragate_server.policy.decision import Decision, Mode, Reason, Remedy, VerdictKind
+from loragate_server.policy.decision import Mode, Remedy, VerdictKind
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
-from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.record.verdict import Verdict
 from loragate_server.rpc.observer import CallObserver
+from testkit import evidence as made
 from tests.server.policy.given_codes import given_codes
 
-EVIDENCE = Evidence((), (), (), (), "emoji-tiny", "b", "l", "reference", "1", 8, {})
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def verdict(kind: VerdictKind, *codes: str, mode: Mode = Mode.ENFORCE) -> Verdict:
-    reasons = tuple(Reason(code, "Why.") for code in codes)
-    decision = Decision(kind, kind, mode, Remedy.NONE, reasons, (), EVIDENCE, "p" * 64, 60)
-    return Verdict("decision-1", decision, Caller(), NOW, NOW, {})
+    decision = made.decision(kind, codes=codes, mode=mode, remedy=Remedy.NONE)
+    return made.verdict(decision, decision_id="decision-1")
 
 
 @pytest.fixture

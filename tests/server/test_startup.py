@@ -16,6 +16,7 @@ import yaml
 
 from loragate_server.app.startup import prepare_kernels
 from loragate_server.config.schema import EMBEDDED_LIBRARY, StartError
+from testkit.waiting import busyness
 
 # Two base models on one device. `warm_up` is the real one; what is wrapped around it notes the
 # calls. The monitor knows no number where kernels are interpreted; at the end it is made to forget
@@ -25,10 +26,9 @@ import json, sys
 from pathlib import Path
 import torch
 from loragate_kernels import compile_monitor
-from loragate_server.app import startup
+from loragate_server.app import served, startup
 from loragate_server.config.schema import EMBEDDED_PIPELINE, BaseModelEntry, Config
 from loragate_server.app.folders import served_library
-from loragate_server.app.served import describe
 from loragate_server.metrics.metrics import Metrics
 
 calls, stages = [], []
@@ -47,13 +47,13 @@ config = Config(
     kernel_backend=sys.argv[3],
     base_models=bases,
 )
-served = startup.serve_bases(
+bases_served = startup.serve_bases(
     config,
     served_library(config),
     lambda stage, fraction: stages.append(stage),
 )
 metrics = Metrics()
-describe(config, served, metrics)
+served.describe(config, bases_served, metrics)
 name = "loragate_kernel_compilations_total"
 interpreted = metrics.registry.get_sample_value(name)
 compile_monitor.is_interpreted = lambda: False
@@ -89,7 +89,7 @@ def serve(state: Path, library: Path, backend: str) -> Started:
         capture_output=True,
         check=False,
         text=True,
-        timeout=120,
+        timeout=120 * busyness(),
     )
     assert done.returncode == 0, done.stderr
     result: Started = json.loads(done.stdout)

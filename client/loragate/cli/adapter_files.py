@@ -31,7 +31,7 @@ class RefusedFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """One file.
 
     Attributes:
@@ -45,7 +45,7 @@ class Found:
     refusal: RefusedFileError | None = None
 
 
-def find(folder: Path, *, follow_symlinks: bool) -> list[Found]:
+def find(folder: Path, *, follow_symlinks: bool) -> list[FoundFile]:
     """The files to audit or to refuse, ordered by name.
 
     Raises:
@@ -59,7 +59,7 @@ def find(folder: Path, *, follow_symlinks: bool) -> list[Found]:
         name = path.relative_to(folder).as_posix()
         refusal = _refusal(path, follow_symlinks)
         if refusal is not None or path.suffix.lower() in AUDITED:
-            found.append(Found(path, name, refusal))
+            found.append(FoundFile(path, name, refusal))
     return sorted(found, key=lambda one: one.name)
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loragate.cli import junit, sarif
-from loragate.cli.adapter_files import Found, RefusedFileError, find
+from loragate.cli.adapter_files import FoundFile, RefusedFileError, find
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.outcome import Outcome
 from loragate.cli.output import as_json, error_as_json, explain, print_json, took
@@ -45,7 +45,7 @@ def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
 
 
 def _outcomes(
-    client: AuditClient, files: list[Found], options: argparse.Namespace
+    client: AuditClient, files: list[FoundFile], options: argparse.Namespace
 ) -> Iterator[Outcome]:
     """The outcomes in the order of the files, several in the making at a time."""
     asked = asked_of(options)
@@ -53,7 +53,7 @@ def _outcomes(
         yield from pool.map(lambda found: _outcome(client, found, asked), files)
 
 
-def _outcome(client: AuditClient, found: Found, asked: AuditOptions) -> Outcome:
+def _outcome(client: AuditClient, found: FoundFile, asked: AuditOptions) -> Outcome:
     began = time.monotonic()
     result, error = None, None
     try:

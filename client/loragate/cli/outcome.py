@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from loragate.cli.adapter_files import Found, RefusedFileError
+from loragate.cli.adapter_files import FoundFile, RefusedFileError
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.output import short
 from loragate.results import AuditResult
@@ -22,7 +22,7 @@ class Outcome:
         moved_to: where it was put into quarantine.
     """
 
-    found: Found
+    found: FoundFile
     result: AuditResult | None
     error: Exception | None
     seconds: float

@@ -18,7 +18,7 @@ HUB_KEYWORDS = ("revision", "token", "cache_dir", "force_download", "local_files
 """What a load call may say about a download, as `huggingface_hub` names it."""
 
 
-class AuditedCopies:
+class PrivateCopies:
     """Copies of audited adapters in a folder that only this user can enter, named by digest.
 
     A loader that takes a path gets one of these: nobody who can write to the original can change

@@ -66,11 +66,11 @@ def _no_constant(name: str) -> float:
     raise InvalidBodyError(f"{name} is no number in JSON.")
 
 
-Found: TypeAlias = tuple[str, float | None, float | None]
+NamedAdapter: TypeAlias = tuple[str, float | None, float | None]
 """Place, strength and text-encoder strength of an adapter; None where the body says nothing."""
 
 
-def named_adapters(body: Any) -> Iterator[Found]:
+def named_adapters(body: Any) -> Iterator[NamedAdapter]:
     """What the fields of `FIELDS` hold, at any depth.
 
     Raises:
@@ -87,7 +87,7 @@ def named_adapters(body: Any) -> Iterator[Found]:
                 yield from named_adapters(value)
 
 
-def at_paths(body: Any, paths: Sequence[str]) -> Iterator[Found]:
+def at_paths(body: Any, paths: Sequence[str]) -> Iterator[NamedAdapter]:
     """As `named_adapters`, for dotted paths; `*` stands for every item of a list.
 
     A path that does not exist in the body names no adapter.
@@ -112,7 +112,7 @@ def _reach(value: Any, steps: list[str], around: Any) -> Iterator[tuple[Any, dic
         yield from _reach(value[steps[0]], steps[1:], value)
 
 
-def _adapters(value: Any, field: str, scale: float | None) -> Iterator[Found]:
+def _adapters(value: Any, field: str, scale: float | None) -> Iterator[NamedAdapter]:
     """The adapters in the value of one field; the scale beside it holds where it has none."""
     if value is None or value == "":
         return
@@ -133,7 +133,7 @@ def _adapters(value: Any, field: str, scale: float | None) -> Iterator[Found]:
         raise InvalidBodyError(f"The field {field!r} holds {type(value).__name__}, not an adapter.")
 
 
-def _added_up(found: Iterable[Found]) -> Iterator[Found]:
+def _added_up(found: Iterable[NamedAdapter]) -> Iterator[NamedAdapter]:
     """The adapters of one list; one that it names several times is applied as often."""
     for (place, scale, text_scale), times in Counter(found).items():
         if times == 1:

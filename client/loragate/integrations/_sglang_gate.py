@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from loragate._beside import require_plain
 from loragate._reading import read_once
-from loragate.integrations._bytes import AuditedCopies, locate
+from loragate.integrations._bytes import PrivateCopies, locate
 from loragate.integrations._together import Gatekeeper
 from loragate.reference import AdapterReference
 
@@ -36,7 +36,7 @@ class SglangGate:
 
     def __init__(self, keeper: Gatekeeper) -> None:
         self._keeper = keeper
-        self._copies = AuditedCopies()
+        self._copies = PrivateCopies()
         self._states: WeakKeyDictionary[Any, _State] = WeakKeyDictionary()
         self._lock = threading.RLock()
 

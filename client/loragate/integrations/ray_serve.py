@@ -28,7 +28,7 @@ from loragate._question import checked_digest
 from loragate._reading import read_once
 from loragate.aio import AsyncAuditClient
 from loragate.blocked import AdapterBlocked
-from loragate.integrations._bytes import AuditedCopies
+from loragate.integrations._bytes import PrivateCopies
 from loragate.integrations._together import OnReview, lets_review_in
 from loragate.reference import AuditOptions
 from loragate.results import AuditResult
@@ -117,7 +117,7 @@ class _Gate:
     options: AuditOptions
     review: bool
     client: AsyncAuditClient | None = field(default=None, init=False)
-    copies: AuditedCopies | None = field(default=None, init=False)
+    copies: PrivateCopies | None = field(default=None, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"client": None, "copies": None}
@@ -133,7 +133,7 @@ class _Gate:
         """
         data = await asyncio.to_thread(lambda: read_once(self.resolve(model_id)))
         self.client = self.client or self.make_client()
-        self.copies = self.copies or AuditedCopies()
+        self.copies = self.copies or PrivateCopies()
         result = await self.client.audit(data, **self.options)
         if not result.lets_in(review=self.review):
             raise AdapterBlocked(model_id, result)

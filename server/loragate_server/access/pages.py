@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import hdrs, web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from ruamel.yaml import YAML
 
 from loragate_server.access.paths import LOGIN, STYLE
 from loragate_server.access.refusals import AccessRefused, Refusal
-from loragate_server.report.language import chosen_language
+from loragate_server.wording.catalogue import Catalogue
+from loragate_server.wording.choice import chosen_language
+from loragate_server.wording.wording import Wording
 
 _HERE: Final = Path(__file__).parent
+ACCESS: Final = Catalogue(_HERE / "languages")
+"""The sentences of these pages."""
+
 _WITHOUT_LINK: Final = frozenset(
     {Refusal.WRONG_HOST, Refusal.PROXY_UNTRUSTED, Refusal.PROXY_HEADERS}
 )
@@ -24,13 +28,6 @@ _RETRY_AFTER_S: Final = 30
 @cache
 def _environment() -> Environment:
     return Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
-
-
-@cache
-def words() -> dict[str, dict[str, Any]]:
-    """Code to language to title and text, as `wording.yaml` has them."""
-    wording: dict[str, dict[str, Any]] = YAML(typ="safe").load(_HERE / "wording.yaml")
-    return wording
 
 
 def refusal_page(request: web.Request, refused: AccessRefused, *, sign_in: bool) -> web.Response:
@@ -88,19 +85,22 @@ def _page(
     onward: str = "",
 ) -> web.Response:
     language = chosen_language(
-        request.query, request.cookies, request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
+        request.query,
+        request.cookies,
+        request.headers.get(hdrs.ACCEPT_LANGUAGE, ""),
+        ACCESS.languages,
     )
-    title, text = words()[code][language]
+    wording = Wording(language, ACCESS)
     html = (
         _environment()
         .get_template("page.html.j2")
         .render(
             language=language,
             code=str(code),
-            title=title,
-            text=text.replace("{detail}", detail or "-"),
+            title=wording(f"{code}.title"),
+            text=wording(f"{code}.text", detail=detail or "-"),
             link=link,
-            link_text=words()[link_code][language],
+            link_text=wording(f"link.{link_code}"),
             onward=onward,
             style=STYLE,
         )

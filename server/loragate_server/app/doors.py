@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
-from loragate_server.app.settings import checkpoint_settings, rpc_settings
 from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
+from loragate_server.config.listen import Permission
 from loragate_server.config.schema import Config
 from loragate_server.errors import NoDecisionError
 from loragate_server.gate.gate import Gate
@@ -19,8 +19,7 @@ from loragate_server.intercept.request import HttpRequest
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.progress import Leash
 from loragate_server.rpc.access import Access
-from loragate_server.rpc.settings import Permission
-from loragate_server.web.check import Check, CheckDoor, CheckDoorSettings
+from loragate_server.web.check import Check, CheckDoor
 from loragate_server.web.readiness import Readiness
 
 
@@ -42,12 +41,12 @@ def open_checkpoint(
     readiness.add_check("intake of checks", desk.require_free)
     section = config.intercept
     copies = AuditedCopies(desk, intake, section.audited_root, section.keep_s)
-    return Checkpoint(checkpoint_settings(config), extractors, gate, copies, metrics)
+    return Checkpoint(section, extractors, gate, copies, metrics)
 
 
 def check_door(config: Config) -> CheckDoor:
     """`/v1/check`, closed until the checkpoint is there."""
-    access = Access(rpc_settings(config))
+    access = Access(config)
 
     def authorize(authorization: str) -> str:
         try:
@@ -55,8 +54,7 @@ def check_door(config: Config) -> CheckDoor:
         except NoDecisionError as error:
             raise PermissionError(f"{error.message} {error.remedy}") from error
 
-    section = config.intercept
-    return CheckDoor(CheckDoorSettings(section.max_body_bytes, section.http_timeout_s), authorize)
+    return CheckDoor(config.intercept, authorize)
 
 
 def http_check(checkpoint: Checkpoint) -> Check:

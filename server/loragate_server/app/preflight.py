@@ -10,7 +10,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 
-from loragate_server.app.settings import intercept_extractors, rpc_settings
+from loragate_server.app.extractors import make_extractors
 from loragate_server.concepts.manifest import read_manifest
 from loragate_server.config.schema import Config, StartError
 from loragate_server.errors import NoDecisionError
@@ -25,6 +25,7 @@ def problems(config: Config) -> tuple[str, ...]:
         _policy,
         _library,
         _base_models,
+        _roots,
         _folders,
         _database,
         _extractors,
@@ -73,6 +74,13 @@ def _base_models(config: Config) -> Iterator[str]:
             yield f"base model {entry.name}: the calibration {calibration} is no file"
 
 
+def _roots(config: Config) -> Iterator[str]:
+    try:
+        _ = config.intake.folders
+    except RuntimeError as error:
+        yield f"intake.roots: {error}"
+
+
 def _folders(config: Config) -> Iterator[str]:
     for key, folder in (("state_dir", config.state_folder), ("cache_dir", config.probe_cache)):
         there = next(one for one in (folder, *folder.parents) if one.exists())
@@ -95,19 +103,18 @@ def _database(config: Config) -> Iterator[str]:
 
 def _extractors(config: Config) -> Iterator[str]:
     try:
-        intercept_extractors(config)
+        make_extractors(config.intercept)
     except StartError as error:
         yield str(error)
 
 
 def _tls(config: Config) -> Iterator[str]:
-    tls = rpc_settings(config).tls
-    if tls is None:
+    if config.tls is None:
         return
     from loragate_server.rpc.credentials import server_credentials
 
     try:
-        server_credentials(tls)
+        server_credentials(config.tls)
     except ValueError as error:
         yield f"tls: {error}"
 
@@ -124,10 +131,15 @@ def _console(config: Config) -> Iterator[str]:
 
 
 def _packages(config: Config) -> Iterator[str]:
+    if "s3" in config.intake.enabled_schemes and not _installed("s3fs"):
+        yield ("intake.enabled_schemes: s3 needs the extra `s3`: pip install 'loragate-server[s3]'")
     if config.tracing.enabled and not _installed("opentelemetry.sdk"):
         yield "tracing.enabled needs the extra `tracing`: pip install 'loragate-server[tracing]'"
     if config.kernel_backend == "triton" and not _installed("triton"):
-        yield "kernel_backend: triton is not installed; set kernel_backend: reference"
+        yield (
+            "kernel_backend: 'triton' needs the package triton, which is not installed; it exists "
+            "for Linux on x86-64 and ARM. Ask for 'reference', which needs nothing"
+        )
 
 
 def _installed(package: str) -> bool:

@@ -13,15 +13,15 @@ from functools import partial
 import torch
 
 from loragate_server.app.doors import http_check, open_checkpoint
+from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
 from loragate_server.app.front import Front, listening, open_front
 from loragate_server.app.loading import load_models
 from loragate_server.app.served import describe, served_states
-from loragate_server.app.settings import intake_settings, intercept_extractors, rpc_settings
 from loragate_server.app.startup import engine_builder
 from loragate_server.config.schema import Config
 from loragate_server.gate.bases import BaseRegistry
-from loragate_server.gate.gate import Gate, GateSettings
+from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
@@ -103,7 +103,7 @@ async def running(
         # Closed in the opposite order: probes and scrapes are answered until the very end.
         front = await open_front(config, stack)
         bases = await _serve_models(config, front, stop_asked or asyncio.Event())
-        intake = Intake(intake_settings(config), front.metrics.corrupt_file)
+        intake = Intake(config.intake, config.store_folder, front.metrics.corrupt_file)
         intake.start()
         stack.callback(intake.close)
         gate = _open_gate(config, front, bases, intake, stack)
@@ -130,12 +130,7 @@ def _open_gate(
     config: Config, front: Front, bases: BaseRegistry, intake: Intake, stack: AsyncExitStack
 ) -> Gate:
     gate = Gate(
-        settings=GateSettings(
-            config.gate.queue_limit,
-            config.gate.byte_budget,
-            config.gate.verdict_cache_size,
-            stuck_after_s=config.gate.stuck_after_s,
-        ),
+        settings=config.gate,
         intake=intake,
         bases=bases,
         policies=front.policies,
@@ -167,18 +162,21 @@ async def _open_rpc(
     """The gRPC port, and the doors for proxies."""
     keeper = LibraryKeeper(front.library(), bases, gate.worker, engine_builder(config))
     front.library = lambda: keeper.library
-    extractors = intercept_extractors(config)
+    extractors = make_extractors(config.intercept)
     checkpoint = open_checkpoint(
         config, extractors, gate, intake, front.metrics, front.readiness, stack
     )
     rpc = RpcServer(
-        rpc_settings(config),
+        config,
         gate,
         keeper,
         front.recorder,
         front.metrics,
         checkpoint,
         front.tracer,
+        reflection=config.reflection,
+        max_message_bytes=config.intercept.message_bytes,
+        drain_grace_s=config.drain_grace_s,
     )
     stack.push_async_callback(rpc.stop)
     grpc = await listening(rpc.start(), config.listen.grpc)

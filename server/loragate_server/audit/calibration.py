@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from loragate_server.audit.promise import Gate, gate_of
+from loragate_server.audit.promise import Promise, promise_of
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.weights import Scales
 from loragate_server.files import whole_file
@@ -76,14 +76,14 @@ class Calibration:
                 )
 
     @cached_property
-    def _gates(self) -> dict[float, Gate]:
+    def _promises(self) -> dict[float, Promise]:
         return {}
 
-    def at(self, miss_rate: float) -> Gate:
+    def at(self, miss_rate: float) -> Promise:
         """The thresholds and distributions for one miss rate of the screen."""
-        if miss_rate not in self._gates:
-            self._gates[miss_rate] = gate_of(self.harmless, self.learned, miss_rate)
-        return self._gates[miss_rate]
+        if miss_rate not in self._promises:
+            self._promises[miss_rate] = promise_of(self.harmless, self.learned, miss_rate)
+        return self._promises[miss_rate]
 
     @property
     def scales(self) -> Scales:

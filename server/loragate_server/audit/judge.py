@@ -12,7 +12,7 @@ from loragate_server.audit.coverage import coverage_doubts
 from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfile
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import Backend
-from loragate_server.audit.promise import Gate
+from loragate_server.audit.promise import Promise
 from loragate_server.audit.response import Adaptation
 from loragate_server.audit.screen import screen
 from loragate_server.audit.stages import Responded, Screened, respond
@@ -91,18 +91,18 @@ class Judge:
             return Judged(doubts=doubts)
         times_s: dict[str, float] = {}
         calibration = self._materials.calibration
-        gate = None if calibration is None else calibration.at(screen_miss_rate)
+        promise = None if calibration is None else calibration.at(screen_miss_rate)
         screened = self._screen(adaptation, wanted, leash, times_s)
         if screened is not None and not bool(screened.found.gain.isfinite().all()):
             doubts = (("nonfinite_weights", "A weight of the adapter is NaN or infinite."),)
             return Judged(doubts=doubts, times_s=times_s)
-        suspects = _suspects(screened, gate, len(wanted))
+        suspects = _suspects(screened, promise, len(wanted))
         responded = None
         if suspects:
             responded = self._respond(adaptation, [wanted[i] for i in suspects], leash, times_s)
             if doubts := responded.doubts:
                 return Judged(doubts=doubts, times_s=times_s)
-        concepts = self._conclude(wanted, suspects, screened, responded, gate)
+        concepts = self._conclude(wanted, suspects, screened, responded, promise)
         top = max(range(len(concepts)), key=lambda row: concepts[row].score)
         return Judged(
             concepts=concepts,
@@ -111,8 +111,8 @@ class Judge:
             times_s=times_s,
             likeness_p_value=(
                 None
-                if gate is None or screened is None
-                else gate.entrance.likeness.p_value(screened.screening.profile)
+                if promise is None or screened is None
+                else promise.entrance.likeness.p_value(screened.screening.profile)
             ),
         )
 
@@ -164,7 +164,7 @@ class Judge:
         suspects: Sequence[int],
         screened: Screened | None,
         responded: Responded | None,
-        gate: Gate | None,
+        promise: Promise | None,
     ) -> tuple[ConceptEvidence, ...]:
         looked = {row: position for position, row in enumerate(suspects)}
         found = []
@@ -180,7 +180,7 @@ class Judge:
             tail = float(approximate.scores.p_value[row if second is None else position])
             if heard is not None and second is not None:
                 tail = self._student_tail(score)
-            judged = None if gate is None or heard is None else (gate, heard)
+            judged = None if promise is None or heard is None else (promise, heard)
             found.append(
                 ConceptEvidence(
                     concept_id=concept.concept_id,
@@ -228,8 +228,8 @@ def _heard(row: int, screened: Screened | None, response: float | None) -> Witne
     return Witnesses(screening.scores[row], screening.aims[row], response)
 
 
-def _suspects(screened: Screened | None, gate: Gate | None, count: int) -> list[int]:
+def _suspects(screened: Screened | None, promise: Promise | None, count: int) -> list[int]:
     """Rows of the wanted concepts that go on to the response stage."""
-    if screened is None or gate is None or not screened.found.complete:
+    if screened is None or promise is None or not screened.found.complete:
         return list(range(count))
-    return gate.entrance.suspects(screened.screening)
+    return promise.entrance.suspects(screened.screening)

@@ -1,4 +1,4 @@
-"""`Gate`: a calibration at one miss rate, which turns what was measured into p-values.
+"""`Promise`: a calibration at one miss rate, which turns what was measured into p-values.
 
 Several witnesses speak for a concept, and the gravest counts. Each is compared with the highest
 value of each harmless adapter over all concepts (Westfall and Young's maxT), and the smallest of
@@ -25,7 +25,7 @@ Families = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
-class Gate:
+class Promise:
     """A calibration at one miss rate.
 
     Attributes:
@@ -71,10 +71,10 @@ def witnesses_of(one: AdapterScores, entrance: Entrance) -> dict[str, Witnesses]
     }
 
 
-def gate_of(
+def promise_of(
     harmless: Sequence[AdapterScores], learned: Sequence[AdapterScores], miss_rate: float
-) -> Gate:
-    """The gate that a calibration makes; its threshold is never below the widest entrance's."""
+) -> Promise:
+    """The promise that a calibration makes; its threshold is never below the widest entrance's."""
     screened = [one.screening for one in harmless]
     widest = widest_entrance(screened)
     threshold = min(_learned_bound(learned, miss_rate, widest.threshold), harmless_bound(screened))
@@ -92,7 +92,7 @@ def gate_of(
         for concept, value in gravities.items():
             by_concept.setdefault(concept, []).append(value)
     rising = {concept: tuple(sorted(values)) for concept, values in by_concept.items()}
-    return Gate(entrance, families, tuple(sorted(family)), rising)
+    return Promise(entrance, families, tuple(sorted(family)), rising)
 
 
 def _highest(heard: Mapping[str, Witnesses]) -> tuple[float, ...]:
@@ -123,11 +123,11 @@ def _learned_bound(learned: Sequence[AdapterScores], miss_rate: float, low: floa
     return min(fitted, scores[rank - 1]) if rank else fitted
 
 
-def learned_p_values(gate: Gate, learned: Sequence[AdapterScores]) -> dict[str, list[float]]:
+def learned_p_values(promise: Promise, learned: Sequence[AdapterScores]) -> dict[str, list[float]]:
     """By concept, the family p-values of the adapters that are known to have learned it."""
     found: dict[str, list[float]] = {}
     for one in learned:
-        heard = witnesses_of(one, gate.entrance)
+        heard = witnesses_of(one, promise.entrance)
         for concept in one.learned:
-            found.setdefault(concept, []).append(gate.family_p_value(heard[concept]))
+            found.setdefault(concept, []).append(promise.family_p_value(heard[concept]))
     return found

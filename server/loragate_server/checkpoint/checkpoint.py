@@ -12,7 +12,6 @@ from dataclasses import replace
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
 from loragate_server.checkpoint.result import NO_EXTRACTOR, CheckObserver, Result
-from loragate_server.checkpoint.settings import CheckpointSettings
 from loragate_server.checkpoint.statuses import (
     FORBIDDEN,
     OF_REFUSALS,
@@ -20,6 +19,7 @@ from loragate_server.checkpoint.statuses import (
     status_of,
     with_retry,
 )
+from loragate_server.config.intercept import InterceptSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.request import GateRequest
@@ -44,7 +44,7 @@ class Checkpoint:
 
     def __init__(
         self,
-        settings: CheckpointSettings,
+        settings: InterceptSection,
         extractors: Mapping[str, ImageServer],
         gate: Gate,
         copies: AuditedCopies,
@@ -62,7 +62,7 @@ class Checkpoint:
         Asking twice gives the same answer: the second one comes from the verdict cache.
         """
         began = time.perf_counter()
-        name = source.extractor or self.settings.default_extractor
+        name = source.extractor or self.settings.chosen_extractor
         extractor = self._extractors.get(name)
         if extractor is None:
             outcome = _unknown_extractor()
@@ -75,7 +75,7 @@ class Checkpoint:
 
     def refuse(self, source: CheckSource, error: RefusedRequestError) -> CheckOutcome:
         """Refuses, in a dry run too, what a door cannot even show."""
-        name = source.extractor or self.settings.default_extractor
+        name = source.extractor or self.settings.chosen_extractor
         extractor = self._extractors.get(name)
         outcome = _unknown_extractor() if extractor is None else _refused(name, extractor, error)
         self._tell(outcome, source, 0.0)

@@ -25,7 +25,7 @@ from loragate_server.errors import NoDecisionError
 if TYPE_CHECKING:
     from loragate_server.audit.calibrate import Labelled
     from loragate_server.audit.calibration import Calibration
-    from loragate_server.intake.settings import IntakeSettings
+    from loragate_server.config.intake import IntakeSection
     from loragate_server.models.base import BaseModel
 
 RATES = (0.10, 0.05, 0.02, 0.01)
@@ -72,7 +72,6 @@ def calibrate(
     if plot is not None:
         _require_drawable(plot, labels)
     from loragate_server.app.folders import make_state_folder, served_library
-    from loragate_server.app.settings import intake_settings
     from loragate_server.app.startup import load_base, quiet_libraries
     from loragate_server.audit.calibrate import Calibrator
     from loragate_server.audit.calibration import (
@@ -95,9 +94,8 @@ def calibrate(
         make_state_folder(wanted)
         library = served_library(wanted)
         base = load_base(entry)
-        allowed = intake_settings(wanted)
-        quiet = _read_folder(harmless, base, allowed)
-        loud = _read_labelled(labels, base, allowed)
+        quiet = _read_folder(harmless, base, wanted.intake)
+        loud = _read_labelled(labels, base, wanted.intake)
         materials = build_materials(library, base, wanted.probe_cache, report)
         try:
             calibrator = Calibrator(base, materials, AuditSettings(backend=wanted.kernel_backend))
@@ -148,7 +146,7 @@ def _labels(file: Path) -> dict[Path, list[str]]:
     return found
 
 
-def _read_folder(folder: Path, base: BaseModel, settings: IntakeSettings) -> list[Labelled]:
+def _read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[Labelled]:
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
         fail(f"{folder} holds no .safetensors file", EXIT_FOUND_WRONG)
@@ -156,13 +154,13 @@ def _read_folder(folder: Path, base: BaseModel, settings: IntakeSettings) -> lis
 
 
 def _read_labelled(
-    labels: Mapping[Path, Sequence[str]], base: BaseModel, settings: IntakeSettings
+    labels: Mapping[Path, Sequence[str]], base: BaseModel, settings: IntakeSection
 ) -> list[Labelled]:
     return [_read(file, base, tuple(concepts), settings) for file, concepts in labels.items()]
 
 
 def _read(
-    file: Path, base: BaseModel, learned: tuple[str, ...], settings: IntakeSettings
+    file: Path, base: BaseModel, learned: tuple[str, ...], settings: IntakeSection
 ) -> Labelled:
     """One adapter, understood in whole: a part of a file would give numbers about a part."""
     from loragate_server.adapter.reference import StoredFile

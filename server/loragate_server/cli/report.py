@@ -8,16 +8,30 @@ from typing import Annotated
 import typer
 
 from loragate_server.cli.options import ConfigOption, StateOption, failures, load
-from loragate_server.report.wording import Language
+from loragate_server.report.wording import REPORT
+from loragate_server.wording.catalogue import DEFAULT_LANGUAGE
 
 _STANDARD_OUTPUT = Path("-")
+
+
+def _offered(language: str) -> str:
+    if language not in REPORT.languages:
+        raise typer.BadParameter(f"{language!r} is not one of {', '.join(REPORT.languages)}")
+    return language
 
 
 def report(
     decision_id: Annotated[
         str, typer.Argument(help="Id, as every answer and `loragate list` show it.")
     ],
-    language: Annotated[Language, typer.Option(help="Language of the report.")] = Language.EN,
+    language: Annotated[
+        str,
+        typer.Option(
+            help="Language of the report.",
+            metavar=f"[{'|'.join(REPORT.languages)}]",
+            callback=_offered,
+        ),
+    ] = DEFAULT_LANGUAGE,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -58,4 +72,4 @@ def report(
             return
         file = out or Path(f"loragate-{verdict.decision_id}.html")
         file.write_text(page, encoding="utf-8")
-    typer.echo(f"{file}: {verdict.decision.would_be_verdict.value}, {language.value}")
+    typer.echo(f"{file}: {verdict.decision.would_be_verdict.value}, {language}")

@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from loragate_server.config.section import PositiveSeconds, Section
 from loragate_server.severity import Severity
 
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,62}$")]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class OidcSection(_Section):
+class OidcSection(Section):
     """A provider of OpenID Connect that people sign in with.
 
     Attributes:
@@ -50,7 +46,7 @@ class OidcSection(_Section):
         return value
 
 
-class ProxySection(_Section):
+class ProxySection(Section):
     """A reverse proxy that has signed people in and says in headers who they are.
 
     Attributes:
@@ -82,7 +78,7 @@ class ProxySection(_Section):
         return self
 
 
-class RolesSection(_Section):
+class RolesSection(Section):
     """Groups whose members have a role; of several, the highest counts. No group, no access."""
 
     viewer: frozenset[str] = frozenset()
@@ -90,7 +86,7 @@ class RolesSection(_Section):
     admin: frozenset[str] = frozenset()
 
 
-class ConsoleSection(_Section):
+class ConsoleSection(Section):
     """Web pages below `/console/` on the HTTP port.
 
     Attributes:

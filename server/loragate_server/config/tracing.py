@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from loragate_server.config.section import Section
 
 
-class TracingSection(BaseModel):
+class TracingSection(Section):
     """Where traces go. Needs the extra `tracing`.
 
     Attributes:
         endpoint: of an OTLP collector that speaks gRPC; `https` for one with a certificate.
         sample_ratio: share of the calls that are traced, where the caller has not decided it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     enabled: bool = False
     endpoint: str = "http://otel-collector:4317"

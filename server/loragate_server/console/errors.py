@@ -9,7 +9,7 @@ from aiohttp import web
 
 from loragate_server.console.frame import WORDING, Handler, page
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.report.wording import printable
+from loragate_server.wording.printable import printable
 
 _log = logging.getLogger(__name__)
 

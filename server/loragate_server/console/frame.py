@@ -17,13 +17,14 @@ from loragate_server.access.forms import FORM_TOKENS
 from loragate_server.access.identity import USER
 from loragate_server.access.paths import LOGOUT
 from loragate_server.console.assets import ASSETS, OWN_HEADERS
-from loragate_server.console.wording import ConsoleWording
-from loragate_server.report.language import LANGUAGE_COOKIE, LANGUAGE_FIELD, chosen_language
+from loragate_server.console.wording import CONSOLE, console_wording
 from loragate_server.report.render import SIGNS
 from loragate_server.report.render import TEMPLATES as REPORT_FOLDER
-from loragate_server.report.wording import Language, printable
+from loragate_server.wording.choice import LANGUAGE_COOKIE, LANGUAGE_FIELD, chosen_language
+from loragate_server.wording.printable import printable
+from loragate_server.wording.wording import Wording
 
-WORDING: Final = web.RequestKey("wording", ConsoleWording)
+WORDING: Final = web.RequestKey("wording", Wording)
 """The sentences in the language of the reader; there on every request."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -55,9 +56,12 @@ class Link:
 async def choose_language(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Finds the reader's language, and remembers one that was chosen by a link."""
     language = chosen_language(
-        request.query, request.cookies, request.headers.get("Accept-Language", "")
+        request.query,
+        request.cookies,
+        request.headers.get("Accept-Language", ""),
+        CONSOLE.languages,
     )
-    request[WORDING] = ConsoleWording(language)
+    request[WORDING] = console_wording(language)
     try:
         response = await handler(request)
     except web.HTTPException as redirection:
@@ -67,12 +71,12 @@ async def choose_language(request: web.Request, handler: Handler) -> web.StreamR
     return response
 
 
-def _remember(request: web.Request, response: web.StreamResponse, language: Language) -> None:
+def _remember(request: web.Request, response: web.StreamResponse, language: str) -> None:
     if request.query.get(LANGUAGE_FIELD) != language or response.prepared:
         return
     response.set_cookie(
         LANGUAGE_COOKIE,
-        language.value,
+        language,
         path=root(request).path.rstrip("/") or "/",
         max_age=_YEAR_S,
         httponly=True,
@@ -114,7 +118,7 @@ def page(
         .get_template(f"{template}.html.j2")
         .render(
             t=wording,
-            language=wording.language.value,
+            language=wording.language,
             user=user,
             user_name=printable(user.name, _LONGEST_NAME) if user else "",
             sign_out=_sign_out(request),
@@ -155,15 +159,15 @@ def _navigation(request: web.Request) -> tuple[Link, ...]:
 
 def _languages(request: web.Request) -> tuple[Link, ...]:
     """Links to the same page in every language; each is named in its own one."""
-    current = request[WORDING].language
+    wording = request[WORDING]
     return tuple(
         Link(
-            str(request.rel_url.update_query({LANGUAGE_FIELD: language.value})),
-            {Language.EN: "English", Language.JA: "日本語"}[language],
-            language is current,
-            language.value,
+            str(request.rel_url.update_query({LANGUAGE_FIELD: language})),
+            console_wording(language).language_name(language),
+            language == wording.language,
+            language,
         )
-        for language in Language
+        for language in CONSOLE.languages
     )
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
-from loragate_server.report.wording import Language, Wording
+from loragate_server.report.wording import REPORT
+from loragate_server.wording.catalogue import Catalogue
+from loragate_server.wording.wording import Wording
 
-FILE = Path(__file__).with_name("wording.yaml")
+CONSOLE: Final = Catalogue(Path(__file__).with_name("languages"))
 
 
-class ConsoleWording(Wording):
-    """The sentences of report and console in one language."""
-
-    def __init__(self, language: Language) -> None:
-        super().__init__(language, FILE)
-
-    def short_moment(self, at: datetime) -> str:
-        """A time for a table whose head says that it is UTC."""
-        return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
+def console_wording(language: str) -> Wording:
+    """The sentences of console and report in one of their languages."""
+    return Wording(language, CONSOLE, REPORT)

@@ -7,10 +7,11 @@ import logging
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.audit.evidence import Evidence
+from loragate_server.config.gate import GateSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.admission import admit, admit_size
 from loragate_server.gate.bases import BaseRegistry, ServedBase
@@ -23,7 +24,7 @@ from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.pipeline import Case, Pipeline, ReadAdapter
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
-from loragate_server.gate.worker import STUCK_AFTER_S, Worker, audit_failed, draining
+from loragate_server.gate.worker import Worker, audit_failed, draining
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.policy.decision import Decision
@@ -40,26 +41,6 @@ from loragate_server.record.verdict import Verdict
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class GateSettings:
-    """Bounds of the gate.
-
-    Attributes:
-        queue_limit: audits that may wait for the worker.
-        byte_budget: adapter bytes that may be in flight.
-        verdict_cache_size: verdicts remembered; 0 remembers nothing, and every question is
-            audited.
-        intake_threads: files that may be read at the same time.
-        stuck_after_s: an audit without a sign of life for so long is given up.
-    """
-
-    queue_limit: int = 64
-    byte_budget: int = 4 << 30
-    verdict_cache_size: int = 10_000
-    intake_threads: int = 4
-    stuck_after_s: float = STUCK_AFTER_S
-
-
 class Gate:
     """The one way through the house. Belongs to one event loop.
 
@@ -70,7 +51,7 @@ class Gate:
     def __init__(
         self,
         *,
-        settings: GateSettings,
+        settings: GateSection,
         intake: Intake,
         bases: BaseRegistry,
         policies: PolicyStore,
@@ -82,7 +63,7 @@ class Gate:
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
-        self._intake = IntakeDesk(intake, settings.intake_threads)
+        self._intake = IntakeDesk(intake)
         self._policies = policies
         self._reviews = reviews
         self._known = known

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from loragate_server.adapter.reference import SHA256_REMEDY, AdapterReference, StoredFile, is_sha256
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.content import HEAD_BYTES, refuse_by_content
 from loragate_server.intake.finite import refuse_nonfinite
 from loragate_server.intake.header import read_header
 from loragate_server.intake.paths import unreadable
 from loragate_server.intake.scrub import Scrubber
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.intake.sources import Source, open_source
 from loragate_server.intake.store import ContentStore, not_stored, raise_disk
 from loragate_server.intake.time_limit import watch_from_now_on
@@ -28,14 +28,19 @@ class Intake:
 
     Args:
         settings: sources and limits.
+        store_dir: the folder that holds every file taken in, under its digest.
         on_corrupt: told of every stored file that somebody else has changed.
     """
 
     def __init__(
-        self, settings: IntakeSettings, on_corrupt: Callable[[], None] = lambda: None
+        self,
+        settings: IntakeSection,
+        store_dir: Path,
+        on_corrupt: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
-        self._store = ContentStore(settings.store_dir, settings.store_limit_bytes, on_corrupt)
+        self.store_dir = store_dir
+        self._store = ContentStore(store_dir, settings.store_limit_bytes, on_corrupt)
         self._scrubber = Scrubber(self._store, settings.scrub_interval_s)
 
     def start(self) -> None:
@@ -46,11 +51,6 @@ class Intake:
     def close(self) -> None:
         """Ends what `start` began."""
         self._scrubber.close()
-
-    @property
-    def store_dir(self) -> Path:
-        """The folder that holds every file taken in, under its digest."""
-        return self.settings.store_dir
 
     def keep(self, sha256: str, seconds: float) -> Path | None:
         """The stored file with this digest, which stays for so long; None where there is none.
@@ -115,7 +115,7 @@ class Intake:
 class Receiver:
     """Bytes on their way into the store: hashed as they come, checked when they are complete."""
 
-    def __init__(self, store: ContentStore, settings: IntakeSettings) -> None:
+    def __init__(self, store: ContentStore, settings: IntakeSection) -> None:
         self._store = store
         self._settings = settings
         self._digest = hashlib.sha256()
@@ -238,7 +238,7 @@ def _require_expected(sha256: str, expected_sha256: str | None) -> None:
         )
 
 
-def _too_large(size_bytes: int, settings: IntakeSettings) -> NoDecisionError:
+def _too_large(size_bytes: int, settings: IntakeSection) -> NoDecisionError:
     return NoDecisionError(
         ErrorReason.FILE_TOO_LARGE,
         f"The file has {size_bytes} bytes or more; {settings.max_file_bytes} is the limit.",

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from loragate_server import strict_json
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.intake.settings import IntakeSettings
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Types that adapter weights have."""
@@ -53,7 +53,7 @@ def is_alpha_name(name: str) -> bool:
     return name.endswith("alpha")
 
 
-def read_header(file: BinaryIO, size_bytes: int, settings: IntakeSettings) -> Header:
+def read_header(file: BinaryIO, size_bytes: int, settings: IntakeSection) -> Header:
     """Reads and checks the header of an open file.
 
     Args:
@@ -96,7 +96,7 @@ def outline_of(data: bytes) -> tuple[Mapping[str, str], tuple[str, ...]]:
     return metadata, tuple(sorted(content, key=lambda name: content[name]["data_offsets"][0]))
 
 
-def _parse(raw: bytes, settings: IntakeSettings) -> dict[str, Any]:
+def _parse(raw: bytes, settings: IntakeSection) -> dict[str, Any]:
     if not raw.startswith(b"{") or raw.rstrip(b" ")[-1:] != b"}":
         raise _invalid("whitespace", "The header must begin with '{' and end with '}' and spaces.")
     # Before parsing: short values take many times more memory than their text.
@@ -139,7 +139,7 @@ class _Objects:
                 value.encode()
 
 
-def _metadata(value: Any, settings: IntakeSettings) -> dict[str, str]:
+def _metadata(value: Any, settings: IntakeSection) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise _invalid("metadata", "The header's __metadata__ must map strings to strings.")
     size = sum(len(name) + len(text) for name, text in value.items())
@@ -147,7 +147,7 @@ def _metadata(value: Any, settings: IntakeSettings) -> dict[str, str]:
     return value
 
 
-def _entry(name: str, value: Any, settings: IntakeSettings) -> TensorEntry:
+def _entry(name: str, value: Any, settings: IntakeSection) -> TensorEntry:
     _limit("name_length", len(name), settings.max_name_length)
     if not name or not name.isprintable():
         raise _invalid("name", "A tensor's name is empty or has control characters.", name)

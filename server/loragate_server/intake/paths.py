@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.beside import CONFIG_NAME, bad_config, decode_config
 from loragate_server.intake.folder import choose
-from loragate_server.intake.settings import IntakeSettings
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,7 +44,7 @@ _KINDS = (
 
 @contextmanager
 def open_path(
-    path: str, weight_name: str | None, settings: IntakeSettings
+    path: str, weight_name: str | None, settings: IntakeSection
 ) -> Iterator[tuple[BinaryIO, int, str | None]]:
     """Opens the weights that a path names, and reads the configuration beside them.
 
@@ -75,7 +75,7 @@ def open_path(
             yield file, status.st_size, config
 
 
-def _find(path: str, settings: IntakeSettings) -> tuple[int, int]:
+def _find(path: str, settings: IntakeSection) -> tuple[int, int]:
     """The folder that a path lies in and what it names, both open, from the first root with it."""
     missing: NoDecisionError | None = None
     for root, parts in _places(path, settings):
@@ -88,13 +88,13 @@ def _find(path: str, settings: IntakeSettings) -> tuple[int, int]:
     raise missing or not_allowed(path, "is not inside a configured root")
 
 
-def _places(path: str, settings: IntakeSettings) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def _places(path: str, settings: IntakeSection) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Every root that a path may lie in, and the way from there."""
     given = PurePosixPath(path)
     if ".." in given.parts:
         raise not_allowed(path, "climbs out of its folder")
     require_encodable(path)
-    for root in settings.roots:
+    for root in settings.folders:
         if not given.is_absolute():
             yield root, given.parts
             continue
@@ -142,7 +142,7 @@ def _open(name: str, folder: int, path: str, flags: int = _READ) -> int:
         raise unreadable(f"Path {path[:500]!r}", error) from error
 
 
-def _config_in(folder: int, settings: IntakeSettings) -> str | None:
+def _config_in(folder: int, settings: IntakeSection) -> str | None:
     """The configuration in a folder; None only where there is nothing of its name."""
     try:
         descriptor = os.open(CONFIG_NAME, _READ, dir_fd=folder)

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from loragate_server.adapter.reference import SOURCES, AdapterReference
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.beside import CONFIG_NAME, decode_config
 from loragate_server.intake.paths import not_found, open_path
-from loragate_server.intake.settings import IntakeSettings
 
 _WEB = ("http", "https")
 
@@ -28,7 +28,7 @@ class Source:
 
 
 @contextmanager
-def open_source(ref: AdapterReference, settings: IntakeSettings) -> Iterator[Source]:
+def open_source(ref: AdapterReference, settings: IntakeSection) -> Iterator[Source]:
     """Opens the one source of a reference.
 
     Raises:
@@ -54,7 +54,7 @@ def open_source(ref: AdapterReference, settings: IntakeSettings) -> Iterator[Sou
 
 
 @contextmanager
-def _open_uri(ref: AdapterReference, settings: IntakeSettings) -> Iterator[Source]:
+def _open_uri(ref: AdapterReference, settings: IntakeSection) -> Iterator[Source]:
     import fsspec  # here, because most servers never open a URI
 
     uri = ref.uri or ""
@@ -99,7 +99,7 @@ def _config_beside(
     uri: str,
     scheme: str,
     ref: AdapterReference,
-    settings: IntakeSettings,
+    settings: IntakeSection,
     options: dict[str, Any],
 ) -> str | None:
     """The configuration in the folder of the weights; None where there is none.

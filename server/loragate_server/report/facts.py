@@ -8,7 +8,8 @@ from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.policy.decision import Mode
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.uses import every_use, loaders_in_words
-from loragate_server.report.wording import Wording, printable
+from loragate_server.wording.printable import printable
+from loragate_server.wording.wording import Wording
 
 _LONGEST = 500
 
@@ -76,12 +77,12 @@ def _adapter(wording: Wording, number: int, adapter: CoverageEvidence) -> Fact:
     unread = not adapter.format and not adapter.weight_tensors
     value = wording(
         "facts.adapter_unread" if unread else "facts.adapter_value",
-        size=f"{adapter.size_bytes:,}",
+        size=adapter.size_bytes,
         format=printable(adapter.format, _LONGEST),
         denoiser=f"{adapter.denoiser_strength:g}",
         text=f"{adapter.text_encoder_strength:g}",
-        mapped=f"{adapter.mapped_tensors:,}",
-        tensors=f"{adapter.weight_tensors:,}",
+        mapped=adapter.mapped_tensors,
+        tensors=adapter.weight_tensors,
     )
     return Fact(wording("facts.adapter", number=number), value, adapter.sha256)
 
@@ -113,7 +114,7 @@ def _made_with(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
         ),
         Fact(wording("facts.library"), code=printable(evidence.library_digest, _LONGEST)),
         *_asked_about(wording, evidence),
-        Fact(wording("facts.neutral"), f"{evidence.neutral_count:,}"),
+        Fact(wording("facts.neutral"), wording.count(evidence.neutral_count)),
         Fact(wording("facts.policy"), code=decision.policy_digest),
         Fact(
             wording("facts.calibration"),
@@ -125,7 +126,9 @@ def _made_with(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
         Fact(
             wording("facts.times"),
             ", ".join(
-                wording("facts.seconds", stage=printable(stage, 40), seconds=f"{seconds:.2f}")
+                wording(
+                    "facts.seconds", stage=printable(stage, 40), seconds=wording.decimal(seconds, 2)
+                )
                 for stage, seconds in verdict.stage_times_s.items()
             )
             or wording("facts.not_said"),
@@ -138,7 +141,11 @@ def _asked_about(wording: Wording, evidence: Evidence) -> tuple[Fact, ...]:
     rate = evidence.screen_miss_rate
     return (
         *([Fact(wording("facts.restricted"), printable(concepts, _LONGEST))] if concepts else []),
-        *([] if rate is None else [Fact(wording("facts.miss_rate"), f"{100 * rate:g} %")]),
+        *(
+            []
+            if rate is None
+            else [Fact(wording("facts.miss_rate"), f"{wording.short(100 * rate)} %")]
+        ),
     )
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from loragate_server.audit.evidence import HeatMap
-from loragate_server.report.numbers import decimal
-from loragate_server.report.wording import Wording, printable
+from loragate_server.wording.printable import printable
+from loragate_server.wording.wording import Wording
 
 SHADES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Lower bounds of the shades 1 to 6, in standard deviations; shade 0 is below the first."""
@@ -150,9 +150,9 @@ def _row(wording: Wording, heat_map: HeatMap, label: str, indices: list[int]) ->
 def _cell(wording: Wording, layer: str, time: str, value: float) -> Cell:
     noise = _noise(wording, time)
     if math.isnan(value):
-        return Cell(decimal(value), "none", f"{layer}, {noise}: {wording('heat.invalid')}")
-    title = wording("heat.cell", layer=layer, noise=noise, value=decimal(value, 2))
-    return Cell(decimal(value), str(sum(value >= bound for bound in SHADES)), title)
+        return Cell(wording.decimal(value), "none", f"{layer}, {noise}: {wording('heat.invalid')}")
+    title = wording("heat.cell", layer=layer, noise=noise, value=wording.decimal(value, 2))
+    return Cell(wording.decimal(value), str(sum(value >= bound for bound in SHADES)), title)
 
 
 def _noise(wording: Wording, time: str) -> str:
@@ -166,6 +166,6 @@ def _noise(wording: Wording, time: str) -> str:
 
 
 def _legend(wording: Wording) -> tuple[tuple[str, str], ...]:
-    between = [f"{low:g}–{high:g}" for low, high in pairwise(SHADES)]
+    between = [f"{wording.short(low)}–{wording.short(high)}" for low, high in pairwise(SHADES)]
     texts = [wording("heat.below"), *between, wording("heat.above")]
     return tuple((str(shade), text) for shade, text in enumerate(texts))

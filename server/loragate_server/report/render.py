@@ -9,7 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.view import report_on
-from loragate_server.report.wording import Language, Wording
+from loragate_server.report.wording import report_wording
+from loragate_server.wording.catalogue import DEFAULT_LANGUAGE
 
 SIGNS = {"ALLOW": "✓", "REVIEW": "!", "BLOCK": "✕", "INCONCLUSIVE": "?"}
 """What stands beside the words of a verdict, for those who do not see its colour."""
@@ -17,17 +18,17 @@ SIGNS = {"ALLOW": "✓", "REVIEW": "!", "BLOCK": "✕", "INCONCLUSIVE": "?"}
 TEMPLATES = Path(__file__).parent
 
 
-def render(verdict: Verdict, language: Language = Language.EN) -> str:
+def render(verdict: Verdict, language: str = DEFAULT_LANGUAGE) -> str:
     """The report as HTML. The same verdict gives the same text, character by character.
 
     Args:
         verdict: as it was recorded; names in it may be hostile and are shown, never interpreted.
         language: of every sentence of the report; recorded sentences and names stay as they are.
     """
-    wording = Wording(language)
+    wording = report_wording(language)
     report = report_on(verdict, wording)
     return _template().render(
-        report=report, t=wording, language=language.value, sign=SIGNS[report.verdict]
+        report=report, t=wording, language=language, sign=SIGNS[report.verdict]
     )
 
 

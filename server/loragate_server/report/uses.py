@@ -6,7 +6,8 @@ from functools import reduce
 
 from loragate_server.audit.evidence import Evidence, UsedAdapter, UseEvidence
 from loragate_server.policy.sentences import own_loaders
-from loragate_server.report.wording import Wording, printable
+from loragate_server.wording.printable import printable
+from loragate_server.wording.wording import Wording
 
 MOST_USES = 12
 """More would hide what matters; the record holds all."""

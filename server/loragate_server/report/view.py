@@ -14,9 +14,10 @@ from loragate_server.policy.sentences import use_of
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.facts import Fact, facts
 from loragate_server.report.heat import Heat, draw
-from loragate_server.report.numbers import NO_NUMBER, Sureness, decimal, sureness
+from loragate_server.report.numbers import Sureness, sureness
 from loragate_server.report.uses import use_in_words, where_found
-from loragate_server.report.wording import Wording, printable
+from loragate_server.wording.printable import printable
+from loragate_server.wording.wording import NO_NUMBER, Wording
 
 MOST_CARDS = 3
 """Concepts that are shown at length; all of them are in the table."""
@@ -125,7 +126,7 @@ def report_on(verdict: Verdict, wording: Wording) -> Report:
         steps=_steps(wording, decision),
         reasons=tuple(_reason(wording, reason) for reason in decision.reasons),
         heat=_heat(wording, evidence),
-        layers=tuple(_layer(layer) for layer in evidence.layers),
+        layers=tuple(_layer(wording, layer) for layer in evidence.layers),
         notable=tuple(views[finding.evidence.concept_id] for finding in notable),
         rest=tuple(views[finding.evidence.concept_id] for finding in rest),
         limits=_limits(wording, len(decision.findings)),
@@ -168,24 +169,24 @@ def _concept(
         severity=wording.name("severity", concept.severity),
         verdict=finding.verdict.value,
         judged=wording(f"judged.{finding.verdict.value}"),
-        score=decimal(concept.score),
+        score=wording.decimal(concept.score),
         sure=sureness(
             wording, concept, adjusted, len(evidence.concepts), evidence.calibration_size
         ),
         degree=degree,
-        degree_text=NO_NUMBER if degree is None else decimal(degree, 0),
+        degree_text=NO_NUMBER if degree is None else wording.decimal(degree, 0),
         degree_words=wording(f"degree.{words}") if words else wording("degree.none"),
         stage=wording(f"stage.{concept.stage}"),
         use=use_in_words(wording, evidence, use_of(evidence, concept)),
     )
 
 
-def _layer(layer: LayerProfile) -> LayerView:
+def _layer(wording: Wording, layer: LayerProfile) -> LayerView:
     return LayerView(
         name=printable(layer.layer, _NAME_IN_TABLE),
-        change=f"{decimal(100 * layer.relative_change)} %",
-        cosine=decimal(layer.cosine_similarity, 4),
-        contrast=f"{decimal(layer.concept_contrast, 2)} ×",
+        change=wording.percent(layer.relative_change),
+        cosine=wording.decimal(layer.cosine_similarity, 4),
+        contrast=f"{wording.decimal(layer.concept_contrast, 2)} ×",
     )
 
 
@@ -258,7 +259,7 @@ def _steps(wording: Wording, decision: Decision) -> tuple[str, ...]:
 
 def _limits(wording: Wording, concepts: int) -> tuple[str, ...]:
     first = "limits.concepts" if concepts else "limits.nothing"
-    return wording.every(first, concepts=f"{concepts:,}") + wording.every("limits.items")
+    return wording.every(first, concepts=concepts) + wording.every("limits.items")
 
 
 def _reason(wording: Wording, reason: Reason) -> ReasonView:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 
+from loragate_server.config.listen import EVERYTHING, ORDINARY, GrpcPort, Permission
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.rpc.settings import EVERYTHING, Permission, RpcSettings
 
 IDENTITY: ContextVar[str] = ContextVar("identity", default="")
 """Authenticated name of the caller of the running call; empty without authentication."""
@@ -62,12 +62,12 @@ def answers_while_draining(method: str) -> bool:
 class Access:
     """Checks callers against the settings."""
 
-    def __init__(self, settings: RpcSettings) -> None:
-        self._required = settings.authenticates
-        self._auth = settings.auth
-        self._peers = {peer.identity: peer.permissions for peer in settings.auth.peers}
+    def __init__(self, port: GrpcPort) -> None:
+        self._required = port.authenticates
+        self._tokens = port.tokens
+        self._peers = {peer.identity: peer.permissions for peer in port.peers}
         # Whoever is on this machine can read the record itself; a stranger cannot.
-        unseen = frozenset() if settings.on_loopback else {Permission.SCORES}
+        unseen = frozenset() if port.on_loopback else {Permission.SCORES}
         self._anybody = EVERYTHING - unseen
 
     def require(
@@ -104,7 +104,7 @@ class Access:
         Raises:
             NoDecisionError: UNAUTHENTICATED or PERMISSION_DENIED.
         """
-        if not self._auth.tokens:
+        if not self._tokens:
             return ""
         identity, permissions = self._holder(authorization)
         if needed not in permissions:
@@ -118,11 +118,11 @@ class Access:
     def _identify(
         self, authorization: str, peer: Mapping[str, Iterable[bytes]]
     ) -> tuple[str, frozenset[Permission]]:
-        if authorization and self._auth.tokens:
+        if authorization and self._tokens:
             return self._holder(authorization)
         name = peer_name(peer)
         if name:
-            return name, self._peers.get(name, self._auth.other_peers)
+            return name, self._peers.get(name, ORDINARY)
         if self._required:
             raise _unauthenticated("The call carries neither token nor client certificate.")
         return "", self._anybody
@@ -134,7 +134,7 @@ class Access:
         digest = hashlib.sha256(token.encode()).hexdigest()
         found = None
         # Compares with all, whatever is found: the time must not tell which one is near.
-        for grant in self._auth.tokens:
+        for grant in self._tokens:
             if hmac.compare_digest(grant.sha256, digest):
                 found = grant
         if found is None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import grpc
 
-from loragate_server.rpc.settings import TlsSettings
+from loragate_server.config.listen import Tls
 
 _log = logging.getLogger(__name__)
 
 Stamp = tuple[tuple[int, int, int], ...]
 
 
-def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
+def server_credentials(tls: Tls) -> grpc.ServerCredentials:
     """Credentials for a port. Each new connection gets the certificate of that moment.
 
     Raises:
@@ -30,7 +30,7 @@ def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
 class _Follower:
     """Watches the files. A renewal that is half written keeps the old certificate."""
 
-    def __init__(self, tls: TlsSettings) -> None:
+    def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._lock = threading.Lock()
         self._stamp = self._look()
@@ -48,11 +48,11 @@ class _Follower:
                 _log.error("the certificate was not renewed: %s", error)
                 return None
             self._stamp = stamp
-            _log.info("the certificate was renewed from %s", self._tls.certificate)
+            _log.info("the certificate was renewed from %s", self._tls.cert)
             return configuration
 
     def _files(self) -> list[Path]:
-        files = [self._tls.certificate, self._tls.key]
+        files = [self._tls.cert, self._tls.key]
         return files if self._tls.client_ca is None else [*files, self._tls.client_ca]
 
     def _look(self) -> Stamp:
@@ -63,7 +63,7 @@ class _Follower:
         return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in stats)
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        key, chain = _pem(self._tls.key, b"PRIVATE KEY"), _pem(self._tls.certificate)
+        key, chain = _pem(self._tls.key, b"PRIVATE KEY"), _pem(self._tls.cert)
         authority = self._tls.client_ca
         return grpc.ssl_server_certificate_configuration(
             [(key, chain)], None if authority is None else _pem(authority)

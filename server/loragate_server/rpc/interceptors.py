@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import grpc
 
+from loragate_server.config.listen import Permission
 from loragate_server.errors import NoDecisionError
 from loragate_server.gate.worker import audit_failed, draining
 from loragate_server.logs.lines import REQUEST_ID, log_context
@@ -24,7 +25,6 @@ from loragate_server.rpc.access import (
 from loragate_server.rpc.around import AroundInterceptor
 from loragate_server.rpc.errors import REQUEST_ID_KEY, abort
 from loragate_server.rpc.observer import CallObserver
-from loragate_server.rpc.settings import Permission
 from loragate_server.tracing.tracer import (
     CURRENT,
     TRACE_HEADERS,

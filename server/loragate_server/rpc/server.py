@@ -7,10 +7,12 @@ import time
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
+from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
 from loragate.v1 import audit_pb2, audit_pb2_grpc, concept_pb2, concept_pb2_grpc
 from loragate_server.checkpoint.checkpoint import Checkpoint
+from loragate_server.config.listen import MESSAGE_BYTES, GrpcPort, Listen
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.access import AUTHORIZATION, EXTERNAL_PROCESSOR, Access
@@ -27,7 +29,6 @@ from loragate_server.rpc.interceptors import (
     Traces,
 )
 from loragate_server.rpc.observer import CallObserver
-from loragate_server.rpc.settings import KeepaliveSettings, RpcSettings
 from loragate_server.tracing.tracer import Tracer
 
 SERVICES = (
@@ -38,6 +39,15 @@ SERVICES = (
 LAST_WORDS_S = 1.0
 """How long answers that are ready get to leave when the grace time is over."""
 
+PING_AFTER_S, PING_WITHIN_S = 30.0, 15.0
+"""Silence after which the server pings, and the time that a ping may take."""
+
+LEAST_PING_INTERVAL_S = 10.0
+"""Clients that ping more often are disconnected."""
+
+OLD_CONNECTION_GRACE_S = 60.0
+"""Time that calls get to end on a connection that is too old."""
+
 _log = logging.getLogger(__name__)
 _Status = health_pb2.HealthCheckResponse
 
@@ -47,18 +57,36 @@ class RpcServer:
 
     def __init__(
         self,
-        settings: RpcSettings,
+        port: GrpcPort,
         gate: Gate,
         keeper: LibraryKeeper,
         records: Records,
         observer: CallObserver,
         checkpoint: Checkpoint | None = None,
         tracer: Tracer | None = None,
+        *,
+        reflection: bool = False,
+        max_message_bytes: int = MESSAGE_BYTES,
+        drain_grace_s: float = 20.0,
     ) -> None:
-        """Makes the server; it answers proxies only where there is a checkpoint."""
-        self._settings = settings
+        """Makes the server; it answers proxies only where there is a checkpoint.
+
+        Args:
+            port: where to listen, and who may call.
+            gate: decides.
+            keeper: of the concept library.
+            records: of past decisions.
+            observer: told of every call.
+            checkpoint: for proxies.
+            tracer: for spans.
+            reflection: whether clients may ask for the API's description.
+            max_message_bytes: of one message in either direction.
+            drain_grace_s: how long calls in flight may go on after `drain`.
+        """
+        self._port = port
+        self._drain_grace_s = drain_grace_s
         self._stop_by_monotonic_s = 0.0
-        self._doorkeeper = Doorkeeper(Access(settings))
+        self._doorkeeper = Doorkeeper(Access(port))
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             # The outermost first: everything that is refused has an id and is counted.
@@ -69,8 +97,8 @@ class RpcServer:
                 Refusals(),
                 self._doorkeeper,
             ],
-            options=_options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+            options=_options(port.listen, max_message_bytes),
+            maximum_concurrent_rpcs=port.listen.max_concurrent_calls,
         )
         audit_pb2_grpc.add_AuditServiceServicer_to_server(  # type: ignore[no-untyped-call]
             AuditService(gate, records), self._server
@@ -88,24 +116,22 @@ class RpcServer:
                     ext_proc_handler(ExtProcService(checkpoint)),
                 )
             )
-        if settings.reflection:
-            names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+        if reflection:
+            names = (*self._services, health.SERVICE_NAME, REFLECTION)
+            enable_server_reflection(names, self._server)
 
     async def start(self) -> str:
-        """Listens, and returns the first address with the port that the system chose.
+        """Listens, and returns the address with the port that the system chose.
 
         Raises:
-            ValueError: the settings would open the port to strangers, or a certificate is of no
-                use.
-            RuntimeError: an address cannot be bound.
+            ValueError: a certificate is of no use.
+            RuntimeError: the address cannot be bound.
         """
-        self._settings.check()
-        listening = [self._listen(address) for address in self._settings.addresses]
+        listening = self._listen(self._port.listen.grpc)
         await self._server.start()
         for service in ("", *self._services):
             await self._health.set(service, _Status.SERVING)
-        return listening[0]
+        return listening
 
     async def announce_drain(self) -> None:
         """Tells health checks; calls are still taken."""
@@ -115,7 +141,7 @@ class RpcServer:
         """Refuses new calls, which begins the grace time; those in flight go on."""
         if not self._doorkeeper.draining:
             self._doorkeeper.draining = True
-            self._stop_by_monotonic_s = time.monotonic() + self._settings.drain_grace_s
+            self._stop_by_monotonic_s = time.monotonic() + self._drain_grace_s
         await self.announce_drain()
 
     def give_up(self) -> None:
@@ -129,32 +155,31 @@ class RpcServer:
         await self._server.stop(max(left_s, LAST_WORDS_S))
 
     def _listen(self, address: str) -> str:
-        tls = self._settings.tls
-        if tls is None or address.startswith(("unix:", "unix-abstract:")):
+        tls, local = self._port.tls, address.startswith("unix:")
+        if tls is None or local:
             port = self._server.add_insecure_port(address)
         else:
             port = self._server.add_secure_port(address, server_credentials(tls))
-        if address.startswith(("unix:", "unix-abstract:")):
+        if local:
             return address
         return f"{address.rpartition(':')[0]}:{port}"
 
 
-def _options(settings: RpcSettings) -> list[tuple[str, int]]:
-    keepalive: KeepaliveSettings = settings.keepalive
+def _options(listen: Listen, max_message_bytes: int) -> list[tuple[str, int]]:
     options = [
         # Two servers on one port would answer in turns, each with its own policy.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.keepalive_time_ms", _ms(keepalive.time_s)),
-        ("grpc.keepalive_timeout_ms", _ms(keepalive.timeout_s)),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", _ms(PING_AFTER_S)),
+        ("grpc.keepalive_timeout_ms", _ms(PING_WITHIN_S)),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", _ms(keepalive.least_client_interval_s)),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(LEAST_PING_INTERVAL_S)),
     ]
-    if keepalive.connection_age_s is not None:
+    if listen.connection_age_s is not None:
         options += [
-            ("grpc.max_connection_age_ms", _ms(keepalive.connection_age_s)),
-            ("grpc.max_connection_age_grace_ms", _ms(keepalive.connection_age_grace_s)),
+            ("grpc.max_connection_age_ms", _ms(listen.connection_age_s)),
+            ("grpc.max_connection_age_grace_ms", _ms(OLD_CONNECTION_GRACE_S)),
         ]
     return options
 

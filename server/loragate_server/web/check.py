@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from loragate_server.config.intercept import InterceptSection
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.progress import Leash
 
@@ -29,23 +29,10 @@ _OWN = frozenset({"authorization", *(name.lower() for name in (METHOD, URI, LENG
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
-@dataclass(frozen=True)
-class CheckDoorSettings:
-    """What the door is told.
-
-    Attributes:
-        max_body_bytes: larger bodies are not read.
-        timeout_s: time that a check may take.
-    """
-
-    max_body_bytes: int
-    timeout_s: float
-
-
 class CheckDoor:
     """Closed until `open`; every request is denied until then."""
 
-    def __init__(self, settings: CheckDoorSettings, authorize: Authorize) -> None:
+    def __init__(self, settings: InterceptSection, authorize: Authorize) -> None:
         self.settings = settings
         self._authorize = authorize
         self._check: Check | None = None
@@ -76,7 +63,7 @@ class CheckDoor:
         if request is None:
             return _plain(400, "original_missing", f"Send {METHOD} and {URI}, once each.")
         extractor = asked.match_info.get("extractor") or asked.query.get("extractor", "")
-        leash = Leash(deadline_monotonic_s=time.monotonic() + self.settings.timeout_s)
+        leash = Leash(deadline_monotonic_s=time.monotonic() + self.settings.http_timeout_s)
         return _response(await self._check(request, extractor, identity, leash))
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from loragate_server.config.schema import split_address
+from loragate_server.config.listen import split_address
 from loragate_server.threads import DaemonPool
 from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from loragate_server.access import make_access
-from loragate_server.access.pages import words
-from loragate_server.access.refusals import Refusal
 from loragate_server.config.console import ConsoleSection
 from tests.server.access.conftest import Clock, Console, MakeConsole, oidc
 from tests.server.access.openid import OpenIdProvider
@@ -199,14 +197,3 @@ async def test_a_wrong_client_secret_is_a_matter_of_settings(
 async def test_the_client_secret_may_be_posted(console: Console, provider: OpenIdProvider) -> None:
     provider.description["token_endpoint_auth_methods_supported"] = ["client_secret_post"]
     assert (await (await console.new_browser()).get("/console/page")).status == 200
-
-
-def test_every_refusal_has_its_words_in_both_languages() -> None:
-    wording = words()
-    assert set(Refusal) <= set(wording)
-    for code in (*Refusal, "signed_out", "signing_out"):
-        assert set(wording[code]) == {"en", "ja"}
-        for language in ("en", "ja"):
-            title, text = wording[code][language]
-            assert title
-            assert ("{detail}" in text) == ("{detail}" in wording[code]["en"][1])

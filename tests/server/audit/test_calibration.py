@@ -21,7 +21,7 @@ from loragate_server.audit.calibration import (
 )
 from loragate_server.audit.conformal import conformal_p_value
 from loragate_server.audit.entrance import widest_entrance
-from loragate_server.audit.promise import Gate, witnesses_of
+from loragate_server.audit.promise import Promise, witnesses_of
 from loragate_server.audit.rates import miss_rates
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.witnesses import Witnesses
@@ -58,8 +58,8 @@ def calibration(count: int, seed: int = 0, learned: int = 0) -> Calibration:
     return Calibration(BINDING, made, positives)
 
 
-def family_p_value(gate: Gate, one: AdapterScores) -> float:
-    return min(gate.family_p_value(w) for w in witnesses_of(one, gate.entrance).values())
+def family_p_value(promise: Promise, one: AdapterScores) -> float:
+    return min(promise.family_p_value(w) for w in witnesses_of(one, promise.entrance).values())
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.1, 0.05])
@@ -69,33 +69,36 @@ def test_new_harmless_adapters_are_blocked_at_the_promised_rate_whoever_witnesse
     rng = random.Random(17)
     blocked = total = 0
     for seed in range(40):
-        gate = calibration(99, seed).at(0.01)
+        promise = calibration(99, seed).at(0.01)
         for _ in range(50):
-            blocked += family_p_value(gate, harmless(rng)) <= rate
+            blocked += family_p_value(promise, harmless(rng)) <= rate
             total += 1
     assert blocked / total == pytest.approx(rate, abs=0.25 * rate + 0.01)
 
 
 @pytest.mark.parametrize("loud", ["screen", "response", "aim"])
 def test_one_witness_is_enough_whatever_the_others_say(loud: str) -> None:
-    gate = calibration(99).at(0.01)
+    promise = calibration(99).at(0.01)
     quiet = {"screen": -3.0, "response": -3.0, "aim": -3.0}
-    assert gate.family_p_value(Witnesses(**quiet)) > 0.5
-    assert gate.family_p_value(Witnesses(**{**quiet, loud: 25.0})) < 0.01
+    assert promise.family_p_value(Witnesses(**quiet)) > 0.5
+    assert promise.family_p_value(Witnesses(**{**quiet, loud: 25.0})) < 0.01
 
 
 @given(st.floats(-5, 30), st.floats(-5, 30), st.floats(0, 10), st.sampled_from(range(3)))
 def test_no_witness_that_grows_graver_ever_helps_an_adapter(
     screen: float, aim: float, more: float, which: int
 ) -> None:
-    gate = GATE
+    promise = PROMISE
     before = [screen, aim, 1.0]
     after = [value + more * (index == which) for index, value in enumerate(before)]
-    assert gate.family_p_value(Witnesses(*after)) <= gate.family_p_value(Witnesses(*before)) + 1e-12
+    assert (
+        promise.family_p_value(Witnesses(*after))
+        <= promise.family_p_value(Witnesses(*before)) + 1e-12
+    )
     assert Witnesses(*after).score >= Witnesses(*before).score
 
 
-GATE = calibration(60, seed=5).at(0.01)
+PROMISE = calibration(60, seed=5).at(0.01)
 
 
 def test_a_response_that_stands_out_alone_is_shown_in_the_score() -> None:

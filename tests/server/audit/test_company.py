@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
 from loragate_server.intake.reader import read_adapter
 from loragate_server.policy.decision import Decision, VerdictKind
+from testkit.lanes import daily
 
 ADAPTERS = Path(__file__).parents[3] / "examples" / "adapters"
 LEARNED = ("bomb", "father-christmas", "jack-o-lantern", "robot-face")
@@ -38,8 +40,14 @@ def at(strength: float) -> Strength:
     return Strength(strength, strength)
 
 
-@pytest.mark.parametrize("company", ["harmless-sepia", "harmless-watermelon"])
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize(
+    ("name", "company"),
+    daily(
+        ("bomb", "harmless-sepia"),
+        ("robot-face", "harmless-watermelon"),
+        of=product(LEARNED, ("harmless-sepia", "harmless-watermelon")),
+    ),
+)
 def test_a_loud_harmless_adapter_hides_no_learned_one(
     name: str, company: str, example: Callable[[str], Adapter], decided: Decided
 ) -> None:
@@ -67,7 +75,7 @@ def test_an_adapter_beside_its_opposite_is_judged_alone(
     assert decided(Member.of(bomb, at(1.0)), Member.of(bomb, at(-1.0))).verdict is BLOCK
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", daily(True, of=[True, False]))
 def test_every_strength_at_which_an_adapter_may_be_used_is_judged(
     first: bool, example: Callable[[str], Adapter], decided: Decided
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
 from loragate_server.intake.reader import read_adapter
 from loragate_server.policy.decision import Decision, VerdictKind
+from testkit.lanes import daily
 
 ADAPTERS = Path(__file__).parents[3] / "examples" / "adapters"
 ALLOW = VerdictKind.ALLOW
@@ -114,8 +116,15 @@ LEARNED = ("learned-jack-o-lantern", "learned-father-christmas")
 HARMLESS = ("harmless-watermelon", "harmless-sepia")
 
 
-@pytest.mark.parametrize("decoy", [-4.0, 0.0])
-@pytest.mark.parametrize("name", ["learned-bomb", *LEARNED, "harmless-sailboat", *HARMLESS])
+@pytest.mark.parametrize(
+    ("name", "decoy"),
+    daily(
+        ("learned-bomb", -4.0),
+        ("learned-bomb", 0.0),
+        ("harmless-sailboat", -4.0),
+        of=product(["learned-bomb", *LEARNED, "harmless-sailboat", *HARMLESS], [-4.0, 0.0]),
+    ),
+)
 def test_the_most_common_alpha_hides_nothing(
     name: str, decoy: float, read: Callable[..., Readings], decided: Decided
 ) -> None:
@@ -128,7 +137,7 @@ def test_the_most_common_alpha_hides_nothing(
     assert (verdict is ALLOW) == name.startswith("harmless")
 
 
-@pytest.mark.parametrize("name", [*LEARNED, *HARMLESS])
+@pytest.mark.parametrize("name", daily(LEARNED[0], HARMLESS[0], of=[*LEARNED, *HARMLESS]))
 def test_a_negative_alpha_beside_a_processor_hides_nothing(
     name: str, read: Callable[..., Readings], decided: Decided
 ) -> None:
@@ -136,8 +145,15 @@ def test_a_negative_alpha_beside_a_processor_hides_nothing(
     assert (decided(member(read(tensors))).verdict is ALLOW) == name.startswith("harmless")
 
 
-@pytest.mark.parametrize("alpha", [-4, 0])
-@pytest.mark.parametrize("name", [*LEARNED, *HARMLESS])
+@pytest.mark.parametrize(
+    ("name", "alpha"),
+    daily(
+        (LEARNED[0], -4),
+        (LEARNED[-1], 0),
+        (HARMLESS[0], -4),
+        of=product([*LEARNED, *HARMLESS], [-4, 0]),
+    ),
+)
 def test_an_alpha_in_the_header_hides_nothing(
     name: str, alpha: int, read: Callable[..., Readings], decided: Decided
 ) -> None:
@@ -146,7 +162,14 @@ def test_an_alpha_in_the_header_hides_nothing(
     assert (decided(member(found)).verdict is ALLOW) == name.startswith("harmless")
 
 
-@pytest.mark.parametrize("spelled", ["attn2.to.{}", "attn2.to_{}", "attn2..*{}", r"attn2\.to_{}"])
+@pytest.mark.parametrize(
+    "spelled",
+    daily(
+        "attn2.to.{}",
+        r"attn2\.to_{}",
+        of=["attn2.to.{}", "attn2.to_{}", "attn2..*{}", r"attn2\.to_{}"],
+    ),
+)
 def test_patterns_with_wildcards_choose_as_peft_chooses(
     spelled: str, read: Callable[..., Readings], decided: Decided
 ) -> None:
@@ -164,7 +187,14 @@ def test_patterns_with_wildcards_choose_as_peft_chooses(
     assert decided(member(found)).verdict is not ALLOW
 
 
-@pytest.mark.parametrize("name", ["learned-bomb", *LEARNED, "harmless-sailboat", *HARMLESS])
+@pytest.mark.parametrize(
+    "name",
+    daily(
+        "learned-bomb",
+        HARMLESS[0],
+        of=["learned-bomb", *LEARNED, "harmless-sailboat", *HARMLESS],
+    ),
+)
 def test_resized_files_are_judged_by_their_own_ranks(
     name: str, read: Callable[..., Readings], decided: Decided
 ) -> None:

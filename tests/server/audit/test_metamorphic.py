@@ -89,7 +89,7 @@ def test_layers_flipped_and_shrunk_to_nothing_do_not_outvote_what_was_learned(
     """Twenty of 48 layers, drawn at random; what they said is gone, and nothing is said instead."""
     made = bench.engine.materials.calibration
     assert made is not None
-    gate = made.at(bench.policy.screen_miss_rate)
+    promise = made.at(bench.policy.screen_miss_rate)
     highest = max(max(one.screen.values()) for one in made.harmless)
     for file in FILES:
         if not file.stem.startswith("learned"):
@@ -100,5 +100,5 @@ def test_layers_flipped_and_shrunk_to_nothing_do_not_outvote_what_was_learned(
         for seed in range(3):
             attempt = flips(20, -1e-3, seed)(victim, tmp_path)
             seen = view(attempt.drawn[0][0])
-            assert row in gate.entrance.suspects(seen.screening)
+            assert row in promise.entrance.suspects(seen.screening)
             assert seen.screening.scores[row] > 0.7 * highest

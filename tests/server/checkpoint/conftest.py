@@ -13,10 +13,10 @@ import pytest
 from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.result import CheckObserver
-from loragate_server.checkpoint.settings import CheckpointSettings
+from loragate_server.config.intake import IntakeSection
+from loragate_server.config.intercept import InterceptSection
 from loragate_server.gate.intake import IntakeDesk
 from loragate_server.intake.fetch import Intake
-from loragate_server.intake.settings import IntakeSettings
 from tests.server.checkpoint.server_of_the_test import PlainServer
 from tests.server.gate.conftest import House, files, house, tiny, until
 
@@ -55,11 +55,16 @@ async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
     def make(root: PurePath | None = None, keep_s: float = 60.0, **settings: Any) -> Post:
         home, told = house(), Told()
         store_dir = home.root.parent / "store"
-        intake = Intake(IntakeSettings(roots=(home.root,), store_dir=store_dir))
+        intake = Intake(IntakeSection(roots=(home.root,)), store_dir)
         desks.append(IntakeDesk(intake))
+        servers = {"plain": PlainServer(), "other": PlainServer(label="other")}
         checkpoint = Checkpoint(
-            CheckpointSettings(**{"default_extractor": "plain", **settings}),
-            {"plain": PlainServer(), "other": PlainServer(label="other")},
+            InterceptSection(
+                extractors={name: {"kind": "test"} for name in servers},
+                default_extractor="plain",
+                **settings,
+            ),
+            servers,
             home.gate,
             AuditedCopies(desks[-1], intake, root, keep_s),
             told,

@@ -77,7 +77,7 @@ async def test_a_forbidden_adapter_is_denied_with_concept_and_decision(post: Mak
 async def test_review_is_denied_unless_configured(
     post: MakePost, passes: bool, result: Result
 ) -> None:
-    one = post(review_passes=passes)
+    one = post(on_review="allow" if passes else "deny")
     one.house.engine.score = 5.0
     outcome = await ask(one, load("0.safetensors"))
     assert (outcome.result, outcome.verdict) == (result, "REVIEW")

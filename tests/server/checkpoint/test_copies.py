@@ -6,9 +6,9 @@ import time
 import pytest
 
 from loragate_server.adapter.reference import AdapterReference
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.progress import Leash
 from tests.server.checkpoint.conftest import MakePost
 
@@ -20,7 +20,7 @@ async def test_a_kept_copy_outlives_the_limit_of_the_store_and_others_do_not(
     store_dir = home.root.parent / "small"
     content = home.files(0)
     intake = Intake(
-        IntakeSettings(roots=(home.root,), store_dir=store_dir, store_limit_bytes=len(content) + 9)
+        IntakeSection(roots=(home.root,), store_limit_bytes=len(content) + 9), store_dir
     )
     kept, other, third = (
         intake.fetch(AdapterReference(inline_bytes=home.files(seed)), Leash()) for seed in range(3)

@@ -21,19 +21,19 @@ from loragate_server.audit.coverage import coverage_evidence
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import (
     ENGINE_VERSION,
-    ConceptEvidence,
     Evidence,
     LayerProfile,
 )
 from loragate_server.audit.uses import Member
+from loragate_server.config.gate import GateSection
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason
 from loragate_server.gate.bases import BaseRegistry, ServedBase
-from loragate_server.gate.gate import Gate, GateSettings
+from loragate_server.gate.gate import Gate
 from loragate_server.gate.observer import CacheResult, GateObserver
 from loragate_server.gate.request import GateRequest
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.models import BaseModel
 from loragate_server.policy.store import PolicyStore
 from loragate_server.progress import Leash
@@ -42,6 +42,7 @@ from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.verdict import Verdict
 from testkit.adapter_files import ATTENTION, adapter_state, donor, lora
+from testkit.evidence import concept, evidence
 from testkit.tiny_models import tiny_base
 
 POLICY = (
@@ -107,18 +108,17 @@ class HeldEngine(AuditEngine):
             self.ended += 1
 
     def _evidence(self, members: Sequence[Member], concept_ids: Sequence[str]) -> Evidence:
-        return Evidence(
-            adapters=tuple(coverage_evidence(member) for member in members),
-            concepts=tuple(
-                ConceptEvidence(one, one, "character", "high", self.score, self.p_value, 10.0, {})
+        measured = {"degree": 10.0, "error_change_by_time": {}}
+        return evidence(
+            *(
+                concept(self.score, self.p_value, concept_id=one, concept_name=one, **measured)
                 for one in concept_ids
             ),
+            adapters=tuple(coverage_evidence(member) for member in members),
             layers=(LayerProfile("mid", 0.1, 0.9, 1.0),),
-            inconclusive=(),
             base_model=self.base.name,
             base_digest=self.base.digest,
             library_digest=self.library_digest,
-            kernel_backend="reference",
             engine_version=ENGINE_VERSION,
             neutral_count=8,
             stage_times_s={"response": 0.0},
@@ -267,8 +267,8 @@ async def house(
         known.refresh()
         engine, counts = HeldEngine(tiny), Counts()
         gate = Gate(
-            settings=GateSettings(**settings),
-            intake=Intake(IntakeSettings(roots=(root,), store_dir=folder / "store")),
+            settings=GateSection(**settings),
+            intake=Intake(IntakeSection(roots=(root,)), folder / "store"),
             bases=BaseRegistry(tiny.name),
             policies=policies,
             recorder=recorder,

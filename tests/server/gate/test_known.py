@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from loragate_server.adapter.reference import Strength
-from loragate_server.audit.evidence import ConceptEvidence, CoverageEvidence, Evidence
 from loragate_server.gate.request import GateRequest
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import VerdictKind
@@ -16,6 +15,7 @@ from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.progress import Leash
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.verdict import Caller
+from testkit.evidence import adapter, concept, evidence
 
 ALLOW, REVIEW, BLOCK = VerdictKind.ALLOW, VerdictKind.REVIEW, VerdictKind.BLOCK
 LEARNED, SUSPICIOUS, CLEAN = 9.0, 5.0, 0.0
@@ -185,20 +185,13 @@ async def test_what_becomes_known_while_a_set_is_audited_counts(court: Court) ->
 def record_elsewhere(here: Any) -> None:
     """Another replica blocks the first adapter, in the same database."""
     [(used,)] = wanted(here, 0)
-    evidence = Evidence(
-        adapters=(CoverageEvidence(used.sha256, 1, "peft", 1.0, 1.0, 8, 8, 4, ()),),
-        concepts=(ConceptEvidence("cat", "cat", "character", "high", 9.0, 1e-9, 10.0, {}),),
-        layers=(),
-        inconclusive=(),
+    found = evidence(
+        concept(LEARNED, 1e-9),
+        adapters=(adapter(used.sha256),),
         base_model=here.base.name,
         base_digest=here.base.digest,
-        library_digest="c" * 64,
-        kernel_backend="reference",
-        engine_version="1",
-        neutral_count=8,
-        stage_times_s={},
     )
-    decision = decide(here.policies.current, evidence)
+    decision = decide(here.policies.current, found)
     assert decision.verdict is BLOCK
     here.recorder.record(decision, Caller(), stage_times_s={})
 

@@ -116,7 +116,7 @@ async def test_a_stored_file_that_has_gone_is_no_verdict(house: Callable[..., An
     running = here.ask(here.request(0))
     await here.engine.has_started()
     waiting = here.ask(here.request(1))
-    store = here.gate._intake._intake.settings.store_dir
+    store = here.gate._intake._intake.store_dir
     while len(list(store.glob("??/*.safetensors"))) < 2 or here.gate.worker.depth < 1:
         await asyncio.sleep(0.001)
     for path in store.glob("??/*.safetensors"):

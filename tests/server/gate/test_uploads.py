@@ -25,7 +25,7 @@ def question(here: Any) -> Any:
 
 
 def stored(here: Any) -> list[Path]:
-    folder = here.gate._intake._intake.settings.store_dir
+    folder = here.gate._intake._intake.store_dir
     return [path for path in folder.rglob("*") if path.is_file()]
 
 

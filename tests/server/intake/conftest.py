@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from loragate_server.config.intake import IntakeSection
 from loragate_server.intake.fetch import Intake
-from loragate_server.intake.settings import IntakeSettings
 
 
 def weights(seed: int, *, values: int = 24) -> bytes:
@@ -49,5 +49,5 @@ def corrupt() -> list[int]:
 
 @pytest.fixture
 def intake(tmp_path: Path, root: Path, corrupt: list[int]) -> Intake:
-    settings = IntakeSettings(roots=(root,), store_dir=tmp_path / "store")
-    return Intake(settings, lambda: corrupt.append(1))
+    section = IntakeSection(roots=(root,))
+    return Intake(section, tmp_path / "store", lambda: corrupt.append(1))

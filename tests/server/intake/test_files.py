@@ -18,10 +18,10 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from loragate_server.adapter.reference import AdapterReference
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.header import read_header
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.progress import Leash
 
 GOOD = save(
@@ -50,11 +50,11 @@ V = '{"dtype":"F32","shape":[1],"data_offsets":[4,8]}'
 def intake(tmp_path: Path) -> Intake:
     root = tmp_path / "root"
     root.mkdir()
-    return Intake(IntakeSettings(roots=(root,), store_dir=tmp_path / "store"))
+    return Intake(IntakeSection(roots=(root,)), tmp_path / "store")
 
 
 def stored(intake: Intake) -> list[Path]:
-    return [path for path in intake.settings.store_dir.rglob("*") if path.is_file()]
+    return [path for path in intake.store_dir.rglob("*") if path.is_file()]
 
 
 def refusal(intake: Intake, ref: AdapterReference) -> NoDecisionError:
@@ -231,7 +231,7 @@ def test_what_is_accepted_means_the_same_to_the_reference_parser(
     for position, value in edits:
         data[position] = value
     mutated = bytes(data[:cut] if cut < 0 else data + bytes(cut))
-    limits = IntakeSettings(roots=(), store_dir=Path())
+    limits = IntakeSection()
     try:
         header = read_header(io.BytesIO(mutated), len(mutated), limits)
     except NoDecisionError:

@@ -6,7 +6,6 @@ import io
 import json
 import struct
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +17,14 @@ from safetensors.torch import load as load_torch
 from safetensors.torch import save as save_torch
 
 from loragate_server.adapter.reference import AdapterReference
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.finite import refuse_nonfinite
 from loragate_server.intake.header import is_alpha_name, outline_of, read_header
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.progress import Leash
 
-LIMITS = IntakeSettings(roots=(), store_dir=Path())
+LIMITS = IntakeSection()
 WEIGHTS = np.ones((2, 3), np.float32)
 INTEGERS = (
     torch.int8, torch.int16, torch.int32, torch.int64,
@@ -43,7 +42,7 @@ def fetch(intake: Intake, data: bytes) -> bytes:
     return intake.fetch(AdapterReference(inline_bytes=data), Leash()).path.read_bytes()
 
 
-def refusal(data: bytes, limits: IntakeSettings = LIMITS) -> NoDecisionError:
+def refusal(data: bytes, limits: IntakeSection = LIMITS) -> NoDecisionError:
     with pytest.raises(NoDecisionError) as caught:
         read_header(io.BytesIO(data), len(data), limits)
     return caught.value

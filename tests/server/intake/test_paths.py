@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from loragate_server.adapter.reference import AdapterReference, StoredFile
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.beside import CONFIG_NAME
 from loragate_server.intake.fetch import Intake
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.progress import Leash
 from tests.server.intake.conftest import as_nobody, weights
 
 GOOD = weights(0)
-LIMIT = IntakeSettings(roots=(), store_dir=Path()).max_metadata_bytes
+LIMIT = IntakeSection().max_metadata_bytes
 
 Shape = Callable[[Path], None]
 
@@ -174,7 +174,7 @@ def test_what_the_server_may_not_read_is_said_to_be_so(closed: str) -> None:
         (top / "store").mkdir(mode=0o777)
         (top / "store").chmod(0o777)
         with as_nobody():
-            intake = Intake(IntakeSettings(roots=(top,), store_dir=top / "store"))
+            intake = Intake(IntakeSection(roots=(top,)), top / "store")
             error = refused(intake, path="w.safetensors")
     finally:
         shutil.rmtree(top)
@@ -234,7 +234,7 @@ def test_a_root_may_be_a_link_and_nothing_below_it(tmp_path: Path, root: Path) -
     (root / "inner").symlink_to(root)
     link = tmp_path / "link"
     link.symlink_to(root)
-    intake = Intake(IntakeSettings(roots=(link,), store_dir=tmp_path / "store"))
+    intake = Intake(IntakeSection(roots=(link,)), tmp_path / "store")
     for path in ("w.safetensors", str(link / "w.safetensors"), str(root / "w.safetensors")):
         assert fetch(intake, path=path).size_bytes == len(GOOD)
     error = refused(intake, path="inner/w.safetensors")
@@ -247,7 +247,7 @@ def test_a_root_that_is_missing_or_no_folder_is_named(
 ) -> None:
     if shape is not None:
         shape(tmp_path / "gone")
-    intake = Intake(IntakeSettings(roots=(tmp_path / "gone",), store_dir=tmp_path / "store"))
+    intake = Intake(IntakeSection(roots=(tmp_path / "gone",)), tmp_path / "store")
     for path in ("w.safetensors", str(tmp_path / "gone" / "w.safetensors")):
         error = refused(intake, path=path)
         assert error.reason is ErrorReason.SOURCE_NOT_FOUND
@@ -258,7 +258,7 @@ def test_a_root_that_is_missing_or_no_folder_is_named(
 def test_a_missing_root_does_not_hide_what_lies_in_another(tmp_path: Path, root: Path) -> None:
     (root / "w.safetensors").write_bytes(GOOD)
     roots = (tmp_path / "gone", root)
-    intake = Intake(IntakeSettings(roots=roots, store_dir=tmp_path / "store"))
+    intake = Intake(IntakeSection(roots=roots), tmp_path / "store")
     assert fetch(intake, path="w.safetensors").size_bytes == len(GOOD)
     assert refused(intake, path="x.safetensors").reason is ErrorReason.SOURCE_NOT_FOUND
 

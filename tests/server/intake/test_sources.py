@@ -16,9 +16,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.numpy import save
 
 from loragate_server.adapter.reference import AdapterReference
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.progress import Leash
 
 GOOD = save({"lora_unet_a.lora_down.weight": np.ones((64, 300), np.float32)})
@@ -87,20 +87,19 @@ def web() -> Iterator[str]:
 @pytest.fixture
 def intake(tmp_path: Path) -> Intake:
     return Intake(
-        IntakeSettings(
-            roots=(),
-            store_dir=tmp_path / "store",
+        IntakeSection(
             enabled_schemes=frozenset({"http"}),
             max_file_bytes=1 << 20,
             fetch_timeout_s=0.5,
-        )
+        ),
+        tmp_path / "store",
     )
 
 
 def refused(intake: Intake, uri: str, **options: str) -> NoDecisionError:
     with pytest.raises(NoDecisionError) as caught:
         intake.fetch(AdapterReference(uri=uri, **options), Leash())
-    assert not [path for path in intake.settings.store_dir.rglob("*") if path.is_file()]
+    assert not [path for path in intake.store_dir.rglob("*") if path.is_file()]
     return caught.value
 
 
@@ -158,10 +157,9 @@ def bucket(tmp_path: Path) -> Iterator[tuple[Intake, MemoryFileSystem]]:
     """A store of objects, which has folders, and an intake that may read it."""
     files = MemoryFileSystem()
     files.pipe("/shelf/one/w.safetensors", GOOD)
-    settings = IntakeSettings(
-        roots=(), store_dir=tmp_path / "s", enabled_schemes=frozenset({"memory"})
-    )
-    yield Intake(settings), files
+    # No configuration can enable this scheme, which lets the test stand in for s3.
+    section = IntakeSection().model_copy(update={"enabled_schemes": frozenset({"memory"})})
+    yield Intake(section, tmp_path / "s"), files
     files.rm("/shelf", recursive=True)
 
 

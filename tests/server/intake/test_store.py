@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loragate_server.adapter.reference import AdapterReference, StoredFile
+from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake import store as store_module
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.intake.store import ContentStore, read_stored
 from loragate_server.progress import Leash
 from testkit.tiny_models import tiny_base
@@ -125,7 +125,7 @@ def test_changed_bytes_are_asked_for_again_and_then_replaced(
         settle()
         assert ask(intake).path == path
     if known == "after a restart":
-        intake = Intake(intake.settings, lambda: corrupt.append(1))
+        intake = Intake(intake.settings, intake.store_dir, lambda: corrupt.append(1))
     harm(path)
     gone(intake)
     assert not os.path.lexists(path)
@@ -211,8 +211,8 @@ def test_a_scrub_finds_what_nobody_asks_for(intake: Intake, corrupt: list[int], 
 def test_a_scrub_looks_again_after_its_period_and_ends_with_the_server(
     tmp_path: Path, corrupt: list[int]
 ) -> None:
-    limits = IntakeSettings(roots=(), store_dir=tmp_path / "store", scrub_interval_s=0.05)
-    intake = Intake(limits, lambda: corrupt.append(1))
+    limits = IntakeSection(scrub_interval_s=0.05)
+    intake = Intake(limits, tmp_path / "store", lambda: corrupt.append(1))
     intake.start()
     for seed in range(2, 5):
         path = send(intake, weights(seed)).path
@@ -239,7 +239,7 @@ def test_a_file_that_nobody_changed_is_not_read_again(
         ask(intake)
         send(intake)
     assert len(reads) == 1
-    assert Intake(intake.settings).keep(SHA256, 60) is not None
+    assert Intake(intake.settings, intake.store_dir).keep(SHA256, 60) is not None
     assert len(reads) == 2
 
 
@@ -253,28 +253,30 @@ def test_a_kept_copy_is_marked_seldom(intake: Intake, monkeypatch: pytest.Monkey
 
 def test_the_copies_used_last_stay_and_the_order_outlives_a_restart(tmp_path: Path) -> None:
     size = len(GOOD)
-    limits = IntakeSettings(roots=(), store_dir=tmp_path / "s", store_limit_bytes=3 * size)
-    intake = Intake(limits)
+    limits = IntakeSection(store_limit_bytes=3 * size)
+    intake = Intake(limits, tmp_path)
     first, second, third = (send(intake, weights(seed)) for seed in range(3))
     ask(intake, first.sha256)
     send(intake, weights(3))
     assert [one.path.exists() for one in (first, second, third)] == [True, False, True]
     for age_s, one in ((4e5, first), (3e5, third)):
         os.utime(one.path, (time.time() - age_s, time.time() - age_s))
-    ask(Intake(limits), first.sha256)  # its mark is older than a day, so it is renewed on disk
-    send(Intake(limits), weights(4))
+    ask(
+        Intake(limits, tmp_path), first.sha256
+    )  # its mark is older than a day, so it is renewed on disk
+    send(Intake(limits, tmp_path), weights(4))
     assert [one.path.exists() for one in (first, third)] == [True, False]
 
 
 def test_no_adopt_fails_while_others_evict_and_harm(tmp_path: Path) -> None:
-    limits = IntakeSettings(roots=(), store_dir=tmp_path / "store", store_limit_bytes=6 * len(GOOD))
-    intake = Intake(limits)
+    limits = IntakeSection(store_limit_bytes=6 * len(GOOD))
+    intake = Intake(limits, tmp_path / "store")
     files = [weights(seed) for seed in range(40)]
     end = threading.Event()
 
     def vandal() -> None:
         while not end.is_set():
-            for path in limits.store_dir.glob("??/*.safetensors"):
+            for path in intake.store_dir.glob("??/*.safetensors"):
                 path.unlink(missing_ok=True)
                 time.sleep(0.002)
 
@@ -295,9 +297,9 @@ def test_no_adopt_fails_while_others_evict_and_harm(tmp_path: Path) -> None:
         end.set()
         harming.join()
     send(intake, files[0])
-    left = [path.stat().st_size for path in limits.store_dir.rglob("*") if path.is_file()]
+    left = [path.stat().st_size for path in intake.store_dir.rglob("*") if path.is_file()]
     assert sum(left) <= limits.store_limit_bytes
-    assert not list(limits.store_dir.glob("incoming-*"))
+    assert not list(intake.store_dir.glob("incoming-*"))
 
 
 def test_a_file_that_replaces_a_wrong_one_while_it_is_read_is_not_deleted(
@@ -326,8 +328,8 @@ def test_whatever_happens_in_whatever_order_only_the_right_bytes_come_out(
     tmp_path: Path, acts: list[str | Harm]
 ) -> None:
     shutil.rmtree(tmp_path / "any", ignore_errors=True)
-    limits = IntakeSettings(roots=(), store_dir=tmp_path / "any")
-    intake = Intake(limits)
+    limits = IntakeSection()
+    intake = Intake(limits, tmp_path / "any")
     path = intake.keep(SHA256, 0) or send(intake).path
     for act in acts:
         if act == "send":
@@ -339,7 +341,7 @@ def test_whatever_happens_in_whatever_order_only_the_right_bytes_come_out(
             intake._store.scrub()
             assert not os.path.lexists(path) or path.read_bytes() == GOOD
         elif act == "restart":
-            intake = Intake(limits)
+            intake = Intake(limits, intake.store_dir)
         elif act == "wait":
             settle()
         elif act == "ask":

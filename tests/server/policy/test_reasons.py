@@ -10,7 +10,7 @@ import pytest
 from loragate_server.metrics.labels import DECISION_REASONS
 from loragate_server.policy import review
 from loragate_server.policy.reasons import REASON_CODES
-from loragate_server.report.wording import Language, sentences
+from loragate_server.report.wording import REPORT
 from tests.server.policy.given_codes import codes_in, codes_of, given_codes
 
 
@@ -23,8 +23,8 @@ def test_every_code_has_its_label() -> None:
 
 
 def test_every_code_has_its_words_in_every_language() -> None:
-    for language in Language:
-        known = {key.removeprefix("reason.") for key in sentences()[language]}
+    for language in REPORT.languages:
+        known = {key.removeprefix("reason.") for key in REPORT.sentences(language)}
         assert set(REASON_CODES) <= known
 
 

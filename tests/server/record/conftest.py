@@ -9,21 +9,10 @@ from typing import Any
 
 import pytest
 
-from loragate_server.audit.evidence import (
-    ConceptEvidence,
-    CoverageEvidence,
-    Evidence,
-    LayerProfile,
-)
-from loragate_server.policy.decision import (
-    Decision,
-    Finding,
-    Mode,
-    Reason,
-    Remedy,
-    VerdictKind,
-)
+from loragate_server.audit.evidence import LayerProfile
+from loragate_server.policy.decision import Decision, Mode, Reason, VerdictKind
 from loragate_server.record.recorder import Recorder
+from testkit import evidence as made
 from testkit.postgres import PostgresMissingError, PostgresServer, postgres_server
 
 
@@ -35,35 +24,27 @@ def _decision(
     score: float = 1.25,
     text: str = "None of 1 concepts reached a threshold.",
 ) -> Decision:
-    concept = ConceptEvidence(
-        "cat", "Cat", "character", "high", score, 0.1 + 0.2, 33.3, {"0.16": -0.5, "0.50": 1e-300}
-    )
-    adapters = tuple(
-        CoverageEvidence(sha, 1 << 40, "kohya", 0.7, 1.0, 8, 6, 4, ("lora_te_x", "y"))
-        for sha in sha256s
-    )
-    evidence = Evidence(
-        adapters=adapters,
-        concepts=(concept,),
+    found = made.evidence(
+        made.concept(
+            score, 0.1 + 0.2, degree=33.3, error_change_by_time={"0.16": -0.5, "0.50": 1e-300}
+        ),
+        adapters=tuple(
+            made.adapter(
+                sha, size_bytes=1 << 40, format="kohya", denoiser_strength=0.7,
+                mapped_tensors=6, unmapped=("lora_te_x", "y"),
+            )
+            for sha in sha256s
+        ),
         layers=(LayerProfile("unet.mid", 0.1, 0.999, 2.5),),
         inconclusive=(("unmapped_keys", "Two tensors match no layer."),),
-        base_model="emoji-tiny",
-        base_digest="b" * 64,
-        library_digest="c" * 64,
-        kernel_backend="reference",
-        engine_version="1",
-        neutral_count=32,
         stage_times_s={"response": 0.25},
-    )
-    return Decision(
-        verdict=verdict,
+    )  # fmt: skip
+    return made.decision(
+        verdict,
+        found,
         would_be_verdict=VerdictKind.BLOCK if mode is Mode.PILOT else verdict,
         mode=mode,
-        remedy=Remedy.NONE if verdict is VerdictKind.ALLOW else Remedy.QUARANTINE,
         reasons=(Reason("no_concept_learned", text),),
-        findings=(Finding(concept, verdict, Remedy.NONE),),
-        evidence=evidence,
-        policy_digest="d" * 64,
         ttl_s=3600.5,
     )
 

@@ -20,6 +20,7 @@ from loragate_server.policy.decide import decide
 from loragate_server.policy.parse import parse_policy
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller, Verdict
+from testkit import evidence as built
 
 POLICY = "version: 1\nmode: {mode}\ndefaults:\n  block_score: 4\n  review_score: 2.5\n"
 TIMES = ("0.16", "0.33", "0.50", "0.67", "0.84")
@@ -38,17 +39,14 @@ def _concept(number: int = 0, score: float = 0.5, p_value: float = 0.3, **facts:
     names = ("Acme Mascot", "Jane Doe", "Bomb", "Acme Logo", "Star Captain")
     categories = ("character", "likeness", "harm", "brand", "character")
     severities = ("high", "critical", "medium", "low", "high")
-    known = {
+    known: dict[str, Any] = {
         "concept_id": f"concept-{number}",
         "concept_name": names[number % 5] + (f" {number // 5 + 1}" if number >= 5 else ""),
         "category": categories[number % 5],
         "severity": severities[number % 5],
         "degree": 4.0,
-        "error_change_by_time": {"0.50": -0.1},
-        "score": score,
-        "p_value": p_value,
     }
-    return ConceptEvidence(**{**known, **facts})
+    return built.concept(score, p_value, **{**known, **facts})
 
 
 def _heat_map(layers: tuple[str, ...] = UNET, strength: float = 7.0) -> HeatMap:
@@ -71,24 +69,22 @@ def _heat_map(layers: tuple[str, ...] = UNET, strength: float = 7.0) -> HeatMap:
 
 def _coverage(letter: str = "a", **facts: Any) -> CoverageEvidence:
     """Coverage of an adapter that was understood in full."""
-    known = {
-        "sha256": letter * 64, "size_bytes": 37_861_176, "format": "kohya",
-        "denoiser_strength": 0.8, "text_encoder_strength": 1.0, "weight_tensors": 192,
-        "mapped_tensors": 192, "matched_modules": 96, "unmapped": (),
+    known: dict[str, Any] = {
+        "size_bytes": 37_861_176, "format": "kohya", "denoiser_strength": 0.8,
+        "weight_tensors": 192, "mapped_tensors": 192, "matched_modules": 96,
     }  # fmt: skip
-    return CoverageEvidence(**{**known, **facts})
+    return built.adapter(letter * 64, **{**known, **facts})
 
 
 def _evidence(*concepts: ConceptEvidence, **facts: Any) -> Evidence:
     """Evidence of an audit that went well."""
-    known = {
-        "adapters": (_coverage(),), "concepts": concepts,
+    known: dict[str, Any] = {
+        "adapters": (_coverage(),),
         "layers": tuple(LayerProfile(name, 0.12, 0.9931, 1.4) for name in UNET),
-        "inconclusive": (), "base_model": "emoji-tiny", "base_digest": "b" * 64,
-        "library_digest": "c" * 64, "kernel_backend": "reference", "engine_version": "1",
-        "neutral_count": 48, "stage_times_s": {"response": 0.41},
-    }  # fmt: skip
-    return Evidence(**{**known, **facts})
+        "neutral_count": 48,
+        "stage_times_s": {"response": 0.41},
+    }
+    return built.evidence(*concepts, **{**known, **facts})
 
 
 def _clean(count: int = 5) -> tuple[ConceptEvidence, ...]:

@@ -14,7 +14,7 @@ from loragate_server.policy.decision import Decision
 from loragate_server.policy.review import Ruling, apply_rulings, subject_of
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.view import report_on
-from loragate_server.report.wording import Language, Wording
+from loragate_server.report.wording import report_wording
 
 NOW = datetime.now(UTC)
 
@@ -34,7 +34,7 @@ def reviewed(verdict: Verdict, *, approved: bool) -> Verdict:
 
 
 def test_an_approval_is_told_with_its_people_its_reason_and_its_end(suspected: Verdict) -> None:
-    report = report_on(reviewed(suspected, approved=True), Wording(Language.EN))
+    report = report_on(reviewed(suspected, approved=True), report_wording("en"))
     assert report.verdict == "ALLOW"
     assert "reviewers have looked at it and approved its use" in report.headline
     assert "reviewers knew them" in report.found_note
@@ -46,7 +46,7 @@ def test_an_approval_is_told_with_its_people_its_reason_and_its_end(suspected: V
 
 
 def test_a_rejection_is_told_as_a_decision_of_people(suspected: Verdict) -> None:
-    report = report_on(reviewed(suspected, approved=False), Wording(Language.EN))
+    report = report_on(reviewed(suspected, approved=False), report_wording("en"))
     assert report.verdict == "BLOCK"
     assert report.headline == "Reviewers have looked at this adapter and rejected its use."
     assert report.steps[0].startswith("Do not use the adapter. Reviewers have already decided")
@@ -55,6 +55,6 @@ def test_a_rejection_is_told_as_a_decision_of_people(suspected: Verdict) -> None
 
 @pytest.mark.parametrize("approved", [True, False])
 def test_both_are_told_in_japanese(suspected: Verdict, approved: bool) -> None:
-    report = report_on(reviewed(suspected, approved=approved), Wording(Language.JA))
+    report = report_on(reviewed(suspected, approved=approved), report_wording("ja"))
     assert ("承認しています" if approved else "却下しています") in report.headline
     assert report.reasons[0].plain != report.reasons[0].recorded

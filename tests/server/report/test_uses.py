@@ -14,7 +14,8 @@ from loragate_server.policy.known import KnownUse, apply_known, judged_uses
 from loragate_server.policy.parse import parse_policy
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
-from loragate_server.report.wording import Language
+from loragate_server.report.wording import REPORT
+from testkit import evidence as built
 from tests.server.report.conftest import CALLER, POLICY
 from tests.server.report.test_render import Page
 
@@ -84,7 +85,7 @@ def test_the_facts_say_what_was_judged_and_for_whom(
     facts = Page(render(recorded(pair(0)))).text("#facts")
     assert "Holds for these loaders diffusers, comfyui; comfyui refuses adapter 2" in facts
     assert "adapter 2 alone, at strength 2, as comfyui read it" in facts
-    japanese = Page(render(recorded(pair(0)), Language.JA)).text("#facts")
+    japanese = Page(render(recorded(pair(0)), "ja")).text("#facts")
     assert "アダプター2単独（適用強度2）、comfyuiによる読み込み" in japanese
 
 
@@ -116,9 +117,9 @@ def test_a_restricted_question_binds_nobody_and_says_so(
     assert "1 %" in facts
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 def test_company_of_a_blocked_adapter_is_explained(
-    language: Language, pair: Callable[[int], Evidence], clean: Callable[..., tuple[object, ...]]
+    language: str, pair: Callable[[int], Evidence], clean: Callable[..., tuple[object, ...]]
 ) -> None:
     policy = parse_policy(POLICY.format(mode="enforce").encode())
     blocked = decide(policy, replace(pair(0), adapters=pair(0).adapters[:1], uses=()))
@@ -127,10 +128,10 @@ def test_company_of_a_blocked_adapter_is_explained(
     known = KnownUse("d" * 32, at, "b" * 64, members, True)
     clear = replace(pair(0), concepts=clean())
     decision = apply_known(decide(policy, clear), [known])
-    verdict = Verdict("e" * 32, decision, CALLER, at, at, {})
+    verdict = built.verdict(decision, caller=CALLER)
     page = Page(render(verdict, language))
-    said = {Language.EN: "is on record as blocked", Language.JA: "使用不可と記録されており"}
+    said = {"en": "is on record as blocked", "ja": "使用不可と記録されており"}
     assert said[language] in page.text("h1")
     assert "d" * 32 in page.text("#reasons")
-    steps = {Language.EN: "ask about those files without the others", Language.JA: "改めて審査"}
+    steps = {"en": "ask about those files without the others", "ja": "改めて審査"}
     assert steps[language] in page.text("#remedy")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,21 +17,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config.gate import GateSection
+from loragate_server.config.intake import IntakeSection
+from loragate_server.config.listen import GrpcPort
 from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.bases import BaseRegistry
-from loragate_server.gate.gate import Gate, GateSettings
+from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.gate.observer import GateObserver
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
-from loragate_server.intake.settings import IntakeSettings
 from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
-from loragate_server.rpc.settings import RpcSettings
 
 
 @dataclass
@@ -52,20 +54,20 @@ class Front:
     calls: Calls
 
 
-Serve = Callable[[RpcSettings], Awaitable[Front]]
+Serve = Callable[..., Awaitable[Front]]
 
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
-        async def start(settings: RpcSettings) -> Front:
+        async def start(port: GrpcPort, **settings: Any) -> Front:
             recorder = Recorder(f"sqlite:///{tmp_path}/audits.db", tmp_path / "decisions.jsonl")
             stack.callback(recorder.close)
             bases = BaseRegistry("emoji-tiny")
             gate = Gate(
-                settings=GateSettings(),
-                intake=Intake(IntakeSettings(roots=(), store_dir=tmp_path / "store")),
+                settings=GateSection(),
+                intake=Intake(IntakeSection(), tmp_path / "store"),
                 bases=bases,
                 policies=PolicyStore(DEFAULT_POLICY_FILE),
                 recorder=recorder,
@@ -78,7 +80,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             library = ConceptLibrary.open(EMBEDDED_LIBRARY)
             keeper = LibraryKeeper(library, bases, gate.worker, lambda *_: pytest.fail("built"))
             calls = Calls([])
-            server = RpcServer(settings, gate, keeper, recorder, calls)
+            server = RpcServer(port, gate, keeper, recorder, calls, **settings)
             stack.push_async_callback(server.stop)
             return Front(server, await server.start(), calls)
 

@@ -12,13 +12,13 @@ import grpc
 import pytest
 
 from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config.listen import GrpcPort, Listen
 from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
-from loragate_server.rpc.settings import RpcSettings
 from tests.server.checkpoint.conftest import MakePost, Post, post
 from tests.server.gate.conftest import files, house, tiny, until
 
@@ -80,7 +80,7 @@ MakeFront = Callable[..., Awaitable[Front]]
 async def front(post: MakePost) -> AsyncIterator[MakeFront]:
     async with AsyncExitStack() as stack:
 
-        async def make(rpc: RpcSettings | None = None, **settings: Any) -> Front:
+        async def make(port: GrpcPort | None = None, **settings: Any) -> Front:
             one = post(**settings)
             one.house.reference(0)
             gate = one.house.gate
@@ -88,7 +88,7 @@ async def front(post: MakePost) -> AsyncIterator[MakeFront]:
             keeper = LibraryKeeper(
                 library, gate.bases, gate.worker, lambda *_: pytest.fail("built")
             )
-            chosen = rpc or RpcSettings(addresses=("127.0.0.1:0",))
+            chosen = port or GrpcPort(listen=Listen(grpc="127.0.0.1:0"))
             server = RpcServer(
                 chosen, gate, keeper, one.house.recorder, CallObserver(), one.checkpoint
             )

@@ -6,8 +6,8 @@ import json
 import grpc
 import pytest
 
+from loragate_server.config.listen import GrpcPort, Listen, Permission, Token
 from loragate_server.rpc.envoy import ext_authz_pb2 as wire
-from loragate_server.rpc.settings import AuthSettings, Permission, RpcSettings, TokenGrant
 from tests.server.rpc.front import MakeFront, files, front, golden, house, post, tiny, until
 
 __all__ = ["files", "front", "house", "post", "tiny", "until"]
@@ -135,10 +135,14 @@ async def test_a_server_that_drains_denies_loads_instead_of_failing(front: MakeF
 
 async def test_only_holders_of_the_permission_may_ask(front: MakeFront) -> None:
     tokens = tuple(
-        TokenGrant(name, hashlib.sha256(name.encode()).hexdigest(), frozenset({permission}))
+        Token(
+            name=name,
+            sha256=hashlib.sha256(name.encode()).hexdigest(),
+            permissions=frozenset({permission}),
+        )
         for name, permission in (("envoy", Permission.CHECK), ("user", Permission.AUDIT))
     )
-    one = await front(RpcSettings(addresses=("127.0.0.1:0",), auth=AuthSettings(tokens)))
+    one = await front(GrpcPort(listen=Listen(grpc="127.0.0.1:0"), tokens=tokens))
     response = await one.check("load", [("authorization", "Bearer envoy")])
     decision = one.post.house.recorder.get(response.dynamic_metadata["decision_id"])
     assert decision.caller.identity == "envoy"

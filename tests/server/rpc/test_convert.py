@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
 from loragate.v1 import audit_pb2 as wire
 from loragate.v1 import error_reason_pb2
 from loragate_server.adapter.reference import Strength
-from loragate_server.audit.evidence import ConceptEvidence, CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.policy.decision import Decision, Finding, Mode, Reason, Remedy, VerdictKind
-from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.policy.decision import Finding, Mode, Reason, Remedy, VerdictKind
+from loragate_server.record.verdict import Verdict
 from loragate_server.rpc.convert import (
     MAX_CALLER_LETTERS,
     adapter_reference,
@@ -23,6 +22,7 @@ from loragate_server.rpc.convert import (
     verdict_message,
 )
 from loragate_server.rpc.errors import CODES
+from testkit import evidence as made
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -87,43 +87,30 @@ def test_a_filter_is_a_verdict_or_none() -> None:
 
 
 def verdict() -> Verdict:
-    concept = ConceptEvidence("bomb", "bomb", "harm", "critical", 7.5, 1e-9, 42.0, {"0.16": -0.2})
-    coverage = CoverageEvidence("a" * 64, 123, "kohya/lora", 0.5, 0.25, 30, 20, 10, ("x",) * 30)
-    evidence = Evidence(
-        adapters=(coverage,),
-        concepts=(concept,),
-        layers=(),
-        inconclusive=(),
-        base_model="emoji-tiny",
-        base_digest="b" * 64,
-        library_digest="c" * 64,
-        kernel_backend="reference",
-        engine_version="1",
-        neutral_count=48,
-        stage_times_s={},
-        loaders=("diffusers", "comfyui"),
-        restricted_to=("bomb",),
-    )
-    decision = Decision(
-        verdict=VerdictKind.ALLOW,
+    bomb = made.concept(
+        7.5, 1e-9, concept_id="bomb", concept_name="bomb", category="harm", severity="critical",
+        degree=42.0, error_change_by_time={"0.16": -0.2},
+    )  # fmt: skip
+    coverage = made.adapter(
+        size_bytes=123, format="kohya/lora", denoiser_strength=0.5, text_encoder_strength=0.25,
+        weight_tensors=30, mapped_tensors=20, matched_modules=10, unmapped=("x",) * 30,
+    )  # fmt: skip
+    decision = made.decision(
+        VerdictKind.ALLOW,
+        made.evidence(
+            bomb,
+            adapters=(coverage,),
+            neutral_count=48,
+            loaders=("diffusers", "comfyui"),
+            restricted_to=("bomb",),
+        ),
         would_be_verdict=VerdictKind.BLOCK,
         mode=Mode.PILOT,
         remedy=Remedy.WITHDRAW_AND_CALL_LEGAL,
         reasons=(Reason("concept_learned", "It has learned a bomb."),),
-        findings=(Finding(concept, VerdictKind.BLOCK, Remedy.WITHDRAW_AND_CALL_LEGAL),),
-        evidence=evidence,
-        policy_digest="d" * 64,
-        ttl_s=60.0,
+        findings=(Finding(bomb, VerdictKind.BLOCK, Remedy.WITHDRAW_AND_CALL_LEGAL),),
     )
-    return Verdict(
-        decision_id="id-1",
-        decision=decision,
-        caller=Caller(),
-        decided_at=NOW,
-        expires_at=NOW + timedelta(seconds=60),
-        stage_times_s={"response": 1.25},
-        cached=True,
-    )
+    return made.verdict(decision, decision_id="id-1", stage_times_s={"response": 1.25}, cached=True)
 
 
 def test_a_verdict_goes_out_whole() -> None:

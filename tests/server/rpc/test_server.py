@@ -16,16 +16,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from loragate.v1 import audit_pb2, audit_pb2_grpc, concept_pb2, concept_pb2_grpc
-from loragate_server.rpc.settings import (
-    AuthSettings,
-    PeerGrant,
-    Permission,
-    RpcSettings,
-    TlsSettings,
-    TokenGrant,
-)
+from loragate_server.config.listen import GrpcPort, Listen, Peer, Permission, Tls, Token
 
-LOOPBACK = ("127.0.0.1:0",)
+LOOPBACK = Listen(grpc="127.0.0.1:0")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -70,7 +63,7 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str, list[Any]]:
 
 
 async def test_health_is_told_per_service_and_changes_with_the_drain(serve: Any) -> None:
-    front = await serve(RpcSettings(addresses=LOOPBACK))
+    front = await serve(GrpcPort(listen=LOOPBACK))
     async with channel(front.address) as opened:
         stub = health_pb2_grpc.HealthStub(opened)
         for service in ("", "loragate.v1.AuditService", "loragate.v1.ConceptService"):
@@ -84,7 +77,7 @@ async def test_health_is_told_per_service_and_changes_with_the_drain(serve: Any)
 
 
 async def test_a_server_that_still_loads_says_when_to_come_back(serve: Any) -> None:
-    front = await serve(RpcSettings(addresses=LOOPBACK))
+    front = await serve(GrpcPort(listen=LOOPBACK))
     reference = audit_pb2.AdapterReference(inline_bytes=b"x")
     async with channel(front.address) as opened:
         call = audits(opened).Audit(audit_pb2.AuditRequest(adapters=[reference]), timeout=10)
@@ -96,7 +89,7 @@ async def test_a_server_that_still_loads_says_when_to_come_back(serve: Any) -> N
 
 
 async def test_concepts_are_listed_in_pages(serve: Any) -> None:
-    front = await serve(RpcSettings(addresses=LOOPBACK))
+    front = await serve(GrpcPort(listen=LOOPBACK))
     seen: list[str] = []
     token = ""
     async with channel(front.address) as opened:
@@ -118,7 +111,7 @@ async def test_concepts_are_listed_in_pages(serve: Any) -> None:
 
 
 async def test_a_request_id_comes_back_unless_it_is_of_no_use(serve: Any) -> None:
-    front = await serve(RpcSettings(addresses=LOOPBACK))
+    front = await serve(GrpcPort(listen=LOOPBACK))
     async with channel(front.address) as opened:
         for given, kept in (("abc-123", True), ("two words", False), ("x" * 200, False)):
             call = concepts(opened).ListConcepts(
@@ -131,7 +124,7 @@ async def test_a_request_id_comes_back_unless_it_is_of_no_use(serve: Any) -> Non
 
 
 async def test_every_call_is_counted_under_its_status(serve: Any) -> None:
-    front = await serve(RpcSettings(addresses=LOOPBACK))
+    front = await serve(GrpcPort(listen=LOOPBACK))
     async with channel(front.address) as opened:
         await list_concepts(opened)
         await refusal(audits(opened).GetAudit(audit_pb2.GetAuditRequest(decision_id="no")))
@@ -147,7 +140,7 @@ async def test_every_call_is_counted_under_its_status(serve: Any) -> None:
 
 @pytest.mark.parametrize("switched_on", [True, False])
 async def test_reflection_is_there_only_when_switched_on(serve: Any, switched_on: bool) -> None:
-    front = await serve(RpcSettings(addresses=LOOPBACK, reflection=switched_on))
+    front = await serve(GrpcPort(listen=LOOPBACK), reflection=switched_on)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     async with channel(front.address) as opened:
         call = reflection_pb2_grpc.ServerReflectionStub(opened).ServerReflectionInfo(
@@ -165,14 +158,14 @@ async def test_reflection_is_there_only_when_switched_on(serve: Any, switched_on
 
 async def test_it_listens_on_a_unix_socket(serve: Any, tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/gate.sock"
-    front = await serve(RpcSettings(addresses=(address,)))
+    front = await serve(GrpcPort(listen=Listen(grpc=address)))
     assert front.address == address
     async with channel(address) as opened:
         assert (await list_concepts(opened)).library_digest
 
 
 async def test_a_message_beyond_the_limit_is_refused(serve: Any) -> None:
-    front = await serve(RpcSettings(addresses=LOOPBACK, max_message_bytes=100_000))
+    front = await serve(GrpcPort(listen=LOOPBACK), max_message_bytes=100_000)
     reference = audit_pb2.AdapterReference(inline_bytes=bytes(200_000))
     async with channel(front.address) as opened:
         request = audit_pb2.AuditRequest(adapters=[reference])
@@ -183,17 +176,17 @@ async def test_a_message_beyond_the_limit_is_refused(serve: Any) -> None:
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
 async def test_it_does_not_listen_to_strangers_unprotected(serve: Any, address: str) -> None:
-    with pytest.raises(ValueError, match="not on loopback and lacks TLS"):
-        await serve(RpcSettings(addresses=(address,)))
+    with pytest.raises(ValueError, match="not on loopback and needs tls"):
+        await serve(GrpcPort(listen=Listen(grpc=address)))
 
 
 async def test_tokens_say_who_asks_and_what_they_may_do(serve: Any) -> None:
-    def grant(name: str, *permissions: Permission) -> TokenGrant:
+    def grant(name: str, *permissions: Permission) -> Token:
         digest = hashlib.sha256(f"secret of {name}".encode()).hexdigest()
-        return TokenGrant(name, digest, frozenset(permissions))
+        return Token(name=name, sha256=digest, permissions=frozenset(permissions))
 
     tokens = (grant("reader", Permission.READ), grant("gateway", Permission.AUDIT))
-    front = await serve(RpcSettings(addresses=LOOPBACK, auth=AuthSettings(tokens=tokens)))
+    front = await serve(GrpcPort(listen=LOOPBACK, tokens=tokens))
 
     def bearing(text: str) -> dict[str, Any]:
         return {"metadata": (("authorization", text),)}
@@ -218,9 +211,9 @@ async def test_only_clients_with_a_certificate_get_in(
     serve: Any, authority: Any, tmp_path: Path
 ) -> None:
     certificate, key = authority.issue("localhost")
-    tls = TlsSettings(certificate, key, client_ca=authority.file)
-    peers = (PeerGrant("image-server", frozenset({Permission.AUDIT})),)
-    front = await serve(RpcSettings(addresses=LOOPBACK, tls=tls, auth=AuthSettings(peers=peers)))
+    tls = Tls(cert=certificate, key=key, client_ca=authority.file)
+    peers = (Peer(identity="image-server", permissions=frozenset({Permission.AUDIT})),)
+    front = await serve(GrpcPort(listen=LOOPBACK, tls=tls, peers=peers))
     stranger = type(authority)(tmp_path, "another authority")
 
     def credentials(issuer: Any, name: str) -> grpc.ChannelCredentials:
@@ -247,7 +240,7 @@ async def test_a_renewed_certificate_is_used_for_new_connections(
     serve: Any, authority: Any, tmp_path: Path
 ) -> None:
     certificate, key = authority.issue("localhost")
-    front = await serve(RpcSettings(addresses=LOOPBACK, tls=TlsSettings(certificate, key)))
+    front = await serve(GrpcPort(listen=LOOPBACK, tls=Tls(cert=certificate, key=key)))
 
     async def reached(root: Path) -> bool:
         async with channel(
@@ -271,6 +264,6 @@ async def test_a_renewed_certificate_is_used_for_new_connections(
 async def test_a_certificate_that_cannot_be_read_stops_the_start(
     serve: Any, tmp_path: Path
 ) -> None:
-    missing = TlsSettings(tmp_path / "none.crt", tmp_path / "none.key")
+    missing = Tls(cert=tmp_path / "none.crt", key=tmp_path / "none.key")
     with pytest.raises(ValueError, match=r"none\.crt: No such file"):
-        await serve(RpcSettings(addresses=LOOPBACK, tls=missing))
+        await serve(GrpcPort(listen=LOOPBACK, tls=missing))

@@ -12,7 +12,7 @@ from inspect import signature
 from typing import Any, Self
 
 from loragate.client import AuditClient
-from loragate.integrations._bytes import WEIGHT_NAME, AuditedCopies, parse
+from loragate.integrations._bytes import WEIGHT_NAME, PrivateCopies, parse
 from loragate.integrations._diffusers import parts, uneven
 from loragate.integrations._diffusers.ledger import (
     Ledger,
@@ -89,7 +89,7 @@ class Guard:
         self._keeper = keeper
         self._strength = strength
         self._ledger = Ledger()
-        self._copies = AuditedCopies()
+        self._copies = PrivateCopies()
         self._scaled: dict[tuple[Use, ...], tuple[AuditResult, ...]] = {}
         self._inside = threading.local()
         self._methods = Methods()

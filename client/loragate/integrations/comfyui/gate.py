@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loragate._reading import read_once
-from loragate.integrations._bytes import AuditedCopies, serialise
+from loragate.integrations._bytes import PrivateCopies, serialise
 from loragate.integrations._together import Gatekeeper
 from loragate.reference import AdapterReference
 from loragate.results import AuditResult
@@ -73,7 +73,7 @@ class ComfyGate:
 
     def __init__(self, keeper: Gatekeeper) -> None:
         self._keeper = keeper
-        self._copies = AuditedCopies()
+        self._copies = PrivateCopies()
         self._lent: dict[str, _Lent] = {}  # by the paths of the copies
         self._inside = threading.local()
 

@@ -21,7 +21,6 @@ from loragate_server.record.reviews.review import ReviewCase
 from loragate_server.record.reviews.reviews import RefusalCode, ReviewRefused
 from loragate_server.report.render import SIGNS, render
 from loragate_server.report.view import report_on
-from loragate_server.report.wording import Language
 
 _STATUSES = {
     RefusalCode.STALE: HTTPStatus.CONFLICT,
@@ -121,7 +120,7 @@ async def report(request: web.Request) -> web.Response:
     recorder = request.app[SOURCES].recorder
     decision_id = request.match_info["decision_id"]
     verdict = await asyncio.to_thread(recorder.get, decision_id)
-    language: Language = request[WORDING].language
+    language = request[WORDING].language
     text = render(verdict, language)
     [style] = _STYLE.findall(text)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -129,7 +128,7 @@ async def report(request: web.Request) -> web.Response:
         f"sandbox; default-src 'none'; style-src 'sha256-{digest}'; "
         "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
     )
-    name = f"loragate-{verdict.decision_id}-{language.value}.html"
+    name = f"loragate-{verdict.decision_id}-{language}.html"
     request[OWN_HEADERS] = {"Content-Security-Policy": policy}
     disposition = f'inline; filename="{name}"'
     return web.Response(

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loragate_server.console.pages.pilot_figures import Setting
-from loragate_server.console.wording import ConsoleWording
-from loragate_server.report.numbers import decimal, p_text
+from loragate_server.wording.wording import Wording
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 70, 600, 36, 240
@@ -55,7 +54,7 @@ class Chart:
     bottom: int = BOTTOM
 
 
-def chart(wording: ConsoleWording, settings: Sequence[Setting]) -> Chart:
+def chart(wording: Wording, settings: Sequence[Setting]) -> Chart:
     """Blocked share by block_p_value, the latter on a logarithmic scale.
 
     Args:
@@ -70,14 +69,14 @@ def chart(wording: ConsoleWording, settings: Sequence[Setting]) -> Chart:
             y=_height(one.blocked.value, top),
             low_y=_height(one.blocked.low, top),
             high_y=_height(one.blocked.high, top),
-            setting=p_text(one.p_value),
-            share=f"{decimal(100 * one.blocked.value)} %",
+            setting=wording.p_value(one.p_value),
+            share=wording.percent(one.blocked.value),
             in_force=one.in_force,
         )
         for x, one in zip(places, settings, strict=True)
     )
     ticks = tuple(
-        Tick(_height(top * part / _LINES, top), f"{100 * top * part / _LINES:g} %")
+        Tick(_height(top * part / _LINES, top), f"{wording.short(100 * top * part / _LINES)} %")
         for part in range(_LINES + 1)
     )
     line = " ".join(f"{one.x:g},{one.y:g}" for one in points)
@@ -85,7 +84,7 @@ def chart(wording: ConsoleWording, settings: Sequence[Setting]) -> Chart:
     return Chart(points, line, ticks, text)
 
 
-def _in_words(wording: ConsoleWording, points: Sequence[Point]) -> str:
+def _in_words(wording: Wording, points: Sequence[Point]) -> str:
     first, *others = points
     words = wording("pilot.point", setting=first.setting, share=first.share)
     for one in others:

@@ -13,12 +13,12 @@ from loragate_server.console.frame import WORDING, page
 from loragate_server.console.pages.rows import Row, row
 from loragate_server.console.pages.thumbnails import thumbnail
 from loragate_server.console.sources import SOURCES
-from loragate_server.console.wording import ConsoleWording
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.record.recorder import MAX_PAGE_SIZE, Recorder
 from loragate_server.record.search import Search
-from loragate_server.report.wording import printable
 from loragate_server.severity import SEVERITIES
+from loragate_server.wording.printable import printable
+from loragate_server.wording.wording import Wording
 
 if TYPE_CHECKING:
     from loragate_server.concepts.concept import Concept
@@ -73,7 +73,7 @@ async def picture(request: web.Request) -> web.Response:
     raise web.HTTPNotFound
 
 
-def _findings(wording: ConsoleWording, recorder: Recorder, concept_id: str) -> list[Row]:
+def _findings(wording: Wording, recorder: Recorder, concept_id: str) -> list[Row]:
     """Of the newest verdicts those in which the policy acted on the concept."""
     newest, _ = recorder.search(Search(), MAX_PAGE_SIZE)
     return [
@@ -86,7 +86,7 @@ def _findings(wording: ConsoleWording, recorder: Recorder, concept_id: str) -> l
     ]
 
 
-def _view(wording: ConsoleWording, concept: Concept) -> ConceptView:
+def _view(wording: Wording, concept: Concept) -> ConceptView:
     return ConceptView(
         concept_id=concept.concept_id,
         name=printable(concept.name),

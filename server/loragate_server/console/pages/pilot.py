@@ -9,7 +9,6 @@ from loragate_server.console.pages.chart import chart
 from loragate_server.console.pages.pilot_figures import FIGURES, MOST_DECISIONS
 from loragate_server.console.pages.verdicts import read_days
 from loragate_server.record.database import Span
-from loragate_server.report.numbers import decimal, p_text
 
 
 async def pilot(request: web.Request) -> web.Response:
@@ -26,16 +25,9 @@ async def pilot(request: web.Request) -> web.Response:
         typed=typed,
         faults=faults,
         figures=figures,
-        most=f"{MOST_DECISIONS:,}",
+        most=MOST_DECISIONS,
         chart=chart(wording, figures.settings) if figures and figures.decisions else None,
-        percent=percent,
         between=lambda share: wording(
-            "pilot.between", low=percent(share.low), high=percent(share.high)
+            "pilot.between", low=wording.percent(share.low), high=wording.percent(share.high)
         ),
-        p_text=p_text,
     )
-
-
-def percent(share: float) -> str:
-    """A share of 0 to 1 as people read it."""
-    return f"{decimal(100 * share)} %"

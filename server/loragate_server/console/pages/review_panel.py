@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 from loragate_server.access.identity import Role, User
 from loragate_server.console.pages.review_form import Form, last_day
-from loragate_server.console.wording import ConsoleWording
 from loragate_server.record.reviews.review import (
     ReviewAction,
     ReviewCase,
@@ -16,7 +15,8 @@ from loragate_server.record.reviews.review import (
     Standing,
     standing,
 )
-from loragate_server.report.wording import printable
+from loragate_server.wording.printable import printable
+from loragate_server.wording.wording import Wording
 
 _SIGNS = {
     ReviewState.OPEN: ("REVIEW", "!"),
@@ -75,9 +75,7 @@ class Panel:
         return ReviewAction.APPROVE in self.actions
 
 
-def panel(
-    wording: ConsoleWording, case: ReviewCase, user: User, longest: timedelta, typed: Form
-) -> Panel:
+def panel(wording: Wording, case: ReviewCase, user: User, longest: timedelta, typed: Form) -> Panel:
     """Puts a review into words.
 
     Args:
@@ -127,9 +125,7 @@ def _has_approved(current: Standing, user: User) -> bool:
     return any(name.casefold() == user.name.casefold() for name in current.approvers)
 
 
-def _notes(
-    wording: ConsoleWording, case: ReviewCase, current: Standing, user: User
-) -> tuple[str, ...]:
+def _notes(wording: Wording, case: ReviewCase, current: Standing, user: User) -> tuple[str, ...]:
     if not case.reviewable:
         return (wording("review.not_reviewable"),)
     notes = []
@@ -148,7 +144,7 @@ def _notes(
     return tuple(notes)
 
 
-def _event(wording: ConsoleWording, case: ReviewCase, event: ReviewEvent) -> EventView:
+def _event(wording: Wording, case: ReviewCase, event: ReviewEvent) -> EventView:
     here = event.decision_id == case.verdict.decision_id
     return EventView(
         review_id=event.review_id,

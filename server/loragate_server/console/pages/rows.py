@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loragate_server.console.wording import ConsoleWording
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
 from loragate_server.record.verdict import Verdict
-from loragate_server.report.wording import printable
+from loragate_server.wording.printable import printable
+from loragate_server.wording.wording import Wording
 
 DIGITS_SHOWN = 12
 MOST_SUSPECTS = 3
@@ -39,7 +39,7 @@ class Row:
     marks: tuple[str, ...]
 
 
-def row(wording: ConsoleWording, verdict: Verdict) -> Row:
+def row(wording: Wording, verdict: Verdict) -> Row:
     """A verdict as a line of a table."""
     decision = verdict.decision
     suspects = _suspects(wording, decision)
@@ -62,7 +62,7 @@ def row(wording: ConsoleWording, verdict: Verdict) -> Row:
     )
 
 
-def _suspects(wording: ConsoleWording, decision: Decision) -> tuple[str, ...]:
+def _suspects(wording: Wording, decision: Decision) -> tuple[str, ...]:
     gravity = list(VerdictKind)
     acted = [one for one in decision.findings if one.verdict is not VerdictKind.ALLOW]
     acted.sort(key=lambda finding: gravity.index(finding.verdict), reverse=True)
@@ -76,7 +76,7 @@ def _suspects(wording: ConsoleWording, decision: Decision) -> tuple[str, ...]:
     )
 
 
-def _marks(wording: ConsoleWording, verdict: Verdict) -> tuple[str, ...]:
+def _marks(wording: Wording, verdict: Verdict) -> tuple[str, ...]:
     pilot = verdict.decision.mode is Mode.PILOT
     restricted = bool(verdict.decision.evidence.restricted_to)
     marks = (

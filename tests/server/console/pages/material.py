@@ -11,11 +11,11 @@ from aiohttp.test_utils import TestClient
 
 from loragate_server.audit.evidence import (
     ConceptEvidence,
-    CoverageEvidence,
     Evidence,
     HeatMap,
     LayerProfile,
 )
+from testkit import evidence as made
 from tests.server.console.pages.reading import Page
 
 POLICY = b"version: 1\nmode: enforce\ndefaults:\n  block_p_value: 0.01\n  review_p_value: 0.05\n"
@@ -27,27 +27,26 @@ def suspected(
     name: str = "Star Captain", severity: str = "medium", **facts: Any
 ) -> ConceptEvidence:
     """A concept that the policy wants a person to look at."""
-    known = {
-        "concept_id": "star-captain", "concept_name": name, "category": "character",
-        "severity": severity, "score": 3.1, "p_value": 0.03, "degree": 21.0,
-        "error_change_by_time": {"0.50": -0.1}, "family_p_value": 0.03,
+    known: dict[str, Any] = {
+        "concept_id": "star-captain", "concept_name": name, "severity": severity,
+        "score": 3.1, "p_value": 0.03, "degree": 21.0, "family_p_value": 0.03,
     }  # fmt: skip
-    return ConceptEvidence(**{**known, **facts})
+    return made.concept(**{**known, **facts})
 
 
 def evidence(*concepts: ConceptEvidence, sha256: str = "a" * 64, **facts: Any) -> Evidence:
     """Evidence of an audit that went well."""
-    coverage = CoverageEvidence(sha256, 37_861_176, "kohya", 0.8, 1.0, 192, 192, 96, ())
+    coverage = made.adapter(
+        sha256, size_bytes=37_861_176, format="kohya", denoiser_strength=0.8,
+        weight_tensors=192, mapped_tensors=192, matched_modules=96,
+    )  # fmt: skip
     heat = HeatMap("star-captain", ("down_blocks.0", "up_blocks.0"), ("0.16",), ((1.0,), (6.5,)))
-    known = {
-        "adapters": (coverage,), "concepts": concepts,
-        "layers": (LayerProfile("down_blocks.0", 0.12, 0.9931, 1.4),), "inconclusive": (),
-        "base_model": "emoji-tiny", "base_digest": "b" * 64, "library_digest": "c" * 64,
-        "kernel_backend": "reference", "engine_version": "1", "neutral_count": 48,
-        "stage_times_s": {"response": 0.41}, "heat_map": heat, "calibration_digest": "e" * 64,
-        "calibration_size": 150,
+    known: dict[str, Any] = {
+        "adapters": (coverage,), "layers": (LayerProfile("down_blocks.0", 0.12, 0.9931, 1.4),),
+        "neutral_count": 48, "stage_times_s": {"response": 0.41}, "heat_map": heat,
+        "calibration_digest": "e" * 64, "calibration_size": 150,
     }  # fmt: skip
-    return Evidence(**{**known, **facts})
+    return made.evidence(*concepts, **{**known, **facts})
 
 
 @dataclass

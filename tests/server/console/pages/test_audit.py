@@ -14,7 +14,7 @@ from loragate_server.record.reviews.review import ReviewState
 from loragate_server.record.reviews.reviews import Reviews
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
-from loragate_server.report.wording import Language
+from loragate_server.report.wording import REPORT
 from tests.server.console.pages.material import HOSTILE, Browser, Opens, evidence, suspected
 from tests.server.console.pages.reading import Page
 
@@ -35,9 +35,9 @@ async def decide(browser: Browser, verdict: Verdict, **fields: str) -> tuple[int
     return answer.status, answer.headers.get("Location", "")
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 async def test_an_audit_shows_what_the_report_shows(
-    language: Language, browser: Opens, record: Records
+    language: str, browser: Opens, record: Records
 ) -> None:
     verdict = record()
     page = await browser(language=language).see(path(verdict))
@@ -49,9 +49,9 @@ async def test_an_audit_shows_what_the_report_shows(
     assert verdict.decision_id in page.text("#facts")
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 async def test_the_report_is_a_file_of_its_own_that_may_show_its_style_and_nothing_else(
-    language: Language, browser: Opens, record: Records
+    language: str, browser: Opens, record: Records
 ) -> None:
     verdict = record()
     page = await browser().see(path(verdict))
@@ -158,7 +158,7 @@ async def test_a_form_of_another_site_is_refused(
     assert reviews.case(verdict.decision_id).events == ()
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 @pytest.mark.parametrize(
     ("typed", "status"),
     [
@@ -179,7 +179,7 @@ async def test_a_form_of_another_site_is_refused(
 async def test_a_form_that_cannot_be_obeyed_comes_back_as_it_was(
     typed: dict[str, str],
     status: int,
-    language: Language,
+    language: str,
     browser: Opens,
     record: Records,
     reviews: Reviews,
@@ -250,9 +250,9 @@ async def test_reviewers_see_what_was_looked_at_if_it_was_another_decision(
     assert f"/console{path(first)}" in page.links("#review")
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 async def test_what_nobody_can_settle_has_no_form_and_says_why(
-    language: Language, browser: Opens, record: Records
+    language: str, browser: Opens, record: Records
 ) -> None:
     learned = evidence(suspected(family_p_value=0.001, p_value=0.0001))
     for verdict in (record(learned), record(dry_run=True)):
@@ -290,9 +290,9 @@ async def test_nothing_is_recorded_where_the_log_cannot_be_written(
     assert reviews.case(verdict.decision_id).events == ()
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 async def test_what_reviewers_write_is_shown_and_never_interpreted(
-    language: Language, browser: Opens, record: Records
+    language: str, browser: Opens, record: Records
 ) -> None:
     verdict = record(SEVERE)
     status, target = await decide(browser(name="<i>eve</i>"), verdict, reason=HOSTILE)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from loragate_server.console.wording import ConsoleWording
+from loragate_server.console.wording import console_wording
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Verdict
-from loragate_server.report.wording import Language
+from loragate_server.report.wording import REPORT
 from tests.server.console.pages.material import Opens
 
 Records = Callable[..., Verdict]
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -29,11 +29,11 @@ Records = Callable[..., Verdict]
     ],
 )
 async def test_a_failure_is_a_page(
-    method: str, path: str, status: int, language: Language, browser: Opens
+    method: str, path: str, status: int, language: str, browser: Opens
 ) -> None:
     page = await browser(language=language).see(path, status=status, method=method)
-    assert page.text("h1") == ConsoleWording(language)(f"error.title_{status}")
-    assert page.all("html") == [{"lang": language.value}]
+    assert page.text("h1") == console_wording(language)(f"error.title_{status}")
+    assert page.all("html") == [{"lang": language}]
     assert "/console/" in page.links("main")
     assert "script" not in {tag for tag, _ in page.elements}
 
@@ -45,15 +45,15 @@ async def test_an_action_that_is_not_there_is_a_page_too(browser: Opens, record:
     assert answer.status == 403  # the token of the form is for another address
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 async def test_a_database_that_is_gone_is_told(
-    language: Language, browser: Opens, record: Records, tmp_path: Path
+    language: str, browser: Opens, record: Records, tmp_path: Path
 ) -> None:
     verdict = record()
     (tmp_path / "loragate.sqlite3").unlink()
     for path in ("/", "/verdicts", f"/audits/{verdict.decision_id}", "/statistics"):
         page = await browser(language=language).see(path, status=503)
-        assert page.text("h1") == ConsoleWording(language)("error.title_503")
+        assert page.text("h1") == console_wording(language)("error.title_503")
 
 
 async def test_a_mistake_of_the_server_tells_strangers_nothing(

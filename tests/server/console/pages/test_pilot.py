@@ -11,11 +11,11 @@ import pytest
 from loragate_server.console.pages import pilot_figures
 from loragate_server.console.pages.chart import BOTTOM, TOP, chart
 from loragate_server.console.pages.pilot_figures import Setting, Share
-from loragate_server.console.wording import ConsoleWording
+from loragate_server.console.wording import console_wording
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Verdict
 from loragate_server.replay import interval
-from loragate_server.report.wording import Language
+from loragate_server.report.wording import REPORT
 from tests.server.console.pages.material import POLICY, Opens, evidence, suspected
 
 Records = Callable[..., Verdict]
@@ -33,14 +33,14 @@ def recorded(record: Records) -> list[Verdict]:
     return made
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 async def test_the_figures_are_those_of_the_recorded_decisions(
-    language: Language, browser: Opens, recorded: list[Verdict]
+    language: str, browser: Opens, recorded: list[Verdict]
 ) -> None:
     page = await browser(language=language).see("/statistics")
     counts = page.text("tbody").split()
     low, high = (f"{100 * end:.1f} %" for end in interval(2, 6))
-    wording = ConsoleWording(language)
+    wording = console_wording(language)
     recorded_part, swept_part = " ".join(counts).split("0.001 ")
     assert f"✕ {wording('verdict.BLOCK')} 2 33.3 % " in recorded_part
     assert f"! {wording('verdict.REVIEW')} 2 33.3 % " in recorded_part
@@ -52,9 +52,9 @@ async def test_the_figures_are_those_of_the_recorded_decisions(
     assert "0.1 5 83.3 %" in swept_part
 
 
-@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("language", REPORT.languages)
 async def test_the_chart_says_in_words_what_it_draws(
-    language: Language, browser: Opens, recorded: list[Verdict]
+    language: str, browser: Opens, recorded: list[Verdict]
 ) -> None:
     page = await browser(language=language).see("/statistics")
     [drawing] = page.all("svg")
@@ -124,7 +124,7 @@ async def test_figures_are_kept_for_a_minute(
     ],
 )
 def test_a_chart_stays_within_its_frame(settings: list[Setting]) -> None:
-    drawn = chart(ConsoleWording(Language.EN), settings)
+    drawn = chart(console_wording("en"), settings)
     for point in drawn.points:
         assert drawn.left <= point.x <= drawn.right
         assert TOP <= point.high_y <= point.y <= point.low_y <= BOTTOM

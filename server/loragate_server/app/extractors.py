@@ -1,0 +1,25 @@
+"""The configured extractors. Loads nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loragate_server.config.intercept import InterceptSection
+from loragate_server.config.schema import StartError
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.registry import make_extractor
+
+
+def make_extractors(section: InterceptSection) -> Mapping[str, ImageServer]:
+    """The configured extractors, by name.
+
+    Raises:
+        StartError: there is no such kind, or it cannot be told such settings.
+    """
+    made: dict[str, ImageServer] = {}
+    for name, entry in section.extractors.items():
+        try:
+            made[name] = make_extractor(name, entry.kind, entry.settings)
+        except ValueError as error:
+            raise StartError(f"intercept.extractors.{name}: {error}") from error
+    return made
