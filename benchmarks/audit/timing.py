@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
@@ -103,14 +104,20 @@ def generate_ms(subject: Subject) -> float:
     return statistics.median(spent)
 
 
-def main() -> None:
+def main(
+    screen_only: Annotated[bool, typer.Option(help="Only the screen of 64 concepts.")] = False,
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
+) -> None:
     """Writes `build/zoo-timing.json`."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     bench = workbench()
     named = with_concepts(bench.gradients, 64)
     harmless = [s for s in plain_subjects() if (s.family, s.split) == ("harmless", "test")]
     adapters = [subject.read(bench.base)[0][0] for subject in harmless[:16]]
     rank_8 = random_adapter(adapters[0], 8)
+    if screen_only:
+        typer.echo(f"screen of 64 concepts, {threads} threads: {screen_ms(bench, named, [rank_8])}")
+        return
     engine = AuditEngine(bench.base, bench.materials)
     result = {
         "screen_64_ms": screen_ms(bench, named, [rank_8]),
