@@ -21,6 +21,8 @@ class RefusalCode(StrEnum):
     ADAPTER_AMBIGUOUS = "adapter_ambiguous"
     DOOR_CLOSED = "door_closed"
     ROUTE_UNKNOWN = "route_unknown"
+    ROUTE_UNLISTED = "route_unlisted"
+    UPGRADE_REFUSED = "upgrade_refused"
 
 
 class RefusedRequestError(Exception):
@@ -48,11 +50,14 @@ class Extraction:
         adapters: all that will be active together; empty for a request that loads none.
         places: for each adapter, where its reference stands, for people ("/prompt/3/inputs").
         base_model: the model that the request is for, where it says so; empty otherwise.
+        unlisted: what lets the request pass although the extractor does not know its route and it
+            changes something: "warn" or "pass"; empty for every other request.
     """
 
     adapters: tuple[AdapterReference, ...] = ()
     places: tuple[str, ...] = ()
     base_model: str = ""
+    unlisted: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,20 @@ class Extractor(Protocol):
         """Finds every adapter that the request makes the image server load.
 
         A route that cannot load an adapter gives an empty extraction; one that may in a way that
-        cannot be audited is refused.
+        cannot be audited is refused, and so is one that is not known and changes something.
 
         Raises:
             RefusedRequestError: the request must not pass.
+        """
+        ...
+
+    def settle(self, request: HttpRequest) -> Extraction | None:
+        """What can be said before the body is there; None where it has to be read.
+
+        A proxy must not wait for the body of a request that never ends, as an upgrade does.
+
+        Raises:
+            RefusedRequestError: the request must not pass, whatever its body is.
         """
         ...
 
