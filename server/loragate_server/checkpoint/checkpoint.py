@@ -120,7 +120,12 @@ class Checkpoint:
         """The outcome, whatever extractor and gate raise."""
         try:
             try:
-                self._admit(request)
+                _admit_line(request)
+                # What passes or fails by its head needs no body, which may have no end.
+                settled = extractor.settle(request)
+                if settled is not None:
+                    return _without_adapter(name, settled)
+                self._admit_body(request)
                 extraction = extractor.extract(request)
                 if not extraction.adapters:
                     return _without_adapter(name, extraction)
@@ -132,8 +137,7 @@ class Checkpoint:
         except Exception as error:
             return _failed(name, error)
 
-    def _admit(self, request: HttpRequest) -> None:
-        _admit_line(request)
+    def _admit_body(self, request: HttpRequest) -> None:
         if not request.body_complete:
             raise RefusedRequestError(
                 RefusalCode.BODY_INCOMPLETE,

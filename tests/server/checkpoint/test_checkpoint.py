@@ -126,6 +126,7 @@ async def test_a_dry_run_lets_everything_pass_and_tells_what_would_not_have(
         (HttpRequest("POST", "/merge"), 403, "door_closed"),
         (HttpRequest("POST", "/load", body=b"{"), 400, "body_unreadable"),
         (HttpRequest("POST", "/load", body=b"{}", body_complete=False), 413, "body_incomplete"),
+        (HttpRequest("POST", "/endless", body_complete=False), 403, "door_closed"),
         (HttpRequest("POST", "/draw", body=b" " * 2000), 413, "body_incomplete"),
     ],
 )
