@@ -135,6 +135,23 @@ class ImageServer(ABC):
             raise unlisted(request, self.name)
         return Extraction(unlisted=self.unknown_routes)
 
+    def reached(self, request: HttpRequest) -> str:
+        """Why a request is read, or not, in a few words for people.
+
+        Raises:
+            RefusedRequestError: nobody can say which route it reaches.
+        """
+        if is_upgrade(request):
+            known = self._passes(request, UPGRADE)
+            return "an upgrade by which nothing loads" if known else "an upgrade that is not known"
+        hit = find_route(request, self.guarded())
+        if hit is not None:
+            return f"/{'/'.join(hit.route.pattern)}, by which adapters can come in"
+        method = request.method.upper()
+        if method in SAFE:
+            return f"none by which adapters come in, and {method} only reads"
+        return "one that loads nothing" if self._passes(request, method) else "one in no list"
+
     def check_head(self, hit: Hit, request: HttpRequest) -> None:  # noqa: B027
         """Refuses a request to a guarded route whose body must not be waited for.
 
