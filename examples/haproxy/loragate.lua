@@ -26,6 +26,7 @@ local NOT_SENT = {
     ["upgrade"] = true,
     ["x-original-content-length"] = true,
     ["x-original-method"] = true,
+    ["x-original-upgrade"] = true,
     ["x-original-uri"] = true,
 }
 
@@ -38,6 +39,8 @@ local function question(txn, body)
         "x-original-content-length: " .. #body,
         "x-original-method: " .. txn.sf:method(),
         "x-original-uri: " .. txn.sf:pathq(),
+        -- Upgrade itself would be about the connection to loragate.
+        "x-original-upgrade: " .. (txn.sf:req_hdr("upgrade") or ""),
     }
     for name, values in pairs(txn.http:req_get_headers()) do
         if not NOT_SENT[name] then

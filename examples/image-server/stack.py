@@ -3,7 +3,9 @@
     python examples/image-server/stack.py nginx
 
 Runs until SIGINT or SIGTERM. A configuration is used as it stands, but for its port numbers: where
-the environment names another port, that is written in the place of the default.
+the environment names another port, that is written in the place of the default. With
+IMAGE_SERVER=own no image server is started, and whatever listens on its port is guarded; EXTRACTOR
+says how its requests are read.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ DEFAULT_PORTS = MappingProxyType(
     {
         "PROXY_PORT": 8080,
         "IMAGE_SERVER_PORT": 30000,
+        "IMAGE_SERVER_GRPC_PORT": 30001,
         "LORAGATE_GRPC_PORT": 50051,
         "LORAGATE_HTTP_PORT": 9464,
     }
@@ -125,7 +128,7 @@ def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -
         "LORAGATE_LISTEN__HTTP": f"127.0.0.1:{chosen['LORAGATE_HTTP_PORT']}",
     }
     here, api = EXAMPLES / "image-server", os.environ.get("LORA_API", "sglang")
-    environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] = api
+    environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] = os.environ.get("EXTRACTOR", api)
     configuration = ["--config", str(here / "loragate.yaml")]
     commands = {
         "loragate": [sys.executable, "-m", "loragate_server", "serve", *configuration],
@@ -137,12 +140,15 @@ def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -
             word.format(bin=Path(sys.executable).parent, work=work) for word in COMMANDS[proxy]
         ],
     }
+    if os.environ.get("IMAGE_SERVER") == "own":
+        del commands["image-server"]
     processes = {
         name: stack.enter_context(running(name, command, work, environment))
         for name, command in commands.items()
     }
     await_loragate(processes["loragate"], work)
-    await_port("image-server", processes["image-server"], chosen["IMAGE_SERVER_PORT"], work)
+    if "image-server" in processes:
+        await_port("image-server", processes["image-server"], chosen["IMAGE_SERVER_PORT"], work)
     await_port("proxy", processes["proxy"], chosen["PROXY_PORT"], work)
     return {name: process.pid for name, process in processes.items()}
 

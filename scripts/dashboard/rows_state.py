@@ -94,6 +94,16 @@ INTERCEPTION = (
         stacked=True,
     ),
     Panel(
+        "Requests by unknown routes, 1 h",
+        "They change something by a route that the extractor does not know.",
+        {
+            "sum by (extractor, outcome) (increase(loragate_intercepted_requests_total"
+            '{$S, outcome=~"unknown_.*"}[1h]))': "{{extractor}} {{outcome}}"
+        },
+        objective=10,
+        alerts=("UnknownRoutes",),
+    ),
+    Panel(
         "Time of a check",
         "95th percentile by extractor.",
         quantiles("loragate_intercept_seconds", "extractor", "{{extractor}}"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.open_server import Guarded, GuardedComfyUI, GuardedTriton, guarded
 from tests.e2e.proxy_stack import (
     FORBIDDEN,
     HARMLESS,
@@ -89,3 +90,23 @@ def test_nothing_passes_where_bodies_are_rewritten_while_loragate_is_away(
     path = Path(shutil.copy(HARMLESS, folder / "late.safetensors"))
     assert stack.load(path, "late").status == 503
     assert stack.in_memory() == before
+
+
+@pytest.fixture(scope="module", params=[(), ("--rewrite",)], ids=["ext_authz", "ext_proc"])
+def comfyui(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    with guarded("comfyui", "envoy/run", *request.param) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=[(), ("--rewrite",)], ids=["ext_authz", "ext_proc"])
+def triton(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    with guarded("triton", "envoy/run", *request.param) as running:
+        yield running
+
+
+class TestComfyUIBehindEnvoy(GuardedComfyUI):
+    """Asked by both services."""
+
+
+class TestTritonBehindEnvoy(GuardedTriton):
+    """Asked by both services."""

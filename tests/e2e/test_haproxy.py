@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.open_server import Guarded, GuardedComfyUI, guarded
 from tests.e2e.proxy_stack import GuardedImageServer, Stack, running_stack
 
 pytestmark = [
@@ -25,4 +26,14 @@ def stack() -> Iterator[Stack]:
 
 
 class TestHAProxy(GuardedImageServer):
+    """See there."""
+
+
+@pytest.fixture(scope="module")
+def comfyui() -> Iterator[Guarded]:
+    with guarded("comfyui", "haproxy/run") as running:
+        yield running
+
+
+class TestComfyUIBehindHAProxy(GuardedComfyUI):
     """See there."""

@@ -43,6 +43,7 @@ def test_the_version_is_that_of_the_package() -> None:
         ("concepts", "remove"),
         ("policy", "check"),
         ("config", "show"),
+        ("intercept", "explain"),
         ("db", "upgrade"),
         ("log", "verify"),
         ("calibrate",),

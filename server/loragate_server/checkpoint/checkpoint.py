@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
@@ -27,8 +28,10 @@ from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import (
     Denial,
     Extraction,
+    RefusalCode,
     RefusedRequestError,
 )
+from loragate_server.intercept.passing import PASS, WARN, outline
 from loragate_server.intercept.refusals import door_closed, incomplete, route_unknown
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.policy.decision import VerdictKind
@@ -37,6 +40,11 @@ from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller, Verdict
 
 _log = logging.getLogger(__name__)
+
+_PASSED_BY: Mapping[str, Result] = MappingProxyType(
+    {"": Result.ALLOW_NO_ADAPTER, WARN: Result.UNKNOWN_WARNED, PASS: Result.UNKNOWN_PASSED}
+)
+_UNKNOWN = frozenset({Result.UNKNOWN_DENIED, Result.UNKNOWN_WARNED, Result.UNKNOWN_PASSED})
 
 
 class Checkpoint:
@@ -68,9 +76,30 @@ class Checkpoint:
             outcome = _unknown_extractor()
         else:
             outcome = await self._guarded(request, source, leash, name, extractor)
-        if self.settings.dry_run and not outcome.allowed:
-            outcome = replace(outcome, result=Result.DRY_RUN_DENY, denial=None, body=None)
-        self._tell(outcome, source, time.perf_counter() - began)
+        outcome = self._softened(outcome)
+        self._tell(outcome, source, time.perf_counter() - began, request)
+        return outcome
+
+    def check_head(self, request: HttpRequest, source: CheckSource) -> CheckOutcome | None:
+        """What can be said before the body has come; None where the whole request has to be read.
+
+        It is told and counted like `check`, which is then not to be asked any more.
+        """
+        began = time.perf_counter()
+        name = source.extractor or self.settings.default_extractor
+        extractor = self._extractors.get(name)
+        if extractor is None:
+            return None
+        try:
+            _admit_line(request)
+            extraction = extractor.settle(request)
+            outcome = None if extraction is None else _without_adapter(name, extraction)
+        except RefusedRequestError as error:
+            outcome = self._softened(_refused(name, extractor, error))
+        except Exception as error:
+            outcome = self._softened(_failed(name, error))
+        if outcome is not None:
+            self._tell(outcome, source, time.perf_counter() - began, request)
         return outcome
 
     def refuse(self, source: CheckSource, error: RefusedRequestError) -> CheckOutcome:
@@ -78,7 +107,7 @@ class Checkpoint:
         name = source.extractor or self.settings.chosen_extractor
         extractor = self._extractors.get(name)
         outcome = _unknown_extractor() if extractor is None else _refused(name, extractor, error)
-        self._tell(outcome, source, 0.0)
+        self._tell(outcome, source, 0.0, None)
         return outcome
 
     async def _guarded(
@@ -92,10 +121,15 @@ class Checkpoint:
         """The outcome, whatever extractor and gate raise."""
         try:
             try:
-                self._admit(request)
+                _admit_line(request)
+                # What passes or fails by its head needs no body, which may have no end.
+                settled = extractor.settle(request)
+                if settled is not None:
+                    return _without_adapter(name, settled)
+                self._admit_body(request)
                 extraction = extractor.extract(request)
                 if not extraction.adapters:
-                    return CheckOutcome(Result.ALLOW_NO_ADAPTER, name)
+                    return _without_adapter(name, extraction)
                 return await self._decide(request, source, leash, name, extractor, extraction)
             except RefusedRequestError as error:
                 return _refused(name, extractor, error)
@@ -104,12 +138,7 @@ class Checkpoint:
         except Exception as error:
             return _failed(name, error)
 
-    def _admit(self, request: HttpRequest) -> None:
-        if not request.method or not request.path.startswith(("/", "*")):
-            raise route_unknown(
-                "The request has no method, or no path that begins with a slash.",
-                "Have the proxy show method and path as they were sent.",
-            )
+    def _admit_body(self, request: HttpRequest) -> None:
         if not request.body_complete:
             raise incomplete(
                 "The body did not arrive here as a whole.",
@@ -175,18 +204,32 @@ class Checkpoint:
         except NoDecisionError:
             return {}
 
-    def _tell(self, outcome: CheckOutcome, source: CheckSource, seconds: float) -> None:
+    def _softened(self, outcome: CheckOutcome) -> CheckOutcome:
+        """The outcome in a dry run, in which everything passes."""
+        if outcome.allowed or not self.settings.dry_run:
+            return outcome
+        return replace(outcome, result=Result.DRY_RUN_DENY, denial=None, body=None)
+
+    def _tell(
+        self,
+        outcome: CheckOutcome,
+        source: CheckSource,
+        seconds: float,
+        request: HttpRequest | None,
+    ) -> None:
         self._observer.intercepted(outcome.extractor, outcome.result.value, seconds)
         if outcome.result in (Result.ALLOW_NO_ADAPTER, Result.ALLOW):
             return
-        # Path, headers and body may hold secrets: the line names none of them.
+        # Path, headers and body may hold secrets: the line names none of them, but for the words of
+        # a path that nobody knows, without which it could not be found.
         _log.info(
-            "%s at %s by %s: verdict %s, decision %s",
+            "%s at %s by %s: verdict %s, decision %s%s",
             outcome.result,
             source.door,
             outcome.extractor,
             outcome.verdict or "none",
             outcome.decision_id or "none",
+            f", route {outline(request)}" if request and outcome.result in _UNKNOWN else "",
         )
 
 
@@ -235,10 +278,23 @@ def _unknown_extractor() -> CheckOutcome:
     return CheckOutcome(Result.REFUSED, NO_EXTRACTOR, denial=denial)
 
 
+def _admit_line(request: HttpRequest) -> None:
+    if not request.method or not request.path.startswith(("/", "*")):
+        raise route_unknown(
+            "The request has no method, or no path that begins with a slash.",
+            "Have the proxy show method and path as they were sent.",
+        )
+
+
+def _without_adapter(name: str, extraction: Extraction) -> CheckOutcome:
+    return CheckOutcome(_PASSED_BY[extraction.unlisted], name)
+
+
 def _refused(name: str, extractor: ImageServer, error: RefusedRequestError) -> CheckOutcome:
     text = f"{error.message} {error.remedy}"
     denial = extractor.deny(OF_REFUSALS[error.code], error.code.value, text, "")
-    return CheckOutcome(Result.REFUSED, name, denial=denial)
+    unlisted = error.code is RefusalCode.ROUTE_UNLISTED
+    return CheckOutcome(Result.UNKNOWN_DENIED if unlisted else Result.REFUSED, name, denial=denial)
 
 
 def _no_decision(name: str, extractor: ImageServer, error: NoDecisionError) -> CheckOutcome:

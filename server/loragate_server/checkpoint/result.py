@@ -21,6 +21,12 @@ class Result(StrEnum):
     """It must not pass, whatever its adapters are."""
     NO_DECISION = "no_decision"
     """No decision could be had, so it must not pass."""
+    UNKNOWN_DENIED = "unknown_denied"
+    """It changes something by a route that the extractor does not know, so it must not pass."""
+    UNKNOWN_WARNED = "unknown_warned"
+    """The same, and a setting lets it pass while somebody watches."""
+    UNKNOWN_PASSED = "unknown_passed"
+    """The same, and a setting lets it pass."""
     DRY_RUN_DENY = "dry_run_deny"
     """It passed, and would not have outside a dry run."""
 

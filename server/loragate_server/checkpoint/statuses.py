@@ -21,6 +21,8 @@ OF_REFUSALS: Mapping[RefusalCode, int] = MappingProxyType(
         RefusalCode.ADAPTER_AMBIGUOUS: BAD_REQUEST,
         RefusalCode.DOOR_CLOSED: FORBIDDEN,
         RefusalCode.ROUTE_UNKNOWN: FORBIDDEN,
+        RefusalCode.ROUTE_UNLISTED: FORBIDDEN,
+        RefusalCode.UPGRADE_REFUSED: FORBIDDEN,
     }
 )
 

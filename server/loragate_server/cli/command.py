@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from loragate_server import __version__
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
+from loragate_server.cli.intercept import intercept
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
@@ -43,6 +44,7 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server serve --config /etc/loragate.yaml --log-format json
   loragate-server config check --config /etc/loragate.yaml
   loragate-server policy check /etc/loragate/policy.yaml
+  loragate-server intercept explain --extractor comfyui < request.http
   loragate-server calibrate /srv/loras/reviewed
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
   loragate-server replay --policy stricter.yaml
@@ -68,6 +70,7 @@ application.command()(calibrate)
 application.command()(report)
 application.command()(replay)
 application.add_typer(concepts, name="concepts")
+application.add_typer(intercept, name="intercept")
 application.add_typer(policy, name="policy")
 application.add_typer(settings, name="config")
 application.add_typer(database, name="db")

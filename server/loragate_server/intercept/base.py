@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from loragate_server.intercept.extraction import Denial, Extraction
+from loragate_server.intercept.passing import (
+    DENY,
+    MODES,
+    SAFE,
+    UPGRADE,
+    PassedRoute,
+    passed_routes,
+    passes,
+    shown,
+    unlisted,
+)
 from loragate_server.intercept.reading.bodies import (
     BodyLimits,
     coded_again,
@@ -16,9 +27,10 @@ from loragate_server.intercept.reading.bodies import (
     plain_bytes,
 )
 from loragate_server.intercept.reading.findings import Findings, rewritten
-from loragate_server.intercept.refusals import door_closed
+from loragate_server.intercept.refusals import door_closed, upgrade_refused
 from loragate_server.intercept.request import HttpRequest
-from loragate_server.intercept.routes import Hit, Route, find_route
+from loragate_server.intercept.routes import Hit, Route, check_line, find_route
+from loragate_server.intercept.upgrades import PROTOCOL, check_handshake, is_upgrade
 
 DECISION_HEADER = "x-loragate-decision-id"
 
@@ -35,19 +47,45 @@ class ImageServer(ABC):
             requests, which could name one that the server does not run.
         max_body_bytes: the largest body that is read, compression undone.
         max_nesting: how deep JSON may be nested.
+        unknown_routes: what becomes of a request that changes something by a route that the
+            extractor does not know: "deny", "warn" (it passes and is counted) or "pass".
+        passed_routes: further routes that pass with their bodies unread, written `POST /path`,
+            with `*` for one segment and `**` for the rest; `UPGRADE /path` for a WebSocket whose
+            messages load nothing.
+        mounted_at: prefixes that stand before the server's own paths, as `/images`.
     """
 
     kind: ClassVar[str]
     routes: ClassVar[tuple[Route, ...]] = ()
+    """Through which an adapter can come in: read, or refused."""
+    passed: ClassVar[tuple[str, ...]] = ()
+    """Which change something and load nothing, written as in `passed_routes`."""
+    prefixes: ClassVar[tuple[str, ...]] = ()
+    """Under which the server itself has its routes once more."""
 
     label: str = ""
     base_model: str = ""
     max_body_bytes: int = 64 * 1024 * 1024
     max_nesting: int = 100
+    unknown_routes: str = DENY
+    passed_routes: tuple[str, ...] = ()
+    mounted_at: tuple[str, ...] = ()
+    open_routes: tuple[PassedRoute, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.max_body_bytes < 1 or self.max_nesting < 1:
             raise ValueError("max_body_bytes and max_nesting must be at least 1.")
+        if self.unknown_routes not in MODES:
+            raise ValueError(
+                f"unknown_routes: {self.unknown_routes!r} is none of {', '.join(MODES)}."
+            )
+        if wrong := [one for one in self.mounted_at if not one.startswith("/")]:
+            raise ValueError(f"mounted_at: {wrong[0]!r} does not begin with a slash.")
+        try:
+            made = passed_routes((*self.passed, *self.passed_routes))
+        except ValueError as error:
+            raise ValueError(f"passed_routes: {error}") from error
+        object.__setattr__(self, "open_routes", made)
 
     @property
     def name(self) -> str:
@@ -75,17 +113,66 @@ class ImageServer(ABC):
         """Finds every adapter that the request makes the image server load.
 
         A route that cannot load an adapter gives an empty extraction; one that may in a way that
-        cannot be audited is refused.
+        cannot be audited is refused, and so is one that is not known and changes something.
 
         Raises:
             RefusedRequestError: the request must not pass.
         """
+        settled = self.settle(request)
+        if settled is not None:
+            return settled
         findings = self._findings(request)
         return Extraction(
             tuple(one.reference for one in findings.found),
             tuple(one.place for one in findings.found),
             findings.base_model or self.base_model,
         )
+
+    def settle(self, request: HttpRequest) -> Extraction | None:
+        """What can be said before the body is there; None where it has to be read.
+
+        A proxy must not wait for the body of a request that never ends, as an upgrade does.
+
+        Raises:
+            RefusedRequestError: the request must not pass, whatever its body is.
+        """
+        if is_upgrade(request):
+            self._check_upgrade(request)
+            return Extraction()
+        hit = find_route(request, self.guarded())
+        if hit is not None:
+            self.check_head(hit, request)
+            return None
+        method = request.method.upper()
+        if method in SAFE or self._passes(request, method):
+            return Extraction()
+        if self.unknown_routes == DENY:
+            raise unlisted(request, self.name)
+        return Extraction(unlisted=self.unknown_routes)
+
+    def reached(self, request: HttpRequest) -> str:
+        """Why a request is read, or not, in a few words for people.
+
+        Raises:
+            RefusedRequestError: nobody can say which route it reaches.
+        """
+        if is_upgrade(request):
+            known = self._passes(request, UPGRADE)
+            return "an upgrade by which nothing loads" if known else "an upgrade that is not known"
+        hit = find_route(request, self.guarded())
+        if hit is not None:
+            return f"/{'/'.join(hit.route.pattern)}, by which adapters can come in"
+        method = request.method.upper()
+        if method in SAFE:
+            return f"none by which adapters come in, and {method} only reads"
+        return "one that loads nothing" if self._passes(request, method) else "one in no list"
+
+    def check_head(self, hit: Hit, request: HttpRequest) -> None:  # noqa: B027
+        """Refuses a request to a guarded route whose body must not be waited for.
+
+        Raises:
+            RefusedRequestError: it has no end, or no body that could be read.
+        """
 
     def rewrite(self, request: HttpRequest, paths: Mapping[int, str]) -> bytes | None:
         """The body with adapter number `i` of the extraction replaced by the file `paths[i]`.
@@ -112,6 +199,24 @@ class ImageServer(ABC):
     def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
         """The body of an error, as FastAPI servers send it unless a server says otherwise."""
         return {"detail": message, "code": code, "decision_id": decision_id}
+
+    def _check_upgrade(self, request: HttpRequest) -> None:
+        check_line(request)
+        if not self._passes(request, UPGRADE):
+            settings = f"intercept.extractors.{self.name}.settings"
+            protocol = request.header("upgrade") or request.header(PROTOCOL) or "an upgrade"
+            raise upgrade_refused(
+                f"{request.method} {shown(request.path)} asks for {shown(protocol)}, and the "
+                f"extractor {self.name} does not read what is sent after that.",
+                "Use the server's HTTP routes. If nothing that is sent there can load weights, "
+                f"name it as UPGRADE /path in {settings}.passed_routes.",
+            )
+        check_handshake(request)
+
+    def _passes(self, request: HttpRequest, method: str) -> bool:
+        prefixes = (*self.prefixes, *self.mounted_at)
+        both = tuple(f"{mount}{own}" for mount in self.mounted_at for own in self.prefixes)
+        return passes(request, method, self.open_routes, (*prefixes, *both))
 
     def _findings(self, request: HttpRequest) -> Findings:
         hit = find_route(request, self.guarded())

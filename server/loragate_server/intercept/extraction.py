@@ -18,6 +18,8 @@ class RefusalCode(StrEnum):
     ADAPTER_AMBIGUOUS = "adapter_ambiguous"
     DOOR_CLOSED = "door_closed"
     ROUTE_UNKNOWN = "route_unknown"
+    ROUTE_UNLISTED = "route_unlisted"
+    UPGRADE_REFUSED = "upgrade_refused"
 
 
 class RefusedRequestError(Exception):
@@ -45,11 +47,14 @@ class Extraction:
         adapters: all that will be active together; empty for a request that loads none.
         places: for each adapter, where its reference stands, for people ("/prompt/3/inputs").
         base_model: the model that the request is for, where it says so; empty otherwise.
+        unlisted: what lets the request pass although the extractor does not know its route and it
+            changes something: "warn" or "pass"; empty for every other request.
     """
 
     adapters: tuple[AdapterReference, ...] = ()
     places: tuple[str, ...] = ()
     base_model: str = ""
+    unlisted: str = ""
 
 
 @dataclass(frozen=True)

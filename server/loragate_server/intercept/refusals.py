@@ -51,3 +51,13 @@ def door_closed(message: str, remedy: str) -> RefusedRequestError:
 def route_unknown(message: str, remedy: str) -> RefusedRequestError:
     """Nobody can say which route of the server this request reaches."""
     return RefusedRequestError(RefusalCode.ROUTE_UNKNOWN, message, remedy=remedy)
+
+
+def route_unlisted(message: str, remedy: str) -> RefusedRequestError:
+    """The extractor does not know the route, and the request changes something."""
+    return RefusedRequestError(RefusalCode.ROUTE_UNLISTED, message, remedy=remedy)
+
+
+def upgrade_refused(message: str, remedy: str) -> RefusedRequestError:
+    """The connection would leave HTTP for a protocol that nobody reads."""
+    return RefusedRequestError(RefusalCode.UPGRADE_REFUSED, message, remedy=remedy)

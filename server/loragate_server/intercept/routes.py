@@ -14,7 +14,7 @@ from loragate_server.intercept.request import HttpRequest
 ANY = "*"
 """In a pattern: any one segment."""
 
-_HARMLESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+_LOADS_NOTHING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _METHOD_IN_QUERY = re.compile(r"(^|[&;])_method=")
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 _MAX_PATH_CHARS = 4096
@@ -59,20 +59,31 @@ def find_route(request: HttpRequest, routes: Sequence[Route]) -> Hit | None:
     Raises:
         RefusedRequestError: ROUTE_UNKNOWN when servers could disagree about that.
     """
+    check_line(request)
+    open_to = [
+        one for one in routes if one.any_method or request.method.upper() not in _LOADS_NOTHING
+    ]
+    plain = _plain_segments(request.path)
+    hit = None if plain is None else _match(plain, open_to, exact=True)
+    for reading in readings(request.path):
+        other = _match(reading, open_to, exact=False)
+        if other is not None and (hit is None or other.route != hit.route):
+            raise route_unknown("The path can be read in several ways.", _REMEDY)
+    return hit
+
+
+def check_line(request: HttpRequest) -> None:
+    """Refuses a request whose method or path is not what its first line says.
+
+    Raises:
+        RefusedRequestError: ROUTE_UNKNOWN.
+    """
     if any(request.header(name) for name in _OVERRIDES):
         raise route_unknown("A header overrides the method.", "Send the method that is meant.")
     if request.query and _METHOD_IN_QUERY.search(unquote(request.query, errors="replace")):
         raise route_unknown("The query overrides the method.", "Send the method that is meant.")
     if not request.path.startswith("/") or len(request.path) > _MAX_PATH_CHARS:
         raise route_unknown("The path is not absolute, or too long.", _REMEDY)
-    open_to = [one for one in routes if one.any_method or request.method.upper() not in _HARMLESS]
-    plain = _plain_segments(request.path)
-    hit = None if plain is None else _match(plain, open_to, exact=True)
-    for reading in _readings(request.path):
-        other = _match(reading, open_to, exact=False)
-        if other is not None and (hit is None or other.route != hit.route):
-            raise route_unknown("The path can be read in several ways.", _REMEDY)
-    return hit
 
 
 def query_of(request: HttpRequest) -> list[tuple[str, str]]:
@@ -112,8 +123,12 @@ def _plain_segments(path: str) -> tuple[str, ...] | None:
     return None if {"", ".", ".."} & set(segments) else tuple(segments)
 
 
-def _readings(path: str) -> set[tuple[str, ...]]:
-    """The segments under every chain of the liberties that servers and proxies take."""
+def readings(path: str) -> set[tuple[str, ...]]:
+    """The segments under every chain of the liberties that servers and proxies take.
+
+    Raises:
+        RefusedRequestError: ROUTE_UNKNOWN when there are too many.
+    """
     liberties = _TIDY if _PLAIN.fullmatch(path) else _LIBERTIES
     known, waiting = {path}, [path]
     while waiting:

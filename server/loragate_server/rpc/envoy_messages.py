@@ -9,6 +9,7 @@ import grpc
 
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
 from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.upgrades import PROTOCOL
 from loragate_server.rpc.access import IDENTITY
 from loragate_server.rpc.interceptors import metadata_value
 
@@ -66,7 +67,11 @@ def http_request(
         method=method.upper(),
         path=path,
         query=query,
-        headers={name: value for name, value in headers.items() if not name.startswith(":")},
+        headers={
+            name: value
+            for name, value in headers.items()
+            if name == PROTOCOL or not name.startswith(":")
+        },
         body=body,
         body_complete=_complete(method.upper(), headers, len(body), size_bytes),
     )

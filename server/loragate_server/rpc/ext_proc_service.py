@@ -30,6 +30,7 @@ Response: TypeAlias = wire.ProcessingResponse
 _PASSED_ON = {
     "response_headers": Response(response_headers=wire.HeadersResponse()),
     "response_body": Response(response_body=wire.BodyResponse()),
+    "request_body": Response(request_body=wire.BodyResponse()),
     "request_trailers": Response(request_trailers=wire.TrailersResponse()),
     "response_trailers": Response(response_trailers=wire.TrailersResponse()),
 }
@@ -48,9 +49,14 @@ class ExtProcService:
         """Lets a request pass, with its body rewritten, or answers it at once."""
         headers: dict[str, str] | None = None
         outcome: CheckOutcome | None = None
+        unread = False
         async for message in request_iterator:
             kind = message.WhichOneof("request") or "nothing"
-            fault = _fault(message, kind, headers is not None, outcome is not None)
+            fault = (
+                ""
+                if unread and kind == "request_body"
+                else _fault(message, kind, headers is not None, outcome is not None)
+            )
             if fault:
                 source = check_source(context, "ext_proc")
                 yield _immediate(self._checkpoint.refuse(source, _refusal(fault)))
@@ -61,7 +67,14 @@ class ExtProcService:
             if headers is None:
                 headers = joined_headers(message.request_headers.headers.headers)
                 if not message.request_headers.end_of_stream:
-                    yield _go_on(None)
+                    # The body of an upgrade or of a stream has no end that could be waited for.
+                    source = check_source(context, "ext_proc")
+                    outcome = self._checkpoint.check_head(_shown(headers, b""), source)
+                    if outcome is not None and not outcome.allowed:
+                        yield _immediate(outcome)
+                        return
+                    unread = outcome is not None
+                    yield _go_on(outcome) if outcome is None else _unread(outcome)
                     continue
             outcome = await self._check(headers, message.request_body.body, context)
             if not outcome.allowed:
@@ -99,7 +112,11 @@ def _shown(headers: Mapping[str, str], body: bytes) -> HttpRequest:
 def _fault(message: Request, kind: str, headers_came: bool, decided: bool) -> str:
     """What is wrong with a message; empty for nothing."""
     if decided:
-        return "" if kind in _PASSED_ON else f"After the answer came {kind}."
+        return (
+            ""
+            if kind in _PASSED_ON and kind != "request_body"
+            else f"After the answer came {kind}."
+        )
     if not headers_came:
         if kind != "request_headers":
             return f"The stream begins with {kind}, not with the request's headers."
@@ -139,6 +156,15 @@ def _go_on(outcome: CheckOutcome | None) -> Response:
         )
     )
     return _with_metadata(response, outcome)
+
+
+def _unread(outcome: CheckOutcome) -> Response:
+    """To the headers: go on, and let the body pass without showing it, where the filter can."""
+    response = _go_on(outcome)
+    response.mode_override.request_header_mode = wire.ProcessingMode.SEND
+    response.mode_override.response_header_mode = wire.ProcessingMode.SKIP
+    response.mode_override.request_body_mode = wire.NONE
+    return response
 
 
 def _body(outcome: CheckOutcome, headers: Mapping[str, str]) -> Response:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # loading these for their types alone would load torch
 
 PATH = "/v1/check"
 METHOD, URI, LENGTH = "X-Original-Method", "X-Original-URI", "X-Original-Content-Length"
+UPGRADE = "X-Original-Upgrade"
+"""A proxy cannot hand on Upgrade itself, which would be about its own connection."""
+
 RESULT, DECISION, VERDICT = "x-loragate-result", "x-loragate-decision-id", "x-loragate-verdict"
 
 Authorize = Callable[[str], str]
@@ -25,7 +28,7 @@ Authorize = Callable[[str], str]
 Check = Callable[[HttpRequest, str, str, Leash], Awaitable["CheckOutcome"]]
 """Answers a request, by the extractor of this name, for a proxy of that name."""
 
-_OWN = frozenset({"authorization", *(name.lower() for name in (METHOD, URI, LENGTH))})
+_OWN = frozenset({"authorization", *(name.lower() for name in (METHOD, URI, LENGTH, UPGRADE))})
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -81,6 +84,8 @@ def _shown(asked: web.Request, body: bytes) -> HttpRequest | None:
         lower = name.lower()
         if lower not in _OWN:
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+    if upgrade := ", ".join(one for one in asked.headers.getall(UPGRADE, []) if one):
+        headers["upgrade"] = upgrade
     method = methods[0].upper()
     path, _, query = targets[0].partition("?")
     # A proxy that asks without the body says here how long it is.

@@ -33,6 +33,9 @@ class PlainServer(ImageServer):
         raise NotImplementedError
 
     def extract(self, request: HttpRequest) -> Extraction:
+        settled = self.settle(request)
+        if settled is not None:
+            return settled
         if request.path == "/merge":
             raise RefusedRequestError(
                 RefusalCode.DOOR_CLOSED, "Merging cannot be audited.", remedy="Use /load."
@@ -44,6 +47,19 @@ class PlainServer(ImageServer):
         found = self._loras(request)
         references = tuple(_reference(one) for one in found)
         return Extraction(references, tuple(f"/loras/{n}" for n in range(len(found))))
+
+    def settle(self, request: HttpRequest) -> Extraction | None:
+        if request.path == "/endless":
+            raise RefusedRequestError(
+                RefusalCode.DOOR_CLOSED, "It never ends.", remedy="Use /load."
+            )
+        if request.path == "/unlisted":
+            raise RefusedRequestError(
+                RefusalCode.ROUTE_UNLISTED, "Nobody knows it.", remedy="Use /load."
+            )
+        if request.path == "/socket":
+            return Extraction()
+        return Extraction(unlisted=request.path[1:]) if request.path in ("/warn", "/pass") else None
 
     def rewrite(self, request: HttpRequest, paths: Mapping[int, str]) -> bytes | None:
         document = json.loads(request.body)

@@ -126,6 +126,7 @@ async def test_a_dry_run_lets_everything_pass_and_tells_what_would_not_have(
         (HttpRequest("POST", "/merge"), 403, "door_closed"),
         (HttpRequest("POST", "/load", body=b"{"), 400, "body_unreadable"),
         (HttpRequest("POST", "/load", body=b"{}", body_complete=False), 413, "body_incomplete"),
+        (HttpRequest("POST", "/endless", body_complete=False), 403, "door_closed"),
         (HttpRequest("POST", "/draw", body=b" " * 2000), 413, "body_incomplete"),
     ],
 )
@@ -185,6 +186,47 @@ async def test_a_fault_in_an_extractor_denies_and_logs_no_value(
     assert denial(outcome)["error"]["code"] == "check_failed"
     assert "KeyError" in caplog.text
     assert "canary-7f" not in caplog.text + str(outcome)
+
+
+@pytest.mark.parametrize(
+    ("path", "result", "allowed"),
+    [
+        ("/unlisted", Result.UNKNOWN_DENIED, False),
+        ("/warn", Result.UNKNOWN_WARNED, True),
+        ("/pass", Result.UNKNOWN_PASSED, True),
+    ],
+)
+async def test_a_route_that_nobody_knows_is_counted_apart_and_told_by_its_words(
+    post: MakePost, caplog: pytest.LogCaptureFixture, path: str, result: Result, allowed: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    one = post()
+    outcome = await ask(one, HttpRequest("POST", path))
+    assert (outcome.result, outcome.allowed) == (result, allowed)
+    assert one.told.counts == {("plain", result.value): 1}
+    assert f"route POST {path}" in caplog.text
+
+
+async def test_what_the_head_of_a_request_settles_is_told_once(post: MakePost) -> None:
+    one = post()
+    endless = one.checkpoint.check_head(HttpRequest("POST", "/endless"), PROC)
+    assert endless is not None
+    assert (endless.result, endless.allowed) == (Result.REFUSED, False)
+    socket = one.checkpoint.check_head(HttpRequest("GET", "/socket"), PROC)
+    assert socket is not None
+    assert socket.result is Result.ALLOW_NO_ADAPTER
+    assert one.checkpoint.check_head(load("0.safetensors"), PROC) is None
+    nobody = CheckSource("ext_proc", extractor="sglnag")
+    assert one.checkpoint.check_head(HttpRequest("GET", "/socket"), nobody) is None
+    assert one.told.counts == {("plain", "refused"): 1, ("plain", "allow_no_adapter"): 1}
+
+
+async def test_a_dry_run_lets_pass_what_the_head_of_a_request_would_refuse(
+    post: MakePost,
+) -> None:
+    outcome = post(dry_run=True).checkpoint.check_head(HttpRequest("POST", "/endless"), PROC)
+    assert outcome is not None
+    assert (outcome.result, outcome.allowed) == (Result.DRY_RUN_DENY, True)
 
 
 async def test_an_extractor_that_does_not_exist_denies(post: MakePost) -> None:

@@ -92,6 +92,24 @@ def load_message(model: str, files: Mapping[str, bytes]) -> bytes:
     return message
 
 
+def infer_message(given: Mapping[str, Any]) -> bytes:
+    """A `ModelInferRequest` with texts as parameters, of the request or of its inputs."""
+    message = chunk(1, given["model_name"].encode())
+    message += _text_parameters(4, given.get("parameters", {}))
+    for one in given.get("inputs", ()):
+        tensor = chunk(1, one["name"].encode()) + chunk(2, one["datatype"].encode())
+        tensor += chunk(3, b"\x01") + _text_parameters(4, one.get("parameters", {}))
+        message += chunk(5, tensor)
+    return message + b"".join(chunk(7, one.encode()) for one in given.get("raw", ()))
+
+
+def _text_parameters(field: int, texts: Mapping[str, str]) -> bytes:
+    return b"".join(
+        chunk(field, chunk(1, name.encode()) + chunk(2, chunk(3, text.encode())))
+        for name, text in texts.items()
+    )
+
+
 def framed(message: bytes, flag: int = 0) -> bytes:
     """A message as gRPC sends it."""
     return bytes([flag]) + len(message).to_bytes(4, "big") + message
@@ -111,6 +129,9 @@ def from_golden(document: Mapping[str, Any]) -> HttpRequest:
     elif "grpc" in given:
         files = {name: text.encode() for name, text in given["grpc"]["parameters"].items()}
         body = framed(load_message(given["grpc"]["model_name"], files))
+    elif "infer" in given:
+        body = framed(infer_message(given["infer"]))
+        headers["content-type"] = "application/grpc"
     elif "base64" in given:
         body = base64.b64decode(given["base64"])
     headers["content-length"] = str(len(body))

@@ -132,7 +132,8 @@ def test_the_page_of_a1111_and_its_websocket_are_closed_unless_allowed() -> None
     request = post("/queue/join", {"data": ["<lora:evil:1>"], "fn_index": 3})
     assert refusal("a1111", request) == RefusalCode.DOOR_CLOSED
     upgrade = post("/queue/join", method="GET", upgrade="websocket")
-    assert refusal("a1111", upgrade) == RefusalCode.DOOR_CLOSED
+    assert refusal("a1111", upgrade) == RefusalCode.UPGRADE_REFUSED
+    assert refusal("a1111", upgrade, allow_web_ui=True) == RefusalCode.UPGRADE_REFUSED
     assert found("a1111", request, allow_web_ui=True) == [EVIL]
 
 

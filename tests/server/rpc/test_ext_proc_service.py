@@ -104,6 +104,38 @@ async def test_streams_that_cannot_be_judged_are_answered_with_a_denial(front: M
     assert one.post.told.counts["plain", "refused"] == len(streams)
 
 
+def head(method: str, path: str) -> bytes:
+    """The headers of a request that does not end with them."""
+    message = wire.ProcessingRequest.FromString(golden("proc_headers"))
+    for one in message.request_headers.headers.headers:
+        if one.key in (":method", ":path"):
+            one.raw_value = (method if one.key == ":method" else path).encode()
+    return message.SerializeToString()
+
+
+async def test_a_request_without_end_is_answered_by_its_headers_alone(front: MakeFront) -> None:
+    one = await front()
+    [answer] = await one.process(head("POST", "/endless"))
+    assert answer.immediate_response.status.code == 403
+    [answer] = await one.process(head("GET", "/socket"))
+    assert answer.WhichOneof("response") == "request_headers"
+    assert answer.HasField("mode_override")
+    assert answer.mode_override.request_body_mode == wire.NONE
+    assert answer.mode_override.response_header_mode == wire.ProcessingMode.SKIP
+    removed = answer.request_headers.response.header_mutation.remove_headers
+    assert "x-loragate-verdict" in removed
+
+
+async def test_a_body_that_is_shown_although_nobody_asked_for_it_passes_unread(
+    front: MakeFront,
+) -> None:
+    one = await front()
+    answers = await one.process(head("GET", "/socket"), "proc_body")
+    assert answers[1].WhichOneof("response") == "request_body"
+    assert not answers[1].request_body.response.HasField("body_mutation")
+    assert one.post.told.counts == {("plain", "allow_no_adapter"): 1}
+
+
 async def test_a_body_that_is_not_as_long_as_declared_is_denied(front: MakeFront) -> None:
     short = wire.ProcessingRequest(request_body=wire.HttpBody(body=b"{}", end_of_stream=True))
     answers = await (await front()).process("proc_headers", short.SerializeToString())

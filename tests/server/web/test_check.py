@@ -20,6 +20,7 @@ from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
 from tests.server.checkpoint.conftest import MakePost, Post, post
 from tests.server.gate.conftest import files, house, tiny, until
+from tests.server.intercept.bodies import extractor
 
 __all__ = ["files", "house", "post", "tiny", "until"]
 
@@ -116,6 +117,24 @@ async def test_a_request_without_adapter_passes(site: MakeSite) -> None:
     assert headers["x-loragate-result"] == "allow_no_adapter"
     status, _, _ = await one.check(None, method="GET", uri="/health", verb="GET")
     assert status == 200
+
+
+async def test_a_proxy_tells_of_an_upgrade_beside_its_own_connection(site: MakeSite) -> None:
+    one = await site()
+    one.post.checkpoint._extractors["plain"] = extractor("comfyui")
+    opening = {
+        "Sec_WebSocket_Version": "13",
+        "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "X_Original_Upgrade": "websocket",
+    }
+    for uri, told, expected in [
+        ("/ws?clientId=1", opening, 200),
+        ("/other", opening, 403),
+        ("/other", {"X_Original_Upgrade": "h2c"}, 403),
+        ("/other", {"X_Original_Upgrade": ""}, 200),
+    ]:
+        status, _, _ = await one.check(None, method="GET", uri=uri, **told)
+        assert status == expected, (uri, told)
 
 
 async def test_a_proxy_that_asks_without_the_body_is_denied(site: MakeSite) -> None:

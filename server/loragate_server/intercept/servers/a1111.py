@@ -66,9 +66,23 @@ class A1111(ImageServer):
         route("other", "sdapi/v1/*"),
         route("web", "queue/join", any_method=True),
         route("web", "run/*"),
-        route("web", "api/predict"),
+        # Each function of the page has a name of its own here, and all take `fn_index`.
+        route("web", "api/*"),
         route("web", "call/*"),
     )
+    passed: ClassVar[tuple[str, ...]] = (
+        # Clients of SD.Next's gallery send the name of a folder, and get its files.
+        "UPGRADE /sdapi/v1/browser/files",
+        "DELETE /sdapi/v1/*",
+        "POST /sdapi/v1/autocomplete/*/download",
+        "DELETE /sdapi/v1/autocomplete/*",
+        "POST /internal/progress",
+        "POST /controlnet/detect",
+        "POST /login",
+        "POST /upload",
+        "POST /reset",
+    )
+    prefixes: ClassVar[tuple[str, ...]] = ("/gradio_api",)
 
     lora_folder: str
     default_strength: float = 1.0

@@ -27,6 +27,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.cog_workflow import is_workflow, refuse_loras
 
 _SCALES = re.compile(r"scale|strength|weight_?value|multiplier")
 _WEIGHTS = re.compile(r"lora|^(replicate|custom|extra)?_?weights(_url)?$")
@@ -63,6 +64,11 @@ class Cog(ImageServer):
         route("prediction", "predictions"),
         route("prediction", "predictions/*"),
     )
+    passed: ClassVar[tuple[str, ...]] = (
+        "POST /predictions/*/cancel",
+        "POST /trainings/*/cancel",
+        "POST /shutdown",
+    )
 
     owner_names: str = "replicate"
     allow_training: bool = False
@@ -96,7 +102,9 @@ class Cog(ImageServer):
             lowered = name.casefold()
             if _SECRETS.search(lowered) or isinstance(value, bool | int | float):
                 continue
-            if (_WEIGHTS.search(lowered) and not _SCALES.search(lowered)) or _any_weights(value):
+            if is_workflow(lowered, value):
+                refuse_loras(value, place_of("input", name), self.limits)
+            elif (_WEIGHTS.search(lowered) and not _SCALES.search(lowered)) or _any_weights(value):
                 for one in self._adapters(value, name, self._scales(inputs, name)):
                     yield one, name
             else:

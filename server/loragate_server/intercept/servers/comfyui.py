@@ -41,7 +41,8 @@ _HOW = re.compile(
     re.IGNORECASE,
 )
 _SWITCHED = frozenset({"CR LoRA Stack", "CR Random LoRA Stack"})
-_GRAPHS = ("prompt", "workflow_api")
+GRAPHS = ("prompt", "workflow_api", "workflow")
+"""Under which names requests hold graphs."""
 
 MODEL_INPUTS = (
     "ckpt_name",
@@ -80,12 +81,36 @@ class ComfyUI(ImageServer):
 
     Attributes:
         lora_folder: the server's folder of LoRAs.
-        graph_routes: further paths that take graphs, under `prompt` or `workflow_api`.
+        graph_routes: further paths that take graphs, under `prompt`, `workflow_api` or
+            `workflow`.
         model_inputs: inputs that hold files of other models; or `Class.input` for one class.
         ignored_inputs: `Class.input` of inputs that are never LoRAs although they look like it.
     """
 
     kind: ClassVar[str] = "comfyui"
+    passed: ClassVar[tuple[str, ...]] = (
+        # Messages of clients to /ws name features; what comes back is progress and previews.
+        "UPGRADE /ws",
+        "POST /queue",
+        "POST /interrupt",
+        "POST /free",
+        "POST /history",
+        "POST /upload/*",
+        "POST /settings",
+        "POST /settings/*",
+        "POST /users",
+        "POST /userdata/**",
+        "PUT /userdata/**",
+        "DELETE /userdata/**",
+        "POST /assets",
+        "POST /assets/**",
+        "PUT /assets/**",
+        "DELETE /assets/**",
+        "POST /jobs/cancel",
+        "POST /jobs/*/cancel",
+        "PATCH /internal/logs/subscribe",
+    )
+    prefixes: ClassVar[tuple[str, ...]] = ("/api",)
 
     lora_folder: str
     graph_routes: tuple[str, ...] = ()
@@ -94,12 +119,20 @@ class ComfyUI(ImageServer):
 
     def guarded(self) -> tuple[Route, ...]:
         """The routes that take graphs."""
-        return (route("graph", "prompt"), *(route("graph", one) for one in self.graph_routes))
+        return tuple(route("graph", one) for one in ("prompt", "jobs", *self.graph_routes))
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
         document, body = read_object(request, self.limits)
-        given = [name for name in _GRAPHS if name in body]
+        return Findings(self.adapters(body), document.text)
+
+    def adapters(self, body: Mapping[str, Any]) -> tuple[Found, ...]:
+        """The LoRAs of the graphs that a body holds.
+
+        Raises:
+            RefusedRequestError: a graph cannot be read, or names a LoRA in no way that can.
+        """
+        given = [name for name in GRAPHS if name in body]
         if not given:
             raise unreadable("The request has no graph.", "Send it under prompt.")
         found: list[Found] = []
@@ -113,7 +146,7 @@ class ComfyUI(ImageServer):
             loaded, together = applied_together([one for one, _ in named], owners, nodes)
             sets += [frozenset(number + len(found) for number in one) for one in together]
             found += loaded
-        return Findings(settled(found, sets), document.text)
+        return settled(found, sets)
 
     def _in_graph(self, nodes: Mapping[str, Node], name: str) -> list[tuple[Found, str | None]]:
         """Every LoRA with the node that applies it; None for a tag, which a node may not read."""

@@ -31,7 +31,19 @@ _REPOSITORY = re.compile(r"([^/:]+/[^/:]+)(?::([^:]*))?(?::(.*))?")
 _BODY_NAMES = ("source", "location", "path")
 _QUERY_NAMES = ("source", "location", "path", "repo_id")
 _CHANGES = frozenset({"POST", "PUT", "PATCH"})
-_DOORS = frozenset({"sync", "convert", "merge"})
+_DOORS = frozenset({"sync", "convert", "merge", "restart_file", "custom_nodes"})
+_CHANGING = ("POST", "PUT", "PATCH", "DELETE")
+_PASSED = tuple(
+    f"/api/v1/{room}{rest}"
+    for room in (
+        *("app", "auth", "board_images", "board_videos", "boards", "canvas_projects"),
+        *("client_state", "download_queue", "gallery", "image_moves", "images", "queue"),
+        *("model_relationships", "recall", "sessions", "style_presets", "system_prompts"),
+        *("utilities", "videos", "virtual_boards", "wildcards", "workflows"),
+    )
+    for rest in ("", "/**")
+)
+"""Rooms of the API that hold pictures, settings and graphs, whose models are named by keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +54,8 @@ class InvokeAI(ImageServer):
     Graphs name models by a key that only an install gives out, so they pass.
 
     Attributes:
-        allow_doors: leaves the routes open that take in what already lies in folders.
+        allow_doors: leaves the routes open that take in what already lies in folders, start a
+            download again from another address, or install code.
     """
 
     kind: ClassVar[str] = "invokeai"
@@ -61,6 +74,28 @@ class InvokeAI(ImageServer):
         route("convert", "models/convert/*", any_method=True),
         route("merge", "models/merge"),
         route("merge", "models/merge/*"),
+        route("restart_file", "install/*/restart_file", any_method=True),
+        route("custom_nodes", "custom_nodes/install", any_method=True),
+        route("custom_nodes", "custom_nodes/reload", any_method=True),
+    )
+    passed: ClassVar[tuple[str, ...]] = (
+        # Clients subscribe to queues and downloads, and nothing else.
+        "UPGRADE /ws/socket.io",
+        "POST /ws/socket.io",
+        *(f"{method} {one}" for method in _CHANGING for one in _PASSED),
+        "DELETE /api/v2/models/**",
+        "POST /api/v2/models/i/*/reidentify",
+        "POST /api/v2/models/i/bulk_delete",
+        "POST /api/v2/models/i/bulk_reidentify",
+        "PATCH /api/v2/models/i/*/image",
+        "POST /api/v2/models/install/*/pause",
+        "POST /api/v2/models/install/*/resume",
+        "POST /api/v2/models/install/*/restart_failed",
+        "POST /api/v2/models/empty_model_cache",
+        "POST /api/v2/models/hf_login",
+        "DELETE /api/v2/custom_nodes/*",
+        "DELETE /api/v1/models/**",
+        "DELETE /api/v1/model/**",
     )
 
     allow_doors: bool = False
@@ -71,7 +106,7 @@ class InvokeAI(ImageServer):
             if self.allow_doors:
                 return Findings()
             raise door_closed(
-                f"{hit.route.name} takes in models without an audit.",
+                f"{hit.route.name} takes in models or code without an audit.",
                 "Install the model by its source, or set allow_doors.",
             )
         check_whole(request)

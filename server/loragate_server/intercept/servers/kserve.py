@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import Strength
@@ -32,6 +32,15 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.grpc_routes import (
+    GRPC_PASSED,
+    GRPC_ROUTES,
+    INFER,
+    LOAD,
+    grpc_message,
+    refuse_stream,
+)
+from loragate_server.intercept.servers.infer_wire import read_infer_request
 
 _NAMED = re.compile(r"lora|adapter|peft")
 _SCALE = re.compile(r"scale|strength|(?<!lora_)weight$")
@@ -56,15 +65,27 @@ class KServe(ImageServer):
 
     kind: ClassVar[str] = "kserve"
     routes: ClassVar[tuple[Route, ...]] = (
-        route("grpc", "inference.GRPCInferenceService/RepositoryModelLoad"),
+        *GRPC_ROUTES,
         route("load", "models/*/load"),
         route("infer", "models/*/infer"),
         route("infer", "models/*/generate"),
         route("infer", "models/*/generate_stream"),
+        route("infer", "models/*/infer_stream"),
         route("infer", "versions/*/infer"),
+        route("infer", "versions/*/infer_stream"),
+        route("infer", "versions/*/generate"),
+        route("infer", "versions/*/generate_stream"),
         route("predict", "models/*"),
         route("infer", "images/*"),
         route("infer", "chat/completions"),
+        route("infer", "completions"),
+        route("infer", "embeddings"),
+        route("infer", "rerank"),
+    )
+    passed: ClassVar[tuple[str, ...]] = (
+        *GRPC_PASSED,
+        "POST /v2/repository/index",
+        "POST /v2/repository/models/*/unload",
     )
 
     hub_ids: bool = True
@@ -74,7 +95,9 @@ class KServe(ImageServer):
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
-        if hit.route.name == "grpc":
+        if hit.route.name == INFER:
+            return infer_findings(request, self.limits, hub_ids=self.hub_ids)
+        if hit.route.name == LOAD:
             if self.allow_repository_loads:
                 return Findings()
             raise door_closed(
@@ -91,15 +114,20 @@ class KServe(ImageServer):
         found = adapters_in(document.value, (), hub_ids=self.hub_ids)
         return Findings(together(list(found)), document.text)
 
+    def check_head(self, hit: Hit, request: HttpRequest) -> None:
+        """See `ImageServer.check_head`."""
+        refuse_stream(hit.route.name)
+
     def _load(self, model: str, request: HttpRequest) -> Findings:
         check_whole(request)
-        found: tuple[Found, ...] = ()
+        found: list[Found] = []
         text = ""
         if request.body.strip():
             document = read_json(request, self.limits)
             text = document.text
-            found = together(list(adapters_in(document.value, (), hub_ids=self.hub_ids, wide=True)))
-        return Findings(found or self.in_repository(model), text)
+            found = list(adapters_in(document.value, (), hub_ids=self.hub_ids, wide=True))
+        # Servers that do not read parameters load what lies in the repository all the same.
+        return Findings(together([*found, *self.in_repository(model)]), text)
 
     def in_repository(self, model: str) -> tuple[Found, ...]:
         """What a load by name takes from the folder of models."""
@@ -138,6 +166,18 @@ def inference_document(request: HttpRequest, limits: BodyLimits) -> JsonText:
     except UnicodeDecodeError as error:
         raise unreadable("The JSON part is not in UTF-8.", "Send UTF-8.") from error
     return parse_json(text, limits, "The JSON part")
+
+
+def infer_findings(request: HttpRequest, limits: BodyLimits, *, hub_ids: bool) -> Findings:
+    """The adapters of a `ModelInfer` over gRPC, found as in the same request over HTTP.
+
+    Raises:
+        RefusedRequestError: the message cannot be read, or carries an adapter as a tensor.
+    """
+    document = read_infer_request(*grpc_message(request), limits)
+    found = together(list(adapters_in(document, (), hub_ids=hub_ids)))
+    # A message cannot be made to name another file without writing it anew.
+    return Findings(tuple(replace(one, spot=None, twins=()) for one in found))
 
 
 def adapters_in(

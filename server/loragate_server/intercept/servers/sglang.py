@@ -57,6 +57,29 @@ class SGLang(ServerWithDoors):
         route(_SET_LORA, "set_lora"),
         *(route(door, door) for door in DOORS),
     )
+    passed: ClassVar[tuple[str, ...]] = (
+        "POST /v1/images/*",
+        "POST /v1/videos",
+        "POST /v1/videos/generations",
+        "DELETE /v1/videos/*",
+        "POST /v1/meshes",
+        "DELETE /v1/meshes/*",
+        "POST /v1/actions/generations",
+        "POST /v1/chat/completions",
+        "POST /vertex_generate",
+        "POST /rollout/generate",
+        "POST /v1/unmerge_lora_weights",
+        "POST /v1/unload_lora_adapter",
+        "POST /unload_lora_adapter",
+        "POST /get_weights_checksum",
+        "POST /update_weights_from_tensor_checker",
+        "POST /release_memory_occupation",
+        "POST /resume_memory_occupation",
+        "POST /abort_request",
+        "POST /flush_cache",
+        "POST /start_profile",
+        "POST /stop_profile",
+    )
 
     hub_ids: bool = True
     allow_known_nicknames: bool = False

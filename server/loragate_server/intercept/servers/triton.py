@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.reading.bodies import (
     check_whole,
-    content_coding,
     parse_json,
     read_object,
 )
@@ -25,7 +24,21 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
-from loragate_server.intercept.servers.kserve import KServe, adapters_in, together
+from loragate_server.intercept.servers.grpc_routes import (
+    GRPC_PASSED,
+    GRPC_ROUTES,
+    INFER,
+    LOAD,
+    SERVICE,
+    grpc_message,
+    refuse_stream,
+)
+from loragate_server.intercept.servers.kserve import (
+    KServe,
+    adapters_in,
+    infer_findings,
+    together,
+)
 from loragate_server.intercept.servers.triton_wire import read_load_request
 
 _FILE = "file:"
@@ -42,7 +55,7 @@ class Triton(KServe):
 
     kind: ClassVar[str] = "triton"
     routes: ClassVar[tuple[Route, ...]] = (
-        route("grpc", "inference.GRPCInferenceService/RepositoryModelLoad"),
+        *GRPC_ROUTES,
         route("load", "models/*/load"),
         route("infer", "models/*/infer"),
         route("infer", "models/*/generate"),
@@ -50,6 +63,18 @@ class Triton(KServe):
         route("infer", "versions/*/infer"),
         route("infer", "versions/*/generate"),
         route("infer", "versions/*/generate_stream"),
+    )
+    passed: ClassVar[tuple[str, ...]] = (
+        *GRPC_PASSED,
+        "POST /v2/repository/index",
+        "POST /v2/repository/*/index",
+        "POST /v2/repository/models/*/unload",
+        "POST /v2/repository/*/models/*/unload",
+        "POST /v2/systemsharedmemory/**",
+        "POST /v2/cudasharedmemory/**",
+        "POST /v2/trace/setting",
+        "POST /v2/models/*/trace/setting",
+        "POST /v2/logging",
     )
 
     adapter_file: str = "1/adapter.safetensors"
@@ -59,8 +84,15 @@ class Triton(KServe):
         """See `ImageServer.find`."""
         if hit.route.name == "infer":
             return self.find_in_inference(request)
-        if hit.route.name == "grpc":
-            parameters, model = self._from_grpc(request)
+        if hit.route.name == INFER:
+            return infer_findings(request, self.limits, hub_ids=self.hub_ids)
+        if hit.route.name == LOAD:
+            if hit.captured[0] != SERVICE:
+                raise door_closed(
+                    "Another service than Triton's loads models.",
+                    "Use the extractor kserve for it.",
+                )
+            parameters, model = read_load_request(*grpc_message(request), self.limits)
         else:
             parameters, model = self._from_http(request), hit.captured[0]
         found_files = tuple(self._in_parameters(parameters))
@@ -68,16 +100,9 @@ class Triton(KServe):
             found_files += self.in_repository(model)
         return Findings(together(found_files))
 
-    def _from_grpc(self, request: HttpRequest) -> tuple[dict[str, Any], str]:
-        check_whole(request)
-        kind = request.header("content-type").split(";")[0].strip().lower()
-        if kind not in ("application/grpc", "application/grpc+proto"):
-            raise ambiguous_body("The body is no gRPC.", "Send application/grpc.")
-        if content_coding(request) != "identity":
-            raise ambiguous_body("The gRPC body is compressed.", "Use grpc-encoding.")
-        coding = request.header("grpc-encoding")
-        parameters, model = read_load_request(request.body, coding, self.limits)
-        return parameters, model
+    def check_head(self, hit: Hit, request: HttpRequest) -> None:
+        """See `ImageServer.check_head`."""
+        refuse_stream(hit.route.name)
 
     def _from_http(self, request: HttpRequest) -> dict[str, Any]:
         check_whole(request)

@@ -28,7 +28,7 @@ def read_load_request(body: bytes, coding: str, limits: BodyLimits) -> tuple[dic
     Raises:
         RefusedRequestError: BODY_UNREADABLE or BODY_AMBIGUOUS.
     """
-    data = _unframed(body, coding, limits)
+    data = unframed(body, coding, limits, _REMEDY)
     message = _request_class()()
     try:
         message.ParseFromString(data)
@@ -46,25 +46,30 @@ def read_load_request(body: bytes, coding: str, limits: BodyLimits) -> tuple[dic
     return parameters, message.model_name
 
 
-def _unframed(body: bytes, coding: str, limits: BodyLimits) -> bytes:
+def unframed(body: bytes, coding: str, limits: BodyLimits, remedy: str) -> bytes:
+    """The one message of a gRPC body, its compression undone.
+
+    Raises:
+        RefusedRequestError: BODY_UNREADABLE or BODY_AMBIGUOUS.
+    """
     if len(body) < _PREFIX_BYTES or body[0] > 1:
-        raise unreadable("The body is no gRPC message.", _REMEDY)
+        raise unreadable("The body is no gRPC message.", remedy)
     length = int.from_bytes(body[1:_PREFIX_BYTES], "big")
     data = body[_PREFIX_BYTES:]
     if length != len(data):
-        raise unreadable("The gRPC message is cut off, or followed by more.", _REMEDY)
+        raise unreadable("The gRPC message is cut off, or followed by more.", remedy)
     if not body[0]:
         return data
     bits = {"gzip": 31, "deflate": 15}.get(coding.strip().lower())
     if bits is None:
-        raise ambiguous_body("The message is compressed in a way that is not read.", _REMEDY)
+        raise ambiguous_body("The message is compressed in a way that is not read.", remedy)
     unpacker = zlib.decompressobj(wbits=bits)
     try:
         plain = unpacker.decompress(data, limits.max_bytes + 1)
     except zlib.error as error:
-        raise unreadable("The message is not compressed as it says.", _REMEDY) from error
+        raise unreadable("The message is not compressed as it says.", remedy) from error
     if len(plain) > limits.max_bytes or not unpacker.eof or unpacker.unused_data:
-        raise unreadable("The compressed message is too large or not one stream.", _REMEDY)
+        raise unreadable("The compressed message is too large or not one stream.", remedy)
     return plain
 
 

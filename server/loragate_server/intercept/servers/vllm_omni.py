@@ -45,6 +45,17 @@ _REPEATABLE = frozenset({"image", "image[]", "url", "url[]", "mask"})
 _LOAD = "load_lora_adapter"
 _Named = tuple[Found, Hashable]
 """An adapter, and the object or list that names it, which a server reads as a whole or not."""
+_JSON = (
+    "chat/completions",
+    "images/*",
+    "tasks/*",
+    "run",
+    "completions",
+    "responses",
+    "messages",
+    "embeddings",
+    "invocations",
+)
 _FORM = "form"
 """Routes that take forms; the others read JSON whatever the content type says."""
 
@@ -73,10 +84,27 @@ class VllmOmni(ServerWithDoors):
         route(_FORM, "videos"),
         route(_FORM, "videos/*"),
         route(_FORM, "audio/*"),
-        route("json", "chat/completions"),
-        route("json", "images/*"),
-        route("json", "tasks/*"),
-        route("json", "run"),
+        route(_FORM, "audio/*/*"),
+        *(route("json", one) for one in _JSON),
+    )
+    passed: ClassVar[tuple[str, ...]] = (
+        "DELETE /v1/videos/*",
+        "DELETE /v1/audio/voices/*",
+        "POST /v1/responses/*/cancel",
+        "POST /v1/unload_lora_adapter",
+        "POST /v1/tokenize",
+        "POST /tokenize",
+        "POST /detokenize",
+        "POST /abort_requests",
+        "POST /pause",
+        "POST /resume",
+        "POST /sleep",
+        "POST /wake_up",
+        "POST /reset_prefix_cache",
+        "POST /reset_mm_cache",
+        "POST /reset_encoder_cache",
+        "POST /start_profile",
+        "POST /stop_profile",
     )
 
     hub_ids: bool = True

@@ -1,0 +1,216 @@
+"""A server that takes whatever comes, and what a proxy must let through to it and what not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from aiohttp import web
+
+from tests.e2e.proxy_stack import Stack, free_ports, running_stack
+from tests.server.intercept.bodies import infer_message
+
+SERVICE = "/inference.GRPCInferenceService"
+GRAPH = {"prompt": {"1": {"class_type": "EmptyLatentImage", "inputs": {"width": 64}}}}
+
+
+@dataclass
+class OpenServer:
+    """What reached it, as lines."""
+
+    came: list[str] = field(default_factory=list)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Opens a WebSocket where one is asked for, and says yes to everything else."""
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            self.came.append(f"opened {request.path}")
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.send_json({"type": "status", "data": {"sid": "1"}})
+            async for message in socket:
+                self.came.append(f"said {message.data}")
+                await socket.send_str(f"heard {message.data}")
+            return socket
+        await request.read()
+        self.came.append(f"{request.method} {request.rel_url.raw_path}")
+        return web.json_response({"prompt_id": "1"})
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """A method of any name."""
+        self.came.append(call.method)
+        if call.method.endswith("StreamInfer"):
+            return grpc.stream_stream_rpc_method_handler(lambda requests, _: requests)
+        return grpc.unary_unary_rpc_method_handler(lambda request, _: request)
+
+
+@contextmanager
+def open_server(port: int, grpc_port: int) -> Iterator[OpenServer]:
+    """The server on both ports, in threads."""
+    server = OpenServer()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", server.answer)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+
+    class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return server.service(call)
+
+    calls = grpc.server(futures.ThreadPoolExecutor(4), handlers=(Methods(),))
+    calls.add_insecure_port(f"127.0.0.1:{grpc_port}")
+    asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    calls.start()
+    try:
+        yield server
+    finally:
+        calls.stop(None).wait(5)
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@contextmanager
+def guarded(extractor: str, *command: str) -> Iterator[tuple[Stack, OpenServer]]:
+    """The server behind a proxy from `examples/`, its requests read as those of an image server."""
+    port, grpc_port = free_ports(2)
+    ports = {"IMAGE_SERVER_PORT": str(port), "IMAGE_SERVER_GRPC_PORT": str(grpc_port)}
+    own = {"IMAGE_SERVER": "own", "EXTRACTOR": extractor}
+    with open_server(port, grpc_port) as server, running_stack(*command, **own, **ports) as stack:
+        yield stack, server
+
+
+def opened(stack: Stack, path: str, talk: Callable[[Any], Awaitable[None]] | None = None) -> int:
+    """The status of opening a WebSocket, which talks where it opens."""
+
+    async def open_it() -> int:
+        url = f"ws://127.0.0.1:{stack.ports['PROXY_PORT']}{path}"
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with session.ws_connect(url, timeout=aiohttp.ClientWSTimeout(5)) as socket:
+                    if talk:
+                        await talk(socket)
+                    return 101
+            except aiohttp.WSServerHandshakeError as error:
+                return error.status
+
+    return asyncio.run(asyncio.wait_for(open_it(), 15))
+
+
+Guarded = tuple[Stack, OpenServer]
+
+
+class GuardedComfyUI:
+    """What holds for ComfyUI whichever proxy stands in front."""
+
+    def test_the_websocket_that_every_page_needs_opens_and_tells_of_progress(
+        self, comfyui: Guarded
+    ) -> None:
+        stack, server = comfyui
+
+        async def talk(socket: Any) -> None:
+            told = await socket.receive(timeout=5)
+            assert json.loads(told.data)["type"] == "status"
+            await socket.send_str("feature_flags")
+            assert (await socket.receive(timeout=5)).data == "heard feature_flags"
+
+        for path in ("/ws?clientId=1", "/api/ws?clientId=1"):
+            assert opened(stack, path, talk) == 101
+        assert server.came[:1] == ["opened /ws"]
+
+    def test_every_other_upgrade_is_refused_before_the_server_sees_it(
+        self, comfyui: Guarded
+    ) -> None:
+        stack, server = comfyui
+        server.came.clear()
+        for path in ("/v1/realtime/video", "/queue/join", "/wsx", "/x/ws", "/crystools/ws"):
+            assert opened(stack, path) == 403, path
+        answer = stack.ask("GET", "/ws", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+        assert answer.status in (400, 403)
+        other = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAM"}
+        assert stack.ask("GET", "/system_stats", headers=other).status in (200, 403)
+        assert [one for one in server.came if one != "GET /system_stats"] == []
+
+    def test_what_a_page_does_passes_and_what_nobody_knows_does_not(self, comfyui: Guarded) -> None:
+        stack, server = comfyui
+        server.came.clear()
+        passing = [
+            ("GET", "/"),
+            ("GET", "/object_info"),
+            ("POST", "/api/queue"),
+            ("POST", "/interrupt"),
+            ("POST", "/upload/image"),
+            ("POST", "/api/userdata/workflows%2Fharbour.json"),
+            ("GET", "/api/userdata/workflows%2Fharbour.json"),
+        ]
+        for method, path in passing:
+            body = {} if method == "POST" else None
+            assert stack.ask(method, path, body).status == 200, path
+        assert stack.ask("POST", "/prompt", GRAPH).status == 200
+        assert stack.ask("DELETE", "/api/userdata/harbour.json").status == 200
+        assert len(server.came) == len(passing) + 2
+        server.came.clear()
+        for path in ("/deforum_api/batches", "/customnode/install", "/api/v2/x", "/prompt/x"):
+            answer = stack.ask("POST", path, {"workflow": {}})
+            assert answer.status == 403
+            assert b"route_unlisted" in answer.body
+        assert server.came == []
+
+
+class GuardedTriton:
+    """What holds for inference over gRPC behind an Envoy."""
+
+    def test_inference_over_grpc_is_read(self, triton: Guarded) -> None:
+        stack, server = triton
+        server.came.clear()
+        plain = {"model_name": "m", "inputs": [{"name": "prompt", "datatype": "BYTES"}]}
+        named = {"model_name": "m", "parameters": {"lora_path": "/elsewhere/evil.safetensors"}}
+        tensor = {"model_name": "m", "inputs": [{"name": "lora_weights", "datatype": "FP16"}]}
+        with grpc.insecure_channel(f"127.0.0.1:{stack.ports['PROXY_PORT']}") as channel:
+            infer = channel.unary_unary(f"{SERVICE}/ModelInfer")
+            assert infer(infer_message(plain), timeout=15) == infer_message(plain)
+            for one in (named, tensor):
+                assert refused(lambda one=one: infer(infer_message(one), timeout=15))
+            assert channel.unary_unary(f"{SERVICE}/ServerReady")(b"", timeout=15) == b""
+            assert refused(lambda: channel.unary_unary(f"{SERVICE}/Patch")(b"", timeout=15))
+        assert server.came == [f"{SERVICE}/ModelInfer", f"{SERVICE}/ServerReady"]
+
+    def test_a_stream_over_grpc_is_refused_and_does_not_hang(self, triton: Guarded) -> None:
+        stack, server = triton
+        server.came.clear()
+        ended = threading.Event()
+
+        def requests() -> Iterator[bytes]:
+            yield infer_message({"model_name": "m"})
+            ended.wait(20)
+
+        with grpc.insecure_channel(f"127.0.0.1:{stack.ports['PROXY_PORT']}") as channel:
+            began = time.monotonic()
+            stream = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+            assert refused(lambda: next(stream(requests(), timeout=20)))
+            assert time.monotonic() - began < 5
+            ended.set()
+        assert server.came == []
+
+
+def refused(call: Callable[[], object]) -> bool:
+    """Whether a call ends because it is not allowed."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return bool(caught.value.code() is grpc.StatusCode.PERMISSION_DENIED)
