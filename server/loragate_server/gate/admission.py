@@ -112,9 +112,8 @@ def _admit_strength(field: str, strength: float, policy: Policy) -> None:
         return
     raise NoDecisionError(
         ErrorReason.STRENGTH_INVALID,
-        f"Strength {strength:g} is not from {low:g} to {high:g}, as far as the policy lets audits go.",
-        remedy=f"Use a strength from {low:g} to {high:g}, or set limits.strength_minimum and "
-        "limits.strength_maximum in the policy.",
+        f"Strength {strength:g} is not from {low:g} to {high:g}, where the policy has audits.",
+        remedy=f"Use a strength from {low:g} to {high:g}, or widen limits in the policy.",
         metadata={
             "strength": f"{strength:g}",
             "minimum": f"{low:g}",

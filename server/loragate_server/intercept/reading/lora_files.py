@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
@@ -11,6 +12,10 @@ from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES
 from loragate_server.intercept.refusals import unnamed
 
 _MOST_FILES = 100_000
+_MOST_NAMES = 512
+
+Resolver = Callable[[str, "LoraFiles"], tuple[str, ...]]
+"""From a name to the files below the folder that a server may load for it."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,19 @@ class LoraFiles:
     """
 
     folder: str
+    _meant: dict[tuple[Resolver, str], tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def meant(self, name: str, resolver: Resolver) -> tuple[str, ...]:
+        """What a name means by a resolver; empty where it means no file that is there.
+
+        Raises:
+            RefusedRequestError: ADAPTER_UNNAMED for more names than can be looked up.
+        """
+        if (resolver, name) not in self._meant:
+            if len(self._meant) >= _MOST_NAMES:
+                raise unnamed("The request", "names too many LoRAs.", "Name fewer of them.")
+            self._meant[resolver, name] = resolver(name, self)
+        return self._meant[resolver, name]
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class Tag:
         span: where the name stands in the prompt.
         numbers: the arguments without a name; at most two.
         named: the arguments with a name: `te` and `unet`.
+        written: all arguments behind the name, as written.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Tag:
     span: tuple[int, int]
     numbers: tuple[float, ...]
     named: Mapping[str, float]
+    written: tuple[str, ...] = ()
 
     @property
     def everywhere(self) -> bool:
@@ -80,7 +82,7 @@ def tags_in(text: str, place: str) -> Iterator[Tag]:
         return
     for match in _BEGIN.finditer(text):
         end = text.find(">", match.end())
-        if end <= match.end():
+        if end < 0:
             continue
         kind = match[1].casefold()
         if kind == "hypernet":
@@ -97,7 +99,7 @@ def without_tags(text: str) -> str:
     kept, at = [], 0
     for match in _BEGIN.finditer(text):
         end = text.find(">", match.end())
-        if match.start() >= at and end > match.end():
+        if match.start() >= at and end >= 0:
             kept.append(text[at : match.start()])
             at = end
     return "".join([*kept, text[at:]])
@@ -123,7 +125,7 @@ def _tag(kind: str, arguments: str, begin: int, place: str) -> Tag:
         whole = strengths.get("unet", strengths.get("te", (*numbers, None)[0]))
         if set(parts) != {whole} or len(numbers) > 1:
             raise _not_measured(place)
-    return Tag(kind, name, (begin, begin + len(name)), numbers, strengths)
+    return Tag(kind, name, (begin, begin + len(name)), numbers, strengths, tuple(items[1:]))
 
 
 def _not_measured(place: str) -> Exception:

@@ -245,7 +245,7 @@ class _Reader:
     ) -> Iterator[tuple[AdapterReference, str]]:
         """Every file that a name may mean, and which of several it is."""
         given = used_at(self.server.reference(name, place, strengths[0]), strengths)
-        paths = files_named(name, self.files) if _is_looked_up(name) else ()
+        paths = self.files.meant(name, files_named) if _is_looked_up(name) else ()
         if not paths:
             yield given, ""
         for path in paths:

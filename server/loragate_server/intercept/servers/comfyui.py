@@ -18,6 +18,7 @@ from loragate_server.intercept.reading.sets import settled, used_at
 from loragate_server.intercept.refusals import Location, place_of, unnamed, unreadable
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.comfyui_doubles import Owned, without_doubles
 from loragate_server.intercept.servers.comfyui_flow import applied_together
 from loragate_server.intercept.servers.comfyui_graph import (
     Graph,
@@ -37,14 +38,12 @@ from loragate_server.intercept.servers.comfyui_links import (
     refuse_made_or_chosen,
     text_by_link,
 )
-from loragate_server.intercept.servers.comfyui_names import lora_manager
 from loragate_server.intercept.servers.comfyui_tags import (
-    LORA_MANAGER,
-    grammar_of,
     is_lora_class,
     mentioned_in,
     reads_tags,
     refuse_undecidable,
+    resolver_of,
 )
 
 _NAMES_FILE = re.compile(r"(^|_)(name|path|file|url|uri|air|repo|source|model|id|weights)$|[0-9]$")
@@ -53,12 +52,13 @@ _LABELS = frozenset({"input_id", "display_name", "description"})
 _NONE = frozenset({"", "none", "[none]"})
 # Inputs that say how a LoRA is applied, not which.
 _HOW = re.compile(
-    r"(^|_)(mode|type|on|enabled|active|count|strength\w*|str|weight|wt|dtype|rank|switch)(_?[0-9]+|_model|_clip)?$|^clipStrength$",
+    r"(^|_)(mode|type|on|enabled|active|count|strength\w*|str|weight|wt|dtype|rank|switch)"
+    r"(_?[0-9]+|_model|_clip)?$|^clipStrength$",
     re.IGNORECASE,
 )
 _GRAPHS = ("prompt", "workflow_api")
-_Owned = tuple[Found, str | None]
-"""A LoRA, and the node that applies it; None where that may be any, or none."""
+_ALSO_TEXT = re.compile(r"<|NODE")
+"""What makes a text of one that ends as a file's name does."""
 
 MODEL_INPUTS = (
     "ckpt_name",
@@ -137,17 +137,17 @@ class ComfyUI(ImageServer):
     def _in_graph(self, nodes: Mapping[str, Node], name: str) -> list[tuple[Found, str | None]]:
         """Every LoRA with the node that applies it; None for one that a node may not read."""
         graph = Graph(nodes, LoraFiles(self.lora_folder))
-        direct: list[_Owned] = []
-        linked: list[_Owned] = []
+        direct: list[Owned] = []
+        linked: list[Owned] = []
         for node in nodes.values():
             found = list(self._in_node(node, graph, (name, node.key, "inputs")))
             refuse_choice_by_number(node, found=bool(found))
             for one, owner in found:
                 at_home = one.spot is None or one.spot.location[1] == node.key
                 (direct if at_home else linked).append((one, owner))
-        return _without_doubles(direct, linked)
+        return without_doubles(direct, linked)
 
-    def _in_node(self, node: Node, graph: Graph, location: Location) -> Iterator[_Owned]:
+    def _in_node(self, node: Node, graph: Graph, location: Location) -> Iterator[Owned]:
         for name, value in node.inputs.items():
             if f"{node.class_type}.{name}" in self.ignored_inputs:
                 continue
@@ -163,7 +163,7 @@ class ComfyUI(ImageServer):
 
     def _linked(
         self, name: str, link: list[Any], node: Node, graph: Graph, at: Location
-    ) -> Iterator[_Owned]:
+    ) -> Iterator[Owned]:
         """A name that comes from another node; what LoRA nodes hand on is found in those nodes."""
         refuse_made_or_chosen(name, link, node, graph.nodes)
         if _HOW.search(name) or name.casefold().endswith("stack"):
@@ -192,7 +192,7 @@ class ComfyUI(ImageServer):
 
     def _text_by_link(
         self, name: str, link: list[Any], node: Node, graph: Graph, at: Location
-    ) -> Iterator[_Owned]:
+    ) -> Iterator[Owned]:
         """The tags of a text that other nodes put together."""
         text = text_by_link(link, graph.nodes)
         if text is None:
@@ -207,7 +207,7 @@ class ComfyUI(ImageServer):
 
     def _handed_on(
         self, name: str, source: Node, node: Node, graph: Graph, at: Location
-    ) -> Iterator[_Owned]:
+    ) -> Iterator[Owned]:
         """What a LoRA node hands on is applied at the strength of the node that takes it."""
         taking = Value("", (name,), node.inputs, at)
         forces = strengths_given(taking, node, graph.nodes, place_of(*at))
@@ -228,11 +228,12 @@ class ComfyUI(ImageServer):
                     ]
                     yield from self._found(one, [*forces, *own, *both], source, node.key, graph)
 
-    def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[_Owned]:
+    def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
         if self._names_adapter(one, node):
             yield from self._applied(one, node, graph)
-        else:
-            yield from self._tags(one.text, node, one.names[0], graph, one.location, one.location)
+            if not _ALSO_TEXT.search(one.text):
+                return
+        yield from self._tags(one.text, node, one.names[0], graph, one.location, one.location)
 
     def _tags(
         self,
@@ -242,7 +243,7 @@ class ComfyUI(ImageServer):
         graph: Graph,
         at: Location,
         location: Location | None,
-    ) -> Iterator[_Owned]:
+    ) -> Iterator[Owned]:
         """The LoRAs of the tags of a text, which stands at `location`, or nowhere as it is."""
         where = place_in(node, name)
         refuse_undecidable(text, node.class_type, name, where, wildcards=self.allow_wildcards)
@@ -274,19 +275,19 @@ class ComfyUI(ImageServer):
         named = _NAMES_FILE.search(key) and key not in _LABELS
         return in_lora_node and bool(named) and not _HOW.search(key)
 
-    def _applied(self, one: Value, node: Node, graph: Graph) -> Iterator[_Owned]:
+    def _applied(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
         strengths = strengths_given(one, node, graph.nodes, place_of(*one.location))
         yield from self._found(one, strengths, node, node.key, graph)
 
     def _found(
         self, one: Value, strengths: Sequence[Strength], node: Node, owner: str, graph: Graph
-    ) -> Iterator[_Owned]:
+    ) -> Iterator[Owned]:
         place = place_of(*one.location)
         reference = used_at(self._reference(one.text, place), strengths or [AS_TRAINED])
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
-        managed = takes_file and grammar_of(node.class_type) is LORA_MANAGER
-        paths = lora_manager(one.text, graph.files) if managed else ()
+        resolver = resolver_of(node.class_type, one.text) if takes_file else None
+        paths = graph.files.meant(one.text, resolver) if resolver else ()
         for meant in self._meant(reference, paths):
             spot = Spot(one.location, one.text, spelling=spelling)
             yield Found(meant, place, spot), owner if len(paths) < 2 else None
@@ -329,31 +330,6 @@ class ComfyUI(ImageServer):
 
 def _unspeakable(_: str) -> str | None:
     return None
-
-
-def _without_doubles(direct: Sequence[_Owned], linked: Sequence[_Owned]) -> list[_Owned]:
-    """All LoRAs, without those of a constant that are found again where a node takes it.
-
-    Places are made plain for people, so two may look alike; locations never do.
-    """
-    names = {one.spot.location for one, _ in linked if one.spot and one.spot.within is None}
-    tags: dict[Any, tuple[Strength, ...]] = {}
-    kept: list[_Owned] = []
-    for one, owner in direct:
-        if one.spot is None or one.spot.within is not None or one.spot.location not in names:
-            kept.append((one, owner))
-            tags[one.reference.path, one.spot] = one.reference.strengths
-    found: list[_Owned] = []
-    again = set()
-    for one, owner in linked:
-        key = one.reference.path, one.spot
-        if owner is None and one.spot is not None and key in tags:
-            again.add(key)
-            both = used_at(one.reference, (*one.reference.strengths, *tags[key]))
-            found.append((replace(one, reference=both), owner))
-        else:
-            found.append((one, owner))
-    return [pair for pair in kept if (pair[0].reference.path, pair[0].spot) not in again] + found
 
 
 def _has_names(node: Node) -> bool:

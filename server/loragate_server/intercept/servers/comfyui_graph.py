@@ -53,6 +53,8 @@ CONSTANTS = frozenset(
         "FloatConstant",
         "INTConstant",
         "easy string",
+        "easy positive",
+        "easy negative",
         "easy float",
     }
 )

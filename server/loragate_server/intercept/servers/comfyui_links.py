@@ -23,6 +23,8 @@ _BY_NUMBER = re.compile(
     re.IGNORECASE,
 )
 _CONFIG = re.compile(r"(cycler|randomizer)_config")
+_INDEX = re.compile(r"(lora_?)?(index|idx)", re.IGNORECASE)
+_ELSEWHERE = re.compile(r"(lora_?)?(sub_?)?(folder|directory)(_?path)?", re.IGNORECASE)
 _CHOOSER = re.compile(
     r"cycl|random|shuffle|by.?index|by.?number|sequential|iterat|roulette", re.IGNORECASE
 )
@@ -115,10 +117,18 @@ def refuse_choice_by_number(node: Node, *, found: bool) -> None:
         config = isinstance(value, dict) and _CONFIG.fullmatch(name)
         if config and value.get("roll_mode") != "fixed":
             raise unnamed(place_in(node, name), "chooses a LoRA by itself.", _REMEDY)
-        if not named and _BY_NUMBER.fullmatch(name):
+        # Beside an index, a name may be there for people only.
+        if _INDEX.fullmatch(name) or (not named and _BY_NUMBER.fullmatch(name)):
             raise unnamed(place_in(node, name), "chooses a LoRA by a number.", _REMEDY)
+        if _ELSEWHERE.fullmatch(name) and value and not _makes(node):
+            raise unnamed(place_in(node, name), "says where names are looked for.", _REMEDY)
     if not named and _CHOOSER.search(node.class_type):
         raise unnamed(place_of(node.key, node.class_type), "chooses a LoRA by itself.", _REMEDY)
+
+
+def _makes(node: Node) -> bool:
+    """Whether a node makes or keeps LoRAs, and loads none."""
+    return bool(_MADE.search(node.class_type) or _KEPT.search(node.class_type))
 
 
 def _comes_from_loras(link: Any, nodes: Mapping[str, Node], hops: int = 0) -> bool:

@@ -6,16 +6,13 @@ LoRA Manager keeps a list of its own in an order that a request does not tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from loragate_server.intercept.reading.lora_files import LoraFiles, stem_of, without_suffix
 
 _LISTED = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft")
 _MANAGED = (".safetensors", ".ckpt", ".pt", ".bin")
-
-Resolver = Callable[[str, LoraFiles], tuple[str, ...]]
-"""From a name to the files below the folder that a pack may load for it."""
 
 
 def as_file(name: str, files: LoraFiles) -> tuple[str, ...]:
@@ -67,6 +64,31 @@ def coziness(name: str, files: LoraFiles) -> tuple[str, ...]:
     """Coziness: the last path of that stem, or the path."""
     named = [path for path in _listed(files) if stem_of(path) == name]
     return tuple(named[-1:]) or as_file(name, files)
+
+
+def rgthree(name: str, files: LoraFiles) -> tuple[str, ...]:
+    """rgthree: the path, then the file name, each with and without suffix, then any part of one."""
+    paths = _listed(files)
+    file = PurePosixPath(name).name
+    for wanted, part in (
+        ({name}, str),
+        ({name, without_suffix(name)}, without_suffix),
+        ({name, file}, _file_of),
+        ({name, stem_of(name)}, stem_of),
+    ):
+        if found := _first(path for path in paths if part(path) in wanted):
+            return found
+    return _first(path for path in paths if name in path)
+
+
+def any_suffix(name: str, files: LoraFiles) -> tuple[str, ...]:
+    """A node that adds the suffix itself: every file of that path, or else of that stem."""
+    paths = [path for path in _listed(files) if without_suffix(path) == name]
+    return tuple(paths or [path for path in _listed(files) if stem_of(path) == name])
+
+
+def _file_of(path: str) -> str:
+    return PurePosixPath(path).name
 
 
 def _bare(path: str) -> str:

@@ -11,23 +11,30 @@ from dataclasses import dataclass
 
 from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.reading.joining import may_become_a_tag
-from loragate_server.intercept.reading.lora_files import LoraFiles
+from loragate_server.intercept.reading.lora_files import LoraFiles, Resolver
 from loragate_server.intercept.reading.lora_words import speaks_of_lora
+from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES
 from loragate_server.intercept.reading.tags import Tag, tags_in, without_tags
 from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
 from loragate_server.intercept.servers import comfyui_names
-from loragate_server.intercept.servers.comfyui_names import Resolver
 
 Numbers = Callable[[Tag], tuple[Strength, ...]]
 
 _MANAGER = re.compile(r"\s*\(LoraManager\)$", re.IGNORECASE)
 _TEXTS = re.compile(
-    r"(.*_)?(text|prompt|string|syntax)(_?\d+)?|(wildcard|populated).*",
+    r"(.*_)?(text|prompt|string|syntax|positive|negative)(_?(\d+|g|l))?|(wildcard|populated).*",
     re.IGNORECASE,
 )
+_DIGITS = re.compile(r"-?(\d*\.?\d+|\d+\.?\d*)", re.ASCII)
 _MACRO = re.compile(r"\b(?:DEF|SEG|SUB)\(")
 _NODE = re.compile(r"\bNODE\s*\(([^,)]*)")
 _ENCODERS = frozenset({"", "PCTextEncode", "CLIPTextEncode"})
+_READERS = re.compile(
+    r"PromptExtraNetworks|PromptPicker|PromptLoader|TomlPromptEncoder|\w+_PromptWith\w+"
+    r"|(easy|ttN) .*Loader.*",
+    re.IGNORECASE,
+)
+"""Nodes of other packs that load the LoRAs of tags, though their class does not say so."""
 _LINES = re.compile(r"MultiLoraLoader-\w+")
 """Nodes that take every line of their text for a LoRA, in a tag or not."""
 _WILDCARD = re.compile(r"__[\w.\-+/*\\]+?__")
@@ -47,9 +54,22 @@ def _first_alone(tag: Tag) -> tuple[Strength, ...]:
     return tuple(dict.fromkeys((*_model_first(tag), Strength(first, first))))
 
 
+def _zero_as_one(tag: Tag) -> tuple[Strength, ...]:
+    """`<lora:name:model:clip>`, where some take a zero for a one."""
+    (given,) = _model_first(tag)
+    return tuple(dict.fromkeys((given, given if given.denoiser else Strength(1.0, 1.0))))
+
+
+def _plain_numbers(tag: Tag) -> tuple[Strength, ...]:
+    """`<lora:name:model:clip>`, where what is not written as digits is passed over."""
+    numbers = [float(one) for one in tag.written if _DIGITS.fullmatch(one)]
+    first = (*numbers, 1.0)[0]
+    return (Strength(first, numbers[1] if len(numbers) > 1 else first),)
+
+
 def _any_order(tag: Tag) -> tuple[Strength, ...]:
     """As any pack, or a node that was made after A1111, may read it."""
-    return tuple(dict.fromkeys((*_first_alone(tag), *tag.in_web_uis(1.0))))
+    return tuple(dict.fromkeys((*_first_alone(tag), *_plain_numbers(tag), *tag.in_web_uis(1.0))))
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,7 @@ IMPACT = Grammar(
     "Impact Pack",
     re.compile(r"Impact\w*|.*Wildcard.*|.*Detailer.*|.* //Inspire", re.IGNORECASE),
     (comfyui_names.impact,),
-    _model_first,
+    _plain_numbers,
     draws=True,
 )
 LORA_MANAGER = Grammar(
@@ -96,7 +116,17 @@ LORA_MANAGER = Grammar(
     _first_alone,
 )
 TAG_LOADER = Grammar(
-    "LoraTagLoader", re.compile(r"LoraTagLoader"), (comfyui_names.tag_loader,), _model_first
+    "LoraTagLoader",
+    re.compile(r"LoraTagLoader"),
+    # Another pack has a node of this class, which looks for the whole name first.
+    (comfyui_names.tag_loader, comfyui_names.lora_manager),
+    _zero_as_one,
+)
+RGTHREE = Grammar(
+    "rgthree",
+    re.compile(r".*Power (Prompt|Lora Loader).*", re.IGNORECASE),
+    (comfyui_names.rgthree,),
+    _first_alone,
 )
 COZINESS = Grammar(
     "Coziness",
@@ -104,7 +134,7 @@ COZINESS = Grammar(
     (comfyui_names.coziness,),
     _model_first,
 )
-GRAMMARS = (PROMPT_CONTROL, LORA_MANAGER, TAG_LOADER, COZINESS, IMPACT)
+GRAMMARS = (PROMPT_CONTROL, LORA_MANAGER, TAG_LOADER, COZINESS, RGTHREE, IMPACT)
 """The packs whose grammar is known; the first whose class fits reads a text."""
 
 ANY_PACK = Grammar(
@@ -152,8 +182,18 @@ def reads_tags(class_type: str, name: str) -> bool:
     if grammar is IMPACT:
         return re.match(r"wildcard|populated", name, re.IGNORECASE) is not None
     if grammar in (ANY_PACK, LORA_MANAGER):
-        return is_lora_class(class_type)
+        return is_lora_class(class_type) or _READERS.fullmatch(class_type) is not None
     return True
+
+
+def resolver_of(class_type: str, name: str) -> Resolver | None:
+    """How a node looks up a name in an input of its own; None where it takes a path as it is."""
+    grammar = grammar_of(class_type)
+    if grammar in (LORA_MANAGER, RGTHREE):
+        return grammar.resolvers[0]
+    if name.lower().endswith(WEIGHT_SUFFIXES):
+        return None
+    return comfyui_names.any_suffix
 
 
 def mentioned_in(text: str, class_type: str, place: str, files: LoraFiles) -> Iterator[Mentioned]:
@@ -165,7 +205,7 @@ def mentioned_in(text: str, class_type: str, place: str, files: LoraFiles) -> It
     grammar = grammar_of(class_type)
     for tag in tags_in(text, place):
         paths = dict.fromkeys(
-            path for resolve in grammar.resolvers for path in resolve(tag.name, files)
+            path for resolver in grammar.resolvers for path in files.meant(tag.name, resolver)
         )
         yield Mentioned(tag.name, tag.span, grammar.numbers(tag), tuple(paths))
 
