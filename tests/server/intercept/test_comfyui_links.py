@@ -75,10 +75,8 @@ def test_tags_that_nodes_of_comfyui_put_together_are_read(kind: str) -> None:
     assert paths(a=replaced, b=taker) == [EVIL]
 
 
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", sorted({*READERS} - {"MultiLoraLoader-70bf3d77"}))
 def test_a_text_without_tags_passes_by_a_link(kind: str) -> None:
-    if kind.startswith("MultiLora"):
-        pytest.skip("takes every line for a LoRA")
     joined = node("StringConcatenate", string_a="a cat", string_b="<3", delimiter=", ")
     assert paths(a=joined, b=node(kind, **{READERS[kind]: ["a", 0]}, **MODEL)) == []
 

@@ -11,8 +11,9 @@ from pathlib import PurePosixPath
 from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES
 from loragate_server.intercept.refusals import unnamed
 
-_MOST_FILES = 100_000
-_MOST_NAMES = 512
+_MOST_FILES = 50_000
+_MOST_LOOK_UPS = 640
+"""Of more names than this no audit takes in all, so what they mean does not matter."""
 
 Resolver = Callable[[str, "LoraFiles"], tuple[str, ...]]
 """From a name to the files below the folder that a server may load for it."""
@@ -30,14 +31,10 @@ class LoraFiles:
     _meant: dict[tuple[Resolver, str], tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def meant(self, name: str, resolver: Resolver) -> tuple[str, ...]:
-        """What a name means by a resolver; empty where it means no file that is there.
-
-        Raises:
-            RefusedRequestError: ADAPTER_UNNAMED for more names than can be looked up.
-        """
+        """What a name means by a resolver; empty where it means no file that is there."""
         if (resolver, name) not in self._meant:
-            if len(self._meant) >= _MOST_NAMES:
-                raise unnamed("The request", "names too many LoRAs.", "Name fewer of them.")
+            if len(self._meant) >= _MOST_LOOK_UPS:
+                return ()
             self._meant[resolver, name] = resolver(name, self)
         return self._meant[resolver, name]
 
