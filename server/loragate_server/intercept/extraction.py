@@ -72,7 +72,7 @@ class Denial:
 
 
 class Extractor(Protocol):
-    """Knows one kind of image server. Pure: reads no file, asks nobody, keeps nothing."""
+    """Knows one kind of image server. Looks at names of files, opens none, and keeps nothing."""
 
     @property
     def name(self) -> str:

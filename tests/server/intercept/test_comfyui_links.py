@@ -191,6 +191,19 @@ def test_a_widget_of_lora_manager_names_files_as_lora_manager_looks_them_up(tmp_
     }
 
 
+def test_lora_manager_looks_up_anew_what_a_stack_of_others_holds(tmp_path: Path) -> None:
+    for name in ("a/ink.safetensors", "b/ink.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    stack = node("CR LoRA Stack", switch_1="On", lora_name_1="b/ink.safetensors", model_weight_1=1)
+    loader = node("Lora Loader (LoraManager)", lora_stack=["k", 0], loras=[], **MODEL)
+    settings = {"lora_folder": str(tmp_path)}
+    one = [each.path for each in loaded(settings, k=stack)]
+    assert one == [f"{tmp_path}/b/ink.safetensors"]
+    both = {each.path for each in loaded(settings, k=stack, m=loader)}
+    assert both == {f"{tmp_path}/a/ink.safetensors", f"{tmp_path}/b/ink.safetensors"}
+
+
 def test_wildcards_pass_where_the_operator_says_so() -> None:
     one = node("ImpactWildcardEncode", wildcard_text="a __colour__ cat <lora:evil:1>")
     assert [each.path for each in loaded({"allow_wildcards": True}, k=one)] == [EVIL]

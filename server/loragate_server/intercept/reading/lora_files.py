@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -37,6 +37,11 @@ class LoraFiles:
                 return ()
             self._meant[resolver, name] = resolver(name, self)
         return self._meant[resolver, name]
+
+    def meant_by(self, name: str, resolvers: Iterable[Resolver]) -> tuple[str, ...]:
+        """What a name means by any of several resolvers, each file once."""
+        found = (path for resolver in resolvers for path in self.meant(name, resolver))
+        return tuple(dict.fromkeys(found))
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ PICTURES = frozenset({"init_images", "mask", "image", "images", "input_image", "
 
 _INFOTEXT = "infotext"
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_NETWORK_FIELD = re.compile(r"(?:^|[,\n])\s*(Hypernet|AddNet Model \d+)\s*:\s*\S")
+_NETWORK_FIELD = re.compile(r"\b(Hypernet|AddNet Model \d+)\s*:")
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
 _STYLE = re.compile(r"<style:[^>]", re.IGNORECASE)
 _EXTRA = re.compile(r"<sd_cpp_extra_args>(.*?)</sd_cpp_extra_args>", re.DOTALL)

@@ -43,7 +43,7 @@ from loragate_server.intercept.servers.comfyui_tags import (
     mentioned_in,
     reads_tags,
     refuse_undecidable,
-    resolver_of,
+    resolvers_of,
 )
 
 _NAMES_FILE = re.compile(r"(^|_)(name|path|file|url|uri|air|repo|source|model|id|weights)$|[0-9]$")
@@ -286,8 +286,8 @@ class ComfyUI(ImageServer):
         reference = used_at(self._reference(one.text, place), strengths or [AS_TRAINED])
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
-        resolver = resolver_of(node.class_type, one.text) if takes_file else None
-        paths = graph.files.meant(one.text, resolver) if resolver else ()
+        resolvers = resolvers_of(node.class_type, one.text, managed=graph.managed)
+        paths = graph.files.meant_by(one.text, resolvers if takes_file else ())
         for meant in self._meant(reference, paths):
             spot = Spot(one.location, one.text, spelling=spelling)
             yield Found(meant, place, spot), owner if len(paths) < 2 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from loragate_server.adapter.reference import Strength
@@ -81,6 +82,17 @@ class Graph:
 
     nodes: Mapping[str, Node]
     files: LoraFiles
+
+    @cached_property
+    def managed(self) -> bool:
+        """Whether LoRA Manager takes a stack, and looks up anew what others put into it."""
+        return any(
+            grammar_of(node.class_type) is LORA_MANAGER
+            and any(
+                "stack" in name.casefold() and is_link(node.inputs[name]) for name in node.inputs
+            )
+            for node in self.nodes.values()
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ _MOST_CHARS = 1_000_000
 _TAG = re.compile(r"<(?:lora|lyco):[^>]+>")
 _STACK = re.compile(r"stack", re.IGNORECASE)
 _HANDS_ON = re.compile(r"reroute|switch|primitive", re.IGNORECASE)
-_MADE = re.compile(r"train|extract(?!or)|convert|resize|merge|quantize", re.IGNORECASE)
+_MADE = re.compile(r"train|extract(?!or)", re.IGNORECASE)
+_WRITES = re.compile(r"convert|resize|merge|quantize", re.IGNORECASE)
 _KEPT = re.compile(r"save|plot|loss|graph|preview|info|show|export", re.IGNORECASE)
 _BY_NUMBER = re.compile(
     r"(.*_)?(index|idx|seed|number|position|offset|which|nth|page|cycle\w*)(_?\d+)?",
@@ -128,7 +129,7 @@ def refuse_choice_by_number(node: Node, *, found: bool) -> None:
 
 def _makes(node: Node) -> bool:
     """Whether a node makes or keeps LoRAs, and loads none."""
-    return bool(_MADE.search(node.class_type) or _KEPT.search(node.class_type))
+    return any(one.search(node.class_type) for one in (_MADE, _WRITES, _KEPT))
 
 
 def _comes_from_loras(link: Any, nodes: Mapping[str, Node], hops: int = 0) -> bool:

@@ -186,14 +186,23 @@ def reads_tags(class_type: str, name: str) -> bool:
     return True
 
 
-def resolver_of(class_type: str, name: str) -> Resolver | None:
-    """How a node looks up a name in an input of its own; None where it takes a path as it is."""
+def resolvers_of(class_type: str, name: str, *, managed: bool) -> tuple[Resolver, ...]:
+    """How a name in an input is looked up; empty where a node takes it for a path as it is.
+
+    Args:
+        class_type: of the node.
+        name: in its input.
+        managed: whether LoRA Manager may look up anew what the node hands on.
+    """
     grammar = grammar_of(class_type)
     if grammar in (LORA_MANAGER, RGTHREE):
-        return grammar.resolvers[0]
-    if name.lower().endswith(WEIGHT_SUFFIXES):
-        return None
-    return comfyui_names.any_suffix
+        own: Resolver | None = grammar.resolvers[0]
+    elif name.lower().endswith(WEIGHT_SUFFIXES):
+        own = comfyui_names.as_file if managed else None
+    else:
+        own = comfyui_names.any_suffix
+    then = (comfyui_names.lora_manager,) if managed and "stack" in class_type.casefold() else ()
+    return tuple(one for one in (own, *then) if one)
 
 
 def mentioned_in(text: str, class_type: str, place: str, files: LoraFiles) -> Iterator[Mentioned]:
@@ -204,10 +213,8 @@ def mentioned_in(text: str, class_type: str, place: str, files: LoraFiles) -> It
     """
     grammar = grammar_of(class_type)
     for tag in tags_in(text, place):
-        paths = dict.fromkeys(
-            path for resolver in grammar.resolvers for path in files.meant(tag.name, resolver)
-        )
-        yield Mentioned(tag.name, tag.span, grammar.numbers(tag), tuple(paths))
+        paths = files.meant_by(tag.name, grammar.resolvers)
+        yield Mentioned(tag.name, tag.span, grammar.numbers(tag), paths)
 
 
 def refuse_undecidable(
