@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loragate_server.adapter.reference import AdapterReference, Strength
-from loragate_server.app.extractors import intercept_extractors
 from loragate_server.config.schema import Config, StartError
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import Extraction, RefusedRequestError
@@ -36,7 +35,7 @@ def explain(config: Config, name: str, stored: bytes) -> Explanation:
     Raises:
         StartError: there is no such extractor, or the text is no request.
     """
-    extractors = intercept_extractors(config)
+    extractors = make_extractors(config.intercept)
     chosen = name or config.intercept.chosen_extractor
     extractor = extractors.get(chosen)
     if not isinstance(extractor, ImageServer):

@@ -113,8 +113,8 @@ def _admit_strength(field: str, strength: float, policy: Policy) -> None:
         return
     raise NoDecisionError(
         ErrorReason.STRENGTH_INVALID,
-        f"Strength {strength:g} is not a finite number from {low:g} to {high:g}.",
-        remedy=f"Use a strength from {low:g} to {high:g}.",
+        f"Strength {strength:g} is not from {low:g} to {high:g}, where the policy has audits.",
+        remedy=f"Use a strength from {low:g} to {high:g}, or widen limits in the policy.",
         metadata={
             "strength": f"{strength:g}",
             "minimum": f"{low:g}",

@@ -20,6 +20,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OTHER_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _FETCHED = frozenset({"http", "https", "s3", "gs", "hf"})
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
+_MAY_BE_HUB_ID = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 _HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "www.hf.co"})
 _SECRET_NAME = re.compile(r"token|key|secret|sig|auth|passw|credential", re.IGNORECASE)
 _CIVITAI = re.compile(r"^urn:air:|(^|[/.@])civitai\.com([/:]|$)|^[0-9]+@[0-9]+$")
@@ -79,6 +80,30 @@ def anywhere(
     if hub_ids and _HUB_ID.fullmatch(text) and not text.lower().endswith(WEIGHT_SUFFIXES):
         return AdapterReference(uri=f"hf://{text}", strength=strength)
     return AdapterReference(path=text, strength=strength)
+
+
+def on_disk_or_hub(
+    value: Any, place: str, strength: Strength = AS_TRAINED, *, hub_ids: bool = True
+) -> AdapterReference:
+    """A reference for a server that asks the hub for every path that it does not have on its disk.
+
+    Args:
+        value: as it stands in the request.
+        place: where it stands, for people.
+        strength: how strongly the adapter will be applied.
+        hub_ids: whether the server reaches the hub.
+
+    Raises:
+        RefusedRequestError: ADAPTER_UNNAMED also for a relative path that may be either.
+    """
+    reference = anywhere(value, place, strength, hub_ids=hub_ids)
+    if hub_ids and reference.path is not None and _MAY_BE_HUB_ID.fullmatch(reference.path):
+        raise unnamed(
+            place,
+            "is a relative path, which the server may take for a repository of the hub.",
+            "Write the whole path, from the root on.",
+        )
+    return reference
 
 
 def in_folder(

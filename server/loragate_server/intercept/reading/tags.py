@@ -1,4 +1,4 @@
-"""LoRA tags in prompts, `<lora:NAME:te:unet>`: what servers add to it, and how each reads it."""
+"""LoRA tags in prompts, `<lora:NAME:...>`: found wherever any server would find one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES
 from loragate_server.intercept.reading.strengths import strength_in_text
 from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
 
-_TAG = re.compile(r"<(\w+):([^>]+)>")
-_LORA = frozenset({"lora", "lyco"})
-_HYPERNETWORK = "hypernet"
+# Some servers look for the outermost `<`, some for `<lora:` alone, so each beginning counts.
+_BEGIN = re.compile(r"<(lora|lyco|loractl|hypernet):", re.IGNORECASE)
 _DENOISER_PARTS = ("in", "mid", "out")
 """Parts of the denoiser that SD.Next gives strengths of their own."""
 _DYNAMIC = re.compile(r"[{}|$#<\x00-\x1f]")
@@ -29,6 +28,7 @@ class Tag:
         span: where the name stands in the prompt.
         numbers: the arguments without a name; at most two.
         named: the arguments with a name: `te` and `unet`.
+        written: all arguments behind the name, as written.
     """
 
     kind: str
@@ -36,6 +36,7 @@ class Tag:
     span: tuple[int, int]
     numbers: tuple[float, ...]
     named: Mapping[str, float]
+    written: tuple[str, ...] = ()
 
     @property
     def everywhere(self) -> bool:
@@ -48,7 +49,7 @@ class Tag:
         return self.kind == "lora" and bool(self.numbers) and not self.named and bare
 
     def in_web_uis(self, default: float) -> tuple[Strength, ...]:
-        """The strengths in A1111, Forge, SD.Next and stable-diffusion.cpp.
+        """The strengths in A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI.
 
         Args:
             default: what SD.Next takes for a tag without a number; the others take 1.
@@ -62,14 +63,9 @@ class Tag:
             readings.append(Strength(self.named.get("unet", second), text_encoder))
             # SD.Next does not look at a second number.
             readings.append(Strength(self.named.get("unet", text_encoder), text_encoder))
-        # stable-diffusion.cpp looks at the first number only.
+        # stable-diffusion.cpp and LocalAI look at the first number only.
         readings += [Strength(one, one) for one in self.numbers[:1]]
         return tuple(dict.fromkeys(readings))
-
-    def in_graphs(self) -> tuple[Strength, ...]:
-        """The strengths in nodes of ComfyUI, of which some name the denoiser first."""
-        swapped = [Strength(*self.numbers)] if len(self.numbers) > 1 else []
-        return tuple(dict.fromkeys((*self.in_web_uis(1.0), *swapped)))
 
 
 def tags_in(text: str, place: str) -> Iterator[Tag]:
@@ -84,17 +80,29 @@ def tags_in(text: str, place: str) -> Iterator[Tag]:
     """
     if "<" not in text:
         return
-    for match in _TAG.finditer(text):
+    for match in _BEGIN.finditer(text):
+        end = text.find(">", match.end())
+        if end < 0:
+            continue
         kind = match[1].casefold()
-        if kind == _HYPERNETWORK:
+        if kind == "hypernet":
             raise unnamed(place, "loads a hypernetwork.", "Leave the tag out.")
-        if kind in _LORA:
-            yield _tag(match[1], match[2], match.start(2), place)
+        if kind == "loractl":
+            raise ambiguous_adapter(
+                place, "changes the strength of a LoRA while it draws.", "Write <lora:name:1>."
+            )
+        yield _tag(match[1], text[match.end() : end], match.end(), place)
 
 
 def without_tags(text: str) -> str:
-    """The prompt without anything that is a tag."""
-    return _TAG.sub("", text)
+    """The prompt with ">" in the place of each whole tag, of which nothing else can be made."""
+    kept, at = [], 0
+    for match in _BEGIN.finditer(text):
+        end = text.find(">", match.end())
+        if match.start() >= at and end >= 0:
+            kept.append(text[at : match.start()])
+            at = end
+    return "".join([*kept, text[at:]])
 
 
 def _tag(kind: str, arguments: str, begin: int, place: str) -> Tag:
@@ -117,7 +125,7 @@ def _tag(kind: str, arguments: str, begin: int, place: str) -> Tag:
         whole = strengths.get("unet", strengths.get("te", (*numbers, None)[0]))
         if set(parts) != {whole} or len(numbers) > 1:
             raise _not_measured(place)
-    return Tag(kind, name, (begin, begin + len(name)), numbers, strengths)
+    return Tag(kind, name, (begin, begin + len(name)), numbers, strengths, tuple(items[1:]))
 
 
 def _not_measured(place: str) -> Exception:

@@ -1,10 +1,10 @@
-"""A1111, Forge and SD.Next: LoRA tags anywhere in a request, options, styles and scripts."""
+"""A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI: LoRA tags anywhere in a request."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -19,36 +19,35 @@ from loragate_server.intercept.reading.findings import (
     as_path,
     below,
 )
+from loragate_server.intercept.reading.forms import is_form, read_form
+from loragate_server.intercept.reading.lora_files import LoraFiles
+from loragate_server.intercept.reading.lora_words import speaks_of_lora
 from loragate_server.intercept.reading.references import anywhere, hub_file, in_folder
 from loragate_server.intercept.reading.sets import used_at
 from loragate_server.intercept.reading.strengths import strength
-from loragate_server.intercept.reading.tags import tags_in, without_tags
-from loragate_server.intercept.refusals import (
-    Location,
-    ambiguous_adapter,
-    door_closed,
-    place_of,
-    unnamed,
-)
+from loragate_server.intercept.reading.tags import tags_in
+from loragate_server.intercept.refusals import Location, door_closed, place_of, unnamed
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.a1111_names import files_named
 from loragate_server.intercept.servers.a1111_sets import OPTION, Mention, together
+from loragate_server.intercept.servers.a1111_text import decoded_infotext, refuse_undecidable
 
 _MULTIPLIER = "extra_networks_default_multiplier"
 _HUB = "/huggingface.co/"
 # These change which file a name means, or where files are looked for.
 _MEANING = frozenset({"lora_preferred_name", "lora_dir", "lyco_dir", "lora_in_memory_limit"})
-_WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
-_NEEDS_BODY = frozenset({"generate", "options"})
+_NEEDS_BODY = frozenset({"generate", "pictures", "options"})
+_REPEATABLE = frozenset({"image", "image[]", "mask"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class A1111(ImageServer):
-    """Settings and extractor of A1111, Forge and SD.Next.
+    """Settings and extractor of A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI.
 
     Attributes:
-        lora_folder: the folder of LoRAs. The name in a tag is taken for the file of that name in
-            it; the server must be set to know LoRAs by file name, not by the alias in the file.
+        lora_folder: the folder of LoRAs. The name in a tag is looked up among the files below it;
+            the server must be set to know LoRAs by file name, not by the alias in the file.
         default_strength: of a tag without one, and of the option sd_lora.
         allow_styles: lets requests name styles, whose text on the server may hold tags.
         allow_wildcards: lets prompts hold `__name__`, for which extensions put in text from files.
@@ -62,6 +61,9 @@ class A1111(ImageServer):
         route("generate", "txt2img"),
         route("generate", "img2img"),
         route("generate", "sdapi/v1/control"),
+        route("pictures", "images/*"),
+        route("generate", "sdcpp/v1/img_gen"),
+        route("generate", "sdcpp/v1/vid_gen"),
         route("options", "sdapi/v1/options"),
         route("other", "sdapi/v1/*"),
         route("web", "queue/join", any_method=True),
@@ -101,6 +103,9 @@ class A1111(ImageServer):
         empty = not request.body.strip() and request.body_complete
         if empty and hit.route.name not in _NEEDS_BODY and not _announces_body(request):
             return Findings()
+        files = LoraFiles(self.lora_folder)
+        if hit.route.name == "pictures" and is_form(request):
+            return self._in_form(request, files)
         document, body = read_object(request, self.limits)
         if hit.route.name == "options" and _MULTIPLIER in body:
             raise door_closed(
@@ -108,8 +113,28 @@ class A1111(ImageServer):
                 "Write strengths in the tags.",
             )
         self._check_styles_and_scripts(body)
-        mentions = list(self._walk(body, (), self._default(body)))
+        reader = _Reader(self, files, self._default(body))
+        mentions = list(reader.walk(body, ()))
         return Findings(together(mentions, second_pass=bool(body.get("hr_prompt"))), document.text)
+
+    def _in_form(self, request: HttpRequest, files: LoraFiles) -> Findings:
+        """A form as OpenAI's clients send it with pictures."""
+        form = read_form(request, self.limits, _REPEATABLE)
+        reader = _Reader(self, files, self.default_strength)
+        mentions = [
+            replace(
+                one,
+                found=replace(
+                    one.found,
+                    spot=one.found.spot
+                    and replace(one.found.spot, location=(), form_field=field.name),
+                ),
+            )
+            for field in form
+            if field.file_name is None
+            for one in reader.walk({field.name: field.text}, ())
+        ]
+        return Findings(together(mentions, second_pass=False), "", form)
 
     def _default(self, body: dict[str, Any]) -> float:
         settings = body.get("override_settings")
@@ -138,65 +163,6 @@ class A1111(ImageServer):
                     "Leave the script out, or name it in allowed_scripts.",
                 )
 
-    def _walk(self, value: Any, location: Location, default: float) -> Iterator[Mention]:
-        """Adapters in every string and under every name, at any depth."""
-        if isinstance(value, str):
-            yield from self._in_prompt(value, location, default)
-        elif isinstance(value, list):
-            for number, item in enumerate(value):
-                yield from self._walk(item, (*location, number), default)
-        elif isinstance(value, dict):
-            for name, item in value.items():
-                yield from self._member(name, item, (*location, name), default)
-
-    def _member(
-        self, name: str, item: Any, location: Location, default: float
-    ) -> Iterator[Mention]:
-        lowered = name.casefold()
-        if "<" in name and list(tags_in(name, place_of(*location))):
-            raise unnamed(place_of(*location), "is a name with a tag.", "Use tags in prompts only.")
-        if lowered == OPTION:
-            if item not in (None, "", "None"):
-                spelling = _as_name(self.lora_folder)
-                place = place_of(*location)
-                reference = self.reference(item, place, Strength(default, default))
-                found = Found(reference, place, Spot(location, item, spelling=spelling))
-                yield Mention(found, location, item)
-        elif lowered in _MEANING:
-            raise door_closed(
-                f"{place_of(*location)} changes which file a name means.", "Leave it out."
-            )
-        elif ("lora" in lowered or "lyco" in lowered) and isinstance(item, str | list | dict):
-            if item not in ("", "None", [], {}):
-                raise unnamed(
-                    place_of(*location),
-                    "is no known way to name a LoRA.",
-                    "Use a tag in the prompt.",
-                )
-        else:
-            yield from self._walk(item, location, default)
-
-    def _in_prompt(self, text: str, location: Location, default: float) -> Iterator[Mention]:
-        place = place_of(*location)
-        if not self.allow_wildcards and "__" in text and _WILDCARD.search(text):
-            raise unnamed(
-                place,
-                "holds a wildcard, for which the server may put in tags.",
-                "Write its text out, or set allow_wildcards.",
-            )
-        if "<" not in text:
-            return
-        if "{" in text and "<" in without_tags(text):
-            raise ambiguous_adapter(
-                place, "may become a tag when its variants are drawn.", "Write the tag out."
-            )
-        for tag in tags_in(text, place):
-            strengths = tag.in_web_uis(default)
-            reference = used_at(self.reference(tag.name, place, strengths[0]), strengths)
-            spelling = as_path if tag.name.startswith("/") else _as_name(self.lora_folder)
-            found = Found(reference, place, Spot(location, text, tag.span, spelling=spelling))
-            yield Mention(found, location, tag.name, tag)
-
     def reference(self, name: Any, place: str, strength: Strength) -> AdapterReference:
         """The file that a name means. SD.Next takes paths, and paths on the hub, as well."""
         if isinstance(name, str) and name.startswith(_HUB):
@@ -217,6 +183,92 @@ class A1111(ImageServer):
             "errors": message,
             "decision_id": decision_id,
         }
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Finds the adapters of one request."""
+
+    server: A1111
+    files: LoraFiles
+    default: float
+
+    def walk(self, value: Any, location: Location) -> Iterator[Mention]:
+        """Adapters in every string and under every name, at any depth."""
+        if isinstance(value, str):
+            yield from self._in_prompt(value, location)
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                yield from self.walk(item, (*location, number))
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                yield from self._member(name, item, (*location, name))
+
+    def _member(self, name: str, item: Any, location: Location) -> Iterator[Mention]:
+        lowered = name.casefold()
+        if "<" in name and list(tags_in(name, place_of(*location))):
+            raise unnamed(place_of(*location), "is a name with a tag.", "Use tags in prompts only.")
+        if lowered == OPTION:
+            if item not in (None, "", "None"):
+                strengths = (Strength(self.default, self.default),)
+                for reference, choice in self._meant(item, place_of(*location), strengths):
+                    spot = Spot(location, item, spelling=_as_name(self.server.lora_folder))
+                    found = Found(reference, place_of(*location), spot)
+                    yield Mention(found, location, item, choice=choice)
+        elif lowered in _MEANING:
+            raise door_closed(
+                f"{place_of(*location)} changes which file a name means.", "Leave it out."
+            )
+        elif speaks_of_lora(name) and isinstance(item, str | list | dict):
+            if item not in ("", "None", [], {}):
+                raise unnamed(
+                    place_of(*location),
+                    "is no known way to name a LoRA.",
+                    "Use a tag in the prompt.",
+                )
+        else:
+            yield from self.walk(item, location)
+
+    def _in_prompt(self, text: str, location: Location) -> Iterator[Mention]:
+        named = [part for part in location if isinstance(part, str)]
+        name = named[-1] if named else ""
+        decoded = decoded_infotext(text, name)
+        for reading in (text,) if decoded is None else (text, decoded):
+            refuse_undecidable(
+                reading,
+                place_of(*location),
+                name,
+                wildcards=self.server.allow_wildcards,
+                styles=self.server.allow_styles,
+            )
+        yield from self._tags(text, location, in_body=True)
+        if decoded is not None:
+            yield from self._tags(decoded, location, in_body=False)
+
+    def _tags(self, text: str, location: Location, *, in_body: bool) -> Iterator[Mention]:
+        """The tags of a text; one that is not in the body as it stands cannot be rewritten."""
+        place = place_of(*location)
+        for tag in tags_in(text, place):
+            spelling = as_path if tag.name.startswith("/") else _as_name(self.server.lora_folder)
+            spot = Spot(location, text, tag.span, spelling=spelling) if in_body else None
+            for reference, choice in self._meant(tag.name, place, tag.in_web_uis(self.default)):
+                yield Mention(Found(reference, place, spot), location, tag.name, tag, choice)
+
+    def _meant(
+        self, name: Any, place: str, strengths: Sequence[Strength]
+    ) -> Iterator[tuple[AdapterReference, str]]:
+        """Every file that a name may mean, and which of several it is."""
+        given = used_at(self.server.reference(name, place, strengths[0]), strengths)
+        paths = self.files.meant(name, files_named) if _is_looked_up(name) else ()
+        if not paths:
+            yield given, ""
+        for path in paths:
+            meant = replace(given, path=f"{self.server.lora_folder.rstrip('/')}/{path}")
+            yield meant, path if len(paths) > 1 else ""
+
+
+def _is_looked_up(name: str) -> bool:
+    return not name.startswith("/") and "://" not in name
 
 
 def _as_name(folder: str) -> Spelling:

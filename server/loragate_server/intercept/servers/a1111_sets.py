@@ -27,16 +27,20 @@ class Mention:
         location: of the string that names it.
         name: as written.
         tag: None for an option.
+        choice: which of several files that the name may mean this is; empty for the only one.
     """
 
     found: Found
     location: Location
     name: str
     tag: Tag | None = None
+    choice: str = ""
 
     @property
     def form(self) -> Hashable:
         """How it is written: servers differ in which forms they read; None for one all read."""
+        if self.choice:
+            return OPTION if self.tag is None else self.tag.kind, self.choice
         if self.tag is None:
             return OPTION
         if self.tag.everywhere:

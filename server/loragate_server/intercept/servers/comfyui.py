@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot, below
+from loragate_server.intercept.reading.lora_files import LoraFiles
+from loragate_server.intercept.reading.lora_words import speaks_of_lora
 from loragate_server.intercept.reading.references import AS_TRAINED, in_folder, looks_like_weights
 from loragate_server.intercept.reading.sets import settled, used_at
-from loragate_server.intercept.reading.tags import tags_in
 from loragate_server.intercept.refusals import Location, place_of, unnamed, unreadable
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.comfyui_doubles import Owned, without_doubles
 from loragate_server.intercept.servers.comfyui_flow import applied_together
 from loragate_server.intercept.servers.comfyui_graph import (
-    RGTHREE,
+    Graph,
     Node,
     Value,
     is_link,
@@ -27,22 +29,37 @@ from loragate_server.intercept.servers.comfyui_graph import (
     resolved,
     strengths_given,
     strings_of,
+    switched_off,
+)
+from loragate_server.intercept.servers.comfyui_links import (
+    constant_at,
+    place_in,
+    refuse_choice_by_number,
+    refuse_made_or_chosen,
+    text_by_link,
+)
+from loragate_server.intercept.servers.comfyui_tags import (
+    is_lora_class,
+    mentioned_in,
+    reads_tags,
+    refuse_undecidable,
+    resolvers_of,
 )
 
-_NAMES_LORA = re.compile(r"lora|lyco|locon", re.IGNORECASE)
 _NAMES_FILE = re.compile(r"(^|_)(name|path|file|url|uri|air|repo|source|model|id|weights)$|[0-9]$")
 # How fields of forms are called, in nodes that have LoRA in their class.
 _LABELS = frozenset({"input_id", "display_name", "description"})
 _NONE = frozenset({"", "none", "[none]"})
-_OFF = frozenset({"off", "false", "disable", "disabled"})
 # Inputs that say how a LoRA is applied, not which.
 _HOW = re.compile(
-    r"(^|_)(mode|type|on|enabled|active|count|strength\w*|str|weight|wt|dtype|rank|switch)(_?[0-9]+|_model|_clip)?$",
+    r"(^|_)(mode|type|on|enabled|active|count|strength\w*|str|weight|wt|dtype|rank|switch)"
+    r"(_?[0-9]+|_model|_clip)?$|^clipStrength$",
     re.IGNORECASE,
 )
-_SWITCHED = frozenset({"CR LoRA Stack", "CR Random LoRA Stack"})
 GRAPHS = ("prompt", "workflow_api", "workflow")
 """Under which names requests hold graphs."""
+_ALSO_TEXT = re.compile(r"<|NODE")
+"""What makes a text of one that ends as a file's name does."""
 
 MODEL_INPUTS = (
     "ckpt_name",
@@ -85,6 +102,7 @@ class ComfyUI(ImageServer):
             `workflow`.
         model_inputs: inputs that hold files of other models; or `Class.input` for one class.
         ignored_inputs: `Class.input` of inputs that are never LoRAs although they look like it.
+        allow_wildcards: lets texts hold `__name__` in nodes that put in text from files for it.
     """
 
     kind: ClassVar[str] = "comfyui"
@@ -116,6 +134,7 @@ class ComfyUI(ImageServer):
     graph_routes: tuple[str, ...] = ()
     model_inputs: tuple[str, ...] = (*MODEL_INPUTS, *LOADER_INPUTS)
     ignored_inputs: tuple[str, ...] = ()
+    allow_wildcards: bool = False
 
     def guarded(self) -> tuple[Route, ...]:
         """The routes that take graphs."""
@@ -149,70 +168,89 @@ class ComfyUI(ImageServer):
         return settled(found, sets)
 
     def _in_graph(self, nodes: Mapping[str, Node], name: str) -> list[tuple[Found, str | None]]:
-        """Every LoRA with the node that applies it; None for a tag, which a node may not read."""
-        direct: list[tuple[Found, str | None]] = []
-        linked: list[tuple[Found, str | None]] = []
+        """Every LoRA with the node that applies it; None for one that a node may not read."""
+        graph = Graph(nodes, LoraFiles(self.lora_folder))
+        direct: list[Owned] = []
+        linked: list[Owned] = []
         for node in nodes.values():
-            for one in self._in_node(node, nodes, (name, node.key, "inputs")):
+            found = list(self._in_node(node, graph, (name, node.key, "inputs")))
+            refuse_choice_by_number(node, found=bool(found))
+            for one, owner in found:
                 at_home = one.spot is None or one.spot.location[1] == node.key
-                is_tag = one.spot is not None and one.spot.within is not None
-                (direct if at_home else linked).append((one, None if is_tag else node.key))
-        # A constant that LoRA nodes take their names from is no LoRA of its own.
-        # Places are made plain for people, so two may look alike; locations never do.
-        taken = {one.spot.location for one, _ in linked if one.spot}
-        return [pair for pair in direct if not _is_constant(pair[0], taken)] + linked
+                (direct if at_home else linked).append((one, owner))
+        return without_doubles(direct, linked)
 
-    def _in_node(
-        self, node: Node, nodes: Mapping[str, Node], location: Location
-    ) -> Iterator[Found]:
+    def _in_node(self, node: Node, graph: Graph, location: Location) -> Iterator[Owned]:
         for name, value in node.inputs.items():
             if f"{node.class_type}.{name}" in self.ignored_inputs:
                 continue
             at = (*location, name)
             if is_link(value):
-                yield from self._linked(name, value, node, nodes, at)
+                yield from self._linked(name, value, node, graph, at)
                 continue
             for one in strings_of(value, (name,), node.inputs, at):
-                if not _switched_off(node, one):
-                    yield from self._in_string(one, node, nodes)
+                if not switched_off(node, one):
+                    yield from self._in_string(one, node, graph)
             if isinstance(value, list | dict):
                 self._refuse_inner_links(value, (name,), at)
 
     def _linked(
-        self, name: str, link: list[Any], node: Node, nodes: Mapping[str, Node], at: Location
-    ) -> Iterator[Found]:
+        self, name: str, link: list[Any], node: Node, graph: Graph, at: Location
+    ) -> Iterator[Owned]:
         """A name that comes from another node; what LoRA nodes hand on is found in those nodes."""
+        refuse_made_or_chosen(name, link, node, graph.nodes)
         if _HOW.search(name) or name.casefold().endswith("stack"):
             return
-        if not _NAMES_LORA.search(name):
-            in_lora_node = _NAMES_LORA.search(node.class_type) and _NAMES_FILE.search(name)
+        source = graph.nodes.get(link[0])
+        from_loras = source and is_lora_class(source.class_type) and _has_names(source)
+        if reads_tags(node.class_type, name) and not (from_loras and speaks_of_lora(name)):
+            yield from self._text_by_link(name, link, node, graph, at)
+            return
+        if not speaks_of_lora(name):
+            in_lora_node = is_lora_class(node.class_type) and _NAMES_FILE.search(name)
             if not in_lora_node or name == "model":
                 return
-        source = nodes.get(link[0])
-        if source and _NAMES_LORA.search(source.class_type) and _has_names(source):
-            yield from self._handed_on(name, source, node, nodes, at)
+        if source and from_loras:
+            yield from self._handed_on(name, source, node, graph, at)
             return
-        value, inner = resolved(link, nodes, place_of(*at))
+        value, inner = resolved(link, graph.nodes, place_in(node, name))
         if not isinstance(value, str):
-            raise unnamed(place_of(*at), "is linked to a number.", "Write the name into the node.")
+            raise unnamed(
+                place_in(node, name), "is linked to a number.", "Write the name into the node."
+            )
         if value.strip().casefold() in _NONE:
             return
         one = Value(value, (name,), node.inputs, (at[0], *inner))
-        yield self._applied(one, node, nodes)
+        yield from self._applied(one, node, graph)
+
+    def _text_by_link(
+        self, name: str, link: list[Any], node: Node, graph: Graph, at: Location
+    ) -> Iterator[Owned]:
+        """The tags of a text that other nodes put together."""
+        text = text_by_link(link, graph.nodes)
+        if text is None:
+            raise unnamed(
+                place_in(node, name),
+                "is a text for LoRAs that other nodes make while the graph runs.",
+                "Write the text into the node.",
+            )
+        constant = constant_at(link, graph.nodes)
+        location = (at[0], *constant) if constant else None
+        yield from self._tags(text, node, name, graph, at, location)
 
     def _handed_on(
-        self, name: str, source: Node, node: Node, nodes: Mapping[str, Node], at: Location
-    ) -> Iterator[Found]:
+        self, name: str, source: Node, node: Node, graph: Graph, at: Location
+    ) -> Iterator[Owned]:
         """What a LoRA node hands on is applied at the strength of the node that takes it."""
         taking = Value("", (name,), node.inputs, at)
-        forces = strengths_given(taking, node, nodes, place_of(*at))
+        forces = strengths_given(taking, node, graph.nodes, place_of(*at))
         for key, value in source.inputs.items():
             if is_link(value):
                 continue
             where = (at[0], source.key, "inputs", key)
             for one in strings_of(value, (key,), source.inputs, where):
-                if self._names_adapter(one, source) and not _switched_off(source, one):
-                    own = strengths_given(one, source, nodes, place_of(*where))
+                if self._names_adapter(one, source) and not switched_off(source, one):
+                    own = strengths_given(one, source, graph.nodes, place_of(*where))
                     both = [
                         Strength(
                             first.denoiser * second.denoiser,
@@ -221,17 +259,33 @@ class ComfyUI(ImageServer):
                         for first in forces
                         for second in own
                     ]
-                    yield self._found(one, [*forces, *own, *both])
+                    yield from self._found(one, [*forces, *own, *both], source, node.key, graph)
 
-    def _in_string(self, one: Value, node: Node, nodes: Mapping[str, Node]) -> Iterator[Found]:
+    def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
         if self._names_adapter(one, node):
-            yield self._applied(one, node, nodes)
-            return
-        place = place_of(*one.location)
-        for tag in tags_in(one.text, place):
-            reference = used_at(self._reference(tag.name, place), tag.in_graphs())
+            yield from self._applied(one, node, graph)
+            if not _ALSO_TEXT.search(one.text):
+                return
+        yield from self._tags(one.text, node, one.names[0], graph, one.location, one.location)
+
+    def _tags(
+        self,
+        text: str,
+        node: Node,
+        name: str,
+        graph: Graph,
+        at: Location,
+        location: Location | None,
+    ) -> Iterator[Owned]:
+        """The LoRAs of the tags of a text, which stands at `location`, or nowhere as it is."""
+        where = place_in(node, name)
+        refuse_undecidable(text, node.class_type, name, where, wildcards=self.allow_wildcards)
+        for tag in mentioned_in(text, node.class_type, where, graph.files):
+            reference = used_at(self._reference(tag.name, where), tag.strengths)
             spelling = below(self.lora_folder)
-            yield Found(reference, place, Spot(one.location, one.text, tag.span, spelling=spelling))
+            spot = Spot(location, text, tag.span, spelling=spelling) if location else None
+            for meant in self._meant(reference, tag.paths):
+                yield Found(meant, place_of(*(location or at)), spot), None
 
     def _names_adapter(self, one: Value, node: Node) -> bool:
         """Whether a string names a LoRA: by its name, its node, or what it looks like."""
@@ -244,25 +298,39 @@ class ComfyUI(ImageServer):
             )
         if looks_like_weights(text):
             return True
-        if "<lora:" in text.casefold():
+        if any(begin in text.casefold() for begin in ("<lora:", "<lyco:", "<loractl:")):
             return False
-        if any(_NAMES_LORA.search(name) for name in one.names):
+        if any(map(speaks_of_lora, one.names)):
             return not _HOW.search(key) and not isinstance(one.holder.get(key), bool)
-        in_lora_node = bool(_NAMES_LORA.search(node.class_type))
+        in_lora_node = is_lora_class(node.class_type)
         if in_lora_node and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
             return True
         named = _NAMES_FILE.search(key) and key not in _LABELS
         return in_lora_node and bool(named) and not _HOW.search(key)
 
-    def _applied(self, one: Value, node: Node, nodes: Mapping[str, Node]) -> Found:
-        return self._found(one, strengths_given(one, node, nodes, place_of(*one.location)))
+    def _applied(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
+        strengths = strengths_given(one, node, graph.nodes, place_of(*one.location))
+        yield from self._found(one, strengths, node, node.key, graph)
 
-    def _found(self, one: Value, strengths: Sequence[Strength]) -> Found:
+    def _found(
+        self, one: Value, strengths: Sequence[Strength], node: Node, owner: str, graph: Graph
+    ) -> Iterator[Owned]:
         place = place_of(*one.location)
         reference = used_at(self._reference(one.text, place), strengths or [AS_TRAINED])
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
-        return Found(reference, place, Spot(one.location, one.text, spelling=spelling))
+        resolvers = resolvers_of(node.class_type, one.text, managed=graph.managed)
+        paths = graph.files.meant_by(one.text, resolvers if takes_file else ())
+        for meant in self._meant(reference, paths):
+            spot = Spot(one.location, one.text, spelling=spelling)
+            yield Found(meant, place, spot), owner if len(paths) < 2 else None
+
+    def _meant(self, given: AdapterReference, paths: Sequence[str]) -> Iterator[AdapterReference]:
+        """Every file that a name may mean; the one of that name where none is known."""
+        for path in paths:
+            yield replace(given, path=f"{self.lora_folder.rstrip('/')}/{path}")
+        if not paths:
+            yield given
 
     def _reference(self, text: str, place: str) -> AdapterReference:
         return in_folder(text, self.lora_folder, place, suffix=".safetensors")
@@ -272,7 +340,7 @@ class ComfyUI(ImageServer):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             inner = (*names, str(key))
-            if is_link(item) and any(_NAMES_LORA.search(name) for name in inner):
+            if is_link(item) and any(speaks_of_lora(name) for name in inner):
                 raise unnamed(
                     place_of(*at, key), "links a LoRA from inside an object.", "Write its name."
                 )
@@ -297,23 +365,9 @@ def _unspeakable(_: str) -> str | None:
     return None
 
 
-def _is_constant(one: Found, taken: set[Location]) -> bool:
-    return one.spot is not None and one.spot.within is None and one.spot.location in taken
-
-
 def _has_names(node: Node) -> bool:
     """Whether a node's own inputs say which LoRA it hands on."""
     return any(
-        _NAMES_LORA.search(name) and not (isinstance(value, int | float))
+        speaks_of_lora(name) and not (isinstance(value, int | float))
         for name, value in node.inputs.items()
     )
-
-
-def _switched_off(node: Node, one: Value) -> bool:
-    """Whether a node with switches leaves this LoRA out."""
-    if node.class_type == RGTHREE:
-        return len(one.names) == 2 and one.holder.get("on") is False
-    if node.class_type in _SWITCHED and (number := re.fullmatch(r"lora_name_(\d+)", one.names[0])):
-        switch = node.inputs.get(f"switch_{number[1]}")
-        return isinstance(switch, str) and switch.casefold() in _OFF
-    return False

@@ -21,6 +21,7 @@ from loragate_server.intercept.reading.sets import MOST_ADAPTERS, used_at
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import ambiguous_adapter, place_of
 from loragate_server.intercept.servers.comfyui_graph import Node, is_link, resolved
+from loragate_server.intercept.servers.comfyui_tags import is_lora_class
 
 Parts = frozenset[tuple[int, str, float]]
 """What is applied: number of the adapter, to which model of the two, and how many times."""
@@ -30,7 +31,6 @@ _DENOISER, _TEXT_ENCODER = "model", "clip"
 _MOST_WAYS = 32
 _MOST_NODES = 5000
 """Larger graphs are not followed; nothing in them is certain."""
-_LORA_CLASS = re.compile(r"lora|lyco|locon", re.IGNORECASE)
 _STACK = re.compile(r"stack", re.IGNORECASE)
 _CHOOSES = re.compile(r"switch|select|random|any|pick|choose|if\b|index", re.IGNORECASE)
 # Inputs that hold neither a model nor what a text encoder made.
@@ -194,7 +194,7 @@ class _Flow:
         return each | {_all(ways)} if len(ways) > 1 else each
 
     def _loads(self, node: Node) -> bool:
-        return bool(self.owned.get(node.key) or _LORA_CLASS.search(node.class_type))
+        return bool(self.owned.get(node.key) or is_lora_class(node.class_type))
 
     def _loaded(
         self, node: Node, slot: int, taken: Mapping[str, frozenset[Parts]]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from loragate_server.adapter.reference import Strength
+from loragate_server.intercept.reading.lora_files import LoraFiles
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import (
     Location,
@@ -16,12 +18,22 @@ from loragate_server.intercept.refusals import (
     unnamed,
     unreadable,
 )
+from loragate_server.intercept.servers.comfyui_tags import LORA_MANAGER, grammar_of
 
 RGTHREE = "Power Lora Loader (rgthree)"
+_SWITCHED = frozenset({"CR LoRA Stack", "CR Random LoRA Stack"})
+_OFF = frozenset({"off", "false", "disable", "disabled"})
 _CORE = frozenset({"LoraLoader", "LoraLoaderModelOnly"})
 _CORE_MODEL, _CORE_CLIP = ("strength_model",), ("strength_clip",)
 _MODEL = ("strength_model", "model_weight", "model_strength", "lora_model_strength", "model_str")
-_CLIP = ("strength_clip", "clip_weight", "clip_strength", "lora_clip_strength", "clip_str")
+_CLIP = (
+    "strength_clip",
+    "clip_weight",
+    "clip_strength",
+    "lora_clip_strength",
+    "clip_str",
+    "clipStrength",
+)
 _BOTH = ("strength", "weight", "lora_wt", "lora_weight", "lora_strength", "scale")
 _TWO = ("strengthTwo", "strength_two", "strengthtwo")
 _NUMBERED = re.compile(r"(.*?)_?0*(\d+)(?:_name)?$")
@@ -42,6 +54,8 @@ CONSTANTS = frozenset(
         "FloatConstant",
         "INTConstant",
         "easy string",
+        "easy positive",
+        "easy negative",
         "easy float",
     }
 )
@@ -60,6 +74,25 @@ class Node:
     class_type: str
     inputs: dict[str, Any]
     muted: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes of a request, and the files among which their names are looked up."""
+
+    nodes: Mapping[str, Node]
+    files: LoraFiles
+
+    @cached_property
+    def managed(self) -> bool:
+        """Whether LoRA Manager takes a stack, and looks up anew what others put into it."""
+        return any(
+            grammar_of(node.class_type) is LORA_MANAGER
+            and any(
+                "stack" in name.casefold() and is_link(node.inputs[name]) for name in node.inputs
+            )
+            for node in self.nodes.values()
+        )
 
 
 @dataclass(frozen=True)
@@ -201,6 +234,18 @@ def strengths_given(
     if pairs and not clip and is_link(node.inputs.get("model")) and "clip" not in node.inputs:
         pairs += [Strength(one.denoiser, 0.0) for one in pairs]
     return tuple(dict.fromkeys(pairs))
+
+
+def switched_off(node: Node, one: Value) -> bool:
+    """Whether a node with switches leaves this LoRA out."""
+    if grammar_of(node.class_type) is LORA_MANAGER and one.holder.get("active") is False:
+        return True
+    if node.class_type == RGTHREE:
+        return len(one.names) == 2 and one.holder.get("on") is False
+    if node.class_type in _SWITCHED and (number := re.fullmatch(r"lora_name_(\d+)", one.names[0])):
+        switch = node.inputs.get(f"switch_{number[1]}")
+        return isinstance(switch, str) and switch.casefold() in _OFF
+    return False
 
 
 def _all_ones(value: Any) -> bool:

@@ -10,7 +10,7 @@ from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.base import ServerWithDoors
 from loragate_server.intercept.reading.bodies import read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot
-from loragate_server.intercept.reading.references import anywhere
+from loragate_server.intercept.reading.references import on_disk_or_hub
 from loragate_server.intercept.reading.sets import settled
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import (
@@ -44,7 +44,8 @@ class SGLang(ServerWithDoors):
     """Settings and extractor of SGLang's diffusion server.
 
     Attributes:
-        hub_ids: whether `owner/name` is a repository on the hub rather than a relative path.
+        hub_ids: whether the server reaches the hub, which it asks for every path that it does not
+            have. False only where it cannot: then `owner/name` is a relative path.
         allow_known_nicknames: lets requests pass that activate a nickname without a path. Right
             only where nothing but audited requests can have loaded it.
         allow_alpha: lets requests override the alpha of an adapter; the audit uses the file's.
@@ -123,7 +124,8 @@ class SGLang(ServerWithDoors):
                 )
             number = strength(value, place_of(*where))
             place = place_of(*location)
-            reference = anywhere(path, place, Strength(number, number), hub_ids=self.hub_ids)
+            force = Strength(number, number)
+            reference = on_disk_or_hub(path, place, force, hub_ids=self.hub_ids)
             found.append(Found(reference, place, Spot(location, path)))
             transformers.append(_target(target, place_of(*at)))
         # Each transformer has those LoRAs active that are meant for it; there may be further ones.

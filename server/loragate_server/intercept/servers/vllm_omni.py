@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
-from loragate_server.adapter.reference import Strength
+from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.base import ServerWithDoors
 from loragate_server.intercept.reading.bodies import parse_json, read_json, read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot
 from loragate_server.intercept.reading.forms import Field, is_form, read_form
-from loragate_server.intercept.reading.references import anywhere
+from loragate_server.intercept.reading.lora_words import speaks_of_lora
+from loragate_server.intercept.reading.references import (
+    WEIGHT_SUFFIXES,
+    on_disk_or_hub,
+)
 from loragate_server.intercept.reading.sets import by_source
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import (
@@ -43,6 +48,8 @@ _FLAGS = ("load_inplace", "is_3d_lora_weight")
 _OBJECTS = frozenset({"lora", "loras", "lora_request"})
 _REPEATABLE = frozenset({"image", "image[]", "url", "url[]", "mask"})
 _LOAD = "load_lora_adapter"
+_WEIGHTS = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
 _Named = tuple[Found, Hashable]
 """An adapter, and the object or list that names it, which a server reads as a whole or not."""
 _JSON = (
@@ -69,7 +76,8 @@ class VllmOmni(ServerWithDoors):
     the server use other weights than their path says. They are refused unless allowed.
 
     Attributes:
-        hub_ids: whether `owner/name` is a repository on the hub rather than a relative path.
+        hub_ids: whether the server reaches the hub, which it asks for every path that it does not
+            have. False only where it cannot: then `owner/name` is a relative path.
         allow_int_ids: lets clients choose the number by which the server keeps an adapter.
     """
 
@@ -126,13 +134,13 @@ class VllmOmni(ServerWithDoors):
 
     def _in_field(self, field: Field) -> Iterator[_Named]:
         if field.file_name is not None:
-            if "lora" in field.name.casefold():
+            if speaks_of_lora(field.name):
                 raise unnamed(place_of(field.name), "is a file.", "Name a path on the server.")
             return
         if field.name.casefold() in _OBJECTS:
             value = parse_json(field.text, self.limits, f"Field {place_of(field.name)}").value
             yield from self._objects(value, (), field.name)
-        elif "lora" in field.name.casefold():
+        elif speaks_of_lora(field.name):
             if field.text.strip() not in ("", "null"):
                 raise _unknown(place_of(field.name))
         elif "lora" in field.text.casefold() or "\\u" in field.text:
@@ -161,7 +169,7 @@ class VllmOmni(ServerWithDoors):
             inner = (*location, name)
             if name.casefold() in _OBJECTS:
                 yield from self._objects(item, inner, field)
-            elif "lora" in name.casefold() and item and not isinstance(item, int | float):
+            elif speaks_of_lora(name) and item and not isinstance(item, int | float):
                 raise _unknown(place_of(*inner))
             elif isinstance(item, dict | list):
                 yield from self._walk(item, inner, field)
@@ -190,14 +198,16 @@ class VllmOmni(ServerWithDoors):
                 "Leave int_id out, or set allow_int_ids.",
             )
         known = {*_PATHS, *_NAMES, *_SCALES, *_NUMBERS, *_FLAGS}
-        if any("lora" in name.casefold() and name not in known for name in value):
+        if any(speaks_of_lora(name) and name not in known for name in value):
             raise _unknown(place)
         if path_name is None:
             raise unnamed(place, "names no path.", "Send name and path.")
         scale = strength(value[scale_name], place) if scale_name else 1.0
         text = value[path_name]
         at = f"{place.rstrip('/')}/{path_name}"
-        reference = anywhere(text, at, Strength(scale, scale), hub_ids=self.hub_ids)
+        reference = on_disk_or_hub(text, at, Strength(scale, scale), hub_ids=self.hub_ids)
+        if _as_peft(reference):
+            reference = replace(reference, weight_name=_WEIGHTS)
         found = Found(reference, at, Spot((*location, path_name), text, form_field=field))
         holder = location[:-1] if location and isinstance(location[-1], int) else location
         # A server may pass over an object without a name.
@@ -219,6 +229,18 @@ class VllmOmni(ServerWithDoors):
 def _together(named: Sequence[_Named]) -> tuple[Found, ...]:
     """A server reads one object or list of LoRAs, if any; which one depends on its version."""
     return by_source([found for found, _ in named], [source for _, source in named])
+
+
+def _as_peft(reference: AdapterReference) -> bool:
+    """Whether the server takes the weights of PEFT's name, whatever else lies beside them.
+
+    In a folder without a configuration it takes the one file of weights; so does the audit.
+    """
+    if reference.path is None:
+        return (reference.uri or "").startswith("hf://") and reference.weight_name is None
+    if reference.path.lower().endswith(WEIGHT_SUFFIXES):
+        return False
+    return Path(reference.path, _CONFIG).exists()
 
 
 def _only(value: dict[str, Any], names: tuple[str, ...], place: str) -> str | None:

@@ -1,0 +1,39 @@
+"""Which file a name in a tag means to A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI.
+
+A1111 and Forge know files by their stem, wherever below the folder they are, and of two alike the
+last one that they came by; SD.Next also by the path, and with "_" for "."; stable-diffusion.cpp by
+the path, with or without suffix; LocalAI by the stem in any letters. When a server last looked, a
+request does not tell. So a name that may mean several files means each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from loragate_server.intercept.reading.lora_files import LoraFiles, stem_of, without_suffix
+
+_LOADED = (".safetensors", ".ckpt", ".pt", ".gguf")
+_PREFERRED = (".safetensors", ".gguf")
+"""Of files that differ in the suffix alone, A1111 takes the first; stable-diffusion.cpp either."""
+
+
+def files_named(name: str, files: LoraFiles) -> tuple[str, ...]:
+    """The files below the folder that a name may mean; empty where there is none."""
+    loaded = [path for path in files.names if path.lower().endswith(_LOADED)]
+    exact = _preferred([path for path in loaded if _means(path, name, str)])
+    return exact or _preferred([path for path in loaded if _means(path, name, str.casefold)])
+
+
+def _means(path: str, name: str, letters: Callable[[str], str]) -> bool:
+    stem, name = letters(stem_of(path)), letters(name)
+    return name in (stem, stem.replace(".", "_"), letters(path), letters(without_suffix(path)))
+
+
+def _preferred(paths: list[str]) -> tuple[str, ...]:
+    """The paths without those whose twin with a better suffix lies beside them."""
+    best = {without_suffix(path) for path in paths if path.lower().endswith(_PREFERRED)}
+    return tuple(
+        path
+        for path in paths
+        if path.lower().endswith(_PREFERRED) or without_suffix(path) not in best
+    )
