@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loragate_server.adapter.reference import AdapterReference, Strength
+from loragate_server.app.extractors import make_extractors
 from loragate_server.config.schema import Config, StartError
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import Extraction, RefusedRequestError

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loragate_server.intercept.extraction import Extractor, RefusedRequestError
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.request import HttpRequest
 from tests.server.intercept.bodies import extractor, post
 from tests.server.intercept.grammar_models import NODES, PROMPTS, Model
@@ -56,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def loads_seen(server: Extractor, request: HttpRequest, text: str, model: Model) -> int:
+def loads_seen(server: ImageServer, request: HttpRequest, text: str, model: Model) -> int:
     """Every load is found at its strengths, or the request refused; how many were found."""
     try:
         loads = [one for one in model(text, FILES) if one[1] or one[2]]

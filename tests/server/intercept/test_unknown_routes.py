@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loragate_server.intercept.extraction import Extractor, RefusalCode, RefusedRequestError
+from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.extraction import RefusalCode, RefusedRequestError
 from loragate_server.intercept.passing import MODES, SAFE, outline, passed_routes
 from loragate_server.intercept.registry import EXTRACTORS
 from loragate_server.intercept.request import HttpRequest
@@ -31,7 +32,7 @@ segments = st.from_regex(re.compile("[a-z0-9_.-]{20,30}x"), fullmatch=True)
 paths = st.lists(segments, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
 
 
-def refused(server: Extractor, request: HttpRequest) -> RefusedRequestError:
+def refused(server: ImageServer, request: HttpRequest) -> RefusedRequestError:
     with pytest.raises(RefusedRequestError) as caught:
         server.extract(request)
     return caught.value
