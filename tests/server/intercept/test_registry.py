@@ -10,6 +10,12 @@ from loragate_server.intercept.registry import EXTRACTORS, make_extractor
 from tests.server.intercept.bodies import SETTINGS
 
 
+def test_the_page_of_extractors_is_what_the_code_says() -> None:
+    from scripts.extractor_page import DOCUMENT, page
+
+    assert DOCUMENT.read_text(encoding="utf-8") == page()
+
+
 @pytest.mark.parametrize("kind", sorted(EXTRACTORS))
 def test_an_extractor_has_the_name_of_the_configuration(kind: str) -> None:
     assert make_extractor("pictures", kind, SETTINGS[kind]).name == "pictures"

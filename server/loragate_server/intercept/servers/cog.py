@@ -27,7 +27,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
-from loragate_server.intercept.servers.cog_workflow import is_workflow, refuse_loras
+from loragate_server.intercept.servers.cog_workflow import is_workflow, json_in, refuse_loras
 
 _SCALES = re.compile(r"scale|strength|weight_?value|multiplier")
 _WEIGHTS = re.compile(r"lora|^(replicate|custom|extra)?_?weights(_url)?$")
@@ -108,7 +108,7 @@ class Cog(ImageServer):
                 for one in self._adapters(value, name, self._scales(inputs, name)):
                     yield one, name
             else:
-                _refuse_hidden(value, place_of("input", name))
+                _refuse_hidden(json_in(value), place_of("input", name))
 
     def _adapters(self, value: Any, name: str, scales: Sequence[Any]) -> Iterator[Found]:
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -24,6 +25,16 @@ def is_workflow(name: str, value: Any) -> bool:
     if isinstance(value, str):
         return value.lstrip()[:1] in ("{", "[") and any(one in value for one in _NODES)
     return isinstance(value, dict | list) and _has_nodes(value)
+
+
+def json_in(value: Any) -> Any:
+    """What a model gets that reads a text as JSON; the value itself where it is none."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
 
 
 def refuse_loras(value: Any, place: str, limits: BodyLimits) -> None:

@@ -31,13 +31,13 @@ _REPOSITORY = re.compile(r"([^/:]+/[^/:]+)(?::([^:]*))?(?::(.*))?")
 _BODY_NAMES = ("source", "location", "path")
 _QUERY_NAMES = ("source", "location", "path", "repo_id")
 _CHANGES = frozenset({"POST", "PUT", "PATCH"})
-_DOORS = frozenset({"sync", "convert", "merge", "restart_file", "custom_nodes"})
+_DOORS = frozenset({"sync", "convert", "merge", "restart_file", "download_queue", "custom_nodes"})
 _CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 _PASSED = tuple(
     f"/api/v1/{room}{rest}"
     for room in (
         *("app", "auth", "board_images", "board_videos", "boards", "canvas_projects"),
-        *("client_state", "download_queue", "gallery", "image_moves", "images", "queue"),
+        *("client_state", "gallery", "image_moves", "images", "queue"),
         *("model_relationships", "recall", "sessions", "style_presets", "system_prompts"),
         *("utilities", "videos", "virtual_boards", "wildcards", "workflows"),
     )
@@ -54,8 +54,8 @@ class InvokeAI(ImageServer):
     Graphs name models by a key that only an install gives out, so they pass.
 
     Attributes:
-        allow_doors: leaves the routes open that take in what already lies in folders, start a
-            download again from another address, or install code.
+        allow_doors: leaves the routes open that take in what already lies in folders, download
+            files to any place, or install code.
     """
 
     kind: ClassVar[str] = "invokeai"
@@ -75,6 +75,8 @@ class InvokeAI(ImageServer):
         route("merge", "models/merge"),
         route("merge", "models/merge/*"),
         route("restart_file", "install/*/restart_file", any_method=True),
+        # Writes any file of the server, that of an installed model included.
+        route("download_queue", "download_queue/i"),
         route("custom_nodes", "custom_nodes/install", any_method=True),
         route("custom_nodes", "custom_nodes/reload", any_method=True),
     )
@@ -83,6 +85,8 @@ class InvokeAI(ImageServer):
         "UPGRADE /ws/socket.io",
         "POST /ws/socket.io",
         *(f"{method} {one}" for method in _CHANGING for one in _PASSED),
+        "DELETE /api/v1/download_queue/**",
+        "PATCH /api/v1/download_queue",
         "DELETE /api/v2/models/**",
         "POST /api/v2/models/i/*/reidentify",
         "POST /api/v2/models/i/bulk_delete",
