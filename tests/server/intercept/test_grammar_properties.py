@@ -41,7 +41,10 @@ _scraps = st.sampled_from(
 ) | st.sampled_from(
     ["#", "\n", " ", "a cat", "<3", "DEF(Z=lora)", "DEF(Q=<)", "Z", "Q", "(x:1.2)", "@0,0.5@1"]
 )
-texts = st.lists(_tags | _scraps, max_size=7).map("".join)
+_whole = st.builds("<lora:{}:{}:{}>".format, _names, *[st.sampled_from(["1", "0", "-2"])] * 2)
+texts = st.lists(_tags | _scraps, max_size=7).map("".join) | st.lists(
+    _whole | _whole | _tags, min_size=1, max_size=3
+).map("\n".join)
 thorough = settings(
     deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
