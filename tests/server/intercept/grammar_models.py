@@ -6,10 +6,12 @@ same strengths, or to refuse.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 Load = tuple[str, float, float]
@@ -181,6 +183,36 @@ def _by_rgthree(name: str, files: Sequence[str]) -> str | None:
     return next((path for path in files if name in path), None)
 
 
+def coziness(text: str, files: Sequence[str]) -> Iterator[Load]:
+    """Every line is a LoRA, with the marks of a tag or without."""
+    known = {PurePosixPath(path).stem: path for path in files}
+    loads = []
+    for line in text.splitlines():
+        line = re.sub(r"\s*#.*\Z", "", line.strip())
+        line = re.sub(r"\A<(lora|lyco):", "", line.removesuffix(">"))
+        if not line:
+            continue
+        name, *numbers = line.rsplit(":", 2)
+        forces = [float(one) for one in numbers] or [1.0]
+        path = known.get(name, name)
+        if path not in files:
+            raise ValueError(path)
+        loads.append((path, forces[0], forces[-1]))
+    yield from loads
+
+
+def infotext(text: str, files: Sequence[str]) -> Iterator[Load]:
+    """A1111's and Forge's fields behind the prompts, of which it decodes the quoted ones."""
+    *_, last = text.strip().split("\n")
+    fields = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)
+    for key, value in fields if len(fields) >= 3 else ():
+        if value[:1] == '"' == value[-1:]:
+            with suppress(ValueError):
+                value = json.loads(value)
+        if key == "Hires prompt":
+            yield from forge(value, files)
+
+
 def _web_ui_tags(text: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     for kind, arguments in re.findall(r"<(\w+):([^>]+)>", text):
         if kind not in ("lora", "lyco"):
@@ -249,6 +281,7 @@ NODES: Mapping[str, tuple[str, str, Model]] = {
     "Prompt Control's hooks": ("PCLoraHooksFromText", "text", prompt_control),
     "LoraTagLoader": ("LoraTagLoader", "text", tag_loader),
     "LoRA Manager": ("LoRA Text Loader (LoraManager)", "lora_syntax", lora_manager),
+    "Coziness": ("MultiLoraLoader-70bf3d77", "text", coziness),
     "rgthree": ("Power Prompt (rgthree)", "prompt", rgthree),
     "unknown, as rgthree": ("Unheard Of", "prompt", rgthree),
     "unknown, as Impact Pack": ("Unheard Of", "text", impact),

@@ -12,7 +12,7 @@ from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.request import HttpRequest
 from tests.server.intercept.bodies import extractor, post
-from tests.server.intercept.grammar_models import NODES, PROMPTS, Model
+from tests.server.intercept.grammar_models import NODES, PROMPTS, Model, infotext
 
 FILES = sorted(
     [
@@ -27,7 +27,7 @@ FILES = sorted(
 )
 _names = st.sampled_from(
     ["evil", "ev", "evil.safetensors", "styles/evil", "my.ink", "my_ink", "red ink", "clay"]
-)
+) | st.sampled_from(["", ".", "styles/", "a b", "gone/evil", "Evil.ckpt", "safetensors"])
 _numbers = st.sampled_from(
     ["1", "0", "-2", "0.5", ".5", "+1", "te=0", "unet=2", "x", "", "1.", "1e"]
 )
@@ -42,7 +42,10 @@ _scraps = st.sampled_from(
 ) | st.sampled_from(
     ["#", "\n", " ", "a cat", "<3", "DEF(Z=lora)", "DEF(Q=<)", "Z", "Q", "(x:1.2)", "@0,0.5@1"]
 )
-texts = st.lists(_tags | _scraps, max_size=7).map("".join)
+_whole = st.builds("<lora:{}:{}:{}>".format, _names, *[st.sampled_from(["1", "0", "-2"])] * 2)
+texts = st.lists(_tags | _scraps, max_size=7).map("".join) | st.lists(
+    _whole | _whole | _tags, min_size=1, max_size=3
+).map("\n".join)
 thorough = settings(
     deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
@@ -104,6 +107,29 @@ def test_what_a_server_loads_for_a_prompt_is_found_or_refused(folder: Path, name
         nonlocal found
         request = post("/sdapi/v1/txt2img", {"prompt": text})
         found += loads_seen(server, request, text, PROMPTS[name])
+
+    check()
+    assert found >= 5
+
+
+def test_what_a_quoted_value_of_an_infotext_loads_is_found_or_refused(folder: Path) -> None:
+    server = extractor("a1111", lora_folder=str(folder))
+    found = 0
+    escaped = st.builds(
+        lambda text, letters: "".join(
+            f"\\u{ord(one):04x}" if one in letters else one for one in text
+        ),
+        texts,
+        st.sets(st.sampled_from("<>:lorae.{|")),
+    )
+
+    @thorough
+    @given(value=escaped)
+    def check(value: str) -> None:
+        nonlocal found
+        text = f'a cat\nSteps: 2, Hires prompt: "{value}", Sampler: Euler, Size: 8x8'
+        request = post("/sdapi/v1/txt2img", {"prompt": "a", "infotext": text})
+        found += loads_seen(server, request, text, infotext)
 
     check()
     assert found >= 5

@@ -82,4 +82,5 @@ def stem_of(path: str) -> str:
 
 def without_suffix(path: str) -> str:
     """A path without its last suffix."""
-    return str(PurePosixPath(path).with_suffix(""))
+    folder, slash, file = path.rpartition("/")
+    return f"{folder}{slash}{stem_of(file)}"

@@ -22,7 +22,7 @@ def as_file(name: str, files: LoraFiles) -> tuple[str, ...]:
 
 def impact(name: str, files: LoraFiles) -> tuple[str, ...]:
     """Impact Pack, Inspire Pack and Easy-Use: the first path that ends so."""
-    if PurePosixPath(name).suffix not in _LISTED:
+    if f".{name.rpartition('.')[2]}" not in _LISTED:  # so "ckpt" alone has a suffix
         name += ".safetensors"
     return _first(path for path in _listed(files) if path.endswith(name))
 
@@ -34,7 +34,7 @@ def prompt_control(name: str, files: LoraFiles) -> tuple[str, ...]:
         return (name,)
     for one in (name, name.replace(" ", "_")):
         for path in paths:
-            if one in (without_suffix(path), PurePosixPath(without_suffix(path)).name):
+            if one in (without_suffix(path), stem_of(path)):
                 return (path,)
     similar = [path for path in paths if all(word in path for word in name.split())]
     return tuple(similar) if len(similar) == 1 else ()
