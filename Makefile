@@ -9,7 +9,8 @@ bin := .venv/bin
 python_code := client kernels server tests testkit scripts emoji_tiny benchmarks examples
 PYTEST_ARGS ?=
 LANE ?= -m "not long"
-PROCESSES ?= -n auto --dist loadgroup
+# Three on two cores: many tests wait for servers. The tests of a file share what it sets up.
+PROCESSES ?= -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint types proto proto-check chart pytest docs packages bench bench-kernels clean

@@ -12,25 +12,12 @@ import pytest
 
 from testkit.waiting import busyness
 
-TOGETHER = {"alerts": "alerts"}
-"""Folder of tests to the name of a group that one process runs, one test after the other."""
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """On a busy machine a test may take longer, in the measure in which it is busy."""
     if config.getoption("timeout", None) is None:
         config.option.timeout = float(config.getini("timeout")) * busyness()
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of one file stay together, for they share what it sets up."""
-    root = Path(__file__).parent
-    for item in items:
-        place = item.path.relative_to(root)
-        group = TOGETHER.get(place.parts[0], place.as_posix())
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture
