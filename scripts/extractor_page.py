@@ -99,18 +99,20 @@ def _written(names: Iterable[str]) -> str:
 def settings(kind: type[ImageServer], *, own: bool) -> Iterator[str]:
     """The rows of a table of settings: those of every extractor, or those of one alone."""
     common = {one.name for one in fields(ImageServer)}
-    told = _told(ImageServer) | _told(kind)
+    told = _told(kind)
     for one in fields(kind):
         if one.init and one.name != "label" and (one.name not in common) is own:
             yield f"| `{one.name}` | {_default(one)} | {told[one.name]} |"
 
 
 def _told(kind: type[ImageServer]) -> dict[str, str]:
-    """What the docstring of a class says of its attributes."""
-    text = inspect.getdoc(kind) or ""
-    _, _, listed = text.partition("Attributes:\n")
-    found = re.findall(r"^    (\w+): (.+(?:\n     +.+)*)", listed, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", said) for name, said in found}
+    """What the docstrings of a class and its bases say of its attributes."""
+    told: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        _, _, listed = inspect.cleandoc(one.__doc__ or "").partition("Attributes:\n")
+        found = re.findall(r"^    (\w+): (.+(?:\n     +.+)*)", listed, re.MULTILINE)
+        told |= {name: re.sub(r"\s+", " ", said) for name, said in found}
+    return told
 
 
 def _default(one: Field[Any]) -> str:

@@ -128,7 +128,7 @@ async def test_a_review_that_came_while_the_audit_ran_counts(here: Reviewed) -> 
 
 
 async def test_an_approval_is_not_believed_once_it_has_lapsed(here: Reviewed) -> None:
-    here.end = datetime.now(UTC) + timedelta(milliseconds=400)
+    here.end = datetime.now(UTC) + timedelta(milliseconds=1500)
     here.act(await here.ask(), ReviewAction.APPROVE)
     assert (await here.ask()).decision.verdict is ALLOW
     while datetime.now(UTC) <= here.end:

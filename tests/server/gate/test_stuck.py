@@ -16,8 +16,9 @@ from loragate_server.gate.job import off_device
 from loragate_server.gate.observer import GateObserver, GivenUp
 from loragate_server.gate.worker import MOST_LOST, Worker
 from loragate_server.progress import Leash
+from testkit.waiting import busyness
 
-STUCK_AFTER_S = 0.4
+STUCK_AFTER_S = 0.4 * busyness()
 AT_MOST_S = 2.0
 """Within which the next piece of work has to be done, after the one that hangs is given up."""
 
