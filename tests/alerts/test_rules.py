@@ -136,6 +136,7 @@ def exists(name: str, seen: set[str]) -> bool:
     return name in seen | set(RECORDED) | OF_PROMETHEUS | NOT_EVERYWHERE
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.needs("prometheus")
 def test_every_metric_of_a_rule_is_one_that_servers_or_sdk_expose(played: Played) -> None:
@@ -144,6 +145,7 @@ def test_every_metric_of_a_rule_is_one_that_servers_or_sdk_expose(played: Played
             assert exists(name, played.metrics), f"{name} in {rule}"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.needs("prometheus")
 def test_every_query_of_a_runbook_is_one_that_prometheus_answers(played: Played) -> None:
