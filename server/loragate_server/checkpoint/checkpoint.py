@@ -70,8 +70,7 @@ class Checkpoint:
         Asking twice gives the same answer: the second one comes from the verdict cache.
         """
         began = time.perf_counter()
-        name = source.extractor or self.settings.chosen_extractor
-        extractor = self._extractors.get(name)
+        name, extractor = self._asked(source)
         if extractor is None:
             outcome = _unknown_extractor()
         else:
@@ -86,8 +85,7 @@ class Checkpoint:
         It is told and counted like `check`, which is then not to be asked any more.
         """
         began = time.perf_counter()
-        name = source.extractor or self.settings.default_extractor
-        extractor = self._extractors.get(name)
+        name, extractor = self._asked(source)
         if extractor is None:
             return None
         try:
@@ -104,11 +102,15 @@ class Checkpoint:
 
     def refuse(self, source: CheckSource, error: RefusedRequestError) -> CheckOutcome:
         """Refuses, in a dry run too, what a door cannot even show."""
-        name = source.extractor or self.settings.chosen_extractor
-        extractor = self._extractors.get(name)
+        name, extractor = self._asked(source)
         outcome = _unknown_extractor() if extractor is None else _refused(name, extractor, error)
         self._tell(outcome, source, 0.0, None)
         return outcome
+
+    def _asked(self, source: CheckSource) -> tuple[str, ImageServer | None]:
+        """The extractor that a proxy names, or else the configured one; None: there is none."""
+        name = source.extractor or self.settings.chosen_extractor
+        return name, self._extractors.get(name)
 
     async def _guarded(
         self,

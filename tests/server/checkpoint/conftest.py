@@ -52,16 +52,20 @@ MakePost = Callable[..., Post]
 async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
     desks: list[IntakeDesk] = []
 
-    def make(root: PurePath | None = None, keep_s: float = 60.0, **settings: Any) -> Post:
+    def make(
+        root: PurePath | None = None, keep_s: float = 60.0, *, alone: bool = False, **settings: Any
+    ) -> Post:
         home, told = house(), Told()
         store_dir = home.root.parent / "store"
         intake = Intake(IntakeSection(roots=(home.root,)), store_dir)
         desks.append(IntakeDesk(intake))
-        servers = {"plain": PlainServer(), "other": PlainServer(label="other")}
+        servers = {"plain": PlainServer()}
+        if not alone:
+            servers["other"] = PlainServer(label="other")
         checkpoint = Checkpoint(
             InterceptSection(
                 extractors={name: {"kind": "test"} for name in servers},
-                default_extractor="plain",
+                default_extractor="" if alone else "plain",
                 **settings,
             ),
             servers,

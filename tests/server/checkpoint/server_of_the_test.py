@@ -18,48 +18,48 @@ from loragate_server.intercept.extraction import (
     RefusalCode,
     RefusedRequestError,
 )
-from loragate_server.intercept.reading.findings import Findings
+from loragate_server.intercept.reading.findings import Findings, Found
 from loragate_server.intercept.request import HttpRequest
-from loragate_server.intercept.routes import Hit
+from loragate_server.intercept.routes import Hit, Route, route
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlainServer(ImageServer):
-    """The extractor of that server, which knows all its requests and so needs no routes."""
+    """The extractor of that server; what it does not guard loads nothing."""
 
     kind: ClassVar[str] = "plain"
-
-    def find(self, hit: Hit, request: HttpRequest) -> Findings:
-        raise NotImplementedError
-
-    def extract(self, request: HttpRequest) -> Extraction:
-        settled = self.settle(request)
-        if settled is not None:
-            return settled
-        if request.path == "/merge":
-            raise RefusedRequestError(
-                RefusalCode.DOOR_CLOSED, "Merging cannot be audited.", remedy="Use /load."
-            )
-        if request.path == "/fault":
-            raise KeyError(request.body.decode())
-        if request.path != "/load":
-            return Extraction()
-        found = self._loras(request)
-        references = tuple(_reference(one) for one in found)
-        return Extraction(references, tuple(f"/loras/{n}" for n in range(len(found))))
+    routes: ClassVar[tuple[Route, ...]] = tuple(
+        route(name, name) for name in ("load", "merge", "fault", "endless")
+    )
+    passed: ClassVar[tuple[str, ...]] = ("POST /**",)
 
     def settle(self, request: HttpRequest) -> Extraction | None:
-        if request.path == "/endless":
-            raise RefusedRequestError(
-                RefusalCode.DOOR_CLOSED, "It never ends.", remedy="Use /load."
-            )
         if request.path == "/unlisted":
             raise RefusedRequestError(
                 RefusalCode.ROUTE_UNLISTED, "Nobody knows it.", remedy="Use /load."
             )
-        if request.path == "/socket":
-            return Extraction()
-        return Extraction(unlisted=request.path[1:]) if request.path in ("/warn", "/pass") else None
+        if request.path in ("/warn", "/pass"):
+            return Extraction(unlisted=request.path[1:])
+        return super().settle(request)
+
+    def check_head(self, hit: Hit, request: HttpRequest) -> None:
+        if hit.route.name == "endless":
+            raise RefusedRequestError(
+                RefusalCode.DOOR_CLOSED, "It never ends.", remedy="Use /load."
+            )
+
+    def find(self, hit: Hit, request: HttpRequest) -> Findings:
+        if hit.route.name == "merge":
+            raise RefusedRequestError(
+                RefusalCode.DOOR_CLOSED, "Merging cannot be audited.", remedy="Use /load."
+            )
+        if hit.route.name == "fault":
+            raise KeyError(request.body.decode())
+        return Findings(
+            tuple(
+                Found(_reference(one), f"/loras/{n}") for n, one in enumerate(self._loras(request))
+            )
+        )
 
     def rewrite(self, request: HttpRequest, paths: Mapping[int, str]) -> bytes | None:
         document = json.loads(request.body)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -127,7 +128,7 @@ async def test_a_dry_run_lets_everything_pass_and_tells_what_would_not_have(
         (HttpRequest("POST", "/load", body=b"{"), 400, "body_unreadable"),
         (HttpRequest("POST", "/load", body=b"{}", body_complete=False), 413, "body_incomplete"),
         (HttpRequest("POST", "/endless", body_complete=False), 403, "door_closed"),
-        (HttpRequest("POST", "/draw", body=b" " * 2000), 413, "body_incomplete"),
+        (HttpRequest("POST", "/load", body=b" " * 2000), 413, "body_incomplete"),
     ],
 )
 async def test_what_must_not_pass_is_refused(
@@ -337,3 +338,18 @@ def test_every_refusal_and_every_error_has_a_status() -> None:
     assert statuses[ErrorReason.QUEUE_FULL] == 503
     assert statuses[ErrorReason.NOT_SAFETENSORS] == 400
     assert statuses[ErrorReason.FILE_TOO_LARGE] == 413
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("named", ["", "plain"])
+@pytest.mark.parametrize("path", ["/endless", "/unlisted", "/socket", "/warn", "/pass", "/load"])
+async def test_what_is_said_by_the_head_is_what_the_whole_request_would_hear(
+    post: MakePost, path: str, named: str, alone: bool
+) -> None:
+    one = post(alone=alone)
+    source = CheckSource("ext_proc", extractor=named)
+    request = HttpRequest("POST", path, body=json.dumps({"lora": "0.safetensors"}).encode())
+    head = one.checkpoint.check_head(replace(request, body=b""), source)
+    assert (head is None) == (path == "/load")
+    if head is not None:
+        assert head == await ask(one, request, source)
