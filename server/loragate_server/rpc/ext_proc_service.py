@@ -52,11 +52,10 @@ class ExtProcService:
         unread = False
         async for message in request_iterator:
             kind = message.WhichOneof("request") or "nothing"
-            fault = (
-                ""
-                if unread and kind == "request_body"
-                else _fault(message, kind, headers is not None, outcome is not None)
-            )
+            if outcome is not None:
+                fault = _late(kind, unread)
+            else:
+                fault = _fault(message, kind, headers is not None)
             if fault:
                 source = check_source(context, "ext_proc")
                 yield _immediate(self._checkpoint.refuse(source, _refusal(fault)))
@@ -109,14 +108,14 @@ def _shown(headers: Mapping[str, str], body: bytes) -> HttpRequest:
     )
 
 
-def _fault(message: Request, kind: str, headers_came: bool, decided: bool) -> str:
-    """What is wrong with a message; empty for nothing."""
-    if decided:
-        return (
-            ""
-            if kind in _PASSED_ON and kind != "request_body"
-            else f"After the answer came {kind}."
-        )
+def _late(kind: str, unread: bool) -> str:
+    """What is wrong with a message after the answer; a body comes only where none was read."""
+    passes = kind in _PASSED_ON and (unread or kind != "request_body")
+    return "" if passes else f"After the answer came {kind}."
+
+
+def _fault(message: Request, kind: str, headers_came: bool) -> str:
+    """What is wrong with a message before the answer; empty for nothing."""
     if not headers_came:
         if kind != "request_headers":
             return f"The stream begins with {kind}, not with the request's headers."
