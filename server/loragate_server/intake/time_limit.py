@@ -31,8 +31,10 @@ def cpu_time_limit(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        _watcher().remove(guard)
-        guard.finish()
+        try:
+            guard.finish()
+        finally:
+            _watcher().remove(guard)
 
 
 def watch_from_now_on() -> None:
