@@ -85,17 +85,6 @@ class _ThroughWeight(ABC):
 
 
 @dataclass(frozen=True)
-class Dense(_ThroughWeight):
-    """A change written out: `weight` float32 in the shape of the layer's weight."""
-
-    weight: Tensor
-
-    def dense(self, layer: LayerShape, strength: float) -> Tensor:
-        """strength * weight."""
-        return _shaped(self.weight, layer.weight) * strength
-
-
-@dataclass(frozen=True)
 class Hadamard(_ThroughWeight):
     """LoHa: scale * (w1_a @ w1_b) * (w2_a @ w2_b), elementwise between the two products.
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from loragate_server.adapter.adapter import Adapter, ModuleRef
-from loragate_server.adapter.algebra import Dense, LowRank
+from loragate_server.adapter.algebra import Hadamard, LowRank
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.calibration import Calibration, CalibrationError
 from loragate_server.audit.engine import AuditEngine
@@ -132,7 +132,10 @@ def test_a_dense_change_counts_as_its_factors_do(
     dense = {}
     for ref, delta in adapter.deltas.items():
         layer = base.components[ref.component].get_submodule(ref.module)
-        dense[ref] = Dense(delta.dense(layer_shape(layer), 1.0))
+        weight = delta.dense(layer_shape(layer), 1.0)
+        ones = torch.ones(len(weight), 1), torch.ones(1, weight[0].numel())
+        # times one everywhere, by an algebra whose response goes through the whole weight
+        dense[ref] = Hadamard((weight.flatten(1), torch.eye(ones[1].shape[1])), ones, 1.0)
     written_out = dataclasses.replace(adapter, deltas=dense)
     plain, full = (
         screen(base, gradients, [(each, Strength(0.7, 0.7))], "reference")
