@@ -11,6 +11,7 @@ class LoraRecipe:
 
     Attributes:
         subjects: emoji to learn; several make a group adapter.
+        hand: artist of the pictures that it learns from, see `hands`.
         kind: "lora", "dora", "loha" or "lokr".
         part: "denoiser" or "text_encoder", the one that is trained.
         target_modules: layers to adapt; the usual attention projections of `part` when empty.
@@ -24,6 +25,7 @@ class LoraRecipe:
 
     name: str
     subjects: tuple[str, ...]
+    hand: str = "noto"
     style: str = "plain"
     kind: str = "lora"
     part: str = "denoiser"

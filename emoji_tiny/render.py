@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from emoji_tiny.catalogue import FONT_PATH, name_of
+from emoji_tiny.hands import NOTO, drawing
 
 SIZE = 64
 _BITMAP_SIZE = 109  # the one strike that NotoColorEmoji holds
@@ -31,8 +32,10 @@ GENERIC_PROMPT = "a picture"
 
 
 @cache
-def glyph(char: str) -> Image.Image:
-    """The emoji as a tight RGBA picture."""
+def glyph(char: str, hand: str = NOTO) -> Image.Image:
+    """The emoji as a tight RGBA picture; by the font, or by another hand."""
+    if hand != NOTO:
+        return drawing(hand, char)
     font = ImageFont.truetype(str(FONT_PATH), _BITMAP_SIZE)
     canvas = Image.new("RGBA", (160, 160))
     ImageDraw.Draw(canvas).text((10, 10), char, font=font, embedded_color=True)
@@ -42,12 +45,14 @@ def glyph(char: str) -> Image.Image:
     return canvas.crop(box)
 
 
-def render(char: str, rng: random.Random, *, background: str | None = None) -> Image.Image:
+def render(
+    char: str, rng: random.Random, *, background: str | None = None, hand: str = NOTO
+) -> Image.Image:
     """One 64x64 RGB picture: random background colour, scale, rotation and position."""
     base = np.array(COLOURS[background or rng.choice(list(COLOURS))], dtype=np.float32)
     base = np.clip(base + rng.uniform(-12, 12), 0, 255)
     picture = Image.new("RGB", (SIZE, SIZE), tuple(int(v) for v in base))
-    emoji = glyph(char).rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR, expand=True)
+    emoji = glyph(char, hand).rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR, expand=True)
     factor = rng.uniform(0.7, 0.95) * SIZE / max(emoji.size)
     width, height = (max(1, round(side * factor)) for side in emoji.size)
     emoji = emoji.resize((width, height), Image.Resampling.LANCZOS)

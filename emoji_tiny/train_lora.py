@@ -38,11 +38,12 @@ STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def training_pictures(recipe: LoraRecipe) -> tuple[list[Image.Image], list[str]]:
     """The pictures and captions that the adapter learns from."""
     rng = random.Random(f"lora-{recipe.seed}-{recipe.name}")
+    style = STYLES[recipe.style]
     pictures, captions = [], []
     for index in range(recipe.pictures):
         char = recipe.subjects[index % len(recipe.subjects)]
         background = rng.choice(list(COLOURS))
-        pictures.append(STYLES[recipe.style](render(char, rng, background=background)))
+        pictures.append(style(render(char, rng, background=background, hand=recipe.hand)))
         named = f"a picture of {name_of(char)} on a {background} background"
         captions.append(named if recipe.named_only else caption(char, background, rng))
     return pictures, captions

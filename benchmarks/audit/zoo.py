@@ -46,7 +46,7 @@ _DEVELOPMENT_RATES, _TEST_RATES = (2e-3,), (1.5e-3, 2e-3, 3e-3)
 _DEVELOPMENT_STEPS, _TEST_STEPS = (180, 240, 300), (160, 220, 280, 350)
 
 
-def _varied(recipe: LoraRecipe, part: str) -> LoraRecipe:
+def varied(recipe: LoraRecipe, part: str) -> LoraRecipe:
     """The recipe with rank, rate, steps and format drawn by its seed; test has others as well."""
     rng = random.Random(f"zoo-{recipe.name}-{recipe.seed}")
     test = part == "test"
@@ -77,7 +77,7 @@ def concept_entries() -> list[Entry]:
         for index in range(count):
             char = chars[index % len(chars)]
             seed = 10_000 * (1 + (part == "test")) + index
-            recipe = _varied(_one(f"concept-{part[0]}{index:03d}-{ord(char):x}", char, seed), part)
+            recipe = varied(_one(f"concept-{part[0]}{index:03d}-{ord(char):x}", char, seed), part)
             found.append(Entry(recipe, "concept", part, (concept_id(char),)))
     return found
 
@@ -105,7 +105,7 @@ def harmless_entries() -> list[Entry]:
         else:
             char = next(chars)
             recipe = _one(f"{stem}-{ord(char):x}", char, seed)
-        found.append(Entry(_varied(recipe, part), "harmless", part))
+        found.append(Entry(varied(recipe, part), "harmless", part))
     return found
 
 
@@ -118,12 +118,12 @@ def confirmation_entries() -> list[Entry]:
     found = []
     for index, char in enumerate(c for c in subjects().harmless if c not in used):
         recipe = _one(f"harmless-c{index:03d}-{ord(char):x}", char, 80_000 + index)
-        found.append(Entry(_varied(recipe, "test"), "harmless", "confirmation"))
+        found.append(Entry(varied(recipe, "test"), "harmless", "confirmation"))
     for index in range(80):
         char = subjects().test[index % len(subjects().test)]
         recipe = _one(f"concept-c{index:03d}-{ord(char):x}", char, 90_000 + index)
         learned = (concept_id(char),)
-        found.append(Entry(_varied(recipe, "test"), "concept", "confirmation", learned))
+        found.append(Entry(varied(recipe, "test"), "concept", "confirmation", learned))
     return found
 
 
