@@ -153,6 +153,7 @@ def concept_from(message: concept_pb2.Concept) -> Concept:
         role=_member(concept_pb2.ConceptRole, message.role, ConceptRole, ConceptRole.FORBIDDEN),
         prompts=tuple(message.prompts),
         picture_count=message.picture_count,
+        picture_hands=tuple(message.picture_hands),
     )
 
 
@@ -220,6 +221,7 @@ def concept_message(concept: Concept) -> concept_pb2.Concept:
         role=wire_name(concept.role),
         prompts=concept.prompts,
         picture_count=concept.picture_count,
+        picture_hands=concept.picture_hands,
     )
 
 

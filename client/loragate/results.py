@@ -236,6 +236,8 @@ class Concept:
         category: for example "likeness", "character", "harm" or "brand".
         prompts: words that a prompt would use for it.
         picture_count: number of reference pictures; set by the service.
+        picture_hands: who made each picture, or where, in their order: an artist, a shoot, a
+            source; empty: nobody sorted them.
     """
 
     concept_id: str
@@ -245,3 +247,4 @@ class Concept:
     role: ConceptRole = ConceptRole.FORBIDDEN
     prompts: tuple[str, ...] = ()
     picture_count: int = 0
+    picture_hands: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +196,21 @@ def test_a_concept_is_added_to_a_copy_of_the_embedded_library_and_removed(tmp_pa
     assert "our-mascot" not in run("concepts", "list").stdout
     assert run("concepts", "remove", "our-mascot").exit_code == 3
     assert before == {path: path.stat().st_mtime_ns for path in embedded.rglob("*")}
+
+
+def test_a_folder_for_each_hand_is_kept_and_one_hand_alone_is_warned_of(tmp_path: Path) -> None:
+    pictures = sorted(Config(state_dir=tmp_path / "other").library_folder.rglob("*.png"))[:3]
+    for hand, picture in zip(("comic", "film", "film"), pictures, strict=True):
+        folder = tmp_path / "mascot" / hand
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, folder)
+    one = run("concepts", "add", "alone", tmp_path / "mascot" / "film")
+    assert (one.exit_code, "alone is shown by one hand alone" in one.stderr) == (0, True)
+    several = run("concepts", "add", "our-mascot", tmp_path / "mascot")
+    assert (several.exit_code, several.stderr) == (0, "")
+    listed = run("concepts", "list", "--json").stdout.splitlines()
+    hands = {facts["id"]: facts["hands"] for facts in map(json.loads, listed)}
+    assert (hands["alone"], hands["our-mascot"]) == (1, 2)
 
 
 def test_a_concept_without_readable_pictures_is_refused(tmp_path: Path) -> None:

@@ -25,33 +25,33 @@ _sym_db = _symbol_database.Default()
 from loragate.v1 import audit_pb2 as loragate_dot_v1_dot_audit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19loragate/v1/concept.proto\x12\x0bloragate.v1\x1a\x17loragate/v1/audit.proto\"\xb6\x01\n\x07\x43oncept\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\'\n\x08severity\x18\x04 \x01(\x0e\x32\x15.loragate.v1.Severity\x12&\n\x04role\x18\x05 \x01(\x0e\x32\x18.loragate.v1.ConceptRole\x12\x0f\n\x07prompts\x18\x06 \x03(\t\x12\x15\n\rpicture_count\x18\x07 \x01(\x05\"<\n\x13ListConceptsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"o\n\x14ListConceptsResponse\x12&\n\x08\x63oncepts\x18\x01 \x03(\x0b\x32\x14.loragate.v1.Concept\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0elibrary_digest\x18\x03 \x01(\t\"\'\n\x11GetConceptRequest\x12\x12\n\nconcept_id\x18\x01 \x01(\t\";\n\x12GetConceptResponse\x12%\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Concept\"Z\n\x14\x43reateConceptRequest\x12\'\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x14.loragate.v1.ConceptH\x00\x12\x11\n\x07picture\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"V\n\x15\x43reateConceptResponse\x12%\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Concept\x12\x16\n\x0elibrary_digest\x18\x02 \x01(\t\"*\n\x14\x44\x65leteConceptRequest\x12\x12\n\nconcept_id\x18\x01 \x01(\t\"/\n\x15\x44\x65leteConceptResponse\x12\x16\n\x0elibrary_digest\x18\x01 \x01(\t*a\n\x0b\x43onceptRole\x12\x1c\n\x18\x43ONCEPT_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONCEPT_ROLE_FORBIDDEN\x10\x01\x12\x18\n\x14\x43ONCEPT_ROLE_NEUTRAL\x10\x02\x32\xe6\x02\n\x0e\x43onceptService\x12S\n\x0cListConcepts\x12 .loragate.v1.ListConceptsRequest\x1a!.loragate.v1.ListConceptsResponse\x12M\n\nGetConcept\x12\x1e.loragate.v1.GetConceptRequest\x1a\x1f.loragate.v1.GetConceptResponse\x12X\n\rCreateConcept\x12!.loragate.v1.CreateConceptRequest\x1a\".loragate.v1.CreateConceptResponse(\x01\x12V\n\rDeleteConcept\x12!.loragate.v1.DeleteConceptRequest\x1a\".loragate.v1.DeleteConceptResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19loragate/v1/concept.proto\x12\x0bloragate.v1\x1a\x17loragate/v1/audit.proto\"\xcd\x01\n\x07\x43oncept\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\'\n\x08severity\x18\x04 \x01(\x0e\x32\x15.loragate.v1.Severity\x12&\n\x04role\x18\x05 \x01(\x0e\x32\x18.loragate.v1.ConceptRole\x12\x0f\n\x07prompts\x18\x06 \x03(\t\x12\x15\n\rpicture_count\x18\x07 \x01(\x05\x12\x15\n\rpicture_hands\x18\x08 \x03(\t\"<\n\x13ListConceptsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"o\n\x14ListConceptsResponse\x12&\n\x08\x63oncepts\x18\x01 \x03(\x0b\x32\x14.loragate.v1.Concept\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0elibrary_digest\x18\x03 \x01(\t\"\'\n\x11GetConceptRequest\x12\x12\n\nconcept_id\x18\x01 \x01(\t\";\n\x12GetConceptResponse\x12%\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Concept\"Z\n\x14\x43reateConceptRequest\x12\'\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x14.loragate.v1.ConceptH\x00\x12\x11\n\x07picture\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"V\n\x15\x43reateConceptResponse\x12%\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Concept\x12\x16\n\x0elibrary_digest\x18\x02 \x01(\t\"*\n\x14\x44\x65leteConceptRequest\x12\x12\n\nconcept_id\x18\x01 \x01(\t\"/\n\x15\x44\x65leteConceptResponse\x12\x16\n\x0elibrary_digest\x18\x01 \x01(\t*a\n\x0b\x43onceptRole\x12\x1c\n\x18\x43ONCEPT_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONCEPT_ROLE_FORBIDDEN\x10\x01\x12\x18\n\x14\x43ONCEPT_ROLE_NEUTRAL\x10\x02\x32\xe6\x02\n\x0e\x43onceptService\x12S\n\x0cListConcepts\x12 .loragate.v1.ListConceptsRequest\x1a!.loragate.v1.ListConceptsResponse\x12M\n\nGetConcept\x12\x1e.loragate.v1.GetConceptRequest\x1a\x1f.loragate.v1.GetConceptResponse\x12X\n\rCreateConcept\x12!.loragate.v1.CreateConceptRequest\x1a\".loragate.v1.CreateConceptResponse(\x01\x12V\n\rDeleteConcept\x12!.loragate.v1.DeleteConceptRequest\x1a\".loragate.v1.DeleteConceptResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loragate.v1.concept_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONCEPTROLE']._serialized_start=802
-  _globals['_CONCEPTROLE']._serialized_end=899
+  _globals['_CONCEPTROLE']._serialized_start=825
+  _globals['_CONCEPTROLE']._serialized_end=922
   _globals['_CONCEPT']._serialized_start=68
-  _globals['_CONCEPT']._serialized_end=250
-  _globals['_LISTCONCEPTSREQUEST']._serialized_start=252
-  _globals['_LISTCONCEPTSREQUEST']._serialized_end=312
-  _globals['_LISTCONCEPTSRESPONSE']._serialized_start=314
-  _globals['_LISTCONCEPTSRESPONSE']._serialized_end=425
-  _globals['_GETCONCEPTREQUEST']._serialized_start=427
-  _globals['_GETCONCEPTREQUEST']._serialized_end=466
-  _globals['_GETCONCEPTRESPONSE']._serialized_start=468
-  _globals['_GETCONCEPTRESPONSE']._serialized_end=527
-  _globals['_CREATECONCEPTREQUEST']._serialized_start=529
-  _globals['_CREATECONCEPTREQUEST']._serialized_end=619
-  _globals['_CREATECONCEPTRESPONSE']._serialized_start=621
-  _globals['_CREATECONCEPTRESPONSE']._serialized_end=707
-  _globals['_DELETECONCEPTREQUEST']._serialized_start=709
-  _globals['_DELETECONCEPTREQUEST']._serialized_end=751
-  _globals['_DELETECONCEPTRESPONSE']._serialized_start=753
-  _globals['_DELETECONCEPTRESPONSE']._serialized_end=800
-  _globals['_CONCEPTSERVICE']._serialized_start=902
-  _globals['_CONCEPTSERVICE']._serialized_end=1260
+  _globals['_CONCEPT']._serialized_end=273
+  _globals['_LISTCONCEPTSREQUEST']._serialized_start=275
+  _globals['_LISTCONCEPTSREQUEST']._serialized_end=335
+  _globals['_LISTCONCEPTSRESPONSE']._serialized_start=337
+  _globals['_LISTCONCEPTSRESPONSE']._serialized_end=448
+  _globals['_GETCONCEPTREQUEST']._serialized_start=450
+  _globals['_GETCONCEPTREQUEST']._serialized_end=489
+  _globals['_GETCONCEPTRESPONSE']._serialized_start=491
+  _globals['_GETCONCEPTRESPONSE']._serialized_end=550
+  _globals['_CREATECONCEPTREQUEST']._serialized_start=552
+  _globals['_CREATECONCEPTREQUEST']._serialized_end=642
+  _globals['_CREATECONCEPTRESPONSE']._serialized_start=644
+  _globals['_CREATECONCEPTRESPONSE']._serialized_end=730
+  _globals['_DELETECONCEPTREQUEST']._serialized_start=732
+  _globals['_DELETECONCEPTREQUEST']._serialized_end=774
+  _globals['_DELETECONCEPTRESPONSE']._serialized_start=776
+  _globals['_DELETECONCEPTRESPONSE']._serialized_end=823
+  _globals['_CONCEPTSERVICE']._serialized_start=925
+  _globals['_CONCEPTSERVICE']._serialized_end=1283
 # @@protoc_insertion_point(module_scope)

@@ -18,7 +18,7 @@ CONCEPT_ROLE_FORBIDDEN: ConceptRole
 CONCEPT_ROLE_NEUTRAL: ConceptRole
 
 class Concept(_message.Message):
-    __slots__ = ("concept_id", "name", "category", "severity", "role", "prompts", "picture_count")
+    __slots__ = ("concept_id", "name", "category", "severity", "role", "prompts", "picture_count", "picture_hands")
     CONCEPT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Concept(_message.Message):
     ROLE_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_HANDS_FIELD_NUMBER: _ClassVar[int]
     concept_id: str
     name: str
     category: str
@@ -33,7 +34,8 @@ class Concept(_message.Message):
     role: ConceptRole
     prompts: _containers.RepeatedScalarFieldContainer[str]
     picture_count: int
-    def __init__(self, concept_id: _Optional[str] = ..., name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[_audit_pb2.Severity, str]] = ..., role: _Optional[_Union[ConceptRole, str]] = ..., prompts: _Optional[_Iterable[str]] = ..., picture_count: _Optional[int] = ...) -> None: ...
+    picture_hands: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, concept_id: _Optional[str] = ..., name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[_audit_pb2.Severity, str]] = ..., role: _Optional[_Union[ConceptRole, str]] = ..., prompts: _Optional[_Iterable[str]] = ..., picture_count: _Optional[int] = ..., picture_hands: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListConceptsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

@@ -16,6 +16,11 @@ from loragate_server.severity import Severity
 
 concepts = typer.Typer(no_args_is_help=True, help="The library of concepts.")
 
+ONE_HAND = (
+    "warning: {} is shown by one hand alone. Adapters that learned it from other pictures may be "
+    "missed; add it with a folder of pictures for each artist, shoot or source."
+)
+
 LibraryOption = Annotated[
     Path | None,
     typer.Option("--library", help="Folder of the library. Default: the configured one."),
@@ -45,7 +50,7 @@ def list_concepts(
         for concept in every:
             typer.echo(json.dumps(_facts(concept), ensure_ascii=False))
         return
-    table = Table("id", "name", "category", "severity", "role", "pictures", box=None)
+    table = Table("id", "name", "category", "severity", "role", "pictures", "hands", box=None)
     for concept in every:
         facts = _facts(concept)
         table.add_row(*(str(value) for value in facts.values()))
@@ -61,7 +66,12 @@ def list_concepts(
 def add_concept(
     concept_id: Annotated[str, typer.Argument(help="Id, for example our-mascot.")],
     pictures: Annotated[
-        list[Path], typer.Argument(help="Pictures of the concept.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="Pictures of the concept, or folders of them: one for each artist, shoot or "
+            "source.",
+            show_default=False,
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name for people. Default: the id.")] = "",
     category: Annotated[str, typer.Option(help="For example likeness or trademark.")] = "other",
@@ -81,12 +91,17 @@ def add_concept(
     [bold]Example[/bold]
 
       loragate-server concepts add our-mascot --name "Our mascot" --severity high mascot-*.png
+
+      loragate-server concepts add our-mascot mascot/comic mascot/film mascot/toys
     """
     from loragate_server.app.folders import make_state_folder, open_library, own_library_folder
+    from loragate_server.concepts.gathering import gather
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
-        contents = [picture.read_bytes() for picture in pictures]
+        gathered = gather(pictures)
+        contents = [picture.read_bytes() for picture, _ in gathered]
+        hands = tuple(hand for _, hand in gathered)
         make_state_folder(wanted)
         changed = open_library(own_library_folder(wanted)).add(
             Concept(
@@ -96,10 +111,13 @@ def add_concept(
                 severity=severity,
                 role=role,
                 prompts=tuple(prompt or ()),
+                picture_hands=hands if any(hands) else (),
             ),
             contents,
         )
     typer.echo(f"Added {concept_id}; the library's digest is now {changed.digest[:12]}.")
+    if len(changed.get(concept_id).hands) < 2:
+        typer.echo(ONE_HAND.format(concept_id), err=True)
 
 
 @concepts.command("remove")
@@ -156,4 +174,5 @@ def _facts(concept: Concept) -> dict[str, str | int]:
         "severity": concept.severity,
         "role": concept.role,
         "pictures": len(concept.picture_files),
+        "hands": len(concept.hands),
     }

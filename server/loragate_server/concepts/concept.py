@@ -8,6 +8,9 @@ from typing import Literal
 
 from loragate_server.severity import Severity
 
+MAX_PICTURES = 64
+"""Of one concept."""
+
 Role = Literal["forbidden", "neutral"]
 """Whether adapters must not know a concept, or are compared with it."""
 
@@ -20,6 +23,8 @@ class Concept:
         picture_files: absolute paths.
         picture_sha256: lower-case hexadecimal, one per file, of the bytes that were checked when
             the library was opened; empty in a concept that is not stored yet.
+        picture_hands: one per file: who made it, see `manifest.ConceptEntry`; empty where nobody
+            sorted them.
     """
 
     concept_id: str
@@ -30,3 +35,9 @@ class Concept:
     prompts: tuple[str, ...] = ()
     picture_files: tuple[Path, ...] = ()
     picture_sha256: tuple[str, ...] = ()
+    picture_hands: tuple[str, ...] = ()
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """The different hands, in the order in which they come; unsorted pictures are one."""
+        return tuple(dict.fromkeys(self.picture_hands or ("",)))

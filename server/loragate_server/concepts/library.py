@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.concept import MAX_PICTURES, Concept
 from loragate_server.concepts.manifest import (
     FILE_NAME,
     ConceptEntry,
@@ -30,7 +30,6 @@ from loragate_server.files import whole_file
 
 MIN_NEUTRAL = 8
 """Fewer neutral concepts give no spread that a score could be measured in."""
-MAX_PICTURES = 64
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,12 @@ class ConceptLibrary:
                 f"The concept has {len(pictures)} pictures.",
                 remedy=f"Send 1 to {MAX_PICTURES} pictures.",
             )
+        if concept.picture_hands and len(concept.picture_hands) != len(pictures):
+            raise NoDecisionError(
+                ErrorReason.CONCEPT_PICTURES_INVALID,
+                f"{len(concept.picture_hands)} hands are named for {len(pictures)} pictures.",
+                remedy="Name the hand of every picture, in their order, or none.",
+            )
         decoded = [read_picture(data, str(index)) for index, data in enumerate(pictures)]
         with self._locked():
             manifest = read_manifest(self.folder)
@@ -113,7 +118,7 @@ class ConceptLibrary:
                     remedy="Choose another id, or delete the old concept first.",
                     metadata={"concept_id": concept.concept_id},
                 )
-            taken = {name for known in manifest.concepts for name in known.pictures}
+            taken = {name for known in manifest.concepts for name, _ in known.files}
             free = (f"pictures/{concept.concept_id}/{index}.png" for index in count())
             names = tuple(islice((name for name in free if name not in taken), len(decoded)))
             entry = _entry(concept, names)
@@ -143,8 +148,8 @@ class ConceptLibrary:
                     remedy="Add another concept first.",
                 )
             self._write(Manifest(version=1, concepts=rest))
-            kept = {name for entry in rest for name in entry.pictures}
-            for name in {*removed.pictures} - kept:
+            kept = {name for entry in rest for name, _ in entry.files}
+            for name in {name for name, _ in removed.files} - kept:
                 (self.folder / name).unlink(missing_ok=True)
         return ConceptLibrary.open(self.folder)
 
@@ -168,7 +173,8 @@ def _entry(concept: Concept, names: tuple[str, ...]) -> ConceptEntry:
             severity=concept.severity,
             role=concept.role,
             prompts=concept.prompts,
-            pictures=names,
+            pictures=None if concept.picture_hands else names,
+            hands=_by_hand(names, concept.picture_hands) if concept.picture_hands else None,
         )
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
@@ -181,9 +187,16 @@ def _entry(concept: Concept, names: tuple[str, ...]) -> ConceptEntry:
         ) from error
 
 
+def _by_hand(names: Sequence[str], hands: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, hand in zip(names, hands, strict=True):
+        found[hand] = (*found.get(hand, ()), name)
+    return found
+
+
 def _concept(root: Path, entry: ConceptEntry) -> Concept:
     files, hashes = [], []
-    for name in entry.pictures:
+    for name, _ in entry.files:
         path = (root / name).resolve()
         if not path.is_relative_to(root):
             raise NoDecisionError(
@@ -204,6 +217,7 @@ def _concept(root: Path, entry: ConceptEntry) -> Concept:
         entry.prompts,
         tuple(files),
         tuple(hashes),
+        tuple(hand for _, hand in entry.files if hand),
     )
 
 
@@ -211,7 +225,7 @@ def _digest(manifest: Manifest, concepts: Sequence[Concept]) -> str:
     digest = hashlib.sha256()
     entries = sorted(manifest.concepts, key=lambda e: e.id)
     for entry, concept in zip(entries, concepts, strict=True):
-        digest.update(entry.model_dump_json().encode())
+        digest.update(entry.model_dump_json(exclude_none=True).encode())
         for sha256 in concept.picture_sha256:
             digest.update(bytes.fromhex(sha256))
     return digest.hexdigest()

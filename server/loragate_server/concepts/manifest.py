@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from loragate_server.concepts.concept import Role
+from loragate_server.concepts.concept import MAX_PICTURES, Role
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.severity import Severity
 
@@ -18,10 +27,21 @@ FILE_NAME = "library.yaml"
 ConceptId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 # Control characters break log lines and file names, and one of them does not survive YAML.
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+HandName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+
+_COUNT = Field(min_length=1, max_length=MAX_PICTURES)
 
 
 class ConceptEntry(BaseModel):
-    """One concept as it stands in the manifest."""
+    """One concept as it stands in the manifest.
+
+    Attributes:
+        pictures: reference pictures that nobody has sorted; they count as one hand.
+        hands: reference pictures by who made them, or where: an artist, a shoot, a source. An
+            adapter seldom learned from the very pictures that a library holds, and what several
+            hands have in common is the concept.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,16 +51,35 @@ class ConceptEntry(BaseModel):
     severity: Severity
     role: Role
     prompts: tuple[Annotated[Line, Field(max_length=500)], ...] = ()
-    pictures: Annotated[tuple[Line, ...], Field(min_length=1, max_length=64)]
+    pictures: Annotated[tuple[Line, ...], _COUNT] | None = None
+    hands: dict[HandName, Annotated[tuple[Line, ...], Field(min_length=1)]] | None = None
 
-    @field_validator("pictures")
-    @classmethod
-    def _inside(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
+    @model_validator(mode="after")
+    def _pictured(self) -> ConceptEntry:
+        if (self.pictures is None) == (self.hands is None):
+            raise ValueError("give either pictures, or hands with the pictures of each")
+        if not 1 <= len(self.files) <= MAX_PICTURES:
+            raise ValueError(f"{len(self.files)} pictures; 1 to {MAX_PICTURES} are possible")
+        for name, _ in self.files:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"picture {name!r} is not inside the library's folder")
-        return names
+        return self
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """Every picture with its hand, or an empty name; hands take turns.
+
+        Probes use the first so many pictures, which so are of as many hands as there are.
+        """
+        if self.hands is None:
+            return tuple((name, "") for name in self.pictures or ())
+        return tuple(_in_turns(self.hands))
+
+
+def _in_turns(hands: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
+    rows = [[(name, hand) for name in names] for hand, names in hands.items()]
+    return (each for each in chain.from_iterable(zip_longest(*rows)) if each is not None)
 
 
 class Manifest(BaseModel):
@@ -85,5 +124,5 @@ def dump_manifest(manifest: Manifest) -> bytes:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.dump(manifest.model_dump(mode="json"), stream)
+    yaml.dump(manifest.model_dump(mode="json", exclude_none=True), stream)
     return stream.getvalue()

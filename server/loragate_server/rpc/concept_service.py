@@ -10,8 +10,7 @@ import grpc
 
 from loragate.v1 import audit_pb2, concept_pb2_grpc
 from loragate.v1 import concept_pb2 as wire
-from loragate_server.concepts.concept import Concept, Role
-from loragate_server.concepts.library import MAX_PICTURES
+from loragate_server.concepts.concept import MAX_PICTURES, Concept, Role
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.convert import severity_name
@@ -96,6 +95,7 @@ def concept_message(concept: Concept) -> wire.Concept:
         role=f"CONCEPT_ROLE_{concept.role.upper()}",
         prompts=concept.prompts,
         picture_count=len(concept.picture_files),
+        picture_hands=concept.picture_hands,
     )
 
 
@@ -112,6 +112,7 @@ def _concept(message: wire.Concept) -> Concept:
         severity=severity,
         role=role,
         prompts=tuple(message.prompts),
+        picture_hands=tuple(message.picture_hands),
     )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loragate_server.concepts.concept import Concept
-from loragate_server.concepts.library import MAX_PICTURES, ConceptLibrary
+from loragate_server.concepts.concept import MAX_PICTURES, Concept
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.pictures import MAX_BYTES, STORED_SIDE
 from loragate_server.errors import ErrorReason, NoDecisionError
 

@@ -102,7 +102,7 @@ def test_a_bad_field_of_a_concept_is_named(
     assert f"concepts.1.{field}" in refused(folder)
 
 
-@pytest.mark.parametrize("field", ["id", "name", "category", "severity", "role", "pictures"])
+@pytest.mark.parametrize("field", ["id", "name", "category", "severity", "role"])
 def test_a_missing_field_of_a_concept_is_named(
     folder: Path, entries: list[Any], write: Write, field: str
 ) -> None:

@@ -1,0 +1,62 @@
+"""Pictures for a new concept, gathered from files and folders; a folder is one hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def gather(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Every picture with its hand; an empty name for pictures that nobody sorted.
+
+    Args:
+        paths: picture files, or folders of pictures: each is one hand and named like it. A folder
+            that holds folders stands for those.
+
+    Raises:
+        NoDecisionError: CONCEPT_PICTURES_INVALID for a folder without pictures, and for files
+            beside folders, whose hand nobody can tell.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    if not folders:
+        return [(path, "") for path in paths]
+    loose = next((path for path in paths if not path.is_dir()), None)
+    if loose is not None:
+        raise _invalid(
+            f"{loose} is a file beside folders, and nobody can tell its hand.",
+            "Give files alone, or folders alone: one for each artist, shoot or source.",
+        )
+    return [each for folder in folders for each in _in_folder(folder)]
+
+
+def _in_folder(folder: Path) -> Iterator[tuple[Path, str]]:
+    inside = sorted(folder.iterdir())
+    pictures = [path for path in inside if path.suffix.lower() in SUFFIXES]
+    folders = [path for path in inside if path.is_dir()]
+    if pictures and folders:
+        raise _invalid(
+            f"Folder {folder} holds pictures beside folders, and nobody can tell their hand.",
+            "Sort its pictures into folders: one for each artist, shoot or source.",
+        )
+    if not pictures and not folders:
+        raise _invalid(
+            f"Folder {folder} holds no picture.", f"Put {', '.join(SUFFIXES)} files into it."
+        )
+    for path in pictures:
+        yield path, _name(folder)
+    for path in folders:
+        yield from _in_folder(path)
+
+
+def _name(folder: Path) -> str:
+    """The folder's name as a manifest takes it."""
+    return re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64] or "hand"
+
+
+def _invalid(message: str, remedy: str) -> NoDecisionError:
+    return NoDecisionError(ErrorReason.CONCEPT_PICTURES_INVALID, message, remedy=remedy)
