@@ -9,8 +9,9 @@ bin := .venv/bin
 python_code := client kernels server tests testkit scripts emoji_tiny benchmarks examples
 PYTEST_ARGS ?=
 LANE ?= -m "not long"
-# Three on two cores: many tests wait for servers. The tests of a file share what it sets up.
-PROCESSES ?= -n 3 --dist loadfile
+# Three on two cores: many tests wait for servers. The tests of a file share what it sets up, and
+# the files that take longest begin first (testkit/lanes.py).
+PROCESSES ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint types proto proto-check chart pytest docs packages bench bench-kernels clean

@@ -3,9 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+LONGEST_FIRST = (
+    "e2e/test_trust.py",
+    "server/audit/test_company.py",
+    "server/audit/test_loader_games.py",
+    "server/audit/test_metamorphic.py",
+    "server/test_cli_calibrate.py",
+    "server/test_startup.py",
+    "e2e/test_console.py",
+    "benchmarks/test_kernel_results.py",
+    "helm/test_in_a_pod.py",
+    "e2e/test_outages.py",
+    "e2e/test_drain.py",
+    "e2e/test_replicas.py",
+    "e2e/test_envoy.py",
+    "e2e/test_nginx.py",
+    "e2e/test_haproxy.py",
+    "e2e/test_image_server.py",
+    "e2e/test_traces.py",
+    "e2e/test_stuck.py",
+    "server/test_cli_serve.py",
+    "server/audit/test_backends.py",
+    "server/test_extras.py",
+    "server/test_doors.py",
+    "kernels/test_warm_up.py",
+)
+"""Files of tests that take longest. They begin first, so that no process is left with one of them
+when the others have ended; what `--durations` shows puts them here."""
+
+
+def begin_with_the_longest(items: list[pytest.Item], tests: Path) -> None:
+    """Sorts collected tests so; a file's own order stays."""
+    order = {tests / name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    if gone := [str(path) for path in order if not path.exists()]:
+        raise pytest.UsageError(f"among the longest files are some that do not exist: {gone}")
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 def daily(*cases: Any, of: Iterable[Any]) -> list[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit.lanes import begin_with_the_longest
 from testkit.waiting import busyness
 
 
@@ -18,6 +19,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """On a busy machine a test may take longer, in the measure in which it is busy."""
     if config.getoption("timeout", None) is None:
         config.option.timeout = float(config.getini("timeout")) * busyness()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    begin_with_the_longest(items, Path(__file__).parent)
 
 
 @pytest.fixture
