@@ -134,6 +134,10 @@ def main(
     if before:
         BEFORE.write_text(json.dumps([asdict(one) for one in seen], indent=1) + "\n")
         return
+    _write(seen)
+
+
+def _write(seen: Sequence[Seen]) -> None:
     was = [Seen(**one) for one in json.loads(BEFORE.read_text())] if BEFORE.exists() else []
     names = {one.name for one in seen}
     old = summary([one for one in was if one.name in names])

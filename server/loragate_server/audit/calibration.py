@@ -47,8 +47,8 @@ class Calibration:
 
     Attributes:
         harmless: at least `MINIMUM_HARMLESS`.
-        learned: adapters that hold a concept; may be empty, then only the quieter half of harmless
-            adapters ends at the screen.
+        learned: adapters that hold a concept; may be empty, then the quieter two thirds of harmless
+            adapters end at the screen.
         weights: of the screen's votes, by the role of a layer; empty: all roles weigh alike.
         effects: what a harmless adapter typically does in each layer; empty: unknown.
     """

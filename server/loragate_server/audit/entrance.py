@@ -10,8 +10,10 @@ from loragate_server.audit.likeness import UNLIKE, Likeness
 from loragate_server.audit.screening import Screening
 from loragate_server.audit.standing import Standing
 
-_LOW_SHARE, _HIGH_SHARE = 0.5, 0.75
-"""Shares of harmless adapters whose scores end at the screen, at least and at most."""
+_LOW_SHARE, _HIGH_SHARE = 0.65, 0.75
+"""Shares of harmless adapters whose scores end at the screen, at least and at most. With the aims
+and standings that go on as well, three in five end there; at 0.5 it was fewer than half, and what
+the response stage saw in addition were two learned adapters that no stage finds."""
 _HIGH_ENOUGH = 0.9
 """Share of harmless adapters whose aims let them end at the screen; the same of standings."""
 _TOP = 2
