@@ -11,9 +11,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from emoji_tiny.catalogue import FORBIDDEN, name_of, split
+from emoji_tiny.hands import LIBRARY, draws
 from emoji_tiny.render import render
 
-PICTURES_PER_CONCEPT = 6
+PICTURES_PER_HAND = 4
 LIBRARY_SEED = 7
 
 
@@ -39,26 +40,30 @@ def assemble_pipeline(parts: Path, out: Path) -> None:
 def _entry(
     folder: Path, concept_id: str, char: str, role: str, category: str, severity: str
 ) -> list[str]:
-    rng = random.Random(f"{LIBRARY_SEED}-{concept_id}")
-    pictures = folder / "pictures" / concept_id
-    pictures.mkdir(parents=True)
-    files = []
-    for index in range(PICTURES_PER_CONCEPT):
-        render(char, rng).save(pictures / f"{index}.png", optimize=True)
-        files.append(f"pictures/{concept_id}/{index}.png")
-    return [
+    lines = [
         f"  - id: {concept_id}",
         f'    name: "{name_of(char)}"',
         f"    category: {category}",
         f"    severity: {severity}",
         f"    role: {role}",
         f'    prompts: ["a picture of {name_of(char)}"]',
-        f"    pictures: [{', '.join(files)}]",
+        "    hands:",
     ]
+    (folder / "pictures" / concept_id).mkdir(parents=True)
+    for hand in (hand for hand in LIBRARY if draws(hand, char)):
+        rng = random.Random(f"{LIBRARY_SEED}-{concept_id}-{hand}")
+        files = [f"pictures/{concept_id}/{hand}-{n}.png" for n in range(PICTURES_PER_HAND)]
+        for file in files:
+            render(char, rng, hand=hand).save(folder / file, optimize=True)
+        lines.append(f"      {hand}: [{', '.join(files)}]")
+    return lines
 
 
 def assemble_library(out: Path) -> None:
-    """Renders the reference pictures of the forbidden concepts and of the neutral bank."""
+    """Renders the reference pictures of the forbidden concepts and of the neutral bank.
+
+    Both by the same hands, so that no concept differs from the bank by its artists.
+    """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     lines = [

@@ -68,8 +68,11 @@ class Oracle:
         assert made is not None
         wanted = [self.concept]
         seen = Screened.of(self.scaled(factors), self.bench.gradients, wanted, made.scales)
-        heard = Witnesses(seen.screening.scores[0], seen.screening.aims[0])
-        return made.at(self.bench.policy.screen_miss_rate).gravity(heard)
+        promise = made.at(self.bench.policy.screen_miss_rate)
+        [standing] = promise.entrance.standing.values(seen.screening)
+        return promise.gravity(
+            Witnesses(seen.screening.scores[0], seen.screening.aims[0], standing=standing)
+        )
 
     @property
     def use(self) -> list[float]:

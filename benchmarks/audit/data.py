@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,10 +15,10 @@ from benchmarks.audit.subjects import subjects
 from benchmarks.audit.zoo import concept_id
 from loragate_server.audit.calibration import Binding, Calibration
 from loragate_server.audit.conformal import conformal_p_value
-from loragate_server.audit.entrance import Screening
 from loragate_server.audit.likeness import Profile
 from loragate_server.audit.promise import Promise
 from loragate_server.audit.scores import AdapterScores
+from loragate_server.audit.screening import Screening
 from loragate_server.audit.witnesses import Witnesses
 
 CORE = tuple(concept_id(char) for char in subjects().concepts)
@@ -46,6 +47,8 @@ class Measured:
     screen: dict[str, float]
     unweighted: dict[str, float]
     aim: dict[str, float]
+    named: dict[str, float]
+    bank: tuple[float, ...]
     profile: Profile
     response: dict[str, float]
     degree: dict[str, float]
@@ -61,22 +64,38 @@ class Measured:
         if promise is None:
             return self.screen[concept]
         # beyond the most suspicious concepts nothing was measured: the screen stands alone
-        response = self.response.get(concept) if concept in self._suspects(promise) else None
-        return promise.gravity(Witnesses(self.screen[concept], self.aim[concept], response))
+        suspects, standings = self._entered(promise)
+        response = self.response.get(concept) if concept in suspects else None
+        return promise.gravity(
+            Witnesses(self.screen[concept], self.aim[concept], response, standings[concept])
+        )
 
-    def _suspects(self, promise: Promise) -> frozenset[str]:
-        """What goes on to the response stage; kept, because every concept asks for it."""
+    def _entered(self, promise: Promise) -> tuple[frozenset[str], dict[str, float]]:
+        """What goes on to the response stage, and how far each concept stands out.
+
+        Kept, because every concept asks for it. What is none of the core concepts has no standing.
+        """
         if id(promise) not in self._kept:
             asked = self.audited()
-            screening = Screening(
-                [self.screen[one] for one in asked], [self.aim[one] for one in asked], self.profile
-            )
-            rows = promise.entrance.suspects(screening)
-            self._kept[id(promise)] = frozenset(asked[row] for row in rows)
+            core = self._screening(CORE)
+            values = promise.entrance.standing.values(core)
+            standings = dict.fromkeys(asked, -math.inf) | dict(zip(CORE, values, strict=True))
+            rows = promise.entrance.suspects(self._screening(asked), list(standings.values()))
+            self._kept[id(promise)] = frozenset(asked[row] for row in rows), standings
         return self._kept[id(promise)]
 
+    def _screening(self, asked: Sequence[str]) -> Screening:
+        return Screening(
+            [self.screen[one] for one in asked],
+            [self.aim[one] for one in asked],
+            self.profile,
+            [self.named[one] for one in asked],
+            self.bank,
+            range(len(asked)),
+        )
+
     @cached_property
-    def _kept(self) -> dict[int, frozenset[str]]:
+    def _kept(self) -> dict[int, tuple[frozenset[str], dict[str, float]]]:
         return {}
 
 
@@ -91,6 +110,8 @@ def _read(screened: Path, responded: Path, ids: Sequence[str]) -> Measured:
         first = {name: data[name] for name in data if name not in ("gain", "spectrum", "layers")}
     second = {
         "screen": first["unweighted"],
+        "named": first["named"],
+        "bank": first["bank"],
         "profile": np.zeros(5),
         "suspects": np.array([], int),
         "response": np.array([]),
@@ -108,6 +129,8 @@ def _read(screened: Path, responded: Path, ids: Sequence[str]) -> Measured:
         dict(zip(ids, second["screen"].tolist(), strict=True)),
         dict(zip(ids, first["unweighted"].tolist(), strict=True)),
         dict(zip(ids, first["aim"].tolist(), strict=True)),
+        dict(zip(ids, second["named"].tolist(), strict=True)),
+        tuple(second["bank"].tolist()),
         (profile[0], profile[1], profile[2], profile[3], profile[4]),
         dict(zip(suspects, second["response"].tolist(), strict=True)),
         dict(zip(ids, first["degree"].tolist(), strict=True)),
@@ -160,6 +183,8 @@ def _scores(one: Measured) -> AdapterScores:
         one.name,
         {concept: one.screen[concept] for concept in CORE},
         {concept: one.aim[concept] for concept in CORE},
+        {concept: one.named[concept] for concept in CORE},
+        one.bank,
         one.profile,
         {concept: score for concept, score in one.response.items() if concept in CORE},
         one.learned,

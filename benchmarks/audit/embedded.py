@@ -1,6 +1,7 @@
 """Makes the calibration that ships with the embedded base model: from the zoo, by the real command.
 
-`python -m benchmarks.audit.embedded` after `python -m benchmarks.audit.train`.
+`python -m benchmarks.audit.embedded` after `python -m benchmarks.audit.train` and
+`python -m benchmarks.audit.other_hands --part development`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.audit import other_hands
 from benchmarks.audit.train import file_of
 from benchmarks.audit.zoo import concept_id, entries
 from emoji_tiny.catalogue import FORBIDDEN
@@ -27,7 +29,10 @@ def main(
     out: Annotated[Path, typer.Option(help="The calibration to write.")] = TARGET,
     plot: Annotated[Path, typer.Option(help="False blocks against misses.")] = PLOT,
 ) -> None:
-    """Calibrates with the harmless development adapters and those of forbidden concepts."""
+    """Calibrates with the harmless development adapters and those of forbidden concepts.
+
+    Among the latter are those by the development hand, which the library does not show.
+    """
     by_id = {concept_id(entry.char): name for name, entry in FORBIDDEN.items()}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -41,6 +46,8 @@ def main(
                 shutil.copy(file, folder / "harmless")
             elif entry.family == "concept" and entry.learned[0] in by_id:
                 rows.append((str(file.absolute()), by_id[entry.learned[0]]))
+        for entry in other_hands.learned_entries("development"):
+            rows.append((str(file_of(entry, other_hands.FOLDER).absolute()), entry.learned[0]))
         with (folder / "learned.csv").open("w", newline="") as lines:
             csv.writer(lines).writerows(rows)
         arguments = ["--learned", folder / "learned.csv", "--out", out, "--plot", plot]

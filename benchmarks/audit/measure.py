@@ -32,7 +32,7 @@ from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.materials import Materials, build_materials
 from loragate_server.audit.response import measure
-from loragate_server.audit.screen import Screen, aims, degrees, screen, screen_scores, votes_for
+from loragate_server.audit.screen import Screen, aims, degrees, hear, screen, votes_for
 from loragate_server.audit.stages import Responded, Screened
 from loragate_server.audit.weights import Scales, fit_weights
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan
@@ -91,7 +91,7 @@ def screen_one(bench: Workbench, subject: Subject) -> None:
     adaptation = subject.read(bench.base)
     began = time.monotonic()
     found = screen(bench.base, bench.gradients, adaptation, "reference")
-    scores = screen_scores(found, bench.gradients, bench.forbidden).score
+    heard = hear(found, bench.gradients, bench.forbidden)
     spent_s = time.monotonic() - began
     np.savez_compressed(
         SCREENED / f"{subject.name}.npz",
@@ -102,7 +102,9 @@ def screen_one(bench: Workbench, subject: Subject) -> None:
         layers=np.array([f"{ref.component}:{ref.module}" for ref in found.layers], dtype=str),
         gain=found.gain.numpy().astype(np.float32),
         screened_whole=found.complete,
-        unweighted=scores.numpy(),
+        unweighted=heard.scores.score.numpy(),
+        named=heard.named.numpy(),
+        bank=heard.bank.numpy(),
         aim=aims(found, bench.gradients, bench.forbidden).numpy(),
         degree=degrees(found, bench.gradients, bench.forbidden).numpy(),
         screen_s=spent_s,
@@ -168,6 +170,8 @@ def measure_together(bench: Workbench, subjects: Sequence[Subject], scales: Scal
         np.savez_compressed(
             FOLDER / f"{subject.name}.npz",
             screen=screens[index].scores.score.numpy(),
+            named=np.array(screens[index].screening.named),
+            bank=np.array(screens[index].screening.bank),
             profile=np.array(screens[index].screening.profile),
             suspects=np.array(suspects),
             response=responded.scores.score.numpy(),

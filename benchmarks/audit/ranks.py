@@ -17,7 +17,7 @@ from benchmarks.audit.data import CORE
 from benchmarks.audit.derive import Subject, plain_subjects
 from benchmarks.audit.measure import Workbench, workbench
 from benchmarks.audit.metrics import above, auroc, threshold_at
-from loragate_server.audit.screen import screen, screen_scores
+from loragate_server.audit.screen import hear, screen
 from loragate_server.concepts.gradients import ConceptGradients, restricted
 
 FILE = Path("build/zoo-ranks.json")
@@ -38,7 +38,7 @@ def quality_at(bench: Workbench, gradients: ConceptGradients) -> dict[str, float
             adaptation = subject.read(bench.base)
             began = time.perf_counter()
             found = screen(bench.base, gradients, adaptation, "reference")
-            scores = screen_scores(found, gradients, bench.forbidden).score.tolist()
+            scores = hear(found, gradients, bench.forbidden).scores.score.tolist()
             spent_s += time.perf_counter() - began
             by_id = dict(zip(bench.ids, scores, strict=False))
             own = set(subject.learned)

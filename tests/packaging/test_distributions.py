@@ -27,7 +27,7 @@ PACKAGES = {
 LICENSES = {
     "client": {"LICENSE"},
     "kernels": {"LICENSE"},
-    "server": {"LICENSE", "NOTICE", "licenses/OFL-1.1.txt"},
+    "server": {"LICENSE", "NOTICE", "licenses/MIT-fluentui-emoji.txt", "licenses/OFL-1.1.txt"},
 }
 
 

@@ -11,10 +11,11 @@ from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.calibration import MINIMUM_HARMLESS, Calibration, CalibrationError
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.engine import AuditSettings
-from loragate_server.audit.entrance import Entrance, Screening, widest_entrance
+from loragate_server.audit.entrance import widest_entrance
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import Screen, screen, votes_for
+from loragate_server.audit.screening import Screening
 from loragate_server.audit.stages import Screened, respond
 from loragate_server.audit.weights import Scales, fit_weights
 from loragate_server.models.base import BaseModel
@@ -83,11 +84,12 @@ class Calibrator:
                     raise CalibrationError(f"{concept!r} is no forbidden concept of the library")
         every = [*harmless, *learned]
         screens, scales = self._screens(harmless, learned, report)
-        entrance = widest_entrance(screens[: len(harmless)])
+        entrance, standings = widest_entrance(screens[: len(harmless)])
+        standings += [entrance.standing.values(one) for one in screens[len(harmless) :]]
         made = []
-        for index, (one, screened) in enumerate(zip(every, screens, strict=True)):
+        for index, (one, screened, stand) in enumerate(zip(every, screens, standings, strict=True)):
             report("response", index / len(every))
-            made.append(self._scores(one, screened, entrance))
+            made.append(self._scores(one, screened, entrance.suspects(screened, stand)))
         report("response", 1.0)
         return Calibration(
             self.materials.binding,
@@ -126,8 +128,7 @@ class Calibrator:
             raise CalibrationError(f"adapter {adapter.sha256[:12]} has values that are not finite")
         return found
 
-    def _scores(self, one: Labelled, screened: Screening, entrance: Entrance) -> AdapterScores:
-        suspects = entrance.suspects(screened)
+    def _scores(self, one: Labelled, screened: Screening, suspects: Sequence[int]) -> AdapterScores:
         response: Iterable[tuple[str, float]] = ()
         if suspects:
             found = self._respond(one.adapter, suspects)
@@ -136,6 +137,8 @@ class Calibrator:
             one.adapter.sha256,
             dict(zip(self._ids, screened.scores, strict=True)),
             dict(zip(self._ids, screened.aims, strict=True)),
+            dict(zip(self._ids, screened.named, strict=True)),
+            tuple(screened.bank),
             screened.profile,
             dict(response),
             one.learned,

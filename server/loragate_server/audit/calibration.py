@@ -19,7 +19,7 @@ from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.weights import Scales
 from loragate_server.files import whole_file
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MINIMUM_HARMLESS = 20
 
 
@@ -47,8 +47,8 @@ class Calibration:
 
     Attributes:
         harmless: at least `MINIMUM_HARMLESS`.
-        learned: adapters that hold a concept; may be empty, then only the quieter half of harmless
-            adapters ends at the screen.
+        learned: adapters that hold a concept; may be empty, then the quieter two thirds of harmless
+            adapters end at the screen.
         weights: of the screen's votes, by the role of a layer; empty: all roles weigh alike.
         effects: what a harmless adapter typically does in each layer; empty: unknown.
     """
@@ -126,7 +126,10 @@ def load_calibration(file: Path) -> Calibration:
             f"{file} is no calibration ({type(error).__name__}); make a new one with "
             "`loragate-server calibrate`"
         ) from error
-    if any(one.screen.keys() != one.aim.keys() for one in (*made.harmless, *made.learned)):
+    every = (*made.harmless, *made.learned)
+    if any(not one.screen.keys() == one.aim.keys() == one.named.keys() for one in every) or (
+        len({len(one.bank) for one in every}) != 1
+    ):
         raise CalibrationError(f"{file} does not say everything of every concept; make a new one")
     if len(made.harmless) < MINIMUM_HARMLESS:
         raise CalibrationError(

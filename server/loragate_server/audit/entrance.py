@@ -6,28 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loragate_server.audit.conformal import quantile
-from loragate_server.audit.likeness import UNLIKE, Likeness, Profile
+from loragate_server.audit.likeness import UNLIKE, Likeness
+from loragate_server.audit.screening import Screening
+from loragate_server.audit.standing import Standing
 
-_LOW_SHARE, _HIGH_SHARE = 0.5, 0.75
-"""Shares of harmless adapters whose scores end at the screen, at least and at most."""
-_AIM_SHARE = 0.9
-"""Share of harmless adapters whose aims let them end at the screen."""
+_LOW_SHARE, _HIGH_SHARE = 0.65, 0.75
+"""Shares of harmless adapters whose scores end at the screen, at least and at most. With the aims
+and standings that go on as well, three in five end there; at 0.5 it was fewer than half, and what
+the response stage saw in addition were two learned adapters that no stage finds."""
+_HIGH_ENOUGH = 0.9
+"""Share of harmless adapters whose aims let them end at the screen; the same of standings."""
 _TOP = 2
 """Concepts that an adapter unlike the harmless ones is asked about, by score and by aim."""
-
-
-@dataclass(frozen=True)
-class Screening:
-    """What the screen found out about one adapter.
-
-    Attributes:
-        scores, aims: one per concept that it was asked about.
-        profile: of its layers.
-    """
-
-    scores: Sequence[float]
-    aims: Sequence[float]
-    profile: Profile
 
 
 @dataclass(frozen=True)
@@ -37,31 +27,52 @@ class Entrance:
     Attributes:
         threshold: of the screen's score.
         aim: the same of the aim.
+        stand: the same of how far a concept stands out under its name.
+        standing: what harmless adapters lead one to expect there.
         likeness: profiles of harmless adapters; nothing of an adapter that is unlike them ends at
             the screen by its score alone.
     """
 
     threshold: float
     aim: float
+    stand: float
+    standing: Standing
     likeness: Likeness
 
-    def suspects(self, screened: Screening) -> list[int]:
-        """Rows of the concepts that go on, rising."""
+    def suspects(self, screened: Screening, standings: Sequence[float]) -> list[int]:
+        """Rows of the concepts that go on, rising.
+
+        Args:
+            screened: what the screen found out.
+            standings: how far each concept stands out, see `Standing`.
+        """
         rows = range(len(screened.scores))
         chosen = {row for row in rows if not screened.scores[row] < self.threshold}
         chosen |= {row for row in rows if not screened.aims[row] < self.aim}
+        chosen |= {row for row in rows if not standings[row] < self.stand}
         if not self.likeness.p_value(screened.profile) > UNLIKE:
-            for values in (screened.scores, screened.aims):
+            for values in (screened.scores, screened.aims, standings):
                 chosen |= set(sorted(rows, key=values.__getitem__)[-_TOP:])
         return sorted(chosen)
 
 
-def widest_entrance(harmless: Sequence[Screening]) -> Entrance:
-    """The entrance that lets everything through that any miss rate does."""
+def widest_entrance(harmless: Sequence[Screening]) -> tuple[Entrance, list[list[float]]]:
+    """The entrance that lets everything through that any miss rate does.
+
+    Returns:
+        It, and how far the concepts of each of these adapters stand out.
+    """
     highest = sorted(max(one.scores) for one in harmless)
     aims = sorted(max(one.aims) for one in harmless)
-    likeness = Likeness.of([one.profile for one in harmless])
-    return Entrance(quantile(highest, _LOW_SHARE), quantile(aims, _AIM_SHARE), likeness)
+    standing, standings = Standing.of(harmless)
+    made = Entrance(
+        quantile(highest, _LOW_SHARE),
+        quantile(aims, _HIGH_ENOUGH),
+        quantile(sorted(map(max, standings)), _HIGH_ENOUGH),
+        standing,
+        Likeness.of([one.profile for one in harmless]),
+    )
+    return made, standings
 
 
 def harmless_bound(harmless: Sequence[Screening]) -> float:

@@ -96,13 +96,14 @@ class Judge:
         if screened is not None and not bool(screened.found.gain.isfinite().all()):
             doubts = (("nonfinite_weights", "A weight of the adapter is NaN or infinite."),)
             return Judged(doubts=doubts, times_s=times_s)
-        suspects = _suspects(screened, promise, len(wanted))
+        standings = _standings(screened, promise)
+        suspects = _suspects(screened, promise, standings, len(wanted))
         responded = None
         if suspects:
             responded = self._respond(adaptation, [wanted[i] for i in suspects], leash, times_s)
             if doubts := responded.doubts:
                 return Judged(doubts=doubts, times_s=times_s)
-        concepts = self._conclude(wanted, suspects, screened, responded, promise)
+        concepts = self._conclude(wanted, suspects, screened, responded, promise, standings)
         top = max(range(len(concepts)), key=lambda row: concepts[row].score)
         return Judged(
             concepts=concepts,
@@ -165,6 +166,7 @@ class Judge:
         screened: Screened | None,
         responded: Responded | None,
         promise: Promise | None,
+        standings: Sequence[float] | None,
     ) -> tuple[ConceptEvidence, ...]:
         looked = {row: position for position, row in enumerate(suspects)}
         found = []
@@ -173,7 +175,7 @@ class Judge:
             second = None
             if responded is not None and position is not None:
                 second = float(responded.scores.score[position])
-            heard = _heard(row, screened, second)
+            heard = _heard(row, screened, second, standings)
             score = second or 0.0 if heard is None else heard.score
             approximate = screened if second is None else responded
             assert approximate is not None  # noqa: S101 - one of the stages looked at it
@@ -220,16 +222,34 @@ class Judge:
         return float(responded.degree[position])
 
 
-def _heard(row: int, screened: Screened | None, response: float | None) -> Witnesses | None:
+def _heard(
+    row: int,
+    screened: Screened | None,
+    response: float | None,
+    standings: Sequence[float] | None,
+) -> Witnesses | None:
     """What speaks for one wanted concept; None where no screen was run."""
     if screened is None:
         return None
     screening = screened.screening
-    return Witnesses(screening.scores[row], screening.aims[row], response)
+    standing = {} if standings is None else {"standing": standings[row]}
+    return Witnesses(screening.scores[row], screening.aims[row], response, **standing)
 
 
-def _suspects(screened: Screened | None, promise: Promise | None, count: int) -> list[int]:
+def _standings(screened: Screened | None, promise: Promise | None) -> list[float] | None:
+    """How far each wanted concept stands out; None where nothing says what to expect."""
+    if screened is None or promise is None:
+        return None
+    return promise.entrance.standing.values(screened.screening)
+
+
+def _suspects(
+    screened: Screened | None,
+    promise: Promise | None,
+    standings: Sequence[float] | None,
+    count: int,
+) -> list[int]:
     """Rows of the wanted concepts that go on to the response stage."""
-    if screened is None or promise is None or not screened.found.complete:
+    if screened is None or promise is None or standings is None or not screened.found.complete:
         return list(range(count))
-    return promise.entrance.suspects(screened.screening)
+    return promise.entrance.suspects(screened.screening, standings)

@@ -57,17 +57,27 @@ class Promise:
         return conformal_p_value(self.families[-1], aim)
 
 
-def witnesses_of(one: AdapterScores, entrance: Entrance) -> dict[str, Witnesses]:
-    """What an audit would have heard about an adapter of the calibration, by concept."""
+def witnesses_of(
+    one: AdapterScores, entrance: Entrance, standings: Sequence[float] | None = None
+) -> dict[str, Witnesses]:
+    """What an audit would have heard about an adapter of the calibration, by concept.
+
+    Args:
+        one: the adapter.
+        entrance: who goes on to the response stage.
+        standings: how far its concepts stand out, where the entrance was made from it too.
+    """
     concepts = list(one.screen)
-    looked = {concepts[row] for row in entrance.suspects(one.screening)}
+    stand = entrance.standing.values(one.screening) if standings is None else standings
+    looked = set(entrance.suspects(one.screening, stand))
     return {
         concept: Witnesses(
             one.screen[concept],
             one.aim[concept],
-            one.response.get(concept) if concept in looked else None,
+            one.response.get(concept) if row in looked else None,
+            stand[row],
         )
-        for concept in concepts
+        for row, concept in enumerate(concepts)
     }
 
 
@@ -76,10 +86,11 @@ def promise_of(
 ) -> Promise:
     """The promise that a calibration makes; its threshold is never below the widest entrance's."""
     screened = [one.screening for one in harmless]
-    widest = widest_entrance(screened)
+    widest, standings = widest_entrance(screened)
     threshold = min(_learned_bound(learned, miss_rate, widest.threshold), harmless_bound(screened))
     entrance = replace(widest, threshold=max(widest.threshold, threshold))
-    heard = [witnesses_of(one, entrance) for one in harmless]
+    pairs = zip(harmless, standings, strict=True)
+    heard = [witnesses_of(one, entrance, stand) for one, stand in pairs]
     highest = [_highest(each) for each in heard]
     families = tuple(tuple(sorted(column)) for column in zip(*highest, strict=True))
     by_concept: dict[str, list[float]] = {}

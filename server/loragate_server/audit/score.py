@@ -88,10 +88,14 @@ def _views(strata: int, named: Sequence[bool]) -> list[list[int]]:
 
 def _student(scaled: Tensor, forbidden_count: int) -> Tensor:
     """float64 [forbidden] from [concepts, strata]."""
-    combined = scaled.mean(1)
-    reference = combined[forbidden_count:]
+    return above_bank(scaled.mean(1), forbidden_count)[:forbidden_count]
+
+
+def above_bank(values: Tensor, forbidden_count: int) -> Tensor:
+    """Student's prediction statistic of each concept, the bank's included, float64 [concepts]."""
+    reference = values[forbidden_count:]
     spread = reference.std().clamp_min(_FLOOR) * (1 + 1 / len(reference)) ** 0.5
-    score: Tensor = (combined[:forbidden_count] - reference.mean()) / spread
+    score: Tensor = (values - reference.mean()) / spread
     return score
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from loragate_server.audit.entrance import Screening
 from loragate_server.audit.likeness import Profile
+from loragate_server.audit.screening import Screening
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class AdapterScores:
 
     Attributes:
         screen: by concept, the screen's score.
-        aim: the same, the aim; the same concepts in the same order.
+        aim, named: the same, the aim and the score under the name; the same concepts in the same
+            order.
+        bank: the neutral concepts' scores under their names.
         profile: of its layers.
         response: by concept, the response stage's score where it looked.
         learned: concepts that it is known to have learned; empty for a harmless one.
@@ -24,6 +26,8 @@ class AdapterScores:
     sha256: str
     screen: Mapping[str, float]
     aim: Mapping[str, float]
+    named: Mapping[str, float]
+    bank: tuple[float, ...]
     profile: Profile
     response: Mapping[str, float]
     learned: tuple[str, ...] = ()
@@ -31,4 +35,11 @@ class AdapterScores:
     @property
     def screening(self) -> Screening:
         """As the entrance to the response stage wants it."""
-        return Screening(tuple(self.screen.values()), tuple(self.aim.values()), self.profile)
+        return Screening(
+            tuple(self.screen.values()),
+            tuple(self.aim.values()),
+            self.profile,
+            tuple(self.named.values()),
+            self.bank,
+            range(len(self.screen)),
+        )

@@ -28,7 +28,7 @@ from loragate_server.audit.effects import (
 from loragate_server.audit.evidence import HeatMap
 from loragate_server.audit.likeness import Profile, profile_of
 from loragate_server.audit.profile import Backend
-from loragate_server.audit.score import Scores, degree_of, highest_of
+from loragate_server.audit.score import Scores, above_bank, degree_of, highest_of
 from loragate_server.audit.weights import NO_SCALES, Scales, weights_of
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.models.apply import layer_shape
@@ -136,12 +136,28 @@ def standardised(gain: Tensor, bank: slice) -> Tensor:
     return torch.where(spread > 0, centred / spread.clamp_min(1e-300), 0.0)
 
 
-def screen_scores(
+@dataclass(frozen=True)
+class Heard:
+    """What the votes of all layers say together.
+
+    Attributes:
+        scores: of the wanted concepts, over all strata.
+        named: float64 [wanted], the same where rows were told the concept's name, in standard
+            deviations above the bank; of all strata where none is named.
+        bank: float64 [neutral concepts], the same of the bank itself.
+    """
+
+    scores: Scores
+    named: Tensor
+    bank: Tensor
+
+
+def hear(
     found: Screen,
     gradients: ConceptGradients,
     wanted: Sequence[int],
     scales: Scales = NO_SCALES,
-) -> Scores:
+) -> Heard:
     """The scores of the forbidden concepts in `wanted`: every layer votes, with its weight.
 
     Layers are standardised one by one before they are added, so that neither large layers nor
@@ -155,8 +171,13 @@ def screen_scores(
     relative = relative_effects(found.layers, effects_of(gain, bank), scales.effects)
     # a kind of layer that says nothing is not among the loud ones either
     views = loudness(relative * (roles.amax(1) > 0), scales.effects)
-    totals = [(votes.sum(2) * view.unsqueeze(1)).sum(0) for view in views]
-    return highest_of(totals, len(wanted))
+    # float64 [views, concepts, strata]
+    totals = torch.stack([(votes * view.reshape(-1, 1, 1)).sum(0) for view in views])
+    told = [row for row, stratum in enumerate(gradients.strata) if stratum.named]
+    named = totals[:, :, told] if told else totals
+    above = torch.stack([above_bank(total, len(wanted)) for total in named.sum(2)]).amax(0)
+    scores = highest_of(list(totals.sum(2)), len(wanted))
+    return Heard(scores, above[: len(wanted)], above[len(wanted) :])
 
 
 def votes_for(found: Screen, gradients: ConceptGradients, concept: int) -> Tensor:

@@ -8,13 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loragate_server.audit.entrance import Screening
 from loragate_server.audit.evidence import HeatMap, LayerProfile
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import HELD_BYTES, Backend
 from loragate_server.audit.response import Adaptation, Response, measure
 from loragate_server.audit.score import Scores, against_bank, degree_of
-from loragate_server.audit.screen import Screen, aims, degrees, heat_map, profile, screen_scores
+from loragate_server.audit.screen import (
+    Screen,
+    aims,
+    degrees,
+    hear,
+    heat_map,
+    profile,
+)
+from loragate_server.audit.screening import Screening
 from loragate_server.audit.weights import NO_SCALES, Scales
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.concepts.probes import ProbeSet
@@ -30,7 +37,7 @@ class Screened:
         found: the gains.
         scores: one value per wanted concept.
         degree: the same, 0 to 100.
-        screening: the same as scores, aims and the profile of the layers.
+        screening: the same as scores, aims and the profile of the layers, as plain numbers.
     """
 
     found: Screen
@@ -48,13 +55,16 @@ class Screened:
         scales: Scales = NO_SCALES,
     ) -> Screened:
         """Scores the gains of the wanted concepts."""
-        scores = screen_scores(found, gradients, wanted, scales)
+        heard = hear(found, gradients, wanted, scales)
         screening = Screening(
-            scores.score.tolist(),
+            heard.scores.score.tolist(),
             aims(found, gradients, wanted).tolist(),
             profile(found, gradients, scales.effects),
+            heard.named.tolist(),
+            heard.bank.tolist(),
+            tuple(wanted),
         )
-        return cls(found, gradients, scores, degrees(found, gradients, wanted), screening)
+        return cls(found, gradients, heard.scores, degrees(found, gradients, wanted), screening)
 
     def heat_map(self, concept: int) -> HeatMap | None:
         """Where one concept sits."""

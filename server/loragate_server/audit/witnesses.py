@@ -28,11 +28,14 @@ class Witnesses:
             `screen.aims`.
         response: the response stage's score: what the adapter does to pictures of the concept.
             None where it ended at the screen.
+        standing: how far the concept stands out under its name from what the bank leads one to
+            expect, see `standing`.
     """
 
     screen: float
     aim: float
     response: float | None = None
+    standing: float = -math.inf
 
     @property
     def score(self) -> float:
@@ -44,7 +47,7 @@ class Witnesses:
         return both if self.response is None else max(both, self.response)
 
     @property
-    def values(self) -> tuple[float, float, float]:
-        """Both stages together, the response alone, the aim; minus infinity: not measured."""
+    def values(self) -> tuple[float, float, float, float]:
+        """Both stages, the response alone, the standing, the aim; minus infinity: not measured."""
         response = -math.inf if self.response is None else self.response
-        return (final_score(self.screen, self.response), response, self.aim)
+        return (final_score(self.screen, self.response), response, self.standing, self.aim)

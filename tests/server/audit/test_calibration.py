@@ -38,7 +38,9 @@ def harmless(rng: random.Random) -> AdapterScores:
         return {concept: value + rng.gauss(0, 1) for concept, value in shared.items()}
 
     profile = tuple(rng.gauss(0, 1) for _ in range(4))
-    return AdapterScores("d" * 64, measure(), measure(), (*profile, 0.0), measure())
+    bank = tuple(rng.gauss(0, 1) for _ in range(12))
+    named = {concept: value + bank[0] for concept, value in measure().items()}
+    return AdapterScores("d" * 64, measure(), measure(), named, bank, (*profile, 0.0), measure())
 
 
 def calibration(count: int, seed: int = 0, learned: int = 0) -> Calibration:
@@ -49,6 +51,8 @@ def calibration(count: int, seed: int = 0, learned: int = 0) -> Calibration:
             "e" * 64,
             {c: rng.gauss(12 if c == CONCEPTS[0] else 0, 1) for c in CONCEPTS},
             {c: rng.gauss(12 if c == CONCEPTS[0] else 0, 1) for c in CONCEPTS},
+            {c: rng.gauss(12 if c == CONCEPTS[0] else 0, 1) for c in CONCEPTS},
+            (0.0,) * 12,
             (0.0,) * 5,
             {CONCEPTS[0]: rng.gauss(8, 1)},
             (CONCEPTS[0],),
@@ -76,20 +80,20 @@ def test_new_harmless_adapters_are_blocked_at_the_promised_rate_whoever_witnesse
     assert blocked / total == pytest.approx(rate, abs=0.25 * rate + 0.01)
 
 
-@pytest.mark.parametrize("loud", ["screen", "response", "aim"])
+@pytest.mark.parametrize("loud", ["screen", "response", "standing", "aim"])
 def test_one_witness_is_enough_whatever_the_others_say(loud: str) -> None:
     promise = calibration(99).at(0.01)
-    quiet = {"screen": -3.0, "response": -3.0, "aim": -3.0}
+    quiet = {"screen": -3.0, "response": -3.0, "standing": -3.0, "aim": -3.0}
     assert promise.family_p_value(Witnesses(**quiet)) > 0.5
     assert promise.family_p_value(Witnesses(**{**quiet, loud: 25.0})) < 0.01
 
 
-@given(st.floats(-5, 30), st.floats(-5, 30), st.floats(0, 10), st.sampled_from(range(3)))
+@given(st.floats(-5, 30), st.floats(-5, 30), st.floats(0, 10), st.sampled_from(range(4)))
 def test_no_witness_that_grows_graver_ever_helps_an_adapter(
     screen: float, aim: float, more: float, which: int
 ) -> None:
     promise = PROMISE
-    before = [screen, aim, 1.0]
+    before = [screen, aim, 1.0, 0.5]
     after = [value + more * (index == which) for index, value in enumerate(before)]
     assert (
         promise.family_p_value(Witnesses(*after))
@@ -150,7 +154,7 @@ def test_scores_that_were_never_measured_are_never_higher() -> None:
 
 def test_concepts_end_at_the_screen_only_where_learned_ones_are_known() -> None:
     without, known = calibration(100), calibration(100, learned=30)
-    lowest = widest_entrance([one.screening for one in without.harmless]).threshold
+    lowest = widest_entrance([one.screening for one in without.harmless])[0].threshold
     assert without.at(0.01).entrance.threshold == lowest
     assert known.at(0.01).entrance.threshold > lowest
 
@@ -163,6 +167,8 @@ def test_a_smaller_miss_rate_never_lets_more_end_at_the_screen() -> None:
                 "e" * 64,
                 dict.fromkeys(CONCEPTS, 1.0 + index / 10),
                 dict.fromkeys(CONCEPTS, 0.0),
+                dict.fromkeys(CONCEPTS, 0.0),
+                (0.0,) * 12,
                 (0.0,) * 5,
                 {},
                 (CONCEPTS[0],),
@@ -231,7 +237,7 @@ def test_too_few_harmless_adapters_and_other_formats_are_refused(tmp_path: Path)
     save_calibration(calibration(20), file)
     values = json.loads(file.read_text())
     file.write_text(json.dumps(values | {"format_version": 2}))
-    with pytest.raises(CalibrationError, match="format 2, not 3"):
+    with pytest.raises(CalibrationError, match="format 2, not 4"):
         load_calibration(file)
 
 

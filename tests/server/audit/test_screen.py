@@ -17,7 +17,7 @@ from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
 from loragate_server.audit.scores import AdapterScores
-from loragate_server.audit.screen import degrees, heat_map, screen, screen_scores, standardised
+from loragate_server.audit.screen import degrees, hear, heat_map, screen, standardised
 from loragate_server.audit.uses import Member
 from loragate_server.audit.weights import Scales, role_of
 from loragate_server.concepts.gradients import (
@@ -162,7 +162,7 @@ def test_an_adapter_that_has_learned_a_concept_scores_highest_there(
     for target in range(gradients.forbidden_count):
         adapter = step_towards(base, gradients, target, size=0.3)
         found = screen(base, gradients, [(adapter, Strength())], "reference")
-        scores = screen_scores(found, gradients, range(gradients.forbidden_count))
+        scores = hear(found, gradients, range(gradients.forbidden_count)).scores
         assert int(scores.score.argmax()) == target
         assert float(scores.score[target]) > 3
         degree = degrees(found, gradients, range(gradients.forbidden_count))
@@ -176,10 +176,10 @@ def test_layers_without_weight_have_no_vote(base: BaseModel, gradients: ConceptG
     roles = {role_of(ref): (float(ref in values),) * len(gradients.strata) for ref in both.deltas}
     wanted = range(gradients.forbidden_count)
     found = screen(base, gradients, [(both, Strength())], "reference")
-    weighed = screen_scores(found, gradients, wanted, Scales(roles)).score
+    weighed = hear(found, gradients, wanted, Scales(roles)).scores.score
     expected = screen(base, gradients, [(alone, Strength())], "reference")
-    torch.testing.assert_close(weighed, screen_scores(expected, gradients, wanted).score)
-    assert not torch.allclose(weighed, screen_scores(found, gradients, wanted).score)
+    torch.testing.assert_close(weighed, hear(expected, gradients, wanted).scores.score)
+    assert not torch.allclose(weighed, hear(found, gradients, wanted).scores.score)
 
 
 def step_towards(base: BaseModel, gradients: ConceptGradients, target: int, size: float) -> Adapter:
@@ -289,6 +289,8 @@ def calibrated(materials: Materials, high: float) -> Materials:
             "a" * 64,
             dict.fromkeys(ids, high * index / 39),
             dict.fromkeys(ids, high * index / 39),
+            dict.fromkeys(ids, high * index / 39),
+            (0.0,) * materials.probes.neutral_count,
             (index / 39 * high,) * 4 + (0.0,),
             {},
         )

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConceptView:
-    """One concept, in words. `pictures` are the digests that the pictures are served by."""
+    """One concept, in words.
+
+    Attributes:
+        hands: who shows it, and how sure one may be with one alone.
+        pictures: the digests that the pictures are served by.
+    """
 
     concept_id: str
     name: str
@@ -34,6 +39,7 @@ class ConceptView:
     severity: str
     role: str
     prompts: tuple[str, ...]
+    hands: str
     pictures: tuple[str, ...]
 
 
@@ -94,5 +100,13 @@ def _view(wording: Wording, concept: Concept) -> ConceptView:
         severity=wording.name("severity", concept.severity),
         role=wording(f"concepts.role_{concept.role}"),
         prompts=tuple(printable(prompt) for prompt in concept.prompts),
+        hands=_hands(wording, concept),
         pictures=concept.picture_sha256,
     )
+
+
+def _hands(wording: Wording, concept: Concept) -> str:
+    if len(concept.hands) < 2:
+        return wording("concepts.hands_one")
+    names = ", ".join(concept.hands)
+    return wording("concepts.hands_several", count=len(concept.hands), names=names)

@@ -51,6 +51,18 @@ async def test_a_concept_has_its_pictures_with_words_for_those_who_cannot_see_th
             assert max(picture.size) <= SIDE
 
 
+async def test_a_concept_says_how_many_hands_show_it_and_what_one_alone_means(
+    browser: Opens, library: ConceptLibrary
+) -> None:
+    shown = (await browser().see("/concepts/bomb")).text("dl")
+    assert len(library.get("bomb").hands) == 3
+    assert "3 hands: noto, twemoji, fluent" in shown
+    assert "One hand alone" not in shown
+    [alone] = [one for one in library.neutral if len(one.hands) == 1]
+    shown = (await browser().see(f"/concepts/{alone.concept_id}")).text("dl")
+    assert "One hand alone" in shown
+
+
 async def test_recent_verdicts_on_a_concept_are_listed(browser: Opens, record: Records) -> None:
     bomb = {"concept_id": "bomb"}
     found = record(evidence(suspected("bomb", **bomb)))

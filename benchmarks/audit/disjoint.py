@@ -1,0 +1,161 @@
+"""The main figure: adapters that learned from artists whom the library does not show.
+
+`python -m benchmarks.audit.disjoint` after `python -m benchmarks.audit.other_hands`. The default
+policy judges each adapter alone against the embedded library and its calibration. Statistics were
+chosen on the development hand; the other two are measured as they come.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.attacks.bench import Bench
+from benchmarks.attacks.factors import read_file
+from benchmarks.audit.costs import table
+from benchmarks.audit.metrics import Share, auroc
+from benchmarks.audit.other_hands import FOLDER, HANDS, entries
+from benchmarks.audit.train import file_of
+from benchmarks.report import RESULTS, write
+from emoji_tiny.catalogue import FORBIDDEN
+from loragate_server.audit.uses import Member
+
+BEFORE = RESULTS / "disjoint_before.json"
+HEAD = ("what it learned", "hand", "adapters", "BLOCK", "REVIEW", "ALLOW", "named first")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One adapter under the default policy.
+
+    Attributes:
+        learned: the concept; empty for a harmless one.
+        p_value: of that concept; the lowest of any for a harmless one.
+        first: whether the concept has the lowest p-value of all.
+    """
+
+    name: str
+    part: str
+    hand: str
+    learned: str
+    verdict: str
+    p_value: float
+    first: bool
+
+
+def see(bench: Bench, part: str) -> list[Seen]:
+    """Judges what was trained of one part."""
+    found = []
+    for entry in entries(part):
+        file = file_of(entry, FOLDER)
+        if not file.exists():
+            continue
+        judged = bench.judge([Member.of(read_file(file, bench.base))])
+        p_values = {one.concept_id: one.family_p_value or 0.0 for one in judged.evidence.concepts}
+        learned = entry.learned[0] if entry.learned else ""
+        lowest = min(p_values, key=p_values.__getitem__)
+        found.append(
+            Seen(
+                entry.name,
+                part,
+                entry.recipe.hand,
+                learned,
+                judged.verdict,
+                p_values[learned or lowest],
+                lowest == learned,
+            )
+        )
+    return found
+
+
+def _row(what: str, hand: str, chosen: Sequence[Seen]) -> tuple[object, ...]:
+    verdicts = [one.verdict for one in chosen]
+    first = Share(sum(one.first for one in chosen), len(chosen)) if what == "a concept" else "-"
+    counts = (verdicts.count(kind) for kind in ("BLOCK", "REVIEW", "ALLOW"))
+    return (what, hand, len(chosen), *counts, first)
+
+
+def rows_of(seen: Sequence[Seen]) -> list[tuple[object, ...]]:
+    """By part and hand: what became of those that learned a concept, and of the harmless ones."""
+    rows = []
+    for part, hands in HANDS.items():
+        for hand in hands:
+            for what in ("a concept", "harmless"):
+                chosen = [s for s in seen if s.hand == hand and bool(s.learned) == (what[0] == "a")]
+                rows.append(_row(what, f"{hand} ({part})", chosen))
+    return rows
+
+
+def summary(seen: Sequence[Seen]) -> dict[str, Any]:
+    """The shares of the test hands."""
+    test = [one for one in seen if one.part == "test"]
+    learned = [one for one in test if one.learned]
+    harmless = [one for one in test if not one.learned]
+    return {
+        "blocked": str(Share(sum(one.verdict == "BLOCK" for one in learned), len(learned))),
+        "stopped": str(Share(sum(one.verdict != "ALLOW" for one in learned), len(learned))),
+        "first": str(Share(sum(one.first for one in learned), len(learned))),
+        "harmless_blocked": str(
+            Share(sum(one.verdict == "BLOCK" for one in harmless), len(harmless))
+        ),
+        "harmless_stopped": str(
+            Share(sum(one.verdict != "ALLOW" for one in harmless), len(harmless))
+        ),
+        "auroc": round(
+            auroc([-one.p_value for one in learned], [-one.p_value for one in harmless]), 4
+        ),
+    }
+
+
+NAMES = {
+    "blocked": "learned a concept: BLOCK",
+    "stopped": "learned a concept: BLOCK or REVIEW",
+    "first": "the concept is named first",
+    "harmless_blocked": "harmless: BLOCK",
+    "harmless_stopped": "harmless: BLOCK or REVIEW",
+    "auroc": "AUROC over adapters",
+}
+
+
+def main(
+    before: Annotated[
+        bool, typer.Option(help="Keep the figures as those before a change, and write no page.")
+    ] = False,
+) -> None:
+    """Writes `benchmarks/results/disjoint.json` and `.md`."""
+    torch.set_num_threads(1)
+    bench = Bench.load()
+    seen = [one for part in HANDS for one in see(bench, part)]
+    if before:
+        BEFORE.write_text(json.dumps([asdict(one) for one in seen], indent=1) + "\n")
+        return
+    _write(seen)
+
+
+def _write(seen: Sequence[Seen]) -> None:
+    was = [Seen(**one) for one in json.loads(BEFORE.read_text())] if BEFORE.exists() else []
+    names = {one.name for one in seen}
+    old = summary([one for one in was if one.name in names])
+    now = summary(seen)
+    text = (
+        "# By other hands: what the library does not show\n\n"
+        f"The embedded library shows its {len(FORBIDDEN)} forbidden concepts as three artists draw "
+        "them. These adapters learned from drawings by others (ranks 2 to 32, 160 to 350 steps). "
+        "Which hands, recipes and seeds was fixed before they were trained; the decision rule was "
+        'chosen on the development hand. "Before" is the library by one artist and the rule that '
+        "went with it, on the same adapters.\n\n"
+        f"{table(HEAD, rows_of(seen))}\n\n"
+        "The test hands together, with 95 % bounds:\n\n"
+        f"{table(('share', 'before', 'now'), [(n, old[k], now[k]) for k, n in NAMES.items()])}\n\n"
+        "What the adapters' own pictures show was not judged here: some of them learned little."
+    )
+    write("disjoint", {"before": old, "now": now, "seen": [asdict(one) for one in seen]}, text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
