@@ -59,6 +59,7 @@ class Seal:
     def pin_adapters(self, names: Collection[str]) -> None:
         """Takes adapters as they are now: they were audited and loaded just now."""
         found = walk.inside(self.model)
+        self._forget(names)
         self._tensors |= {
             key: value
             for key, value in self._adapter_prints(found, anew=True).items()
@@ -71,6 +72,12 @@ class Seal:
                 if adapter in names
             }
         self.pin_strengths(names)
+
+    def _forget(self, names: Collection[str]) -> None:
+        """Drops what is known of adapters that had these names before."""
+        self._tensors = {key: one for key, one in self._tensors.items() if key[1] not in names}
+        self._settings = {key: one for key, one in self._settings.items() if key[2] not in names}
+        self._scaling = {key: one for key, one in self._scaling.items() if key[1] not in names}
 
     def pin_strengths(self, names: Collection[str]) -> None:
         """Takes the strengths of adapters as they are now: they were audited and set just now."""
@@ -107,7 +114,7 @@ class Seal:
         return self._acting(found)
 
     def _compare_base(self, now: dict[tuple[str, str], Print]) -> None:
-        for place in now.keys() | self._base.keys():
+        for place in sorted(now.keys() | self._base.keys()):
             if now.get(place) != self._base.get(place):
                 raise self._changed(
                     f"the base weights {'.'.join(filter(None, place))} are not those that were "
@@ -134,7 +141,7 @@ class Seal:
                 )
 
     def _compare_wiring(self, found: walk.Inside) -> None:
-        for place in found.base.keys() | self._wiring.keys():
+        for place in sorted(found.base.keys() | self._wiring.keys()):
             one = found.base.get(place)
             if one is None or walk.wiring(one) != self._wiring.get(place):
                 raise self._changed(
@@ -180,6 +187,12 @@ class Seal:
                 )
             here |= set(names)
             elsewhere |= set(layer._all_available_adapter_names()) - set(names)
+        elsewhere |= {
+            adapter
+            for place, adapter, _ in self._tensors
+            if place not in found.layers
+            or adapter not in found.layers[place]._all_available_adapter_names()
+        }
         if partly := sorted(here & elsewhere):
             raise self._changed(
                 f"the adapter {partly[0]!r} acts in some of its layers only",
