@@ -42,7 +42,7 @@ def held_names(pipeline: Any) -> set[str]:
         name
         for model in models(pipeline).values()
         for layer in walk.inside(model).layers.values()
-        for name in layer._all_available_adapter_names()
+        for name in layer._all_available_adapter_names()  # of which the tensors may be missing
     }
     return held | loaded_names(pipeline)
 
@@ -80,7 +80,7 @@ def acting(pipeline: Any) -> tuple[set[str], set[str]]:
     for part in _parts(pipeline):
         names = found[0] if any(part is one for one in first) else found[1]
         for layer in walk.inside(part).layers.values():
-            names.update(walk.acting(layer))
+            names.update(walk.acting(layer, walk.held(layer)))
     return found
 
 

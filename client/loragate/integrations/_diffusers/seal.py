@@ -8,7 +8,7 @@ audited, with the strengths that were audited?
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from loragate.integrations._diffusers import walk
@@ -107,11 +107,16 @@ class Seal:
         found = walk.inside(self.model)
         self._compare_wiring(found)
         self._compare_base(self._base_prints(found, anew=deep))
-        self._compare_adapters(self._adapter_prints(found, anew=deep))
+        adapters = self._adapter_prints(found, anew=deep)
+        self._compare_adapters(adapters)
+        held: dict[str, set[str]] = {place: set() for place in found.layers}
+        for place, adapter, _ in adapters:
+            held[place].add(adapter)
+        acting = {place: walk.acting(one, held[place]) for place, one in found.layers.items()}
         for place, layer in found.layers.items():
             self._compare_settings(place, layer)
-            self._compare_strengths(place, layer, scale)
-        return self._acting(found)
+            self._compare_strengths(place, layer, scale, acting[place])
+        return self._acting(held, acting)
 
     def _compare_base(self, now: dict[tuple[str, str], Print]) -> None:
         for place in sorted(now.keys() | self._base.keys()):
@@ -159,8 +164,9 @@ class Seal:
                     "Load the adapter again.",
                 )
 
-    def _compare_strengths(self, place: str, layer: Any, scale: float) -> None:
-        acting = walk.acting(layer)
+    def _compare_strengths(
+        self, place: str, layer: Any, scale: float, acting: Collection[str]
+    ) -> None:
         for adapter, own in getattr(layer, "scaling", {}).items():
             asked = self._scaling.get((place, adapter), math.nan)
             wanted = asked * (scale if adapter in acting else 1.0)
@@ -171,28 +177,28 @@ class Seal:
                     "Set strengths by set_adapters.",
                 )
 
-    def _acting(self, found: walk.Inside) -> tuple[str, ...]:
+    def _acting(
+        self, held: Mapping[str, set[str]], acting: Mapping[str, list[str]]
+    ) -> tuple[str, ...]:
         """The adapters that act in all layers that hold them.
 
         Raises:
             UnauditedChange: one acts in some only, or twice: that is another adapter.
         """
-        here, elsewhere = set(), set()
-        for place, layer in found.layers.items():
-            names = walk.acting(layer)
+        here: set[str] = set()
+        elsewhere = {
+            adapter
+            for place, adapter, _ in self._tensors
+            if adapter not in held.get(place, ())  # taken out of this layer
+        }
+        for place, names in acting.items():
             if len(set(names)) < len(names):
                 raise self._changed(
                     f"an adapter is active twice in {place}: {', '.join(names)}",
                     "Name each once in set_adapters, with one strength.",
                 )
-            here |= set(names)
-            elsewhere |= set(layer._all_available_adapter_names()) - set(names)
-        elsewhere |= {
-            adapter
-            for place, adapter, _ in self._tensors
-            if place not in found.layers
-            or adapter not in found.layers[place]._all_available_adapter_names()
-        }
+            here.update(names)
+            elsewhere |= held[place].difference(names)
         if partly := sorted(here & elsewhere):
             raise self._changed(
                 f"the adapter {partly[0]!r} acts in some of its layers only",

@@ -6,7 +6,7 @@ is found at the place where it was before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,19 +100,25 @@ def wiring(module: Any) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def ours(hook: Callable[..., Any]) -> None:
+def ours(hook: Any) -> None:
     """Marks a hook as one of a guard, which no guard takes for a change."""
     setattr(hook, _OURS, True)
 
 
-def acting(layer: Any) -> list[str]:
-    """The adapters that a layer adds when it is used now."""
+def held(layer: Any) -> set[str]:
+    """The adapters of which a layer holds tensors."""
+    return {adapter for adapter, _, _ in adapter_tensors(layer) if adapter}
+
+
+def acting(layer: Any, names: Collection[str]) -> list[str]:
+    """The adapters that a layer adds when it is used now, of those that it holds."""
     if layer.disable_adapters or layer.merged:
         return []
-    held = layer._all_available_adapter_names()
-    return [name for name in layer.active_adapters if name in held]
+    return [name for name in layer.active_adapters if name in names]
 
 
 def _all_tensors(module: Any) -> Iterator[tuple[str, Any]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
+    yield from own_tensors(module)
+    for child_name, child in module._modules.items():
+        for name, tensor in _all_tensors(child):
+            yield f"{child_name}.{name}", tensor
