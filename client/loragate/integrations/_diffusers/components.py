@@ -18,7 +18,9 @@ class Components:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._names = set(type(pipeline)._get_signature_keys(pipeline)[0])
-        self._guarded = {name: getattr(pipeline, name, None) for name in self._names}
+        self._guarded: dict[str, Any] = {
+            name: getattr(pipeline, name, None) for name in self._names
+        }
         self._guarded |= parts.models(pipeline)
         self._words = {name: len(one) for name, one in self._guarded.items() if _is_tokenizer(one)}
 

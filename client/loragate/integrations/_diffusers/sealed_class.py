@@ -16,7 +16,7 @@ def sealed_class(kind: type, admission: Admission, components: Components) -> ty
     It looks at the models before each call, and lets none be exchanged for another.
     """
 
-    class Sealed(kind):  # type: ignore[misc, valid-type]
+    class Sealed(kind):  # type: ignore[misc]
         def __setattr__(self, name: str, value: Any) -> None:
             components.before_setting(name, value)
             super().__setattr__(name, value)
@@ -27,7 +27,7 @@ def sealed_class(kind: type, admission: Admission, components: Components) -> ty
                 components.before_setting(name, module)
             super().register_modules(**modules)
 
-        @wraps(kind.__call__)  # type: ignore[misc]
+        @wraps(kind.__call__)
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             components.check()
             with admission.drawing():
