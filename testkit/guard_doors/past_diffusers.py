@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 
 from testkit.guard_doors.bench import Bench, config
-from testkit.guard_doors.door import Door, bare, both_active
+from testkit.guard_doors.door import Door, bare, both_active, one_active
 from testkit.tiny_models import tiny_pipeline
 
 
@@ -163,6 +163,21 @@ def _on_all_modules(bench: Bench) -> None:
     bench.draw = draw
 
 
+def _by_forward(bench: Bench) -> None:
+    """A model whose forward is called by its name, as programs should not."""
+    one_active(bench)
+    unet = bench.pipe.unet
+
+    def draw() -> torch.Tensor:
+        noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        words = torch.ones(1, 3, unet.config.cross_attention_dim)
+        with torch.no_grad():
+            made: torch.Tensor = unet.forward(noise, torch.tensor([500]), words).sample
+        return made
+
+    bench.draw = draw
+
+
 def _number(bench: Bench) -> None:
     bench.pipe.unet.conv_norm_out.eps = 3.0
 
@@ -270,6 +285,11 @@ PYTHON = (
     Door('vars(pipe)["unet"] = other', _by_hand, bare),
     Door("UNet2DConditionModel.forward = other", _on_the_class, bare),
     Door("register_module_forward_hook(...) of torch", _on_all_modules, bare),
+    Door(
+        'pipe.unet.forward(...), after layer.set_scale("a", 3.0)',
+        lambda o: _each(o, lambda layer: layer.set_scale("a", 3.0)),
+        _by_forward,
+    ),
     Door("pipe.unet.conv_norm_out.eps = 3.0", _number, bare),
     Door("pipe(callback_on_step_end=...) that changes latents", _callback, bare),
 )

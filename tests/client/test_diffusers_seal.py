@@ -17,6 +17,8 @@ from loragate.integrations._diffusers.prints import Prints
 from loragate.integrations.diffusers import UnauditedChange, guard
 from loragate.testing import FakeAuditServer
 from testkit.guard_doors.bench import Bench, Files, bare_pipeline
+from testkit.parity_cases import CASES
+from testkit.tiny_models import tiny_pipeline as family_pipeline
 from tests.client.tiny_pipeline import forward, output, tiny_pipeline, write_adapter
 
 pytestmark = [
@@ -188,6 +190,53 @@ def test_looking_at_writes_alone_misses_what_torch_does_not_tell(
             output(pipeline)
     with pytest.raises(ValueError, match="look must be"):
         guard(pipeline, client, look="away")  # type: ignore[arg-type]
+
+
+def test_a_compiled_model_is_looked_at_too(client: AuditClient, adapter_file: Path) -> None:
+    pipeline = tiny_pipeline()
+    with guard(pipeline, client):
+        pipeline.load_lora_weights(adapter_file, adapter_name="a")
+        before = output(pipeline)
+        pipeline.unet.compile(backend="eager")
+        assert torch.allclose(output(pipeline), before, atol=1e-5)
+        for layer in pipeline.unet.modules():
+            if isinstance(layer, LoraLayer):
+                layer.set_scale("a", 3.0)
+        with pytest.raises(UnauditedChange, match="Set strengths by set_adapters"):
+            output(pipeline)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_pipelines_of_other_families_are_looked_at_too(
+    client: AuditClient, fake: FakeAuditServer, family: str, tmp_path: Path
+) -> None:
+    file = next(iter(CASES[family].values()))(tmp_path).file
+
+    def picture(pipeline: Any) -> torch.Tensor:
+        made: torch.Tensor = pipeline(
+            "a red cat",
+            num_inference_steps=1,
+            height=16,
+            width=16,
+            generator=torch.Generator().manual_seed(1),
+            output_type="pt",
+        ).images
+        return made
+
+    pipeline = family_pipeline(family)
+    with guard(pipeline, client):
+        bare = picture(pipeline)
+        pipeline.load_lora_weights(file, adapter_name="a")
+        assert picture(pipeline).shape == bare.shape
+        pipeline.set_adapters("a", 0.5)
+        assert strengths(fake) == [0.5]
+        assert picture(pipeline).shape == bare.shape
+        denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
+        for layer in denoiser.modules():
+            if isinstance(layer, LoraLayer):
+                layer.set_scale("a", 3.0)
+        with pytest.raises(UnauditedChange, match="Set strengths by set_adapters"):
+            picture(pipeline)
 
 
 def test_what_peft_put_in_before_the_guard_is_named(client: AuditClient) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.parity import stored
+from loragate_server.adapter.reference import StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.embedding import refuse_embedding
 from loragate_server.intake.reader import read_adapter
@@ -24,6 +24,12 @@ LORA = {
 
 def words(*shape: int) -> Tensor:
     return torch.ones(*shape)
+
+
+def kept(tensors: dict[str, Tensor], folder: Path) -> StoredFile:
+    path = folder / "adapter.safetensors"
+    save_file(tensors, path)
+    return StoredFile("a" * 64, path.stat().st_size, path)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +54,8 @@ def words(*shape: int) -> Tensor:
 def test_a_file_with_an_embedding_is_refused_with_its_kind(
     tensors: dict[str, Tensor], kind: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "a.safetensors"
-    save_file(tensors, path)
     with pytest.raises(NoDecisionError) as caught:
-        read_adapter(stored(path), tiny_base("sd"))
+        read_adapter(kept(tensors, tmp_path), tiny_base("sd"))
     error = caught.value
     assert error.reason is ErrorReason.EMBEDDING_REFUSED
     assert error.metadata["kind"].startswith(kind)
@@ -71,14 +75,13 @@ def test_a_file_with_an_embedding_is_refused_with_its_kind(
     ],
 )
 def test_what_is_no_embedding_is_read(tensors: dict[str, Tensor], tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    save_file(tensors, path)
-    assert read_adapter(stored(path), tiny_base("sd")).adapters
+    assert read_adapter(kept(tensors, tmp_path), tiny_base("sd")).adapters
 
 
+@pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning")
 @pytest.mark.parametrize("family", CASES)
 def test_no_format_of_adapters_is_taken_for_an_embedding(family: str, tmp_path: Path) -> None:
-    for name, make in CASES[family].items():
-        folder = tmp_path / name
+    for number, make in enumerate(CASES[family].values()):
+        folder = tmp_path / str(number)
         folder.mkdir()
         refuse_embedding(load_file(make(folder).file), frozenset({WIDTH}))

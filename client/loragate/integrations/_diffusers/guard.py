@@ -195,12 +195,19 @@ class _BeforeUse:
     """The hook before each use of a model. No function, as these are copied with a model."""
 
     def __init__(self, admission: Admission, name: str, *, may_scale: bool) -> None:
+        import torch
+
         self._admission = admission
         self._name = name
         self._may_scale = may_scale
+        # What looks at a model is no part of what is compiled of it.
+        self._look = torch.compiler.disable(self._look_and_ask)
         walk.ours(self)
 
     def __call__(self, model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        self._look({keyword: kwargs.get(keyword) for keyword in _SCALES})
+
+    def _look_and_ask(self, kwargs: Mapping[str, Any]) -> None:
         self._admission.before_use(self._name)
         for keyword in _SCALES if self._may_scale else ():
             scale = (kwargs.get(keyword) or {}).get("scale", 1.0)

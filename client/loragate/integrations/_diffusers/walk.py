@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _OURS = "_loragate"
+_LIBRARIES = ("accelerate.", "diffusers.", "transformers.")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -92,12 +93,17 @@ def wiring(module: Any) -> tuple[Any, ...]:
         parts.append(("forward", id(forward)))
     for name in _HOOKS:
         hooks = getattr(module, name).values()
-        parts.extend((name, id(hook)) for hook in hooks if not hasattr(hook, _OURS))
+        parts.extend((name, id(hook)) for hook in hooks if not _is_known(hook))
     processor = vars(module).get("processor")
     if processor is not None and not type(processor).__module__.startswith("diffusers."):
         # diffusers' own ones without weights are ways of computing the same.
         parts.append((type(processor), id(processor)))
     return tuple(parts)
+
+
+def _is_known(hook: Any) -> bool:
+    """Whether a hook is a guard's, or one with which libraries collect outputs or move weights."""
+    return hasattr(hook, _OURS) or str(getattr(hook, "__module__", "")).startswith(_LIBRARIES)
 
 
 def ours(hook: Any) -> None:
