@@ -78,7 +78,7 @@ def test_what_is_no_embedding_is_read(tensors: dict[str, Tensor], tmp_path: Path
     assert read_adapter(kept(tensors, tmp_path), tiny_base("sd")).adapters
 
 
-@pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning")
+@pytest.mark.filterwarnings("ignore")  # of peft, on the odd files that are made
 @pytest.mark.parametrize("family", CASES)
 def test_no_format_of_adapters_is_taken_for_an_embedding(family: str, tmp_path: Path) -> None:
     for number, make in enumerate(CASES[family].values()):
