@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.walls import HEAVY, LIGHT, MAY_IMPORT, NOT_FOR
+from loragate import AsyncAuditClient, AuditClient
+from tests.walls import HEAVY, LIGHT, MAY_IMPORT, NOT_FOR, PUBLIC_ONLY
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
@@ -65,7 +66,10 @@ class Finder(ast.NodeVisitor):
             source = ".".join([*parts, *filter(None, [source])])
         for alias in node.names:
             inner = f"{source}.{alias.name}"
-            self.add(inner if inner in self.known else source, node.lineno)
+            # Of what begins with a line it matters that it is private, module or not.
+            private = alias.name.startswith("_") and not alias.name.endswith("__")
+            named = inner in self.known or private
+            self.add(inner if named else source, node.lineno)
 
     def visit_Call(self, node: ast.Call) -> None:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
@@ -117,6 +121,8 @@ def forbidden(one: Import) -> bool:
     package = one.by.partition(".")[0]
     if any(within(one.of, other) for other in NOT_FOR[package]):
         return True
+    if within(one.by, PUBLIC_ONLY) and is_private(one.of):
+        return True
     if package != "loragate_server":
         return False
     if within(one.of, "loragate"):
@@ -124,6 +130,13 @@ def forbidden(one: Import) -> bool:
     if one.of == "loragate_server" or not within(one.of, "loragate_server"):
         return False
     return not allowed_inside(one.by.partition(".")[2], one.of.partition(".")[2])
+
+
+def is_private(name: str) -> bool:
+    """Whether a module of the SDK, or what is taken from one, is the SDK's own affair."""
+    if not within(name, "loragate") or within(name, PUBLIC_ONLY):
+        return False
+    return any(part.startswith("_") for part in name.split("."))
 
 
 def allowed_inside(by: str, of: str) -> bool:
@@ -176,6 +189,18 @@ def sources(packages: Mapping[str, Path] = PACKAGES) -> dict[str, str]:
     }
 
 
+def private_uses(source: str) -> set[str]:
+    """The private attributes of the SDK's clients that a module uses."""
+    own = {name for kind in (AuditClient, AsyncAuditClient) for name in vars(kind)}
+    own |= set(vars(AuditClient()))
+    private = {name for name in own if name.startswith("_") and not name.endswith("__")}
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and node.attr in private
+    }
+
+
 def circles(sources: Mapping[str, str]) -> list[str]:
     """One line for each circle of modules that import each other, for types alone or late too."""
     graph: dict[str, set[str]] = {}
@@ -196,6 +221,13 @@ def test_no_import_goes_through_a_wall() -> None:
     found = sources()
     assert len(found) > 40, "the modules are not where this test looks for them"
     assert breaches(found) == []
+
+
+def test_integrations_use_nothing_of_the_clients_that_is_private() -> None:
+    found = {name: text for name, text in sources().items() if within(name, PUBLIC_ONLY)}
+    assert len(found) > 20, "the integrations are not where this test looks for them"
+    assert {name: used for name, text in found.items() if (used := private_uses(text))} == {}
+    assert private_uses("client._core.audit_stored(x)\nclient._send(y)") == {"_core", "_send"}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -232,6 +264,11 @@ def test_every_module_of_the_server_has_its_rule() -> None:
         ("loragate.client", "def f():\n    import loragate_server.config.schema"),
         ("loragate.client", "import loragate_kernels.pair_stats"),
         ("loragate.client", "import torch"),
+        ("loragate.integrations.asgi", "from loragate._question import checked_digest"),
+        ("loragate.integrations._bytes", "def f():\n    import loragate._reading"),
+        ("loragate.integrations.comfyui.gate", "from loragate import _reading"),
+        ("loragate.integrations.comfyui.gate", "from ..._core import Core"),
+        ("loragate.integrations.ray_serve", "from loragate.client import _Secret"),
         ("loragate.client", "try:\n    import numpy as np\nexcept ImportError:\n    pass"),
         ("loragate_server.app.running", "from loragate import AuditClient"),
         ("loragate_server.intake.reader", "from loragate_server.audit import engine"),
@@ -286,6 +323,9 @@ def test_something_heavy_is_found_behind_other_modules() -> None:
     ("module", "source"),
     [
         ("loragate.integrations.diffusers", "def guard():\n    import torch"),
+        ("loragate.integrations.comfyui.gate", "from loragate.integrations._bytes import parse"),
+        ("loragate.integrations.comfyui.gate", "from .._bytes import parse"),
+        ("loragate.integrations.asgi", "from loragate.files import read_once"),
         (
             "loragate.integrations.diffusers",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",

@@ -132,6 +132,9 @@ MAY_IMPORT = {
 The order is that of the rooms: none may import one that stands below it here.
 """
 
+PUBLIC_ONLY = "loragate.integrations"
+"""Guards of image servers are written against what the SDK offers everybody, and nothing else."""
+
 HEAVY = ("torch", "triton", "diffusers", "transformers", "peft", "numpy", "scipy")
 LIGHT = (
     "loragate",

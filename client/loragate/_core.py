@@ -100,8 +100,14 @@ class Core:
     def audit_stored(
         self, adapters: Sequence[AdapterReference], **options: Unpack[AuditOptions]
     ) -> Call[AuditResult]:
-        """Audit of bytes that the service holds already: none are sent, however many there are."""
+        """Audit of bytes that the service holds already: none are sent, however many there are.
+
+        Raises:
+            ValueError: an adapter is a place; which bytes are there, only the service can see.
+        """
         references = references_with(adapters, options)
+        if any(reference.data is None for reference in references):
+            raise ValueError("audit_stored takes adapters with their bytes; use audit for places.")
         return self._by_digest(references, options, self._request(options))
 
     def watch(

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 from loragate import _wire
 from loragate.errors import Internal
-from loragate.reference import AdapterReference, AuditOptions
+from loragate.reference import AdapterReference, AuditOptions, checked_digest
 from loragate.results import AuditedAdapter, AuditResult, Mode
 from loragate.v1 import audit_pb2
 
@@ -31,19 +31,6 @@ LONGEST_VALIDITY = timedelta(days=366)
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9
 _SHA256 = re.compile("[0-9a-f]{64}")
 _MODES = {audit_pb2.MODE_ENFORCE: Mode.ENFORCE, audit_pb2.MODE_PILOT: Mode.PILOT}
-
-
-def checked_digest(digest: str | None) -> str | None:
-    """The digest of a base model that a caller insists on, in lower case; None where he does not.
-
-    Raises:
-        ValueError: it is no sha256.
-    """
-    if not digest:
-        return None
-    if not _SHA256.fullmatch(digest.lower()):
-        raise ValueError(f"The digest of a base model is a hexadecimal sha256, not {digest!r}.")
-    return digest.lower()
 
 
 @dataclass(frozen=True)

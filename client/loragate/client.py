@@ -23,7 +23,7 @@ from loragate.config import (
     resolve_target,
 )
 from loragate.errors import Internal
-from loragate.reference import AuditOptions, Source
+from loragate.reference import AdapterReference, AuditOptions, Source
 from loragate.results import AuditResult, Concept, Progress, Verdict
 
 T = TypeVar("T")
@@ -107,6 +107,24 @@ class AuditClient:
             OSError: the file cannot be read.
         """
         return self._send(audit_file_call(self._core, path, options))
+
+    def audit_stored(
+        self, adapters: Sequence[AdapterReference], **options: Unpack[AuditOptions]
+    ) -> AuditResult:
+        """As `audit`, of bytes that the service holds already: it is asked by their digests.
+
+        So a question fits into one message, however large its adapters are together.
+
+        Args:
+            adapters: each with `data`, of which only the digest is sent.
+            **options: see `AuditOptions`.
+
+        Raises:
+            AuditError: no decision exists; the reason is ADAPTER_NOT_STORED where the service does
+                not hold one of them, and `audit` of it alone has it stored.
+            ValueError: an adapter has no bytes.
+        """
+        return self._send(self._core.audit_stored(adapters, **options))
 
     def watch(
         self, adapters: Source | Sequence[Source], **options: Unpack[AuditOptions]

@@ -141,6 +141,7 @@ _CLASSES: dict[type[AuditError], tuple[str, ...]] = {
         "DTYPE_UNSUPPORTED",
         "ADAPTER_METADATA_INVALID",
         "FILE_TOO_LARGE",
+        "EMBEDDING_REFUSED",
         "SHA256_MISMATCH",
         "DECLARED_SIZE_MISMATCH",
     ),

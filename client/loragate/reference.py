@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -93,6 +94,7 @@ class AuditOptions(TypedDict, total=False):
     timeout: float | None
 
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _OPTIONS = AuditOptions.__optional_keys__
 
 
@@ -155,3 +157,16 @@ def _filled(reference: AdapterReference, options: AuditOptions) -> AdapterRefere
         ),
         expected_sha256=own.expected_sha256 or options.get("expected_sha256"),
     )
+
+
+def checked_digest(digest: str | None) -> str | None:
+    """The digest of a base model that a caller insists on, in lower case; None where he does not.
+
+    Raises:
+        ValueError: it is no sha256.
+    """
+    if not digest:
+        return None
+    if not _SHA256.fullmatch(digest.lower()):
+        raise ValueError(f"The digest of a base model is a hexadecimal sha256, not {digest!r}.")
+    return digest.lower()

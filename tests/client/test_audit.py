@@ -14,6 +14,7 @@ from loragate import (
     Concept,
     Internal,
     InvalidAdapter,
+    InvalidRequest,
     NotFound,
     Progress,
     Severity,
@@ -93,6 +94,23 @@ async def test_bytes_that_the_server_holds_are_not_sent_again(
     assert reference.denoiser_strength == 0.3
     assert first.adapters[0].sha256 == second.adapters[0].sha256 == sha256(data)
     assert second.audited_bytes == data
+
+
+async def test_several_that_the_server_holds_are_asked_about_by_their_digests(
+    client: Any, fake: Any
+) -> None:
+    held = [AdapterReference(data=LARGE, strength=0.5), AdapterReference(data=SMALL)]
+    with pytest.raises(InvalidRequest) as caught:
+        await client.call("audit_stored", held)
+    assert caught.value.reason == "ADAPTER_NOT_STORED"
+    for one in held:
+        await client.audit(one)
+    result = await client.call("audit_stored", held, base_model="b")
+    sources = [one.WhichOneof("source") for one in fake.calls[-1].request.adapters]
+    assert sources == ["stored_sha256"] * 2
+    assert [one.sha256 for one in result.adapters] == [sha256(LARGE), sha256(SMALL)]
+    with pytest.raises(ValueError, match="use audit for places"):
+        await client.call("audit_stored", [AdapterReference(path="a")])
 
 
 async def test_bytes_below_the_limit_are_sent_at_once(client: Any, fake: Any) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save, save_file
 
 from loragate import AdapterBlocked, AdapterReference, AuditClient, Verdict
 from loragate.integrations._together import audit_together
-from loragate.integrations.diffusers import guard
+from loragate.integrations.diffusers import UnauditedChange, guard
 from loragate.testing import FakeAuditServer
 from tests.client.swapper import swapping
 from tests.client.tiny_pipeline import ALPHA, forward, output, tiny_pipeline, write_adapter
@@ -184,9 +185,12 @@ def test_adapters_loaded_past_the_guard_are_named(
     with guard(pipeline, client):
         with pytest.raises(ValueError, match="cannot be audited"):
             StableDiffusionPipeline.load_lora_weights(pipeline, adapter_file)
-        UNet2DConditionModel.load_lora_adapter(
-            pipeline.unet, adapter_file, prefix="unet", adapter_name="sneaked"
-        )
+        with pytest.raises(UnauditedChange, match="load_state_dict changes a guarded pipeline"):
+            UNet2DConditionModel.load_lora_adapter(
+                pipeline.unet, adapter_file, prefix="unet", adapter_name="halfway"
+            )
+        config = LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False)
+        inject_adapter_in_model(config, pipeline.unet, "sneaked")
         with pytest.raises(ValueError, match="'sneaked' was never audited"):
             pipeline.set_adapters("sneaked", 0.5)
         assert not fake.calls

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from weakref import finalize
 
-from loragate._reading import read_once
+from loragate.files import read_once
 
 WEIGHT_NAME = "pytorch_lora_weights.safetensors"
 HUB_KEYWORDS = ("revision", "token", "cache_dir", "force_download", "local_files_only")

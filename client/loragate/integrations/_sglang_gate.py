@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from loragate._beside import require_plain
-from loragate._reading import read_once
+from loragate.files import read_once, require_plain
 from loragate.integrations._bytes import PrivateCopies, locate
 from loragate.integrations._together import Gatekeeper
 from loragate.reference import AdapterReference

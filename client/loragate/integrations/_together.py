@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from loragate._question import checked_digest
 from loragate.blocked import AdapterBlocked
 from loragate.client import AuditClient
 from loragate.errors import ADAPTER_NOT_STORED, AuditError
-from loragate.reference import INLINE_LIMIT_BYTES, AdapterReference, AuditOptions
+from loragate.reference import INLINE_LIMIT_BYTES, AdapterReference, AuditOptions, checked_digest
 from loragate.results import AuditResult
 
 OnReview = Literal["block", "allow"]
@@ -90,9 +89,8 @@ def audit_together(
     size = sum(len(reference.data or b"") for reference in references)
     if len(references) == 1 or size <= INLINE_LIMIT_BYTES:
         return client.audit(references, **asked)
-    call = client._core.audit_stored(references, **asked)
     try:
-        return client._send(call)
+        return client.audit_stored(references, **asked)
     except AuditError as error:
         if error.reason != ADAPTER_NOT_STORED:
             raise
@@ -100,4 +98,4 @@ def audit_together(
         alone = client.audit(reference, **asked)
         if not alone.decided or not alone.lets_in(review=review):
             return alone
-    return client._send(call)
+    return client.audit_stored(references, **asked)

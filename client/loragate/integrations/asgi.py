@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl
 
-from loragate._question import checked_digest
 from loragate.aio import AsyncAuditClient
 from loragate.errors import AuditError, InvalidAdapter, InvalidRequest
-from loragate.integrations import _json_body
+from loragate.integrations._asgi import bodies
+from loragate.integrations._asgi.names import Names
+from loragate.integrations._asgi.paths import at_paths
+from loragate.integrations._asgi.search import search
+from loragate.integrations._asgi.values import Named
 from loragate.integrations._together import OnReview, lets_review_in
-from loragate.reference import AdapterReference, AuditOptions, as_reference
+from loragate.reference import AdapterReference, AuditOptions, as_reference, checked_digest
 from loragate.results import AuditResult
 
 Scope = MutableMapping[str, Any]
@@ -60,7 +62,16 @@ class GuardedRequest:
         Raises:
             InvalidBodyError: it is not, or could be read in two ways.
         """
-        return _json_body.parse(self.body) if self.body else None
+        return bodies.parse(self.body) if self.body else None
+
+    @property
+    def fields(self) -> Any:
+        """The body as JSON, or the fields of a form, also of a multipart one, as an object.
+
+        Raises:
+            InvalidBodyError: it is neither, or could be read in two ways.
+        """
+        return bodies.read(self.body, self.headers)
 
 
 Extractor = Callable[[GuardedRequest], Sequence[AdapterReference]]
@@ -70,26 +81,53 @@ Rewriter = Callable[[GuardedRequest, AuditResult], bytes | Awaitable[bytes]]
 """The body to pass on, for example with references to the audited copies."""
 
 
-def json_fields(request: GuardedRequest) -> list[AdapterReference]:
-    """The default extractor: fields that are named like adapters, in the query and the body."""
-    in_query = [{key: value} for key, value in parse_qsl(request.query)]
-    found = [*_json_body.named_adapters(in_query), *_json_body.named_adapters(request.json)]
-    return [_reference(*one) for one in dict.fromkeys(found)]
+def adapter_fields(*, also: Collection[str] = (), but_not: Collection[str] = ()) -> Extractor:
+    """An extractor for all fields that are named like adapters; what a route has by default.
+
+    It looks into the query and the body, JSON or form, at any depth, also into JSON that is sent
+    as a text. A name speaks of an adapter where it holds "lora" or one of its kin in any letters,
+    other than by chance, or is one of adapters or further weights.
+
+    Args:
+        also: names of further fields that hold adapters.
+        but_not: names of fields that hold none, whatever they sound like.
+
+    Raises:
+        ValueError: a name is in both.
+    """
+    names = Names.of(also, but_not)
+
+    def extract(request: GuardedRequest) -> list[AdapterReference]:
+        found = [
+            *search(bodies.read_query(request.query), names),
+            *search(request.fields, names),
+        ]
+        return [_reference(one) for one in dict.fromkeys(found)]
+
+    return extract
+
+
+json_fields: Extractor = adapter_fields()
+"""The default extractor, with nothing added or left out."""
 
 
 def json_paths(*paths: str) -> Extractor:
     """An extractor for the fields at dotted paths, for example "input.loras.*.url"."""
 
     def extract(request: GuardedRequest) -> list[AdapterReference]:
-        return [_reference(*found) for found in _json_body.at_paths(request.json, paths)]
+        return [_reference(one) for one in at_paths(request.json, paths)]
 
     return extract
 
 
-def _reference(place: str, scale: float | None, text_scale: float | None) -> AdapterReference:
-    plain = as_reference(place)
+def _reference(named: Named) -> AdapterReference:
+    plain = as_reference(named.place if named.data is None else named.data)
     return AdapterReference(
-        path=plain.path, uri=plain.uri, strength=scale, text_encoder_strength=text_scale
+        path=plain.path,
+        uri=plain.uri,
+        data=plain.data,
+        strength=named.scale,
+        text_encoder_strength=named.text_scale,
     )
 
 
@@ -98,7 +136,7 @@ class LoragateMiddleware:
 
     Args:
         app: the application behind.
-        routes: path to extractor; None for `json_fields`. Other paths pass, their bodies unread.
+        routes: path to extractor; None for `adapter_fields()`. Other paths pass, unread.
         client: asks the service, which reads the paths and URIs itself, inside its roots; None for
             one at LORAGATE_TARGET.
         base_model: name under which the service knows the model; empty for its default.

@@ -11,7 +11,8 @@ with AuditClient() as client, guard(pipeline, client, base_model="sdxl"):
         print(blocked.result.findings)
 """
 
-from loragate.integrations._diffusers.guard import Guard, guard
+from loragate.integrations._diffusers.guard import Guard, Look, guard
+from loragate.integrations._diffusers.seal import UnauditedChange
 from loragate.integrations._together import OnReview
 
-__all__ = ["Guard", "OnReview", "guard"]
+__all__ = ["Guard", "Look", "OnReview", "UnauditedChange", "guard"]

@@ -24,13 +24,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from loragate._question import checked_digest
-from loragate._reading import read_once
 from loragate.aio import AsyncAuditClient
 from loragate.blocked import AdapterBlocked
+from loragate.files import read_once
 from loragate.integrations._bytes import PrivateCopies
 from loragate.integrations._together import OnReview, lets_review_in
-from loragate.reference import AuditOptions
+from loragate.reference import AuditOptions, checked_digest
 from loragate.results import AuditResult
 
 T = TypeVar("T")

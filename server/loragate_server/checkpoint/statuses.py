@@ -32,6 +32,7 @@ _FORBIDDEN = frozenset(
         ErrorReason.SOURCE_NOT_ENABLED,
         ErrorReason.SHA256_MISMATCH,
         ErrorReason.PICKLE_REFUSED,
+        ErrorReason.EMBEDDING_REFUSED,
         ErrorReason.PERMISSION_DENIED,
     }
 )

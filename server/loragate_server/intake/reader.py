@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import safetensors
 import safetensors.torch
+import torch
 
 from loragate_server.adapter.adapter import Adapter, Readings
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.convert import Converted, convert
+from loragate_server.intake.embedding import refuse_embedding
 from loragate_server.intake.header import outline_of
 from loragate_server.intake.loader_rules.names import LOADERS
 from loragate_server.intake.metadata import parse_adapter_config, parse_lora_adapter_metadata
@@ -41,7 +43,8 @@ def read_adapter(
         loaders: those that may load the file, see `loader_rules.names.LOADERS`.
 
     Raises:
-        NoDecisionError: ADAPTER_METADATA_INVALID for a configuration that no loader could use;
+        NoDecisionError: EMBEDDING_REFUSED for a file that is or holds an embedding of new words;
+            ADAPTER_METADATA_INVALID for a configuration that no loader could use;
             ADAPTER_NOT_STORED if the stored file has gone or was changed; SOURCE_UNREADABLE for
             another file that cannot be read.
     """
@@ -59,6 +62,7 @@ def read_adapter(
             metadata={"sha256": stored.sha256},
         ) from error
     tensors = {name: loaded[name] for name in names}
+    refuse_embedding(tensors, _widths_of_words(base))
     config = None if stored.config_json is None else parse_adapter_config(stored.config_json)
     leash.check()
     converted = convert(
@@ -83,6 +87,15 @@ def read_adapter(
         for reading in converted.readings
     )
     return Readings(adapters, converted.refused, _doubts(stored.sha256, converted))
+
+
+def _widths_of_words(base: BaseModel) -> frozenset[int]:
+    """How wide the words are that the text encoders of a base model read."""
+    return frozenset(
+        module.in_features
+        for (part, _), module in base.adaptable_modules().items()
+        if part.startswith("text_encoder") and isinstance(module, torch.nn.Linear)
+    )
 
 
 def _doubts(sha256: str, converted: Converted) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -191,6 +193,7 @@ async def test_a_file_over_the_policys_limit_is_refused(house: Callable[..., Any
         (lambda good: b"", ErrorReason.FILE_EMPTY),
         (lambda good: good[:-8], ErrorReason.FILE_TRUNCATED),
         (lambda good: b"\x80\x04" + good, ErrorReason.PICKLE_REFUSED),
+        (lambda good: save({"<learned>": torch.ones(1, 768)}), ErrorReason.EMBEDDING_REFUSED),
     ],
 )
 async def test_what_intake_refuses_is_no_verdict(

@@ -1,34 +1,32 @@
-"""Stands in for the methods of a pipeline by which an adapter takes effect."""
+"""Puts the guard on a pipeline, and takes it off again."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import partial
-from inspect import signature
-from typing import Any, Self
+from typing import Any, Literal, NoReturn, Self
 
 from loragate.client import AuditClient
-from loragate.integrations._bytes import WEIGHT_NAME, PrivateCopies, parse
-from loragate.integrations._diffusers import parts, uneven
-from loragate.integrations._diffusers.ledger import (
-    Ledger,
-    Use,
-    distinct,
-    each_weight,
-    exactly,
-    together,
-    with_weight,
-)
+from loragate.integrations._diffusers import parts, walk
+from loragate.integrations._diffusers.admission import COPIED, Admission
+from loragate.integrations._diffusers.closed import closed_methods, sentence
+from loragate.integrations._diffusers.components import Components
 from loragate.integrations._diffusers.methods import Methods
-from loragate.integrations._diffusers.source import Weights, read_source
+from loragate.integrations._diffusers.seal import UnauditedChange
+from loragate.integrations._diffusers.sealed_class import sealed_class
+from loragate.integrations._diffusers.stand_ins import StandIns
 from loragate.integrations._together import Gatekeeper, OnReview
-from loragate.results import AuditResult
 
+Look = Literal["sums", "writes"]
 _SCALES = ("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs")
+_CONVERTING = ("half", "float", "double", "bfloat16", "type")
+_MOVING = (
+    "enable_model_cpu_offload",
+    "enable_group_offload",
+    "maybe_free_model_hooks",
+    "remove_all_hooks",
+    "reset_device_map",
+)
 
 
 def guard(
@@ -39,16 +37,16 @@ def guard(
     base_digest: str | None = None,
     on_review: OnReview = "block",
     strength: float | None = None,
+    look: Look = "sums",
 ) -> Guard:
     """Lets this pipeline object use only adapters that the service allows.
 
-    Replaces the methods by which an adapter takes effect: `load_lora_weights` (with or without
-    `hotswap`), `set_adapters`, `fuse_lora` and `enable_lora` of the pipeline, `load_lora_adapter`,
-    `set_adapters`, `fuse_lora` and `enable_lora` of its denoisers; and looks at the `scale` that a
-    call of the pipeline may give its adapters. Each asks about all adapters that will be active
-    together, at the strengths at which they will be, before anything changes. Works until
-    `release()`, or to the end of its `with` block. Code that writes weights itself, or that calls
-    peft past diffusers, goes past it.
+    Replaces the methods by which an adapter takes effect, of the pipeline and of its models: each
+    asks about all adapters that will be active together, at the strengths at which they will be,
+    before anything changes. What brings weights in that cannot be audited is refused. Before each
+    use of a model the guard looks whether it is made of what was asked about, and asks about, or
+    refuses, what has been changed in any other way. Works until `release()`, or to the end of its
+    `with` block.
 
     Args:
         pipeline: a diffusers pipeline that can load LoRA weights, with none loaded yet.
@@ -58,10 +56,14 @@ def guard(
         on_review: what to do with a verdict of REVIEW. INCONCLUSIVE is never loaded.
         strength: asks about this strength too when an adapter is loaded, so that one which could
             not be used so strongly is refused at once. Loading itself uses 1.
+        look: how closely weights are looked at. "sums" sums up all of them before each call of the
+            pipeline, and of a model that is called by itself; "writes" only those of which torch
+            says that they were written, so that writes through `.data` are not seen.
 
     Raises:
         TypeError: the pipeline cannot load LoRA weights.
-        ValueError: `on_review` is neither "block" nor "allow", or adapters are loaded already.
+        ValueError: an option has a value that it cannot have, adapters are loaded already, or
+            weights are kept where they cannot be looked at.
     """
     if not callable(getattr(pipeline, "load_lora_weights", None)):
         raise TypeError(f"{type(pipeline).__name__} has no load_lora_weights to guard.")
@@ -72,35 +74,35 @@ def guard(
         on_review=on_review,
         loader="diffusers",
     )
-    loaded = sorted(parts.loaded_names(pipeline))
-    if loaded:
+    if look not in ("sums", "writes"):
+        raise ValueError(f"look must be 'sums' or 'writes', not {look!r}.")
+    if loaded := sorted(parts.held_names(pipeline)):
         raise ValueError(
             f"The adapter {loaded[0]!r} was loaded before the guard and never audited. "
             "Guard the pipeline first, or call unload_lora_weights()."
         )
-    return Guard(pipeline, keeper, strength)
+    return Guard(pipeline, keeper, strength, look)
 
 
 class Guard:
     """A guarded pipeline; made by `guard`."""
 
-    def __init__(self, pipeline: Any, keeper: Gatekeeper, strength: float | None) -> None:
+    def __init__(
+        self, pipeline: Any, keeper: Gatekeeper, strength: float | None, look: Look
+    ) -> None:
         self._pipeline = pipeline
-        self._keeper = keeper
-        self._strength = strength
-        self._ledger = Ledger()
-        self._copies = PrivateCopies()
-        self._scaled: dict[tuple[Use, ...], tuple[AuditResult, ...]] = {}
-        self._inside = threading.local()
         self._methods = Methods()
         self._hooks: list[Any] = []
-        self._put(pipeline, load_lora_weights=self._load, set_adapters=self._set_adapters)
+        self._admission = Admission(pipeline, keeper, sums=look == "sums")
+        self._own_class = type(pipeline)
+        self._class = sealed_class(type(pipeline), self._admission, Components(pipeline))
+        self._stand_ins = StandIns(self._admission, strength)
+        self._put_on_pipeline()
+        for name, model in parts.models(pipeline).items():
+            self._put_on_model(name, model)
         for model in parts.denoisers(pipeline):
-            set_denoiser = partial(self._set_denoiser, model)
-            self._put(model, load_lora_adapter=self._load_one, set_adapters=set_denoiser)
-            self._hooks.append(
-                model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
-            )
+            self._put_on_denoiser(model)
+        object.__setattr__(pipeline, "__class__", self._class)
 
     def release(self) -> None:
         """Gives the pipeline its own methods back. May be called twice.
@@ -111,7 +113,9 @@ class Guard:
         self._methods.take_back()
         while self._hooks:
             self._hooks.pop().remove()
-        self._copies.close()
+        if type(self._pipeline) is self._class:
+            object.__setattr__(self._pipeline, "__class__", self._own_class)
+        self._admission.copies.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,217 +123,100 @@ class Guard:
     def __exit__(self, *exception: object) -> None:
         self.release()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UnauditedChange(COPIED)
+
+    def _put_on_pipeline(self) -> None:
+        made = self._stand_ins
+        self._put(
+            self._pipeline,
+            load_lora_weights=made.load,
+            set_adapters=made.set_adapters,
+            encode_prompt=made.encode,
+            unload_lora_weights=made.change,
+            **dict.fromkeys(_MOVING, made.change),
+        )
+        self._put_alike(self._pipeline)
+        self._close(self._pipeline, is_pipeline=True)
+
+    def _put_on_denoiser(self, model: Any) -> None:
+        made = self._stand_ins
+        self._put(
+            model,
+            load_lora_adapter=made.load_one,
+            set_adapters=partial(made.set_in_denoiser, model),
+            set_adapter=made.activate_in_denoiser,
+            enable_adapters=made.enable,
+            disable_adapters=made.change,
+            unload_lora=made.change,
+        )
+        self._put_alike(model)
+
+    def _put_on_model(self, name: str, model: Any) -> None:
+        convert = self._stand_ins.convert
+        self._put(model, to=partial(convert, name, False))
+        self._put(model, **dict.fromkeys(_CONVERTING, partial(convert, name, True)))
+        self._close(model, is_pipeline=False)
+        is_denoiser = any(model is one for one in parts.denoisers(self._pipeline))
+        hook = _BeforeUse(self._admission, name, may_scale=is_denoiser)
+        self._hooks.append(model.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _put_alike(self, owner: Any) -> None:
+        made = self._stand_ins
+        self._put(
+            owner,
+            fuse_lora=made.fuse,
+            unfuse_lora=made.change,
+            enable_lora=made.enable,
+            disable_lora=made.change,
+            delete_adapters=made.delete,
+        )
+
+    def _close(self, owner: Any, *, is_pipeline: bool) -> None:
+        for name, remedy in closed_methods(owner, is_pipeline=is_pipeline):
+            self._put(owner, **{name: partial(_refuse, sentence(owner, name, remedy))})
+
     def _put(self, owner: Any, **stand_ins: Callable[..., Any]) -> None:
-        alike = {"fuse_lora": self._fuse, "unfuse_lora": self._unfuse, "enable_lora": self._enable}
-        for name, stand_in in (stand_ins | alike).items():
+        for name, stand_in in stand_ins.items():
             self._methods.put(owner, name, self._from_outside(stand_in))
 
     def _from_outside(self, stand_in: Callable[..., Any]) -> Callable[..., Any]:
         """The stand-in, but not where diffusers' methods call each other."""
 
         def method(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            if getattr(self._inside, "busy", False):
+            if self._admission.busy:
                 return original(*args, **kwargs)
             return stand_in(original, *args, **kwargs)
 
         return method
 
-    @contextmanager
-    def _within(self) -> Iterator[None]:
-        self._inside.busy = True
-        try:
-            yield
-        finally:
-            self._inside.busy = False
-            # Also loading and setting unfuse, as peft says in a warning.
-            if self._ledger.fused and not parts.is_fused(self._pipeline):
-                self._ledger.fused = ()
 
-    def _load(
-        self,
-        original: Callable[..., Any],
-        pretrained_model_name_or_path_or_dict: Weights,
-        adapter_name: str | None = None,
-        hotswap: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Stands in for `load_lora_weights` of the pipeline, with the same arguments.
+class _BeforeUse:
+    """The hook before each use of a model. No function, as these are copied with a model."""
 
-        Raises:
-            AdapterBlocked: the service decided against the adapter; the pipeline is untouched.
-            AuditError: no decision exists; the pipeline is untouched.
-        """
-        source = pretrained_model_name_or_path_or_dict
-        data, name = read_source(source, kwargs)
-        use = Use(hashlib.sha256(data).hexdigest())
-        copy = self._copies.put(data)
-        self._ask_to_load(name, use, data, adapter_name if hotswap else None)
-        before = parts.loaded_names(self._pipeline)
-        if adapter_name is not None:
-            kwargs["adapter_name"] = adapter_name
-        with self._within():
-            if isinstance(source, Mapping):
-                answer = original(parse(data), hotswap=hotswap, **kwargs)
-            else:
-                # A state dict would be simpler, but diffusers reads `lora_adapter_metadata`
-                # (alphas, ranks) from the header of a file only; without it other weights would
-                # be active than were audited.
-                place = {"weight_name": WEIGHT_NAME, "use_safetensors": True}
-                answer = original(copy.parent, hotswap=hotswap, **place, **kwargs)
-        new = {adapter_name} if adapter_name else parts.loaded_names(self._pipeline) - before
-        self._ledger.uses |= dict.fromkeys(new, use)
-        return answer
+    def __init__(self, admission: Admission, name: str, *, may_scale: bool) -> None:
+        import torch
 
-    def _load_one(
-        self,
-        original: Callable[..., Any],
-        pretrained_model_name_or_path_or_dict: Weights,
-        prefix: str | None = "transformer",
-        hotswap: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Stands in for `load_lora_adapter` of a denoiser, with the same arguments."""
-        return self._load(
-            partial(original, prefix=prefix),
-            pretrained_model_name_or_path_or_dict,
-            hotswap=hotswap,
-            **kwargs,
-        )
+        self._admission = admission
+        self._name = name
+        self._may_scale = may_scale
+        # What looks at a model is no part of what is compiled of it.
+        self._look = torch.compiler.disable(self._look_and_ask)
+        walk.ours(self)
 
-    def _ask_to_load(self, name: str, use: Use, data: bytes, replaced: str | None) -> None:
-        """Asks about a new adapter in the company in which loading activates it."""
-        company = self._active()
-        before = company.pop(replaced or "", None)
-        left = (
-            company.values() if replaced else parts.left_by_loading(self._pipeline, company, data)
-        )
-        # After a swap the strength is 1 again; the one set before is what will follow.
-        strengths = {1.0, self._strength, before.denoiser if before else None} - {None, 0.0}
-        for strength in sorted(filter(None, strengths)):
-            used = replace(use, denoiser=strength, text_encoder=strength)
-            self._ask(name, [*self._ledger.fused, *left, used])
+    def __call__(self, model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        self._look({keyword: kwargs.get(keyword) for keyword in _SCALES})
 
-    def _set_adapters(
-        self,
-        original: Callable[..., Any],
-        adapter_names: str | Sequence[str],
-        adapter_weights: Any = None,
-    ) -> Any:
-        names = distinct(adapter_names)
-        uses = self._weighted(names, adapter_weights)
-        self._ask(" + ".join(names), [*self._ledger.fused, *uses], exact_first=True)
-        with self._within():
-            answer = original(adapter_names, adapter_weights)
-        self._ledger.uses |= dict(zip(names, uses, strict=True))
-        return answer
-
-    def _set_denoiser(
-        self,
-        model: Any,
-        original: Callable[..., Any],
-        adapter_names: str | Sequence[str],
-        weights: Any = None,
-    ) -> Any:
-        """As `_set_adapters`; what is active in the text encoders stays so."""
-        names = distinct(adapter_names)
-        uses = self._weighted(names, weights, only=model)
-        encoders = [
-            parts.only(use, denoiser=False, encoder=True)
-            for name, use in self._active().items()
-            if use.text_encoder and name not in names
-        ]
-        self._ask(" + ".join(names), [*self._ledger.fused, *encoders, *uses], exact_first=True)
-        with self._within():
-            answer = original(adapter_names, weights)
-        self._ledger.uses |= dict(zip(names, uses, strict=True))
-        return answer
-
-    def _weighted(self, names: Sequence[str], weights: Any, *, only: Any = None) -> list[Use]:
-        """What `set_adapters` would make of adapters, in all parts or only in one model.
-
-        Raises:
-            ValueError: one was loaded past the guard, or its weights cannot be audited.
-        """
-        made = []
-        before = self._ledger.of(names)
-        for name, old, weight in zip(names, before, each_weight(weights, len(names)), strict=True):
-            use = with_weight(old, weight)
-            if only is not None:
-                use = replace(use, text_encoder=old.text_encoder)
-            if uneven.needs_file(self._pipeline, weight, old, only):
-                data = uneven.folded(self._pipeline, name, weight, only)
-                self._copies.put(data)
-                use = replace(use, exact=Use(hashlib.sha256(data).hexdigest()))
-            made.append(use)
-        return made
-
-    def _fuse(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        given = signature(original).bind_partial(*args, **kwargs).arguments
-        scale = float(given.get("lora_scale", 1.0))
-        active = self._active()
-        names = distinct(given.get("adapter_names") or list(active))
-        uses = {
-            # diffusers scales active adapters; others are fused as strongly as they were set.
-            name: use.times(scale) if name in active else use
-            for name, use in zip(names, self._ledger.of(names), strict=True)
-        }
-        self._ask(" + ".join(names), [*self._ledger.fused, *uses.values()])
-        with self._within():
-            answer = original(*args, **kwargs)
-        self._ledger.fused = (*self._ledger.fused, *uses.values())
-        # The scale stays with the adapters, also after they are unfused.
-        self._ledger.uses |= uses
-        return answer
-
-    def _unfuse(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with self._within():
-            return original(*args, **kwargs)
-
-    def _enable(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._ask_about_active(1.0)
-        with self._within():
-            return original(*args, **kwargs)
-
-    def _before_forward(self, model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """Asks, once, about the adapters as a call of the pipeline scales them."""
-        for keyword in _SCALES:
+    def _look_and_ask(self, kwargs: Mapping[str, Any]) -> None:
+        self._admission.before_use(self._name)
+        for keyword in _SCALES if self._may_scale else ():
             scale = (kwargs.get(keyword) or {}).get("scale", 1.0)
             if scale != 1.0:
-                self._ask_about_active(float(scale), once=True)
+                self._admission.ask_about_active(float(scale), once=True)
 
-    def _ask_about_active(self, scale: float, *, once: bool = False) -> None:
-        active = self._active()
-        uses = (*self._ledger.fused, *(use.times(scale) for use in active.values()))
-        known = self._scaled.pop(uses, ()) if once else ()
-        if not known or not all(map(self._keeper.still_holds, known)):
-            known = self._ask(" + ".join(active), uses)
-        if known:
-            self._scaled[uses] = known
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UnauditedChange(COPIED)
 
-    def _ask(
-        self, name: str, uses: Sequence[Use], *, exact_first: bool = False
-    ) -> tuple[AuditResult, ...]:
-        """Asks about what has an effect: at strength 0 an adapter has none.
 
-        Where strengths differ by block, it asks about what is exactly active, and about each
-        adapter at its strongest; both have to be allowed.
-        """
-        questions = [together(uses), together(exactly(uses))]
-        if questions[0] == questions[1]:
-            questions.pop()
-        elif exact_first:
-            questions.reverse()
-        effective = [
-            [
-                use.reference(self._copies.get(use.sha256))
-                for use in question
-                if use.denoiser or use.text_encoder
-            ]
-            for question in questions
-        ]
-        return tuple(self._keeper.admit(name, question) for question in effective if question)
-
-    def _active(self) -> dict[str, Use]:
-        self._ledger.keep_only(parts.loaded_names(self._pipeline))
-        self._ledger.of(parts.active_names(self._pipeline))
-        return parts.active(self._pipeline, self._ledger.uses)
+def _refuse(reason: str, *_args: Any, **_kwargs: Any) -> NoReturn:
+    raise UnauditedChange(reason)

@@ -48,11 +48,24 @@ class Ledger:
     Attributes:
         uses: what each name stands for at present.
         fused: what is part of the base weights until it is unfused, in the order of fusing.
+        baked: what is part of them for good, as it was unloaded while it was fused.
     """
 
     def __init__(self) -> None:
         self.uses: dict[str, Use] = {}
         self.fused: tuple[Use, ...] = ()
+        self.baked: tuple[Use, ...] = ()
+
+    @property
+    def in_weights(self) -> tuple[Use, ...]:
+        """What is part of the base weights, for now or for good."""
+        return (*self.baked, *self.fused)
+
+    def take_out(self, *, stays: bool) -> None:
+        """Nothing is fused any more; where the weights were not written to, all of it stays."""
+        if stays:
+            self.baked = self.in_weights
+        self.fused = ()
 
     def of(self, names: Iterable[str]) -> tuple[Use, ...]:
         """What names stand for.

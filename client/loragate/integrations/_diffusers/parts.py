@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from loragate.integrations._diffusers import walk
 from loragate.integrations._diffusers.ledger import Use
 
 _TEXT_ENCODER_KEYS = ("text_encoder", "lora_te")
@@ -23,18 +24,75 @@ def loaded_names(pipeline: Any) -> set[str]:
     return {name for names in listed for name in names}
 
 
-def is_fused(pipeline: Any) -> bool:
-    """Whether adapters are part of the base weights."""
-    return any(
-        getattr(module, "merged_adapters", None)
-        for part in _parts(pipeline)
-        for module in part.modules()
-    )
+def models(pipeline: Any) -> dict[str, Any]:
+    """All models of a pipeline, by their names in it."""
+    return {name: one for name, one in vars(pipeline).items() if is_model(one)}
+
+
+def is_model(component: Any) -> bool:
+    """Whether a component of a pipeline has weights."""
+    import torch
+
+    return isinstance(component, torch.nn.Module)
+
+
+def held_names(pipeline: Any) -> set[str]:
+    """The adapters that are loaded, also those that peft put into a model past diffusers."""
+    held = {
+        name
+        for model in models(pipeline).values()
+        for layer in walk.inside(model).layers.values()
+        for name in layer._all_available_adapter_names()  # of which the tensors may be missing
+    }
+    return held | loaded_names(pipeline)
+
+
+def merged(pipeline: Any) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Part, place and adapters of each layer in which adapters are part of the base weights."""
+    return [
+        (part, place, tuple(layer.merged_adapters))
+        for part, model in named(pipeline).items()
+        for place, layer in walk.inside(model).layers.items()
+        if layer.merged_adapters
+    ]
+
+
+def merged_in(pipeline: Any) -> tuple[bool, bool]:
+    """Whether something is fused in denoisers, and in text encoders."""
+    parts = {part for part, _, _ in merged(pipeline)}
+    first = denoisers(pipeline)
+    in_denoiser = {any(getattr(pipeline, part) is one for one in first) for part in parts}
+    return True in in_denoiser, False in in_denoiser
+
+
+def unmerge_disabled(pipeline: Any) -> None:
+    """Takes out of the base what is fused and turned off, as peft does at the next use."""
+    for model in _parts(pipeline):
+        for layer in walk.inside(model).layers.values():
+            if layer.disable_adapters and layer.merged:
+                layer.unmerge()
+
+
+def acting(pipeline: Any) -> tuple[set[str], set[str]]:
+    """The adapters that denoisers, and that text encoders, add when they are used now."""
+    first = denoisers(pipeline)
+    found: tuple[set[str], set[str]] = (set(), set())
+    for part in _parts(pipeline):
+        names = found[0] if any(part is one for one in first) else found[1]
+        for layer in walk.inside(part).layers.values():
+            names.update(walk.acting(layer, walk.held(layer)))
+    return found
 
 
 def active(pipeline: Any, uses: Mapping[str, Use]) -> dict[str, Use]:
     """The active adapters, with strength 0 for the parts in which they are not active."""
-    in_denoisers, in_encoders = _active_names(pipeline)
+    return uses_in(uses, *_active_names(pipeline))
+
+
+def uses_in(
+    uses: Mapping[str, Use], in_denoisers: set[str], in_encoders: set[str]
+) -> dict[str, Use]:
+    """Adapters as they are used in these parts."""
     return {
         name: only(uses[name], denoiser=name in in_denoisers, encoder=name in in_encoders)
         for name in sorted(in_denoisers | in_encoders)
@@ -55,15 +113,15 @@ def left_by_loading(pipeline: Any, company: Mapping[str, Use], data: bytes) -> l
     """
     parts = _parts(pipeline)
     several = len(denoisers(pipeline)) > 1, len(parts) - len(denoisers(pipeline)) > 1
-    in_encoder = [name.startswith(_TEXT_ENCODER_KEYS) for name in _tensor_names(data)]
+    inside = in_encoder(data)
     return [
         left
         for use in company.values()
         if (
             left := only(
                 use,
-                denoiser=several[0] or all(in_encoder),
-                encoder=several[1] or not any(in_encoder),
+                denoiser=several[0] or all(inside),
+                encoder=several[1] or not any(inside),
             )
         )
         != only(use, denoiser=False, encoder=False)
@@ -101,6 +159,11 @@ def named(pipeline: Any) -> dict[str, Any]:
 
 def _parts(pipeline: Any) -> list[Any]:
     return list(named(pipeline).values())
+
+
+def in_encoder(data: bytes) -> list[bool]:
+    """For each tensor of a file, whether it acts in a text encoder."""
+    return [name.startswith(_TEXT_ENCODER_KEYS) for name in _tensor_names(data)]
 
 
 def _tensor_names(data: bytes) -> list[str]:

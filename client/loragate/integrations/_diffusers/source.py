@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from loragate._reading import read_once
+from loragate.files import read_once
 from loragate.integrations._bytes import HUB_KEYWORDS, locate, serialise
 
 # Keywords that say where the weights are. They are used up here; the original method gets a

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from loragate._reading import read_once
+from loragate.files import read_once
 from loragate.integrations._bytes import PrivateCopies, serialise
 from loragate.integrations._together import Gatekeeper
 from loragate.reference import AdapterReference

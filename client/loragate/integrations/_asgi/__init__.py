@@ -1,0 +1,1 @@
+"""The parts of the ASGI middleware that read requests; `loragate.integrations.asgi` is its door."""

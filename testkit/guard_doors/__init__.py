@@ -1,0 +1,1 @@
+"""Every known way to change what a diffusers pipeline draws, tried on a guarded tiny one."""
