@@ -78,6 +78,15 @@ def test_a_valid_policy_is_called_valid() -> None:
     assert "valid, mode enforce, revision " in result.output
 
 
+def test_a_rule_about_a_category_that_no_concept_has_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(DEFAULT_POLICY_FILE.read_text().replace("[kind, style]", "[kindd]"))
+    result = run("policy", "check", file)
+    assert result.exit_code == 0
+    assert f"warning: policy {file}: rule kinds and styles: " in result.stderr
+    assert "category 'kindd'" in result.stderr
+
+
 def test_a_policy_with_a_mistake_is_told_where_it_is(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(DEFAULT_POLICY_FILE.read_text() + "\nthreshhold: 3\n")

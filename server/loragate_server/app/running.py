@@ -15,7 +15,7 @@ import torch
 from loragate_server.app.doors import http_check, open_checkpoint
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
-from loragate_server.app.front import Front, listening, open_front
+from loragate_server.app.front import Front, listening, open_front, warn_of_rules
 from loragate_server.app.loading import load_models
 from loragate_server.app.served import describe, served_states
 from loragate_server.app.startup import engine_builder
@@ -162,6 +162,7 @@ async def _open_rpc(
     """The gRPC port, and the doors for proxies."""
     keeper = LibraryKeeper(front.library(), bases, gate.worker, engine_builder(config))
     front.library = lambda: keeper.library
+    keeper.on_change(lambda library: warn_of_rules(front.policies.current, library))
     extractors = make_extractors(config.intercept)
     checkpoint = open_checkpoint(
         config, extractors, gate, intake, front.metrics, front.readiness, stack

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
     ConfigOption,
+    LibraryOption,
     StateOption,
     fail,
     failures,
@@ -28,7 +29,6 @@ from loragate_server.cli.options import (
 )
 from loragate_server.cli.replay import replay
 from loragate_server.cli.report import report
-from loragate_server.config.sources import ignored_environment
 from loragate_server.errors import NoDecisionError
 from loragate_server.logs.lines import set_up_logs
 
@@ -139,12 +139,11 @@ def serve(
     }
     wanted = load(config, flags)
     set_up_logs(wanted.log.level, wanted.log.format)
-    for name in ignored_environment():
-        typer.echo(f"note: {name} is no setting of the server and is ignored", err=True)
-    from loragate_server.app.preflight import require
+    from loragate_server.app.preflight import require, warnings
 
     with failures():
         require(wanted)
+        _warn(warnings(wanted))
         import asyncio
 
         with _no_collections():
@@ -154,6 +153,11 @@ def serve(
         gc.unfreeze()  # else extensions say at the end that their objects have leaked
     if not drained:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(f"warning: {line}", err=True)
 
 
 @contextmanager
@@ -185,21 +189,29 @@ def _say_ready(grpc: str, http: str) -> None:
 @policy.command("check")
 def policy_check(
     file: Annotated[Path, typer.Argument(help="The policy file.", show_default=False)],
+    library: LibraryOption = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
 ) -> None:
     """Says whether a policy file is valid, and if not, line by line what to mend.
+
+    Warns of rules about concepts, categories or severities that the library does not have.
 
     [bold]Example[/bold]
 
       loragate-server policy check policy.yaml && kubectl apply ...
     """
+    from loragate_server.app.preflight import rules_without_concept
     from loragate_server.policy.parse import parse_policy
 
+    wanted = load(config, {"library": library, "state_dir": state_dir})
     try:
         checked = parse_policy(file.read_bytes(), file.name)
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
     except NoDecisionError as error:
         fail(error.message, EXIT_FOUND_WRONG)
+    _warn(rules_without_concept(file, wanted.library_folder))
     typer.echo(f"{file}: valid, mode {checked.mode.lower()}, revision {checked.digest[:12]}")
 
 
@@ -234,9 +246,11 @@ def config_check(config: ConfigOption = None, state_dir: StateOption = None) -> 
 
       loragate-server config check --config /etc/loragate.yaml && systemctl restart loragate
     """
-    from loragate_server.app.preflight import problems
+    from loragate_server.app.preflight import problems, warnings
 
-    found = problems(load(config, {"state_dir": state_dir}))
+    wanted = load(config, {"state_dir": state_dir})
+    found = problems(wanted)
+    _warn(warnings(wanted))
     for line in found:
         typer.echo(line, err=True)
     if found:

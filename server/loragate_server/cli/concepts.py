@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loragate_server.cli.options import ConfigOption, StateOption, failures, load
+from loragate_server.cli.options import ConfigOption, LibraryOption, StateOption, failures, load
 from loragate_server.concepts.concept import Concept, Role
 from loragate_server.severity import Severity
 
@@ -20,11 +20,6 @@ ONE_HAND = (
     "warning: {} is shown by one hand alone. Adapters that learned it from other pictures may be "
     "missed; add it with a folder of pictures for each artist, shoot or source."
 )
-
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option("--library", help="Folder of the library. Default: the configured one."),
-]
 
 
 @concepts.command("list")
