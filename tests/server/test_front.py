@@ -15,13 +15,13 @@ from loragate_server.policy.parse import parse_policy
 def test_a_policy_in_force_whose_rule_meets_no_concept_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    text = EMBEDDED_POLICY.read_text()
+    text = EMBEDDED_POLICY.read_text().replace("[kind, style]", "[brand]")
     library = open_library(EMBEDDED_LIBRARY)
     with caplog.at_level(logging.WARNING):
         warn_of_rules(parse_policy(text.encode()), library)
         assert not caplog.messages
-        wrong = text.replace("[kind, style]", "[kindd, style]")
+        wrong = text.replace("[brand]", "[brandd]")
         warn_of_rules(parse_policy(wrong.encode()), library)
     [line] = caplog.messages
     assert line.startswith("policy policy.yaml: rule kinds and styles: ")
-    assert "category 'kindd'" in line
+    assert "category 'brandd'" in line

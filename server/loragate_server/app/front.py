@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from loragate_server.app.doors import check_door
 from loragate_server.app.folders import served_library
+from loragate_server.app.ports import GRPC, HTTP, listening, require_free
 from loragate_server.app.reviewing import follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config.schema import Config, StartError
+from loragate_server.config.schema import Config
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.store import PolicyStore
@@ -66,6 +67,8 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     door = check_door(config) if config.intercept.http else None
     web = WebServer(config.listen.http, metrics.registry, readiness, door)
     stack.push_async_callback(web.close)
+    require_free(config.listen.grpc, GRPC)
+    require_free(config.listen.http, HTTP)
     policies = await _follow_policy(config, metrics, readiness, stack)
     recorder = await _open_record(config, metrics, readiness, stack)
     reviews = await follow(ReviewBook(recorder.database), stack)
@@ -87,20 +90,8 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     console = await open_console(config, recorder, reviews, lambda: front.library(), metrics, stack)
     if console is not None:
         web.mount(console)
-    front.http = await listening(web.start(), config.listen.http)
+    front.http = await listening(web.start(), config.listen.http, HTTP)
     return front
-
-
-async def listening(start: Awaitable[str], address: str) -> str:
-    """The address on which a port listens.
-
-    Raises:
-        StartError: it cannot.
-    """
-    try:
-        return await start
-    except (OSError, RuntimeError, ValueError) as error:
-        raise StartError(f"cannot listen on {address}: {error}") from error
 
 
 def warn_of_rules(policy: Policy, library: ConceptLibrary) -> None:

@@ -149,8 +149,10 @@ def serve(
         with _no_collections():
             from loragate_server.app.serve import serve_until_signal
 
-        drained = asyncio.run(serve_until_signal(wanted, _say_ready, _end_process))
-        gc.unfreeze()  # else extensions say at the end that their objects have leaked
+        try:
+            drained = asyncio.run(serve_until_signal(wanted, _say_ready, _end_process))
+        finally:
+            gc.unfreeze()  # else extensions say at the end that their objects have leaked
     if not drained:
         raise typer.Exit(EXIT_FAILED)
 
