@@ -63,8 +63,10 @@ def test_a_server_whose_port_is_taken_ends_with_one_line_before_it_loads_a_model
 ) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("LORAGATE_")}
     done = subprocess.run(
-        [sys.executable, "-m", "loragate_server", "serve"]
-        + ["--grpc", taken, "--http", "127.0.0.1:0", "--state-dir", str(tmp_path)],
+        [
+            *(sys.executable, "-m", "loragate_server", "serve", "--state-dir", str(tmp_path)),
+            *("--grpc", taken, "--http", "127.0.0.1:0"),
+        ],
         capture_output=True,
         text=True,
         check=False,

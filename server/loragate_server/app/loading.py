@@ -18,7 +18,7 @@ from loragate_server.web.readiness import Readiness
 _log = logging.getLogger(__name__)
 
 SAY_EVERY_S = 10.0
-"""A first start builds probes for a minute and more; silence would look like a server that hangs."""
+"""A first start builds probes for a minute and more; silence would look like a hang."""
 
 
 class StoppedWhileStarting(Exception):  # noqa: N818 - it is no error

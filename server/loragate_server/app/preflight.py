@@ -99,7 +99,13 @@ def _library(config: Config) -> Iterator[str]:
     try:
         read_manifest(folder)
     except NoDecisionError as error:
-        yield f"concept library {folder}: {error}"
+        yield library_fault(folder, error)
+
+
+def library_fault(folder: Path, error: NoDecisionError) -> str:
+    """The message, which names the library once."""
+    named = str(folder) in error.message or str(folder.resolve()) in error.message
+    return str(error) if named else f"concept library {folder}: {error}"
 
 
 def _base_models(config: Config) -> Iterator[str]:
