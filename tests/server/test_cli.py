@@ -278,3 +278,9 @@ def test_a_concept_without_readable_pictures_is_refused(tmp_path: Path) -> None:
     missing = run("concepts", "add", "x", tmp_path / "missing.png")
     assert missing.exit_code == 3
     assert "missing.png: No such file" in missing.stderr
+
+
+def test_a_calibration_from_a_folder_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    refused = run("calibrate", tmp_path / "nowhere")
+    assert refused.exit_code == 1
+    assert "nowhere is no folder; name one that holds harmless adapters" in refused.stderr

@@ -180,7 +180,7 @@ def decision_unknown(decision_id: str) -> NoDecisionError:
     return NoDecisionError(
         ErrorReason.DECISION_UNKNOWN,
         f"No decision {decision_id[:64]!r} is recorded.",
-        remedy="Use an id from Verdict.decision_id.",
+        remedy="Use an id from Verdict.decision_id; `loragate list` shows the recorded ones.",
         metadata={"decision_id": decision_id[:64]},
     )
 
