@@ -284,3 +284,19 @@ def test_a_calibration_from_a_folder_that_is_not_there_is_refused_at_once(tmp_pa
     refused = run("calibrate", tmp_path / "nowhere")
     assert refused.exit_code == 1
     assert "nowhere is no folder; name one that holds harmless adapters" in refused.stderr
+
+
+def test_a_file_that_is_no_log_is_told_in_few_lines(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("no log\n" * 134)
+    found = run("log", "verify", file)
+    assert found.exit_code == 1
+    assert len(found.stderr.splitlines()) == 11
+    assert "... and 124 more problems; is that a decision log?" in found.stderr
+
+
+def test_a_report_without_a_database_names_the_file_and_the_options(tmp_path: Path) -> None:
+    refused = run("report", "deadbeef", "--state-dir", tmp_path)
+    assert refused.exit_code == 3
+    assert f"{tmp_path}/loragate.sqlite3 does not exist" in refused.stderr
+    assert "--config or --state-dir" in refused.stderr

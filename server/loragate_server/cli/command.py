@@ -53,6 +53,9 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
 Exit codes: 0 done, 1 something checked is wrong, 2 wrong usage or configuration, 3 failed.
 """
 
+MAX_PROBLEMS_SHOWN = 10
+"""Of a log; a file that is none has one in every line."""
+
 application = typer.Typer(
     name="loragate-server",
     help=_OVERVIEW,
@@ -300,8 +303,10 @@ def log_verify(
     chosen = files or [load(config, {"state_dir": state_dir}).decision_log_file]
     with failures():
         found = verify_log(*chosen)
-    for problem in found.problems:
+    for problem in found.problems[:MAX_PROBLEMS_SHOWN]:
         typer.echo(f"{problem.file}:{problem.line}: {problem.message}", err=True)
+    if (more := len(found.problems) - MAX_PROBLEMS_SHOWN) > 0:
+        typer.echo(f"... and {more} more problems; is that a decision log?", err=True)
     typer.echo(
         f"{found.lines} lines, {len(found.decision_ids)} decisions, last digest {found.last.sha256}"
     )

@@ -168,7 +168,9 @@ class Database:
             self._engine.dispose()
             self._file = now
         if now is None:
-            raise FileNotFoundError(f"{self._path.name} does not exist")
+            raise FileNotFoundError(
+                f"{self._path} does not exist; name the server's --config or --state-dir"
+            )
 
     def _check_still_there(self) -> None:
         if self._path is not None and _identity(self._path) != self._file:
