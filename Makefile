@@ -23,7 +23,7 @@ setup: ## Create .venv with everything that tests, linters and training need
 	@scripts/setup.sh dev
 	@scripts/install_test_tools.sh
 
-demo: ## Start a real server and audit four adapters through the SDK
+demo: ## Start a real server and audit five files through the SDK
 	@scripts/setup.sh runtime
 	@$(bin)/python scripts/demo.py
 

@@ -40,6 +40,7 @@ def test_the_version_is_that_of_the_package() -> None:
         ("serve",),
         ("concepts", "build"),
         ("concepts", "list"),
+        ("concepts", "init"),
         ("concepts", "add"),
         ("concepts", "remove"),
         ("policy", "check"),
@@ -76,6 +77,15 @@ def test_a_valid_policy_is_called_valid() -> None:
     result = run("policy", "check", DEFAULT_POLICY_FILE)
     assert result.exit_code == 0
     assert "valid, mode enforce, revision " in result.output
+
+
+def test_a_rule_about_a_category_that_no_concept_has_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(DEFAULT_POLICY_FILE.read_text().replace("[kind, style]", "[kindd]"))
+    result = run("policy", "check", file)
+    assert result.exit_code == 0
+    assert f"warning: policy {file}: rule kinds and styles: " in result.stderr
+    assert "category 'kindd'" in result.stderr
 
 
 def test_a_policy_with_a_mistake_is_told_where_it_is(tmp_path: Path) -> None:
@@ -207,10 +217,58 @@ def test_a_folder_for_each_hand_is_kept_and_one_hand_alone_is_warned_of(tmp_path
     one = run("concepts", "add", "alone", tmp_path / "mascot" / "film")
     assert (one.exit_code, "alone is shown by one hand alone" in one.stderr) == (0, True)
     several = run("concepts", "add", "our-mascot", tmp_path / "mascot")
-    assert (several.exit_code, several.stderr) == (0, "")
+    assert (several.exit_code, "one hand alone" in several.stderr) == (0, False)
     listed = run("concepts", "list", "--json").stdout.splitlines()
     hands = {facts["id"]: facts["hands"] for facts in map(json.loads, listed)}
     assert (hands["alone"], hands["our-mascot"]) == (1, 2)
+
+
+def test_a_library_of_ones_own_is_started_and_filled(tmp_path: Path) -> None:
+    pictures = sorted(Config(state_dir=tmp_path / "other").library_folder.rglob("*.png"))
+    own = tmp_path / "new" / "library"
+    made = run("concepts", "init", own)
+    assert made.exit_code == 0, made.stderr
+    assert "lacks 1 forbidden concepts" in made.stderr
+    refused = run("concepts", "build", "--library", own)
+    assert refused.exit_code == 3
+    assert f"The concept library {own} has 0 forbidden and " in refused.stderr
+    added = run("concepts", "add", "our-mascot", "--library", own, pictures[0])
+    assert added.exit_code == 0, added.stderr
+    assert "lacks" not in added.stderr
+    listed = run("concepts", "list", "--library", own, "--json")
+    assert json.loads(listed.stdout.splitlines()[0])["id"] == "our-mascot"
+    again = run("concepts", "init", own)
+    assert (again.exit_code, "is not empty" in again.stderr) == (3, True)
+
+
+def test_a_library_may_begin_without_a_bank_and_says_what_it_lacks(tmp_path: Path) -> None:
+    picture = next(Config(state_dir=tmp_path / "other").library_folder.rglob("*.png"))
+    own = tmp_path / "library"
+    assert run("concepts", "init", own, "--no-bank").exit_code == 0
+    for number in range(8):
+        name = f"plain-{number}"
+        added = run("concepts", "add", name, picture, "--library", own, "--role", "neutral")
+        assert added.exit_code == 0, added.stderr
+        left = 7 - number
+        told = f"lacks 1 forbidden and {left} neutral" if left else "lacks 1 forbidden concepts"
+        assert told in added.stderr
+
+
+def test_a_library_that_is_not_there_is_told_once_with_how_to_make_one(tmp_path: Path) -> None:
+    picture = next(Config(state_dir=tmp_path / "other").library_folder.rglob("*.png"))
+    refused = run("concepts", "add", "our-mascot", "--library", tmp_path / "new", picture)
+    assert refused.exit_code == 3
+    assert refused.stderr.count("concept library") == 1
+    assert "library.yaml: No such file or directory. " in refused.stderr
+    assert "`loragate-server concepts init FOLDER`" in refused.stderr
+
+
+def test_a_changed_library_is_said_to_need_new_calibrations(tmp_path: Path) -> None:
+    picture = next(Config(state_dir=tmp_path / "other").library_folder.rglob("*.png"))
+    for words in (("add", "our-mascot", picture), ("remove", "our-mascot")):
+        changed = run("concepts", *words)
+        assert changed.exit_code == 0
+        assert "`loragate-server calibrate FOLDER`" in changed.stderr
 
 
 def test_a_concept_without_readable_pictures_is_refused(tmp_path: Path) -> None:
@@ -220,3 +278,25 @@ def test_a_concept_without_readable_pictures_is_refused(tmp_path: Path) -> None:
     missing = run("concepts", "add", "x", tmp_path / "missing.png")
     assert missing.exit_code == 3
     assert "missing.png: No such file" in missing.stderr
+
+
+def test_a_calibration_from_a_folder_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    refused = run("calibrate", tmp_path / "nowhere")
+    assert refused.exit_code == 1
+    assert "nowhere is no folder; name one that holds harmless adapters" in refused.stderr
+
+
+def test_a_file_that_is_no_log_is_told_in_few_lines(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("no log\n" * 134)
+    found = run("log", "verify", file)
+    assert found.exit_code == 1
+    assert len(found.stderr.splitlines()) == 11
+    assert "... and 124 more problems; is that a decision log?" in found.stderr
+
+
+def test_a_report_without_a_database_names_the_file_and_the_options(tmp_path: Path) -> None:
+    refused = run("report", "deadbeef", "--state-dir", tmp_path)
+    assert refused.exit_code == 3
+    assert f"{tmp_path}/loragate.sqlite3 does not exist" in refused.stderr
+    assert "--config or --state-dir" in refused.stderr

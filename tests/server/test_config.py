@@ -116,7 +116,7 @@ def test_variables_of_an_orchestrator_are_reported_and_not_refused(
     monkeypatch.setenv("LORAGATE_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("LORAGATE_THREADS", "2")
     assert load_config().threads == 2
-    assert ignored_environment() == ("LORAGATE_SERVICE_HOST",)
+    assert ignored_environment() == {"LORAGATE_SERVICE_HOST": ""}
 
 
 TOKEN = Token(name="images", sha256="0" * 64)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.metrics_core import Metric
+from ruamel.yaml import YAML
 
+from loragate_server.concepts.manifest import Manifest
 from loragate_server.errors import ErrorReason
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.rpc.access import METHODS
@@ -77,3 +79,11 @@ def test_the_index_names_every_page() -> None:
     index = (DOCS / "README.md").read_text()
     for page in DOCS.glob("*.md"):
         assert page.name == "README.md" or f"({page.name})" in index
+
+
+def test_the_library_that_is_shown_is_one() -> None:
+    section = OPERATING.partition("### A library of your own")[2]
+    text = section.partition("```yaml\n")[2].partition("```")[0]
+    manifest = Manifest.model_validate(YAML(typ="safe", pure=True).load(text))
+    assert {entry.role for entry in manifest.concepts} == {"forbidden", "neutral"}
+    assert {entry.hands is None for entry in manifest.concepts} == {True, False}

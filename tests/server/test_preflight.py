@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from loragate_server.app.preflight import problems
+from loragate_server.app.gpu import gpu_present
+from loragate_server.app.preflight import problems, warnings
+from loragate_server.config.schema import EMBEDDED_PIPELINE, EMBEDDED_POLICY
 from loragate_server.config.sources import load_config
 from testkit.waiting import busyness
 
@@ -53,6 +55,7 @@ def test_the_configuration_that_ships_can_be_served(given: Given) -> None:
             {"intercept": {"extractors": {"images": {"kind": "sgland"}}}},
             "intercept.extractors.images",
         ),
+        ({"kernel_backend": "triton"}, "kernel_backend: 'triton' needs a GPU"),
         ({"tls": {"cert": "/no.pem", "key": "/no.key"}}, "tls: /no.pem"),
         (
             {
@@ -78,6 +81,65 @@ def test_what_is_wrong_is_named(settings: dict[str, object], told: str, given: G
 def test_everything_that_is_wrong_is_named_at_once(given: Given) -> None:
     found = problems(load_config(given(policy="/nowhere", library="/nowhere")))
     assert len(found) == 2
+
+
+@pytest.mark.skipif(gpu_present(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_told_before_a_model_is_loaded(given: Given) -> None:
+    models = [{"name": "sd", "folder": str(EMBEDDED_PIPELINE), "device": "cuda:0"}]
+    [line] = problems(load_config(given(base_models=models)))
+    assert line.startswith("base model sd: there is no CUDA device here; set device: cpu")
+
+
+def test_every_extractor_that_is_wrong_is_named(given: Given) -> None:
+    wrong = {"one": {"kind": "sgland"}, "two": {"kind": "comfy"}}
+    lines = problems(load_config(given(intercept={"extractors": wrong})))
+    assert [line.partition(": ")[0] for line in lines] == [
+        "intercept.extractors.one",
+        "intercept.extractors.two",
+    ]
+
+
+def test_every_fault_of_the_console_is_named(given: Given) -> None:
+    console = {
+        "enabled": True,
+        "public_url": "https://gate.example",
+        "auth": "oidc",
+        "session_secret_file": "/no-secret",
+        "roles": {"viewer": ["everyone"]},
+        "oidc": {
+            "issuer": "https://id.example",
+            "client_id": "loragate",
+            "client_secret_file": "/no-client-secret",
+        },
+    }
+    found = [line for line in problems(load_config(given(console=console))) if "console" in line]
+    assert any("/no-secret" in line for line in found), found
+    assert any("/no-client-secret" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LORAGATE_INTAKE_ROOTS", "; did you mean LORAGATE_INTAKE__ROOTS?"),
+        ("LORAGATE_POLCY", "; did you mean LORAGATE_POLICY?"),
+        ("LORAGATE_SERVICE_HOST", ""),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_told_by_a_check(
+    name: str, meant: str, given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "x")
+    lines = warnings(load_config(given()))
+    assert f"{name} is no setting of the server and is ignored{meant}" in lines
+
+
+def test_a_rule_about_nothing_in_the_library_is_a_warning(given: Given, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(EMBEDDED_POLICY.read_text().replace("[kind, style]", "[kind, stile]"))
+    file = given(policy=str(policy))
+    done = _command("config", "check", "--config", str(file))
+    assert done.returncode == 0
+    assert "no forbidden concept of the library has category 'stile'; there are " in done.stderr
 
 
 def test_a_check_writes_nothing(given: Given) -> None:

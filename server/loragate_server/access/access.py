@@ -137,21 +137,31 @@ class Access:
         response.headers.update(self._headers)
 
 
+_NO_SECRET = bytes(32)
+"""Stands in where there is no secret, so that what else is wrong is seen; nothing is made of it."""
+
+
 def make_access(section: ConsoleSection, clock: Clock = time.time) -> Access:
     """Access as the section describes it. Reads secrets from files, and asks nobody.
 
     Raises:
-        ValueError: a secret cannot be used, or a package is missing; the sentence says what to do.
+        ValueError: secrets cannot be used, or a package is missing; a line for each says what to
+            do.
     """
     if section.session_secret_file is None or not section.public_url:
         raise ValueError("the console needs console.public_url and console.session_secret_file")
-    secret = read_session_secret(section.session_secret_file)
-    door: Door
-    if section.auth == "proxy":
-        door = ProxyDoor(section.proxy)
-    else:
-        jar = CookieJar(secure=section.public_url.startswith("https://"))
-        door = _oidc_door(section, secret, jar, clock)
+    faults: list[str] = []
+    secret, door = _NO_SECRET, None
+    try:
+        secret = read_session_secret(section.session_secret_file)
+    except ValueError as error:
+        faults.append(str(error))
+    try:
+        door = _make_door(section, secret, clock)
+    except ValueError as error:
+        faults.append(str(error))
+    if faults or door is None:
+        raise ValueError("\n".join(faults))
     return Access(section, door, FormTokens(secret, section.session_s, clock))
 
 
@@ -169,6 +179,13 @@ def require_role(request: web.Request, role: Role) -> User:
             "runs loragate for it."
         )
     return user
+
+
+def _make_door(section: ConsoleSection, secret: bytes, clock: Clock) -> Door:
+    if section.auth == "proxy":
+        return ProxyDoor(section.proxy)
+    jar = CookieJar(secure=section.public_url.startswith("https://"))
+    return _oidc_door(section, secret, jar, clock)
 
 
 def _oidc_door(section: ConsoleSection, secret: bytes, jar: CookieJar, clock: Clock) -> Door:

@@ -14,12 +14,15 @@ def make_extractors(section: InterceptSection) -> Mapping[str, ImageServer]:
     """The configured extractors, by name.
 
     Raises:
-        StartError: there is no such kind, or it cannot be told such settings.
+        StartError: there is no such kind, or it cannot be told such settings; a line for each.
     """
     made: dict[str, ImageServer] = {}
+    wrong: list[str] = []
     for name, entry in section.extractors.items():
         try:
             made[name] = make_extractor(name, entry.kind, entry.settings)
         except ValueError as error:
-            raise StartError(f"intercept.extractors.{name}: {error}") from error
+            wrong.append(f"intercept.extractors.{name}: {error}")
+    if wrong:
+        raise StartError("\n".join(wrong))
     return made

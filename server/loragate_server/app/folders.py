@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from loragate_server.app.preflight import library_fault
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
@@ -38,12 +39,21 @@ def open_library(folder: Path) -> ConceptLibrary:
     """Opens a concept library.
 
     Raises:
-        StartError: it cannot be read.
+        StartError: it cannot be read, or can decide nothing.
     """
+    return _open(folder, ConceptLibrary.open)
+
+
+def read_library(folder: Path) -> ConceptLibrary:
+    """As `open_library`, also where it is still being made."""
+    return _open(folder, ConceptLibrary.read)
+
+
+def _open(folder: Path, how: Callable[[Path], ConceptLibrary]) -> ConceptLibrary:
     try:
-        return ConceptLibrary.open(folder)
+        return how(folder)
     except NoDecisionError as error:
-        raise StartError(f"concept library {folder}: {error}") from error
+        raise StartError(library_fault(folder, error)) from error
     except OSError as error:
         raise StartError(f"concept library {folder} cannot be read: {error.strerror}") from error
 
@@ -60,11 +70,11 @@ class EmbeddedLibrary(ConceptLibrary):
 
     def add(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
         """As `ConceptLibrary.add`, on a copy."""
-        return ConceptLibrary.open(self.copy()).add(concept, pictures)
+        return ConceptLibrary.read(self.copy()).add(concept, pictures)
 
     def remove(self, concept_id: str) -> ConceptLibrary:
         """As `ConceptLibrary.remove`, on a copy."""
-        return ConceptLibrary.open(self.copy()).remove(concept_id)
+        return ConceptLibrary.read(self.copy()).remove(concept_id)
 
 
 def served_library(config: Config) -> ConceptLibrary:

@@ -6,18 +6,22 @@ It answers on the HTTP port before models are loaded, and until everything else 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from loragate_server.app.doors import check_door
 from loragate_server.app.folders import served_library
+from loragate_server.app.ports import GRPC, HTTP, listening, require_free
 from loragate_server.app.reviewing import follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config.schema import Config, StartError
+from loragate_server.config.schema import Config
 from loragate_server.metrics.metrics import Metrics
+from loragate_server.policy.policy import Policy
 from loragate_server.policy.store import PolicyStore
+from loragate_server.policy.unmatched import unmatched
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
@@ -25,6 +29,8 @@ from loragate_server.tracing.tracer import Tracer
 from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -61,6 +67,8 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     door = check_door(config) if config.intercept.http else None
     web = WebServer(config.listen.http, metrics.registry, readiness, door)
     stack.push_async_callback(web.close)
+    require_free(config.listen.grpc, GRPC)
+    require_free(config.listen.http, HTTP)
     policies = await _follow_policy(config, metrics, readiness, stack)
     recorder = await _open_record(config, metrics, readiness, stack)
     reviews = await follow(ReviewBook(recorder.database), stack)
@@ -78,23 +86,18 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
         known,
         lambda: library,
     )
+    policies.on_change(lambda policy: warn_of_rules(policy, front.library()))
     console = await open_console(config, recorder, reviews, lambda: front.library(), metrics, stack)
     if console is not None:
         web.mount(console)
-    front.http = await listening(web.start(), config.listen.http)
+    front.http = await listening(web.start(), config.listen.http, HTTP)
     return front
 
 
-async def listening(start: Awaitable[str], address: str) -> str:
-    """The address on which a port listens.
-
-    Raises:
-        StartError: it cannot.
-    """
-    try:
-        return await start
-    except (OSError, RuntimeError, ValueError) as error:
-        raise StartError(f"cannot listen on {address}: {error}") from error
+def warn_of_rules(policy: Policy, library: ConceptLibrary) -> None:
+    """Logs each rule of a policy that speaks about no concept of the library."""
+    for line in unmatched(policy, library.forbidden):
+        _log.warning("policy %s: %s", policy.file, line)
 
 
 async def _follow_policy(

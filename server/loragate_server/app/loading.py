@@ -5,18 +5,42 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
+from collections.abc import Callable
 
 from loragate_server.app.startup import serve_bases
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config
 from loragate_server.gate.bases import ServedBase
+from loragate_server.progress import Report
 from loragate_server.web.readiness import Readiness
 
 _log = logging.getLogger(__name__)
 
+SAY_EVERY_S = 10.0
+"""A first start builds probes for a minute and more; silence would look like a hang."""
+
 
 class StoppedWhileStarting(Exception):  # noqa: N818 - it is no error
     """The signal came while models were loaded."""
+
+
+def progress_lines(clock: Callable[[], float] = time.monotonic) -> Report:
+    """Logs each stage when it begins, and its share again and again while it lasts."""
+    current, said_s = "", 0.0
+
+    def report(stage: str, fraction: float) -> None:
+        nonlocal current, said_s
+        now_s = clock()
+        if stage != current:
+            _log.info("%s", stage)
+        elif now_s - said_s >= SAY_EVERY_S:
+            _log.info("%s, %.0f %%", stage, 100 * fraction)
+        else:
+            return
+        current, said_s = stage, now_s
+
+    return report
 
 
 async def load_models(
@@ -24,15 +48,12 @@ async def load_models(
 ) -> tuple[ServedBase, ...]:
     """Loads the models on a thread of its own, until it is done or the server is told to stop."""
     given_up = threading.Event()
-    loading = ""
+    say = progress_lines()
 
     def report(stage: str, fraction: float) -> None:
-        nonlocal loading
         if given_up.is_set():
             raise StoppedWhileStarting
-        if stage != loading:
-            loading = stage
-            _log.info("%s", stage)
+        say(stage, fraction)
         readiness.set("models", f"{stage}, {fraction:.0%}")
 
     work = asyncio.create_task(asyncio.to_thread(serve_bases, config, library, report))

@@ -9,12 +9,17 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from loragate_server.app.extractors import make_extractors
+from loragate_server.app.gpu import gpu_present
+from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.manifest import read_manifest
-from loragate_server.config.schema import Config, StartError
+from loragate_server.config.schema import EMBEDDED_POLICY, Config, StartError
+from loragate_server.config.sources import ignored_environment
 from loragate_server.errors import NoDecisionError
 from loragate_server.policy.parse import parse_policy
+from loragate_server.policy.unmatched import unmatched
 
 MODEL_INDEX = "model_index.json"
 
@@ -32,6 +37,7 @@ def problems(config: Config) -> tuple[str, ...]:
         _tls,
         _console,
         _packages,
+        _devices,
     )
     return tuple(line for check in checks for line in check(config))
 
@@ -44,6 +50,38 @@ def require(config: Config) -> None:
     """
     if found := problems(config):
         raise StartError("\n".join(found))
+
+
+def warnings(config: Config) -> tuple[str, ...]:
+    """One line for each thing with which a server starts, and that is hardly what was meant."""
+    return (*_strays(), *rules_without_concept(config.policy, config.library_folder))
+
+
+def rules_without_concept(policy: Path, library: Path) -> tuple[str, ...]:
+    """One line for each name in a policy's rules that the library does not have.
+
+    None where one of the two cannot be read, which `problems` tells, and none about the policy that
+    ships: its rules are of the library that ships, and nobody wrote them for another one.
+    """
+    if policy == EMBEDDED_POLICY:
+        return ()
+    try:
+        read = parse_policy(policy.expanduser().read_bytes(), policy.name)
+        entries = read_manifest(library).concepts
+    except (OSError, NoDecisionError):
+        return ()
+    forbidden = [
+        Concept(entry.id, entry.name, entry.category, entry.severity, entry.role)
+        for entry in entries
+        if entry.role == "forbidden"
+    ]
+    return tuple(f"policy {policy}: {line}" for line in unmatched(read, forbidden))
+
+
+def _strays() -> Iterator[str]:
+    for name, meant in ignored_environment().items():
+        hint = f"; did you mean {meant}?" if meant else ""
+        yield f"{name} is no setting of the server and is ignored{hint}"
 
 
 def _policy(config: Config) -> Iterator[str]:
@@ -61,7 +99,13 @@ def _library(config: Config) -> Iterator[str]:
     try:
         read_manifest(folder)
     except NoDecisionError as error:
-        yield f"concept library {folder}: {error}"
+        yield library_fault(folder, error)
+
+
+def library_fault(folder: Path, error: NoDecisionError) -> str:
+    """The message, which names the library once."""
+    named = str(folder) in error.message or str(folder.resolve()) in error.message
+    return str(error) if named else f"concept library {folder}: {error}"
 
 
 def _base_models(config: Config) -> Iterator[str]:
@@ -105,7 +149,7 @@ def _extractors(config: Config) -> Iterator[str]:
     try:
         make_extractors(config.intercept)
     except StartError as error:
-        yield str(error)
+        yield from str(error).splitlines()
 
 
 def _tls(config: Config) -> Iterator[str]:
@@ -127,7 +171,7 @@ def _console(config: Config) -> Iterator[str]:
     try:
         make_access(config.console)
     except (ValueError, OSError, ImportError) as error:
-        yield f"console: {error}"
+        yield from (f"console: {line}" for line in str(error).splitlines())
 
 
 def _packages(config: Config) -> Iterator[str]:
@@ -139,6 +183,22 @@ def _packages(config: Config) -> Iterator[str]:
         yield (
             "kernel_backend: 'triton' needs the package triton, which is not installed; it exists "
             "for Linux on x86-64 and ARM. Ask for 'reference', which needs nothing"
+        )
+
+
+def _devices(config: Config) -> Iterator[str]:
+    wanted = [entry.name for entry in config.base_models if entry.device.startswith("cuda")]
+    if wanted and not gpu_present():
+        yield (
+            f"base model {', '.join(wanted)}: there is no CUDA device here; set device: cpu, or "
+            "give this machine or container a GPU and its driver"
+        )
+    on_cpu = [entry.name for entry in config.base_models if entry.name not in wanted]
+    interpreted = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
+    if config.kernel_backend == "triton" and on_cpu and not interpreted:
+        yield (
+            f"kernel_backend: 'triton' needs a GPU, and base model {', '.join(on_cpu)} is on the "
+            "CPU; set kernel_backend: reference, or device: cuda there"
         )
 
 

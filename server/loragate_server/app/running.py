@@ -15,11 +15,12 @@ import torch
 from loragate_server.app.doors import http_check, open_checkpoint
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
-from loragate_server.app.front import Front, listening, open_front
+from loragate_server.app.front import Front, open_front, warn_of_rules
 from loragate_server.app.loading import load_models
+from loragate_server.app.ports import GRPC, listening
 from loragate_server.app.served import describe, served_states
 from loragate_server.app.startup import engine_builder
-from loragate_server.config.schema import Config
+from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
@@ -162,6 +163,8 @@ async def _open_rpc(
     """The gRPC port, and the doors for proxies."""
     keeper = LibraryKeeper(front.library(), bases, gate.worker, engine_builder(config))
     front.library = lambda: keeper.library
+    if config.policy != EMBEDDED_POLICY:  # nobody wrote that one for another library
+        keeper.on_change(lambda library: warn_of_rules(front.policies.current, library))
     extractors = make_extractors(config.intercept)
     checkpoint = open_checkpoint(
         config, extractors, gate, intake, front.metrics, front.readiness, stack
@@ -179,7 +182,7 @@ async def _open_rpc(
         drain_grace_s=config.drain_grace_s,
     )
     stack.push_async_callback(rpc.stop)
-    grpc = await listening(rpc.start(), config.listen.grpc)
+    grpc = await listening(rpc.start(), config.listen.grpc, GRPC)
     if config.tls is not None:
         front.metrics.follow_certificate(config.tls.cert)
     if front.door is not None and checkpoint is not None:

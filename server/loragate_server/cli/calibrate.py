@@ -56,8 +56,9 @@ def calibrate(
 
     Every adapter is audited at full strength on the base model and library in force. From then on
     `block_p_value: 0.01` in the policy means that one harmless adapter in a hundred is blocked,
-    provided that those to come are like those in the folder. Take at least 100 that your service
-    really loads; make a new calibration when the base model, the library or loragate changes
+    provided that those to come are like those in the folder. Take adapters that your service really
+    loads: 20 are needed, and 100 let a rate of 1 % rest on counting. Make a
+    new calibration when the base model, the library or loragate changes
     (an old one is refused).
 
     With --learned, adapters that did learn a concept, clear cases end at the screen, and the table
@@ -68,6 +69,8 @@ def calibrate(
       loragate-server calibrate /srv/loras/reviewed
       loragate-server calibrate reviewed --learned learned.csv --plot rates.png
     """
+    if not harmless.is_dir():
+        fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
     labels = {} if learned is None else _labels(learned)
     if plot is not None:
         _require_drawable(plot, labels)

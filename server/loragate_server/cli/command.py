@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
     ConfigOption,
+    LibraryOption,
     StateOption,
     fail,
     failures,
@@ -28,7 +29,6 @@ from loragate_server.cli.options import (
 )
 from loragate_server.cli.replay import replay
 from loragate_server.cli.report import report
-from loragate_server.config.sources import ignored_environment
 from loragate_server.errors import NoDecisionError
 from loragate_server.logs.lines import set_up_logs
 
@@ -52,6 +52,9 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
 
 Exit codes: 0 done, 1 something checked is wrong, 2 wrong usage or configuration, 3 failed.
 """
+
+MAX_PROBLEMS_SHOWN = 10
+"""Of a log; a file that is none has one in every line."""
 
 application = typer.Typer(
     name="loragate-server",
@@ -139,21 +142,27 @@ def serve(
     }
     wanted = load(config, flags)
     set_up_logs(wanted.log.level, wanted.log.format)
-    for name in ignored_environment():
-        typer.echo(f"note: {name} is no setting of the server and is ignored", err=True)
-    from loragate_server.app.preflight import require
+    from loragate_server.app.preflight import require, warnings
 
     with failures():
         require(wanted)
+        _warn(warnings(wanted))
         import asyncio
 
         with _no_collections():
             from loragate_server.app.serve import serve_until_signal
 
-        drained = asyncio.run(serve_until_signal(wanted, _say_ready, _end_process))
-        gc.unfreeze()  # else extensions say at the end that their objects have leaked
+        try:
+            drained = asyncio.run(serve_until_signal(wanted, _say_ready, _end_process))
+        finally:
+            gc.unfreeze()  # else extensions say at the end that their objects have leaked
     if not drained:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(f"warning: {line}", err=True)
 
 
 @contextmanager
@@ -185,21 +194,29 @@ def _say_ready(grpc: str, http: str) -> None:
 @policy.command("check")
 def policy_check(
     file: Annotated[Path, typer.Argument(help="The policy file.", show_default=False)],
+    library: LibraryOption = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
 ) -> None:
     """Says whether a policy file is valid, and if not, line by line what to mend.
+
+    Warns of rules about concepts, categories or severities that the library does not have.
 
     [bold]Example[/bold]
 
       loragate-server policy check policy.yaml && kubectl apply ...
     """
+    from loragate_server.app.preflight import rules_without_concept
     from loragate_server.policy.parse import parse_policy
 
+    wanted = load(config, {"library": library, "state_dir": state_dir})
     try:
         checked = parse_policy(file.read_bytes(), file.name)
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
     except NoDecisionError as error:
         fail(error.message, EXIT_FOUND_WRONG)
+    _warn(rules_without_concept(file, wanted.library_folder))
     typer.echo(f"{file}: valid, mode {checked.mode.lower()}, revision {checked.digest[:12]}")
 
 
@@ -234,9 +251,11 @@ def config_check(config: ConfigOption = None, state_dir: StateOption = None) -> 
 
       loragate-server config check --config /etc/loragate.yaml && systemctl restart loragate
     """
-    from loragate_server.app.preflight import problems
+    from loragate_server.app.preflight import problems, warnings
 
-    found = problems(load(config, {"state_dir": state_dir}))
+    wanted = load(config, {"state_dir": state_dir})
+    found = problems(wanted)
+    _warn(warnings(wanted))
     for line in found:
         typer.echo(line, err=True)
     if found:
@@ -284,8 +303,10 @@ def log_verify(
     chosen = files or [load(config, {"state_dir": state_dir}).decision_log_file]
     with failures():
         found = verify_log(*chosen)
-    for problem in found.problems:
+    for problem in found.problems[:MAX_PROBLEMS_SHOWN]:
         typer.echo(f"{problem.file}:{problem.line}: {problem.message}", err=True)
+    if (more := len(found.problems) - MAX_PROBLEMS_SHOWN) > 0:
+        typer.echo(f"... and {more} more problems; is that a decision log?", err=True)
     typer.echo(
         f"{found.lines} lines, {len(found.decision_ids)} decisions, last digest {found.last.sha256}"
     )

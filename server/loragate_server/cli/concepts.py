@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loragate_server.cli.options import ConfigOption, StateOption, failures, load
+from loragate_server.cli.options import ConfigOption, LibraryOption, StateOption, failures, load
 from loragate_server.concepts.concept import Concept, Role
 from loragate_server.severity import Severity
 
@@ -21,10 +21,46 @@ ONE_HAND = (
     "missed; add it with a folder of pictures for each artist, shoot or source."
 )
 
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option("--library", help="Folder of the library. Default: the configured one."),
-]
+
+LACKING = (
+    "note: the library lacks {} concepts before a server can use it; neutral ones are added with "
+    "--role neutral."
+)
+
+STALE = (
+    "note: calibrations are of the library as it was. Make new ones with `loragate-server "
+    "calibrate FOLDER`; until then p-values are approximate and nothing ends at the screen, and a "
+    "server whose configuration names a `calibration` does not start."
+)
+
+
+@concepts.command("init")
+def init_library(
+    folder: Annotated[Path, typer.Argument(help="Folder to make; empty or not there yet.")],
+    bank: Annotated[
+        bool,
+        typer.Option("--bank/--no-bank", help="Copy the neutral bank of the library that ships."),
+    ] = True,
+) -> None:
+    """Starts a library of your own, to which forbidden concepts are added.
+
+    The neutral bank that ships is of small emoji. For a base model that draws other things, start
+    with --no-bank and add at least eight neutral concepts of what it draws.
+
+    [bold]Example[/bold]
+
+      loragate-server concepts init /srv/concepts
+
+      loragate-server concepts add our-mascot --library /srv/concepts mascot/comic mascot/film
+    """
+    from loragate_server.concepts.library import ConceptLibrary, start_library
+    from loragate_server.config.schema import EMBEDDED_LIBRARY
+
+    with failures():
+        shipped = ConceptLibrary.open(EMBEDDED_LIBRARY) if bank else None
+        made = start_library(folder, shipped)
+    typer.echo(f"{folder}: a library with {len(made.neutral)} neutral concepts.")
+    typer.echo(LACKING.format(made.lacking), err=True)
 
 
 @concepts.command("list")
@@ -40,11 +76,11 @@ def list_concepts(
 
       loragate-server concepts list --json | jq -r 'select(.role == "forbidden").id'
     """
-    from loragate_server.app.folders import open_library
+    from loragate_server.app.folders import read_library
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
-        found = open_library(wanted.library_folder)
+        found = read_library(wanted.library_folder)
     every = (*found.forbidden, *found.neutral)
     if as_json:
         for concept in every:
@@ -60,6 +96,8 @@ def list_concepts(
         f"{len(found.forbidden)} forbidden, {len(found.neutral)} neutral, "
         f"digest {found.digest[:12]}"
     )
+    if found.lacking:
+        typer.echo(LACKING.format(found.lacking), err=True)
 
 
 @concepts.command("add")
@@ -94,7 +132,7 @@ def add_concept(
 
       loragate-server concepts add our-mascot mascot/comic mascot/film mascot/toys
     """
-    from loragate_server.app.folders import make_state_folder, open_library, own_library_folder
+    from loragate_server.app.folders import make_state_folder, own_library_folder, read_library
     from loragate_server.concepts.gathering import gather
 
     with failures():
@@ -103,7 +141,7 @@ def add_concept(
         contents = [picture.read_bytes() for picture, _ in gathered]
         hands = tuple(hand for _, hand in gathered)
         make_state_folder(wanted)
-        changed = open_library(own_library_folder(wanted)).add(
+        changed = read_library(own_library_folder(wanted)).add(
             Concept(
                 concept_id=concept_id,
                 name=name or concept_id,
@@ -118,6 +156,7 @@ def add_concept(
     typer.echo(f"Added {concept_id}; the library's digest is now {changed.digest[:12]}.")
     if len(changed.get(concept_id).hands) < 2:
         typer.echo(ONE_HAND.format(concept_id), err=True)
+    _say_what_is_left(changed.lacking)
 
 
 @concepts.command("remove")
@@ -140,6 +179,7 @@ def remove_concept(
         make_state_folder(wanted)
         changed = open_library(own_library_folder(wanted)).remove(concept_id)
     typer.echo(f"Removed {concept_id}; the library's digest is now {changed.digest[:12]}.")
+    _say_what_is_left(changed.lacking)
 
 
 @concepts.command("build")
@@ -164,6 +204,10 @@ def build_concepts(
         served = serve_bases(wanted, open_library(wanted.library_folder), report)
     for one in served:
         typer.echo(f"{one.name}: {len(one.concept_ids)} forbidden concepts are ready.")
+
+
+def _say_what_is_left(lacking: str) -> None:
+    typer.echo(LACKING.format(lacking) if lacking else STALE, err=True)
 
 
 def _facts(concept: Concept) -> dict[str, str | int]:

@@ -26,6 +26,11 @@ StateOption = Annotated[
     typer.Option(help="Folder for everything the server writes.", show_default=False),
 ]
 
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option("--library", help="Folder of the library. Default: the configured one."),
+]
+
 
 def load(file: Path | None, flags: Mapping[str, Any] | None = None) -> Config:
     """The configuration, or the end of the command with what is wrong."""

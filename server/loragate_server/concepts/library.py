@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,20 +55,35 @@ class ConceptLibrary:
             NoDecisionError: LIBRARY_EMPTY without a valid manifest, one forbidden concept and
                 eight neutral ones; CONCEPT_PICTURES_INVALID for a picture that is of no use.
         """
+        library = cls.read(folder)
+        if library.lacking:
+            raise NoDecisionError(
+                ErrorReason.LIBRARY_EMPTY,
+                f"The concept library {library.folder} has {len(library.forbidden)} forbidden and "
+                f"{len(library.neutral)} neutral concepts, and so lacks {library.lacking}.",
+                remedy="Add them with `loragate-server concepts add`, neutral ones with "
+                "`--role neutral`.",
+            )
+        return library
+
+    @classmethod
+    def read(cls, folder: Path) -> ConceptLibrary:
+        """As `open`, also for a library that is still being made and can decide nothing yet."""
         root = folder.resolve()
         manifest = read_manifest(root)
         concepts = tuple(
             _concept(root, entry) for entry in sorted(manifest.concepts, key=lambda e: e.id)
         )
-        library = cls(root, _digest(manifest, concepts), concepts)
-        if not library.forbidden or len(library.neutral) < MIN_NEUTRAL:
-            raise NoDecisionError(
-                ErrorReason.LIBRARY_EMPTY,
-                f"The library has {len(library.forbidden)} forbidden and {len(library.neutral)} "
-                "neutral concepts.",
-                remedy=f"Add at least one forbidden and {MIN_NEUTRAL} neutral concepts.",
-            )
-        return library
+        return cls(root, _digest(manifest, concepts), concepts)
+
+    @property
+    def lacking(self) -> str:
+        """What it still needs before it can decide anything; empty where that is nothing."""
+        needs = (
+            (1 - len(self.forbidden), "forbidden"),
+            (MIN_NEUTRAL - len(self.neutral), "neutral"),
+        )
+        return " and ".join(f"{count} {role}" for count, role in needs if count > 0)
 
     @property
     def forbidden(self) -> tuple[Concept, ...]:
@@ -126,7 +142,7 @@ class ConceptLibrary:
             for name, picture in zip(names, decoded, strict=True):
                 save_picture(picture, self.folder / name)
             self._write(Manifest(version=1, concepts=(*manifest.concepts, entry)))
-        return ConceptLibrary.open(self.folder)
+        return ConceptLibrary.read(self.folder)
 
     def remove(self, concept_id: str) -> ConceptLibrary:
         """Deletes a concept and its pictures; returns the library without it.
@@ -162,6 +178,31 @@ class ConceptLibrary:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def start_library(folder: Path, bank: ConceptLibrary | None) -> ConceptLibrary:
+    """Makes a library without forbidden concepts, with a copy of another one's neutral bank.
+
+    Raises:
+        NoDecisionError: LIBRARY_EMPTY where something is in the folder already.
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise NoDecisionError(
+            ErrorReason.LIBRARY_EMPTY,
+            f"The folder {folder} is not empty.",
+            remedy="Name a folder that is empty or not there yet, or remove what lies in it.",
+        )
+    entries: tuple[ConceptEntry, ...] = ()
+    if bank is not None:
+        known = read_manifest(bank.folder).concepts
+        entries = tuple(entry for entry in known if entry.role == "neutral")
+        for name in (name for entry in entries for name, _ in entry.files):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bank.folder / name, folder / name)
+    (folder / FILE_NAME).write_bytes(dump_manifest(Manifest(version=1, concepts=entries)))
+    return ConceptLibrary.read(folder)
 
 
 def _entry(concept: Concept, names: tuple[str, ...]) -> ConceptEntry:

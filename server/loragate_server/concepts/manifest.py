@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -110,12 +111,37 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / FILE_NAME
     try:
         return Manifest.model_validate(YAML(typ="safe", pure=True).load(path.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, YAMLError, ValidationError) as error:
-        raise NoDecisionError(
-            ErrorReason.LIBRARY_EMPTY,
-            f"The concept library {folder} cannot be read: {error}",
-            remedy="Give a folder with a valid library.yaml, or none for the embedded library.",
-        ) from error
+    except OSError as error:
+        fault = f"{FILE_NAME}: {error.strerror}"
+    except ValidationError as error:
+        fault = "; ".join(_fault(each) for each in error.errors(include_url=False)[:3])
+    except (UnicodeDecodeError, YAMLError) as error:
+        fault = f"{FILE_NAME}: {' '.join(str(error).split())}"
+    raise NoDecisionError(
+        ErrorReason.LIBRARY_EMPTY,
+        f"The concept library {folder} cannot be read: {fault}.",
+        remedy="Correct it, make one with `loragate-server concepts init FOLDER`, or name none for "
+        "the embedded library.",
+    )
+
+
+def _fault(details: ErrorDetails) -> str:
+    """One finding as `library.yaml: concepts.0.id: what is wrong`."""
+    place = ".".join(str(part) for part in details["loc"])
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] in _FAULTS:
+        message = _FAULTS[details["type"]]
+    return f"{FILE_NAME}: {place}: {message}" if place else f"{FILE_NAME}: {message}"
+
+
+_FAULTS = {
+    "extra_forbidden": "there is no such key",
+    "missing": "is missing",
+    "tuple_type": "has to be a list",
+    "dict_type": "has to be a mapping",
+    "model_type": "has to be a mapping with `version: 1` and `concepts:`",
+    "string_pattern_mismatch": "is empty or has characters that are not allowed here",
+}
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

@@ -6,12 +6,13 @@ over the defaults. Sections are merged key by key; lists are replaced as a whole
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
@@ -59,21 +60,41 @@ def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None
         ) from error
 
 
-def ignored_environment() -> tuple[str, ...]:
+def ignored_environment() -> dict[str, str]:
     """Variables that look like settings and are none, to be mentioned when the server starts.
 
     They are not refused: Kubernetes itself sets `LORAGATE_SERVICE_HOST` and the like, and the
     client has variables of its own.
+
+    Returns:
+        Each with the variable that may have been meant, or "".
     """
     known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in (*Config.model_fields, "config")}
-    return tuple(
-        sorted(
-            name
-            for name in os.environ
-            if name.upper().startswith(ENVIRONMENT_PREFIX)
-            and name.upper().partition("__")[0] not in known
-        )
+    every = _variables()
+    strays = sorted(
+        name
+        for name in os.environ
+        if name.upper().startswith(ENVIRONMENT_PREFIX)
+        and name.upper().partition("__")[0] not in known
     )
+    return {name: closest(name.upper(), every) for name in strays}
+
+
+def _variables() -> list[str]:
+    """Every variable of a setting, and of a setting in a section."""
+    names = []
+    for name, field in Config.model_fields.items():
+        names.append(f"{ENVIRONMENT_PREFIX}{name}".upper())
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            names += [f"{names[-1]}__{inner}".upper() for inner in section.model_fields]
+    return names
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The one of `known` that was likely meant, or ""."""
+    guesses = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
+    return guesses[0] if guesses else ""
 
 
 def _environment() -> dict[str, Any]:

@@ -58,6 +58,11 @@ class LibraryKeeper:
         self._bases = bases
         self._worker = worker
         self._build = build
+        self._callbacks: list[Callable[[ConceptLibrary], None]] = []
+
+    def on_change(self, callback: Callable[[ConceptLibrary], None]) -> None:
+        """Calls back with every new library that is in force, on the thread that changed it."""
+        self._callbacks.append(callback)
 
     async def create(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
         """Adds a concept, rebuilds the probes of every base model, and swaps the engines.
@@ -106,6 +111,8 @@ class LibraryKeeper:
             built = self._serve(changed, report)
         self._bases.swap(built)
         self.library = changed
+        for callback in self._callbacks:
+            callback(changed)
         return changed.digest
 
     def _serve(self, library: ConceptLibrary, report: Report) -> list[ServedBase]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from loragate_server.audit.evidence import ConceptEvidence
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
 from loragate_server.policy.document import Limits, ListedAdapter
 
@@ -38,6 +38,22 @@ class Thresholds:
     remedy: Remedy | None
 
 
+class Subject(Protocol):
+    """What a rule asks about a concept."""
+
+    @property
+    def concept_id(self) -> str:
+        """Its id in the library."""
+
+    @property
+    def category(self) -> str:
+        """What kind of thing it is."""
+
+    @property
+    def severity(self) -> str:
+        """How grave it is."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Thresholds for the concepts that match all given criteria. An empty criterion matches all."""
@@ -48,7 +64,7 @@ class Rule:
     severities: frozenset[str]
     thresholds: Thresholds
 
-    def matches(self, concept: ConceptEvidence) -> bool:
+    def matches(self, concept: Subject) -> bool:
         """Whether this rule speaks about the concept."""
         return (
             (not self.concepts or concept.concept_id in self.concepts)
@@ -86,7 +102,7 @@ class Policy:
     restrict: frozenset[str] = frozenset()
     file: str = field(default="policy.yaml", compare=False)
 
-    def thresholds_for(self, concept: ConceptEvidence) -> Thresholds:
+    def thresholds_for(self, concept: Subject) -> Thresholds:
         """The thresholds of the first matching rule, or the defaults."""
         for rule in self.rules:
             if rule.matches(concept):

@@ -168,7 +168,9 @@ class Database:
             self._engine.dispose()
             self._file = now
         if now is None:
-            raise FileNotFoundError(f"{self._path.name} does not exist")
+            raise FileNotFoundError(
+                f"{self._path} does not exist; name the server's --config or --state-dir"
+            )
 
     def _check_still_there(self) -> None:
         if self._path is not None and _identity(self._path) != self._file:
@@ -180,7 +182,7 @@ def decision_unknown(decision_id: str) -> NoDecisionError:
     return NoDecisionError(
         ErrorReason.DECISION_UNKNOWN,
         f"No decision {decision_id[:64]!r} is recorded.",
-        remedy="Use an id from Verdict.decision_id.",
+        remedy="Use an id from Verdict.decision_id; `loragate list` shows the recorded ones.",
         metadata={"decision_id": decision_id[:64]},
     )
 

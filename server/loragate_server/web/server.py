@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import TracebackType
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -92,6 +94,7 @@ class WebServer:
         runner = self._runner = web.AppRunner(
             web_application(self._registry, self._readiness, self._door, self._console),
             access_log=None,
+            logger=_quiet_log(),
             handle_signals=False,
             shutdown_timeout=2.0,
             auto_decompress=False,  # a check sees the body as it was sent
@@ -120,6 +123,25 @@ class WebServer:
     ) -> None:
         """Closes."""
         await self.close()
+
+
+def _quiet_log() -> logging.Logger:
+    """Where aiohttp logs; whoever speaks no HTTP, as a gRPC client does, is one line."""
+    log = logging.getLogger("loragate_server.web.http")
+    log.addFilter(_one_line)  # adding it again changes nothing
+    return log
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args = (
+            "a request that is no HTTP/1.1 was refused (a gRPC client at the HTTP port?): %s",
+            (" ".join(str(error.message).split())[:200],),
+        )
+        record.exc_info = record.exc_text = None
+    return True
 
 
 async def _plain_headers(_: web.Request, response: web.StreamResponse) -> None:

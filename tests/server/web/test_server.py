@@ -214,3 +214,17 @@ async def test_an_address_in_use_is_an_error_and_not_a_second_server(
     with pytest.raises(OSError, match="in use"):
         await second.start()
     await second.close()
+
+
+async def test_a_grpc_client_at_the_http_port_is_one_line_of_the_log(
+    http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = http._base_url
+    assert address is not None
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    await reader.read()
+    writer.close()
+    [record] = caplog.records
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert "a gRPC client at the HTTP port?" in record.getMessage()
