@@ -6,16 +6,16 @@ It answers on the HTTP port before models are loaded, and until everything else 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from loragate_server.app.doors import check_door
+from loragate_server.app.doors import check_door, listening
 from loragate_server.app.folders import served_library
 from loragate_server.app.reviewing import follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config.schema import Config, StartError
+from loragate_server.config.schema import Config
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.store import PolicyStore
 from loragate_server.record.known_book import KnownBook
@@ -83,18 +83,6 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
         web.mount(console)
     front.http = await listening(web.start(), config.listen.http)
     return front
-
-
-async def listening(start: Awaitable[str], address: str) -> str:
-    """The address on which a port listens.
-
-    Raises:
-        StartError: it cannot.
-    """
-    try:
-        return await start
-    except (OSError, RuntimeError, ValueError) as error:
-        raise StartError(f"cannot listen on {address}: {error}") from error
 
 
 async def _follow_policy(

@@ -12,10 +12,10 @@ from functools import partial
 
 import torch
 
-from loragate_server.app.doors import http_check, open_checkpoint
+from loragate_server.app.doors import http_check, listening, open_checkpoint, open_relays
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
-from loragate_server.app.front import Front, listening, open_front
+from loragate_server.app.front import Front, open_front
 from loragate_server.app.loading import load_models
 from loragate_server.app.served import describe, served_states
 from loragate_server.app.startup import engine_builder
@@ -185,6 +185,8 @@ async def _open_rpc(
     if front.door is not None and checkpoint is not None:
         check = http_check(checkpoint)
         front.door.open(check if front.tracer is None else traced(check, front.tracer))
+    if checkpoint is not None:
+        await open_relays(config, checkpoint, front.metrics, stack)
     return Running(
         grpc,
         front.http,
