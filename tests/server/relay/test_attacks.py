@@ -358,6 +358,18 @@ async def test_an_opening_that_could_reach_another_route_opens_nothing(
     assert answer.split()[1] in (b"400", b"403") or opened == [path]
 
 
+async def test_an_opening_that_never_ends_is_cut_off(site: MakeSite) -> None:
+    one = await site(relay={"open_timeout_s": 0.2})
+    for begun in (b"", f"GET {REALTIME} HTTP/1.1\r\nHost: a\r\n".encode()):
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(begun)
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        await closed(writer)
+    assert one.upstream.opened == []
+
+
 async def test_plain_requests_reach_nobody(site: MakeSite) -> None:
     one = await site()
     for text in (
