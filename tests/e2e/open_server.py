@@ -50,8 +50,12 @@ class OpenServer:
                 for piece in self.pieces:
                     await socket.send_bytes(piece)
             return socket
-        await request.read()
+        body = await request.read()
         self.came.append(f"{request.method} {request.rel_url.raw_path}")
+        return await self.reply(request, body)
+
+    async def reply(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """The answer to a request that is no upgrade."""
         return web.json_response({"prompt_id": "1"})
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
@@ -63,13 +67,12 @@ class OpenServer:
 
 
 @contextmanager
-def open_server(port: int, grpc_port: int) -> Iterator[OpenServer]:
+def open_server(port: int, grpc_port: int, server: OpenServer) -> Iterator[OpenServer]:
     """The server on both ports, in threads."""
-    server = OpenServer()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    app = web.Application()
+    app = web.Application(client_max_size=128 * MIB)
     app.router.add_route("*", "/{rest:.*}", server.answer)
     runner = web.AppRunner(app, shutdown_timeout=1)
 
@@ -96,13 +99,19 @@ def open_server(port: int, grpc_port: int) -> Iterator[OpenServer]:
 
 
 @contextmanager
-def guarded(extractor: str, *command: str) -> Iterator[tuple[Stack, OpenServer]]:
+def guarded(
+    extractor: str, *command: str, server: OpenServer | None = None
+) -> Iterator[tuple[Stack, OpenServer]]:
     """The server behind a proxy from `examples/`, its requests read as those of an image server."""
+    own_server = server or OpenServer()
     port, grpc_port = free_ports(2)
     ports = {"IMAGE_SERVER_PORT": str(port), "IMAGE_SERVER_GRPC_PORT": str(grpc_port)}
     own = {"IMAGE_SERVER": "own", "EXTRACTOR": extractor}
-    with open_server(port, grpc_port) as server, running_stack(*command, **own, **ports) as stack:
-        yield stack, server
+    with (
+        open_server(port, grpc_port, own_server),
+        running_stack(*command, **own, **ports) as stack,
+    ):
+        yield stack, own_server
 
 
 def opened(stack: Stack, path: str, talk: Callable[[Any], Awaitable[None]] | None = None) -> int:
