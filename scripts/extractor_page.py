@@ -27,6 +27,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "extractors.md"
 NEEDED = {"lora_folder": "/loras", "rules": [{"path": "/generate", "reference": "$..lora"}]}
 """Settings without which an extractor cannot be made."""
 
+RELAY = "interception.md#websockets-the-relay"
+
 HEAD = f"""# Extractors: routes and settings
 
 Made from the code by `python -m scripts.extractor_page`. What an extractor does with a request:
@@ -36,6 +38,7 @@ Made from the code by `python -m scripts.extractor_page`. What an extractor does
 | asked | it is read; its adapters are audited, or it is refused where they cannot be told |
 | refused | nobody could read what it loads; a setting may open it |
 | passed | it changes something and loads nothing; its body is not read |
+| read by a relay | a WebSocket, whose messages are read by [the relay]({RELAY}) |
 | everything else | {", ".join(sorted(SAFE))} pass; other methods are denied, see `unknown_routes` |
 
 Asked and refused routes are known by the end of their paths, under any prefix; `*` is any one
@@ -70,6 +73,8 @@ def routes(server: ImageServer) -> Iterator[str]:
     yield f"| asked | {_written(_path(one) for one in asked)} |"
     yield f"| refused | {_written(_path(one) for one in closed)} |"
     yield f"| passed | {_written(_lines(server))} |"
+    if server.sockets:
+        yield f"| read by a relay | {_written(server.sockets)} |"
     if server.prefixes:
         yield f"| passed as well | under {_written(server.prefixes)} |"
 

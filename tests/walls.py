@@ -80,6 +80,14 @@ MAY_IMPORT = {
         "checkpoint.outcome",
         "intercept.request",
     ),
+    "relay": (
+        "progress",
+        "config.intercept",
+        "config.listen",
+        "checkpoint.outcome",
+        "intercept.extraction",
+        "intercept.request",
+    ),
     "rpc": (
         *BASICS,
         "severity",
@@ -102,6 +110,7 @@ MAY_IMPORT = {
         "gate.observer",
         "policy.reasons",
         "policy.store",
+        "relay.observer",
         "rpc.envoy",
         "rpc.observer",
         "tracing.tracer",

@@ -32,6 +32,7 @@ DEFAULT_PORTS = MappingProxyType(
         "IMAGE_SERVER_GRPC_PORT": 30001,
         "LORAGATE_GRPC_PORT": 50051,
         "LORAGATE_HTTP_PORT": 9464,
+        "RELAY_PORT": 9470,
     }
 )
 # One worker thread, and no hot restart, which wants shared memory of its own.
@@ -44,6 +45,8 @@ COMMANDS: Mapping[str, Sequence[str]] = MappingProxyType(
         "haproxy": ("/usr/sbin/haproxy", "-db", "-f", "haproxy.cfg"),
     }
 )
+WITH_SOCKETS = frozenset({"comfyui", "vllm-omni"})
+"""Extractors that read what clients send in a WebSocket."""
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
 
@@ -115,6 +118,18 @@ def await_loragate(process: subprocess.Popen[bytes], work: Path) -> None:
     raise RuntimeError(f"loragate did not start:\n{log.read_text()}")
 
 
+def relay(
+    environment: Mapping[str, str], proxy: str, chosen: Mapping[str, int]
+) -> dict[str, dict[str, object]]:
+    """The port for WebSockets, which the proxies know; it rewrites where Envoy does."""
+    entry: dict[str, object] = {
+        "listen": f"127.0.0.1:{chosen['RELAY_PORT']}",
+        "upstream": f"http://127.0.0.1:{chosen['IMAGE_SERVER_PORT']}",
+        "rewrite": proxy.endswith("-rewrite"),
+    }
+    return {environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"]: entry}
+
+
 def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -> dict[str, int]:
     """Starts all three; returns their process ids."""
     adapters = os.environ.get("ADAPTERS", str(EXAMPLES / "adapters"))
@@ -130,6 +145,8 @@ def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -
     here, api = EXAMPLES / "image-server", os.environ.get("LORA_API", "sglang")
     environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] = os.environ.get("EXTRACTOR", api)
     configuration = ["--config", str(here / "loragate.yaml")]
+    if environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] in WITH_SOCKETS:
+        environment["LORAGATE_INTERCEPT__RELAYS"] = json.dumps(relay(environment, proxy, chosen))
     commands = {
         "loragate": [sys.executable, "-m", "loragate_server", "serve", *configuration],
         "image-server": [

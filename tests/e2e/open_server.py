@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
 import pytest
 from aiohttp import web
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.proxy_stack import Stack, free_ports, running_stack
+from tests.e2e.proxy_stack import FORBIDDEN, HARMLESS, MIB, Stack, free_ports, running_stack
 from tests.server.intercept.bodies import infer_message
 
 SERVICE = "/inference.GRPCInferenceService"
+FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 GRAPH = {"prompt": {"1": {"class_type": "EmptyLatentImage", "inputs": {"width": 64}}}}
 
 
@@ -29,6 +34,8 @@ class OpenServer:
     """What reached it, as lines."""
 
     came: list[str] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    """What it answers in a WebSocket, beside an echo."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Opens a WebSocket where one is asked for, and says yes to everything else."""
@@ -40,9 +47,15 @@ class OpenServer:
             async for message in socket:
                 self.came.append(f"said {message.data}")
                 await socket.send_str(f"heard {message.data}")
+                for piece in self.pieces:
+                    await socket.send_bytes(piece)
             return socket
-        await request.read()
+        body = await request.read()
         self.came.append(f"{request.method} {request.rel_url.raw_path}")
+        return await self.reply(request, body)
+
+    async def reply(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """The answer to a request that is no upgrade."""
         return web.json_response({"prompt_id": "1"})
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
@@ -54,13 +67,12 @@ class OpenServer:
 
 
 @contextmanager
-def open_server(port: int, grpc_port: int) -> Iterator[OpenServer]:
+def open_server(port: int, grpc_port: int, server: OpenServer) -> Iterator[OpenServer]:
     """The server on both ports, in threads."""
-    server = OpenServer()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    app = web.Application()
+    app = web.Application(client_max_size=128 * MIB)
     app.router.add_route("*", "/{rest:.*}", server.answer)
     runner = web.AppRunner(app, shutdown_timeout=1)
 
@@ -87,13 +99,19 @@ def open_server(port: int, grpc_port: int) -> Iterator[OpenServer]:
 
 
 @contextmanager
-def guarded(extractor: str, *command: str) -> Iterator[tuple[Stack, OpenServer]]:
+def guarded(
+    extractor: str, *command: str, server: OpenServer | None = None
+) -> Iterator[tuple[Stack, OpenServer]]:
     """The server behind a proxy from `examples/`, its requests read as those of an image server."""
+    own_server = server or OpenServer()
     port, grpc_port = free_ports(2)
     ports = {"IMAGE_SERVER_PORT": str(port), "IMAGE_SERVER_GRPC_PORT": str(grpc_port)}
     own = {"IMAGE_SERVER": "own", "EXTRACTOR": extractor}
-    with open_server(port, grpc_port) as server, running_stack(*command, **own, **ports) as stack:
-        yield stack, server
+    with (
+        open_server(port, grpc_port, own_server),
+        running_stack(*command, **own, **ports) as stack,
+    ):
+        yield stack, own_server
 
 
 def opened(stack: Stack, path: str, talk: Callable[[Any], Awaitable[None]] | None = None) -> int:
@@ -127,8 +145,8 @@ class GuardedComfyUI:
         async def talk(socket: Any) -> None:
             told = await socket.receive(timeout=5)
             assert json.loads(told.data)["type"] == "status"
-            await socket.send_str("feature_flags")
-            assert (await socket.receive(timeout=5)).data == "heard feature_flags"
+            await socket.send_str(FEATURES)
+            assert (await socket.receive(timeout=5)).data == f"heard {FEATURES}"
 
         for path in ("/ws?clientId=1", "/api/ws?clientId=1"):
             assert opened(stack, path, talk) == 101
@@ -171,6 +189,72 @@ class GuardedComfyUI:
             assert answer.status == 403
             assert b"route_unlisted" in answer.body
         assert server.came == []
+
+
+class GuardedRealtime:
+    """What holds for vLLM-Omni's videos over a WebSocket, whichever proxy stands in front."""
+
+    def test_a_start_with_a_harmless_adapter_reaches_the_server(self, realtime: Guarded) -> None:
+        stack, server = realtime
+        server.came.clear()
+        with video(stack) as socket:
+            socket.send(start(HARMLESS))
+            heard = json.loads(str(socket.recv(timeout=30)).removeprefix("heard "))
+            loaded = Path(heard["lora"]["local_path"])
+            assert loaded.read_bytes() == HARMLESS.read_bytes()
+            socket.send(json.dumps({"type": "session.stop"}))
+            assert socket.recv(timeout=10) == 'heard {"type": "session.stop"}'
+        assert len(server.came) == 3
+
+    def test_a_start_with_a_forbidden_adapter_does_not(self, realtime: Guarded) -> None:
+        stack, server = realtime
+        server.came.clear()
+        evil = start(FORBIDDEN)
+        harmless = json.dumps({"type": "session.start", "prompt": "a boat"})
+        ways: list[list[Any]] = [
+            [evil],
+            [[evil[:20], evil[20:40], evil[40:]]],
+            [evil.encode()],
+            [harmless, evil, json.dumps({"type": "session.ping"})],
+        ]
+        for messages in ways:
+            with video(stack) as socket:
+                for one in messages:
+                    socket.send(one)
+                with pytest.raises(ConnectionClosed) as caught:
+                    _ = [socket.recv(timeout=30) for _ in range(len(messages) + 1)]
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1008
+            if messages == [evil]:
+                assert re.match(
+                    r"adapter_block decision \S+: loragate: BLOCK", caught.value.rcvd.reason
+                )
+        said = [one for one in server.came if one.startswith("said ")]
+        assert said == [f"said {harmless}"]
+
+    def test_video_in_large_pieces_comes_through(self, realtime: Guarded) -> None:
+        stack, server = realtime
+        server.pieces = [bytes([number]) * (3 * MIB) for number in range(3)]
+        with video(stack) as socket:
+            socket.send(json.dumps({"type": "session.start", "prompt": "a boat"}))
+            got = [socket.recv(timeout=20) for _ in range(4)]
+        server.pieces = []
+        assert [len(one) for one in got[1:]] == [3 * MIB] * 3
+
+
+def start(path: Path) -> str:
+    """What starts a video with an adapter."""
+    lora = {"name": "style", "local_path": str(path)}
+    return json.dumps({"type": "session.start", "prompt": "a boat", "lora": lora})
+
+
+@contextmanager
+def video(stack: Stack) -> Iterator[ClientConnection]:
+    """The WebSocket of a video, greeted by the server."""
+    url = f"ws://127.0.0.1:{stack.ports['PROXY_PORT']}/v1/realtime/video"
+    with connect(url, proxy=None, max_size=None, close_timeout=5) as socket:
+        assert json.loads(socket.recv(timeout=10))["type"] == "status"
+        yield socket
 
 
 class GuardedTriton:

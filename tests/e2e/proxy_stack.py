@@ -92,7 +92,7 @@ def running_stack(*command: str, **environment: str) -> Iterator[Stack]:
     """Runs `examples/COMMAND` on free ports."""
     names = (
         *("PROXY_PORT", "IMAGE_SERVER_PORT", "IMAGE_SERVER_GRPC_PORT"),
-        *("LORAGATE_GRPC_PORT", "LORAGATE_HTTP_PORT"),
+        *("LORAGATE_GRPC_PORT", "LORAGATE_HTTP_PORT", "RELAY_PORT"),
     )
     ports = dict(zip(names, map(str, free_ports(len(names))), strict=True))
     process = subprocess.Popen(

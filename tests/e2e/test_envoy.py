@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.open_server import Guarded, GuardedComfyUI, GuardedTriton, guarded
+from tests.e2e.open_server import (
+    Guarded,
+    GuardedComfyUI,
+    GuardedRealtime,
+    GuardedTriton,
+    guarded,
+)
 from tests.e2e.proxy_stack import (
     FORBIDDEN,
     HARMLESS,
@@ -102,6 +108,16 @@ def comfyui(request: pytest.FixtureRequest) -> Iterator[Guarded]:
 def triton(request: pytest.FixtureRequest) -> Iterator[Guarded]:
     with guarded("triton", "envoy/run", *request.param) as running:
         yield running
+
+
+@pytest.fixture(scope="module", params=[(), ("--rewrite",)], ids=["ext_authz", "ext_proc"])
+def realtime(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    with guarded("vllm-omni", "envoy/run", *request.param) as running:
+        yield running
+
+
+class TestRealtimeVideoBehindEnvoy(GuardedRealtime):
+    """Asked by both services."""
 
 
 class TestComfyUIBehindEnvoy(GuardedComfyUI):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.open_server import Guarded, GuardedComfyUI, guarded
+from tests.e2e.open_server import Guarded, GuardedComfyUI, GuardedRealtime, guarded
 from tests.e2e.proxy_stack import GuardedImageServer, Stack, running_stack
 
 pytestmark = [
@@ -36,4 +36,14 @@ def comfyui() -> Iterator[Guarded]:
 
 
 class TestComfyUIBehindHAProxy(GuardedComfyUI):
+    """See there."""
+
+
+@pytest.fixture(scope="module")
+def realtime() -> Iterator[Guarded]:
+    with guarded("vllm-omni", "haproxy/run") as running:
+        yield running
+
+
+class TestRealtimeVideoBehindHAProxy(GuardedRealtime):
     """See there."""

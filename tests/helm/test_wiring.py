@@ -61,6 +61,25 @@ def test_the_http_port_never_leaves_the_cluster() -> None:
     }
 
 
+def test_proxies_reach_the_relays_by_a_port_of_their_own() -> None:
+    rendering = scenario_on("interception", "1.33")
+    assert {"name": "relay-9470", "containerPort": 9470} in rendering.server()["ports"]
+    [service] = [one for one in rendering.all("Service") if one["spec"].get("clusterIP") != "None"]
+    [port] = [one for one in service["spec"]["ports"] if one["name"] == "relay-9470"]
+    assert (port["port"], port["targetPort"]) == (9470, "relay-9470")
+    [policy] = [
+        one
+        for one in rendering.all("NetworkPolicy")
+        if selects(one["spec"]["podSelector"]["matchLabels"], server_labels(rendering))
+    ]
+    [rule] = [
+        rule
+        for rule in policy["spec"]["ingress"]
+        if {"protocol": "TCP", "port": "relay-9470"} in rule["ports"]
+    ]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"app": "nginx"}}}]
+
+
 def test_clients_can_balance_themselves() -> None:
     headless = scenario_on("ha-postgresql", "1.33").one("Service", "-headless")
     assert headless["spec"]["clusterIP"] == "None"

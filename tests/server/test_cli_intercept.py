@@ -14,6 +14,7 @@ intercept:
   extractors:
     comfyui: {kind: comfyui, settings: {lora_folder: /loras}}
     sglang: {kind: sglang, settings: {unknown_routes: warn}}
+    omni: {kind: vllm_omni}
   default_extractor: comfyui
 """
 GRAPH = (
@@ -91,3 +92,34 @@ def test_what_is_no_request_or_has_no_extractor_is_an_error(
     result = explain(config, request_, *(("--extractor", extractor) if extractor else ()))
     assert result.exit_code == 3
     assert message in result.output
+
+
+OPENING = """GET /v1/realtime/video HTTP/1.1
+Connection: Upgrade
+Upgrade: websocket
+Sec-WebSocket-Version: 13
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
+
+"""
+
+
+def test_a_message_in_a_websocket_is_shown_as_the_relay_would_read_it(
+    config: Path, tmp_path: Path
+) -> None:
+    message = tmp_path / "start.json"
+    lora = '{"name": "ink", "local_path": "/loras/ink.safetensors"}'
+    message.write_text(f'{{"type": "session.start", "lora": {lora}}}')
+    result = explain(config, OPENING, "--extractor", "omni", "--message", str(message))
+    assert result.exit_code == 0
+    assert "route: a message in a WebSocket that is read" in result.output
+    assert "/lora/local_path: /loras/ink.safetensors at 1" in result.output
+    message.write_bytes(b"\xff")
+    result = explain(config, OPENING, "--extractor", "omni", "--message", str(message))
+    assert result.exit_code == 1
+    assert "the message is binary" in result.output.lower()
+
+
+def test_an_opening_that_only_a_relay_reads_says_so(config: Path) -> None:
+    result = explain(config, OPENING, "--extractor", "omni")
+    assert result.exit_code == 1
+    assert "Have the proxy send it to the relay of intercept.relays.omni." in result.output

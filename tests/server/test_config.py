@@ -158,3 +158,43 @@ def test_files_of_the_server_lie_in_the_state_directory_unless_named(tmp_path: P
     assert config.database == f"sqlite:///{tmp_path / 'loragate.sqlite3'}"
     assert Config(decision_log="/var/log/x").decision_log_file == Path("/var/log/x")
     assert Config(database_url="postgresql://h/d").database == "postgresql://h/d"
+
+
+def relayed(**relay: object) -> dict[str, object]:
+    entry = {"listen": "127.0.0.1:9470", "upstream": "http://127.0.0.1:8188", **relay}
+    settings = {"lora_folder": "/loras"}
+    extractors = {name: {"kind": "comfyui", "settings": settings} for name in ("comfyui", "other")}
+    return {"extractors": extractors, "relays": {"comfyui": entry}}
+
+
+@pytest.mark.parametrize("upstream", ["https://images:443", "http://[::1]:8188", "http://images/"])
+def test_the_upstream_of_a_relay_is_an_address(upstream: str) -> None:
+    relays = Config(intercept=relayed(upstream=upstream)).intercept.relays
+    assert relays["comfyui"].upstream == upstream
+
+
+@pytest.mark.parametrize(
+    ("relay", "told"),
+    [
+        ({"upstream": "127.0.0.1:8188"}, "is not written as http://HOST:PORT"),
+        ({"upstream": "ws://127.0.0.1:8188"}, "is not written as http://HOST:PORT"),
+        ({"upstream": "http://user:pw@images"}, "is not written as http://HOST:PORT"),
+        ({"upstream": "http://images/ws"}, "is not written as http://HOST:PORT"),
+        ({"upstream": "http://images:99999"}, "Port out of range"),
+        ({"listen": "9470"}, "is not an address like"),
+        ({"listen": "0.0.0.0:9470"}, "which is not on loopback, and needs tokens"),
+        ({"idle_timeout_s": 0}, "greater than 0"),
+    ],
+)
+def test_a_relay_that_could_not_be_served_is_refused(relay: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Config(intercept=relayed(**relay))
+
+
+def test_a_relay_reads_with_an_extractor_that_is_there_on_an_address_of_its_own() -> None:
+    section = relayed()
+    [entry] = section["relays"].values()  # type: ignore[attr-defined]
+    with pytest.raises(ValidationError, match="relays names 'omni', which is not one of"):
+        Config(intercept={**section, "relays": {"omni": entry}})
+    with pytest.raises(ValidationError, match="two relays listen on the same address"):
+        Config(intercept={**section, "relays": {"comfyui": entry, "other": entry}})

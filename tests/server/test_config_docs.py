@@ -36,6 +36,7 @@ WORDED = {
     "intercept.extractors[].settings": {},
     "intercept.default_extractor": "",
     "intercept.audited_root": None,
+    "intercept.relays": {},
     "console.public_url": "",
     "console.oidc": None,
     "console.proxy.secret_header": "",

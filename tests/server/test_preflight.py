@@ -56,6 +56,15 @@ def test_the_configuration_that_ships_can_be_served(given: Given) -> None:
             "intercept.extractors.images",
         ),
         ({"kernel_backend": "triton"}, "kernel_backend: 'triton' needs a GPU"),
+        (
+            {
+                "intercept": {
+                    "extractors": {"images": {"kind": "sglang"}},
+                    "relays": {"images": {"listen": "127.0.0.1:1", "upstream": "http://a:1"}},
+                }
+            },
+            "intercept.relays.images: the extractor knows no WebSocket that may open",
+        ),
         ({"tls": {"cert": "/no.pem", "key": "/no.key"}}, "tls: /no.pem"),
         (
             {

@@ -19,6 +19,10 @@ ports:
   {{- end }}
   - name: http-loragate
     containerPort: 9464
+  {{- range include "loragate.relayPorts" . | fromYamlArray }}
+  - name: relay-{{ . }}
+    containerPort: {{ . }}
+  {{- end }}
 {{- include "loragate.probes" . }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}

@@ -29,6 +29,15 @@
 {{- if .Values.database.existingSecret }}true{{ end -}}
 {{- end }}
 
+{{/* The ports of the relays for WebSockets, in a list. */}}
+{{- define "loragate.relayPorts" -}}
+{{- $ports := list -}}
+{{- range dig "intercept" "relays" dict .Values.config -}}
+  {{- $ports = append $ports (regexFind "[0-9]+$" .listen | int) -}}
+{{- end -}}
+{{- toYaml (sortAlpha $ports) -}}
+{{- end }}
+
 {{- define "loragate.hasTls" -}}
 {{- if and .Values.tls.enabled (include "loragate.isShared" .) }}true{{ end -}}
 {{- end }}

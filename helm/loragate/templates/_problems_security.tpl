@@ -63,6 +63,18 @@ config.intercept.http answers checks, but config.intercept.extractors is empty a
 config.intercept.http answers on a port without client certificates, and config.tokens is empty; add a token with the permission check.
 {{- end }}
 {{- end }}
+{{- range $name, $relay := $intercept.relays }}
+{{- if not (hasKey (default dict $intercept.extractors) $name) }}
+config.intercept.relays names {{ $name }}, which is not one of config.intercept.extractors; add it, or remove the relay.
+{{- end }}
+{{- $here := regexMatch "^(127\\..*|localhost|\\[::1\\]):" $relay.listen }}
+{{- if and (include "loragate.isShared" $) $here }}
+config.intercept.relays.{{ $name }} listens on {{ $relay.listen }}, which only its own pod reaches; listen on {{ $.Values.bindAddress }}, with the same port.
+{{- end }}
+{{- if and (not $here) (not $.Values.config.tokens) (not $.Values.acknowledge.insecureOffLoopback) }}
+config.intercept.relays.{{ $name }} listens without client certificates, and config.tokens is empty; add a token with the permission check.
+{{- end }}
+{{- end }}
 {{- with $intercept.default_extractor }}
 {{- if not (hasKey (default dict $intercept.extractors) .) }}
 config.intercept.default_extractor {{ . }} is not one of config.intercept.extractors; add it, or name one that is there.

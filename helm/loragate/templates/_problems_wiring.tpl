@@ -43,6 +43,12 @@ mode: sidecar needs native sidecars, which Kubernetes {{ $version }} does not ha
 {{- if and (dig "intercept" "http" false .Values.config) (not .Values.networkPolicy.web) }}
 config.intercept.http answers proxies, and networkPolicy.web lets none in; name their pods there.
 {{- end }}
+{{- if and (dig "intercept" "relays" dict .Values.config) (not .Values.networkPolicy.web) }}
+config.intercept.relays take WebSockets from proxies, and networkPolicy.web lets none in; name their pods there.
+{{- end }}
+{{- if and (dig "intercept" "relays" dict .Values.config) (not .Values.networkPolicy.extraEgress) }}
+config.intercept.relays reach image servers, and networkPolicy.extraEgress lets nothing out to them; name their pods and ports there.
+{{- end }}
 {{- if and .Values.console.enabled (not .Values.networkPolicy.web) }}
 console.enabled answers browsers, and networkPolicy.web lets nobody in; name the ingress controller or proxy there.
 {{- end }}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.app.extractors import make_extractors
 from loragate_server.config.schema import Config, StartError
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import Extraction, RefusedRequestError
-from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.request import HttpRequest, Message
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,14 @@ class Explanation:
     refused: bool
 
 
-def explain(config: Config, name: str, stored: bytes) -> Explanation:
+def explain(config: Config, name: str, stored: bytes, message: bytes | None = None) -> Explanation:
     """Reads a request as the proxy's question about it would be read.
 
     Args:
         config: with the extractors.
         name: of the extractor; empty for the default.
         stored: the request as HTTP/1.1 writes it.
+        message: of the client, in the WebSocket that the request opens.
 
     Raises:
         StartError: there is no such extractor, or the text is no request.
@@ -43,6 +44,8 @@ def explain(config: Config, name: str, stored: bytes) -> Explanation:
         known = ", ".join(sorted(extractors)) or "none"
         raise StartError(f"there is no extractor {chosen!r}; configured are {known}")
     request = stored_request(stored)
+    if message is not None:
+        request = replace(request, headers={}, body=message, message=_kind(message))
     asked = f"{request.method} {request.path}, {len(request.body)} bytes of body"
     lines = [f"request: {asked}", f"extractor: {chosen}, of the kind {extractor.kind}"]
     try:
@@ -51,6 +54,14 @@ def explain(config: Config, name: str, stored: bytes) -> Explanation:
     except RefusedRequestError as error:
         refusal = (f"refused: {error.code.value}", f"because: {error.message}")
         return Explanation((*lines, *refusal, f"remedy: {error.remedy}"), refused=True)
+
+
+def _kind(message: bytes) -> Message:
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return Message.BINARY
+    return Message.TEXT
 
 
 def stored_request(stored: bytes) -> HttpRequest:

@@ -21,7 +21,7 @@ async def listening(start: Awaitable[str], address: str, port: str) -> str:
     Args:
         start: begins to listen.
         address: as configured.
-        port: `GRPC` or `HTTP`.
+        port: `GRPC`, `HTTP`, or the setting that holds the address.
 
     Raises:
         StartError: it cannot.
@@ -80,20 +80,18 @@ def _require_free_path(path: Path) -> None:
 
 
 def _refused(address: str, port: str, error: Exception) -> StartError:
+    named = f"--{port} (listen.{port})" if port in (GRPC, HTTP) else port
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE or "in use" in str(error):
-        why = (
-            "another process listens there. Stop it, or name another address with "
-            f"--{port} (listen.{port})"
-        )
+        why = f"another process listens there. Stop it, or name another address with {named}"
     elif number == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         why = (
-            f"this machine has no such address. Name one of its own with --{port} (listen.{port}), "
+            f"this machine has no such address. Name one of its own with {named}, "
             "or 0.0.0.0 for all"
         )
     elif number == errno.EACCES:
-        why = f"that is not allowed. Take a port from 1024 on with --{port} (listen.{port})"
+        why = f"that is not allowed. Take a port from 1024 on with {named}"
     else:
         cause = getattr(error, "strerror", None) or str(error)
-        why = f"{cause}. Name another address with --{port} (listen.{port})"
+        why = f"{cause}. Name another address with {named}"
     return StartError(f"cannot listen on {address}: {why}.")

@@ -147,9 +147,17 @@ def _database(config: Config) -> Iterator[str]:
 
 def _extractors(config: Config) -> Iterator[str]:
     try:
-        make_extractors(config.intercept)
+        made = make_extractors(config.intercept)
     except StartError as error:
         yield from str(error).splitlines()
+        return
+    for name in config.intercept.relays:
+        if not made[name].opens_sockets:
+            yield (
+                f"intercept.relays.{name}: the extractor knows no WebSocket that may open; take "
+                "the relay out, or name one as UPGRADE /path in "
+                f"intercept.extractors.{name}.settings.passed_routes"
+            )
 
 
 def _tls(config: Config) -> Iterator[str]:

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from loragate_server.app.doors import http_check, open_checkpoint
+from loragate_server.app.doors import http_check, open_checkpoint, open_relays
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
 from loragate_server.app.front import Front, open_front, warn_of_rules
@@ -188,6 +188,8 @@ async def _open_rpc(
     if front.door is not None and checkpoint is not None:
         check = http_check(checkpoint)
         front.door.open(check if front.tracer is None else traced(check, front.tracer))
+    if checkpoint is not None:
+        await open_relays(config, checkpoint, front.metrics, stack)
     return Running(
         grpc,
         front.http,

@@ -100,6 +100,25 @@ class Checkpoint:
             self._tell(outcome, source, time.perf_counter() - began, request)
         return outcome
 
+    def check_opening(self, request: HttpRequest, source: CheckSource) -> CheckOutcome:
+        """Whether a WebSocket may open, for a door that shows each of its messages to `check`."""
+        began = time.perf_counter()
+        name, extractor = self._asked(source)
+        if extractor is None:
+            outcome = _unknown_extractor()
+        else:
+            try:
+                _admit_line(request)
+                extractor.open_socket(request)
+                outcome = _without_adapter(name, Extraction())
+            except RefusedRequestError as error:
+                outcome = _refused(name, extractor, error)
+            except Exception as error:
+                outcome = _failed(name, error)
+        outcome = self._softened(outcome)
+        self._tell(outcome, source, time.perf_counter() - began, request)
+        return outcome
+
     def refuse(self, source: CheckSource, error: RefusedRequestError) -> CheckOutcome:
         """Refuses, in a dry run too, what a door cannot even show."""
         name, extractor = self._asked(source)

@@ -14,7 +14,7 @@ class CheckSource:
     """Through which door a request came in.
 
     Attributes:
-        door: "ext_authz", "ext_proc" or "http".
+        door: "ext_authz", "ext_proc", "http" or "relay".
         extractor: the one that the proxy's configuration names; empty for the default.
         identity: authenticated name of the proxy; empty without authentication.
         rewrites: the door can replace the body, so the audited copies have to be loaded.

@@ -122,6 +122,9 @@ def serve(
 ) -> None:
     """Serves until it gets SIGTERM or SIGINT; then finishes what is in flight.
 
+    Callers ask over gRPC; proxies too, or on the HTTP port (intercept.http), or send WebSockets to
+    the relays of the configuration (intercept.relays), which read every message.
+
     Says "loragate-server ready: grpc=ADDRESS http=ADDRESS" on standard output when it can decide;
     everything else goes to standard error. A port of 0 lets the system choose.
 

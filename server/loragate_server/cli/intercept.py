@@ -24,6 +24,10 @@ def explain(
         Path | None, typer.Argument(help="The request; standard input if not given.")
     ] = None,
     extractor: Annotated[str, typer.Option(help="Which one reads; the default if not given.")] = "",
+    message: Annotated[
+        Path | None,
+        typer.Option(help="File with a message of the client, in the WebSocket that is opened."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Says what a stored request would be read as, and why. Nothing is loaded or audited.
@@ -35,13 +39,15 @@ def explain(
 
       loragate-server intercept explain --config loragate.yaml < request.http
       loragate-server intercept explain --extractor comfyui request.http
+      loragate-server intercept explain --message start.json < opening.http
     """
     from loragate_server.app.explaining import explain as explained
 
     wanted = load(config)
     with failures():
         stored = sys.stdin.buffer.read() if file is None else file.read_bytes()
-        found = explained(wanted, extractor, stored)
+        said = None if message is None else message.read_bytes()
+        found = explained(wanted, extractor, stored, said)
     for line in found.lines:
         typer.echo(line)
     if found.refused:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from loragate_server.config.listen import MESSAGE_BYTES
+from loragate_server.config.listen import MESSAGE_BYTES, split_address
 from loragate_server.config.section import MIB, Positive, PositiveSeconds, Section
 
 ExtractorName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -25,6 +26,71 @@ class ExtractorEntry(Section):
     settings: dict[str, Any] = Field(default={})
 
 
+class RelayEntry(Section):
+    """A port to which a proxy sends the WebSockets of one image server.
+
+    Attributes:
+        listen: address of the port.
+        upstream: the image server, as http://HOST:PORT or https://HOST:PORT.
+        rewrite: put the path of the audited copy into a message, as ext_proc does into a body.
+        max_connections: further ones are refused.
+        max_reply_bytes: of one message of the image server.
+        open_timeout_s: in which a connection has to be open, with the image server's part.
+        check_timeout_s: that the check of a message may take.
+        message_timeout_s: in which a message that has begun has to be complete, in which a peer
+            has to take one, and in which it has to answer a ping.
+        close_timeout_s: in which a peer has to agree to an end.
+        ping_interval_s: between pings.
+        idle_timeout_s: after which a connection ends in which nobody has said anything.
+    """
+
+    listen: str
+    upstream: str
+    rewrite: bool = False
+    max_connections: Positive = 256
+    max_reply_bytes: Positive = 64 * MIB
+    open_timeout_s: PositiveSeconds = 10.0
+    check_timeout_s: PositiveSeconds = 30.0
+    message_timeout_s: PositiveSeconds = 30.0
+    close_timeout_s: PositiveSeconds = 5.0
+    ping_interval_s: PositiveSeconds = 20.0
+    idle_timeout_s: PositiveSeconds = 3600.0
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @field_validator("upstream")
+    @classmethod
+    def _server(cls, value: str) -> str:
+        _ = split_upstream(value)
+        return value
+
+
+class Upstream(NamedTuple):
+    """Where an image server listens."""
+
+    secure: bool
+    host: str
+    port: int
+
+
+def split_upstream(value: str) -> Upstream:
+    """The parts of http://HOST:PORT or https://HOST:PORT.
+
+    Raises:
+        ValueError: it is written otherwise.
+    """
+    parts = urlsplit(value)
+    plain = f"{parts.scheme}://{parts.netloc}" == value.removesuffix("/")
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in value or not plain:
+        raise ValueError(f"{value!r} is not written as http://HOST:PORT or https://HOST:PORT")
+    secure = parts.scheme == "https"
+    return Upstream(secure, parts.hostname, parts.port or (443 if secure else 80))
+
+
 class InterceptSection(Section):
     """The doors for proxies that ask before they pass a request on.
 
@@ -38,6 +104,7 @@ class InterceptSection(Section):
         http_timeout_s: time that a check on the HTTP port may take.
         audited_root: the store of audited files as the image server sees it.
         keep_s: how long an audited file that may be loaded is not deleted.
+        relays: ports for WebSockets, by the extractor that reads their messages.
     """
 
     extractors: dict[ExtractorName, ExtractorEntry] = Field(default={})
@@ -49,6 +116,7 @@ class InterceptSection(Section):
     http_timeout_s: PositiveSeconds = 30.0
     audited_root: Path | None = None
     keep_s: PositiveSeconds = 3600.0
+    relays: dict[str, RelayEntry] = Field(default={})
 
     @property
     def chosen_extractor(self) -> str:
@@ -80,6 +148,12 @@ class InterceptSection(Section):
             raise ValueError("no extractor can be named 'none'; metrics use it where there is none")
         if self.http and not self.extractors:
             raise ValueError("http needs extractors, which say how requests are read")
+        for name in self.relays:
+            if name not in self.extractors:
+                raise ValueError(f"relays names {name!r}, which is not one of extractors: {known}")
+        listens = [one.listen for one in self.relays.values() if not one.listen.endswith(":0")]
+        if len(set(listens)) != len(listens):
+            raise ValueError("two relays listen on the same address; each needs its own")
         if self.audited_root is not None and not self.audited_root.is_absolute():
             raise ValueError(f"audited_root {self.audited_root} is no absolute path")
         return self

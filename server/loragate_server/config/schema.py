@@ -115,6 +115,12 @@ class Config(GrpcPort):
                 f"intercept.http answers checks on {self.listen.http}, which is not on loopback, "
                 "and needs tokens; insecure_off_loopback: true overrides this"
             )
+        for name, relay in self.intercept.relays.items():
+            if not (self.insecure_off_loopback or self.tokens or is_loopback(relay.listen)):
+                raise ValueError(
+                    f"intercept.relays.{name} listens on {relay.listen}, which is not on loopback, "
+                    "and needs tokens; insecure_off_loopback: true overrides this"
+                )
         return self
 
     @property

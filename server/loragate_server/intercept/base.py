@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,12 +13,14 @@ from loragate_server.intercept.passing import (
     DENY,
     MODES,
     SAFE,
+    SOCKET,
     UPGRADE,
     PassedRoute,
     passed_routes,
     passes,
     shown,
     unlisted,
+    unlisted_message,
 )
 from loragate_server.intercept.reading.bodies import (
     BodyLimits,
@@ -27,8 +29,8 @@ from loragate_server.intercept.reading.bodies import (
     plain_bytes,
 )
 from loragate_server.intercept.reading.findings import Findings, rewritten
-from loragate_server.intercept.refusals import door_closed, upgrade_refused
-from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.refusals import binary_message, door_closed, upgrade_refused
+from loragate_server.intercept.request import HttpRequest, Message
 from loragate_server.intercept.routes import Hit, Route, check_line, find_route
 from loragate_server.intercept.upgrades import PROTOCOL, check_handshake, is_upgrade
 
@@ -60,6 +62,8 @@ class ImageServer(ABC):
     """Through which an adapter can come in: read, or refused."""
     passed: ClassVar[tuple[str, ...]] = ()
     """Which change something and load nothing, written as in `passed_routes`."""
+    sockets: ClassVar[tuple[str, ...]] = ()
+    """Paths of WebSockets whose clients send texts that are read, for doors that see them."""
     prefixes: ClassVar[tuple[str, ...]] = ()
     """Under which the server itself has its routes once more."""
 
@@ -85,7 +89,8 @@ class ImageServer(ABC):
             made = passed_routes((*self.passed, *self.passed_routes))
         except ValueError as error:
             raise ValueError(f"passed_routes: {error}") from error
-        object.__setattr__(self, "open_routes", made)
+        read = (PassedRoute(SOCKET, tuple(one.strip("/").split("/"))) for one in self.sockets)
+        object.__setattr__(self, "open_routes", (*made, *read))
 
     @property
     def name(self) -> str:
@@ -109,6 +114,14 @@ class ImageServer(ABC):
             RefusedRequestError: the request must not pass.
         """
 
+    def find_message(self, request: HttpRequest) -> Findings:
+        """The adapters of a client's message in one of `sockets`.
+
+        Raises:
+            RefusedRequestError: the message must not pass.
+        """
+        raise unlisted_message(request, None, self.name)
+
     def extract(self, request: HttpRequest) -> Extraction:
         """Finds every adapter that the request makes the image server load.
 
@@ -126,6 +139,7 @@ class ImageServer(ABC):
             tuple(one.reference for one in findings.found),
             tuple(one.place for one in findings.found),
             findings.base_model or self.base_model,
+            findings.unlisted,
         )
 
     def settle(self, request: HttpRequest) -> Extraction | None:
@@ -136,6 +150,8 @@ class ImageServer(ABC):
         Raises:
             RefusedRequestError: the request must not pass, whatever its body is.
         """
+        if request.message:
+            return self._settle_message(request)
         if is_upgrade(request):
             self._check_upgrade(request)
             return Extraction()
@@ -156,6 +172,9 @@ class ImageServer(ABC):
         Raises:
             RefusedRequestError: nobody can say which route it reaches.
         """
+        if request.message:
+            read = self._passes(request, SOCKET)
+            return "a message in a WebSocket that is read" if read else "a message that is not read"
         if is_upgrade(request):
             known = self._passes(request, UPGRADE)
             return "an upgrade by which nothing loads" if known else "an upgrade that is not known"
@@ -200,18 +219,62 @@ class ImageServer(ABC):
         """The body of an error, as FastAPI servers send it unless a server says otherwise."""
         return {"detail": message, "code": code, "decision_id": decision_id}
 
+    def open_socket(self, request: HttpRequest) -> None:
+        """Whether a WebSocket may open, for a door that shows its messages one by one.
+
+        Raises:
+            RefusedRequestError: it is not read even so, or is no opening of one.
+        """
+        check_line(request)
+        if not self._passes(request, SOCKET):
+            self._check_upgrade(request)
+        check_handshake(request)
+
+    def unlisted_as(self, request: HttpRequest, kind: object, known: Collection[str]) -> str:
+        """How a message passes whose type is not known; see `Extraction.unlisted`.
+
+        Raises:
+            RefusedRequestError: ROUTE_UNLISTED; it does not.
+        """
+        if isinstance(kind, str) and kind in known:
+            return ""
+        if self.unknown_routes == DENY:
+            raise unlisted_message(request, kind, self.name)
+        return self.unknown_routes
+
+    @property
+    def opens_sockets(self) -> bool:
+        """Whether there is any WebSocket that may open."""
+        return any(one.method in (SOCKET, UPGRADE) for one in self.open_routes)
+
     def _check_upgrade(self, request: HttpRequest) -> None:
         check_line(request)
         if not self._passes(request, UPGRADE):
-            settings = f"intercept.extractors.{self.name}.settings"
-            protocol = request.header("upgrade") or request.header(PROTOCOL) or "an upgrade"
-            raise upgrade_refused(
-                f"{request.method} {shown(request.path)} asks for {shown(protocol)}, and the "
-                f"extractor {self.name} does not read what is sent after that.",
-                "Use the server's HTTP routes. If nothing that is sent there can load weights, "
-                f"name it as UPGRADE /path in {settings}.passed_routes.",
-            )
+            raise self._unread_upgrade(request)
         check_handshake(request)
+
+    def _unread_upgrade(self, request: HttpRequest) -> Exception:
+        protocol = request.header("upgrade") or request.header(PROTOCOL) or "an upgrade"
+        asked = f"{request.method} {shown(request.path)} asks for {shown(protocol)}, and"
+        if self._passes(request, SOCKET):
+            return upgrade_refused(
+                f"{asked} what is sent after that is read by a relay alone.",
+                f"Have the proxy send it to the relay of intercept.relays.{self.name}.",
+            )
+        return upgrade_refused(
+            f"{asked} the extractor {self.name} does not read what is sent after that.",
+            "Use the server's HTTP routes. If nothing that is sent there can load weights, name it "
+            f"as UPGRADE /path in intercept.extractors.{self.name}.settings.passed_routes.",
+        )
+
+    def _settle_message(self, request: HttpRequest) -> Extraction | None:
+        if self._passes(request, SOCKET):
+            if request.message is Message.BINARY:
+                raise binary_message(shown(request.path))
+            return None
+        if not self._passes(request, UPGRADE):
+            raise self._unread_upgrade(request)
+        return Extraction()
 
     def _passes(self, request: HttpRequest, method: str) -> bool:
         prefixes = (*self.prefixes, *self.mounted_at)
@@ -219,6 +282,8 @@ class ImageServer(ABC):
         return passes(request, method, self.open_routes, (*prefixes, *both))
 
     def _findings(self, request: HttpRequest) -> Findings:
+        if request.message:
+            return self.find_message(request)
         hit = find_route(request, self.guarded())
         return Findings() if hit is None else self.find(hit, request)
 

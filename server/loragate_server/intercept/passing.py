@@ -19,6 +19,9 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 UPGRADE = "UPGRADE"
 """In the place of a method: a connection that leaves HTTP behind."""
 
+SOCKET = "socket"
+"""The same, where the extractor reads what clients send after it. No setting can say this."""
+
 DENY, WARN, PASS = "deny", "warn", "pass"
 MODES = (DENY, WARN, PASS)
 
@@ -85,6 +88,17 @@ def passes(
             for one in open_to
         )
         for segments in readings(request.path)
+    )
+
+
+def unlisted_message(request: HttpRequest, kind: object, extractor: str) -> Exception:
+    """The refusal of a message, in a WebSocket, of a type that an extractor does not know."""
+    told = f"the type {shown(kind)}" if isinstance(kind, str) else "no type"
+    return route_unlisted(
+        f"A message of {told} is none that the extractor {extractor} knows at "
+        f"{shown(request.path)}, so nobody can say what it loads.",
+        f"Send what the server documents; intercept.extractors.{extractor}.settings."
+        "unknown_routes: warn lets such messages pass and counts them.",
     )
 
 

@@ -23,6 +23,14 @@ def unreadable(message: str, remedy: str) -> RefusedRequestError:
     return RefusedRequestError(RefusalCode.BODY_UNREADABLE, message, remedy=remedy)
 
 
+def binary_message(path: str) -> RefusedRequestError:
+    """A message in a WebSocket whose clients send texts alone."""
+    return unreadable(
+        f"The message is binary, and what clients send to {path} is text.",
+        "Send the message as text.",
+    )
+
+
 def incomplete(message: str, remedy: str) -> RefusedRequestError:
     """A part of the body is missing."""
     return RefusedRequestError(RefusalCode.BODY_INCOMPLETE, message, remedy=remedy)

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Message(StrEnum):
+    """What a client sends in a WebSocket."""
+
+    NONE = ""
+    """Nothing: a request of HTTP."""
+    TEXT = "text"
+    BINARY = "binary"
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,8 @@ class HttpRequest:
         headers: names in lower case; values of repeated headers joined by ", ".
         body: as it was sent, before any content or transfer coding is undone.
         body_complete: False when the proxy cut the body off. Nothing can be said of a part.
+        message: set where the body is a message that a client sends in the WebSocket which this
+            request has opened. Nothing that comes in by HTTP sets it.
     """
 
     method: str
@@ -25,6 +37,7 @@ class HttpRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     body_complete: bool = True
+    message: Message = Message.NONE
 
     def header(self, name: str) -> str:
         """A header's value, empty where it is missing."""

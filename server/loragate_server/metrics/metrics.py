@@ -32,12 +32,13 @@ from loragate_server.metrics.series import exemplar
 from loragate_server.metrics.state import StateMetrics
 from loragate_server.policy.decision import Mode, VerdictKind
 from loragate_server.record.verdict import Verdict
+from loragate_server.relay.observer import Cause, RelayObserver
 from loragate_server.rpc.observer import CallObserver
 
 REVIEW_ACTIONS: Final = ("approve", "reject", "reopen")
 
 
-class Metrics(StateMetrics, GateObserver, CallObserver, CheckObserver):
+class Metrics(StateMetrics, GateObserver, CallObserver, CheckObserver, RelayObserver):
     """Every metric of the server; thread-safe."""
 
     def __init__(self) -> None:
@@ -144,6 +145,23 @@ class Metrics(StateMetrics, GateObserver, CallObserver, CheckObserver):
             self._intercept.labels(name)
             for result in Result:
                 self._intercepted.labels(name, result.value)
+
+    # What the relays report.
+
+    def relay_connections(self, extractor: str, count: int) -> None:
+        """So many WebSockets are relayed."""
+        self._relayed.labels(extractor).set(count)
+
+    def relay_ended(self, extractor: str, cause: Cause) -> None:
+        """A relayed WebSocket ended."""
+        self._relay_ended.labels(extractor, cause).inc()
+
+    def follow_relays(self, names: Iterable[str]) -> None:
+        """These extractors have a relay."""
+        for name in names:
+            self._relayed.labels(name).set(0)
+            for cause in Cause:
+                self._relay_ended.labels(name, cause)
 
     # What the console reports.
 
@@ -256,6 +274,12 @@ class Metrics(StateMetrics, GateObserver, CallObserver, CheckObserver):
         )
         self._intercept = self._histogram(
             "loragate_intercept_seconds", "Time a check took.", ("extractor",)
+        )
+        self._relayed = self._gauge(
+            "loragate_relay_connections", "WebSockets that are relayed.", ("extractor",)
+        )
+        self._relay_ended = self._counter(
+            "loragate_relay_ended", "Relayed WebSockets that ended.", ("extractor", "cause")
         )
 
     def _method(self, path: str) -> tuple[str, str, str]:

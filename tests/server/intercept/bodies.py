@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.registry import make_extractor
-from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.request import HttpRequest, Message
 
 GOLDEN = Path(__file__).parent / "golden"
 BOUNDARY = "----harbour"
@@ -134,6 +134,10 @@ def from_golden(document: Mapping[str, Any]) -> HttpRequest:
         headers["content-type"] = "application/grpc"
     elif "base64" in given:
         body = base64.b64decode(given["base64"])
+    if "message" in given:
+        return HttpRequest(
+            given["method"], given["path"], "", headers, body, message=Message(given["message"])
+        )
     headers["content-length"] = str(len(body))
     return HttpRequest(given["method"], given["path"], given.get("query", ""), headers, body)
 

@@ -72,12 +72,14 @@ class Findings:
         text: of a JSON body, content coding undone.
         form: the fields of a multipart body, by their spans.
         base_model: the model that the request is for, where it says so.
+        unlisted: as in `Extraction`.
     """
 
     found: tuple[Found, ...] = ()
     text: str = ""
     form: tuple[Field, ...] = ()
     base_model: str = ""
+    unlisted: str = ""
 
 
 def rewritten(findings: Findings, body: bytes, paths: Mapping[int, str]) -> bytes | None:

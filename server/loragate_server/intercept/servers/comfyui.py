@@ -58,6 +58,8 @@ _HOW = re.compile(
 )
 GRAPHS = ("prompt", "workflow_api", "workflow")
 """Under which names requests hold graphs."""
+_MESSAGES = frozenset({"feature_flags"})
+"""What a page says: the server reads nothing else, and loads nothing by it."""
 _ALSO_TEXT = re.compile(r"<|NODE")
 """What makes a text of one that ends as a file's name does."""
 
@@ -128,6 +130,7 @@ class ComfyUI(ImageServer):
         "POST /jobs/*/cancel",
         "PATCH /internal/logs/subscribe",
     )
+    sockets: ClassVar[tuple[str, ...]] = ("/ws",)
     prefixes: ClassVar[tuple[str, ...]] = ("/api",)
 
     lora_folder: str
@@ -144,6 +147,12 @@ class ComfyUI(ImageServer):
         """See `ImageServer.find`."""
         document, body = read_object(request, self.limits)
         return Findings(self.adapters(body), document.text)
+
+    def find_message(self, request: HttpRequest) -> Findings:
+        """See `ImageServer.find_message`."""
+        document, message = read_object(request, self.limits)
+        unlisted = self.unlisted_as(request, message.get("type"), _MESSAGES)
+        return Findings(text=document.text, unlisted=unlisted)
 
     def adapters(self, body: Mapping[str, Any]) -> tuple[Found, ...]:
         """The LoRAs of the graphs that a body holds.

@@ -13,8 +13,8 @@ from loragate_server.intercept.reading.bodies import (
     BodyLimits,
     JsonText,
     check_whole,
-    content_coding,
     parse_json,
+    plain_bytes,
     read_json,
 )
 from loragate_server.intercept.reading.findings import Findings, Found, Spot
@@ -111,8 +111,10 @@ class KServe(ImageServer):
     def find_in_inference(self, request: HttpRequest) -> Findings:
         """The adapters that the parameters of an inference name."""
         document = inference_document(request, self.limits)
-        found = adapters_in(document.value, (), hub_ids=self.hub_ids)
-        return Findings(together(list(found)), document.text)
+        found = together(list(adapters_in(document.value, (), hub_ids=self.hub_ids)))
+        if request.header(_HEADER_LENGTH):  # a longer name would move the tensors behind it
+            found = _without_spots(found)
+        return Findings(found, document.text)
 
     def check_head(self, hit: Hit, request: HttpRequest) -> None:
         """See `ImageServer.check_head`."""
@@ -156,13 +158,12 @@ def inference_document(request: HttpRequest, limits: BodyLimits) -> JsonText:
     header = request.header(_HEADER_LENGTH).strip()
     if not header:
         return read_json(request, limits)
-    check_whole(request)
-    if content_coding(request) != "identity":
-        raise ambiguous_body("Binary tensors are compressed.", "Send them plain.")
-    if not (header.isascii() and header.isdigit()) or int(header[:18]) > len(request.body):
+    # A server that undoes no coding finds no JSON: what gzip and zlib begin with is none.
+    body = plain_bytes(request, limits)
+    if not (header.isascii() and header.isdigit()) or int(header[:18]) > len(body):
         raise ambiguous_body("The length of the JSON part is wrong.", f"Send {_HEADER_LENGTH}.")
     try:
-        text = request.body[: int(header)].decode("utf-8")
+        text = body[: int(header)].decode("utf-8")
     except UnicodeDecodeError as error:
         raise unreadable("The JSON part is not in UTF-8.", "Send UTF-8.") from error
     return parse_json(text, limits, "The JSON part")
@@ -177,7 +178,11 @@ def infer_findings(request: HttpRequest, limits: BodyLimits, *, hub_ids: bool) -
     document = read_infer_request(*grpc_message(request), limits)
     found = together(list(adapters_in(document, (), hub_ids=hub_ids)))
     # A message cannot be made to name another file without writing it anew.
-    return Findings(tuple(replace(one, spot=None, twins=()) for one in found))
+    return Findings(_without_spots(found))
+
+
+def _without_spots(found: tuple[Found, ...]) -> tuple[Found, ...]:
+    return tuple(replace(one, spot=None, twins=()) for one in found)
 
 
 def adapters_in(

@@ -63,6 +63,8 @@ _JSON = (
     "embeddings",
     "invocations",
 )
+_MESSAGES = frozenset({"session.start", "session.interaction", "session.stop", "session.ping"})
+"""What clients say while a video is made; the first says which adapter it is made with."""
 _FORM = "form"
 """Routes that take forms; the others read JSON whatever the content type says."""
 
@@ -114,6 +116,7 @@ class VllmOmni(ServerWithDoors):
         "POST /start_profile",
         "POST /stop_profile",
     )
+    sockets: ClassVar[tuple[str, ...]] = ("/v1/realtime/video",)
 
     hub_ids: bool = True
     allow_int_ids: bool = False
@@ -131,6 +134,13 @@ class VllmOmni(ServerWithDoors):
             return Findings(_together(named), "", form)
         document = read_json(request, self.limits)
         return Findings(_together(list(self._walk(document.value, ()))), document.text)
+
+    def find_message(self, request: HttpRequest) -> Findings:
+        """See `ImageServer.find_message`."""
+        document, message = read_object(request, self.limits)
+        unlisted = self.unlisted_as(request, message.get("type"), _MESSAGES)
+        named = list(self._walk(message, ()))
+        return Findings(_together(named), document.text, unlisted=unlisted)
 
     def _in_field(self, field: Field) -> Iterator[_Named]:
         if field.file_name is not None:
