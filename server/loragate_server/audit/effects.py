@@ -70,6 +70,12 @@ def relative_effects(layers: Sequence[ModuleRef], effects: Tensor, typical: Laye
     return effects / torch.tensor(units, dtype=torch.float64)
 
 
+def usual_layers(layers: Sequence[ModuleRef], typical: LayerEffects) -> Tensor:
+    """Which layers harmless adapters change, bool [layers]; all where that is unknown."""
+    known = [not typical or key_of(ref) in typical for ref in layers]
+    return torch.tensor(known, dtype=torch.bool)
+
+
 def loudness(relative: Tensor, typical: LayerEffects) -> list[Tensor]:
     """Two views of how much each layer's vote weighs, each float64 [layers] from 0 to 1.
 

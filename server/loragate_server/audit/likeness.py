@@ -19,7 +19,12 @@ from torch import Tensor
 
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.audit.conformal import conformal_p_value, quantile
-from loragate_server.audit.effects import LayerEffects, effects_of, key_of, relative_effects
+from loragate_server.audit.effects import (
+    LayerEffects,
+    effects_of,
+    relative_effects,
+    usual_layers,
+)
 
 UNLIKE = 0.05
 """Share of harmless adapters that count as unlike the others."""
@@ -55,7 +60,7 @@ def profile_of(
     if not layers:
         return _NOTHING
     relative = relative_effects(layers, effects_of(gain, bank), typical)
-    known = torch.tensor([not typical or key_of(ref) in typical for ref in layers])
+    known = usual_layers(layers, typical)
     total, largest = float(relative.sum()), float(relative[known].max()) if known.any() else 0.0
     if not largest > 0:
         return (0.0, 0.0, 0.0, 0.0, float(total > 0))

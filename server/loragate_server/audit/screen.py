@@ -24,6 +24,7 @@ from loragate_server.audit.effects import (
     effects_of,
     loudness,
     relative_effects,
+    usual_layers,
 )
 from loragate_server.audit.evidence import HeatMap
 from loragate_server.audit.likeness import Profile, profile_of
@@ -170,7 +171,12 @@ def hear(
     votes = standardised(gain, bank) * roles.unsqueeze(1)
     relative = relative_effects(found.layers, effects_of(gain, bank), scales.effects)
     # a kind of layer that says nothing is not among the loud ones either
-    views = loudness(relative * (roles.amax(1) > 0), scales.effects)
+    relative = relative * (roles.amax(1) > 0)
+    views = loudness(relative, scales.effects)
+    usual = usual_layers(found.layers, scales.effects)
+    if not bool(usual.all()):
+        # layers that no harmless adapter changes may speak, but not drown those that they all do
+        views += loudness(relative * usual, scales.effects)
     # float64 [views, concepts, strata]
     totals = torch.stack([(votes * view.reshape(-1, 1, 1)).sum(0) for view in views])
     told = [row for row, stratum in enumerate(gradients.strata) if stratum.named]
