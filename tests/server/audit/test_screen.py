@@ -13,6 +13,7 @@ from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import Hadamard, LowRank
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.calibration import Calibration, CalibrationError
+from loragate_server.audit.effects import key_of
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.response import measure
@@ -180,6 +181,30 @@ def test_layers_without_weight_have_no_vote(base: BaseModel, gradients: ConceptG
     expected = screen(base, gradients, [(alone, Strength())], "reference")
     torch.testing.assert_close(weighed, hear(expected, gradients, wanted).scores.score)
     assert not torch.allclose(weighed, hear(found, gradients, wanted).scores.score)
+
+
+@pytest.mark.parametrize("size", [0.01, 0.1, 1.0, 10.0])
+def test_layers_that_no_harmless_adapter_changes_take_nothing_from_the_others(
+    base: BaseModel, gradients: ConceptGradients, size: float
+) -> None:
+    wanted = range(gradients.forbidden_count)
+    learned = step_towards(base, gradients, 0, size=0.3)
+    usual = {key_of(ref): 1.0 for ref in learned.deltas}
+    found = screen(base, gradients, [(learned, Strength())], "reference")
+    alone = hear(found, gradients, wanted, Scales({}, usual))
+    # the very step that unlearns the concept, in every other layer
+    against = dict(learned.deltas)
+    for ref, layer in gradients.layers.items():
+        if ref not in against and ref.component == base.denoiser_component:
+            lines = slice(0, len(gradients.strata) * gradients.plan.rank)
+            left = layer.left[lines].t().float()
+            against[ref] = LowRank(layer.right[lines].float(), left, size)
+    both = dataclasses.replace(learned, deltas=against)
+    hidden = screen(base, gradients, [(both, Strength())], "reference")
+    heard = hear(hidden, gradients, wanted, Scales({}, usual))
+    assert len(both.deltas) > len(learned.deltas)
+    assert bool((heard.scores.score >= alone.scores.score - 1e-6).all())
+    assert bool((heard.named >= alone.named - 1e-6).all())
 
 
 def step_towards(base: BaseModel, gradients: ConceptGradients, target: int, size: float) -> Adapter:
