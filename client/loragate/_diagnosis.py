@@ -55,6 +55,12 @@ def diagnose(code: str, text: str, config: ClientConfig) -> Diagnosis | None:
             f"Give it more time by {config.names.timeout}. If it never answers, see whether "
             f"loragate-server is running there and {config.names.target} names its gRPC port.",
         )
+    if code == "UNKNOWN":
+        return Diagnosis(
+            f"What answers at {config.target} does not answer as gRPC does ({text.rstrip('.')}).",
+            f"Check {config.names.target}: it names an HTTP port or a proxy, or the server has "
+            "failed, whose log tells more.",
+        )
     if code == "UNIMPLEMENTED":
         return Diagnosis(
             f"What answers at {config.target} does not know this call ({text.rstrip('.')}).",

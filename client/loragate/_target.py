@@ -59,8 +59,8 @@ def _wrong_address(address: str) -> str:
     if odd:
         return f"HOST:PORT has no {odd!r}. Write the host and the port alone."
     host, colon, port = address.rpartition(":")
-    if _is_ipv6(address):
-        return f"an IPv6 address stands in brackets. Write [{address}]:PORT, such as [::1]:50051."
+    if _is_ipv6(address) or _is_ipv6(host):
+        return "an IPv6 address stands in brackets. Write [ADDRESS]:PORT, such as [::1]:50051."
     if not colon or address.endswith("]"):
         example = DEFAULT_TARGET.rpartition(":")[2]
         return f"the port is missing. Write HOST:PORT; the server's default is {example}."

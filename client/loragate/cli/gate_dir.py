@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loragate.cli import junit, sarif
-from loragate.cli.adapter_files import FoundFile, RefusedFileError, find
+from loragate.cli.adapter_files import FoundFile, find
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.outcome import Outcome
 from loragate.cli.output import (
@@ -26,7 +26,7 @@ from loragate.cli.output import (
 from loragate.cli.parser import asked_of
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
-from loragate.errors import AuditError, InvalidAdapter
+from loragate.errors import AuditError
 from loragate.reference import AuditOptions
 
 
@@ -137,9 +137,8 @@ def _quarantined(outcome: Outcome, quarantine: Path) -> Outcome:
 
     A file about which the service could not decide stays: the next run asks again.
     """
-    bad = isinstance(outcome.error, RefusedFileError | InvalidAdapter)
     stays = outcome.code in (ExitCode.ALLOW, ExitCode.NOT_BINDING)
-    if stays or (outcome.result is None and not bad):
+    if stays or (outcome.result is None and not outcome.is_refused):
         return outcome
     target = quarantine / outcome.found.name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from loragate.cli.adapter_files import FoundFile, RefusedFileError
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.told import short, told
+from loragate.errors import InvalidAdapter
 from loragate.results import AuditResult
 
 
@@ -44,6 +45,11 @@ class Outcome:
         if self.code is ExitCode.NOT_BINDING:
             return "NOT_BINDING"
         return "ONLY_BY_PILOT" if self.result.only_by_pilot else self.result.verdict
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the file itself is no sound adapter; else the service did not decide."""
+        return isinstance(self.error, RefusedFileError | InvalidAdapter)
 
     @property
     def is_worth_a_look(self) -> bool:

@@ -18,6 +18,7 @@ _RULES = {
     "concept-learned": "The adapter has learned a forbidden concept.",
     "needs-review": "A person has to look at the adapter.",
     "refused": "The file is not a sound adapter, and was not audited.",
+    "no-decision": "The service could not be asked about it, or did not decide.",
     "not-binding": "It was only asked about as a dry run, or about some concepts.",
     "only-by-pilot": "It is let in because the policy is a pilot; enforced, it would not be.",
 }
@@ -61,7 +62,7 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
-    rule = _RULE_OF.get(outcome.code, "refused")
+    rule = _RULE_OF.get(outcome.code, "refused" if outcome.is_refused else "no-decision")
     result: dict[str, Any] = {
         "ruleId": rule,
         "level": _LEVEL_OF.get(outcome.code, "error"),

@@ -6,7 +6,7 @@ from loragate._reading import NotAFileError
 from loragate.errors import AuditError, Exhausted, PermissionDenied, Unavailable
 
 _SERVICE = (Unavailable, Exhausted, PermissionDenied)
-_TO_NOBODY = ("DEADLINE_EXCEEDED", "UNIMPLEMENTED")
+_TO_NOBODY = ("DEADLINE_EXCEEDED", "UNIMPLEMENTED", "UNKNOWN")
 """Codes that, without a reason of the service, say that it was not reached."""
 
 
