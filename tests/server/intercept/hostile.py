@@ -173,9 +173,13 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
 """Where servers take a text or a value."""
 
 
+READERS_OF_TEXT = frozenset({"a1111", "comfyui"})
+
+
 def text_shapes(server: str) -> Iterator[tuple[str, Shape]]:
+    """Texts only cost where they are read as such; elsewhere they are too long for a reference."""
     for number, wrap in enumerate(HOLDERS[server]):
-        for name, make in TEXTS.items():
+        for name, make in TEXTS.items() if server in READERS_OF_TEXT or not number else ():
             yield f"{name}, {number}", _with(server, wrap, make)
 
 

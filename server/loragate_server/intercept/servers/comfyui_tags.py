@@ -26,7 +26,7 @@ _TEXTS = re.compile(
     r"(.*_)?(text|prompt|string|syntax|positive|negative)(_?(\d+|g|l))?|(wildcard|populated).*",
     re.IGNORECASE,
 )
-_DIGITS = re.compile(r"-?(\d*\.?\d+|\d+\.?\d*)", re.ASCII)
+_DIGITS = re.compile(r"-?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 _MACRO = re.compile(r"\b(?:DEF|SEG|SUB)\(")
 _NODE = re.compile(r"\bNODE\s*\(([^,)]*)")
 _ENCODERS = frozenset({"", "PCTextEncode", "CLIPTextEncode"})
