@@ -6,7 +6,6 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import grpc
 import pytest
@@ -53,6 +52,10 @@ BODIES: dict[str, tuple[str, Callable[[int], HttpRequest]]] = {
     "choices": ("a1111", dict(hostile.text_shapes("a1111"))["choices of letters in order, 0"]),
     "texts": ("a1111", dict(hostile.value_shapes("a1111"))["many prompts, 0"]),
     "nodes": ("comfyui", dict(hostile_graphs.graph_shapes("comfyui"))["a graph of many nodes"]),
+    "names": (
+        "comfyui",
+        dict(hostile_graphs.graph_shapes("comfyui"))["a graph of many wildcards"],
+    ),
     "links": ("comfyui", dict(hostile_graphs.graph_shapes("comfyui"))["a graph of links in links"]),
     "numbers": ("a1111", dict(hostile.value_shapes("a1111"))["numbers, 1"]),
     "lists": ("a1111", dict(hostile.body_shapes("a1111"))["deep brackets"]),
@@ -77,13 +80,17 @@ def test_the_probes_are_answered_while_a_body_is_read(server: ServerProcess, nam
             waits["grpc"].append(timed(lambda: health.Check(health_pb2.HealthCheckRequest())))
     asking.join()
     assert statuses[0] in (200, 400, 403, 413, 503)
-    worst = {door: max(each) for door, each in waits.items()}
-    print({door: f"{one * 1e3:.0f} ms of {len(waits[door])}" for door, one in worst.items()})
-    assert all(one < MOST_S * busyness() for one in worst.values()), worst
+    for door, each in waits.items():
+        each.sort()
+        # On a machine with other work a process may be left waiting once, whoever is to blame.
+        usual, worst = each[len(each) * 99 // 100 - 1], each[-1]
+        print(f"{door}: {usual * 1e3:.0f} ms, at most {worst * 1e3:.0f} ms of {len(each)}")
+        assert usual < MOST_S, door
+        assert worst < 2 * MOST_S * busyness(), door
 
 
 def test_a_body_that_takes_too_long_is_refused_with_its_own_code(server: ServerProcess) -> None:
-    _, shape = BODIES["nodes"]
+    _, shape = BODIES["names"]
     connection = http.client.HTTPConnection(server.http, timeout=60)
     request = shape(BODY_BYTES)
     try:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.refusals import reading_too_long
 from loragate_server.progress import Leash, deadline_passed
 from loragate_server.threads import DaemonPool
@@ -81,11 +82,17 @@ class RequestReader:
             pool.shutdown(cancel_futures=True)
 
     def _limited(self, work: Callable[[], Result]) -> Result:
-        try:
-            with _no_collection, cpu_time_limit(self._limit_s):
-                return work()
-        except TimeLimitError:
-            raise reading_too_long(self._limit_s) from None
+        with _no_collection:
+            try:
+                with cpu_time_limit(self._limit_s):
+                    return work()
+            except TimeLimitError:
+                refused = reading_too_long(self._limit_s)
+            except RefusedRequestError as error:
+                refused = error
+                refused.__cause__ = refused.__context__ = None
+            # The frames that raised hold all that was read, which is to be freed on this thread.
+            raise refused.with_traceback(None)
 
 
 class _NoCollection:
