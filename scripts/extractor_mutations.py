@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -190,9 +191,6 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Where the figures are written.")] = None,
 ) -> None:
     """Tries the changes and reports."""
-    import hypothesis
-    import pytest
-
     files = [one for one in sorted(SOURCES.rglob("*.py")) if only in str(one)]
     every = [mutant for path in files for mutant in mutants_of(path)]
     chosen = random.Random(seed).sample(every, sample) if sample else every
@@ -211,8 +209,8 @@ def main(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {
             "python": platform.python_version(),
-            "pytest": pytest.__version__,
-            "hypothesis": hypothesis.__version__,
+            "pytest": version("pytest"),
+            "hypothesis": version("hypothesis"),
         },
     }
     print(f"{figures['noticed']} of {len(chosen)} noticed, of {len(every)} changes there are")

@@ -3,9 +3,10 @@
     .venv/bin/python scripts/fuzz_extractors.py --minutes 10
 
 Takes turns among the servers. To each it sends arbitrary requests, requests that carry a LoRA, and
-such with changed bytes; and to each grammar texts, beside a model of the server's own reading. Only a refusal may be raised; a LoRA that the server would honour has to be
-found or refused; a rewritten body may differ in the reference alone. Prints the executions and the
-failures, each with its smallest request, and exits with 1 when there is one.
+such with changed bytes; and to each grammar texts, beside a model of the server's own reading. Only
+a refusal may be raised; a LoRA that the server would honour has to be found or refused; a rewritten
+body may differ in the reference alone. Prints the executions and the failures, each with its
+smallest request, and exits with 1 when there is one.
 """
 
 from __future__ import annotations

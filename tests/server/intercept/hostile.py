@@ -157,6 +157,10 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
         lambda value: {"infotext": value},
         lambda value: {"override_settings": {"sd_lora": value}},
     ),
+    "fooocus": (
+        lambda value: {"prompt": value},
+        lambda value: {"loras": [{"model_name": value}]},
+    ),
     "invokeai": (lambda value: {"source": value},),
     "triton": (lambda value: {"parameters": {"lora": value}},),
     "kserve": (
