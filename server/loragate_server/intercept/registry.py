@@ -18,12 +18,13 @@ from loragate_server.intercept.servers.kserve import KServe
 from loragate_server.intercept.servers.sglang import SGLang
 from loragate_server.intercept.servers.triton import Triton
 from loragate_server.intercept.servers.vllm_omni import VllmOmni
+from loragate_server.intercept.servers.xinference import Xinference
 
 EXTRACTORS: Mapping[str, type[ImageServer]] = {
     one.kind: one
     for one in (
         *(SGLang, VllmOmni, ComfyUI, A1111, Fooocus, InvokeAI),
-        *(Triton, KServe, Cog, Declarative),
+        *(Xinference, Triton, KServe, Cog, Declarative),
     )
 }
 """Name of an image server to its extractor."""

@@ -150,6 +150,15 @@ def _fooocus(draw: st.DrawFn) -> Any:
     return merged(draw(harmless), {"loras": draw(st.permutations(loras))})
 
 
+def _xinference(draw: st.DrawFn) -> Any:
+    lora: dict[str, Any] = {"lora_list": [{"lora_name": "n", "local_path": PATH}]}
+    if draw(st.booleans()):
+        lora["image_lora_fuse_kwargs"] = {"lora_scale": draw(forces)}
+    if draw(st.booleans()):
+        lora["lora_list"].insert(0, {"lora_name": "a", "local_path": "/loras/a"})
+    return merged(draw(harmless), {"model_name": "sdxl", "peft_model_config": lora})
+
+
 def _cog(draw: st.DrawFn) -> Any:
     key = draw(st.sampled_from(["lora_weights", "extra_lora", "hf_lora", "lora_url", "weights"]))
     inputs = merged(draw(harmless), {key: PATH})
@@ -231,6 +240,7 @@ CARRIERS: Mapping[str, st.SearchStrategy[Carrier]] = {
     "comfyui": in_json(ROUTES["comfyui"], _comfy),
     "a1111": in_json(ROUTES["a1111"], _a1111),
     "fooocus": in_json(ROUTES["fooocus"], _fooocus),
+    "xinference": in_json(ROUTES["xinference"], _xinference),
     "invokeai": in_json("/api/v1/models/import", _invoke),
     "triton": to_triton(),
     "kserve": in_json(ROUTES["kserve"], _kserve),

@@ -162,6 +162,10 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
         lambda value: {"loras": [{"model_name": value}]},
     ),
     "invokeai": (lambda value: {"source": value},),
+    "xinference": (
+        lambda value: {"peft_model_config": {"lora_list": value}},
+        lambda value: {"launch": value},
+    ),
     "triton": (lambda value: {"parameters": {"lora": value}},),
     "kserve": (
         lambda value: {"parameters": {"lora": value}},

@@ -103,6 +103,15 @@ def fooocus(request: HttpRequest) -> Iterator[str]:
         yield from (name for name, _ in re.findall(rf"<lora:([^:]+):({number})>", token))
 
 
+def xinference(request: HttpRequest) -> Iterator[str]:
+    if request.path != "/v1/models":
+        return
+    body = starlette_json(request)
+    for one in (body.get("peft_model_config") or {}).get("lora_list") or []:
+        if one["lora_name"]:
+            yield one["local_path"]
+
+
 def cog(request: HttpRequest) -> Iterator[str]:
     if request.path != "/predictions":
         return
@@ -116,6 +125,7 @@ MODELS: Mapping[str, Callable[[HttpRequest], Iterator[str]]] = {
     "comfyui": comfyui,
     "a1111": a1111,
     "fooocus": fooocus,
+    "xinference": xinference,
     "cog": cog,
 }
 
