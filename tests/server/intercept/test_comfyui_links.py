@@ -11,7 +11,7 @@ from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.extraction import RefusedRequestError
 from tests.server.intercept.bodies import extractor, post
 from tests.server.intercept.test_comfyui_flow import node, pairs
-from tests.server.intercept.verdicts import EVIL
+from tests.server.intercept.verdicts import EVIL, found
 
 
 def loaded(settings: dict[str, Any] | None = None, /, **graph: Any) -> tuple[AdapterReference, ...]:
@@ -212,3 +212,15 @@ def test_wildcards_pass_where_the_operator_says_so() -> None:
 def test_a_text_that_ends_as_a_file_does_hides_no_tag() -> None:
     one = node("LoraTagLoader", text="<lora:evil:1> good.safetensors")
     assert EVIL in paths(k=one)
+
+
+def test_a_text_that_is_a_name_too_is_found_as_both() -> None:
+    """Where it is linked only its tag is read; the node itself may read the whole."""
+    text = "<lora:ink:1> clay.safetensors"
+    graph = {
+        "1": {"class_type": "PrimitiveString", "inputs": {"value": text}},
+        "2": {"class_type": "Lora Text", "inputs": {"text": ["1", 0]}},
+    }
+    paths = found("comfyui", post("/prompt", {"prompt": graph}))
+    assert "/loras/ink.safetensors" in paths
+    assert f"/loras/{text}" in paths
