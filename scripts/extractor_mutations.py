@@ -86,8 +86,12 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             yield Mutant(file, line, number, "condition")
         elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
             yield Mutant(file, line, number, "value")
-        elif isinstance(node, ast.Return) and node.value is not None:
+        elif isinstance(node, ast.Return) and not _gives_nothing(node):
             yield Mutant(file, line, number, "result")
+
+
+def _gives_nothing(node: ast.Return) -> bool:
+    return node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None)
 
 
 def _left_alone(node: ast.AST) -> Iterator[ast.AST]:
