@@ -170,3 +170,18 @@ def test_a_loader_that_the_page_mutes_or_bypasses_may_be_left_out(
     loaders = {"1": loader("ink", 1.0, "2"), "2": loader("clay", 1.0, mode=mode)}
     ink, clay = sorted(loaded(drawn_from("1", **loaders)), key=lambda one: str(one.path))[::-1]
     assert (ink.optional, clay.optional) == (False, optional)
+
+
+def test_a_link_that_is_no_model_does_not_make_a_lora_optional() -> None:
+    graph = drawn_from(
+        "1",
+        **{
+            "1": node("LoraLoaderModelOnly", model=["4", 0], lora_name="ink", strength_model=1),
+            "2": loader("clay", 1.0),
+            "6": node("CLIPTextEncode", clip=["2", 1], text="a"),
+            "3": node(
+                "KSampler", model=["1", 0], positive=["6", 0], negative=["6", 0], thing=["4", 0]
+            ),
+        },
+    )
+    assert [one.optional for one in loaded(graph)] == [False, False]
