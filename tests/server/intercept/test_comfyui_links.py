@@ -9,6 +9,9 @@ import pytest
 
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.extraction import RefusedRequestError
+from loragate_server.intercept.reading.tags import tags_in
+from loragate_server.intercept.servers.comfyui_graph import nodes_of
+from loragate_server.intercept.servers.comfyui_links import Links
 from tests.server.intercept.bodies import extractor, post
 from tests.server.intercept.test_comfyui_flow import node, pairs
 from tests.server.intercept.verdicts import EVIL, found
@@ -224,3 +227,22 @@ def test_a_text_that_is_a_name_too_is_found_as_both() -> None:
     paths = found("comfyui", post("/prompt", {"prompt": graph}))
     assert "/loras/ink.safetensors" in paths
     assert f"/loras/{text}" in paths
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("<lora:>a <lora:ink:1>", ["ink"]),
+        ("<lora:ink:1> and <lyco:clay:1>", ["ink", "clay"]),
+        ("<lora:ink:1> <lora:clay", ["ink"]),
+        ("a harbour", []),
+    ],
+)
+def test_coziness_hands_on_the_tags_of_a_text_and_the_rest(text: str, tags: list[str]) -> None:
+    extractor_node = {"class_type": "LoraTextExtractor-b1f83aa2", "inputs": {"text": text}}
+    for slot, names in ((1, tags), (0, [])):
+        reader = {"class_type": "MultiLoraLoader-70bf3d77", "inputs": {"text": ["1", slot]}}
+        links = Links(nodes_of({"1": extractor_node, "2": reader}, ("prompt",)))
+        handed = links.text(["1", slot])
+        assert handed is not None
+        assert [one.name for one in tags_in(handed, "x") if one.name] == names

@@ -152,7 +152,7 @@ class _Reader:
             raise ambiguous_adapter(place, "is neither enabled nor not.", "Send true or false.")
         at = (*location, "model_name")
         reference = self._reference(name, place_of(*at), (weight,))
-        spot = Spot(at, name, spelling=below(self.server.lora_folder))
+        spot = Spot(at, str(name), spelling=below(self.server.lora_folder))
         # Versions that do not know `enabled` load what it leaves out.
         yield Found(reference, place_of(*at), spot), enabled
 

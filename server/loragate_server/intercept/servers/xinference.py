@@ -26,7 +26,7 @@ _LOAD, _FUSE = "image_lora_load_kwargs", "image_lora_fuse_kwargs"
 _LIGHTNING_PATH, _LIGHTNING_VERSION = "lightning_model_path", "lightning_version"
 _HARMLESS_TO_LOAD = frozenset({"weight_name", "adapter_name", "use_safetensors", "cache_dir"})
 _HARMLESS_TO_FUSE = frozenset({"lora_scale", "safe_fusing"})
-_NONE = (None, "", [], {})
+_NONE: tuple[object, ...] = (None, "", [], {})
 _Named = tuple[Found, Hashable]
 """A LoRA, and where it stands: of several, versions of diffusers fuse all or the last."""
 
