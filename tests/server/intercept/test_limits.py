@@ -157,3 +157,10 @@ def test_a_boundary_has_at_most_seventy_letters() -> None:
 def test_a_huge_strength_of_another_name_is_no_number() -> None:
     body = {"parameters": {"lora_path": EVIL, "weight_scale": 10**400}}
     assert refusal("kserve", post("/v2/models/m/infer", body)) == RefusalCode.ADAPTER_AMBIGUOUS
+
+
+def test_a_strength_for_the_text_encoder_alone_leaves_the_denoiser_at_one() -> None:
+    inputs = {"lora_1": "evil", "clip_weight_1": 0.5}
+    request = post("/prompt", {"prompt": {"1": {"class_type": "Lora Stack", "inputs": inputs}}})
+    (adapter,) = extractor("comfyui").extract(request).adapters
+    assert [(one.denoiser, one.text_encoder) for one in adapter.strengths] == [(1.0, 0.5)]
