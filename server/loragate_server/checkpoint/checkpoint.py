@@ -8,10 +8,12 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
+from loragate_server.checkpoint.reading import RequestReader
 from loragate_server.checkpoint.result import NO_EXTRACTOR, CheckObserver, Result
 from loragate_server.checkpoint.statuses import (
     FORBIDDEN,
@@ -56,12 +58,14 @@ class Checkpoint:
         extractors: Mapping[str, ImageServer],
         gate: Gate,
         copies: AuditedCopies,
+        reader: RequestReader,
         observer: CheckObserver,
     ) -> None:
         self.settings = settings
         self._extractors = dict(extractors)
         self._gate = gate
         self._copies = copies
+        self._reader = reader
         self._observer = observer
 
     async def check(self, request: HttpRequest, source: CheckSource, leash: Leash) -> CheckOutcome:
@@ -129,7 +133,8 @@ class Checkpoint:
                 if settled is not None:
                     return _without_adapter(name, settled)
                 self._admit_body(request)
-                extraction = extractor.extract(request)
+                read = partial(extractor.extract, request)
+                extraction = await self._reader.run(read, len(request.body), leash)
                 if not extraction.adapters:
                     return _without_adapter(name, extraction)
                 return await self._decide(request, source, leash, name, extractor, extraction)
@@ -191,7 +196,9 @@ class Checkpoint:
         if not rewrites:
             return replace(outcome, audited=await self._known_copies(digests, leash))
         paths = await self._copies.paths(digests, leash, keep=True)
-        return replace(outcome, audited=paths, body=_rewritten(request, extractor, paths))
+        write = partial(_rewritten, request, extractor, paths)
+        body = await self._reader.run(write, len(request.body), leash)
+        return replace(outcome, audited=paths, body=body)
 
     def _passes(self, verdict: Verdict) -> bool:
         kind = verdict.decision.verdict

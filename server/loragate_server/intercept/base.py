@@ -65,7 +65,7 @@ class ImageServer(ABC):
 
     label: str = ""
     base_model: str = ""
-    max_body_bytes: int = 64 * 1024 * 1024
+    max_body_bytes: int = 32 * 1024 * 1024
     max_nesting: int = 100
     unknown_routes: str = DENY
     passed_routes: tuple[str, ...] = ()

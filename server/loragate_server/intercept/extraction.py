@@ -14,6 +14,7 @@ class RefusalCode(StrEnum):
     BODY_INCOMPLETE = "body_incomplete"
     BODY_UNREADABLE = "body_unreadable"
     BODY_AMBIGUOUS = "body_ambiguous"
+    READING_TOO_LONG = "reading_too_long"
     ADAPTER_UNNAMED = "adapter_unnamed"
     ADAPTER_AMBIGUOUS = "adapter_ambiguous"
     DOOR_CLOSED = "door_closed"

@@ -12,6 +12,7 @@ import pytest
 
 from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.checkpoint.copies import AuditedCopies
+from loragate_server.checkpoint.reading import RequestReader
 from loragate_server.checkpoint.result import CheckObserver
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.intercept import InterceptSection
@@ -51,6 +52,7 @@ MakePost = Callable[..., Post]
 @pytest.fixture
 async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
     desks: list[IntakeDesk] = []
+    readers: list[RequestReader] = []
 
     def make(
         root: PurePath | None = None, keep_s: float = 60.0, *, alone: bool = False, **settings: Any
@@ -59,6 +61,7 @@ async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
         store_dir = home.root.parent / "store"
         intake = Intake(IntakeSection(roots=(home.root,)), store_dir)
         desks.append(IntakeDesk(intake))
+        readers.append(RequestReader(limit_s=2.0))
         servers = {"plain": PlainServer()}
         if not alone:
             servers["other"] = PlainServer(label="other")
@@ -71,10 +74,11 @@ async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
             servers,
             home.gate,
             AuditedCopies(desks[-1], intake, root, keep_s),
+            readers[-1],
             told,
         )
         return Post(checkpoint, home, told, intake)
 
     yield make
-    for desk in desks:
-        desk.close()
+    for one in (*desks, *readers):
+        one.close()

@@ -24,7 +24,7 @@ class LoraFiles:
     """What lies in a folder, read once and only when a name has to be looked up.
 
     Attributes:
-        folder: the server's folder of LoRAs, where loragate sees it.
+        folder: the server's folder of LoRAs, where loragate sees it; empty where it sees none.
     """
 
     folder: str
@@ -53,6 +53,8 @@ class LoraFiles:
             RefusedRequestError: ADAPTER_UNNAMED where there are too many to look through.
         """
         found: list[str] = []
+        if not self.folder:
+            return ()
         for folder, folders, files in os.walk(self.folder, followlinks=True):
             real = os.path.realpath(folder)
             folders[:] = [one for one in folders if not _leads_back(folder, one, real)]

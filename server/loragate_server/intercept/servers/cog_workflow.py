@@ -8,6 +8,7 @@ from typing import Any
 
 from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.reading.bodies import BodyLimits, parse_json
+from loragate_server.intercept.reading.lora_files import LoraFiles
 from loragate_server.intercept.refusals import unnamed
 from loragate_server.intercept.servers.comfyui import GRAPHS, ComfyUI
 
@@ -53,7 +54,7 @@ def refuse_loras(value: Any, place: str, limits: BodyLimits) -> None:
     ]
     try:
         # Graphs come bare, or as they are sent to ComfyUI.
-        found = graph.adapters(value if given else {"prompt": value})
+        found = graph.adapters(value if given else {"prompt": value}, LoraFiles(""))
     except RefusedRequestError as error:
         raise unnamed(place, f"is a workflow that is not read: {error.message}", _REMEDY) from error
     if found:

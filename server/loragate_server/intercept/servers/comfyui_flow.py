@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
-from math import prod
 from typing import Any
 
 from loragate_server.adapter.reference import Strength
@@ -29,6 +28,8 @@ Parts = frozenset[tuple[int, str, float]]
 _NOTHING: frozenset[Parts] = frozenset({Parts()})
 _DENOISER, _TEXT_ENCODER = "model", "clip"
 _MOST_WAYS = 32
+_MOST_WAYS_OF_ALL = 512
+"""Of all samplers together. No audit judges so many."""
 _MOST_NODES = 5000
 """Larger graphs are not followed; nothing in them is certain."""
 _STACK = re.compile(r"stack", re.IGNORECASE)
@@ -41,7 +42,7 @@ _DATA = re.compile(
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
-    r"(.*_)?(positive|negative|conditioning|cond|clip)(_?\d+|_(to|from|new|default|opt))*",
+    r"(.*_)?(positive|negative|conditioning|cond|clip)\d*(_(\d|to|from|new|default|opt)\d*)*",
     re.IGNORECASE,
 )
 _MODEL = re.compile(r"model|guider|pipe", re.IGNORECASE)
@@ -87,7 +88,7 @@ def applied_together(
     except CycleError:  # no server runs it, so nothing is certain
         return list(found), []
     ways = {way for key in order if key in nodes for way in flow.uses_in(nodes[key]) if way}
-    if flow.gave_up:
+    if flow.gave_up or len(ways) > _MOST_WAYS_OF_ALL:
         return list(found), []
     muted = {n for n, owner in enumerate(owners) if owner is not None and nodes[owner].muted}
     ways |= {Parts(one for one in way if one[0] not in muted) for way in ways}
@@ -170,6 +171,8 @@ class _Flow:
         node = self.nodes.get(key)
         if node is None:
             return _NOTHING
+        if node.class_type not in _SLOTS:
+            slot = 0  # whichever it is, nobody knows what comes out of it
         if (key, slot) not in self._known:
             self._known[key, slot] = self._limited(self._made(node, slot))
         return self._known[key, slot]
@@ -279,12 +282,22 @@ class _Flow:
 
     def _crossed(self, trunk: Sequence[frozenset[Parts]]) -> set[Parts]:
         """One way of each input, all at once."""
-        self.gave_up |= prod(map(len, trunk)) > _MOST_WAYS
+        self.gave_up |= _more_than(_MOST_WAYS, map(len, trunk))
         return {_all(trunk)} if self.gave_up else {_all([ways]) for ways in product(*trunk)}
 
     def _limited(self, ways: frozenset[Parts]) -> frozenset[Parts]:
         self.gave_up |= len(ways) > _MOST_WAYS
         return frozenset({_all([ways])}) if self.gave_up else ways
+
+
+def _more_than(most: int, counts: Iterable[int]) -> bool:
+    """Whether there are more ways to take one of each."""
+    total = 1
+    for count in counts:
+        total *= count
+        if total > most or not total:
+            break
+    return total > most
 
 
 def _slot(slots: Sequence[str], slot: int) -> Sequence[str]:
@@ -294,7 +307,7 @@ def _slot(slots: Sequence[str], slot: int) -> Sequence[str]:
 
 def _all(ways: Iterable[Iterable[Parts]]) -> Parts:
     """Everything that any way carries."""
-    return Parts().union(*(way for one in ways for way in one))
+    return Parts().union(*{way for one in ways for way in one})
 
 
 def _only(ways: frozenset[Parts], parts: Collection[str]) -> frozenset[Parts]:
