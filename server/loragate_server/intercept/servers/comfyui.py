@@ -38,6 +38,7 @@ from loragate_server.intercept.servers.comfyui_links import (
     refuse_made_or_chosen,
     text_by_link,
 )
+from loragate_server.intercept.servers.comfyui_models import MODEL_INPUTS, holds_other_model
 from loragate_server.intercept.servers.comfyui_tags import (
     is_lora_class,
     mentioned_in,
@@ -60,33 +61,6 @@ GRAPHS = ("prompt", "workflow_api", "workflow")
 """Under which names requests hold graphs."""
 _ALSO_TEXT = re.compile(r"<|NODE")
 """What makes a text of one that ends as a file's name does."""
-
-MODEL_INPUTS = (
-    "ckpt_name",
-    "base_ckpt_name",
-    "refiner_ckpt_name",
-    "hires_ckpt_name",
-    "vae_name",
-    "unet_name",
-    "clip_name",
-    "clip_name1",
-    "clip_name2",
-    "clip_name3",
-    "clip_name4",
-    "control_net_name",
-    "style_model_name",
-    "gligen_name",
-    "upscale_model",
-    "ipadapter_file",
-)
-"""Inputs that hold other models' files, whatever the node."""
-
-LOADER_INPUTS = (
-    "UpscaleModelLoader.model_name",
-    "UltralyticsDetectorProvider.model_name",
-    "SAMLoader.model_name",
-)
-"""Inputs of one class that hold other models' files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +106,7 @@ class ComfyUI(ImageServer):
 
     lora_folder: str
     graph_routes: tuple[str, ...] = ()
-    model_inputs: tuple[str, ...] = (*MODEL_INPUTS, *LOADER_INPUTS)
+    model_inputs: tuple[str, ...] = MODEL_INPUTS
     ignored_inputs: tuple[str, ...] = ()
     allow_wildcards: bool = False
 
@@ -249,7 +223,7 @@ class ComfyUI(ImageServer):
                 continue
             where = (at[0], source.key, "inputs", key)
             for one in strings_of(value, (key,), source.inputs, where):
-                if self._names_adapter(one, source) and not switched_off(source, one):
+                if self._names_adapter(one, source, graph) and not switched_off(source, one):
                     own = strengths_given(one, source, graph.nodes, place_of(*where))
                     both = [
                         Strength(
@@ -262,7 +236,7 @@ class ComfyUI(ImageServer):
                     yield from self._found(one, [*forces, *own, *both], source, node.key, graph)
 
     def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
-        if self._names_adapter(one, node):
+        if self._names_adapter(one, node, graph):
             yield from self._applied(one, node, graph)
             if not _ALSO_TEXT.search(one.text):
                 return
@@ -287,7 +261,7 @@ class ComfyUI(ImageServer):
             for meant in self._meant(reference, tag.paths):
                 yield Found(meant, place_of(*(location or at)), spot), None
 
-    def _names_adapter(self, one: Value, node: Node) -> bool:
+    def _names_adapter(self, one: Value, node: Node, graph: Graph) -> bool:
         """Whether a string names a LoRA: by its name, its node, or what it looks like."""
         text, key = one.text.strip(), one.names[-1]
         if text.casefold() in _NONE:
@@ -297,7 +271,7 @@ class ComfyUI(ImageServer):
                 text.lower().startswith("urn:air:") or "://" in text
             )
         if looks_like_weights(text):
-            return True
+            return not holds_other_model(node, one.names, text, graph)
         if any(begin in text.casefold() for begin in ("<lora:", "<lyco:", "<loractl:")):
             return False
         if any(map(speaks_of_lora, one.names)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -82,6 +82,16 @@ class Graph:
 
     nodes: Mapping[str, Node]
     files: LoraFiles
+
+    @cached_property
+    def takers(self) -> Mapping[str, Sequence[tuple[Node, str]]]:
+        """For every node, those that take from it, with the input by which they do."""
+        found: dict[str, list[tuple[Node, str]]] = {}
+        for node in self.nodes.values():
+            for name, value in node.inputs.items():
+                if is_link(value):
+                    found.setdefault(value[0], []).append((node, name))
+        return found
 
     @cached_property
     def managed(self) -> bool:
