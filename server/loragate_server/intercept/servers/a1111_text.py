@@ -11,7 +11,16 @@ from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
 PICTURES = frozenset({"init_images", "mask", "image", "images", "input_image", "imagelist"})
 """Names of members that hold pictures, in which any letters may stand side by side."""
 
+_PICTURE = re.compile(
+    r"(data:(image|video|application/octet-stream)[^,]{0,100};base64,)?"
+    # How PNG, JPEG, GIF, BMP, WebP, AVIF and TIFF begin in base64.
+    r"(iVBORw0KGg|/9j/|_9j_|R0lGOD|Qk|UklGR|AAAA|SUkq|TU0A)[A-Za-z0-9+/_=\s-]{40,}"
+)
+_PROMPTS = re.compile(r"prompt|text|negative|style|wildcard", re.IGNORECASE)
+"""Members that are read as prompts, however they begin."""
+
 _INFOTEXT = "infotext"
+_INSERTED = "[PROMPT]"
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NETWORK_FIELD = re.compile(r"\b(Hypernet|AddNet Model \d+)\s*:")
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
@@ -47,7 +56,7 @@ def refuse_undecidable(
     """
     if name.casefold() == _INFOTEXT and (field := _NETWORK_FIELD.search(text)):
         raise unnamed(place, f"loads what {field[1]} names.", "Leave it out of the infotext.")
-    wild = not wildcards and "__" in text and name.casefold() not in PICTURES
+    wild = not wildcards and "__" in text and not _is_picture(text, name)
     if wild and _WILDCARD.search(text):
         raise unnamed(
             place,
@@ -67,6 +76,33 @@ def refuse_undecidable(
             place, "may become a tag when its variants are drawn.", "Write the tag out."
         )
     _refuse_extra_arguments(text, place)
+
+
+def refuse_insertion(text: str, prompt: str, place: str) -> None:
+    """ADetailer puts the main prompt in the place of `[PROMPT]`, which may complete a tag.
+
+    Args:
+        text: that may hold the mark.
+        prompt: the main one.
+        place: where the text stands, for people.
+
+    Raises:
+        RefusedRequestError: ADAPTER_AMBIGUOUS.
+    """
+    if _INSERTED not in text:
+        return
+    in_tag = any(_INSERTED in tag.name for tag in tags_in(text, place))
+    if in_tag or "<" in without_tags(text) + without_tags(prompt):
+        raise ambiguous_adapter(
+            place, f"may become a tag when {_INSERTED} is replaced.", "Write the prompt out."
+        )
+
+
+def _is_picture(text: str, name: str) -> bool:
+    """Whether a member holds a picture: by its name, or by its letters where it is no prompt."""
+    if name.casefold() in PICTURES:
+        return True
+    return not _PROMPTS.search(name) and _PICTURE.fullmatch(text) is not None
 
 
 def _refuse_extra_arguments(text: str, place: str) -> None:

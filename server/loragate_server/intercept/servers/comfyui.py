@@ -24,10 +24,10 @@ from loragate_server.intercept.servers.comfyui_graph import (
     Graph,
     Node,
     Value,
+    is_for_people,
     is_link,
     nodes_of,
     resolved,
-    strengths_given,
     strings_of,
     switched_off,
 )
@@ -39,6 +39,8 @@ from loragate_server.intercept.servers.comfyui_links import (
     text_by_link,
 )
 from loragate_server.intercept.servers.comfyui_models import MODEL_INPUTS, holds_other_model
+from loragate_server.intercept.servers.comfyui_names import as_file
+from loragate_server.intercept.servers.comfyui_strengths import strengths_given
 from loragate_server.intercept.servers.comfyui_tags import (
     is_lora_class,
     mentioned_in,
@@ -116,7 +118,8 @@ class ComfyUI(ImageServer):
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
-        document, body = read_object(request, self.limits)
+        # ComfyUI's own files hold NaN under is_changed, and clients send them on.
+        document, body = read_object(request, replace(self.limits, infinite=True))
         return Findings(self.adapters(body), document.text)
 
     def adapters(self, body: Mapping[str, Any]) -> tuple[Found, ...]:
@@ -156,7 +159,7 @@ class ComfyUI(ImageServer):
 
     def _in_node(self, node: Node, graph: Graph, location: Location) -> Iterator[Owned]:
         for name, value in node.inputs.items():
-            if f"{node.class_type}.{name}" in self.ignored_inputs:
+            if f"{node.class_type}.{name}" in self.ignored_inputs or is_for_people(node, name):
                 continue
             at = (*location, name)
             if is_link(value):
@@ -217,14 +220,14 @@ class ComfyUI(ImageServer):
     ) -> Iterator[Owned]:
         """What a LoRA node hands on is applied at the strength of the node that takes it."""
         taking = Value("", (name,), node.inputs, at)
-        forces = strengths_given(taking, node, graph.nodes, place_of(*at))
+        forces = strengths_given(taking, node, graph.nodes)
         for key, value in source.inputs.items():
             if is_link(value):
                 continue
             where = (at[0], source.key, "inputs", key)
             for one in strings_of(value, (key,), source.inputs, where):
                 if self._names_adapter(one, source, graph) and not switched_off(source, one):
-                    own = strengths_given(one, source, graph.nodes, place_of(*where))
+                    own = strengths_given(one, source, graph.nodes)
                     both = [
                         Strength(
                             first.denoiser * second.denoiser,
@@ -259,7 +262,8 @@ class ComfyUI(ImageServer):
             spelling = below(self.lora_folder)
             spot = Spot(location, text, tag.span, spelling=spelling) if location else None
             for meant in self._meant(reference, tag.paths):
-                yield Found(meant, place_of(*(location or at)), spot), None
+                place = place_of(*(location or at))
+                yield Found(meant, place, spot, holder=_shown(node)), None
 
     def _names_adapter(self, one: Value, node: Node, graph: Graph) -> bool:
         """Whether a string names a LoRA: by its name, its node, or what it looks like."""
@@ -283,7 +287,7 @@ class ComfyUI(ImageServer):
         return in_lora_node and bool(named) and not _HOW.search(key)
 
     def _applied(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
-        strengths = strengths_given(one, node, graph.nodes, place_of(*one.location))
+        strengths = strengths_given(one, node, graph.nodes)
         yield from self._found(one, strengths, node, node.key, graph)
 
     def _found(
@@ -294,10 +298,15 @@ class ComfyUI(ImageServer):
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
         resolvers = resolvers_of(node.class_type, one.text, managed=graph.managed)
+        if "\\" in one.text:
+            resolvers = resolvers or (as_file,)
         paths = graph.files.meant_by(one.text, resolvers if takes_file else ())
         for meant in self._meant(reference, paths):
             spot = Spot(one.location, one.text, spelling=spelling)
-            yield Found(meant, place, spot), owner if len(paths) < 2 else None
+            yield (
+                Found(meant, place, spot, holder=_shown(node)),
+                owner if len(paths) < 2 else None,
+            )
 
     def _meant(self, given: AdapterReference, paths: Sequence[str]) -> Iterator[AdapterReference]:
         """Every file that a name may mean; the one of that name where none is known."""
@@ -307,7 +316,7 @@ class ComfyUI(ImageServer):
             yield given
 
     def _reference(self, text: str, place: str) -> AdapterReference:
-        return in_folder(text, self.lora_folder, place, suffix=".safetensors")
+        return in_folder(text, self.lora_folder, place, suffix=".safetensors", windows=True)
 
     def _refuse_inner_links(self, value: Any, names: tuple[str, ...], at: Location) -> None:
         """Nodes that take objects may follow links in them; then nobody knows the name."""
@@ -321,6 +330,16 @@ class ComfyUI(ImageServer):
             if isinstance(item, dict | list) and not is_link(item):
                 self._refuse_inner_links(item, inner, (*at, key))
 
+    def unless_adapter(self, place: str, holder: str) -> str:
+        """See `ImageServer.unless_adapter`; nodes of LoRAs hold nothing else."""
+        if not holder or is_lora_class(holder):
+            return ""
+        name = place.removeprefix("/").split("/")[3:4] or ["INPUT"]
+        return (
+            f"If it is no LoRA, add {holder}.{name[0]} to "
+            f"intercept.extractors.{self.name}.settings.ignored_inputs."
+        )
+
     def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
         """An error as ComfyUI's page and clients show it."""
         return {
@@ -333,6 +352,11 @@ class ComfyUI(ImageServer):
             "node_errors": {},
             "decision_id": decision_id,
         }
+
+
+def _shown(node: Node) -> str:
+    """The class of a node, for people."""
+    return place_of(node.class_type).removeprefix("/")
 
 
 def _unspeakable(_: str) -> str | None:

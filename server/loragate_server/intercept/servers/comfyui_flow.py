@@ -20,7 +20,8 @@ from loragate_server.intercept.reading.findings import Found
 from loragate_server.intercept.reading.sets import MOST_ADAPTERS, used_at
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import ambiguous_adapter, place_of
-from loragate_server.intercept.servers.comfyui_graph import Node, is_link, resolved
+from loragate_server.intercept.servers.comfyui_graph import Node, is_link
+from loragate_server.intercept.servers.comfyui_numbers import number_behind
 from loragate_server.intercept.servers.comfyui_tags import is_lora_class
 
 Parts = frozenset[tuple[int, str, float]]
@@ -221,8 +222,9 @@ class _Flow:
         value: Any = node.inputs.get("ratio", 1.0)
         place = place_of(node.key, "inputs", "ratio")
         if is_link(value):
-            value, _ = resolved(value, self.nodes, place)
-        ratio = strength(value, place)
+            ratio = number_behind(value, self.nodes, place)
+        else:
+            ratio = strength(value, place)
         return frozenset(
             _sum(first, ratio, second, 1.0 - ratio) for first, second in product(one, other)
         )
