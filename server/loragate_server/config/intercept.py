@@ -44,7 +44,7 @@ class InterceptSection(Section):
     default_extractor: str = ""
     dry_run: bool = False
     on_review: Literal["deny", "allow"] = "deny"
-    max_body_bytes: Positive = 8 * MIB
+    max_body_bytes: Positive = 32 * MIB
     http: bool = False
     http_timeout_s: PositiveSeconds = 30.0
     audited_root: Path | None = None
