@@ -36,17 +36,19 @@ def prompt(name: str) -> dict[str, Any]:
     return {"prompt": as_prompt(workflow), "client_id": "7f3e", "extra_data": sent}
 
 
-def loras(name: str) -> set[tuple[str, float]]:
-    """The LoRAs of a template with the strengths at which its loaders apply them to the model.
+def loras(name: str) -> dict[str, set[float]]:
+    """The LoRAs of a template, with the strengths that its loaders give them for either model.
 
     Raises:
         ValueError: a node of LoRAs is not one of ComfyUI's two loaders.
     """
-    found = set()
+    found: dict[str, set[float]] = {}
     for node in prompt(name)["prompt"].values():
         kind, inputs = node["class_type"], node["inputs"]
         if kind in _WELL_KNOWN:
-            found.add((inputs["lora_name"], float(inputs["strength_model"])))
+            given = (inputs.get(one) for one in ("strength_model", "strength_clip"))
+            strengths = {float(one) for one in given if one}
+            found.setdefault(inputs["lora_name"], set()).update(strengths)
         elif "lora" in kind.casefold() and "lora_name" in inputs:
             raise ValueError(f"{name}: {kind}")
     return found

@@ -47,6 +47,7 @@ MODEL_INPUTS = (
 
 _KNOWN: Mapping[str, str] = {
     "AudioEncoderLoader": "audio_encoder_name",
+    "ConditioningLoader": "conditioning_name",
     "ModelPatchLoader": "name",
     "QwenImageDiffsynthLoader": "name",
     "LoadDA3Model": "model_name",
