@@ -125,6 +125,7 @@ class Checkpoint:
         extractor: ImageServer,
     ) -> CheckOutcome:
         """The outcome, whatever extractor and gate raise."""
+        extraction = Extraction()
         try:
             try:
                 _admit_line(request)
@@ -141,7 +142,7 @@ class Checkpoint:
             except RefusedRequestError as error:
                 return _refused(name, extractor, error)
             except NoDecisionError as error:
-                return _no_decision(name, extractor, error)
+                return _no_decision(name, extractor, error, extraction)
         except Exception as error:
             return _failed(name, error)
 
@@ -306,9 +307,16 @@ def _refused(name: str, extractor: ImageServer, error: RefusedRequestError) -> C
     return CheckOutcome(Result.UNKNOWN_DENIED if unlisted else Result.REFUSED, name, denial=denial)
 
 
-def _no_decision(name: str, extractor: ImageServer, error: NoDecisionError) -> CheckOutcome:
+def _no_decision(
+    name: str, extractor: ImageServer, error: NoDecisionError, extraction: Extraction
+) -> CheckOutcome:
     # An error names the offending value, which may be an address with a token in it.
     told = _WITHOUT_VALUES.get(error.reason, error.message)
+    if error.adapter is not None and error.adapter < len(extraction.places):
+        place = extraction.places[error.adapter]
+        holder = (*extraction.holders, "")[min(error.adapter, len(extraction.holders))]
+        named = f"It is named at {place} ({holder})." if holder else f"It is named at {place}."
+        told = " ".join(filter(None, (told, named, extractor.unless_adapter(place, holder))))
     denial = extractor.deny(status_of(error), error.reason.value.lower(), told, "")
     return CheckOutcome(Result.NO_DECISION, name, denial=with_retry(denial, error))
 

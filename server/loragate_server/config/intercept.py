@@ -45,7 +45,7 @@ class InterceptSection(Section):
     default_extractor: str = ""
     dry_run: bool = False
     on_review: Literal["deny", "allow"] = "deny"
-    max_body_bytes: Positive = 8 * MIB
+    max_body_bytes: Positive = 32 * MIB
     reading_s: PositiveSeconds = 2.0
     http: bool = False
     http_timeout_s: PositiveSeconds = 30.0

@@ -18,6 +18,7 @@ from loragate_server.config.intake import IntakeSection
 from loragate_server.config.intercept import InterceptSection
 from loragate_server.gate.intake import IntakeDesk
 from loragate_server.intake.fetch import Intake
+from loragate_server.intercept.base import ImageServer
 from tests.server.checkpoint.server_of_the_test import PlainServer
 from tests.server.gate.conftest import House, files, house, tiny, until
 
@@ -55,14 +56,19 @@ async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
     readers: list[RequestReader] = []
 
     def make(
-        root: PurePath | None = None, keep_s: float = 60.0, *, alone: bool = False, **settings: Any
+        root: PurePath | None = None,
+        keep_s: float = 60.0,
+        *,
+        alone: bool = False,
+        server: Callable[[PurePath], ImageServer] = lambda _: PlainServer(),
+        **settings: Any,
     ) -> Post:
         home, told = house(), Told()
         store_dir = home.root.parent / "store"
         intake = Intake(IntakeSection(roots=(home.root,)), store_dir)
         desks.append(IntakeDesk(intake))
         readers.append(RequestReader(limit_s=2.0))
-        servers = {"plain": PlainServer()}
+        servers: dict[str, ImageServer] = {"plain": server(home.root)}
         if not alone:
             servers["other"] = PlainServer(label="other")
         checkpoint = Checkpoint(

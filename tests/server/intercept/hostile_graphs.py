@@ -169,6 +169,45 @@ GRAPHS: Mapping[str, Callable[[int], Graph]] = {
     "switches": lambda size: {
         "1": node("CR LoRA Stack", **members(size, "lora_name_{}", NAME), switch_1="Off")
     },
+    "files of other models": lambda size: {
+        "1": node("CheckpointThing", **members(size, "file_{}", NAME))
+    },
+    "files of other models beside models": lambda size: {
+        "7": node("Thing", **members(size // 4, "in_{}", 1)),
+        "8": node("UpscaleThing", **members(size // 4, "file_{}", NAME), **links(size // 4, "7")),
+        "9": node("Thing", **links(size // 4, "8")),
+    },
+    "files that many constants hand on": lambda size: nodes(
+        size,
+        lambda n: node("Reroute", a=[str(n - 1), 0], b=[str(n - 1), 0], c=NAME),
+        **{"0": node("Reroute", a=NAME)},
+    ),
+    "formulas in formulas": lambda size: nodes(
+        size,
+        lambda n: node(
+            "ComfyMathExpression",
+            expression="a+b",
+            **{"values.a": [str(n + 1), 0], "values.b": [str(n + 1), 0]},
+        ),
+        l=node("LoraLoader", lora_name=NAME, strength_model=["0", 0]),
+    ),
+    "one formula of many numbers": lambda size: {
+        "8": node("SimpleMath+", value="a_1", **members(size // 2, "a_{}", 1)),
+        **nodes(
+            size // 2,
+            lambda _: node("LoraLoader", lora_name=NAME, strength_model=["8", 0]),
+        ),
+    },
+    "numbers that grow": lambda size: {
+        **nodes(
+            size // 2,
+            lambda n: node(
+                "easy mathInt", operation="multiply", a=[str(n + 1), 0], b=[str(n + 1), 0]
+            ),
+            **{"9": node("PrimitiveInt", value=10**4000)},
+        ),
+        "l": node("LoraLoader", lora_name=NAME, strength_model=["0", 0]),
+    },
     "rows": lambda size: {
         "1": node(
             "Power Lora Loader (rgthree)",

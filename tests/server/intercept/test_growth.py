@@ -17,7 +17,7 @@ from tests.server.intercept.bodies import ROUTES, extractor
 from tests.server.intercept.hostile import Shape
 
 LIMIT_BYTES = 8 << 20
-"""The largest body that a gate reads unless it is told otherwise."""
+"""As large as is measured; a gate reads up to four times as much unless it is told otherwise."""
 FIRST_BYTES, LAST_BYTES = 32_000, 128_000
 """Where it is measured: at the first size that tells something."""
 TELLING_S = 0.005

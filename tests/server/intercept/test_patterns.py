@@ -110,4 +110,4 @@ def test_a_pattern_goes_over_a_text_once(where: str) -> None:
 def test_the_patterns_of_all_readers_are_looked_at() -> None:
     assert len(PATTERNS) > 60
     words = [used for place, used in PATTERNS.items() if place.startswith(".reading.lora_words:")]
-    assert [used.methods for used in words] == [frozenset({"search"})]
+    assert [used.methods for used in words] == [frozenset({"search"}), frozenset({"sub"})]

@@ -36,10 +36,13 @@ class BodyLimits:
     Attributes:
         max_bytes: after a content coding is undone.
         max_nesting: how deep objects and lists may stand in each other.
+        infinite: whether NaN and Infinity may stand for numbers, as they do where the server is
+            Python's and clients send them.
     """
 
     max_bytes: int = 32 * 1024 * 1024
     max_nesting: int = 100
+    infinite: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def read_object(request: HttpRequest, limits: BodyLimits) -> tuple[JsonText, dic
 
 
 def parse_json(text: str, limits: BodyLimits, what: str) -> JsonText:
-    """Strict JSON: no duplicate names, no NaN, no byte order mark, nothing behind the end.
+    """Strict JSON: no name twice, no byte order mark, nothing behind the end, no NaN by default.
 
     Raises:
         RefusedRequestError: BODY_AMBIGUOUS or BODY_UNREADABLE.
@@ -179,7 +182,7 @@ def parse_json(text: str, limits: BodyLimits, what: str) -> JsonText:
     if openings + text.count(",") > _MAX_VALUES:
         raise unreadable(f"{what} has more than {_MAX_VALUES} values.", "Send fewer.")
     try:
-        value = strict_json.read(text)
+        value = strict_json.read(text, infinite=limits.infinite)
     except strict_json.DoubledNameError as error:
         raise ambiguous_body(
             "A JSON object in the body has the same name twice.", "Send every name once."

@@ -10,12 +10,14 @@ _IN_WORDS = f"{string.ascii_lowercase}{string.digits}_"
 _KEPT_CHARS = 256
 """Longer names are looked at anew each time, so that what is kept stays small."""
 
-# English has words that hold the letters by chance: exploration, color adjust, flora.
 _WORD = re.compile(
-    r"(?<![eE]xp)(?<![cC]o)(?<![fF])l[oO][rR][aA]"
-    r"|L(?!ORA)[oO][rR][aA]"
-    r"|(?<!EXP)(?<!CO)(?<!F)LORA"
+    r"(?<![cC]o)(?<![fF])l[oO][rR][aA]|L(?!ORA)[oO][rR][aA]|(?<!CO)(?<!F)LORA"
     r"|[lL][yY][cC][oO]|[lL][oO][cC][oO][nN]"
+)
+# Whole words, and stems, of English that hold the letters by chance. "color adjust" and "flora" are
+# told by the letters before, so that "ColorLoRA" still speaks of one.
+_BY_CHANCE = re.compile(
+    r"explora(?=t|b)|(?:dep|imp)lora(?=t|b)|(?<![a-z])chlora(?=t|l|m)|valorant", re.IGNORECASE
 )
 
 
@@ -25,7 +27,9 @@ def speaks_of_lora(name: str) -> bool:
 
 
 def _found_in(name: str) -> bool:
-    return _WORD.search(name) is not None
+    if _WORD.search(name) is None:  # most names, at once
+        return False
+    return _WORD.search(_BY_CHANCE.sub("", name)) is not None
 
 
 _kept = lru_cache(maxsize=4096)(_found_in)

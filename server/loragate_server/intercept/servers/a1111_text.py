@@ -11,9 +11,21 @@ from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
 PICTURES = frozenset({"init_images", "mask", "image", "images", "input_image", "imagelist"})
 """Names of members that hold pictures, in which any letters may stand side by side."""
 
+_PICTURE = re.compile(
+    r"(data:(image|video|application/octet-stream)[^,]{0,100};base64,)?"
+    # How PNG, JPEG, GIF, BMP, WebP, AVIF and TIFF begin in base64.
+    r"(iVBORw0KGg|/9j/|_9j_|R0lGOD|Qk|UklGR|AAAA|SUkq|TU0A)[A-Za-z0-9+/_=\s-]{40,}"
+)
+_PROMPTS = re.compile(r"prompt|text|negative|style|wildcard", re.IGNORECASE)
+"""Members that are read as prompts, however they begin."""
+_MOST_LOOKED_AT = 256
+"""Longer names may hold such a word; they are not looked through, as they may stand over many."""
+
 _INFOTEXTS = frozenset({"infotext"})
 _MAX_NAME_CHARS = 32
 """Longer names are none of these; a long one may stand over many texts."""
+INSERTED = "[PROMPT]"
+"""In the place of which ADetailer puts the main prompt."""
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NETWORK_FIELD = re.compile(r"\b(Hypernet|AddNet Model \d+)\s*:")
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
@@ -49,7 +61,7 @@ def refuse_undecidable(
     """
     if _is_one(name, _INFOTEXTS) and (field := _NETWORK_FIELD.search(text)):
         raise unnamed(place, f"loads what {field[1]} names.", "Leave it out of the infotext.")
-    wild = not wildcards and "__" in text and not _is_one(name, PICTURES)
+    wild = not wildcards and "__" in text and not _is_picture(text, name)
     if wild and _WILDCARD.search(text):
         raise unnamed(
             place,
@@ -69,6 +81,33 @@ def refuse_undecidable(
             place, "may become a tag when its variants are drawn.", "Write the tag out."
         )
     _refuse_extra_arguments(text, place)
+
+
+def refuse_insertion(text: str, place: str, *, open_prompt: bool) -> None:
+    """What ADetailer puts in the place of `[PROMPT]` may complete a tag.
+
+    Args:
+        text: that holds the mark.
+        place: where the text stands, for people.
+        open_prompt: whether the main prompt holds what may be part of a tag.
+
+    Raises:
+        RefusedRequestError: ADAPTER_AMBIGUOUS.
+    """
+    in_tag = any(INSERTED in tag.name for tag in tags_in(text, place))
+    if in_tag or open_prompt or "<" in without_tags(text):
+        raise ambiguous_adapter(
+            place, f"may become a tag when {INSERTED} is replaced.", "Write the prompt out."
+        )
+
+
+def _is_picture(text: str, name: str) -> bool:
+    """Whether a member holds a picture: by its name, or by its letters where it is no prompt."""
+    if _is_one(name, PICTURES):
+        return True
+    if len(name) > _MOST_LOOKED_AT or not _PICTURE.fullmatch(text):
+        return False
+    return _PROMPTS.search(name) is None
 
 
 def _is_one(name: str, names: frozenset[str]) -> bool:

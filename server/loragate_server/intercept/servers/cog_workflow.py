@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from loragate_server.intercept.extraction import RefusedRequestError
@@ -47,7 +48,8 @@ def refuse_loras(value: Any, place: str, limits: BodyLimits) -> None:
     if isinstance(value, str):
         if value.lstrip()[:1] not in ("{", "["):
             raise unnamed(place, "is no workflow that can be read here.", "Send it as JSON.")
-        value = parse_json(value, limits, f"Input {place}").value
+        # As ComfyUI itself, which is Python.
+        value = parse_json(value, replace(limits, infinite=True), f"Input {place}").value
     graph = ComfyUI(lora_folder="/")
     given = [
         name for name in GRAPHS if isinstance(value, dict) and isinstance(value.get(name), dict)

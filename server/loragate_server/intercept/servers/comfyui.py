@@ -30,6 +30,7 @@ from loragate_server.intercept.servers.comfyui_flow import applied_together
 from loragate_server.intercept.servers.comfyui_graph import (
     Node,
     Value,
+    is_for_people,
     is_link,
     nodes_of,
     resolved,
@@ -42,6 +43,8 @@ from loragate_server.intercept.servers.comfyui_links import (
     refuse_choice_by_number,
     refuse_made_or_chosen,
 )
+from loragate_server.intercept.servers.comfyui_models import MODEL_INPUTS
+from loragate_server.intercept.servers.comfyui_names import as_file
 from loragate_server.intercept.servers.comfyui_request import Graph
 from loragate_server.intercept.servers.comfyui_tags import (
     is_lora_class,
@@ -67,33 +70,6 @@ _MOST_NAMED = 10_000
 """Links may name one LoRA as often as there are nodes. The gate takes in 64 in all."""
 _ALSO_TEXT = re.compile(r"<|NODE")
 """What makes a text of one that ends as a file's name does."""
-
-MODEL_INPUTS = (
-    "ckpt_name",
-    "base_ckpt_name",
-    "refiner_ckpt_name",
-    "hires_ckpt_name",
-    "vae_name",
-    "unet_name",
-    "clip_name",
-    "clip_name1",
-    "clip_name2",
-    "clip_name3",
-    "clip_name4",
-    "control_net_name",
-    "style_model_name",
-    "gligen_name",
-    "upscale_model",
-    "ipadapter_file",
-)
-"""Inputs that hold other models' files, whatever the node."""
-
-LOADER_INPUTS = (
-    "UpscaleModelLoader.model_name",
-    "UltralyticsDetectorProvider.model_name",
-    "SAMLoader.model_name",
-)
-"""Inputs of one class that hold other models' files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +115,7 @@ class ComfyUI(ImageServer):
 
     lora_folder: str
     graph_routes: tuple[str, ...] = ()
-    model_inputs: tuple[str, ...] = (*MODEL_INPUTS, *LOADER_INPUTS)
+    model_inputs: tuple[str, ...] = MODEL_INPUTS
     ignored_inputs: tuple[str, ...] = ()
     allow_wildcards: bool = False
 
@@ -149,7 +125,8 @@ class ComfyUI(ImageServer):
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
-        document, body = read_object(request, self.limits)
+        # ComfyUI's own files hold NaN under is_changed, and clients send them on.
+        document, body = read_object(request, replace(self.limits, infinite=True))
         return Findings(self.adapters(body), document.text)
 
     def adapters(
@@ -202,7 +179,7 @@ class ComfyUI(ImageServer):
 
     def _in_node(self, node: Node, graph: Graph, location: Location) -> Iterator[Owned]:
         for name, value in node.inputs.items():
-            if f"{node.class_type}.{name}" in self.ignored_inputs:
+            if f"{node.class_type}.{name}" in self.ignored_inputs or is_for_people(node, name):
                 continue
             at = (*location, name)
             if is_link(value):
@@ -266,7 +243,7 @@ class ComfyUI(ImageServer):
         taking = Value("", (name,), node.inputs, at)
         forces = graph.strengths.given(taking, node, place_of(*at))
         if source.key not in graph.handed_on:
-            graph.handed_on[source.key] = list(self._names_in(source, at[0]))
+            graph.handed_on[source.key] = list(self._names_in(source, at[0], graph))
         for one in graph.handed_on[source.key]:
             own = graph.strengths.given(one, source, place_of(*one.location[:4]))
             both = [
@@ -276,18 +253,18 @@ class ComfyUI(ImageServer):
             ]
             yield from self._found(one, [*forces, *own, *both], source, node.key, graph)
 
-    def _names_in(self, source: Node, root: str | int) -> Iterator[Value]:
+    def _names_in(self, source: Node, root: str | int, graph: Graph) -> Iterator[Value]:
         """The names of LoRAs that stand in the inputs of a node."""
         for key, value in source.inputs.items():
             if is_link(value):
                 continue
             where = (root, source.key, "inputs", key)
             for one in strings_of(value, (key,), source.inputs, where):
-                if self._names_adapter(one, source) and not switched_off(source, one):
+                if self._names_adapter(one, source, graph) and not switched_off(source, one):
                     yield one
 
     def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
-        if self._names_adapter(one, node):
+        if self._names_adapter(one, node, graph):
             yield from self._applied(one, node, graph)
             if not _ALSO_TEXT.search(one.text):
                 return
@@ -310,9 +287,10 @@ class ComfyUI(ImageServer):
             spelling = below(self.lora_folder)
             spot = Spot(location, text, tag.span, spelling=spelling) if location else None
             for meant in self._meant(reference, tag.paths):
-                yield Found(meant, place_of(*(location or at)), spot), None
+                place = place_of(*(location or at))
+                yield Found(meant, place, spot, holder=_shown(node)), None
 
-    def _names_adapter(self, one: Value, node: Node) -> bool:
+    def _names_adapter(self, one: Value, node: Node, graph: Graph) -> bool:
         """Whether a string names a LoRA: by its name, its node, or what it looks like."""
         text, key = one.text.strip(), one.names[-1]
         if text.casefold() in _NONE:
@@ -322,7 +300,7 @@ class ComfyUI(ImageServer):
                 text.lower().startswith("urn:air:") or "://" in text
             )
         if looks_like_weights(text):
-            return True
+            return not graph.other_models.hold(node, one.names, text)
         if any(begin in text.casefold() for begin in ("<lora:", "<lyco:", "<loractl:")):
             return False
         if any(map(speaks_of_lora, one.names)):
@@ -345,10 +323,15 @@ class ComfyUI(ImageServer):
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
         resolvers = resolvers_of(node.class_type, one.text, managed=graph.managed)
+        if "\\" in one.text:
+            resolvers = resolvers or (as_file,)
         paths = graph.files.meant_by(one.text, resolvers if takes_file else ())
         for meant in self._meant(reference, paths):
             spot = Spot(one.location, one.text, spelling=spelling)
-            yield Found(meant, place, spot), owner if len(paths) < 2 else None
+            yield (
+                Found(meant, place, spot, holder=_shown(node)),
+                owner if len(paths) < 2 else None,
+            )
 
     def _meant(self, given: AdapterReference, paths: Sequence[str]) -> Iterator[AdapterReference]:
         """Every file that a name may mean; the one of that name where none is known."""
@@ -358,7 +341,7 @@ class ComfyUI(ImageServer):
             yield given
 
     def _reference(self, text: str, place: str) -> AdapterReference:
-        return in_folder(text, self.lora_folder, place, suffix=".safetensors")
+        return in_folder(text, self.lora_folder, place, suffix=".safetensors", windows=True)
 
     def _refuse_inner_links(self, value: Any, names: tuple[str, ...], at: Location) -> None:
         """Nodes that take objects may follow links in them; then nobody knows the name."""
@@ -372,6 +355,16 @@ class ComfyUI(ImageServer):
             if isinstance(item, dict | list) and not is_link(item):
                 self._refuse_inner_links(item, inner, (*at, key))
 
+    def unless_adapter(self, place: str, holder: str) -> str:
+        """See `ImageServer.unless_adapter`; nodes of LoRAs hold nothing else."""
+        if not holder or is_lora_class(holder):
+            return ""
+        name = place.removeprefix("/").split("/")[3:4] or ["INPUT"]
+        return (
+            f"If it is no LoRA, add {holder}.{name[0]} to "
+            f"intercept.extractors.{self.name}.settings.ignored_inputs."
+        )
+
     def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
         """An error as ComfyUI's page and clients show it."""
         return {
@@ -384,6 +377,11 @@ class ComfyUI(ImageServer):
             "node_errors": {},
             "decision_id": decision_id,
         }
+
+
+def _shown(node: Node) -> str:
+    """The class of a node, for people."""
+    return place_of(node.class_type).removeprefix("/")
 
 
 def _unspeakable(_: str) -> str | None:

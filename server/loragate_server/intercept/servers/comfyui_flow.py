@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
 from typing import Any
@@ -19,7 +20,8 @@ from loragate_server.intercept.reading.findings import Found
 from loragate_server.intercept.reading.sets import MOST_ADAPTERS, used_at
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import ambiguous_adapter, place_of
-from loragate_server.intercept.servers.comfyui_graph import Node, is_link, resolved
+from loragate_server.intercept.servers.comfyui_graph import Node, is_link
+from loragate_server.intercept.servers.comfyui_numbers import Numbers
 from loragate_server.intercept.servers.comfyui_tags import is_lora_class
 
 Parts = frozenset[tuple[int, str, float]]
@@ -154,6 +156,11 @@ class _Flow:
     _known: dict[tuple[str, int], frozenset[Parts]] = field(default_factory=dict)
     _takers: dict[str, set[str]] | None = None
 
+    @cached_property
+    def numbers(self) -> Numbers:
+        """What comes by links as numbers."""
+        return Numbers(self.nodes)
+
     def uses_in(self, node: Node) -> frozenset[Parts]:
         """What may be active together while a node runs; nothing for one that runs no model.
 
@@ -223,9 +230,7 @@ class _Flow:
         one, other = (self._from(node.inputs.get(name)) for name in _SIMPLE_MERGES[node.class_type])
         value: Any = node.inputs.get("ratio", 1.0)
         place = place_of(node.key, "inputs", "ratio")
-        if is_link(value):
-            value, _ = resolved(value, self.nodes, place)
-        ratio = strength(value, place)
+        ratio = self.numbers.behind(value, place) if is_link(value) else strength(value, place)
         return frozenset(
             _sum(first, ratio, second, 1.0 - ratio) for first, second in product(one, other)
         )

@@ -17,6 +17,13 @@ from loragate_server.intercept.servers.comfyui_tags import LORA_MANAGER, grammar
 
 RGTHREE = "Power Lora Loader (rgthree)"
 _SWITCHED = frozenset({"CR LoRA Stack", "CR Random LoRA Stack"})
+_LISTS = frozenset(
+    {
+        "Lora Loader (LoraManager)",
+        "Lora Stacker (LoraManager)",
+        "WanVideo Lora Select (LoraManager)",
+    }
+)
 _OFF = frozenset({"off", "false", "disable", "disabled"})
 _MAX_HOPS = 16
 _MAX_NAME_CHARS = 256
@@ -41,6 +48,11 @@ CONSTANTS = frozenset(
         "easy positive",
         "easy negative",
         "easy float",
+        "easy int",
+        "Float",
+        "Int",
+        "ImpactFloat",
+        "ImpactInt",
     }
 )
 """Classes of nodes that hand on their one input as it is."""
@@ -114,7 +126,7 @@ def is_link(value: Any) -> bool:
         and len(value) == 2
         and isinstance(value[0], str)
         and isinstance(value[1], int | float)
-        and abs(value[1]) < _MOST_OUTPUTS
+        and abs(value[1]) < _MOST_OUTPUTS  # so NaN, with which no server runs a graph, is none
     )
 
 
@@ -159,6 +171,11 @@ def resolved(link: list[Any], nodes: Mapping[str, Node], place: str) -> tuple[An
         "is linked to a node that makes it while the graph runs.",
         "Write the value into the node.",
     )
+
+
+def is_for_people(node: Node, name: str) -> bool:
+    """Whether a text repeats for people what a list beside it says, and no server reads it."""
+    return name == "text" and "loras" in node.inputs and node.class_type in _LISTS
 
 
 def switched_off(node: Node, one: Value) -> bool:

@@ -11,7 +11,9 @@ from typing import Any
 from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import ambiguous_adapter, place_of
-from loragate_server.intercept.servers.comfyui_graph import RGTHREE, Node, Value, is_link, resolved
+from loragate_server.intercept.servers.comfyui_graph import RGTHREE, Node, Value, is_link
+from loragate_server.intercept.servers.comfyui_links import place_in
+from loragate_server.intercept.servers.comfyui_numbers import Numbers
 
 _CORE = frozenset({"LoraLoader", "LoraLoaderModelOnly"})
 _CORE_MODEL, _CORE_CLIP = ("strength_model",), ("strength_clip",)
@@ -42,7 +44,7 @@ class Strengths:
     """The strengths of a graph. Each object of inputs is looked through once."""
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
-        self._nodes = nodes
+        self._linked = Numbers(nodes)
         self._indices: dict[int, _Index] = {}
         self._given: dict[tuple[str, int, str], tuple[Strength, ...]] = {}
         self._without_blocks: set[str] = set()
@@ -104,8 +106,10 @@ class Strengths:
             raise ambiguous_adapter(place, "has many strengths.", "Send one strength.")
         numbers = []
         for _, name, item in found:
-            value = resolved(item, self._nodes, place)[0] if is_link(item) else item
-            numbers.append(strength(value, place_of(node.key, "inputs", name)))
+            if is_link(item):
+                numbers.append(self._linked.behind(item, place_in(node, name)))
+            else:
+                numbers.append(strength(item, place_of(node.key, "inputs", name)))
         return numbers
 
 
