@@ -74,7 +74,8 @@ _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Number]] = MappingProx
 def _rounded(number: Any, *digits: Any) -> Number:
     if any(abs(one) > _MOST_DIGITS for one in digits):  # of many, Python makes a number as long
         raise ValueError("the digits are too many")
-    return round(number, *digits)
+    made: Number = round(number, *digits)
+    return made
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Number]] = MappingProxyType(
