@@ -3,9 +3,10 @@
     .venv/bin/python scripts/fuzz_extractors.py --minutes 10
 
 Takes turns among the servers. To each it sends arbitrary requests, requests that carry a LoRA, and
-such with changed bytes. Only a refusal may be raised; a LoRA that the server would honour has to be
-found or refused; a rewritten body may differ in the reference alone. Prints the executions and the
-failures, each with its smallest request, and exits with 1 when there is one.
+such with changed bytes; and to each grammar texts, beside a model of the server's own reading. Only
+a refusal may be raised; a LoRA that the server would honour has to be found or refused; a rewritten
+body may differ in the reference alone. Prints the executions and the failures, each with its
+smallest request, and exits with 1 when there is one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +30,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from loragate_server.intercept.registry import EXTRACTORS  # noqa: E402
-from tests.server.intercept import carriers, properties, server_models, strategies  # noqa: E402
+from tests.server.intercept import (  # noqa: E402
+    carriers,
+    grammar_texts,
+    properties,
+    server_models,
+    strategies,
+)
 from tests.server.intercept.bodies import extractor  # noqa: E402
 
 EXAMPLES_PER_TURN = 200
@@ -100,13 +108,17 @@ def turn(strategy: st.SearchStrategy[Any], check: Check, number: int) -> tuple[i
 
 
 def fuzz(
-    minutes: float, first_seed: int, console: Console
+    minutes: float, first_seed: int, console: Console, folder: Path
 ) -> tuple[Counter[str], Counter[str], list[str]]:
     """Takes turns until the time is over; executions, those with an adapter, and failures."""
     work = [
         (f"{server}: {name}", strategy, check)
         for server in EXTRACTORS
         for name, (strategy, check) in checks_of(server).items()
+    ]
+    work += [
+        (f"grammar of {name}", strategy, check)
+        for name, (strategy, check) in grammar_texts.readers(folder).items()
     ]
     executions: Counter[str] = Counter()
     effects: Counter[str] = Counter()
@@ -135,7 +147,9 @@ def main(
     """Fuzzes and reports."""
     console = Console(width=max(100, Console().width))
     began = time.monotonic()
-    executions, effects, failures = fuzz(minutes, first_seed, console)
+    with TemporaryDirectory() as made:
+        grammar_texts.lay_out(Path(made))
+        executions, effects, failures = fuzz(minutes, first_seed, console, Path(made))
     table = Table("property", "executions", "with an adapter")
     for name, count in sorted(executions.items()):
         table.add_row(name, str(count), str(effects[name]))

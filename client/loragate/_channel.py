@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import grpc
 
+from loragate._certificates import read_certificates
+from loragate._names import IN_PYTHON, Names
 from loragate._service_config import channel_config
 from loragate._trace import trace_metadata
-from loragate.config import ClientConfig, TlsConfig
+from loragate.config import ClientConfig, TlsConfig, check_token
 from loragate.v1 import audit_pb2_grpc, concept_pb2_grpc
 
 RECHECK_S = 10.0
@@ -37,16 +38,15 @@ def channel_options(tls: TlsConfig | None) -> list[tuple[str, Any]]:
     return options
 
 
-def credentials(tls: TlsConfig) -> Any:
-    """Channel credentials from the present content of the files."""
+def credentials(tls: TlsConfig, names: Names = IN_PYTHON) -> Any:
+    """Channel credentials from the present content of the files.
 
-    def read(file: Any) -> bytes | None:
-        return None if file is None else Path(file).read_bytes()
-
+    Raises:
+        OSError, ValueError: as `read_certificates`.
+    """
+    read = read_certificates(tls, names)
     return grpc.ssl_channel_credentials(
-        root_certificates=read(tls.ca_file),
-        private_key=read(tls.key_file),
-        certificate_chain=read(tls.cert_file),
+        root_certificates=read.ca, private_key=read.key, certificate_chain=read.cert
     )
 
 
@@ -55,12 +55,17 @@ def open_channel(config: ClientConfig, library: Any) -> Any:
     options = channel_options(config.tls)
     if config.tls is None:
         return library.insecure_channel(config.target, options=options)
-    return library.secure_channel(config.target, credentials(config.tls), options=options)
+    return library.secure_channel(
+        config.target, credentials(config.tls, config.names), options=options
+    )
 
 
 def call_metadata(config: ClientConfig) -> tuple[tuple[str, str], ...]:
     """What every call sends along: the token, as of now, and the caller's trace."""
-    token = config.token() if callable(config.token) else config.token
+    token = config.token
+    if callable(token):
+        token = token()
+        check_token(token, config.names.token)
     return (*((("authorization", f"Bearer {token}"),) if token else ()), *trace_metadata())
 
 
@@ -72,8 +77,13 @@ class CertificateWatch:
 
     def __init__(self, tls: TlsConfig | None) -> None:
         self._tls = tls
-        self._seen = tls.fingerprint() if tls else ()
+        self._seen: object = None
         self._next_look = time.monotonic() + RECHECK_S
+        if tls is not None:
+            try:
+                self._seen = tls.fingerprint()
+            except OSError:  # whoever reads the files says more about it
+                self._seen = None
 
     def has_changed(self) -> bool:
         """Whether a file differs from what the last True, or the start, has seen."""
@@ -88,6 +98,10 @@ class CertificateWatch:
             return False
         self._seen = present
         return True
+
+    def forget(self) -> None:
+        """Takes the present files for changed at the next look, as nothing came of this one."""
+        self._seen = None
 
 
 class Connection:
@@ -113,14 +127,23 @@ class Connection:
         Raises:
             RuntimeError: the client is closed.
             OSError: a certificate file cannot be read.
+            ValueError: one holds no certificate or key, or they do not belong together.
         """
         with self._lock:
             if self._closed:
                 raise RuntimeError("This client is closed.")
-            if self._channel is None or (self._watch is not None and self._watch.has_changed()):
-                # Calls in flight keep the channel that they began on alive.
+            if self._channel is None:
                 self._open()
+            elif self._watch is not None and self._watch.has_changed():
+                self._renew(self._watch)
             return self._methods[name]
+
+    def _renew(self, watch: CertificateWatch) -> None:
+        """Opens the channel anew; calls in flight keep the one that they began on alive."""
+        try:
+            self._open()
+        except (OSError, ValueError):  # some files are replaced, and others not yet
+            watch.forget()
 
     def _open(self) -> None:
         self._watch = self._watch or CertificateWatch(self._config.tls)

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, Unpack
 
 from loragate import _service_config, _wire
 from loragate._call import Call
-from loragate._question import Question, result_for
+from loragate._question import Question, require_sha256, result_for
 from loragate._reading import read_once
 from loragate.config import ClientConfig, check_timeout
 from loragate.errors import AuditError, Internal
@@ -165,7 +165,8 @@ class Core:
         page_size: int,
         timeout: float | None,
     ) -> Call[Page[AuditResult]]:
-        """One page of ListAudits."""
+        """One page of ListAudits; ValueError for a digest that no adapter can have."""
+        require_sha256(adapter_sha256)
         request = audit_pb2.ListAuditsRequest(
             page_size=page_size,
             page_token=token,

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from loragate import _wire
 from loragate.errors import Internal
-from loragate.reference import AdapterReference, AuditOptions, checked_digest
+from loragate.reference import (
+    LOADERS,
+    AdapterReference,
+    AuditOptions,
+    checked_digest,
+    is_sha256,
+)
 from loragate.results import AuditedAdapter, AuditResult, Mode
 from loragate.v1 import audit_pb2
 
@@ -29,8 +34,20 @@ LONGEST_VALIDITY = timedelta(days=366)
 # A server that keeps strengths in single precision still answers the question; nothing that a
 # strength differs by within these can be seen in a picture.
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9
-_SHA256 = re.compile("[0-9a-f]{64}")
 _MODES = {audit_pb2.MODE_ENFORCE: Mode.ENFORCE, audit_pb2.MODE_PILOT: Mode.PILOT}
+
+
+def require_sha256(digest: str) -> None:
+    """Refuses the digest of an adapter that none can have; the service would just find nothing.
+
+    Raises:
+        ValueError: it is neither empty nor a sha256.
+    """
+    if digest and not is_sha256(digest):
+        raise ValueError(
+            f"adapter_sha256 is a hexadecimal sha256 of 64 characters, not {digest!r}. The "
+            "adapters of a result have it in full."
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ def result_for(
     )
     wrong = [
         *_about_adapters(question, result.adapters),
-        *_about_base_and_loader(question, result),
+        *_about_base(question, result),
         *_about_mode(question, message, result),
         *_about_time(question, result, now or datetime.now(UTC)),
     ]
@@ -117,9 +134,35 @@ def result_for(
             remedy="Load nothing; find out what stands between this client and the service.",
             decision_id=result.decision_id,
         )
-    if question.loader and not result.loaders:
-        _warn_of_silence_on_loaders()
+    _require_loader(question, result)
     return result
+
+
+def _require_loader(question: Question, result: AuditResult) -> None:
+    """Makes sure that a verdict which fits otherwise speaks for the loader that was asked about.
+
+    Raises:
+        Internal: it does not.
+    """
+    loader, loaders = question.loader, result.loaders
+    if not loader or loader in loaders:
+        return
+    if not loaders:
+        _warn_of_silence_on_loaders()
+        return
+    remedy = (
+        f"Load it by one of these. If {loader} does load such files, name it in intake.loaders of "
+        "the service's configuration."
+    )
+    if loader not in LOADERS:
+        remedy = f"There is no loader of this name. Say {', '.join(LOADERS[:-1])} or {LOADERS[-1]}."
+    raise Internal(
+        f"The verdict speaks for {', '.join(loaders)} and not for {loader!r}: {loader} cannot load "
+        "this file, or the service was not told to judge for it.",
+        operation="audit",
+        remedy=remedy,
+        decision_id=result.decision_id,
+    )
 
 
 def _about_adapters(question: Question, audited: Sequence[AuditedAdapter]) -> Iterator[str]:
@@ -130,7 +173,8 @@ def _about_adapters(question: Question, audited: Sequence[AuditedAdapter]) -> It
     for number, (one, answer) in enumerate(zip(asked, audited, strict=True)):
         name = f"Adapter {number}" if len(asked) > 1 else "The adapter"
         pinned = {one.sha256, (one.expected_sha256 or "").lower()} - {""}
-        if not _SHA256.fullmatch(answer.sha256) or pinned - {answer.sha256}:
+        named = is_sha256(answer.sha256) and answer.sha256 == answer.sha256.lower()
+        if not named or pinned - {answer.sha256}:
             expected = " and ".join(sorted(pinned)) or "any sha256"
             yield f"{name} is {answer.sha256 or 'nameless'}, asked about was {expected}."
         parts = zip(
@@ -151,18 +195,13 @@ def _is_same_strength(asked: float, answered: float) -> bool:
     )
 
 
-def _about_base_and_loader(question: Question, result: AuditResult) -> Iterator[str]:
+def _about_base(question: Question, result: AuditResult) -> Iterator[str]:
     if not result.base_model or question.base_model not in ("", result.base_model):
         named = repr(result.base_model) if result.base_model else "no base model"
         yield f"It is about {named}, asked about was {question.base_model or 'the default'!r}."
     digest = result.digests.base_model
     if question.expected_base_digest not in ("", digest):
         yield f"Its base model has the digest {digest or 'of none'}, not the expected one."
-    if question.loader and result.loaders and question.loader not in result.loaders:
-        yield (
-            f"It speaks for {', '.join(result.loaders)} and not for {question.loader}, which will "
-            "load the adapter; name that loader in the configuration of the service."
-        )
 
 
 def _about_mode(

@@ -30,6 +30,10 @@ _READERS = threading.BoundedSemaphore(32)
 """Reads that hang in the kernel cannot be ended; so many may, then further ones are refused."""
 
 
+class NotAFileError(ValueError):
+    """What was to be read is a folder, device, pipe or socket."""
+
+
 def read_once(path: str | os.PathLike[str], *, limit_s: float | None = None) -> bytes:
     """The content of a local file, read once, so that what is hashed is what can be loaded.
 
@@ -39,7 +43,7 @@ def read_once(path: str | os.PathLike[str], *, limit_s: float | None = None) -> 
 
     Raises:
         OSError: it cannot be read; TimeoutError where it takes too long.
-        ValueError: it is not a regular file.
+        NotAFileError: it is not a regular file.
     """
     return _within(path, None, limit_s)
 
@@ -93,7 +97,7 @@ def _read(path: str | os.PathLike[str], size: int | None, deadline_s: float) -> 
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{os.fspath(path)} is not a regular file.")
+            raise NotAFileError(f"{os.fspath(path)} is not a regular file.")
         # One byte more than it has shows its end; a file that grows is read on.
         wanted = min(status.st_size + 1, _PIECE_BYTES) if size is None else size
         pieces: list[bytes] = []

@@ -9,17 +9,29 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from loragate._diagnosis import credentials_remedy, diagnose
+from loragate.config import ClientConfig
 from loragate.errors import AuditError, Internal, class_for
 
 DOMAIN = "loragate.dev"
 DETAILS_KEY = "grpc-status-details-bin"
+GRPC_MESSAGE = "grpc_message"
+"""Key of the metadata of an error under which gRPC's own words stand, where there are others."""
 
 
-def error_from(failure: grpc.RpcError, operation: str) -> AuditError:
+def error_from(
+    failure: grpc.RpcError, operation: str, config: ClientConfig | None = None
+) -> AuditError:
     """Reads the status, ErrorInfo, BadRequest and RetryInfo of a failed call.
 
     Details that cannot be read may have named any reason, so they make it an `Internal` error,
-    which leaves no choice.
+    which leaves no choice. What did not come from the service says what is wrong with the way to
+    it; that changes the words of an error, and never its class.
+
+    Args:
+        failure: what gRPC raised.
+        operation: what the user called.
+        config: of the client that asked, whose settings the messages then name.
     """
     status = _code_name(failure)
     try:
@@ -31,9 +43,16 @@ def error_from(failure: grpc.RpcError, operation: str) -> AuditError:
             code=status,
         )
     metadata = dict(found.info.metadata)
-    remedy = metadata.pop("remedy", "")
+    message, remedy = _message(failure), metadata.pop("remedy", "")
+    if config is not None and found.info.reason == "UNAUTHENTICATED":
+        # The server knows metadata of the call, and not what sets it here.
+        remedy = f"{remedy} {credentials_remedy(config)}".strip()
+    diagnosis = diagnose(status, message, config) if config and not found.info.reason else None
+    if diagnosis is not None:
+        metadata[GRPC_MESSAGE] = message
+        message, remedy = diagnosis.cause, diagnosis.remedy
     return class_for(status, found.info.reason)(
-        _message(failure),
+        message,
         operation=operation,
         code=status,
         reason=found.info.reason,

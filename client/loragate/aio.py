@@ -65,16 +65,27 @@ class AsyncAuditClient:
         tenant: str = "",
         clock_skew: float = CLOCK_SKEW_S,
     ) -> None:
-        config = ClientConfig(
-            resolve_target(target),
-            tls,
-            token,
-            timeout,
-            on_unavailable,
-            service,
-            tenant,
-            clock_skew,
+        self._set_up(
+            ClientConfig(
+                resolve_target(target),
+                tls,
+                token,
+                timeout,
+                on_unavailable,
+                service,
+                tenant,
+                clock_skew,
+            )
         )
+
+    @classmethod
+    def _of(cls, config: ClientConfig) -> Self:
+        """A client whose messages call the settings by the names that the config has for them."""
+        client = cls.__new__(cls)
+        client._set_up(config)
+        return client
+
+    def _set_up(self, config: ClientConfig) -> None:
         self._core = Core(config)
         self._connection = Connection(config, GRPC)
         self.concepts = AsyncConcepts(self)
@@ -147,7 +158,7 @@ class AsyncAuditClient:
                     if isinstance(item, AuditResult):
                         return
             except grpc.RpcError as failure:
-                error = error_from(failure, call.operation)
+                error = error_from(failure, call.operation, self._core.config)
             else:
                 raise Internal("The stream ended without a verdict.", operation=call.operation)
             finally:
@@ -220,7 +231,7 @@ class AsyncAuditClient:
                     await method(call.request(), timeout=attempts.begin(), metadata=metadata)
                 )
             except grpc.RpcError as failure:
-                error = error_from(failure, call.operation)
+                error = error_from(failure, call.operation, self._core.config)
             pause = attempts.pause_after(error)
             if pause is None:
                 return attempts.settle(error)

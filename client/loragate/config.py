@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-DEFAULT_TARGET = "127.0.0.1:50051"
+from loragate._names import IN_PYTHON, Names
+from loragate._target import DEFAULT_TARGET, check_target
+
 TARGET_VARIABLE = "LORAGATE_TARGET"
 
 CLOCK_SKEW_S = 30.0
@@ -42,7 +44,10 @@ class TlsConfig:
 
     def __post_init__(self) -> None:
         if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("TlsConfig needs cert_file and key_file together, or neither.")
+            raise ValueError(
+                "cert_file and key_file of tls (LORAGATE_TLS_CERT and LORAGATE_TLS_KEY) go "
+                "together: set both, or neither."
+            )
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -67,6 +72,7 @@ class ClientConfig:
             be reached, has no room, or the deadline passed; see `AuditClient`.
         service, tenant: who asks, for the decision log.
         clock_skew_s: how far the clocks of client and service may be apart.
+        names: what messages call the settings.
     """
 
     target: str
@@ -77,8 +83,10 @@ class ClientConfig:
     service: str = ""
     tenant: str = ""
     clock_skew_s: float = CLOCK_SKEW_S
+    names: Names = field(default=IN_PYTHON, repr=False)
 
     def __post_init__(self) -> None:
+        check_target(self.target, self.names.target)
         if not 0 <= self.clock_skew_s <= _MOST_CLOCK_SKEW_S:
             raise ValueError(
                 f"clock_skew is 0 to {_MOST_CLOCK_SKEW_S} seconds, not {self.clock_skew_s!r}."
@@ -90,8 +98,11 @@ class ClientConfig:
         check_timeout(self.timeout_s)
         if self.token is not None and self.tls is None and not stays_on_machine(self.target):
             raise ValueError(
-                f"A token would travel to {self.target} in the clear. Set tls=TlsConfig(...)."
+                f"A token would travel to {self.target} in the clear. Speak TLS: set "
+                f"{self.names.tls}, with the CA of the server by {self.names.ca}."
             )
+        if isinstance(self.token, str):
+            check_token(self.token, self.names.token)
 
 
 def resolve_target(target: str | None) -> str:
@@ -107,6 +118,22 @@ def check_timeout(timeout_s: float | None) -> None:
     """
     if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
         raise ValueError(f"A timeout is a positive number of seconds, not {timeout_s!r}.")
+
+
+def check_token(token: str, name: str) -> None:
+    """Refuses a token that no header can carry, without showing it.
+
+    Raises:
+        ValueError: it has other characters than visible ASCII, or the word that goes before it.
+    """
+    if token.lower().startswith("bearer "):
+        raise ValueError(f"{name}: the token begins with 'Bearer', which is put before it anyway.")
+    odd = next((place for place, one in enumerate(token, 1) if not "!" <= one <= "~"), None)
+    if odd is not None:
+        raise ValueError(
+            f"{name}: character {odd} of the token is a space, a line break or no ASCII, which no "
+            "header can carry. Give the token alone, on one line."
+        )
 
 
 def stays_on_machine(target: str) -> bool:

@@ -16,6 +16,16 @@ INLINE_LIMIT_BYTES = 3 * 1024 * 1024
 ASK_FIRST_BYTES = 64 * 1024
 """From this size on the SDK first asks by digest: most loads are of adapters known already."""
 
+LOADERS = ("diffusers", "peft", "comfyui", "a1111", "sglang", "vllm-omni")
+"""What a service can judge for. "a1111" stands for Forge and SD.Next, too."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def is_sha256(text: str) -> bool:
+    """Whether a text is a hexadecimal sha256, in small letters or large ones."""
+    return _SHA256.fullmatch(text.lower()) is not None
+
 
 @dataclass(frozen=True)
 class AdapterReference:
@@ -71,8 +81,8 @@ class AuditOptions(TypedDict, total=False):
         base_model: name of a served base model; empty for the server's default.
         expected_base_digest: digest that the base model must have on which the service decides,
             as `Digests.base_model` has it; None to accept any.
-        loader: name of the loader that will load the adapters, for example "diffusers": the
-            verdict has to speak for it. Empty where that is not known.
+        loader: name of the loader that will load the adapters, one of `LOADERS`: the verdict has
+            to speak for it. Empty where that is not known.
         strength: strength for the denoiser of every adapter that names none itself.
         text_encoder_strength: likewise for the text encoders; None for `strength`.
         expected_sha256: digest that the bytes of the one adapter must have.
@@ -167,6 +177,6 @@ def checked_digest(digest: str | None) -> str | None:
     """
     if not digest:
         return None
-    if not _SHA256.fullmatch(digest.lower()):
+    if not is_sha256(digest):
         raise ValueError(f"The digest of a base model is a hexadecimal sha256, not {digest!r}.")
     return digest.lower()

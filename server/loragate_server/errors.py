@@ -63,7 +63,10 @@ class NoDecisionError(Exception):
         remedy: one sentence that says what the caller can do.
         metadata: the machine-readable facts documented for the reason.
         retry_after_s: seconds after which a retry may succeed, or None where it cannot.
+        adapter: the number of the adapter that it is about, where one of several is to blame.
     """
+
+    adapter: int | None = None
 
     def __init__(
         self,

@@ -31,13 +31,20 @@ class NoNumberError(ValueError):
         self.text = text
 
 
-def read(text: str, *, look: Callable[[Pairs], None] | None = None, fractions: bool = True) -> Any:
+def read(
+    text: str,
+    *,
+    look: Callable[[Pairs], None] | None = None,
+    fractions: bool = True,
+    infinite: bool = False,
+) -> Any:
     """The value of a document.
 
     Args:
         text: all of it.
         look: shown each object as soon as it is read, the inner ones first; may raise.
         fractions: whether numbers may have a point or an exponent.
+        infinite: whether NaN and Infinity are numbers, as they are to Python.
 
     Raises:
         DoubledNameError: an object has the same name twice.
@@ -57,7 +64,7 @@ def read(text: str, *, look: Callable[[Pairs], None] | None = None, fractions: b
     return json.loads(
         text,
         object_pairs_hook=unique,
-        parse_constant=_no_number,
+        parse_constant=float if infinite else _no_number,
         parse_float=None if fractions else _no_number,
     )
 

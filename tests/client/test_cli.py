@@ -75,7 +75,7 @@ def test_json_is_one_object_per_file_with_errors_too(
     assert block["expires_at"].endswith("+00:00")
     assert "audited_bytes" not in block
     assert error["verdict"] is None
-    assert error["error"]["reason"] == "FileNotFoundError"
+    assert error["error"]["reason"] == "FILE_NOT_FOUND"
 
 
 def test_options_reach_the_service(files: dict[str, str], fake: FakeAuditServer) -> None:

@@ -148,10 +148,16 @@ def test_an_empty_or_missing_folder_is_an_error(
 
 
 def test_without_a_service_there_is_no_decision_and_nothing_moves(
-    folder: Path, fake: FakeAuditServer, tmp_path: Path
+    folder: Path, fake: FakeAuditServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.stop()
-    quarantine = tmp_path / "quarantine"
+    (folder / "style.ckpt").write_bytes(b"old")
+    quarantine, report = tmp_path / "quarantine", tmp_path / "report.sarif"
+    assert gate(folder, "--timeout", 1, "--sarif", report) == 3
+    results = json.loads(report.read_text())["runs"][0]["results"]
+    assert [one["ruleId"] for one in results] == ["no-decision"] * 3 + ["refused"]
+    assert "b-good" not in capsys.readouterr().err
+    (folder / "style.ckpt").unlink()
     assert gate(folder, "--timeout", 1, "--quarantine", quarantine) == 3
     assert not quarantine.exists()
 

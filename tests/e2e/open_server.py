@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,23 @@ class GuardedComfyUI:
             assert b"route_unlisted" in answer.body
         assert server.came == []
 
+    def test_a_picture_of_twenty_mebibytes_passes(self, comfyui: Guarded) -> None:
+        stack, server = comfyui
+        server.came.clear()
+        picture = base64.b64encode(bytes(range(256)) * (15 * MIB // 256)).decode()
+        graph = {"1": {"class_type": "ETN_LoadImageBase64", "inputs": {"image": picture}}}
+        assert len(picture) == 20 * MIB
+        assert stack.ask("POST", "/prompt", {"prompt": graph}).status == 200
+        assert server.came == ["POST /prompt"]
+
+    def test_a_body_over_the_limit_is_refused_before_the_server_sees_it(
+        self, comfyui: Guarded
+    ) -> None:
+        stack, server = comfyui
+        server.came.clear()
+        assert status_of_large(stack, "/prompt", 33 * MIB) == 413
+        assert server.came == []
+
 
 class GuardedRealtime:
     """What holds for vLLM-Omni's videos over a WebSocket, whichever proxy stands in front."""
@@ -291,6 +310,25 @@ class GuardedTriton:
             assert time.monotonic() - began < 5
             ended.set()
         assert server.came == []
+
+
+def status_of_large(stack: Stack, path: str, size: int) -> int:
+    """The status for a body of so many bytes, read while it is sent: who refuses may not wait."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", stack.ports["PROXY_PORT"]), 30) as connection:
+        connection.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode())
+
+        def send() -> None:
+            with suppress(OSError):  # the answer has come, and the connection is closed
+                for _ in range(size // MIB):
+                    connection.sendall(b" " * MIB)
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        line = connection.makefile("rb").readline().decode()
+        connection.shutdown(socket.SHUT_RDWR)
+        sender.join(10)
+    return int(line.split()[1])
 
 
 def refused(call: Callable[[], object]) -> bool:

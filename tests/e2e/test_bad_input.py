@@ -181,7 +181,7 @@ def test_other_bytes_than_expected_are_refused(client: AuditClient, root: Path) 
     assert error.metadata["expected_sha256"] == "0" * 64
 
 
-@pytest.mark.parametrize("strength", [math.nan, math.inf, -math.inf, 2.5, -2.5])
+@pytest.mark.parametrize("strength", [math.nan, math.inf, -math.inf, 20.5, -20.5])
 def test_a_strength_that_cannot_be_used_is_refused(client: AuditClient, strength: float) -> None:
     refused(client, GOOD, "STRENGTH_INVALID", strength=strength)
     reference = AdapterReference(data=GOOD, text_encoder_strength=strength)

@@ -7,11 +7,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from testkit import comfyui_templates as templates
 from tests.e2e.open_server import (
     Guarded,
     GuardedComfyUI,
@@ -22,12 +23,15 @@ from tests.e2e.open_server import (
 from tests.e2e.proxy_stack import (
     FORBIDDEN,
     HARMLESS,
-    MIB,
     GuardedImageServer,
     Stack,
     running_stack,
 )
 
+needs_templates = pytest.mark.skipif(
+    not templates.installed(),
+    reason="comfyui-workflow-templates-json is missing; scripts/setup.sh dev installs it",
+)
 pytestmark = [
     pytest.mark.needs("envoy"),
     pytest.mark.skipif(
@@ -79,13 +83,6 @@ def test_a_forbidden_file_under_a_name_that_was_allowed_is_refused(
     assert stack.in_memory() == before
 
 
-def test_a_body_over_the_limit_is_refused_where_bodies_are_rewritten(
-    rewriting: tuple[Stack, Path],
-) -> None:
-    body = {"lora_nickname": "x" * 2 * MIB, "lora_path": str(FORBIDDEN)}
-    assert rewriting[0].ask("POST", "/v1/set_lora", body).status == 413
-
-
 def test_nothing_passes_where_bodies_are_rewritten_while_loragate_is_away(
     rewriting: tuple[Stack, Path],
 ) -> None:
@@ -122,6 +119,30 @@ class TestRealtimeVideoBehindEnvoy(GuardedRealtime):
 
 class TestComfyUIBehindEnvoy(GuardedComfyUI):
     """Asked by both services."""
+
+    @needs_templates
+    def test_all_of_comfyuis_templates_pass_or_are_read(self, comfyui: Guarded) -> None:
+        play(comfyui, templates.names())
+
+
+def play(comfyui: Guarded, names: Sequence[str]) -> None:
+    """Sends templates: those without a LoRA reach the server, the others are told where it is.
+
+    There is no file for any of the names, so that nothing with a LoRA can pass.
+    """
+    stack, server = comfyui
+    server.came.clear()
+    passing = [name for name in names if not templates.loras(name)]
+    for name in names:
+        answer = stack.ask("POST", "/prompt", templates.prompt(name))
+        if name in passing:
+            assert answer.status == 200, (name, answer.body)
+        else:
+            assert answer.status == 403, (name, answer.body)
+            assert b"It is named at /prompt/" in answer.body
+            assert b"(LoraLoader" in answer.body
+    print(f"{len(passing)} templates passed, {len(names) - len(passing)} have a LoRA")
+    assert server.came == ["POST /prompt"] * len(passing)
 
 
 class TestTritonBehindEnvoy(GuardedTriton):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,14 +13,18 @@ from loragate.cli.parser import build_parser
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = build_parser().parse_args(arguments)
+    # gRPC would write of its own about what goes wrong; the command says it once, in words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported only now, so that --help answers at once.
     from loragate.cli.commands import run
+    from loragate.cli.table import printable
+    from loragate.cli.told import told
     from loragate.errors import AuditError
 
     try:
         return int(run(options))
     except (AuditError, OSError, ValueError) as error:
-        print(f"loragate: {error}", file=sys.stderr)
+        print(printable(f"loragate: {told(error)}"), file=sys.stderr)
         return int(ExitCode.ERROR)
     except KeyboardInterrupt:
         return 130

@@ -8,14 +8,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from loragate._reading import read_once
+from loragate._reading import NotAFileError, read_once
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.gate_dir import gate_dir
-from loragate.cli.output import as_json, explain, print_json, short, took
+from loragate.cli.output import (
+    Explainer,
+    as_json,
+    error_as_json,
+    pilot_note,
+    print_json,
+    took,
+)
 from loragate.cli.parser import asked_of
+from loragate.cli.settings import make_client
 from loragate.cli.table import (
     AUDIT_COLUMNS,
     audit_row,
@@ -23,10 +30,12 @@ from loragate.cli.table import (
     measures,
     print_table,
     printable,
+    verdict,
 )
+from loragate.cli.told import short
 from loragate.client import AuditClient
-from loragate.config import TlsConfig
 from loragate.errors import AuditError
+from loragate.reference import AuditOptions
 from loragate.results import AuditResult, Verdict
 
 
@@ -39,54 +48,55 @@ def run(options: argparse.Namespace) -> ExitCode:
         "concepts": _concepts,
         "gate-dir": gate_dir,
     }
-    with _client(options) as client:
+    with make_client(options) as client:
         return commands[options.command](client, options)
 
 
-def _client(options: argparse.Namespace) -> AuditClient:
-    files = (options.tls_ca, options.tls_cert, options.tls_key)
-    tls = TlsConfig(*files) if options.tls or any(files) else None
-    token = Path(options.token_file).read_text().strip() if options.token_file else None
-    # Without a service there is no decision, which is exit code 3 and not a BLOCK.
-    return AuditClient(
-        options.target,
-        tls=tls,
-        token=token,
-        timeout=options.timeout,
-        on_unavailable="raise",
-        service="loragate-cli",
-    )
-
-
 def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
-    rows, codes = [], []
+    rows, codes, results = [], [], []
+    explainer, asked = Explainer(), asked_of(options)
     for files in [options.files] if options.together else [[file] for file in options.files]:
         name = " + ".join(files)
         began = time.monotonic()
         try:
-            result = _ask(client, files, options)
+            result = _ask(client, files, asked, remote=options.remote)
         except (AuditError, OSError, ValueError) as error:
             codes.append(ExitCode.ERROR)
             rows.append(error_row(name, short(error), took(began)))
-            explain(name, error, in_json=options.json)
+            if options.json:
+                print_json({"file": name, "verdict": None, "error": error_as_json(error)})
+            else:
+                explainer.explain(name, error)
             continue
+        results.append(result)
         codes.append(ExitCode.of(result))
         rows.append(audit_row(name, result, took(began)))
         if options.json:
             print_json({"file": name, **as_json(result)})
     if not options.json:
         print_table(AUDIT_COLUMNS, rows, sys.stdout)
+        pilot_note(results)
     return ExitCode.worst(codes)
 
 
-def _ask(client: AuditClient, files: list[str], options: argparse.Namespace) -> AuditResult:
+def _ask(
+    client: AuditClient, files: list[str], asked: AuditOptions, *, remote: bool
+) -> AuditResult:
     """One verdict over files that are active together, mostly just one."""
-    asked = asked_of(options)
-    if options.remote:
+    if remote:
         return client.audit(files, **asked)
-    if len(files) == 1:
-        return client.audit_file(files[0], **asked)
-    return client.audit([read_once(file) for file in files], **asked)
+    try:
+        if len(files) == 1:
+            return client.audit_file(files[0], **asked)
+        return client.audit([read_once(file) for file in files], **asked)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            error.errno,
+            "There is no such file on this machine (--remote has the server read one of its own)",
+            error.filename,
+        ) from None
+    except NotAFileError as error:
+        raise NotAFileError(f"{error} `loragate gate-dir` audits a folder.") from None
 
 
 def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
@@ -106,7 +116,7 @@ def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
 def _list(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     results = islice(
         client.list(
-            adapter_sha256=options.sha256,
+            adapter_sha256=options.sha256 or "",
             verdict=Verdict(options.verdict) if options.verdict else None,
             page_size=min(options.limit, 100),
         ),
@@ -154,7 +164,7 @@ def _list_row(result: AuditResult) -> tuple[str, ...]:
     return (
         result.decision_id,
         decided,
-        result.verdict,
+        verdict(result),
         top.concept_name if top and top.verdict is not Verdict.ALLOW else "-",
         " ".join(adapter.sha256[:12] for adapter in result.adapters),
     )

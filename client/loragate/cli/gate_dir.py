@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -11,14 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loragate.cli import junit, sarif
-from loragate.cli.adapter_files import FoundFile, RefusedFileError, find
+from loragate.cli.adapter_files import FoundFile, find
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.outcome import Outcome
-from loragate.cli.output import as_json, error_as_json, explain, print_json, took
+from loragate.cli.output import (
+    Explainer,
+    as_json,
+    error_as_json,
+    pilot_note,
+    print_json,
+    took,
+)
 from loragate.cli.parser import asked_of
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
-from loragate.errors import AuditError, InvalidAdapter
+from loragate.errors import AuditError
 from loragate.reference import AuditOptions
 
 
@@ -28,6 +36,12 @@ def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     quarantine = Path(options.quarantine) if options.quarantine else None
     if quarantine is not None and quarantine.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"The quarantine {quarantine} lies inside {folder}; choose another place.")
+    for option in ("sarif", "junit"):
+        _require_writable(option, getattr(options, option))
+    if options.sarif and options.junit and _same(options.sarif, options.junit):
+        raise ValueError(f"--sarif and --junit both name {options.sarif}. Give each its own file.")
+    if quarantine is not None:
+        _require_folder(quarantine)
     files = find(folder, follow_symlinks=options.follow_symlinks)
     if not files and not options.allow_empty:
         raise FileNotFoundError(
@@ -37,11 +51,52 @@ def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     if quarantine is not None:
         outcomes = [_quarantined(outcome, quarantine) for outcome in outcomes]
     _print(outcomes, in_json=options.json)
+    if not options.json:
+        pilot_note(outcome.result for outcome in outcomes if outcome.result is not None)
     if options.sarif:
         sarif.write(Path(options.sarif), outcomes)
     if options.junit:
         junit.write(Path(options.junit), outcomes)
     return ExitCode.worst(outcome.code for outcome in outcomes)
+
+
+def _require_writable(option: str, place: str | None) -> None:
+    """Refuses a report that could not be written, before everything is audited for it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if place is None:
+        return
+    path = Path(place)
+    is_new = not path.exists()
+    try:
+        with path.open("a"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"--{option} cannot be written: {error.strerror}: {place}. Name a file in a folder "
+            "that exists and that you may write to."
+        ) from None
+
+
+def _require_folder(quarantine: Path) -> None:
+    """Refuses a quarantine into which nothing could be moved; it is made when it is needed.
+
+    Raises:
+        ValueError: it, or what would hold it, is no folder or may not be written to.
+    """
+    nearest = next(one for one in (quarantine, *quarantine.absolute().parents) if one.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise ValueError(
+            f"--quarantine cannot be {quarantine}: {nearest} is no folder that you may write to."
+        )
+
+
+def _same(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _outcomes(
@@ -82,9 +137,8 @@ def _quarantined(outcome: Outcome, quarantine: Path) -> Outcome:
 
     A file about which the service could not decide stays: the next run asks again.
     """
-    bad = isinstance(outcome.error, RefusedFileError | InvalidAdapter)
     stays = outcome.code in (ExitCode.ALLOW, ExitCode.NOT_BINDING)
-    if stays or (outcome.result is None and not bad):
+    if stays or (outcome.result is None and not outcome.is_refused):
         return outcome
     target = quarantine / outcome.found.name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +153,7 @@ def _print(outcomes: list[Outcome], *, in_json: bool) -> None:
         for outcome in outcomes:
             print_json(_as_json(outcome))
         return
-    rows = []
+    rows, explainer = [], Explainer()
     for outcome in outcomes:
         name, spent = outcome.found.name, took(time.monotonic() - outcome.seconds)
         if outcome.result is not None:
@@ -107,7 +161,7 @@ def _print(outcomes: list[Outcome], *, in_json: bool) -> None:
         else:
             rows.append(error_row(name, outcome.reason, spent))
             if outcome.error is not None:
-                explain(name, outcome.error, in_json=False)
+                explainer.explain(name, outcome.error)
         if outcome.moved_to is not None:
             print(printable(f"loragate: moved {name} to {outcome.moved_to}"), file=sys.stderr)
     print_table(AUDIT_COLUMNS, rows, sys.stdout)

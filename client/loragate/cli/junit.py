@@ -14,6 +14,8 @@ from loragate.cli.outcome import Outcome
 def write(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Writes one suite: a failure for each decision that lets nothing in, an error for a refusal.
 
+    What only a pilot lets in passes, and its output says what enforcing would do.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -40,6 +42,8 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
             kind = "error" if outcome.code is ExitCode.ERROR else "failure"
             message = _clean(outcome.message)
             ET.SubElement(case, kind, {"type": outcome.reason, "message": message}).text = message
+        elif outcome.is_worth_a_look:
+            ET.SubElement(case, "system-out").text = _clean(outcome.message)
     ET.indent(suites)
     ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 from loragate.cli.table import printable
+from loragate.cli.told import is_about_service, short, told
 from loragate.errors import AuditError
 from loragate.results import AuditResult
 
@@ -24,7 +26,7 @@ def as_json(result: AuditResult) -> dict[str, Any]:
 
 def error_as_json(error: Exception) -> dict[str, Any]:
     """Why there is no decision, as JSON has it."""
-    fields: dict[str, Any] = {"message": str(error), "reason": short(error)}
+    fields: dict[str, Any] = {"message": told(error), "reason": short(error)}
     if isinstance(error, AuditError):
         fields |= {
             "message": error.message,
@@ -36,19 +38,35 @@ def error_as_json(error: Exception) -> dict[str, Any]:
     return fields
 
 
-def explain(name: str, error: Exception, *, in_json: bool) -> None:
-    """Says why there is no decision about a file."""
-    if in_json:
-        print_json({"file": name, "verdict": None, "error": error_as_json(error)})
-    else:
-        print(printable(f"loragate: {name}: {error}"), file=sys.stderr)
+class Explainer:
+    """Says why there is no decision about a file.
+
+    What is wrong with the way to the service is wrong for every file, so it names none of them and
+    is said once.
+    """
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def explain(self, name: str, error: Exception) -> None:
+        """Says it to a person."""
+        about_service = is_about_service(error)
+        text = told(error) if about_service else f"{name}: {told(error)}"
+        if about_service and text in self._said:
+            return
+        self._said.add(text)
+        print(printable(f"loragate: {text}"), file=sys.stderr)
 
 
-def short(error: Exception) -> str:
-    """A word for the table."""
-    if isinstance(error, AuditError):
-        return error.reason or error.code or type(error).__name__
-    return type(error).__name__
+def pilot_note(results: Iterable[AuditResult]) -> None:
+    """Says to a person that a pilot let in what enforcing would keep out."""
+    count = sum(result.only_by_pilot for result in results)
+    if count:
+        print(
+            f"loragate: the policy is a pilot, which observes; enforced, it would keep out {count}"
+            " of what it allowed here.",
+            file=sys.stderr,
+        )
 
 
 def took(began: float) -> str:

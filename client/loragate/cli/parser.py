@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import math
+import os
 from typing import NoReturn, TypeAlias
 
 from loragate import __version__
+from loragate._service_config import timeout_s
+from loragate._target import DEFAULT_TARGET
+from loragate.cli import values
 from loragate.cli.exit_code import ExitCode
-from loragate.config import DEFAULT_TARGET, TARGET_VARIABLE
-from loragate.reference import AuditOptions
+from loragate.config import TARGET_VARIABLE
+from loragate.reference import LOADERS, AuditOptions, is_sha256
 from loragate.results import Verdict
 
 _ABOUT = "Ask loragate whether LoRA adapters may be loaded into an image server."
 
 _EXIT_CODES = """\
 exit codes:
-  0  every adapter may be loaded (ALLOW)
-  1  at least one must not be loaded (BLOCK)
+  0  every adapter may be loaded (ALLOW; of a pilot, whatever enforcing would say)
+  1  at least one must not be loaded (BLOCK), and there is a decision for each
   2  a person has to look at one (REVIEW or INCONCLUSIVE), none is blocked
   3  for at least one there is no decision: bad file, wrong arguments, no service
   4  at least one has an ALLOW on which no load may rest: of a dry run, about some concepts
      only, or one that has run out; none is worse
+Of several, the gravest counts: 3 before 1, 1 before 2, 2 before 4, and 4 before 0.
+"""
+
+_ENVIRONMENT = """\
+environment: an option that is not given is read from the variable named beside it. Without a
+decision nothing is allowed, so LORAGATE_ON_UNAVAILABLE and LORAGATE_ON_REVIEW are not read.
+LORAGATE_CLOCK_SKEW_S is how far the clocks of this machine and the service may be apart.
+A proxy in grpc_proxy, https_proxy or http_proxy is used, unless no_proxy names the host.
 """
 
 _AUDIT_EXAMPLES = """\
 examples:
   loragate audit style.safetensors
   loragate audit --strength 0.8 --base-model sdxl *.safetensors
-  loragate audit --concept jane-doe --concept acme-logo style.safetensors
+  loragate audit --loader comfyui --dry-run style.safetensors
   loragate audit --remote hf://owner/name /models/style.safetensors
   loragate audit --together style.safetensors face.safetensors
   loragate audit --json style.safetensors | jq .findings[0]
@@ -54,6 +65,12 @@ class _Parser(argparse.ArgumentParser):
         self.print_usage()
         self.exit(ExitCode.ERROR, f"{self.prog}: {message}\n")
 
+
+_LONGEST_AUDIT = (
+    f"{timeout_s('loragate.v1.AuditService/Audit'):g} for an audit, and "
+    f"{timeout_s('loragate.v1.AuditService/AuditUpload'):g} with a large file"
+)
+_LONGEST_READ = f"{timeout_s('loragate.v1.AuditService/GetAudit'):g}"
 
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
@@ -82,12 +99,14 @@ def _command(
     name: str,
     summary: str,
     epilog: str,
+    *,
+    longest: str = _LONGEST_READ,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
-        epilog=epilog,
+        epilog=epilog.rstrip() + "\n\n" + _ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     service = parser.add_argument_group("service")
@@ -97,20 +116,47 @@ def _command(
         help=f"where the service is (default: ${TARGET_VARIABLE}, else {DEFAULT_TARGET})",
     )
     service.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", help="longest wait for each answer"
+        "--timeout",
+        type=values.seconds,
+        metavar="SECONDS",
+        help=f"longest wait for each answer (default: $LORAGATE_TIMEOUT_S, else {longest})",
     )
     service.add_argument("--tls", action="store_true", help="speak TLS; implied by --tls-*")
-    service.add_argument("--tls-ca", metavar="FILE", help="certificates to trust (PEM)")
-    service.add_argument("--tls-cert", metavar="FILE", help="own certificate (PEM)")
-    service.add_argument("--tls-key", metavar="FILE", help="private key of --tls-cert (PEM)")
-    service.add_argument("--token-file", metavar="FILE", help="file with a bearer token")
+    service.add_argument(
+        "--tls-ca",
+        metavar="FILE",
+        help="certificates to trust (PEM; default: $LORAGATE_TLS_CA, else the system's)",
+    )
+    service.add_argument(
+        "--tls-cert", metavar="FILE", help="own certificate (PEM; default: $LORAGATE_TLS_CERT)"
+    )
+    service.add_argument(
+        "--tls-key",
+        metavar="FILE",
+        help="private key of --tls-cert (PEM; default: $LORAGATE_TLS_KEY)",
+    )
+    service.add_argument(
+        "--tls-server-name",
+        metavar="NAME",
+        help="name to expect in the server's certificate, where it is not the one in --target "
+        "(default: $LORAGATE_TLS_SERVER_NAME)",
+    )
+    service.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="file with a bearer token (default: $LORAGATE_TOKEN_FILE)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     return parser
 
 
 def _add_audit(commands: _Commands) -> None:
     parser = _command(
-        commands, "audit", "decide whether adapters may be loaded", _AUDIT_EXAMPLES + _EXIT_CODES
+        commands,
+        "audit",
+        "decide whether adapters may be loaded",
+        _AUDIT_EXAMPLES + _EXIT_CODES,
+        longest=_LONGEST_AUDIT,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="safetensors file on this machine")
     parser.add_argument(
@@ -126,24 +172,45 @@ def _add_audit(commands: _Commands) -> None:
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
     """What is asked about each adapter."""
-    parser.add_argument("--base-model", default="", metavar="NAME", help="base model to audit on")
     parser.add_argument(
-        "--base-digest", metavar="SHA256", help="digest that this base model must have"
+        "--base-model",
+        default=os.environ.get("LORAGATE_BASE_MODEL", ""),
+        metavar="NAME",
+        help="base model to audit on (default: $LORAGATE_BASE_MODEL, else the service's own)",
+    )
+    parser.add_argument(
+        "--base-digest",
+        type=values.sha256,
+        metavar="SHA256",
+        help="digest that this base model must have (default: $LORAGATE_BASE_DIGEST)",
     )
     parser.add_argument(
         "--loader",
         default="",
+        choices=LOADERS,
         metavar="NAME",
-        help="what will load it, such as diffusers: the verdict must speak for that",
+        help=f"what will load it: the verdict must speak for that ({', '.join(LOADERS)})",
     )
     parser.add_argument(
-        "--strength", type=float, metavar="X", help="strength that will be used (default: 1)"
+        "--strength",
+        type=values.strength,
+        metavar="X",
+        help="strength that will be used (default: 1)",
     )
     parser.add_argument(
-        "--text-encoder-strength", type=float, metavar="X", help="default: that of --strength"
+        "--text-encoder-strength",
+        type=values.strength,
+        metavar="X",
+        help="default: that of --strength",
     )
     parser.add_argument(
-        "--concept", action="append", default=[], metavar="ID", help="audit only this; repeatable"
+        "--concept",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="audit only this concept; repeatable. `loragate concepts list` shows the ids. The "
+        "service's policy has to allow the caller to ask so (restrict.callers), and no load may "
+        "rest on such an answer: ALLOW leaves with 4",
     )
     parser.add_argument("--dry-run", action="store_true", help="do not record a binding decision")
 
@@ -152,13 +219,25 @@ def asked_of(options: argparse.Namespace) -> AuditOptions:
     """What `audit` and `gate-dir` were told to ask about each adapter."""
     return {
         "base_model": options.base_model,
-        "expected_base_digest": options.base_digest,
+        "expected_base_digest": options.base_digest or _base_digest(),
         "loader": options.loader,
         "strength": options.strength,
         "text_encoder_strength": options.text_encoder_strength,
         "concept_ids": options.concept,
         "dry_run": options.dry_run,
     }
+
+
+def _base_digest() -> str | None:
+    """The digest in the environment.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = os.environ.get("LORAGATE_BASE_DIGEST") or None
+    if text is not None and not is_sha256(text):
+        raise ValueError(f"LORAGATE_BASE_DIGEST is a hexadecimal sha256, not {text!r}.")
+    return text
 
 
 def _add_get(commands: _Commands) -> None:
@@ -182,9 +261,14 @@ def _add_list(commands: _Commands) -> None:
     parser.add_argument(
         "--verdict", type=str.upper, choices=[v.value for v in Verdict], help="only these"
     )
-    parser.add_argument("--sha256", default="", metavar="HEX", help="only of this adapter")
     parser.add_argument(
-        "--limit", type=_count, default=50, metavar="N", help="at most so many (default: 50)"
+        "--sha256",
+        type=values.sha256,
+        metavar="HEX",
+        help="only of the adapter with this digest, in full",
+    )
+    parser.add_argument(
+        "--limit", type=values.count, default=50, metavar="N", help="at most so many (default: 50)"
     )
 
 
@@ -207,11 +291,16 @@ def _add_gate_dir(commands: _Commands) -> None:
         "gate-dir",
         "decide about all adapters of a folder, before a server starts with them",
         _GATE_DIR_EXAMPLES + _EXIT_CODES,
+        longest=_LONGEST_AUDIT,
     )
     parser.add_argument("folder", metavar="DIR", help="folder to look through, with all below it")
     _add_question(parser)
     parser.add_argument(
-        "--concurrency", type=_count, default=4, metavar="N", help="audits at a time (default: 4)"
+        "--concurrency",
+        type=values.count,
+        default=4,
+        metavar="N",
+        help="audits at a time (default: 4)",
     )
     parser.add_argument("--sarif", metavar="FILE", help="also write a SARIF 2.1.0 report")
     parser.add_argument("--junit", metavar="FILE", help="also write a JUnit XML report")
@@ -224,17 +313,3 @@ def _add_gate_dir(commands: _Commands) -> None:
     parser.add_argument(
         "--allow-empty", action="store_true", help="a folder without adapters is no error"
     )
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value

@@ -18,19 +18,26 @@ _RULES = {
     "concept-learned": "The adapter has learned a forbidden concept.",
     "needs-review": "A person has to look at the adapter.",
     "refused": "The file is not a sound adapter, and was not audited.",
+    "no-decision": "The service could not be asked about it, or did not decide.",
     "not-binding": "It was only asked about as a dry run, or about some concepts.",
+    "only-by-pilot": "It is let in because the policy is a pilot; enforced, it would not be.",
 }
 
 _RULE_OF = {
     ExitCode.BLOCK: "concept-learned",
     ExitCode.REVIEW: "needs-review",
     ExitCode.NOT_BINDING: "not-binding",
+    ExitCode.ALLOW: "only-by-pilot",
 }
-_LEVEL_OF = {ExitCode.REVIEW: "warning", ExitCode.NOT_BINDING: "note"}
+_LEVEL_OF = {
+    ExitCode.REVIEW: "warning",
+    ExitCode.NOT_BINDING: "note",
+    ExitCode.ALLOW: "note",
+}
 
 
 def write(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Writes one run; everything but ALLOW is a result of it.
+    """Writes one run; everything is a result of it but ALLOW, unless only a pilot allows.
 
     Raises:
         OSError: the file cannot be written.
@@ -42,7 +49,7 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
     run = {
         "tool": {"driver": driver},
         "columnKind": "utf16CodeUnits",
-        "results": [_result(one) for one in outcomes if one.code is not ExitCode.ALLOW],
+        "results": [_result(one) for one in outcomes if one.is_worth_a_look],
         "invocations": [
             {
                 # Not successful where a file has no decision: the report is then not complete.
@@ -55,7 +62,7 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
-    rule = _RULE_OF.get(outcome.code, "refused")
+    rule = _RULE_OF.get(outcome.code, "refused" if outcome.is_refused else "no-decision")
     result: dict[str, Any] = {
         "ruleId": rule,
         "level": _LEVEL_OF.get(outcome.code, "error"),

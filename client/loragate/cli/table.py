@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
-from loragate.results import AuditResult, Finding, Verdict
+from loragate.results import AuditResult, Finding, Mode, Verdict
 
 AUDIT_COLUMNS = ("file", "verdict", "concept", "p-value", "score", "degree", "remedy", "time")
 RIGHT = frozenset({"p-value", "score", "degree", "time", "pictures"})
@@ -22,10 +23,19 @@ def audit_row(name: str, result: AuditResult, took: str) -> tuple[str, ...]:
     moot = result.verdict is Verdict.ALLOW and not result.allowed
     if top is None or moot:
         why = result.reasons[0].code if result.reasons else "-"
-        return (name, result.verdict, "not binding" if moot else why, "-", "-", "-", remedy, took)
+        return (name, verdict(result), "not binding" if moot else why, "-", "-", "-", remedy, took)
     # An allowed adapter has learned none of the concepts, not even the one with the top score.
     concept = top.concept_name if top.verdict is not Verdict.ALLOW else "-"
-    return (name, result.verdict, concept, *measures(top), remedy, took)
+    return (name, verdict(result), concept, *measures(top), remedy, took)
+
+
+def verdict(result: AuditResult) -> str:
+    """The verdict, which in a pilot is never that of the policy alone."""
+    if result.mode is not Mode.PILOT:
+        return result.verdict
+    if result.would_be_verdict is result.verdict:
+        return f"{result.verdict} (pilot)"
+    return f"{result.verdict} (pilot; would be {result.would_be_verdict})"
 
 
 def measures(finding: Finding) -> tuple[str, str, str]:
@@ -53,10 +63,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], stream: T
         ]
         if coloured:
             padded = [
-                f"\x1b[{_COLOURS[cell]}m{text}\x1b[0m" if cell in _COLOURS else text
+                f"\x1b[{colour}m{text}\x1b[0m" if (colour := _colour(cell)) else text
                 for cell, text in zip(row, padded, strict=True)
             ]
         print("  ".join(padded).rstrip(), file=stream)
+
+
+def _colour(cell: str) -> str:
+    """Of a verdict; of a pilot's the one of what enforcing would say. Empty for other cells."""
+    pilot = re.fullmatch(r"[A-Z]+ \(pilot(?:; would be ([A-Z]+))?\)", cell)
+    return _COLOURS.get((pilot[1] or "ALLOW") if pilot else cell, "")
 
 
 def printable(text: str) -> str:

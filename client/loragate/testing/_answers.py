@@ -14,11 +14,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from loragate._status import DETAILS_KEY, DOMAIN
 from loragate._wire import wire_name
 from loragate.errors import CLASS_OF_REASON, AuditError
+from loragate.reference import LOADERS
 from loragate.results import Remedy, Severity, Verdict
 from loragate.v1 import audit_pb2
-
-LOADERS = ("a1111", "comfyui", "diffusers", "peft", "sglang", "vllm-omni")
-"""What a service speaks for whose operator named no loader."""
 
 _CODES: dict[str, grpc.StatusCode] = {
     "InvalidAdapter": grpc.StatusCode.INVALID_ARGUMENT,

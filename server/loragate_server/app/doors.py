@@ -10,6 +10,7 @@ from loragate_server.app.ports import listening
 from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
+from loragate_server.checkpoint.reading import RequestReader
 from loragate_server.config.intercept import RelayEntry
 from loragate_server.config.listen import Permission
 from loragate_server.config.schema import Config
@@ -50,7 +51,10 @@ def open_checkpoint(
     readiness.add_check("intake of checks", desk.require_free)
     section = config.intercept
     copies = AuditedCopies(desk, intake, section.audited_root, section.keep_s)
-    return Checkpoint(section, extractors, gate, copies, metrics)
+    reader = RequestReader(section.reading_s)
+    stack.callback(reader.close)
+    readiness.add_check("reading of requests", reader.require_free)
+    return Checkpoint(section, extractors, gate, copies, reader, metrics)
 
 
 def check_door(config: Config) -> CheckDoor:

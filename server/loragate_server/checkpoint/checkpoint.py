@@ -8,10 +8,12 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
+from loragate_server.checkpoint.reading import RequestReader
 from loragate_server.checkpoint.result import NO_EXTRACTOR, CheckObserver, Result
 from loragate_server.checkpoint.statuses import (
     FORBIDDEN,
@@ -56,12 +58,14 @@ class Checkpoint:
         extractors: Mapping[str, ImageServer],
         gate: Gate,
         copies: AuditedCopies,
+        reader: RequestReader,
         observer: CheckObserver,
     ) -> None:
         self.settings = settings
         self._extractors = dict(extractors)
         self._gate = gate
         self._copies = copies
+        self._reader = reader
         self._observer = observer
 
     async def check(self, request: HttpRequest, source: CheckSource, leash: Leash) -> CheckOutcome:
@@ -140,6 +144,7 @@ class Checkpoint:
         extractor: ImageServer,
     ) -> CheckOutcome:
         """The outcome, whatever extractor and gate raise."""
+        extraction = Extraction()
         try:
             try:
                 _admit_line(request)
@@ -148,14 +153,15 @@ class Checkpoint:
                 if settled is not None:
                     return _without_adapter(name, settled)
                 self._admit_body(request)
-                extraction = extractor.extract(request)
+                read = partial(extractor.extract, request)
+                extraction = await self._reader.run(read, len(request.body), leash)
                 if not extraction.adapters:
                     return _without_adapter(name, extraction)
                 return await self._decide(request, source, leash, name, extractor, extraction)
             except RefusedRequestError as error:
                 return _refused(name, extractor, error)
             except NoDecisionError as error:
-                return _no_decision(name, extractor, error)
+                return _no_decision(name, extractor, error, extraction)
         except Exception as error:
             return _failed(name, error)
 
@@ -210,7 +216,9 @@ class Checkpoint:
         if not rewrites:
             return replace(outcome, audited=await self._known_copies(digests, leash))
         paths = await self._copies.paths(digests, leash, keep=True)
-        return replace(outcome, audited=paths, body=_rewritten(request, extractor, paths))
+        write = partial(_rewritten, request, extractor, paths)
+        body = await self._reader.run(write, len(request.body), leash)
+        return replace(outcome, audited=paths, body=body)
 
     def _passes(self, verdict: Verdict) -> bool:
         kind = verdict.decision.verdict
@@ -318,9 +326,16 @@ def _refused(name: str, extractor: ImageServer, error: RefusedRequestError) -> C
     return CheckOutcome(Result.UNKNOWN_DENIED if unlisted else Result.REFUSED, name, denial=denial)
 
 
-def _no_decision(name: str, extractor: ImageServer, error: NoDecisionError) -> CheckOutcome:
+def _no_decision(
+    name: str, extractor: ImageServer, error: NoDecisionError, extraction: Extraction
+) -> CheckOutcome:
     # An error names the offending value, which may be an address with a token in it.
     told = _WITHOUT_VALUES.get(error.reason, error.message)
+    if error.adapter is not None and error.adapter < len(extraction.places):
+        place = extraction.places[error.adapter]
+        holder = (*extraction.holders, "")[min(error.adapter, len(extraction.holders))]
+        named = f"It is named at {place} ({holder})." if holder else f"It is named at {place}."
+        told = " ".join(filter(None, (told, named, extractor.unless_adapter(place, holder))))
     denial = extractor.deny(status_of(error), error.reason.value.lower(), told, "")
     return CheckOutcome(Result.NO_DECISION, name, denial=with_retry(denial, error))
 

@@ -15,6 +15,7 @@ BAD_REQUEST, FORBIDDEN, TOO_LARGE, UNAVAILABLE = 400, 403, 413, 503
 OF_REFUSALS: Mapping[RefusalCode, int] = MappingProxyType(
     {
         RefusalCode.BODY_INCOMPLETE: TOO_LARGE,
+        RefusalCode.READING_TOO_LONG: TOO_LARGE,
         RefusalCode.BODY_UNREADABLE: BAD_REQUEST,
         RefusalCode.BODY_AMBIGUOUS: BAD_REQUEST,
         RefusalCode.ADAPTER_UNNAMED: BAD_REQUEST,

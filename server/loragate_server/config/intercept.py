@@ -100,6 +100,7 @@ class InterceptSection(Section):
         dry_run: everything passes; log and metrics tell what would not have.
         on_review: what a request gets whose adapters need a person's look.
         max_body_bytes: larger bodies do not pass.
+        reading_s: processor time that reading one request may take.
         http: answer `/v1/check` on the HTTP port.
         http_timeout_s: time that a check on the HTTP port may take.
         audited_root: the store of audited files as the image server sees it.
@@ -111,7 +112,8 @@ class InterceptSection(Section):
     default_extractor: str = ""
     dry_run: bool = False
     on_review: Literal["deny", "allow"] = "deny"
-    max_body_bytes: Positive = 8 * MIB
+    max_body_bytes: Positive = 32 * MIB
+    reading_s: PositiveSeconds = 2.0
     http: bool = False
     http_timeout_s: PositiveSeconds = 30.0
     audited_root: Path | None = None

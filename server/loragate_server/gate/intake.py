@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from loragate_server.adapter.reference import AdapterReference, StoredFile
+from loragate_server.errors import NoDecisionError
 from loragate_server.intake.fetch import Intake, UploadSink
 from loragate_server.progress import Leash, deadline_passed
 from loragate_server.threads import DaemonPool
@@ -73,9 +74,13 @@ class IntakeDesk:
 
         def fetch_all() -> tuple[StoredFile, ...]:
             files = []
-            for reference in references:
+            for number, reference in enumerate(references):
                 leash.check()
-                files.append(self._intake.fetch(reference, leash))
+                try:
+                    files.append(self._intake.fetch(reference, leash))
+                except NoDecisionError as error:
+                    error.adapter = number
+                    raise
             return tuple(files)
 
         with stage("intake"):

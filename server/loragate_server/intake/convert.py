@@ -36,9 +36,9 @@ from loragate_server.intake.naming import (
     plain_prefix,
 )
 from loragate_server.intake.rounding import same_in_half
-from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
+from loragate_server.time_limit import TimeLimitError, cpu_time_limit
 
 _ALPHA = re.compile(r"(?:\A|.*\.)(?:alpha|lora_alpha|network_alpha)\Z")
 _STACKED = 8

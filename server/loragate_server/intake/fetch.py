@@ -17,8 +17,8 @@ from loragate_server.intake.paths import unreadable
 from loragate_server.intake.scrub import Scrubber
 from loragate_server.intake.sources import Source, open_source
 from loragate_server.intake.store import ContentStore, not_stored, raise_disk
-from loragate_server.intake.time_limit import watch_from_now_on
 from loragate_server.progress import Leash
+from loragate_server.time_limit import watch_from_now_on
 
 CHUNK_BYTES = 2**20
 

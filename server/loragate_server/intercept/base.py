@@ -69,7 +69,7 @@ class ImageServer(ABC):
 
     label: str = ""
     base_model: str = ""
-    max_body_bytes: int = 64 * 1024 * 1024
+    max_body_bytes: int = 32 * 1024 * 1024
     max_nesting: int = 100
     unknown_routes: str = DENY
     passed_routes: tuple[str, ...] = ()
@@ -139,6 +139,7 @@ class ImageServer(ABC):
             tuple(one.reference for one in findings.found),
             tuple(one.place for one in findings.found),
             findings.base_model or self.base_model,
+            tuple(one.holder for one in findings.found),
             findings.unlisted,
         )
 
@@ -205,6 +206,16 @@ class ImageServer(ABC):
         if body is None:
             return None
         return body if content_coding(request) == "identity" else coded_again(body, request)
+
+    def unless_adapter(self, place: str, holder: str) -> str:
+        """What the operator can do where a file was taken for an adapter and is none; or nothing.
+
+        Args:
+            place: where it is named.
+            holder: what names it there.
+        """
+        del place, holder
+        return ""
 
     def deny(self, status: int, code: str, message: str, decision_id: str) -> Denial:
         """The answer as this server's clients expect an error, with the decision's id."""

@@ -14,6 +14,7 @@ class RefusalCode(StrEnum):
     BODY_INCOMPLETE = "body_incomplete"
     BODY_UNREADABLE = "body_unreadable"
     BODY_AMBIGUOUS = "body_ambiguous"
+    READING_TOO_LONG = "reading_too_long"
     ADAPTER_UNNAMED = "adapter_unnamed"
     ADAPTER_AMBIGUOUS = "adapter_ambiguous"
     DOOR_CLOSED = "door_closed"
@@ -46,6 +47,7 @@ class Extraction:
     Attributes:
         adapters: all that will be active together; empty for a request that loads none.
         places: for each adapter, where its reference stands, for people ("/prompt/3/inputs").
+        holders: for each adapter, what names it, for people; empty where the place says all.
         base_model: the model that the request is for, where it says so; empty otherwise.
         unlisted: what lets the request pass although the extractor does not know its route and it
             changes something: "warn" or "pass"; empty for every other request.
@@ -54,6 +56,7 @@ class Extraction:
     adapters: tuple[AdapterReference, ...] = ()
     places: tuple[str, ...] = ()
     base_model: str = ""
+    holders: tuple[str, ...] = ()
     unlisted: str = ""
 
 

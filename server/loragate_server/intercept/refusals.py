@@ -15,7 +15,7 @@ _UNSHOWABLE = re.compile(r"[^A-Za-z0-9_.:() -]")
 
 def place_of(*parts: str | int) -> str:
     """A location for people. Names come from the sender, so they are cut short and made plain."""
-    return "".join(f"/{_UNSHOWABLE.sub('?', str(part))[:_MAX_NAME_CHARS]}" for part in parts)
+    return "".join(f"/{_UNSHOWABLE.sub('?', str(part)[:_MAX_NAME_CHARS])}" for part in parts)
 
 
 def unreadable(message: str, remedy: str) -> RefusedRequestError:
@@ -39,6 +39,15 @@ def incomplete(message: str, remedy: str) -> RefusedRequestError:
 def ambiguous_body(message: str, remedy: str) -> RefusedRequestError:
     """Two readers of the body may see two different things."""
     return RefusedRequestError(RefusalCode.BODY_AMBIGUOUS, message, remedy=remedy)
+
+
+def reading_too_long(limit_s: float) -> RefusedRequestError:
+    """To find out what the request loads takes more time than anybody gives it."""
+    return RefusedRequestError(
+        RefusalCode.READING_TOO_LONG,
+        f"To read the request takes more than {limit_s:g} s of processor time.",
+        remedy="Send a smaller or simpler one, or raise intercept.reading_s.",
+    )
 
 
 def unnamed(place: str, why: str, remedy: str) -> RefusedRequestError:

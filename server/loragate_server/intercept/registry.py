@@ -12,15 +12,20 @@ from loragate_server.intercept.servers.a1111 import A1111
 from loragate_server.intercept.servers.cog import Cog
 from loragate_server.intercept.servers.comfyui import ComfyUI
 from loragate_server.intercept.servers.declarative import Declarative
+from loragate_server.intercept.servers.fooocus import Fooocus
 from loragate_server.intercept.servers.invokeai import InvokeAI
 from loragate_server.intercept.servers.kserve import KServe
 from loragate_server.intercept.servers.sglang import SGLang
 from loragate_server.intercept.servers.triton import Triton
 from loragate_server.intercept.servers.vllm_omni import VllmOmni
+from loragate_server.intercept.servers.xinference import Xinference
 
 EXTRACTORS: Mapping[str, type[ImageServer]] = {
     one.kind: one
-    for one in (SGLang, VllmOmni, ComfyUI, A1111, InvokeAI, Triton, KServe, Cog, Declarative)
+    for one in (
+        *(SGLang, VllmOmni, ComfyUI, A1111, Fooocus, InvokeAI),
+        *(Xinference, Triton, KServe, Cog, Declarative),
+    )
 }
 """Name of an image server to its extractor."""
 

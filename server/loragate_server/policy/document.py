@@ -74,8 +74,8 @@ class ListedAdapter(_Closed):
 class Limits(_Closed):
     """What a request may ask for."""
 
-    strength_minimum: Annotated[float, Field(ge=-100, le=100)] = -2.0
-    strength_maximum: Annotated[float, Field(ge=-100, le=100)] = 2.0
+    strength_minimum: Annotated[float, Field(ge=-100, le=100)] = -20.0
+    strength_maximum: Annotated[float, Field(ge=-100, le=100)] = 20.0
     max_adapters: Annotated[int, Field(ge=1, le=64)] = 8
     max_file_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 2 << 30
 

@@ -12,11 +12,13 @@ import pytest
 
 from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.checkpoint.copies import AuditedCopies
+from loragate_server.checkpoint.reading import RequestReader
 from loragate_server.checkpoint.result import CheckObserver
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.intercept import InterceptSection
 from loragate_server.gate.intake import IntakeDesk
 from loragate_server.intake.fetch import Intake
+from loragate_server.intercept.base import ImageServer
 from tests.server.checkpoint.server_of_the_test import PlainServer
 from tests.server.gate.conftest import House, files, house, tiny, until
 
@@ -51,15 +53,22 @@ MakePost = Callable[..., Post]
 @pytest.fixture
 async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
     desks: list[IntakeDesk] = []
+    readers: list[RequestReader] = []
 
     def make(
-        root: PurePath | None = None, keep_s: float = 60.0, *, alone: bool = False, **settings: Any
+        root: PurePath | None = None,
+        keep_s: float = 60.0,
+        *,
+        alone: bool = False,
+        server: Callable[[PurePath], ImageServer] = lambda _: PlainServer(),
+        **settings: Any,
     ) -> Post:
         home, told = house(), Told()
         store_dir = home.root.parent / "store"
         intake = Intake(IntakeSection(roots=(home.root,)), store_dir)
         desks.append(IntakeDesk(intake))
-        servers = {"plain": PlainServer()}
+        readers.append(RequestReader(limit_s=2.0))
+        servers: dict[str, ImageServer] = {"plain": server(home.root)}
         if not alone:
             servers["other"] = PlainServer(label="other")
         checkpoint = Checkpoint(
@@ -71,10 +80,11 @@ async def post(house: Callable[..., House]) -> AsyncIterator[MakePost]:
             servers,
             home.gate,
             AuditedCopies(desks[-1], intake, root, keep_s),
+            readers[-1],
             told,
         )
         return Post(checkpoint, home, told, intake)
 
     yield make
-    for desk in desks:
-        desk.close()
+    for one in (*desks, *readers):
+        one.close()

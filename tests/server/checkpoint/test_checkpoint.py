@@ -18,6 +18,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
 from loragate_server.intercept.extraction import RefusalCode
 from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.servers.comfyui import ComfyUI
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Verdict
 from tests.server.checkpoint.conftest import MakePost, Post
@@ -82,6 +83,32 @@ async def test_review_is_denied_unless_configured(
     one.house.engine.score = 5.0
     outcome = await ask(one, load("0.safetensors"))
     assert (outcome.result, outcome.verdict) == (result, "REVIEW")
+
+
+@pytest.mark.parametrize("source", [AUTHZ, PROC], ids=["ext_authz", "ext_proc"])
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("Mystery", "add Mystery.weights to intercept.extractors.comfyui.settings.ignored_inputs"),
+        ("Lora Loader", ""),
+    ],
+)
+async def test_a_file_that_is_not_there_is_told_with_the_node_that_names_it(
+    post: MakePost, source: CheckSource, kind: str, hint: str
+) -> None:
+    nodes = {
+        "3": {"class_type": "LoraLoader", "inputs": {"lora_name": "0.safetensors"}},
+        "7": {"class_type": kind, "inputs": {"weights": "nowhere.safetensors"}},
+    }
+    one = post(server=lambda root: ComfyUI(lora_folder=str(root)))
+    request = HttpRequest("POST", "/prompt", body=json.dumps({"prompt": nodes}).encode())
+    outcome = await ask(one, request, source)
+    assert outcome.result == Result.NO_DECISION
+    message = denial(outcome)["error"]["message"]
+    assert "The adapter was not found." in message
+    assert f"It is named at /prompt/7/inputs/weights ({kind})." in message
+    assert hint in message
+    assert bool(hint) == ("ignored_inputs" in message)
 
 
 async def test_pilot_mode_lets_pass_and_says_so(post: MakePost) -> None:

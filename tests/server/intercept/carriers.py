@@ -139,6 +139,26 @@ def _a1111(draw: st.DrawFn) -> Any:
     return merged(draw(harmless), {key: _prompt(draw)})
 
 
+def _fooocus(draw: st.DrawFn) -> Any:
+    if draw(st.booleans()):
+        return merged(draw(harmless), {"prompt": f"{draw(plain_words)}<lora:{NAME}:0.5>"})
+    loras: list[Any] = [{"model_name": f"{NAME}.safetensors", "weight": draw(forces)}]
+    if draw(st.booleans()):
+        loras[0]["enabled"] = True
+    others = draw(st.lists(st.sampled_from(["None", "a.safetensors"]), max_size=2))
+    loras += [{"model_name": one, "weight": 1} for one in others]
+    return merged(draw(harmless), {"loras": draw(st.permutations(loras))})
+
+
+def _xinference(draw: st.DrawFn) -> Any:
+    lora: dict[str, Any] = {"lora_list": [{"lora_name": "n", "local_path": PATH}]}
+    if draw(st.booleans()):
+        lora["image_lora_fuse_kwargs"] = {"lora_scale": draw(forces)}
+    if draw(st.booleans()):
+        lora["lora_list"].insert(0, {"lora_name": "a", "local_path": "/loras/a"})
+    return merged(draw(harmless), {"model_name": "sdxl", "peft_model_config": lora})
+
+
 def _cog(draw: st.DrawFn) -> Any:
     key = draw(st.sampled_from(["lora_weights", "extra_lora", "hf_lora", "lora_url", "weights"]))
     inputs = merged(draw(harmless), {key: PATH})
@@ -219,6 +239,8 @@ CARRIERS: Mapping[str, st.SearchStrategy[Carrier]] = {
     "vllm_omni": in_json(ROUTES["vllm_omni"], _vllm) | in_form(),
     "comfyui": in_json(ROUTES["comfyui"], _comfy),
     "a1111": in_json(ROUTES["a1111"], _a1111),
+    "fooocus": in_json(ROUTES["fooocus"], _fooocus),
+    "xinference": in_json(ROUTES["xinference"], _xinference),
     "invokeai": in_json("/api/v1/models/import", _invoke),
     "triton": to_triton(),
     "kserve": in_json(ROUTES["kserve"], _kserve),

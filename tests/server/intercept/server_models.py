@@ -90,6 +90,28 @@ def a1111(request: HttpRequest) -> Iterator[str]:
         yield option
 
 
+def fooocus(request: HttpRequest) -> Iterator[str]:
+    if request.path != "/v1/generation/text-to-image":
+        return
+    body = starlette_json(request)
+    for one in body.get("loras") or []:
+        if one.get("enabled", True) and one["model_name"] != "None" and -2 <= one["weight"] <= 2:
+            yield one["model_name"]
+    first = (body.get("prompt") or "").splitlines()[:1]
+    for token in "".join(first).split(","):
+        number = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
+        yield from (name for name, _ in re.findall(rf"<lora:([^:]+):({number})>", token))
+
+
+def xinference(request: HttpRequest) -> Iterator[str]:
+    if request.path != "/v1/models":
+        return
+    body = starlette_json(request)
+    for one in (body.get("peft_model_config") or {}).get("lora_list") or []:
+        if one["lora_name"]:
+            yield one["local_path"]
+
+
 def cog(request: HttpRequest) -> Iterator[str]:
     if request.path != "/predictions":
         return
@@ -102,6 +124,8 @@ MODELS: Mapping[str, Callable[[HttpRequest], Iterator[str]]] = {
     "vllm_omni": vllm_omni,
     "comfyui": comfyui,
     "a1111": a1111,
+    "fooocus": fooocus,
+    "xinference": xinference,
     "cog": cog,
 }
 

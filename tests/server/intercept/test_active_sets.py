@@ -214,3 +214,16 @@ def test_a_graph_in_which_loras_spread_over_many_nodes_is_read_in_time() -> None
     began = time.perf_counter()
     extractor("comfyui").extract(post("/prompt", {"prompt": drawn_from("s3999", **graph)}))
     assert time.perf_counter() - began < 4.0
+
+
+@pytest.mark.parametrize(("count", "told_apart"), [(64, True), (65, False)])
+def test_of_more_than_sixty_four_it_is_not_told_which_act_together(
+    count: int, told_apart: bool
+) -> None:
+    body = {
+        "lora_nickname": [f"n{n}" for n in range(count)],
+        "lora_path": [f"/loras/{n}" for n in range(count)],
+        "target": [f"transformer_{n}" for n in range(count)],
+    }
+    adapters = extractor("sglang").extract(post("/v1/set_lora", body)).adapters
+    assert [one.optional for one in adapters] == [told_apart] * count

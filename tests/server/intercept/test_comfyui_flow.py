@@ -161,3 +161,27 @@ def test_a_graph_with_more_ways_than_can_be_told_apart_makes_nothing_certain() -
     found = loaded(drawn_from("l0", **loaders, **switches, **merged, **{"3": sampler}))
     assert len(found) == 9
     assert sum(one.optional for one in found) >= 8
+
+
+@pytest.mark.parametrize(("mode", "optional"), [(0, False), (2, True), (3, False), (4, True)])
+def test_a_loader_that_the_page_mutes_or_bypasses_may_be_left_out(
+    mode: int, optional: bool
+) -> None:
+    loaders = {"1": loader("ink", 1.0, "2"), "2": loader("clay", 1.0, mode=mode)}
+    ink, clay = sorted(loaded(drawn_from("1", **loaders)), key=lambda one: str(one.path))[::-1]
+    assert (ink.optional, clay.optional) == (False, optional)
+
+
+def test_a_link_that_is_no_model_does_not_make_a_lora_optional() -> None:
+    graph = drawn_from(
+        "1",
+        **{
+            "1": node("LoraLoaderModelOnly", model=["4", 0], lora_name="ink", strength_model=1),
+            "2": loader("clay", 1.0),
+            "6": node("CLIPTextEncode", clip=["2", 1], text="a"),
+            "3": node(
+                "KSampler", model=["1", 0], positive=["6", 0], negative=["6", 0], thing=["4", 0]
+            ),
+        },
+    )
+    assert [one.optional for one in loaded(graph)] == [False, False]

@@ -9,9 +9,12 @@ import pytest
 
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.extraction import RefusedRequestError
+from loragate_server.intercept.reading.tags import tags_in
+from loragate_server.intercept.servers.comfyui_graph import nodes_of
+from loragate_server.intercept.servers.comfyui_links import Links
 from tests.server.intercept.bodies import extractor, post
 from tests.server.intercept.test_comfyui_flow import node, pairs
-from tests.server.intercept.verdicts import EVIL
+from tests.server.intercept.verdicts import EVIL, found
 
 
 def loaded(settings: dict[str, Any] | None = None, /, **graph: Any) -> tuple[AdapterReference, ...]:
@@ -212,3 +215,34 @@ def test_wildcards_pass_where_the_operator_says_so() -> None:
 def test_a_text_that_ends_as_a_file_does_hides_no_tag() -> None:
     one = node("LoraTagLoader", text="<lora:evil:1> good.safetensors")
     assert EVIL in paths(k=one)
+
+
+def test_a_text_that_is_a_name_too_is_found_as_both() -> None:
+    """Where it is linked only its tag is read; the node itself may read the whole."""
+    text = "<lora:ink:1> clay.safetensors"
+    graph = {
+        "1": {"class_type": "PrimitiveString", "inputs": {"value": text}},
+        "2": {"class_type": "Lora Text", "inputs": {"text": ["1", 0]}},
+    }
+    paths = found("comfyui", post("/prompt", {"prompt": graph}))
+    assert "/loras/ink.safetensors" in paths
+    assert f"/loras/{text}" in paths
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("<lora:>a <lora:ink:1>", ["ink"]),
+        ("<lora:ink:1> and <lyco:clay:1>", ["ink", "clay"]),
+        ("<lora:ink:1> <lora:clay", ["ink"]),
+        ("a harbour", []),
+    ],
+)
+def test_coziness_hands_on_the_tags_of_a_text_and_the_rest(text: str, tags: list[str]) -> None:
+    extractor_node = {"class_type": "LoraTextExtractor-b1f83aa2", "inputs": {"text": text}}
+    for slot, names in ((1, tags), (0, [])):
+        reader = {"class_type": "MultiLoraLoader-70bf3d77", "inputs": {"text": ["1", slot]}}
+        links = Links(nodes_of({"1": extractor_node, "2": reader}, ("prompt",)))
+        handed = links.text(["1", slot])
+        assert handed is not None
+        assert [one.name for one in tags_in(handed, "x") if one.name] == names

@@ -61,7 +61,9 @@ def test_a_lora_in_any_node_of_a_graph_is_found(request_: HttpRequest) -> None:
     [
         graph("LoraLoader", lora_name="../evil.safetensors"),
         graph("LoraLoader", lora_name="/etc/evil.safetensors"),
-        graph("LoraLoader", lora_name="a\\evil.safetensors"),
+        graph("LoraLoader", lora_name="C:\\loras\\evil.safetensors"),
+        graph("LoraLoader", lora_name="a\\..\\..\\evil.safetensors"),
+        graph("LoraLoader", lora_name="\\\\share\\evil.safetensors"),
         graph("LoraLoader", lora_name=["9", 0]),
         graph("LoraLoader", lora_name=["good", 0.0]),
         graph("LoraLoader", lora_name=["good", False]),

@@ -9,6 +9,7 @@ import pytest
 
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.extraction import RefusalCode
+from loragate_server.intercept.reading.references import looks_like_weights
 from loragate_server.intercept.request import HttpRequest
 from tests.server.intercept.bodies import extractor, post
 from tests.server.intercept.verdicts import found, refusal
@@ -56,3 +57,22 @@ def test_of_a_folder_with_a_configuration_the_weights_of_pefts_name_are_audited(
 
 def test_of_a_repository_the_weights_of_pefts_name_are_audited() -> None:
     assert asked("studio/ink").weight_name == "adapter_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("https://files.example.org/ink.safetensors?download=1", True),
+        ("https://files.example.org/ink.safetensors#top", True),
+        ("https://files.example.org/ink?as=a.safetensors", False),
+        ("/loras/what?.safetensors", True),
+        ("/loras/ink.safetensors?", False),
+        (" INK.SafeTensors ", True),
+        ("urn:air:sdxl:lora:civitai:1@2", True),
+        ("https://civitai.com/api/download/models/1", True),
+        ("a harbour", False),
+        ("x" * 5000 + ".safetensors", False),
+    ],
+)
+def test_what_looks_like_a_file_of_weights(text: str, weights: bool) -> None:
+    assert looks_like_weights(text) is weights

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from loragate_server.intercept.registry import EXTRACTORS, make_extractor
-from tests.server.intercept.bodies import SETTINGS
+from loragate_server.intercept.servers.declarative import Declarative, Rule
+from tests.server.intercept.bodies import SETTINGS, post
 
 
 def test_the_page_of_extractors_is_what_the_code_says() -> None:
@@ -47,3 +48,16 @@ def test_an_extractor_has_the_name_of_the_configuration(kind: str) -> None:
 def test_a_wrong_setting_is_named(kind: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_extractor("pictures", kind, settings)
+
+
+def test_rules_may_be_made_in_python() -> None:
+    made = Declarative(rules=[Rule(path="/generate", reference="$.lora")])
+    request = post("/generate", {"lora": "/loras/ink.safetensors"})
+    assert [one.path for one in made.extract(request).adapters] == ["/loras/ink.safetensors"]
+
+
+def test_the_smallest_limits_are_one() -> None:
+    made = make_extractor("x", "sglang", {"max_body_bytes": 1, "max_nesting": 1})
+    assert (made.limits.max_bytes, made.limits.max_nesting) == (1, 1)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        make_extractor("x", "sglang", {"max_nesting": 0})

@@ -26,7 +26,7 @@ from loragate_server.intake.loader_rules.scaling import (
     wrong_rank,
 )
 from loragate_server.intake.naming import DOWN, UP, State, pipeline_conversion, plain_prefix
-from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit
+from loragate_server.time_limit import TimeLimitError, cpu_time_limit
 
 _KEEPS_ALPHAS = frozenset({"sd", "sdxl"})
 """Families whose converters hand alphas on. Others divide them into the weights of some spellings,

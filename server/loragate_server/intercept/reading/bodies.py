@@ -12,12 +12,14 @@ from typing import Any
 from python_multipart.multipart import parse_options_header
 
 from loragate_server import strict_json
+from loragate_server.intercept.reading.inflating import inflated
 from loragate_server.intercept.refusals import ambiguous_body, incomplete, unreadable
 from loragate_server.intercept.request import HttpRequest
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 
+_MAX_TYPE_CHARS = 1000
 _PLAIN_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 # Raw deflate, without the header of zlib, is left out: its bytes can at once be valid JSON, so a
 # server that ignores the coding would read something else.
@@ -34,10 +36,13 @@ class BodyLimits:
     Attributes:
         max_bytes: after a content coding is undone.
         max_nesting: how deep objects and lists may stand in each other.
+        infinite: whether NaN and Infinity may stand for numbers, as they do where the server is
+            Python's and clients send them.
     """
 
-    max_bytes: int = 64 * 1024 * 1024
+    max_bytes: int = 32 * 1024 * 1024
     max_nesting: int = 100
+    infinite: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ def media_type(request: HttpRequest) -> tuple[str, Mapping[str, str]]:
         RefusedRequestError: BODY_AMBIGUOUS for two types, or a charset other than UTF-8.
     """
     header = request.header("content-type")
+    if len(header) > _MAX_TYPE_CHARS:
+        raise ambiguous_body("The Content-Type is too long to be one.", "Send a plain one.")
     outside_quotes = re.sub(r'"[^"]*"', "", header)
     names = re.findall(r";\s*([^=;\s]+)", outside_quotes.lower())
     if "," in outside_quotes or len(set(names)) != len(names):
@@ -165,7 +172,7 @@ def read_object(request: HttpRequest, limits: BodyLimits) -> tuple[JsonText, dic
 
 
 def parse_json(text: str, limits: BodyLimits, what: str) -> JsonText:
-    """Strict JSON: no duplicate names, no NaN, no byte order mark, nothing behind the end.
+    """Strict JSON: no name twice, no byte order mark, nothing behind the end, no NaN by default.
 
     Raises:
         RefusedRequestError: BODY_AMBIGUOUS or BODY_UNREADABLE.
@@ -175,7 +182,7 @@ def parse_json(text: str, limits: BodyLimits, what: str) -> JsonText:
     if openings + text.count(",") > _MAX_VALUES:
         raise unreadable(f"{what} has more than {_MAX_VALUES} values.", "Send fewer.")
     try:
-        value = strict_json.read(text)
+        value = strict_json.read(text, infinite=limits.infinite)
     except strict_json.DoubledNameError as error:
         raise ambiguous_body(
             "A JSON object in the body has the same name twice.", "Send every name once."
@@ -194,20 +201,17 @@ def parse_json(text: str, limits: BodyLimits, what: str) -> JsonText:
 
 
 def _inflate(data: bytes, coding: str, limits: BodyLimits) -> bytes:
-    unpacker = zlib.decompressobj(wbits=_WINDOW_BITS[coding])
     try:
-        plain = unpacker.decompress(data, limits.max_bytes + 1)
+        plain = inflated(data, _WINDOW_BITS[coding], limits.max_bytes)
     except zlib.error as error:
         raise unreadable(
             f"The body is no {coding} data.", "Send what Content-Encoding says."
         ) from error
-    if len(plain) > limits.max_bytes:
-        raise _too_large(limits)
-    if not unpacker.eof or unpacker.unused_data:
+    except EOFError as error:
         raise unreadable(
             f"The {coding} data of the body is cut off or followed by more.",
             "Send one complete stream.",
-        )
+        ) from error
     return plain
 
 

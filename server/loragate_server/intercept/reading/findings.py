@@ -56,12 +56,14 @@ class Found:
     Attributes:
         spot: where the body names it; None where the body cannot name another file.
         twins: where else the request names the same adapter.
+        holder: what names it, where its place says too little: the class of a node.
     """
 
     reference: AdapterReference
     place: str
     spot: Spot | None = None
     twins: tuple[Spot | None, ...] = ()
+    holder: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,11 @@ from loragate_server.intercept.request import HttpRequest
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 _MAX_FIELDS = 1000
+_MAX_HEAD_BYTES = 16 * 1024
+"""Of the headers of one part."""
+_MAX_BOUNDARY_CHARS = 70
+"""As RFC 2046 has it."""
+_FED_BYTES = 64 * 1024
 _REMEDY = "Send every field once, as the server's documentation shows it."
 
 
@@ -105,8 +110,8 @@ def _urlencoded(data: bytes) -> tuple[Field, ...]:
 
 
 def _multipart(data: bytes, boundary: str) -> tuple[Field, ...]:
-    if not boundary or not boundary.isascii():
-        raise ambiguous_body("The multipart form has no boundary.", _REMEDY)
+    if not boundary or not boundary.isascii() or len(boundary) > _MAX_BOUNDARY_CHARS:
+        raise ambiguous_body("The multipart form has no boundary, or no plain one.", _REMEDY)
     parts = _Parts()
     try:
         parser = MultipartParser(
@@ -120,12 +125,14 @@ def _multipart(data: bytes, boundary: str) -> tuple[Field, ...]:
                 "on_end": parts.on_end,
             },
         )
-        parser.write(data)
+        # Bit by bit, so that a form that is refused is not read to its end.
+        for at in range(0, len(data), _FED_BYTES):
+            parser.write(data[at : at + _FED_BYTES])
         parser.finalize()
     except FormParserError as error:
         raise unreadable("The multipart form cannot be read.", _REMEDY) from error
-    if not parts.ended or len(parts.done) > _MAX_FIELDS:
-        raise unreadable("The multipart form is cut off or has too many parts.", _REMEDY)
+    if not parts.ended:
+        raise unreadable("The multipart form is cut off.", _REMEDY)
     spans = _spans(data, boundary.encode())
     if [data[begin:end] for begin, end in spans] != [bytes(part.data) for part in parts.done]:
         raise ambiguous_body("The multipart form can be read in two ways.", _REMEDY)
@@ -146,8 +153,12 @@ class _Parts:
         self.ended = False
         self._name = bytearray()
         self._value = bytearray()
+        self._head_bytes = 0
 
     def on_part_begin(self) -> None:
+        if len(self.done) >= _MAX_FIELDS:
+            raise unreadable("The multipart form has too many parts.", _REMEDY)
+        self._head_bytes = 0
         self.done.append(_Part())
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -155,9 +166,11 @@ class _Parts:
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
+        self._in_head(end - start)
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._in_head(end - start)
 
     def on_header_end(self) -> None:
         self.done[-1].headers.append((bytes(self._name).lower(), bytes(self._value)))
@@ -166,6 +179,11 @@ class _Parts:
 
     def on_end(self) -> None:
         self.ended = True
+
+    def _in_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            raise unreadable("A part of the form has too long a head.", _REMEDY)
 
 
 def _spans(data: bytes, boundary: bytes) -> list[tuple[int, int]]:

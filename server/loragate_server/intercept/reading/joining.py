@@ -7,58 +7,109 @@ text. What stands apart in the request may stand together in the prompt then.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 
-_MARKS = "{}|"
+_MARKS = frozenset("{}|")
 _ENDS = frozenset("{}|:")
 """What a drawn part may begin behind: a mark, or the weight of a choice, `0.5::`."""
 _ANY_ORDER = re.compile(r"\$\$|\$\{|\d#__")
 """Several parts at once come in any order, with a text of the sender's between them."""
-_AROUND_MARKS = re.compile(r"\s*([{}|]|::)\s*")
+_MARK = re.compile(r"([{}|]|::)")
 _OPENERS = ("<lora:", "<lyco:", "<loractl:", "<hypernet:")
+
+
+def _bits() -> tuple[dict[str, int], int, int]:
+    """For every letter, the places in all openers where it stands; the first; behind the last.
+
+    One bit stands for one place in one opener, so that a text is read once for all of them.
+    """
+    places: dict[str, int] = {}
+    first = done = 0
+    bit = 1
+    for opener in _OPENERS:
+        first |= bit
+        for letter in opener:
+            places[letter] = places.get(letter, 0) | bit
+            bit <<= 1
+        done |= bit
+        bit <<= 1
+    return places, first, done
+
+
+_PLACES, _FIRST, _DONE = _bits()
 
 
 def may_become_a_tag(text: str) -> bool:
     """Whether drawing choices or leaving comments out could make a tag that is not there now.
 
+    Takes time in proportion to the text, whatever stands in it.
+
     Args:
         text: with every whole tag replaced by ">", so that only what is left counts.
     """
-    if not any(mark in text for mark in "{#"):
+    if "<" not in text or not any(mark in text for mark in "{#"):
         return False
-    lowered = _AROUND_MARKS.sub(r"\1", text.casefold())
-    if "<" not in lowered:
-        return False
+    lowered = _without_blanks_around_marks(text.casefold())
     if "{" in lowered and _ANY_ORDER.search(lowered):
-        return any(set(one) <= set(lowered) for one in _OPENERS)
-    return any(_can_join(lowered, one) for one in _OPENERS)
+        letters = set(lowered)
+        return any(set(one) <= letters for one in _OPENERS)
+    return _can_join(lowered)
 
 
-def _can_join(text: str, word: str) -> bool:
-    """Whether the letters of a word can come to stand together."""
-    ends = {at + 1 for at, letter in enumerate(text) if letter == word[0]}
-    for letter in word[1:]:
-        ends = {at + 1 for at in _next(text, ends) if text[at] == letter}
-        if not ends:
-            return False
-    return True
+def _without_blanks_around_marks(text: str) -> str:
+    first, *others = _MARK.split(text)
+    if not others:
+        return text
+    *marked, last = others
+    return "".join([first.rstrip(), *map(str.strip, marked), last.lstrip()])
 
 
-def _next(text: str, ends: set[int]) -> set[int]:
-    """Where the letter behind one that ends at one of these places may stand."""
-    found = {end for end in ends if end < len(text)}
-    for end in ends:
-        found.add(_behind_comments(text, end))
-    jumps = [end for end in ends if end < len(text) and text[end] in _MARKS]
-    if jumps:
-        first = min(jumps)
-        found |= {at for at in range(first + 1, len(text)) if text[at - 1] in _ENDS}
-    return found
+def _can_join(text: str) -> bool:
+    """Whether the letters of an opener can come to stand together."""
+    comments = _Comments(text)
+    here = anywhere = 0
+    """Which places of openers may be filled by the next letter, and by any behind a mark."""
+    later: dict[int, int] = {}
+    previous = ""
+    for at, letter in enumerate(text):
+        if later:
+            here |= later.pop(at, 0)
+        if anywhere and previous in _ENDS:
+            here |= anywhere
+        here = ((here | _FIRST) & _PLACES.get(letter, 0)) << 1
+        if here & _DONE:
+            return True
+        if here:
+            following = text[at + 1 : at + 2]
+            if following == "#":
+                landing = comments.behind(at + 1)
+                later[landing] = later.get(landing, 0) | here
+            elif following in _MARKS:
+                anywhere |= here
+        previous = letter
+    return False
 
 
-def _behind_comments(text: str, at: int) -> int:
+class _Comments:
     """Where a text goes on at a place from which lines may be left out."""
-    while text.startswith("#", at) and (line := text.find("\n", at)) >= 0:
-        at = line + 1
-        while at < len(text) and text[at].isspace():
-            at += 1
-    return min(at, len(text) - 1)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ends = [match.start() for match in re.finditer("\n", text)]
+        self._known: dict[int, int] = {}
+
+    def behind(self, at: int) -> int:
+        """Behind the comment at a place and those that follow it."""
+        text, passed = self._text, []
+        while text.startswith("#", at) and (number := bisect_left(self._ends, at)) < len(
+            self._ends
+        ):
+            if number in self._known:
+                at = self._known[number]
+                break
+            passed.append(number)
+            at = self._ends[number] + 1
+            while at < len(text) and text[at].isspace():
+                at += 1
+        self._known.update(dict.fromkeys(passed, at))
+        return at

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES
+from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES, with_slashes
 from loragate_server.intercept.refusals import unnamed
 
 _MOST_FILES = 50_000
@@ -24,7 +24,7 @@ class LoraFiles:
     """What lies in a folder, read once and only when a name has to be looked up.
 
     Attributes:
-        folder: the server's folder of LoRAs, where loragate sees it.
+        folder: the server's folder of LoRAs, where loragate sees it; empty where it sees none.
     """
 
     folder: str
@@ -39,8 +39,12 @@ class LoraFiles:
         return self._meant[resolver, name]
 
     def meant_by(self, name: str, resolvers: Iterable[Resolver]) -> tuple[str, ...]:
-        """What a name means by any of several resolvers, each file once."""
-        found = (path for resolver in resolvers for path in self.meant(name, resolver))
+        """What a name means by any of several resolvers, each file once.
+
+        On Windows a backslash leads into a folder; elsewhere it may stand in the name of a file.
+        """
+        names = dict.fromkeys((name, with_slashes(name)))
+        found = (path for r in resolvers for one in names for path in self.meant(one, r))
         return tuple(dict.fromkeys(found))
 
     @cached_property
@@ -53,6 +57,8 @@ class LoraFiles:
             RefusedRequestError: ADAPTER_UNNAMED where there are too many to look through.
         """
         found: list[str] = []
+        if not self.folder:
+            return ()
         for folder, folders, files in os.walk(self.folder, followlinks=True):
             real = os.path.realpath(folder)
             folders[:] = [one for one in folders if not _leads_back(folder, one, real)]

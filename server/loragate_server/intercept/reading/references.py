@@ -107,7 +107,13 @@ def on_disk_or_hub(
 
 
 def in_folder(
-    value: Any, folder: str, place: str, strength: Strength = AS_TRAINED, *, suffix: str = ""
+    value: Any,
+    folder: str,
+    place: str,
+    strength: Strength = AS_TRAINED,
+    *,
+    suffix: str = "",
+    windows: bool = False,
 ) -> AdapterReference:
     """A file by its name below a folder of the server.
 
@@ -117,12 +123,15 @@ def in_folder(
         place: where it stands, for people.
         strength: how strongly the adapter will be applied.
         suffix: added to names that do not end as files of weights do.
+        windows: whether the server may run on Windows, and call folders as that does.
 
     Raises:
         RefusedRequestError: ADAPTER_UNNAMED, also for a name that climbs out of the folder.
     """
     name = checked_text(value, place)
     _refuse_foreign(name, place)
+    if windows and not _SCHEME.match(name):
+        name = with_slashes(name)
     _refuse_windows(name, place)
     if _SCHEME.match(name):
         return _from_url(name, place, strength)
@@ -132,6 +141,11 @@ def in_folder(
     if suffix and not name.lower().endswith(WEIGHT_SUFFIXES):
         name += suffix
     return AdapterReference(path=f"{folder.rstrip('/')}/{name}", strength=strength)
+
+
+def with_slashes(name: str) -> str:
+    """A name below a folder as it is written elsewhere than on Windows."""
+    return name.replace("\\", "/")
 
 
 def hub_file(

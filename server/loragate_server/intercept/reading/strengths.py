@@ -9,7 +9,7 @@ from typing import Any
 from loragate_server.intercept.refusals import ambiguous_adapter
 
 # What Python's float() takes beyond this (underscores, foreign digits, "nan") no client needs.
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _MAX_CHARS = 64
 
 

@@ -83,7 +83,7 @@ def tags_in(text: str, place: str) -> Iterator[Tag]:
     for match in _BEGIN.finditer(text):
         end = text.find(">", match.end())
         if end < 0:
-            continue
+            return  # nor does any further one end
         kind = match[1].casefold()
         if kind == "hypernet":
             raise unnamed(place, "loads a hypernetwork.", "Leave the tag out.")
@@ -98,10 +98,13 @@ def without_tags(text: str) -> str:
     """The prompt with ">" in the place of each whole tag, of which nothing else can be made."""
     kept, at = [], 0
     for match in _BEGIN.finditer(text):
+        if match.start() < at:
+            continue
         end = text.find(">", match.end())
-        if match.start() >= at and end >= 0:
-            kept.append(text[at : match.start()])
-            at = end
+        if end < 0:
+            break
+        kept.append(text[at : match.start()])
+        at = end
     return "".join([*kept, text[at:]])
 
 

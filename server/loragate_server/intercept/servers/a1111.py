@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -25,13 +26,18 @@ from loragate_server.intercept.reading.lora_words import speaks_of_lora
 from loragate_server.intercept.reading.references import anywhere, hub_file, in_folder
 from loragate_server.intercept.reading.sets import used_at
 from loragate_server.intercept.reading.strengths import strength
-from loragate_server.intercept.reading.tags import tags_in
+from loragate_server.intercept.reading.tags import tags_in, without_tags
 from loragate_server.intercept.refusals import Location, door_closed, place_of, unnamed
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
 from loragate_server.intercept.servers.a1111_names import files_named
 from loragate_server.intercept.servers.a1111_sets import OPTION, Mention, together
-from loragate_server.intercept.servers.a1111_text import decoded_infotext, refuse_undecidable
+from loragate_server.intercept.servers.a1111_text import (
+    INSERTED,
+    decoded_infotext,
+    refuse_insertion,
+    refuse_undecidable,
+)
 
 _MULTIPLIER = "extra_networks_default_multiplier"
 _HUB = "/huggingface.co/"
@@ -39,6 +45,29 @@ _HUB = "/huggingface.co/"
 _MEANING = frozenset({"lora_preferred_name", "lora_dir", "lyco_dir", "lora_in_memory_limit"})
 _NEEDS_BODY = frozenset({"generate", "pictures", "options"})
 _REPEATABLE = frozenset({"image", "image[]", "mask"})
+
+
+SCRIPTS = (
+    "controlnet",
+    "refiner",
+    "sampler",
+    "seed",
+    "hypertile",
+    "soft inpainting",
+    # Its prompts are searched for tags too; without one of its own it takes the main one.
+    "adetailer",
+    "dynamic thresholding (cfg scale fix)",
+    "dynamicthresholding (cfg-fix) integrated",
+    "freeu integrated",
+    "hypertile integrated",
+    "kohya hrfix integrated",
+    "selfattentionguidance integrated",
+    "never oom integrated",
+    "multidiffusion integrated",
+    "tiled diffusion",
+    "tiled vae",
+)
+"""Scripts of servers and widespread extensions that know no tags but those of the request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +82,8 @@ class A1111(ImageServer):
         allow_wildcards: lets prompts hold `__name__`, for which extensions put in text from files.
         allow_web_ui: lets requests of the server's own page pass, which are then searched for
             tags, but whose styles and scripts cannot be told apart.
-        allowed_scripts: scripts that put nothing into prompts, in lower case.
+        allowed_scripts: scripts that put nothing into prompts but what the request says, in
+            lower case.
     """
 
     kind: ClassVar[str] = "a1111"
@@ -91,7 +121,7 @@ class A1111(ImageServer):
     allow_styles: bool = False
     allow_wildcards: bool = False
     allow_web_ui: bool = False
-    allowed_scripts: tuple[str, ...] = ("controlnet", "refiner", "sampler", "seed", "hypertile")
+    allowed_scripts: tuple[str, ...] = SCRIPTS
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
@@ -113,7 +143,7 @@ class A1111(ImageServer):
                 "Write strengths in the tags.",
             )
         self._check_styles_and_scripts(body)
-        reader = _Reader(self, files, self._default(body))
+        reader = _Reader(self, files, self._default(body), _prompts(body))
         mentions = list(reader.walk(body, ()))
         return Findings(together(mentions, second_pass=bool(body.get("hr_prompt"))), document.text)
 
@@ -172,7 +202,9 @@ class A1111(ImageServer):
             return anywhere(name, place, strength, hub_ids=False)
         if isinstance(name, str) and "://" in name:
             raise unnamed(place, "is no name of a LoRA.", "Write <lora:name:strength>.")
-        return in_folder(name, self.lora_folder, place, strength, suffix=".safetensors")
+        return in_folder(
+            name, self.lora_folder, place, strength, suffix=".safetensors", windows=True
+        )
 
     def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
         """An error as the servers' API sends it."""
@@ -192,6 +224,12 @@ class _Reader:
     server: A1111
     files: LoraFiles
     default: float
+    prompts: str = ""
+
+    @cached_property
+    def open_prompt(self) -> bool:
+        """Whether the main prompts hold what may be part of a tag."""
+        return "<" in without_tags(self.prompts)
 
     def walk(self, value: Any, location: Location) -> Iterator[Mention]:
         """Adapters in every string and under every name, at any depth."""
@@ -232,6 +270,8 @@ class _Reader:
     def _in_prompt(self, text: str, location: Location) -> Iterator[Mention]:
         named = [part for part in location if isinstance(part, str)]
         name = named[-1] if named else ""
+        if INSERTED in text:
+            refuse_insertion(text, place_of(*location), open_prompt=self.open_prompt)
         decoded = decoded_infotext(text, name)
         for reading in (text,) if decoded is None else (text, decoded):
             refuse_undecidable(
@@ -259,12 +299,18 @@ class _Reader:
     ) -> Iterator[tuple[AdapterReference, str]]:
         """Every file that a name may mean, and which of several it is."""
         given = used_at(self.server.reference(name, place, strengths[0]), strengths)
-        paths = self.files.meant(name, files_named) if _is_looked_up(name) else ()
+        paths = self.files.meant_by(name, (files_named,)) if _is_looked_up(name) else ()
         if not paths:
             yield given, ""
         for path in paths:
             meant = replace(given, path=f"{self.server.lora_folder.rstrip('/')}/{path}")
             yield meant, path if len(paths) > 1 else ""
+
+
+def _prompts(body: dict[str, Any]) -> str:
+    """The main prompts, of which other texts can be made."""
+    given = (body.get(name) for name in ("prompt", "negative_prompt", "hr_prompt"))
+    return "\n".join(one for one in given if isinstance(one, str))
 
 
 def _is_looked_up(name: str) -> bool:

@@ -11,12 +11,26 @@ from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
 PICTURES = frozenset({"init_images", "mask", "image", "images", "input_image", "imagelist"})
 """Names of members that hold pictures, in which any letters may stand side by side."""
 
-_INFOTEXT = "infotext"
+_PICTURE = re.compile(
+    r"(data:(image|video|application/octet-stream)[^,]{0,100};base64,)?"
+    # How PNG, JPEG, GIF, BMP, WebP, AVIF and TIFF begin in base64.
+    r"(iVBORw0KGg|/9j/|_9j_|R0lGOD|Qk|UklGR|AAAA|SUkq|TU0A)[A-Za-z0-9+/_=\s-]{40,}"
+)
+_PROMPTS = re.compile(r"prompt|text|negative|style|wildcard", re.IGNORECASE)
+"""Members that are read as prompts, however they begin."""
+_MOST_LOOKED_AT = 256
+"""Longer names may hold such a word; they are not looked through, as they may stand over many."""
+
+_INFOTEXTS = frozenset({"infotext"})
+_MAX_NAME_CHARS = 32
+"""Longer names are none of these; a long one may stand over many texts."""
+INSERTED = "[PROMPT]"
+"""In the place of which ADetailer puts the main prompt."""
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NETWORK_FIELD = re.compile(r"\b(Hypernet|AddNet Model \d+)\s*:")
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
 _STYLE = re.compile(r"<style:[^>]", re.IGNORECASE)
-_EXTRA = re.compile(r"<sd_cpp_extra_args>(.*?)</sd_cpp_extra_args>", re.DOTALL)
+_EXTRA, _EXTRA_END = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
 _MAY_LOAD = re.compile(r"lora|<|\\", re.IGNORECASE)
 
 
@@ -25,7 +39,7 @@ def decoded_infotext(text: str, name: str) -> str | None:
 
     Decoded is more than a server decodes, as no text becomes harmless by that.
     """
-    if name.casefold() != _INFOTEXT or "\\u" not in text:
+    if not _is_one(name, _INFOTEXTS) or "\\u" not in text:
         return None
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
 
@@ -45,9 +59,9 @@ def refuse_undecidable(
     Raises:
         RefusedRequestError: ADAPTER_UNNAMED or ADAPTER_AMBIGUOUS.
     """
-    if name.casefold() == _INFOTEXT and (field := _NETWORK_FIELD.search(text)):
+    if _is_one(name, _INFOTEXTS) and (field := _NETWORK_FIELD.search(text)):
         raise unnamed(place, f"loads what {field[1]} names.", "Leave it out of the infotext.")
-    wild = not wildcards and "__" in text and name.casefold() not in PICTURES
+    wild = not wildcards and "__" in text and not _is_picture(text, name)
     if wild and _WILDCARD.search(text):
         raise unnamed(
             place,
@@ -69,12 +83,42 @@ def refuse_undecidable(
     _refuse_extra_arguments(text, place)
 
 
+def refuse_insertion(text: str, place: str, *, open_prompt: bool) -> None:
+    """What ADetailer puts in the place of `[PROMPT]` may complete a tag.
+
+    Args:
+        text: that holds the mark.
+        place: where the text stands, for people.
+        open_prompt: whether the main prompt holds what may be part of a tag.
+
+    Raises:
+        RefusedRequestError: ADAPTER_AMBIGUOUS.
+    """
+    in_tag = any(INSERTED in tag.name for tag in tags_in(text, place))
+    if in_tag or open_prompt or "<" in without_tags(text):
+        raise ambiguous_adapter(
+            place, f"may become a tag when {INSERTED} is replaced.", "Write the prompt out."
+        )
+
+
+def _is_picture(text: str, name: str) -> bool:
+    """Whether a member holds a picture: by its name, or by its letters where it is no prompt."""
+    if _is_one(name, PICTURES):
+        return True
+    if len(name) > _MOST_LOOKED_AT or not _PICTURE.fullmatch(text):
+        return False
+    return _PROMPTS.search(name) is None
+
+
+def _is_one(name: str, names: frozenset[str]) -> bool:
+    return len(name) <= _MAX_NAME_CHARS and name.casefold() in names
+
+
 def _refuse_extra_arguments(text: str, place: str) -> None:
     """stable-diffusion.cpp reads further parameters from the prompt, and takes them out of it."""
-    blocks = _EXTRA.findall(text)
+    left, blocks = _without_extra_arguments(text)
     if not blocks:
         return
-    left = _EXTRA.sub("", text)
     if any(map(_MAY_LOAD.search, blocks)) or len(list(tags_in(left, place))) != len(
         list(tags_in(text, place))
     ):
@@ -83,3 +127,17 @@ def _refuse_extra_arguments(text: str, place: str) -> None:
             "holds extra arguments that may name a LoRA.",
             "Write <lora:name:strength>, and extra arguments without LoRAs.",
         )
+
+
+def _without_extra_arguments(text: str) -> tuple[str, list[str]]:
+    """The text without its blocks of further parameters, and these."""
+    kept, blocks, at = [], [], 0
+    while (begin := text.find(_EXTRA, at)) >= 0:
+        inner = begin + len(_EXTRA)
+        end = text.find(_EXTRA_END, inner)
+        if end < 0:
+            break
+        kept.append(text[at:begin])
+        blocks.append(text[inner:end])
+        at = end + len(_EXTRA_END)
+    return "".join([*kept, text[at:]]), blocks

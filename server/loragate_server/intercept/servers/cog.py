@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from loragate_server import strict_json
 from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import read_object
@@ -29,7 +30,7 @@ from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
 from loragate_server.intercept.servers.cog_workflow import is_workflow, json_in, refuse_loras
 
-_SCALES = re.compile(r"scale|strength|weight_?value|multiplier")
+_SCALE = re.compile(r"scale|strength|weight_?value|multiplier")
 _WEIGHTS = re.compile(r"lora|^(replicate|custom|extra)?_?weights(_url)?$")
 _SECRETS = re.compile(r"token|api_key")
 _OWNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+(:[0-9a-f]+)?")
@@ -98,17 +99,21 @@ class Cog(ImageServer):
         return Findings(found, document.text)
 
     def _in_inputs(self, inputs: dict[str, Any]) -> Iterator[tuple[Found, str]]:
+        scales = _Scales(inputs)
         for name, value in inputs.items():
             lowered = name.casefold()
             if _SECRETS.search(lowered) or isinstance(value, bool | int | float):
                 continue
             if is_workflow(lowered, value):
                 refuse_loras(value, place_of("input", name), self.limits)
-            elif (_WEIGHTS.search(lowered) and not _SCALES.search(lowered)) or _any_weights(value):
-                for one in self._adapters(value, name, self._scales(inputs, name)):
+            elif (_WEIGHTS.search(lowered) and not _SCALE.search(lowered)) or _any_weights(value):
+                for one in self._adapters(value, name, scales.of(name)):
                     yield one, name
             else:
-                _refuse_hidden(json_in(value), place_of("input", name))
+                hidden = json_in(value)
+                if strict_json.nesting(hidden) > self.max_nesting:
+                    raise unnamed(place_of("input", name), "is nested too deep.", "Send less.")
+                _refuse_hidden(hidden, place_of("input", name))
 
     def _adapters(self, value: Any, name: str, scales: Sequence[Any]) -> Iterator[Found]:
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
@@ -126,33 +131,49 @@ class Cog(ImageServer):
             reference = _reference(item, place, hub=hub)
             yield Found(used_at(reference, [Strength(one, one) for one in numbers]), place)
 
-    def _scales(self, inputs: dict[str, Any], name: str) -> list[Any]:
+
+class _Scales:
+    """The strengths among the inputs of a request, by name: looked up, however many there are."""
+
+    def __init__(self, inputs: dict[str, Any]) -> None:
+        self._inputs = inputs
+        self._given: dict[str, list[tuple[Any, int]]] = {}
+        kinds: dict[str, int] = {}
+        for key, value in inputs.items():
+            lowered = key.casefold()
+            if _SCALE.search(lowered) and value is not None and value != []:
+                kind = kinds.setdefault(repr(value), len(kinds))
+                self._given.setdefault(lowered, []).append((value, kind))
+
+    def of(self, name: str) -> list[Any]:
         """The strengths that an input may have, by the ways in which models name them.
 
         Models that document an input have its strength under a documented name. Of any other,
         nobody knows whether the model reads the strength, so 1, as trained, is among them.
         """
-        if name in _DOCUMENTED and inputs.get(_DOCUMENTED[name]) is not None:
-            return [inputs[_DOCUMENTED[name]]]
-        lowered = name.casefold()
-        stem = re.sub(r"_?(weights|url|path|model)$", "", lowered) or lowered
-        wanted = {f"{stem}_scale", f"{lowered}_scale", f"{stem}_strength", f"{lowered}_strength"}
-        if lowered.endswith("loras"):
-            wanted |= {"lora_scales", "lora_scale", f"{lowered[:-1]}_scales", f"{lowered}_scales"}
-        if numbered := re.fullmatch(r"(.*?)_?(\d+)", stem):
-            wanted |= {f"{numbered[1]}_scale_{numbered[2]}", f"{numbered[1]}_scale{numbered[2]}"}
-        if lowered.startswith(("replicate", "custom", "weights", "hf_lora")):
-            wanted.add("lora_scale")
-        given = [
-            value
-            for key, value in inputs.items()
-            if key.casefold() in wanted and value is not None and value != []
-        ]
-        if len({repr(one) for one in given}) > 1:
+        if name in _DOCUMENTED and self._inputs.get(_DOCUMENTED[name]) is not None:
+            return [self._inputs[_DOCUMENTED[name]]]
+        given = [one for key in _scale_names(name.casefold()) for one in self._given.get(key, ())]
+        if len({kind for _, kind in given}) > 1:
             raise ambiguous_adapter(
                 place_of("input", name), "has several strengths.", "Send one strength."
             )
-        return [*given, 1.0]
+        return [*(value for value, _ in given[:1]), 1.0]
+
+
+def _scale_names(lowered: str) -> set[str]:
+    """How models may call the strength of an input."""
+    stem = re.sub(r"_?(weights|url|path|model)$", "", lowered) or lowered
+    wanted = {f"{stem}_scale", f"{lowered}_scale", f"{stem}_strength", f"{lowered}_strength"}
+    if lowered.endswith("loras"):
+        wanted |= {"lora_scales", "lora_scale", f"{lowered[:-1]}_scales", f"{lowered}_scales"}
+    before = stem.rstrip("0123456789")
+    if number := stem[len(before) :]:
+        before = before.removesuffix("_")
+        wanted |= {f"{before}_scale_{number}", f"{before}_scale{number}"}
+    if lowered.startswith(("replicate", "custom", "weights", "hf_lora")):
+        wanted.add("lora_scale")
+    return wanted
 
 
 def _of_item(scale: Any, number: int, count: int, place: str) -> float:

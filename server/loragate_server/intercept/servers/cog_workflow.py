@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.reading.bodies import BodyLimits, parse_json
+from loragate_server.intercept.reading.lora_files import LoraFiles
 from loragate_server.intercept.refusals import unnamed
 from loragate_server.intercept.servers.comfyui import GRAPHS, ComfyUI
 
@@ -46,14 +48,15 @@ def refuse_loras(value: Any, place: str, limits: BodyLimits) -> None:
     if isinstance(value, str):
         if value.lstrip()[:1] not in ("{", "["):
             raise unnamed(place, "is no workflow that can be read here.", "Send it as JSON.")
-        value = parse_json(value, limits, f"Input {place}").value
+        # As ComfyUI itself, which is Python.
+        value = parse_json(value, replace(limits, infinite=True), f"Input {place}").value
     graph = ComfyUI(lora_folder="/")
     given = [
         name for name in GRAPHS if isinstance(value, dict) and isinstance(value.get(name), dict)
     ]
     try:
         # Graphs come bare, or as they are sent to ComfyUI.
-        found = graph.adapters(value if given else {"prompt": value})
+        found = graph.adapters(value if given else {"prompt": value}, LoraFiles(""))
     except RefusedRequestError as error:
         raise unnamed(place, f"is a workflow that is not read: {error.message}", _REMEDY) from error
     if found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import AdapterReference, Strength
@@ -12,22 +13,27 @@ from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot, below
 from loragate_server.intercept.reading.lora_files import LoraFiles
-from loragate_server.intercept.reading.lora_words import speaks_of_lora
+from loragate_server.intercept.reading.lora_words import begins_last_word, speaks_of_lora
 from loragate_server.intercept.reading.references import AS_TRAINED, in_folder, looks_like_weights
 from loragate_server.intercept.reading.sets import settled, used_at
-from loragate_server.intercept.refusals import Location, place_of, unnamed, unreadable
+from loragate_server.intercept.refusals import (
+    Location,
+    ambiguous_adapter,
+    place_of,
+    unnamed,
+    unreadable,
+)
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
 from loragate_server.intercept.servers.comfyui_doubles import Owned, without_doubles
 from loragate_server.intercept.servers.comfyui_flow import applied_together
 from loragate_server.intercept.servers.comfyui_graph import (
-    Graph,
     Node,
     Value,
+    is_for_people,
     is_link,
     nodes_of,
     resolved,
-    strengths_given,
     strings_of,
     switched_off,
 )
@@ -36,8 +42,10 @@ from loragate_server.intercept.servers.comfyui_links import (
     place_in,
     refuse_choice_by_number,
     refuse_made_or_chosen,
-    text_by_link,
 )
+from loragate_server.intercept.servers.comfyui_models import MODEL_INPUTS
+from loragate_server.intercept.servers.comfyui_names import as_file
+from loragate_server.intercept.servers.comfyui_request import Graph
 from loragate_server.intercept.servers.comfyui_tags import (
     is_lora_class,
     mentioned_in,
@@ -52,7 +60,7 @@ _LABELS = frozenset({"input_id", "display_name", "description"})
 _NONE = frozenset({"", "none", "[none]"})
 # Inputs that say how a LoRA is applied, not which.
 _HOW = re.compile(
-    r"(^|_)(mode|type|on|enabled|active|count|strength\w*|str|weight|wt|dtype|rank|switch)"
+    r"(^|_)(mode|type|on|enabled|active|count|str|weight|wt|dtype|rank|switch)"
     r"(_?[0-9]+|_model|_clip)?$|^clipStrength$",
     re.IGNORECASE,
 )
@@ -60,35 +68,10 @@ GRAPHS = ("prompt", "workflow_api", "workflow")
 """Under which names requests hold graphs."""
 _MESSAGES = frozenset({"feature_flags"})
 """What a page says: the server reads nothing else, and loads nothing by it."""
+_MOST_NAMED = 10_000
+"""Links may name one LoRA as often as there are nodes. The gate takes in 64 in all."""
 _ALSO_TEXT = re.compile(r"<|NODE")
 """What makes a text of one that ends as a file's name does."""
-
-MODEL_INPUTS = (
-    "ckpt_name",
-    "base_ckpt_name",
-    "refiner_ckpt_name",
-    "hires_ckpt_name",
-    "vae_name",
-    "unet_name",
-    "clip_name",
-    "clip_name1",
-    "clip_name2",
-    "clip_name3",
-    "clip_name4",
-    "control_net_name",
-    "style_model_name",
-    "gligen_name",
-    "upscale_model",
-    "ipadapter_file",
-)
-"""Inputs that hold other models' files, whatever the node."""
-
-LOADER_INPUTS = (
-    "UpscaleModelLoader.model_name",
-    "UltralyticsDetectorProvider.model_name",
-    "SAMLoader.model_name",
-)
-"""Inputs of one class that hold other models' files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +118,7 @@ class ComfyUI(ImageServer):
 
     lora_folder: str
     graph_routes: tuple[str, ...] = ()
-    model_inputs: tuple[str, ...] = (*MODEL_INPUTS, *LOADER_INPUTS)
+    model_inputs: tuple[str, ...] = MODEL_INPUTS
     ignored_inputs: tuple[str, ...] = ()
     allow_wildcards: bool = False
 
@@ -145,7 +128,8 @@ class ComfyUI(ImageServer):
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
-        document, body = read_object(request, self.limits)
+        # ComfyUI's own files hold NaN under is_changed, and clients send them on.
+        document, body = read_object(request, replace(self.limits, infinite=True))
         return Findings(self.adapters(body), document.text)
 
     def find_message(self, request: HttpRequest) -> Findings:
@@ -154,8 +138,14 @@ class ComfyUI(ImageServer):
         unlisted = self.unlisted_as(request, message.get("type"), _MESSAGES)
         return Findings(text=document.text, unlisted=unlisted)
 
-    def adapters(self, body: Mapping[str, Any]) -> tuple[Found, ...]:
+    def adapters(
+        self, body: Mapping[str, Any], files: LoraFiles | None = None
+    ) -> tuple[Found, ...]:
         """The LoRAs of the graphs that a body holds.
+
+        Args:
+            body: the document.
+            files: among which names are looked up; those of the folder when not given.
 
         Raises:
             RefusedRequestError: a graph cannot be read, or names a LoRA in no way that can.
@@ -167,7 +157,7 @@ class ComfyUI(ImageServer):
         sets: list[frozenset[int]] = []
         for name in given:
             nodes = nodes_of(body[name], (name,))
-            named = self._in_graph(nodes, name)
+            named = self._in_graph(nodes, name, files or LoraFiles(self.lora_folder))
             if not named:
                 continue
             owners = [owner for _, owner in named]
@@ -176,14 +166,21 @@ class ComfyUI(ImageServer):
             found += loaded
         return settled(found, sets)
 
-    def _in_graph(self, nodes: Mapping[str, Node], name: str) -> list[tuple[Found, str | None]]:
+    def _in_graph(
+        self, nodes: Mapping[str, Node], name: str, files: LoraFiles
+    ) -> list[tuple[Found, str | None]]:
         """Every LoRA with the node that applies it; None for one that a node may not read."""
-        graph = Graph(nodes, LoraFiles(self.lora_folder))
+        graph = Graph(nodes, files)
         direct: list[Owned] = []
         linked: list[Owned] = []
         for node in nodes.values():
-            found = list(self._in_node(node, graph, (name, node.key, "inputs")))
+            each = self._in_node(node, graph, (name, node.key, "inputs"))
+            found = list(islice(each, _MOST_NAMED + 1))
             refuse_choice_by_number(node, found=bool(found))
+            if len(direct) + len(linked) + len(found) > _MOST_NAMED:
+                raise ambiguous_adapter(
+                    "The graph", "names more LoRAs than an audit takes in.", "Send fewer."
+                )
             for one, owner in found:
                 at_home = one.spot is None or one.spot.location[1] == node.key
                 (direct if at_home else linked).append((one, owner))
@@ -191,7 +188,7 @@ class ComfyUI(ImageServer):
 
     def _in_node(self, node: Node, graph: Graph, location: Location) -> Iterator[Owned]:
         for name, value in node.inputs.items():
-            if f"{node.class_type}.{name}" in self.ignored_inputs:
+            if f"{node.class_type}.{name}" in self.ignored_inputs or is_for_people(node, name):
                 continue
             at = (*location, name)
             if is_link(value):
@@ -207,11 +204,11 @@ class ComfyUI(ImageServer):
         self, name: str, link: list[Any], node: Node, graph: Graph, at: Location
     ) -> Iterator[Owned]:
         """A name that comes from another node; what LoRA nodes hand on is found in those nodes."""
-        refuse_made_or_chosen(name, link, node, graph.nodes)
-        if _HOW.search(name) or name.casefold().endswith("stack"):
+        refuse_made_or_chosen(name, link, node, graph.nodes, graph.links)
+        if _says_how(name) or name.casefold().endswith("stack"):
             return
         source = graph.nodes.get(link[0])
-        from_loras = source and is_lora_class(source.class_type) and _has_names(source)
+        from_loras = source and graph.links.names_loras(source)
         if reads_tags(node.class_type, name) and not (from_loras and speaks_of_lora(name)):
             yield from self._text_by_link(name, link, node, graph, at)
             return
@@ -227,6 +224,7 @@ class ComfyUI(ImageServer):
             raise unnamed(
                 place_in(node, name), "is linked to a number.", "Write the name into the node."
             )
+        graph.links.taken(value)
         if value.strip().casefold() in _NONE:
             return
         one = Value(value, (name,), node.inputs, (at[0], *inner))
@@ -236,7 +234,7 @@ class ComfyUI(ImageServer):
         self, name: str, link: list[Any], node: Node, graph: Graph, at: Location
     ) -> Iterator[Owned]:
         """The tags of a text that other nodes put together."""
-        text = text_by_link(link, graph.nodes)
+        text = graph.links.text(link)
         if text is None:
             raise unnamed(
                 place_in(node, name),
@@ -252,26 +250,30 @@ class ComfyUI(ImageServer):
     ) -> Iterator[Owned]:
         """What a LoRA node hands on is applied at the strength of the node that takes it."""
         taking = Value("", (name,), node.inputs, at)
-        forces = strengths_given(taking, node, graph.nodes, place_of(*at))
+        forces = graph.strengths.given(taking, node, place_of(*at))
+        if source.key not in graph.handed_on:
+            graph.handed_on[source.key] = list(self._names_in(source, at[0], graph))
+        for one in graph.handed_on[source.key]:
+            own = graph.strengths.given(one, source, place_of(*one.location[:4]))
+            both = [
+                Strength(first.denoiser * second.denoiser, first.text_encoder * second.text_encoder)
+                for first in forces
+                for second in own
+            ]
+            yield from self._found(one, [*forces, *own, *both], source, node.key, graph)
+
+    def _names_in(self, source: Node, root: str | int, graph: Graph) -> Iterator[Value]:
+        """The names of LoRAs that stand in the inputs of a node."""
         for key, value in source.inputs.items():
             if is_link(value):
                 continue
-            where = (at[0], source.key, "inputs", key)
+            where = (root, source.key, "inputs", key)
             for one in strings_of(value, (key,), source.inputs, where):
-                if self._names_adapter(one, source) and not switched_off(source, one):
-                    own = strengths_given(one, source, graph.nodes, place_of(*where))
-                    both = [
-                        Strength(
-                            first.denoiser * second.denoiser,
-                            first.text_encoder * second.text_encoder,
-                        )
-                        for first in forces
-                        for second in own
-                    ]
-                    yield from self._found(one, [*forces, *own, *both], source, node.key, graph)
+                if self._names_adapter(one, source, graph) and not switched_off(source, one):
+                    yield one
 
     def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
-        if self._names_adapter(one, node):
+        if self._names_adapter(one, node, graph):
             yield from self._applied(one, node, graph)
             if not _ALSO_TEXT.search(one.text):
                 return
@@ -294,9 +296,10 @@ class ComfyUI(ImageServer):
             spelling = below(self.lora_folder)
             spot = Spot(location, text, tag.span, spelling=spelling) if location else None
             for meant in self._meant(reference, tag.paths):
-                yield Found(meant, place_of(*(location or at)), spot), None
+                place = place_of(*(location or at))
+                yield Found(meant, place, spot, holder=_shown(node)), None
 
-    def _names_adapter(self, one: Value, node: Node) -> bool:
+    def _names_adapter(self, one: Value, node: Node, graph: Graph) -> bool:
         """Whether a string names a LoRA: by its name, its node, or what it looks like."""
         text, key = one.text.strip(), one.names[-1]
         if text.casefold() in _NONE:
@@ -306,19 +309,19 @@ class ComfyUI(ImageServer):
                 text.lower().startswith("urn:air:") or "://" in text
             )
         if looks_like_weights(text):
-            return True
+            return not graph.other_models.hold(node, one.names, text)
         if any(begin in text.casefold() for begin in ("<lora:", "<lyco:", "<loractl:")):
             return False
         if any(map(speaks_of_lora, one.names)):
-            return not _HOW.search(key) and not isinstance(one.holder.get(key), bool)
+            return not _says_how(key) and not isinstance(one.holder.get(key), bool)
         in_lora_node = is_lora_class(node.class_type)
         if in_lora_node and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
             return True
         named = _NAMES_FILE.search(key) and key not in _LABELS
-        return in_lora_node and bool(named) and not _HOW.search(key)
+        return in_lora_node and bool(named) and not _says_how(key)
 
     def _applied(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
-        strengths = strengths_given(one, node, graph.nodes, place_of(*one.location))
+        strengths = graph.strengths.given(one, node, place_of(*one.location))
         yield from self._found(one, strengths, node, node.key, graph)
 
     def _found(
@@ -329,10 +332,15 @@ class ComfyUI(ImageServer):
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
         resolvers = resolvers_of(node.class_type, one.text, managed=graph.managed)
+        if "\\" in one.text:
+            resolvers = resolvers or (as_file,)
         paths = graph.files.meant_by(one.text, resolvers if takes_file else ())
         for meant in self._meant(reference, paths):
             spot = Spot(one.location, one.text, spelling=spelling)
-            yield Found(meant, place, spot), owner if len(paths) < 2 else None
+            yield (
+                Found(meant, place, spot, holder=_shown(node)),
+                owner if len(paths) < 2 else None,
+            )
 
     def _meant(self, given: AdapterReference, paths: Sequence[str]) -> Iterator[AdapterReference]:
         """Every file that a name may mean; the one of that name where none is known."""
@@ -342,7 +350,7 @@ class ComfyUI(ImageServer):
             yield given
 
     def _reference(self, text: str, place: str) -> AdapterReference:
-        return in_folder(text, self.lora_folder, place, suffix=".safetensors")
+        return in_folder(text, self.lora_folder, place, suffix=".safetensors", windows=True)
 
     def _refuse_inner_links(self, value: Any, names: tuple[str, ...], at: Location) -> None:
         """Nodes that take objects may follow links in them; then nobody knows the name."""
@@ -355,6 +363,16 @@ class ComfyUI(ImageServer):
                 )
             if isinstance(item, dict | list) and not is_link(item):
                 self._refuse_inner_links(item, inner, (*at, key))
+
+    def unless_adapter(self, place: str, holder: str) -> str:
+        """See `ImageServer.unless_adapter`; nodes of LoRAs hold nothing else."""
+        if not holder or is_lora_class(holder):
+            return ""
+        name = place.removeprefix("/").split("/")[3:4] or ["INPUT"]
+        return (
+            f"If it is no LoRA, add {holder}.{name[0]} to "
+            f"intercept.extractors.{self.name}.settings.ignored_inputs."
+        )
 
     def error(self, status: int, code: str, message: str, decision_id: str) -> dict[str, Any]:
         """An error as ComfyUI's page and clients show it."""
@@ -370,13 +388,15 @@ class ComfyUI(ImageServer):
         }
 
 
+def _shown(node: Node) -> str:
+    """The class of a node, for people."""
+    return place_of(node.class_type).removeprefix("/")
+
+
 def _unspeakable(_: str) -> str | None:
     return None
 
 
-def _has_names(node: Node) -> bool:
-    """Whether a node's own inputs say which LoRA it hands on."""
-    return any(
-        speaks_of_lora(name) and not (isinstance(value, int | float))
-        for name, value in node.inputs.items()
-    )
+def _says_how(name: str) -> bool:
+    """Whether an input says how a LoRA is applied, not which."""
+    return _HOW.search(name) is not None or begins_last_word(name, "strength")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
-from math import prod
 from typing import Any
 
 from loragate_server.adapter.reference import Strength
@@ -20,7 +20,8 @@ from loragate_server.intercept.reading.findings import Found
 from loragate_server.intercept.reading.sets import MOST_ADAPTERS, used_at
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import ambiguous_adapter, place_of
-from loragate_server.intercept.servers.comfyui_graph import Node, is_link, resolved
+from loragate_server.intercept.servers.comfyui_graph import Node, is_link
+from loragate_server.intercept.servers.comfyui_numbers import Numbers
 from loragate_server.intercept.servers.comfyui_tags import is_lora_class
 
 Parts = frozenset[tuple[int, str, float]]
@@ -29,6 +30,8 @@ Parts = frozenset[tuple[int, str, float]]
 _NOTHING: frozenset[Parts] = frozenset({Parts()})
 _DENOISER, _TEXT_ENCODER = "model", "clip"
 _MOST_WAYS = 32
+_MOST_WAYS_OF_ALL = 512
+"""Of all samplers together. No audit judges so many."""
 _MOST_NODES = 5000
 """Larger graphs are not followed; nothing in them is certain."""
 _STACK = re.compile(r"stack", re.IGNORECASE)
@@ -41,7 +44,7 @@ _DATA = re.compile(
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
-    r"(.*_)?(positive|negative|conditioning|cond|clip)(_?\d+|_(to|from|new|default|opt))*",
+    r"(.*_)?(positive|negative|conditioning|cond|clip)\d*(_(\d|to|from|new|default|opt)\d*)*",
     re.IGNORECASE,
 )
 _MODEL = re.compile(r"model|guider|pipe", re.IGNORECASE)
@@ -87,7 +90,7 @@ def applied_together(
     except CycleError:  # no server runs it, so nothing is certain
         return list(found), []
     ways = {way for key in order if key in nodes for way in flow.uses_in(nodes[key]) if way}
-    if flow.gave_up:
+    if flow.gave_up or len(ways) > _MOST_WAYS_OF_ALL:
         return list(found), []
     muted = {n for n, owner in enumerate(owners) if owner is not None and nodes[owner].muted}
     ways |= {Parts(one for one in way if one[0] not in muted) for way in ways}
@@ -153,6 +156,11 @@ class _Flow:
     _known: dict[tuple[str, int], frozenset[Parts]] = field(default_factory=dict)
     _takers: dict[str, set[str]] | None = None
 
+    @cached_property
+    def numbers(self) -> Numbers:
+        """What comes by links as numbers."""
+        return Numbers(self.nodes)
+
     def uses_in(self, node: Node) -> frozenset[Parts]:
         """What may be active together while a node runs; nothing for one that runs no model.
 
@@ -170,6 +178,8 @@ class _Flow:
         node = self.nodes.get(key)
         if node is None:
             return _NOTHING
+        if node.class_type not in _SLOTS:
+            slot = 0  # whichever it is, nobody knows what comes out of it
         if (key, slot) not in self._known:
             self._known[key, slot] = self._limited(self._made(node, slot))
         return self._known[key, slot]
@@ -220,9 +230,7 @@ class _Flow:
         one, other = (self._from(node.inputs.get(name)) for name in _SIMPLE_MERGES[node.class_type])
         value: Any = node.inputs.get("ratio", 1.0)
         place = place_of(node.key, "inputs", "ratio")
-        if is_link(value):
-            value, _ = resolved(value, self.nodes, place)
-        ratio = strength(value, place)
+        ratio = self.numbers.behind(value, place) if is_link(value) else strength(value, place)
         return frozenset(
             _sum(first, ratio, second, 1.0 - ratio) for first, second in product(one, other)
         )
@@ -279,12 +287,22 @@ class _Flow:
 
     def _crossed(self, trunk: Sequence[frozenset[Parts]]) -> set[Parts]:
         """One way of each input, all at once."""
-        self.gave_up |= prod(map(len, trunk)) > _MOST_WAYS
+        self.gave_up |= _more_than(_MOST_WAYS, map(len, trunk))
         return {_all(trunk)} if self.gave_up else {_all([ways]) for ways in product(*trunk)}
 
     def _limited(self, ways: frozenset[Parts]) -> frozenset[Parts]:
         self.gave_up |= len(ways) > _MOST_WAYS
         return frozenset({_all([ways])}) if self.gave_up else ways
+
+
+def _more_than(most: int, counts: Iterable[int]) -> bool:
+    """Whether there are more ways to take one of each."""
+    total = 1
+    for count in counts:
+        total *= count
+        if total > most or not total:
+            break
+    return total > most
 
 
 def _slot(slots: Sequence[str], slot: int) -> Sequence[str]:
@@ -294,7 +312,7 @@ def _slot(slots: Sequence[str], slot: int) -> Sequence[str]:
 
 def _all(ways: Iterable[Iterable[Parts]]) -> Parts:
     """Everything that any way carries."""
-    return Parts().union(*(way for one in ways for way in one))
+    return Parts().union(*{way for one in ways for way in one})
 
 
 def _only(ways: frozenset[Parts], parts: Collection[str]) -> frozenset[Parts]:

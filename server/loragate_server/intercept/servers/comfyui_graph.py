@@ -1,19 +1,14 @@
-"""ComfyUI's graphs: nodes, their inputs at any depth, links, and the strengths of their LoRAs."""
+"""ComfyUI's graphs: nodes, their inputs at any depth, and links."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from loragate_server.adapter.reference import Strength
-from loragate_server.intercept.reading.lora_files import LoraFiles
-from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import (
     Location,
-    ambiguous_adapter,
     place_of,
     unnamed,
     unreadable,
@@ -22,24 +17,20 @@ from loragate_server.intercept.servers.comfyui_tags import LORA_MANAGER, grammar
 
 RGTHREE = "Power Lora Loader (rgthree)"
 _SWITCHED = frozenset({"CR LoRA Stack", "CR Random LoRA Stack"})
-_OFF = frozenset({"off", "false", "disable", "disabled"})
-_CORE = frozenset({"LoraLoader", "LoraLoaderModelOnly"})
-_CORE_MODEL, _CORE_CLIP = ("strength_model",), ("strength_clip",)
-_MODEL = ("strength_model", "model_weight", "model_strength", "lora_model_strength", "model_str")
-_CLIP = (
-    "strength_clip",
-    "clip_weight",
-    "clip_strength",
-    "lora_clip_strength",
-    "clip_str",
-    "clipStrength",
+_LISTS = frozenset(
+    {
+        "Lora Loader (LoraManager)",
+        "Lora Stacker (LoraManager)",
+        "WanVideo Lora Select (LoraManager)",
+    }
 )
-_BOTH = ("strength", "weight", "lora_wt", "lora_weight", "lora_strength", "scale")
-_TWO = ("strengthTwo", "strength_two", "strengthtwo")
-_NUMBERED = re.compile(r"(.*?)_?0*(\d+)(?:_name)?$")
-_BLOCKS = re.compile(r"block_?(vector|weights?)|^lbw", re.IGNORECASE)
+_OFF = frozenset({"off", "false", "disable", "disabled"})
 _MAX_HOPS = 16
+_MAX_NAME_CHARS = 256
+"""Of a class and of an input; those of widespread packs have fewer than a hundred."""
 _MUTED = (2, 4)
+_MOST_OUTPUTS = 1 << 31
+"""What is no number of an output is no link: 1e999 is none to any server."""
 
 CONSTANTS = frozenset(
     {
@@ -57,6 +48,11 @@ CONSTANTS = frozenset(
         "easy positive",
         "easy negative",
         "easy float",
+        "easy int",
+        "Float",
+        "Int",
+        "ImpactFloat",
+        "ImpactInt",
     }
 )
 """Classes of nodes that hand on their one input as it is."""
@@ -74,25 +70,6 @@ class Node:
     class_type: str
     inputs: dict[str, Any]
     muted: bool = False
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The nodes of a request, and the files among which their names are looked up."""
-
-    nodes: Mapping[str, Node]
-    files: LoraFiles
-
-    @cached_property
-    def managed(self) -> bool:
-        """Whether LoRA Manager takes a stack, and looks up anew what others put into it."""
-        return any(
-            grammar_of(node.class_type) is LORA_MANAGER
-            and any(
-                "stack" in name.casefold() and is_link(node.inputs[name]) for name in node.inputs
-            )
-            for node in self.nodes.values()
-        )
 
 
 @dataclass(frozen=True)
@@ -127,8 +104,19 @@ def nodes_of(graph: Any, location: Location) -> dict[str, Node]:
             raise unreadable(
                 f"{place_of(*location, key)} is no node.", "Send the graph in the form of the API."
             )
+        for name in (kind, *inputs):
+            _check_name(name, (*location, key))
         nodes[key] = Node(key, kind, inputs, node.get("mode") in _MUTED)
     return nodes
+
+
+def _check_name(name: str, location: Location) -> None:
+    """Names are looked at again and again, so long ones would make a request costly."""
+    if len(name) > _MAX_NAME_CHARS:
+        raise unreadable(
+            f"{place_of(*location)} has a name of more than {_MAX_NAME_CHARS} characters.",
+            "Send the graph as ComfyUI exports it.",
+        )
 
 
 def is_link(value: Any) -> bool:
@@ -138,21 +126,26 @@ def is_link(value: Any) -> bool:
         and len(value) == 2
         and isinstance(value[0], str)
         and isinstance(value[1], int | float)
+        and abs(value[1]) < _MOST_OUTPUTS  # so NaN, with which no server runs a graph, is none
     )
 
 
 def strings_of(
     value: Any, names: tuple[str, ...], holder: Mapping[str, Any], location: Location
 ) -> Iterator[Value]:
-    """Every string below an input, names of members included."""
+    """Every string below an input, names of members included.
+
+    Raises:
+        RefusedRequestError: BODY_UNREADABLE for a member with a long name.
+    """
     if isinstance(value, str):
         yield Value(value, names, holder, location)
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            inner = {**holder, **{names[-1]: item}} if isinstance(item, str) else holder
-            yield from strings_of(item, names, inner, (*location, number))
+            yield from strings_of(item, names, holder, (*location, number))
     elif isinstance(value, dict):
         for name, item in value.items():
+            _check_name(name, location)
             yield from strings_of(item, (*names, name), value, (*location, name))
 
 
@@ -180,60 +173,9 @@ def resolved(link: list[Any], nodes: Mapping[str, Node], place: str) -> tuple[An
     )
 
 
-def strengths_given(
-    value: Value, node: Node, nodes: Mapping[str, Node], place: str
-) -> tuple[Strength, ...]:
-    """Every strength at which a node may apply the LoRA that one of its strings names.
-
-    Nodes of one class take their strengths from some of the inputs that may hold them. Which,
-    only the classes of ComfyUI itself and of widespread packs tell. Empty where none is given.
-
-    Raises:
-        RefusedRequestError: a strength is no number, made while the graph runs, or one of many for
-            the blocks of a model, which an audit of the whole cannot follow.
-    """
-    for name, item in node.inputs.items():
-        if _BLOCKS.search(name) and item not in (None, "") and not _all_ones(item):
-            raise ambiguous_adapter(
-                place_of(node.key, "inputs", name),
-                "gives blocks of the model strengths of their own, which an audit cannot take in.",
-                "Give one strength for the whole LoRA.",
-            )
-    numbered = _NUMBERED.fullmatch(value.names[-1])
-    suffix = numbered[2] if numbered else ""
-
-    def numbers(stems: tuple[str, ...]) -> list[float]:
-        found = []
-        for name, item in value.holder.items():
-            if _names_same(name, stems, suffix) and item is not None:
-                if is_link(item):
-                    item, _ = resolved(item, nodes, place)
-                found.append(strength(item, place_of(node.key, "inputs", name)))
-        return found
-
-    model_only = node.class_type.endswith("ModelOnly")
-    if node.class_type in _CORE:
-        model, clip = numbers(_CORE_MODEL), [0.0] if model_only else numbers(_CORE_CLIP)
-        return tuple(Strength(one, other) for one in model or [1.0] for other in clip or [1.0])
-    both, model, clip = numbers(_BOTH), numbers(_MODEL), numbers(_CLIP)
-    two = numbers(_TWO)
-    mode = node.inputs.get("input_mode")
-    if node.class_type == RGTHREE and both:
-        return tuple(Strength(one, two[0] if two else one) for one in both)
-    if mode == "simple" and both:
-        return tuple(Strength(one, one) for one in both)
-    if mode == "advanced" and model and clip:
-        both = []
-    clip += two
-    if model_only:
-        return tuple(Strength(one, 0.0) for one in (*model, *both, *([] if both or model else [1])))
-    pairs = [Strength(one, one) for one in both if model or not clip]
-    if model or clip:
-        firsts = model or both or [1.0]
-        pairs += [Strength(one, two) for one in firsts for two in clip or [*both, one]]
-    if pairs and not clip and is_link(node.inputs.get("model")) and "clip" not in node.inputs:
-        pairs += [Strength(one.denoiser, 0.0) for one in pairs]
-    return tuple(dict.fromkeys(pairs))
+def is_for_people(node: Node, name: str) -> bool:
+    """Whether a text repeats for people what a list beside it says, and no server reads it."""
+    return name == "text" and "loras" in node.inputs and node.class_type in _LISTS
 
 
 def switched_off(node: Node, one: Value) -> bool:
@@ -245,22 +187,4 @@ def switched_off(node: Node, one: Value) -> bool:
     if node.class_type in _SWITCHED and (number := re.fullmatch(r"lora_name_(\d+)", one.names[0])):
         switch = node.inputs.get(f"switch_{number[1]}")
         return isinstance(switch, str) and switch.casefold() in _OFF
-    return False
-
-
-def _all_ones(value: Any) -> bool:
-    return isinstance(value, str) and {one.strip() for one in value.split(",")} <= {"1", "1.0"}
-
-
-def _names_same(name: str, stems: tuple[str, ...], suffix: str) -> bool:
-    """Whether an input is one of `stems` for the LoRA with this number."""
-    if not suffix:
-        return name in stems
-    for stem in stems:
-        rest = name.removeprefix(stem).removeprefix("_")
-        if name.startswith(stem) and rest.isdigit() and int(rest) == int(suffix):
-            return True
-        infix = re.fullmatch(r"lora_0*(\d+)_(.+)", name)
-        if infix and int(infix[1]) == int(suffix) and infix[2] == stem:
-            return True
     return False

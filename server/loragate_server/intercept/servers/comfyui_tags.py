@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.reading.joining import may_become_a_tag
@@ -20,19 +21,19 @@ from loragate_server.intercept.servers import comfyui_names
 
 Numbers = Callable[[Tag], tuple[Strength, ...]]
 
-_MANAGER = re.compile(r"\s*\(LoraManager\)$", re.IGNORECASE)
+_MANAGER = "(loramanager)"
 _TEXTS = re.compile(
     r"(.*_)?(text|prompt|string|syntax|positive|negative)(_?(\d+|g|l))?|(wildcard|populated).*",
     re.IGNORECASE,
 )
-_DIGITS = re.compile(r"-?(\d*\.?\d+|\d+\.?\d*)", re.ASCII)
+_DIGITS = re.compile(r"-?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 _MACRO = re.compile(r"\b(?:DEF|SEG|SUB)\(")
 _NODE = re.compile(r"\bNODE\s*\(([^,)]*)")
 _ENCODERS = frozenset({"", "PCTextEncode", "CLIPTextEncode"})
 _READERS = re.compile(
-    r"PromptExtraNetworks|PromptPicker|PromptLoader|TomlPromptEncoder|\w+_PromptWith\w+"
-    r"|(easy|ttN) .*Loader.*",
-    re.IGNORECASE,
+    r"PromptExtraNetworks|PromptPicker|PromptLoader|TomlPromptEncoder"
+    r"|(?=\w+\Z)\w+?_PromptWith\w+|(easy|ttN) .*Loader.*",
+    re.IGNORECASE | re.DOTALL,
 )
 """Nodes of other packs that load the LoRAs of tags, though their class does not say so."""
 _LINES = re.compile(r"MultiLoraLoader-\w+")
@@ -104,7 +105,7 @@ PROMPT_CONTROL = Grammar(
 )
 IMPACT = Grammar(
     "Impact Pack",
-    re.compile(r"Impact\w*|.*Wildcard.*|.*Detailer.*|.* //Inspire", re.IGNORECASE),
+    re.compile(r"Impact\w*|.*Wildcard.*|.*Detailer.*|.* //Inspire", re.IGNORECASE | re.DOTALL),
     (comfyui_names.impact,),
     _plain_numbers,
     draws=True,
@@ -124,7 +125,7 @@ TAG_LOADER = Grammar(
 )
 RGTHREE = Grammar(
     "rgthree",
-    re.compile(r".*Power (Prompt|Lora Loader).*", re.IGNORECASE),
+    re.compile(r".*Power (Prompt|Lora Loader).*", re.IGNORECASE | re.DOTALL),
     (comfyui_names.rgthree,),
     _first_alone,
 )
@@ -163,15 +164,19 @@ class Mentioned:
     paths: tuple[str, ...]
 
 
+@lru_cache(maxsize=1024)
 def grammar_of(class_type: str) -> Grammar:
     """The grammar of the pack that a node belongs to."""
     fitting = (one for one in GRAMMARS if one.classes.fullmatch(class_type))
     return next(fitting, ANY_PACK)
 
 
+@lru_cache(maxsize=1024)
 def is_lora_class(class_type: str) -> bool:
     """Whether a class of nodes deals with LoRAs; LoRA Manager has nodes that do not."""
-    return speaks_of_lora(_MANAGER.sub("", class_type))
+    if class_type.casefold().endswith(_MANAGER):
+        class_type = class_type[: -len(_MANAGER)]
+    return speaks_of_lora(class_type)
 
 
 def reads_tags(class_type: str, name: str) -> bool:

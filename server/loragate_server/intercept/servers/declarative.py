@@ -84,10 +84,10 @@ class Rule:
         found = [] if query is None else _found(query, document)
         if not found:
             return [None] * len(places)
-        parents = [place[:-1] for place in places]
+        parents = {place[:-1] for place in places}
         beside = {location[:-1]: value for location, value in found if location[:-1] in parents}
-        if len(beside) == len(found) and len(set(parents)) == len(parents):
-            return [beside.get(parent) for parent in parents]
+        if len(beside) == len(found) and len(parents) == len(places):
+            return [beside.get(place[:-1]) for place in places]
         if len(found) not in (1, len(places)):
             raise ambiguous_adapter(
                 f"/{name}",

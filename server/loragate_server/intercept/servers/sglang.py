@@ -131,10 +131,10 @@ class SGLang(ServerWithDoors):
         # Each transformer has those LoRAs active that are meant for it; there may be further ones.
         return settled(
             found,
-            [
+            (
                 [n for n, one in enumerate(transformers) if one in (_EVERY, name)]
                 for name in {_EVERY, *transformers}
-            ],
+            ),
         )
 
 

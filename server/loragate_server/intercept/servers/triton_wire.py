@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from loragate_server.intercept.reading.bodies import BodyLimits
+from loragate_server.intercept.reading.inflating import inflated
 from loragate_server.intercept.refusals import ambiguous_body, unreadable
 
 _PREFIX_BYTES = 5
@@ -63,14 +64,12 @@ def unframed(body: bytes, coding: str, limits: BodyLimits, remedy: str) -> bytes
     bits = {"gzip": 31, "deflate": 15}.get(coding.strip().lower())
     if bits is None:
         raise ambiguous_body("The message is compressed in a way that is not read.", remedy)
-    unpacker = zlib.decompressobj(wbits=bits)
     try:
-        plain = unpacker.decompress(data, limits.max_bytes + 1)
+        return inflated(data, bits, limits.max_bytes)
     except zlib.error as error:
         raise unreadable("The message is not compressed as it says.", remedy) from error
-    if len(plain) > limits.max_bytes or not unpacker.eof or unpacker.unused_data:
-        raise unreadable("The compressed message is too large or not one stream.", remedy)
-    return plain
+    except EOFError as error:
+        raise unreadable("The compressed message is not one stream.", remedy) from error
 
 
 def _known_bytes(message: Any) -> int:

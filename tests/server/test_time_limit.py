@@ -15,7 +15,7 @@ from torch import Tensor
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.intake.loader_rules import diffusers_rule
 from loragate_server.intake.reader import read_adapter
-from loragate_server.intake.time_limit import TimeLimitError, cpu_time_limit, watch_from_now_on
+from loragate_server.time_limit import TimeLimitError, cpu_time_limit, watch_from_now_on
 from testkit.tiny_models import tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd

@@ -1,0 +1,50 @@
+"""Reads the values of options; what is wrong with one is said without names of Python."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from loragate.reference import is_sha256
+
+
+def _number(text: str, what: str) -> float:
+    """A finite number; argparse would name the Python function that read it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds."""
+    what = "a positive number of seconds"
+    value = _number(text, what)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
+
+
+def strength(text: str) -> float:
+    """A finite number."""
+    return _number(text, "a strength, which is a number such as 0.8")
+
+
+def count(text: str) -> int:
+    """A positive whole number."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def sha256(text: str) -> str:
+    """A sha256, in small letters."""
+    if not is_sha256(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a sha256, which has 64 hexadecimal digits; --json and `loragate get` "
+            "show digests in full"
+        )
+    return text.lower()
