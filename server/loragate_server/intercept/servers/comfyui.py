@@ -18,6 +18,7 @@ from loragate_server.intercept.reading.sets import settled, used_at
 from loragate_server.intercept.refusals import Location, place_of, unnamed, unreadable
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.comfyui_bases import refuse_other_bases
 from loragate_server.intercept.servers.comfyui_doubles import Owned, without_doubles
 from loragate_server.intercept.servers.comfyui_flow import applied_together
 from loragate_server.intercept.servers.comfyui_graph import (
@@ -38,6 +39,7 @@ from loragate_server.intercept.servers.comfyui_links import (
     refuse_made_or_chosen,
     text_by_link,
 )
+from loragate_server.intercept.servers.comfyui_names import lies_among_loras
 from loragate_server.intercept.servers.comfyui_tags import (
     is_lora_class,
     mentioned_in,
@@ -103,6 +105,8 @@ class ComfyUI(ImageServer):
         model_inputs: inputs that hold files of other models; or `Class.input` for one class.
         ignored_inputs: `Class.input` of inputs that are never LoRAs although they look like it.
         allow_wildcards: lets texts hold `__name__` in nodes that put in text from files for it.
+        base_names: what graphs with LoRAs may call the base model, as `base.safetensors`. With it,
+            those that load another are refused; without it, nobody looks.
     """
 
     kind: ClassVar[str] = "comfyui"
@@ -135,6 +139,7 @@ class ComfyUI(ImageServer):
     model_inputs: tuple[str, ...] = (*MODEL_INPUTS, *LOADER_INPUTS)
     ignored_inputs: tuple[str, ...] = ()
     allow_wildcards: bool = False
+    base_names: tuple[str, ...] = ()
 
     def guarded(self) -> tuple[Route, ...]:
         """The routes that take graphs."""
@@ -161,6 +166,7 @@ class ComfyUI(ImageServer):
             named = self._in_graph(nodes, name)
             if not named:
                 continue
+            refuse_other_bases(nodes, name, self.base_names)
             owners = [owner for _, owner in named]
             loaded, together = applied_together([one for one, _ in named], owners, nodes)
             sets += [frozenset(number + len(found) for number in one) for one in together]
@@ -262,7 +268,7 @@ class ComfyUI(ImageServer):
                     yield from self._found(one, [*forces, *own, *both], source, node.key, graph)
 
     def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
-        if self._names_adapter(one, node):
+        if self._names_adapter(one, node) or lies_among_loras(one.text, graph.files):
             yield from self._applied(one, node, graph)
             if not _ALSO_TEXT.search(one.text):
                 return
