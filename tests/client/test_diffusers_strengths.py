@@ -169,14 +169,51 @@ def test_a_denoiser_asks_too_and_so_does_the_scale_of_a_call(
         assert list(pipeline.unet.peft_config) == ["a"]
 
 
-def test_a_state_dict_with_alphas_beside_it_is_refused(
-    pipeline: Any, client: AuditClient, adapter_file: Path
+@pytest.mark.parametrize("how", ["file", "state dict"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"network_alphas": {"unet.x.alpha": 60}},
+        {"metadata": {"r": 2, "lora_alpha": 400, "target_modules": ["to_q"]}},
+        {"unet_config": UNet2DConditionModel().config},
+        {"lora_config": {"lora_alpha": 400}},
+        {"variant": "evil"},
+    ],
+    ids=lambda beside: next(iter(beside)),
+)
+def test_what_changes_the_weights_beside_them_is_refused(
+    pipeline: Any, client: AuditClient, adapter_file: Path, beside: dict[str, Any], how: str
 ) -> None:
-    with guard(pipeline, client), pytest.raises(ValueError, match="cannot be audited"):
-        pipeline.unet.load_lora_adapter(
-            load_file(adapter_file), prefix="unet", network_alphas={"unet.x.alpha": 60}
-        )
+    source = adapter_file if how == "file" else load_file(adapter_file)
+    with guard(pipeline, client):
+        with pytest.raises((ValueError, TypeError), match=r"cannot be audited|does not know"):
+            pipeline.unet.load_lora_adapter(source, prefix="unet", **beside)
+        with pytest.raises((ValueError, TypeError), match=r"cannot be audited|does not know"):
+            pipeline.load_lora_weights(source, **beside)
     assert untouched(pipeline)
+
+
+def test_keywords_that_say_nothing_of_the_weights_pass(
+    pipeline: Any, client: AuditClient, fake: FakeAuditServer, adapter_file: Path
+) -> None:
+    plain = tiny_pipeline()
+    # Without it diffusers does not read the header, where the alpha of this file is.
+    plain.unet.load_lora_adapter(
+        adapter_file, prefix="unet", adapter_name="a", use_safetensors=True
+    )
+    with guard(pipeline, client):
+        pipeline.unet.load_lora_adapter(
+            adapter_file,
+            prefix="unet",
+            adapter_name="a",
+            network_alphas=None,
+            metadata=None,
+            low_cpu_mem_usage=False,
+            use_safetensors=True,
+            _pipeline=pipeline,
+        )
+    assert asked(fake) == {digest(adapter_file): 1.0}
+    assert torch.equal(output(pipeline), output(plain))
 
 
 def test_adapters_loaded_past_the_guard_are_named(

@@ -10,7 +10,18 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 MOST_ENTRIES = 10_000
 """Entries of a folder that are looked through."""
 
-_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack")
+_OTHER_WEIGHTS = (
+    ".sft",
+    ".bin",
+    ".pt",
+    ".pt2",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+    ".gguf",
+    ".h5",
+    ".msgpack",
+)
 _STATES = ("optimizer", "scheduler", "training_args", "rng_state", "random_states", "scaler")
 """Files that trainers leave beside the weights, and that no loader takes for them."""
 

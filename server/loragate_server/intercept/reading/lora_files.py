@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES, with_slashes
+from loragate_server.intercept.reading.references import (
+    WEIGHT_SUFFIXES,
+    is_file,
+    with_slashes,
+)
 from loragate_server.intercept.refusals import unnamed
 
 _MOST_FILES = 50_000
+_MOST_CHARS = 1024
 _MOST_LOOK_UPS = 640
 """Of more names than this no audit takes in all, so what they mean does not matter."""
 
@@ -79,6 +84,18 @@ def _leads_back(folder: str, inner: str, real: str) -> bool:
     """Whether a link leads to a folder that holds it, so that a walk would never end."""
     target = os.path.realpath(f"{folder}/{inner}")
     return real == target or real.startswith(f"{target}/")
+
+
+def as_it_stands(name: str, files: LoraFiles) -> tuple[str, ...]:
+    """The file below the folder that has the name itself, whatever it ends with.
+
+    What opens a path asks for no suffix.
+    """
+    if not files.folder or len(name) > _MOST_CHARS:
+        return ()
+    folder = os.path.normpath(files.folder)
+    path = os.path.normpath(name if name.startswith("/") else f"{folder}/{name}")
+    return (name,) if path.startswith(f"{folder}/") and is_file(path) else ()
 
 
 def stem_of(path: str) -> str:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from loragate_server.adapter.reference import AdapterReference, Strength
-from loragate_server.intercept.refusals import unnamed
+from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
 
-WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".pkl")
-"""How the names of files end that hold weights."""
+WEIGHT_SUFFIXES = (
+    ".safetensors",
+    ".sft",
+    ".ckpt",
+    ".pt",
+    ".pt2",
+    ".pth",
+    ".bin",
+    ".gguf",
+    ".pkl",
+    ".msgpack",
+)
+"""How the names of files end that hold weights, for any server: a name that ends so is never
+completed. Which of them a server takes, its own look-up knows."""
 
 AS_TRAINED = Strength()
 
@@ -37,7 +49,16 @@ def looks_like_weights(text: str) -> bool:
     if lowered.startswith("urn:air:") or "civitai.com/" in lowered:
         return True
     end = re.split(r"[?#]", lowered, maxsplit=1)[0] if "://" in lowered else lowered
-    return end.endswith(WEIGHT_SUFFIXES)
+    # Windows opens "a.pt." as "a.pt"; such names are refused later on, but must not go unseen.
+    return end.rstrip(". ").endswith(WEIGHT_SUFFIXES)
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file of that name; a name that no file can have is none of one."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def checked_text(value: Any, place: str) -> str:
@@ -122,11 +143,13 @@ def in_folder(
         folder: where the server looks for it.
         place: where it stands, for people.
         strength: how strongly the adapter will be applied.
-        suffix: added to names that do not end as files of weights do.
+        suffix: added to names that do not end as files of weights do, where no file has the name
+            as it stands.
         windows: whether the server may run on Windows, and call folders as that does.
 
     Raises:
-        RefusedRequestError: ADAPTER_UNNAMED, also for a name that climbs out of the folder.
+        RefusedRequestError: ADAPTER_UNNAMED, also for a name that climbs out of the folder;
+            ADAPTER_AMBIGUOUS where the name may mean the file beside the one that has it.
     """
     name = checked_text(value, place)
     _refuse_foreign(name, place)
@@ -138,9 +161,33 @@ def in_folder(
     parts = name.split("/")
     if name.startswith("/") or {"", ".", ".."} & set(parts):
         raise unnamed(place, "climbs out of the folder of LoRAs.", _PATH_REMEDY)
-    if suffix and not name.lower().endswith(WEIGHT_SUFFIXES):
-        name += suffix
-    return AdapterReference(path=f"{folder.rstrip('/')}/{name}", strength=strength)
+    if any(part.endswith((".", " ")) for part in parts):
+        raise unnamed(
+            place, "ends in a dot or a blank, which some systems leave out.", "Leave it out."
+        )
+    path = f"{folder.rstrip('/')}/{name}"
+    return AdapterReference(path=_completed(path, suffix, place), strength=strength)
+
+
+def _completed(path: str, suffix: str, place: str) -> str:
+    """The path of the file that a name means, with the suffix that a server may add to it.
+
+    Some servers take a name as it stands, some add a suffix, and some do whichever finds a file.
+    So of a name that fits two files nobody can say which is loaded.
+    """
+    if not suffix:
+        return path
+    if not is_file(path):
+        return path if path.lower().endswith(WEIGHT_SUFFIXES) else path + suffix
+    endings = (*WEIGHT_SUFFIXES, *(one.upper() for one in WEIGHT_SUFFIXES))
+    beside = [one for one in endings if is_file(path + one)]
+    if beside:
+        raise ambiguous_adapter(
+            place,
+            f"is the name of a file, and with {beside[0]} that of another beside it.",
+            "Rename one of the two, and write the whole name of the file.",
+        )
+    return path
 
 
 def with_slashes(name: str) -> str:

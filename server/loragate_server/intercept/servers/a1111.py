@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.intercept.base import ImageServer
+from loragate_server.intercept.reading.bases import refuse_other_base
 from loragate_server.intercept.reading.bodies import read_object
 from loragate_server.intercept.reading.findings import (
     Findings,
@@ -21,7 +22,7 @@ from loragate_server.intercept.reading.findings import (
     below,
 )
 from loragate_server.intercept.reading.forms import is_form, read_form
-from loragate_server.intercept.reading.lora_files import LoraFiles
+from loragate_server.intercept.reading.lora_files import LoraFiles, as_it_stands
 from loragate_server.intercept.reading.lora_words import speaks_of_lora
 from loragate_server.intercept.reading.references import anywhere, hub_file, in_folder
 from loragate_server.intercept.reading.sets import used_at
@@ -36,13 +37,44 @@ from loragate_server.intercept.servers.a1111_text import (
     INSERTED,
     decoded_infotext,
     refuse_insertion,
+    refuse_named_base,
     refuse_undecidable,
 )
 
 _MULTIPLIER = "extra_networks_default_multiplier"
 _HUB = "/huggingface.co/"
 # These change which file a name means, or where files are looked for.
-_MEANING = frozenset({"lora_preferred_name", "lora_dir", "lyco_dir", "lora_in_memory_limit"})
+_MEANING = frozenset(
+    {
+        "lora_preferred_name",
+        "lora_in_memory_limit",
+        "lora_dir",
+        "lyco_dir",
+        "hypernetwork_dir",
+        "embeddings_dir",
+        "models_dir",
+        "styles_dir",
+        "wildcards_dir",
+    }
+)
+_CODE = frozenset({"custom_diffusers_pipeline"})
+"""Options of SD.Next that load code, which can load anything."""
+_BASES = frozenset(
+    {
+        "sd_model_checkpoint",
+        "sd_model_refiner",
+        "refiner_checkpoint",
+        "hr_checkpoint_name",
+        "hr_additional_modules",
+        "forge_additional_modules",
+        "sd_unet",
+        "sd_unet_secondary",
+        "sd_text_encoder",
+        "model",
+    }
+)
+"""Members that name a base model, or a part of one that adapters change."""
+_NO_NETWORK: tuple[object, ...] = ("", "None", "none", [], {})
 _NEEDS_BODY = frozenset({"generate", "pictures", "options"})
 _REPEATABLE = frozenset({"image", "image[]", "mask"})
 
@@ -75,8 +107,8 @@ class A1111(ImageServer):
     """Settings and extractor of A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI.
 
     Attributes:
-        lora_folder: the folder of LoRAs. The name in a tag is looked up among the files below it;
-            the server must be set to know LoRAs by file name, not by the alias in the file.
+        lora_folder: the folder of LoRAs. The name in a tag is looked up among the files below it,
+            by the names of the files and, where none fits, by the names in their headers.
         default_strength: of a tag without one, and of the option sd_lora.
         allow_styles: lets requests name styles, whose text on the server may hold tags.
         allow_wildcards: lets prompts hold `__name__`, for which extensions put in text from files.
@@ -84,6 +116,9 @@ class A1111(ImageServer):
             tags, but whose styles and scripts cannot be told apart.
         allowed_scripts: scripts that put nothing into prompts but what the request says, in
             lower case.
+        base_names: what requests may call the base model, its text encoders and its refiner, as
+            `base.safetensors [31e35c80fc]`. With it, requests that name another are refused;
+            without it, nobody looks.
     """
 
     kind: ClassVar[str] = "a1111"
@@ -122,6 +157,7 @@ class A1111(ImageServer):
     allow_wildcards: bool = False
     allow_web_ui: bool = False
     allowed_scripts: tuple[str, ...] = SCRIPTS
+    base_names: tuple[str, ...] = ()
 
     def find(self, hit: Hit, request: HttpRequest) -> Findings:
         """See `ImageServer.find`."""
@@ -257,6 +293,14 @@ class _Reader:
             raise door_closed(
                 f"{place_of(*location)} changes which file a name means.", "Leave it out."
             )
+        elif lowered in _BASES:
+            refuse_other_base(item, place_of(*location), self.server.base_names)
+            yield from self.walk(item, location)
+        elif lowered in _CODE and item:
+            raise door_closed(f"{place_of(*location)} loads code.", "Leave it out.")
+        elif "hypernet" in lowered and isinstance(item, str | list | dict):
+            if item not in _NO_NETWORK:
+                raise unnamed(place_of(*location), "loads a hypernetwork.", "Leave it out.")
         elif speaks_of_lora(name) and isinstance(item, str | list | dict):
             if item not in ("", "None", [], {}):
                 raise unnamed(
@@ -272,6 +316,8 @@ class _Reader:
         name = named[-1] if named else ""
         if INSERTED in text:
             refuse_insertion(text, place_of(*location), open_prompt=self.open_prompt)
+        if self.server.base_names:
+            refuse_named_base(text, place_of(*location), name)
         decoded = decoded_infotext(text, name)
         for reading in (text,) if decoded is None else (text, decoded):
             refuse_undecidable(
@@ -299,7 +345,8 @@ class _Reader:
     ) -> Iterator[tuple[AdapterReference, str]]:
         """Every file that a name may mean, and which of several it is."""
         given = used_at(self.server.reference(name, place, strengths[0]), strengths)
-        paths = self.files.meant_by(name, (files_named,)) if _is_looked_up(name) else ()
+        resolvers = (files_named, as_it_stands) if _is_looked_up(name) else ()
+        paths = self.files.meant_by(name, resolvers)
         if not paths:
             yield given, ""
         for path in paths:

@@ -28,6 +28,9 @@ INSERTED = "[PROMPT]"
 """In the place of which ADetailer puts the main prompt."""
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NETWORK_FIELD = re.compile(r"\b(Hypernet|AddNet Model \d+)\s*:")
+_BASE_FIELD = re.compile(
+    r"(?:^|[,\n])\s*(Model|Model hash|Refiner|Hires checkpoint|Unet|TE|VAE/TE|Module \d+)\s*:"
+)
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
 _STYLE = re.compile(r"<style:[^>]", re.IGNORECASE)
 _EXTRA, _EXTRA_END = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
@@ -42,6 +45,18 @@ def decoded_infotext(text: str, name: str) -> str | None:
     if not _is_one(name, _INFOTEXTS) or "\\u" not in text:
         return None
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+def refuse_named_base(text: str, place: str, name: str) -> None:
+    """Refuses an infotext that switches the base model, which it names by hashes, too.
+
+    Raises:
+        RefusedRequestError: ADAPTER_AMBIGUOUS.
+    """
+    if _is_one(name, _INFOTEXTS) and (field := _BASE_FIELD.search(text)):
+        raise ambiguous_adapter(
+            place, f"says under {field[1]} which model is used.", "Leave that out of the infotext."
+        )
 
 
 def refuse_undecidable(

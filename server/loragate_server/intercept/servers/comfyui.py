@@ -25,6 +25,7 @@ from loragate_server.intercept.refusals import (
 )
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.comfyui_bases import refuse_other_bases
 from loragate_server.intercept.servers.comfyui_doubles import Owned, without_doubles
 from loragate_server.intercept.servers.comfyui_flow import applied_together
 from loragate_server.intercept.servers.comfyui_graph import (
@@ -44,7 +45,7 @@ from loragate_server.intercept.servers.comfyui_links import (
     refuse_made_or_chosen,
 )
 from loragate_server.intercept.servers.comfyui_models import MODEL_INPUTS
-from loragate_server.intercept.servers.comfyui_names import as_file
+from loragate_server.intercept.servers.comfyui_names import as_file, lies_among_loras
 from loragate_server.intercept.servers.comfyui_request import Graph
 from loragate_server.intercept.servers.comfyui_tags import (
     is_lora_class,
@@ -88,6 +89,8 @@ class ComfyUI(ImageServer):
         model_inputs: inputs that hold files of other models; or `Class.input` for one class.
         ignored_inputs: `Class.input` of inputs that are never LoRAs although they look like it.
         allow_wildcards: lets texts hold `__name__` in nodes that put in text from files for it.
+        base_names: what graphs with LoRAs may call the base model, as `base.safetensors`. With it,
+            those that load another are refused; without it, nobody looks.
     """
 
     kind: ClassVar[str] = "comfyui"
@@ -121,6 +124,7 @@ class ComfyUI(ImageServer):
     model_inputs: tuple[str, ...] = MODEL_INPUTS
     ignored_inputs: tuple[str, ...] = ()
     allow_wildcards: bool = False
+    base_names: tuple[str, ...] = ()
 
     def guarded(self) -> tuple[Route, ...]:
         """The routes that take graphs."""
@@ -160,6 +164,7 @@ class ComfyUI(ImageServer):
             named = self._in_graph(nodes, name, files or LoraFiles(self.lora_folder))
             if not named:
                 continue
+            refuse_other_bases(nodes, name, self.base_names)
             owners = [owner for _, owner in named]
             loaded, together = applied_together([one for one, _ in named], owners, nodes)
             sets += [frozenset(number + len(found) for number in one) for one in together]
@@ -273,7 +278,7 @@ class ComfyUI(ImageServer):
                     yield one
 
     def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
-        if self._names_adapter(one, node, graph):
+        if self._names_adapter(one, node, graph) or lies_among_loras(one.text, graph.files):
             yield from self._applied(one, node, graph)
             if not _ALSO_TEXT.search(one.text):
                 return

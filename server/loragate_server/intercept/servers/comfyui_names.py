@@ -9,10 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from loragate_server.intercept.reading.lora_files import LoraFiles, stem_of, without_suffix
+from loragate_server.intercept.reading.lora_files import (
+    LoraFiles,
+    as_it_stands,
+    stem_of,
+    without_suffix,
+)
+from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES
 
 _LISTED = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft")
+_BESIDE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".txt", ".json", ".md")
+"""How files end that lie beside LoRAs to show or describe them."""
 _MANAGED = (".safetensors", ".ckpt", ".pt", ".bin")
+
+
+def lies_among_loras(text: str, files: LoraFiles) -> bool:
+    """Whether a text names a file in the folder of LoRAs though it does not look like weights.
+
+    One that does is judged by its input, which may hold another model's file.
+    """
+    known = text.lower().endswith((*WEIGHT_SUFFIXES, *_BESIDE))
+    return not known and bool(as_it_stands(text, files))
 
 
 def as_file(name: str, files: LoraFiles) -> tuple[str, ...]:

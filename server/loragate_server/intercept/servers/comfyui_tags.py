@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.reading.joining import may_become_a_tag
-from loragate_server.intercept.reading.lora_files import LoraFiles, Resolver
+from loragate_server.intercept.reading.lora_files import LoraFiles, Resolver, as_it_stands
 from loragate_server.intercept.reading.lora_words import speaks_of_lora
 from loragate_server.intercept.reading.references import WEIGHT_SUFFIXES
 from loragate_server.intercept.reading.tags import Tag, tags_in, without_tags
@@ -141,7 +141,11 @@ GRAMMARS = (PROMPT_CONTROL, LORA_MANAGER, TAG_LOADER, COZINESS, RGTHREE, IMPACT)
 ANY_PACK = Grammar(
     "any",
     re.compile(r""),
-    (comfyui_names.as_file, *(one for each in GRAMMARS for one in each.resolvers)),
+    (
+        comfyui_names.as_file,
+        *(one for each in GRAMMARS for one in each.resolvers),
+        as_it_stands,
+    ),
     _any_order,
 )
 """Of a node whose pack is not known."""
@@ -207,7 +211,7 @@ def resolvers_of(class_type: str, name: str, *, managed: bool) -> tuple[Resolver
     else:
         own = comfyui_names.any_suffix
     then = (comfyui_names.lora_manager,) if managed and "stack" in class_type.casefold() else ()
-    return tuple(one for one in (own, *then) if one)
+    return tuple(one for one in (own, *then, as_it_stands) if one)
 
 
 def mentioned_in(text: str, class_type: str, place: str, files: LoraFiles) -> Iterator[Mentioned]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import AdapterReference, Strength
@@ -14,10 +13,7 @@ from loragate_server.intercept.reading.bodies import parse_json, read_json, read
 from loragate_server.intercept.reading.findings import Findings, Found, Spot
 from loragate_server.intercept.reading.forms import Field, is_form, read_form
 from loragate_server.intercept.reading.lora_words import speaks_of_lora
-from loragate_server.intercept.reading.references import (
-    WEIGHT_SUFFIXES,
-    on_disk_or_hub,
-)
+from loragate_server.intercept.reading.references import is_file, on_disk_or_hub
 from loragate_server.intercept.reading.sets import by_source
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import (
@@ -248,9 +244,7 @@ def _as_peft(reference: AdapterReference) -> bool:
     """
     if reference.path is None:
         return (reference.uri or "").startswith("hf://") and reference.weight_name is None
-    if reference.path.lower().endswith(WEIGHT_SUFFIXES):
-        return False
-    return Path(reference.path, _CONFIG).exists()
+    return is_file(f"{reference.path}/{_CONFIG}")
 
 
 def _only(value: dict[str, Any], names: tuple[str, ...], place: str) -> str | None:
