@@ -29,7 +29,7 @@ INSERTED = "[PROMPT]"
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NETWORK_FIELD = re.compile(r"\b(Hypernet|AddNet Model \d+)\s*:")
 _BASE_FIELD = re.compile(
-    r"(?:^|[,\n])\s*(Model|Model hash|Refiner|Hires checkpoint|Unet|TE|VAE/TE|Module \d+)\s*:"
+    r"(?:^|[,\n])[^\S\n]*(Model|Model hash|Refiner|Hires checkpoint|Unet|TE|VAE/TE|Module \d+)\s*:"
 )
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
 _STYLE = re.compile(r"<style:[^>]", re.IGNORECASE)
