@@ -37,7 +37,7 @@ def read(text: str, *, look: Callable[[Pairs], None] | None = None, fractions: b
     Args:
         text: all of it.
         look: shown each object as soon as it is read, the inner ones first; may raise.
-        fractions: whether numbers may have a point or an exponent.
+        fractions: whether numbers may have a point, an exponent or a sign before zero.
 
     Raises:
         DoubledNameError: an object has the same name twice.
@@ -59,6 +59,7 @@ def read(text: str, *, look: Callable[[Pairs], None] | None = None, fractions: b
         object_pairs_hook=unique,
         parse_constant=_no_number,
         parse_float=None if fractions else _no_number,
+        parse_int=None if fractions else _whole,
     )
 
 
@@ -80,6 +81,11 @@ def _doubled(pairs: Pairs) -> str:
             return name
         seen.add(name)
     raise AssertionError("no name stands there twice")
+
+
+def _whole(text: str) -> int:
+    # -0 is a fraction to some readers, and no size to them
+    return _no_number(text) if text.startswith("-0") else int(text)
 
 
 def _no_number(text: str) -> NoReturn:
