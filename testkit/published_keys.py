@@ -264,7 +264,10 @@ def sdnext(base: BaseModel, *, dotted_peft: bool, flat_text: bool) -> Loaded:
         starts = {"text_encoder": "lora_te1_" if base.family != "sd" else "lora_te_"}
         starts["text_encoder_2"] = "lora_te2_"
         for name, layer in names.items() if component in starts else ():
-            own = name.removeprefix("text_model.") if flat_text else name
+            # CLIPTextModel has lost the level, CLIPTextModelWithProjection has kept it
+            own = (
+                name if "text_projection" in names or not flat_text else name[len("text_model.") :]
+            )
             modules[starts[component] + own.replace(".", "_")] = (component, layer)
     table = _sdnext_table(getattr(base.denoiser.config, "layers_per_block", -1) + 1)
 

@@ -225,9 +225,9 @@ class SdNextTable:
 
 
 def _sdnext_modules(base: BaseModel, *, flat_text: bool) -> Iterator[tuple[str, Refs]]:
-    second = "text_encoder_2" in base.components
     starts = {
-        "text_encoder": "lora_te1_" if second else "lora_te_",
+        # whether there is a second one, of whatever kind
+        "text_encoder": "lora_te_" if base.family == "sd" else "lora_te1_",
         "text_encoder_2": "lora_te2_",
         "unet": "lora_unet_",
         "transformer": "lora_transformer_",
@@ -236,7 +236,9 @@ def _sdnext_modules(base: BaseModel, *, flat_text: bool) -> Iterator[tuple[str, 
         if component not in starts:
             continue
         name = layer.removeprefix("text_model.")
-        if name.startswith("encoder.layers.") and not flat_text:
+        # encoders with a projection have kept the level
+        gone = flat_text and component == "text_encoder" and base.family != "sd3"
+        if name.startswith("encoder.layers.") and not gone:
             name = f"text_model.{name}"
         yield f"{starts[component]}{flat(name)}", (ModuleRef(component, layer),)
 

@@ -68,7 +68,7 @@ def mangled(name: str) -> Iterator[str]:
     yield f"{name}.q_proj"
     yield name.replace("net.0.proj", "linear_in").replace("net.2", "linear_out")
     for number in re.finditer(r"\d+", name):
-        for other in (f"{int(number[0]) + 1}", f"{int(number[0]) + 3}", f"0{number[0]}"):
+        for other in (f"{int(number[0]) + 1}", f"0{number[0]}"):
             yield name[: number.start()] + other + name[number.end() :]
 
 
@@ -81,15 +81,16 @@ def stems(family: str) -> tuple[str, ...]:
         starts = TEXT_STARTS if text else UNET_STARTS if component == "unet" else TRANSFORMER_STARTS
         names.setdefault(starts, set()).add(layer)
     if base.denoiser_component == "unet":
-        originals = set(published.unet_originals(base))
-        originals |= {
+        names[UNET_STARTS] |= set(published.unet_originals(base))
+        wrong = {
             f"{side}_blocks.{place}.{part}.{end}"
             for side in ("input", "output")
             for place in range(9)
             for part in range(3)
             for end in ("op", "conv", "proj_in", "in_layers.2", "skip_connection")
         }
-        names[UNET_STARTS] |= originals
+        found |= {f"lora_unet_{name.replace('.', '_')}" for name in wrong}
+        found |= {f"diffusion_model.{name}" for name in wrong}
     for starts, layers in names.items():
         for name in {each for layer in layers for each in mangled(layer)}:
             for start in starts:
