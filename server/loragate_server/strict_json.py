@@ -43,7 +43,7 @@ def read(
     Args:
         text: all of it.
         look: shown each object as soon as it is read, the inner ones first; may raise.
-        fractions: whether numbers may have a point or an exponent.
+        fractions: whether numbers may have a point, an exponent or a sign before zero.
         infinite: whether NaN and Infinity are numbers, as they are to Python.
 
     Raises:
@@ -66,6 +66,7 @@ def read(
         object_pairs_hook=unique,
         parse_constant=float if infinite else _no_number,
         parse_float=None if fractions else _no_number,
+        parse_int=None if fractions else _whole,
     )
 
 
@@ -87,6 +88,11 @@ def _doubled(pairs: Pairs) -> str:
             return name
         seen.add(name)
     raise AssertionError("no name stands there twice")
+
+
+def _whole(text: str) -> int:
+    # -0 is a fraction to some readers, and no size to them
+    return _no_number(text) if text.startswith("-0") else int(text)
 
 
 def _no_number(text: str) -> NoReturn:

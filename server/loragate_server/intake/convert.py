@@ -114,7 +114,9 @@ def convert(
     conversion = pipeline_conversion(base) if folder is None else peft_conversion(folder, base)
     naming = _named(conversion, plain, groups, alphas, base)
     order = tuple(tensors)
-    layout = Layout(base, weights, alphas, naming, metadata, header or {}, config, folder, order)
+    layout = Layout(
+        base, weights, alphas, naming, metadata, header or {}, config, folder, order, tuple(groups)
+    )
     read = read_layout(layout, loaders)
     builder = _Builder(layout)
     readings = [builder.reading(names, meaning) for names, meaning in read.meanings]
@@ -155,18 +157,21 @@ class _Builder:
         self._layout = layout
         self._device = layout.base.device
         self._layers = layout.base.adaptable_modules()
-        self._plain: dict[ModuleRef, _Plain | None] = {}
+        self._plain: dict[tuple[ModuleRef, tuple[tuple[str, int], ...]], _Plain | None] = {}
 
     def reading(self, loaders: tuple[str, ...], meaning: Meaning) -> Reading:
         """The deltas of one meaning, and the account of every tensor."""
+        naming = meaning.naming or self._layout.naming
         deltas: dict[ModuleRef, WeightDelta] = {}
         for ref, scale in meaning.layers.items():
-            if (plain := self._plain_of(ref)) is not None:
+            if (plain := self._plain_of(naming, ref)) is not None:
                 deltas[ref] = plain.delta(scale)
         for ref, group_scale in meaning.groups.items():
-            if ref not in deltas and (delta := self._stacked(ref, group_scale)) is not None:
+            if ref not in deltas and (delta := self._stacked(naming, ref, group_scale)) is not None:
                 deltas[ref] = delta
-        unmapped = self._unmapped(deltas.keys() | meaning.passed_over)
+        # a layer that the base model lacks is not passed over: nobody knows what its tensors are
+        passed_over = {r for r in meaning.passed_over if (r.component, r.module) in self._layers}
+        unmapped = self._unmapped(naming, deltas.keys() | passed_over, meaning.left_out)
         weights = self._layout.weights
         coverage = KeyCoverage(
             weight_tensors=len(weights),
@@ -178,22 +183,25 @@ class _Builder:
 
     def otherwise_in_half(self, meanings: Sequence[Meaning]) -> ModuleRef | None:
         """A layer of plain factors whose change is another in half precision, or None."""
-        scales: dict[ModuleRef, float] = {}
+        scales: dict[int, tuple[ModuleRef, _Plain, float]] = {}
         for meaning in meanings:
+            naming = meaning.naming or self._layout.naming
             for ref, how in meaning.layers.items():
-                scales[ref] = max(scales.get(ref, 0.0), abs(how.scale))
-        for ref, scale in scales.items():
-            plain = self._plain_of(ref)
-            weight = layer_shape(self._layers[ref.component, ref.module]).weight if plain else None
-            if plain is None or weight is None or not math.isfinite(scale):
+                if (plain := self._plain_of(naming, ref)) is not None:
+                    _, _, before = scales.get(id(plain), (ref, plain, 0.0))
+                    scales[id(plain)] = ref, plain, max(before, abs(how.scale))
+        for ref, plain, scale in scales.values():
+            weight = layer_shape(self._layers[ref.component, ref.module]).weight
+            if not math.isfinite(scale):
                 continue
             if not same_in_half(plain.down, plain.up, weight, scale):
                 return ref
         return None
 
-    def _unmapped(self, settled: Set[ModuleRef]) -> tuple[str, ...]:
+    def _unmapped(
+        self, naming: Naming, settled: Set[ModuleRef], left_out: Set[str]
+    ) -> tuple[str, ...]:
         """Names of the tensors that reach no layer, or reach one that was not built of them."""
-        naming = self._layout.naming
         reached: dict[str, list[bool]] = {}
         for (ref, _), names in naming.sources.items():
             for name in names:
@@ -202,19 +210,21 @@ class _Builder:
             # a layer that has plain factors, too, is built of these alone
             for name in group.names:
                 reached.setdefault(name, []).append(ref in settled and ref not in naming.parts)
-        return tuple(name for name in self._layout.weights if not all(reached.get(name, [False])))
-
-    def _plain_of(self, ref: ModuleRef) -> _Plain | None:
-        if ref not in self._plain:
-            self._plain[ref] = self._fitted(ref)
-        return self._plain[ref]
-
-    def _fitted(self, ref: ModuleRef) -> _Plain | None:
-        """The plain factors of a layer; None where they do not fit it."""
-        module, parts = (
-            self._layers.get((ref.component, ref.module)),
-            self._layout.naming.parts[ref],
+        return tuple(
+            name
+            for name in self._layout.weights
+            if name not in left_out and not all(reached.get(name, [False]))
         )
+
+    def _plain_of(self, naming: Naming, ref: ModuleRef) -> _Plain | None:
+        key = ref, tuple((part, id(tensor)) for part, tensor in naming.parts[ref].items())
+        if key not in self._plain:
+            self._plain[key] = self._fitted(ref, naming.parts[ref])
+        return self._plain[key]
+
+    def _fitted(self, ref: ModuleRef, parts: Mapping[str, Tensor]) -> _Plain | None:
+        """The plain factors of a layer; None where they do not fit it."""
+        module = self._layers.get((ref.component, ref.module))
         down, up = parts.get(DOWN), parts.get(UP)
         if module is None or down is None or up is None:
             return None
@@ -230,11 +240,11 @@ class _Builder:
             None if magnitude is None else self._moved(magnitude).flatten(),
         )
 
-    def _stacked(self, ref: ModuleRef, scale: float) -> WeightDelta | None:
+    def _stacked(self, naming: Naming, ref: ModuleRef, scale: float) -> WeightDelta | None:
         module = self._layers.get((ref.component, ref.module))
-        if module is None or ref in self._layout.naming.parts:
+        if module is None or ref in naming.parts:
             return None
-        group, rows = self._layout.naming.stacked[ref]
+        group, rows = naming.stacked[ref]
         return group.delta(layer_shape(module), scale, rows, self._device)
 
     def _moved(self, tensor: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from loragate_server.adapter.delta import LayerShape, WeightDelta
 _LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 _LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 TUCKER = ("lora_down.weight", "lora_up.weight", "lora_mid.weight")
-_OWN_SUFFIXES = (*_LOHA, *_LOKR, TUCKER[2])
+FACTOR_SUFFIXES = (*_LOHA, *_LOKR, TUCKER[2])
+"""Ends of names, behind a dot, that no plain LoRA has."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def group_factors(
     """
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        for suffix in _OWN_SUFFIXES:
+        for suffix in FACTOR_SUFFIXES:
             if name.endswith(f".{suffix}"):
                 found.setdefault(name.removesuffix(f".{suffix}"), {})[suffix] = tensor
     for prefix, factors in list(found.items()):

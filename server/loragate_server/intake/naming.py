@@ -66,6 +66,11 @@ class Naming:
     sources: dict[tuple[ModuleRef, str], frozenset[str]] = field(default_factory=dict)
     stacked: dict[ModuleRef, tuple[FactorGroup, slice]] = field(default_factory=dict)
 
+    def rank_of(self, ref: ModuleRef) -> int:
+        """The inner dimension of a plain layer; 0 where it has none."""
+        down = self.parts[ref].get(DOWN)
+        return 0 if down is None or not down.dim() else int(down.shape[0])
+
 
 Conversion = Callable[[Mapping[str, Tensor]], tuple[State, dict[str, dict[str, Any]]]]
 

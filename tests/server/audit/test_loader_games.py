@@ -7,6 +7,7 @@ the same trick around a harmless adapter is, and so are ordinary files.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,7 @@ from loragate_server.adapter.adapter import Readings
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
+from loragate_server.intake.loader_rules.names import LOADERS
 from loragate_server.intake.reader import read_adapter
 from loragate_server.policy.decision import Decision, VerdictKind
 from testkit.lanes import daily
@@ -35,10 +37,15 @@ Decided = Callable[..., Decision]
 
 @pytest.fixture
 def read(embedded: ServedBase, tmp_path: Path) -> Callable[..., Readings]:
-    def run(tensors: Tensors, header: dict[str, str] | None = None) -> Readings:
+    def run(
+        tensors: Tensors,
+        header: dict[str, str] | None = None,
+        loaders: tuple[str, ...] = LOADERS,
+    ) -> Readings:
         path = tmp_path / "adapter.safetensors"
         save_file({n: t.contiguous() for n, t in tensors.items()}, path, header)
-        return read_adapter(StoredFile("a" * 64, path.stat().st_size, path), embedded.base)
+        stored = StoredFile("a" * 64, path.stat().st_size, path)
+        return read_adapter(stored, embedded.base, loaders=loaders)
 
     return run
 
@@ -223,3 +230,79 @@ def test_an_alpha_that_is_a_whole_number_changes_nothing(
     found = read(tensors)
     assert len(found.adapters) == 1
     assert (decided(member(found)).verdict is ALLOW) == name.startswith("harmless")
+
+
+def dotted(tensors: Tensors) -> dict[str, tuple[Tensor, Tensor]]:
+    """Layer to its two factors, of an example in dotted or kohya's names, alphas divided in."""
+    found = {}
+    for name, down in tensors.items():
+        if not name.endswith(("lora_down.weight", "lora.down.weight")):
+            continue
+        scale = tensors.get(name.replace(".lora_down.weight", ".alpha"), down.new_tensor(len(down)))
+        layer = name.removeprefix("unet.").removeprefix("lora_unet_").partition(".lora")[0]
+        layer = re.sub(r"blocks_(\d)_attentions_", r"blocks.\1.attentions_", layer)
+        layer = layer.replace("mid_block_attentions", "mid_block.attentions")
+        layer = re.sub(r"attentions_(\d)_transformer_blocks_(\d)_(attn\d)_to_",
+                       r"attentions.\1.transformer_blocks.\2.\3.to_", layer)  # fmt: skip
+        layer = layer.replace("to_out_0", "to_out.0")
+        found[layer] = down, tensors[name.replace("down", "up")] * (float(scale) / len(down))
+    return found
+
+
+def of_processors(layer: str) -> str:
+    return "unet." + layer.replace(".to_", ".processor.to_").replace(".to_out.0", ".to_out")
+
+
+SETS = [("comfyui",), ("a1111",), ("diffusers",), ("comfyui", "a1111"), LOADERS]
+
+
+@pytest.mark.parametrize("name", ["learned-bomb", "harmless-sailboat"])
+@pytest.mark.parametrize("loaders", SETS, ids="+".join)
+def test_processors_named_in_pefts_way_hide_nothing_from_those_that_know_them(
+    name: str, loaders: tuple[str, ...], read: Callable[..., Readings], decided: Decided
+) -> None:
+    tensors: Tensors = {
+        "unet.conv_in.lora_A.weight": torch.randn(1, 4, 3, 3) * 1e-3,
+        "unet.conv_in.lora_B.weight": torch.randn(48, 1, 1, 1) * 1e-3,
+    }
+    for layer, (down, up) in dotted(example(name)).items():
+        tensors[of_processors(layer) + ".lora_A.weight"] = down
+        tensors[of_processors(layer) + ".lora_B.weight"] = up
+    found = read(tensors, loaders=loaders)
+    verdict = decided(member(found)).verdict
+    if name.startswith("learned"):
+        assert verdict is not ALLOW
+    elif loaders == ("comfyui",):
+        assert verdict is ALLOW
+        assert len(found.adapters[0].deltas) == 49
+
+
+@pytest.mark.parametrize("name", ["learned-bomb", "harmless-sailboat"])
+@pytest.mark.parametrize("loaders", SETS, ids="+".join)
+@pytest.mark.parametrize("decoy", ["-3", "sepia"])
+def test_layers_that_forge_leaves_out_hide_nothing_that_it_loads(
+    name: str,
+    loaders: tuple[str, ...],
+    decoy: str,
+    read: Callable[..., Readings],
+    decided: Decided,
+) -> None:
+    layers, sepia = dotted(example(name)), dotted(example("harmless-sepia"))
+    largest = sorted(layers, key=lambda layer: -float((layers[layer][1] @ layers[layer][0]).norm()))
+    tensors: Tensors = {}
+    for index, layer in enumerate(largest):
+        down, up = layers[layer]
+        if index < 32:
+            stem = of_processors(layer) + "_lora"
+        else:
+            stem = f"unet.{layer}.lora"
+            down, up = (down, -3 * up) if decoy == "-3" else (sepia[layer][0], 4 * sepia[layer][1])
+        tensors |= {f"{stem}.down.weight": down, f"{stem}.up.weight": up}
+    found = read(tensors, loaders=loaders)
+    verdict = decided(member(found)).verdict
+    if name.startswith("learned"):
+        assert verdict is not ALLOW or loaders == ("diffusers",)
+    elif loaders in (("comfyui",), ("a1111",)):
+        assert verdict is ALLOW
+    if "a1111" in loaders:
+        assert {32} <= {len(one.deltas) for one in found.adapters if "a1111" in one.loaders}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.numpy import save
 from safetensors.torch import load as load_torch
 from safetensors.torch import save as save_torch
@@ -171,3 +172,16 @@ def test_a_header_is_refused_before_it_costs_many_times_its_size(
     assert error.reason in {ErrorReason.HEADER_INVALID, ErrorReason.HEADER_LIMIT_EXCEEDED}
     assert len(str(error)) < 2000
     assert peak < 12 * LIMITS.max_header_bytes
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [("data_offsets", "[-0, 4]"), ("shape", "[-0]"), ("shape", "[1, -0]"), ("shape", "[-00]")],
+)
+def test_a_zero_with_a_sign_is_no_size(field: str, number: str) -> None:
+    entry = {"dtype": '"F32"', "shape": "[1]", "data_offsets": "[0, 4]"} | {field: number}
+    text = '{"a":{' + ",".join(f'"{key}":{value}' for key, value in entry.items()) + "}}"
+    data = struct.pack("<Q", len(text)) + text.encode() + b"\0" * 4
+    with pytest.raises(SafetensorError):
+        load_torch(data)
+    assert refusal(data).reason is ErrorReason.HEADER_INVALID

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from loragate_server.adapter.adapter import ModuleRef
+from loragate_server.intake.factors import FactorGroup
 from loragate_server.intake.naming import DOWN, MAGNITUDE, Naming, alpha_prefix
 from loragate_server.models.base import BaseModel
 
@@ -39,6 +40,7 @@ class Layout:
         config: the `adapter_config.json` beside the file, parsed; None without one.
         folder: the component that an adapter saved by peft is of; None where peft did not save it.
         order: the names of all tensors as the file has them; a loader may look at the first alone.
+        groups: factors of LoHa, LoKr and Tucker LoRA, each with the tensors that belong together.
     """
 
     base: BaseModel
@@ -50,6 +52,7 @@ class Layout:
     config: Mapping[str, Any] | None = None
     folder: str | None = None
     order: tuple[str, ...] = ()
+    groups: tuple[FactorGroup, ...] = ()
 
     def prefix_of(self, ref: ModuleRef) -> str | None:
         """What the names of a layer's tensors have in common; None where they came from several."""
@@ -59,8 +62,7 @@ class Layout:
 
     def rank_of(self, ref: ModuleRef) -> int:
         """The inner dimension of a plain layer; 0 where it has none."""
-        down = self.naming.parts[ref].get(DOWN)
-        return 0 if down is None or not down.dim() else int(down.shape[0])
+        return self.naming.rank_of(ref)
 
     def has_magnitude(self, ref: ModuleRef) -> bool:
         """Whether a plain layer has a DoRA magnitude."""
@@ -90,11 +92,15 @@ class Meaning:
         layers: what it does with the layers of plain factors that it loads.
         groups: scale of the LoHa, LoKr and Tucker layers that it loads.
         passed_over: layers of the file that it knowingly leaves alone.
+        naming: where it has the tensors belong by names of its own; None where as `Layout.naming`.
+        left_out: with names of its own, the tensors that it knowingly leaves alone.
     """
 
     layers: Mapping[ModuleRef, LayerScale]
     groups: Mapping[ModuleRef, float]
     passed_over: frozenset[ModuleRef] = frozenset()
+    naming: Naming | None = None
+    left_out: frozenset[str] = frozenset()
 
     @property
     def sane(self) -> bool:

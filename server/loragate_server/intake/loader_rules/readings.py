@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.loader_rules.diffusers_rule import diffusers_rule
 from loragate_server.intake.loader_rules.meaning import (
     Layout,
@@ -17,9 +18,11 @@ from loragate_server.intake.loader_rules.names import EVERY_SCALE, LOADERS, UNSC
 from loragate_server.intake.loader_rules.peft_rule import peft_rule
 from loragate_server.intake.loader_rules.sglang_rule import sglang_fused_rule, sglang_rule
 from loragate_server.intake.loader_rules.tensor_rule import (
+    SDNEXT_RULES,
     a1111_rule,
     comfyui_rule,
     every_scale_rule,
+    forge_rule,
     unscaled_rule,
     unused_scales,
 )
@@ -28,12 +31,13 @@ from loragate_server.intake.loader_rules.vllm_omni_rule import (
     vllm_omni_file_rule,
     vllm_omni_folder_rule,
 )
+from loragate_server.intake.naming import DOWN, UP, Naming
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "diffusers": (diffusers_rule,),
     "peft": (peft_rule,),
     "comfyui": (comfyui_rule,),
-    "a1111": (a1111_rule,),
+    "a1111": (a1111_rule, forge_rule, *SDNEXT_RULES),
     "sglang": (sglang_rule, sglang_fused_rule),
     "vllm-omni": (vllm_omni_file_rule, vllm_omni_folder_rule, vllm_omni_chosen_rule),
 }
@@ -70,7 +74,7 @@ def read_layout(layout: Layout, loaders: Sequence[str] = LOADERS) -> Read:
     unknown: dict[str, str] = {}
 
     def add(loader: str, meaning: Meaning) -> None:
-        found.setdefault(_sameness(meaning), ([], meaning))[0].append(loader)
+        found.setdefault(_sameness(layout, meaning), ([], meaning))[0].append(loader)
 
     for loader, rule in ((name, rule) for name in loaders for rule in RULES[name]):
         try:
@@ -88,8 +92,19 @@ def read_layout(layout: Layout, loaders: Sequence[str] = LOADERS) -> Read:
     return Read(meanings, refused, unknown)
 
 
-def _sameness(meaning: Meaning) -> Hashable:
-    """Equal for meanings that differ by rounding at most."""
-    layers = {(ref, f"{one.scale:.6g}", one.dora, one.bias) for ref, one in meaning.layers.items()}
-    groups = {(ref, f"{scale:.6g}") for ref, scale in meaning.groups.items()}
+def _sameness(layout: Layout, meaning: Meaning) -> Hashable:
+    """Equal for meanings of the same tensors that differ by rounding at most."""
+    naming = meaning.naming or layout.naming
+    layers = {
+        (ref, f"{one.scale:.6g}", one.dora, one.bias, *_of_which(naming, ref))
+        for ref, one in meaning.layers.items()
+    }
+    groups = {
+        (ref, f"{scale:.6g}", naming.stacked[ref][0].prefix)
+        for ref, scale in meaning.groups.items()
+    }
     return frozenset(layers), frozenset(groups)
+
+
+def _of_which(naming: Naming, ref: ModuleRef) -> tuple[frozenset[str], ...]:
+    return tuple(naming.sources.get((ref, part), frozenset()) for part in (DOWN, UP))

@@ -8,17 +8,30 @@ read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from weakref import WeakKeyDictionary
 
 from loragate_server.adapter.adapter import ModuleRef
+from loragate_server.intake.loader_rules.key_tables import (
+    KeyTable,
+    comfyui_table,
+    forge_table,
+    xlabs_table,
+)
 from loragate_server.intake.loader_rules.meaning import (
     LayerScale,
     Layout,
     LoaderRefusesError,
     Meaning,
+    Rule,
+    UnknownEffectError,
 )
-from loragate_server.intake.loader_rules.spelling import in_table, prefix_of, require_one_way
+from loragate_server.intake.loader_rules.table_rule import meaning_by_table
+from loragate_server.intake.loader_rules.webui_tables import A1111Table, SdNextTable
+from loragate_server.models.base import BaseModel
 
 HEADER_ALPHAS = ("lora_alpha", "network_alpha", "alpha")
 """Entries of the header by which one alpha is told for all layers."""
@@ -32,21 +45,63 @@ def comfyui_rule(layout: Layout) -> Meaning:
     """What is not in its table is left out: of a UNet's dotted attention all but `.processor.`."""
     if layout.folder is not None and layout.base.family != "sd3":
         raise LoaderRefusesError("it does not know the names of a folder that peft has saved")
-    passed_over = (ref for ref in _every_layer(layout) if not in_table(layout, ref))
-    return _scaled(layout, lambda ref: own_alpha_scale(layout, ref), passed_over)
+    tables = _tables(layout.base)
+    of_xlabs = [name for name in layout.weights if tables.xlabs.find(name) is not None]
+    if of_xlabs and len(of_xlabs) < len(layout.weights):
+        raise UnknownEffectError("it holds XLabs' names beside others")
+    return meaning_by_table(layout, tables.xlabs if of_xlabs else tables.comfyui)
 
 
 def a1111_rule(layout: Layout) -> Meaning:
-    """Layers of every spelling, because Forge and SD.Next know more of them than A1111."""
+    """AUTOMATIC1111 itself, which knows no dotted names but those of SD3."""
+    _refuse_folder(layout)
+    if layout.base.family == "flux":
+        raise LoaderRefusesError("it does not know Flux")
+    return meaning_by_table(layout, _tables(layout.base).a1111)
+
+
+def forge_rule(layout: Layout) -> Meaning:
+    """Forge, with a table like ComfyUI's."""
+    _refuse_folder(layout)
+    return meaning_by_table(layout, _tables(layout.base).forge)
+
+
+def _sdnext_rule(layout: Layout, *, dotted_peft: bool, flat_text: bool) -> Meaning:
+    _refuse_folder(layout)
+    names = (*layout.weights, *layout.alphas)
+    table = SdNextTable(layout.base, names, dotted_peft=dotted_peft, flat_text=flat_text)
+    return meaning_by_table(layout, table)
+
+
+SDNEXT_RULES: tuple[Rule, ...] = tuple(
+    partial(_sdnext_rule, dotted_peft=dotted, flat_text=text)
+    for dotted, text in product((False, True), repeat=2)
+)
+"""SD.Next, as it is and as it was before it took dotted names apart, and with either library."""
+
+
+def _refuse_folder(layout: Layout) -> None:
     if layout.folder is not None:
         raise LoaderRefusesError("it does not know the names of a folder that peft has saved")
-    require_one_way(layout)
-    passed_over = (
-        ref
-        for ref in _every_layer(layout)
-        if "." not in (prefix_of(layout, ref) or ".") and not in_table(layout, ref)
-    )
-    return _scaled(layout, lambda ref: own_alpha_scale(layout, ref), passed_over)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    comfyui: KeyTable
+    xlabs: KeyTable
+    forge: KeyTable
+    a1111: KeyTable
+
+
+_made: WeakKeyDictionary[BaseModel, _Tables] = WeakKeyDictionary()
+
+
+def _tables(base: BaseModel) -> _Tables:
+    """The tables of a base model, made once."""
+    if (found := _made.get(base)) is None:
+        found = _Tables(comfyui_table(base), xlabs_table(base), forge_table(base), A1111Table(base))
+        _made[base] = found
+    return found
 
 
 def unscaled_rule(layout: Layout) -> Meaning:
@@ -92,23 +147,11 @@ def unused_scales(layout: Layout) -> tuple[str, ...]:
     return (*(name for name in layout.alphas if name not in used), *header)
 
 
-def _scaled(
-    layout: Layout,
-    scale: Callable[[ModuleRef], float],
-    passed_over: Iterable[ModuleRef] = (),
-) -> Meaning:
-    left = frozenset(passed_over)
-    layers = {ref: LayerScale(scale(ref)) for ref in layout.naming.parts if ref not in left}
-    groups = {
-        ref: group.own_scale for ref, (group, _) in layout.naming.stacked.items() if ref not in left
-    }
-    if left and not layers and not groups:
-        raise LoaderRefusesError("it knows none of the names of its layers")
-    return Meaning(layers, groups, left)
-
-
-def _every_layer(layout: Layout) -> Iterator[ModuleRef]:
-    return chain(layout.naming.parts, layout.naming.stacked)
+def _scaled(layout: Layout, scale: Callable[[ModuleRef], float]) -> Meaning:
+    layers = {ref: LayerScale(scale(ref)) for ref in layout.naming.parts}
+    return Meaning(
+        layers, {ref: group.own_scale for ref, (group, _) in layout.naming.stacked.items()}
+    )
 
 
 def _bare(prefix: str) -> str:

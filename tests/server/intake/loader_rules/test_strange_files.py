@@ -331,3 +331,61 @@ def test_one_alpha_below_0_is_every_layers_for_diffusers_on_flux(name: str, tmp_
     tensors = plain("flux", stems) | {name: torch.tensor(-8.0)}
     assert compare("flux", "diffusers", AdapterFile(tensors, {})) == "equal"
     assert "diffusers" not in read(tmp_path, "flux", tensors).refused
+
+
+@pytest.mark.parametrize(
+    "stem",
+    ["lora_unet_input_blocks_1_0_op", "lora_unet_output_blocks_0_2_conv"],
+)
+def test_an_original_name_with_another_blocks_number_is_no_layer_to_those_that_look_it_up(
+    stem: str, tmp_path: Path
+) -> None:
+    layer = "down_blocks.0.downsamplers.0.conv" if "op" in stem else "up_blocks.0.upsamplers.0.conv"
+    tensors = plain("sdxl", {"lora_unet_conv_in": "conv_in", stem: layer}, DOWN_UP)
+    found = read(tmp_path, "sdxl", tensors)
+    assert layers_by(found, "comfyui") == layers_by(found, "a1111") == [{"conv_in"}]
+
+
+def test_a_layer_that_diffusers_loses_is_still_one_to_those_that_look_it_up(tmp_path: Path) -> None:
+    layer = "add_embedding.linear_1"
+    stems = {"lora_unet_conv_in": "conv_in", "lora_unet_add_embedding_linear_1": layer}
+    found = read(tmp_path, "sdxl", plain("sdxl", stems, DOWN_UP))
+    assert layers_by(found, "comfyui") == [{"conv_in", layer}]
+    assert not vouched(found)
+
+
+@pytest.mark.parametrize(
+    ("family", "stem", "tail"),
+    [
+        ("sd", "lora_te_encoder_layers_0_", "mlp_fc1"),
+        ("sd", "lora_te1_encoder_layers_0_", "self_attn_out_proj"),
+        ("sd", "text_encoder.encoder.layers.0.", "mlp.fc2"),
+        ("sdxl", "lora_te1_encoder_layers_0_", "mlp_fc2"),
+    ],
+)
+def test_a_text_encoders_name_without_its_level_is_no_layer_to_comfyui(
+    family: str, stem: str, tail: str, tmp_path: Path
+) -> None:
+    encoder = tiny_base(family).components["text_encoder"]
+    end = tail.replace("self_attn_", "self_attn.").replace("mlp_", "mlp.")
+    own = next(module for name, module in encoder.named_modules() if name.endswith(f"0.{end}"))
+    rows, columns = own.weight.shape  # type: ignore[union-attr,misc]
+    tensors = plain(family, {"lora_unet_conv_in": "conv_in"}, DOWN_UP)
+    tensors[f"{stem}{tail}.lora_down.weight"] = torch.randn(2, columns)  # type: ignore[arg-type]
+    tensors[f"{stem}{tail}.lora_up.weight"] = torch.randn(rows, 2)  # type: ignore[arg-type]
+    found = read(tmp_path, family, tensors)
+    assert layers_by(found, "comfyui") == [{"conv_in"}]
+
+
+def test_several_names_of_one_layer_are_not_chosen_among(tmp_path: Path) -> None:
+    stem = "lora_unet_" + OUT.replace(".", "_")
+    tensors = plain("sd", {stem: OUT}, DOWN_UP) | plain("sd", {f"unet.{OUT}": OUT})
+    found = read(tmp_path, "sd", tensors)
+    assert any("comfyui" in why and "several names" in why for _, why in found.doubts)
+
+
+def test_factors_named_in_two_ways_are_not_put_together_by_those_that_look_them_up(
+    tmp_path: Path,
+) -> None:
+    tensors = plain("sd", {f"unet.{OUT}": OUT}, (".lora_A.weight", ".lora_up.weight"))
+    assert not vouched(read(tmp_path, "sd", tensors))

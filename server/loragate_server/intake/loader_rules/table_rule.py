@@ -1,0 +1,171 @@
+"""What a loader with names of its own loads of a file: the tensors whose names it knows, no others.
+
+Which layer diffusers makes of a name counts for nothing here. It serves to take apart what one
+name holds of several layers; and a tensor whose name the loader does not know is left out only
+where that has told what it is, a part of some layer of the base model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from loragate_server.adapter.adapter import ModuleRef
+from loragate_server.intake.factors import FactorGroup
+from loragate_server.intake.loader_rules.key_tables import ALPHA, Hit, KeyTable
+from loragate_server.intake.loader_rules.meaning import (
+    LayerScale,
+    Layout,
+    LoaderRefusesError,
+    Meaning,
+    UnknownEffectError,
+)
+from loragate_server.intake.naming import BIAS, DOWN, MAGNITUDE, UP, Naming
+from loragate_server.models.apply import layer_shape
+
+_TURNED = "norm_out.linear"
+"""Originally with its halves the other way round, so that its tensors do not serve as they are."""
+
+
+@dataclass
+class _Slot:
+    """The tensors that a loader puts together."""
+
+    parts: dict[str, tuple[str, Hit]] = field(default_factory=dict)
+
+    def add(self, name: str, hit: Hit) -> None:
+        if hit.part in self.parts:
+            other, _ = self.parts[hit.part]
+            raise UnknownEffectError(f"{other[:80]} and {name[:80]} are the same to it")
+        self.parts[hit.part] = name, hit
+
+
+def meaning_by_table(layout: Layout, table: KeyTable) -> Meaning:
+    """Every layer that the table has names for in the file, by its own alpha / rank.
+
+    Raises:
+        LoaderRefusesError: it knows no name of the file.
+        UnknownEffectError: names are known in part, or several for one layer.
+    """
+    hits = {
+        name: hit
+        for name in (*layout.weights, *layout.alphas)
+        if (hit := table.find(name)) is not None
+    }
+    groups = _groups(layout)
+    slots: dict[str, _Slot] = {}
+    for name, hit in hits.items():
+        if not groups.keys() & {name}:
+            slots.setdefault(hit.slot, _Slot()).add(name, hit)
+    naming, scales = Naming(plain=layout.naming.plain), {}
+    for slot in slots.values():
+        for ref in _place_plain(layout, naming, slot):
+            scales[ref] = LayerScale(_scale(layout, naming, ref, slot))
+    group_scales = dict(_place_groups(layout, naming, hits, groups, slots))
+    left_out = _left_out(layout, hits)
+    if left_out and not any(name in layout.weights for name in hits):
+        raise LoaderRefusesError("it knows none of the names of its layers")
+    return Meaning(scales, group_scales, naming=naming, left_out=left_out)
+
+
+def _groups(layout: Layout) -> dict[str, FactorGroup]:
+    """Name of a tensor to the factors that it is of."""
+    return {name: group for group in layout.groups for name in group.names}
+
+
+def _place_plain(layout: Layout, naming: Naming, slot: _Slot) -> Iterable[ModuleRef]:
+    factors = [slot.parts[part] for part in (DOWN, UP) if part in slot.parts]
+    if not factors:
+        if "" in slot.parts:
+            raise UnknownEffectError(f"it cannot use {slot.parts[''][0][:80]}, and may end there")
+        return ()
+    names = [name for name, _ in factors]
+    if len(factors) == 1 or factors[0][1].way != factors[1][1].way:
+        raise UnknownEffectError(
+            f"it knows {names[0][:80]}, but not in one way with its other half"
+        )
+    refs = factors[0][1].refs
+    for ref in refs:
+        if ref in naming.parts:
+            raise UnknownEffectError(f"layer {ref.module} has several names that it knows")
+        own = _converted(layout, ref, *names)
+        if own is None and len(refs) == 1 and ref.module != _TURNED:
+            own = {DOWN: layout.weights[names[0]], UP: layout.weights[names[1]]}
+        if own is None:
+            continue  # rows of several layers that were not taken apart stay unaccounted for
+        naming.parts[ref] = own
+        naming.sources[ref, DOWN], naming.sources[ref, UP] = (frozenset([name]) for name in names)
+        for part in own.keys() & {BIAS, MAGNITUDE}:
+            naming.sources[ref, part] = layout.naming.sources[ref, part]
+    return tuple(ref for ref in refs if ref in naming.parts)
+
+
+def _converted(layout: Layout, ref: ModuleRef, down: str, up: str) -> dict[str, Tensor] | None:
+    """The parts that the conversion made of these tensors and no others for the layer."""
+    sources = [layout.naming.sources.get((ref, part)) for part in (DOWN, UP)]
+    if sources == [frozenset([down]), frozenset([up])]:
+        return dict(layout.naming.parts[ref])
+    return None
+
+
+def _scale(layout: Layout, naming: Naming, ref: ModuleRef, slot: _Slot) -> float:
+    rank = naming.rank_of(ref)
+    if ALPHA not in slot.parts or not rank:
+        return 1.0
+    name, _ = slot.parts[ALPHA]
+    if name not in layout.alphas:
+        raise UnknownEffectError(f"{name[:80]} is no single number")
+    return float(layout.alphas[name].item()) / rank
+
+
+def _place_groups(
+    layout: Layout,
+    naming: Naming,
+    hits: Mapping[str, Hit],
+    groups: Mapping[str, FactorGroup],
+    slots: Mapping[str, _Slot],
+) -> Iterable[tuple[ModuleRef, float]]:
+    for group in {id(group): group for group in groups.values()}.values():
+        own = [hits[name] for name in group.names if name in hits]
+        if not own:
+            continue
+        if len(own) < len(group.names) or len({hit.slot for hit in own}) > 1:
+            raise UnknownEffectError(f"it knows {group.prefix[:80]} in part")
+        slot = slots.get(own[0].slot, _Slot())
+        alpha = slot.parts.get(ALPHA)
+        seen = alpha[0] if alpha else f"{group.prefix}.alpha" if group.alpha is None else ""
+        if slot.parts.keys() - {ALPHA} or seen != f"{group.prefix}.alpha":
+            raise UnknownEffectError(f"{group.prefix[:80]} has several names that it knows")
+        for ref in own[0].refs:
+            rows = slice(0, group.out_features)
+            if len(own[0].refs) == 1 and rows.stop != _rows(layout, ref):
+                continue  # it fits no layer, so nothing of its size is made
+            if len(own[0].refs) > 1:
+                converted = layout.naming.stacked.get(ref)
+                if converted is None or converted[0] is not group:
+                    continue
+                rows = converted[1]
+            if ref in naming.parts or ref in naming.stacked:
+                raise UnknownEffectError(f"layer {ref.module} has several names that it knows")
+            naming.stacked[ref] = group, rows
+            yield ref, group.own_scale
+
+
+def _rows(layout: Layout, ref: ModuleRef) -> int:
+    layer = layer_shape(layout.base.components[ref.component].get_submodule(ref.module))
+    return int(layer.weight.shape[0])
+
+
+def _left_out(layout: Layout, hits: Mapping[str, Hit]) -> frozenset[str]:
+    """Tensors without a name that the loader knows, all of whose layers the base model has."""
+    known = {ModuleRef(*key) for key in layout.base.adaptable_modules()}
+    reached: dict[str, bool] = {}
+    for (ref, _), names in layout.naming.sources.items():
+        for name in names:
+            reached[name] = reached.get(name, True) and ref in known
+    for ref, (group, _) in layout.naming.stacked.items():
+        for name in group.names:
+            reached[name] = reached.get(name, True) and ref in known
+    return frozenset(name for name, real in reached.items() if real and name not in hits)
