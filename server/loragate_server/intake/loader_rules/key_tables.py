@@ -176,7 +176,7 @@ def _of_transformer(base: BaseModel) -> Iterator[tuple[str, Refs]]:
     layers = denoiser_layers(base)
     starts = ("transformer.", "" if base.family == "flux" else PEFT_PREFIX)
     for layer in layers:
-        refs = (ModuleRef("transformer", layer),)
+        refs: Refs = (ModuleRef("transformer", layer),)
         for start in starts:
             yield f"{start}{layer}", refs
         yield f"lora_transformer_{flat(layer)}", refs

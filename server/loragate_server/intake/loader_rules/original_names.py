@@ -79,8 +79,9 @@ def _of_unet_layer(name: str, step: int, attentive: set[str]) -> str | None:
         return _UNET_ROOTS[name]
     if name.startswith("mid_block."):
         _, kind, number, rest = name.split(".", 3)
-        place = "1" if kind == "attentions" else str(2 * int(number))
-        return f"middle_block.{place}.{rest if kind == 'attentions' else _RESNET[rest]}"
+        if kind == "attentions":
+            return f"middle_block.1.{rest}"
+        return f"middle_block.{2 * int(number)}.{_RESNET[rest]}"
     side, _, after = name.partition(".")
     if side not in ("down_blocks", "up_blocks"):
         return None

@@ -104,8 +104,8 @@ def _place_plain(layout: Layout, naming: Naming, slot: _Slot) -> Iterable[Module
 
 def _converted(layout: Layout, ref: ModuleRef, down: str, up: str) -> dict[str, Tensor] | None:
     """The parts that the conversion made of these tensors and no others for the layer."""
-    sources = layout.naming.sources
-    if sources.get((ref, DOWN)) == {down} and sources.get((ref, UP)) == {up}:
+    sources = [layout.naming.sources.get((ref, part)) for part in (DOWN, UP)]
+    if sources == [frozenset([down]), frozenset([up])]:
         return dict(layout.naming.parts[ref])
     return None
 
