@@ -2,14 +2,12 @@
 
 The server makes its tables from the layers of a base model. Here they come from the model's
 configuration, by counting through the blocks as the loaders do, so that neither can repeat the
-other's mistake. Sources: comfy/lora.py, comfy/utils.py and comfy/weight_adapter/lora.py of ComfyUI;
-extensions-builtin/Lora of AUTOMATIC1111; packages_3rdparty/comfyui_lora_collection of Forge;
-modules/lora of SD.Next.
+other's mistake. Here stand ComfyUI (comfy/lora.py, comfy/utils.py, comfy/weight_adapter/lora.py)
+and Forge (packages_3rdparty/comfyui_lora_collection); `published_webuis` has the others.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,13 +24,13 @@ _TRANSFORMER = (
     "ff.net.0.proj",
     "ff.net.2",
 )
-_RESNET = (
+RESNET = (
     ("in_layers.2", "conv1"),
     ("emb_layers.1", "time_emb_proj"),
     ("out_layers.3", "conv2"),
     ("skip_connection", "conv_shortcut"),
 )
-_BASIC = (
+BASIC = (
     ("input_blocks.0.0", "conv_in"),
     ("out.2", "conv_out"),
     ("time_embed.0", "time_embedding.linear_1"),
@@ -42,12 +40,12 @@ _BASIC = (
     ("label_emb.0.0", "add_embedding.linear_1"),
     ("label_emb.0.2", "add_embedding.linear_2"),
 )
-_CLIP = (*(f"self_attn.{x}_proj" for x in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2")
+CLIP = (*(f"self_attn.{x}_proj" for x in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2")
 
 
 def unet_map(config: Any) -> list[tuple[str, str]]:
     """Pairs of diffusers' and original names, counted through the blocks."""
-    found = [(theirs, original) for original, theirs in _BASIC]
+    found = [(theirs, original) for original, theirs in BASIC]
     count = config.layers_per_block
     blocks = len(config.block_out_channels)
     depth = config.transformer_layers_per_block
@@ -61,7 +59,7 @@ def unet_map(config: Any) -> list[tuple[str, str]]:
                 found.append((f"{theirs}.{middle}.{each}", f"{original}.{middle}.{each}"))
 
     def resnet(theirs: str, original: str) -> None:
-        found.extend((f"{theirs}.{b}", f"{original}.{a}") for a, b in _RESNET)
+        found.extend((f"{theirs}.{b}", f"{original}.{a}") for a, b in RESNET)
 
     place = 1
     for block, kind in enumerate(config.down_block_types):
@@ -98,7 +96,7 @@ def unet_originals(base: BaseModel) -> dict[str, str]:
     return {original: name for name, original in unet_map(base.denoiser.config) if name in own}
 
 
-def _clip(base: BaseModel) -> dict[str, dict[str, str]]:
+def clip_layers(base: BaseModel) -> dict[str, dict[str, str]]:
     """Component to names under `transformer.` in the original, and the layers."""
     found: dict[str, dict[str, str]] = {}
     for component, layer in base.adaptable_modules():
@@ -132,8 +130,10 @@ def _comfy_keys(base: BaseModel, *, forge: bool) -> Iterator[tuple[str, Layer]]:
                     yield start + layer, (component, layer)
                 yield "lora_transformer_" + layer.replace(".", "_"), (component, layer)
                 yield "lycoris_" + layer.replace(".", "_"), (component, layer)
+    if base.family == "flux":
+        yield from _flux_keys(base, forge=forge)
     two = base.family in ("sdxl", "sd3")
-    for component, names in _clip(base).items():
+    for component, names in clip_layers(base).items():
         if component == "text_encoder" or (component == "text_encoder_2" and two):
             yield from _comfy_clip(component, names, forge=forge)
         else:
@@ -144,6 +144,49 @@ def _comfy_keys(base: BaseModel, *, forge: bool) -> Iterator[tuple[str, Layer]]:
                 if not forge:
                     yield f"text_encoders.t5xxl.transformer.{name}", (component, layer)
                     yield f"text_encoders.transformer.{name}", (component, layer)
+
+
+def flux_originals(base: BaseModel) -> Iterator[tuple[str, str, str]]:
+    """Diffusers' name, the original one that holds its rows, and the name in another make."""
+    config = base.denoiser.config
+    for i in range(config.num_layers):
+        ours, theirs = f"transformer_blocks.{i}", f"double_blocks.{i}"
+        for letter in "qkv":
+            yield f"{ours}.attn.to_{letter}", f"{theirs}.img_attn.qkv", ""
+            yield f"{ours}.attn.add_{letter}_proj", f"{theirs}.txt_attn.qkv", ""
+        yield f"{ours}.attn.to_out.0", f"{theirs}.img_attn.proj", ""
+        yield f"{ours}.attn.to_add_out", f"{theirs}.txt_attn.proj", ""
+        for stream, end in (("img", ""), ("txt", "_context")):
+            yield f"{ours}.norm1{end}.linear", f"{theirs}.{stream}_mod.lin", ""
+            for a, b, c in (("net.0.proj", "0", "linear_in"), ("net.2", "2", "linear_out")):
+                yield f"{ours}.ff{end}.{a}", f"{theirs}.{stream}_mlp.{b}", f"{ours}.ff{end}.{c}"
+    for i in range(config.num_single_layers):
+        ours, theirs = f"single_transformer_blocks.{i}", f"single_blocks.{i}"
+        for end in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"):
+            yield f"{ours}.{end}", f"{theirs}.linear1", f"{ours}.attn.to_qkv_mlp_proj"
+        yield f"{ours}.proj_out", f"{theirs}.linear2", f"{ours}.attn.to_out"
+        yield f"{ours}.norm.linear", f"{theirs}.modulation.lin", ""
+    yield "x_embedder", "img_in", ""
+    yield "context_embedder", "txt_in", ""
+    for ours, theirs in (("timestep", "time"), ("text", "vector"), ("guidance", "guidance")):
+        for number, place in ((1, "in"), (2, "out")):
+            name = f"time_text_embed.{ours}_embedder.linear_{number}"
+            yield name, f"{theirs}_in.{place}_layer", ""
+    yield "proj_out", "final_layer.linear", ""
+    yield "norm_out.linear", "final_layer.adaLN_modulation.1", ""
+
+
+def _flux_keys(base: BaseModel, *, forge: bool) -> Iterator[tuple[str, Layer]]:
+    for layer, original, other in flux_originals(base):
+        target = ("transformer", layer)
+        yield "lora_unet_" + original.replace(".", "_"), target
+        yield "diffusion_model." + original, target
+        if original.endswith(".linear1") and not layer.endswith("proj_mlp") and not forge:
+            yield f"diffusion_model.{original}_qkv", target
+        if other and not forge:
+            yield from ((start + other, target) for start in ("transformer.", ""))
+            flat = other.replace(".", "_")
+            yield from ((start + flat, target) for start in ("lora_transformer_", "lycoris_"))
 
 
 def _comfy_clip(
@@ -159,7 +202,7 @@ def _comfy_clip(
             yield ("lora_te1_" if first else "lora_te2_") + name, target
             if not first:
                 yield "text_encoder.text_projection" if forge else "lora_prior_te_" + name, target
-        elif name.endswith(_CLIP):
+        elif name.endswith(CLIP):
             for start in ("lora_te_", "lora_te1_") if first else ("lora_te2_",):
                 yield start + name.replace(".", "_"), target
             yield f"{component}.{name}", target
@@ -167,7 +210,9 @@ def _comfy_clip(
 
 def comfy(base: BaseModel, *, forge: bool = False) -> Loaded:
     """ComfyUI, or Forge with its older table."""
-    keys = dict(_comfy_keys(base, forge=forge))
+    keys: dict[str, set[Layer]] = {}
+    for key, layer in _comfy_keys(base, forge=forge):
+        keys.setdefault(key, set()).add(layer)
     ends = [
         ("{}.lora_up.weight", "{}.lora_down.weight"),
         ("{}_lora.up.weight", "{}_lora.down.weight"),
@@ -179,169 +224,8 @@ def comfy(base: BaseModel, *, forge: bool = False) -> Loaded:
         ends += [("{}.lora_B", "{}.lora_A")]
         ends += [("{}.lora_B.default.weight", "{}.lora_A.default.weight")]
     pairs = {
-        (down.format(key), up.format(key)): layer
-        for key, layer in keys.items()
+        (down.format(key), up.format(key)): layers
+        for key, layers in keys.items()
         for up, down in ends
     }
-    return lambda down, up: {pairs[down, up]} if (down, up) in pairs else set()
-
-
-def a1111(base: BaseModel) -> Loaded:
-    """AUTOMATIC1111, of a UNet: one module for each key that its patterns arrive at."""
-    modules: dict[str, Layer] = {
-        "diffusion_model_" + original.replace(".", "_"): ("unet", layer)
-        for original, layer in unet_originals(base).items()
-    }
-    first = "0_" if base.family == "sdxl" else ""
-    for component, names in _clip(base).items():
-        for name, layer in names.items():
-            if not name.endswith(_CLIP):
-                continue
-            key = f"{first}transformer_{name}"
-            if component == "text_encoder_2":
-                key = "1_model." + name.replace(
-                    "text_model.encoder.layers", "transformer.resblocks"
-                )
-                key = key.replace("self_attn", "attn")
-                key = key.replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj")
-            modules[key.replace(".", "_")] = (component, layer)
-    three = base.denoiser.config.layers_per_block + 1
-
-    def compvis(key: str) -> str:
-        resnet = {b: a.replace(".", "_") for a, b in _RESNET}
-        if m := re.match(r"lora_unet_conv_(in|out)(.*)", key):
-            return f"diffusion_model_{'input_blocks_0_0' if m[1] == 'in' else 'out_2'}{m[2]}"
-        if m := re.match(r"lora_unet_time_embedding_linear_(\d+)(.*)", key):
-            return f"diffusion_model_time_embed_{(int(m[1]) - 1) * 2}{m[2]}"
-        for side, shift, name in (("down", 1, "input"), ("up", 0, "output")):
-            block = rf"lora_unet_{side}_blocks_(\d+)"
-            if m := re.match(block + r"_attentions_(\d+)_(.+)", key):
-                place = shift + int(m[1]) * three + int(m[2])
-                return f"diffusion_model_{name}_blocks_{place}_1_{m[3]}"
-            if m := re.match(block + r"_resnets_(\d+)_(.+)", key):
-                place = shift + int(m[1]) * three + int(m[2])
-                return f"diffusion_model_{name}_blocks_{place}_0_{resnet.get(m[3], m[3])}"
-        if m := re.match(r"lora_unet_mid_block_attentions_(\d+)_(.+)", key):
-            return f"diffusion_model_middle_block_1_{m[2]}"
-        if m := re.match(r"lora_unet_mid_block_resnets_(\d+)_(.+)", key):
-            return f"diffusion_model_middle_block_{int(m[1]) * 2}_{resnet.get(m[2], m[2])}"
-        if m := re.match(r"lora_unet_down_blocks_(\d+)_downsamplers_0_conv", key):
-            return f"diffusion_model_input_blocks_{three + int(m[1]) * three}_0_op"
-        if m := re.match(r"lora_unet_up_blocks_(\d+)_upsamplers_0_conv", key):
-            part = 2 if int(m[1]) > 0 else 1
-            return f"diffusion_model_output_blocks_{three - 1 + int(m[1]) * three}_{part}_conv"
-        if m := re.match(r"lora_te_text_model_encoder_layers_(\d+)_(.+)", key):
-            return f"transformer_text_model_encoder_layers_{int(m[1])}_{m[2]}"
-        if m := re.match(r"lora_te2_text_model_encoder_layers_(\d+)_(.+)", key):
-            tail = m[2].replace("mlp_fc1", "mlp_c_fc").replace("mlp_fc2", "mlp_c_proj")
-            tail = tail if "mlp" in m[2] else tail.replace("self_attn", "attn")
-            return f"1_model_transformer_resblocks_{int(m[1])}_{tail}"
-        return key
-
-    def target(name: str) -> tuple[Layer | None, str]:
-        key, _, part = name.partition(".")
-        tried = [compvis(key)]
-        if "lora_unet" in key:
-            tried.append(key.replace("lora_unet", "diffusion_model"))
-        elif "lora_te1_text_model" in key:
-            tried.append(key.replace("lora_te1_text_model", "0_transformer_text_model"))
-            tried.append(key.replace("lora_te1_text_model", "transformer_text_model"))
-        return next((modules[each] for each in tried if each in modules), None), part
-
-    return _in_parts(
-        target, {("lora_down.weight", "lora_up.weight")} | {("lora_A.weight", "lora_B.weight")}
-    )
-
-
-def sdnext(base: BaseModel, *, dotted_peft: bool, flat_text: bool) -> Loaded:
-    """SD.Next: the name of a module of diffusers with underscores."""
-    modules: dict[str, Layer] = {}
-    denoiser = base.denoiser_component
-    for component, layer in base.adaptable_modules():
-        if component == denoiser:
-            modules[f"lora_{denoiser}_{layer.replace('.', '_')}"] = (component, layer)
-    for component, names in _clip(base).items():
-        starts = {"text_encoder": "lora_te1_" if base.family != "sd" else "lora_te_"}
-        starts["text_encoder_2"] = "lora_te2_"
-        for name, layer in names.items() if component in starts else ():
-            # CLIPTextModel has lost the level, CLIPTextModelWithProjection has kept it
-            own = (
-                name if "text_projection" in names or not flat_text else name[len("text_model.") :]
-            )
-            modules[starts[component] + own.replace(".", "_")] = (component, layer)
-    table = _sdnext_table(getattr(base.denoiser.config, "layers_per_block", -1) + 1)
-
-    def cut(name: str) -> tuple[str, str]:
-        words = name.split(".")
-        if words[0] in {"clip_l", "clip_g", "t5", "unet", "transformer"} and not dotted_peft:
-            end = len(words)
-            while end and words[end - 1] in {"alpha", "weight", "lora_up", "lora_down"}:
-                end -= 1
-            key = "_".join(words[:end])
-            key = "lora_" + key if re.match("unet|transformer", key) else key
-            key = key.replace("clip_g", "lora_te2").replace("clip_l", "lora_te")
-            return key, ".".join(words[end:])
-        if len(words) > 5:
-            key, part = "_".join(words[:-2]), ".".join(words[-2:])
-            part = part.replace("lora_A", "lora_down").replace("lora_B", "lora_up")
-            return key if key.startswith("lora_") else "lora_" + key, part
-        return name.split(".", 1)[0], name.split(".", 1)[-1]
-
-    def target(name: str) -> tuple[Layer | None, str]:
-        key, part = cut(name)
-        key = key.replace("diffusion_model", "lora_unet")
-        short = re.sub("lora_te[12]_", "", key.replace("lora_unet_", "").replace("oft_unet_", ""))
-        below = [each for each in table if each <= short]
-        if below and short.startswith(max(below)):
-            key = key.replace(max(below), table[max(below)]).replace("oft", "lora")
-        if "lycoris" in key and "transformer" in key:
-            key = key.replace("lycoris", "lora_transformer")
-        found = modules.get(key) or modules.get(key.replace("guidance", "timestep"))
-        if found is None and key.startswith("lora_te"):
-            found = modules.get(key.replace("_text_model_", "_", 1))
-        return found, part
-
-    return _in_parts(target, {("lora_down.weight", "lora_up.weight")})
-
-
-def _sdnext_table(three: int) -> dict[str, str]:
-    if not three:  # a transformer has no such blocks to be found under their names
-        three = 1
-    pairs: list[tuple[str, str]] = []
-    for i in range(4):
-        for j in range(three - 1):
-            pairs.append((f"input_blocks.{three * i + j + 1}.0", f"down_blocks.{i}.resnets.{j}"))
-            if i < 3:
-                at = f"input_blocks.{three * i + j + 1}.1"
-                pairs.append((at, f"down_blocks.{i}.attentions.{j}"))
-        for j in range(three):
-            pairs.append((f"output_blocks.{three * i + j}.0", f"up_blocks.{i}.resnets.{j}"))
-            pairs.append((f"output_blocks.{three * i + j}.1", f"up_blocks.{i}.attentions.{j}"))
-        if i < 3:
-            at = f"input_blocks.{three * (i + 1)}.0.op"
-            pairs.append((at, f"down_blocks.{i}.downsamplers.0.conv"))
-            at = f"output_blocks.{three * i + three - 1}.2"
-            pairs.append((at, f"up_blocks.{i}.upsamplers.0"))
-    pairs += [("middle_block.1", "mid_block.attentions.0")]
-    pairs += [(f"middle_block.{2 * j}", f"mid_block.resnets.{j}") for j in range(2)]
-    resnet = (*_RESNET, ("in_layers.0", "norm1"), ("out_layers.0", "norm2"))
-    full = [
-        (f"{a}.{x}", f"{b}.{y}")
-        for a, b in pairs
-        for x, y in (resnet if "resnets" in b else (("", ""),))
-    ]
-    full += [pair for pair in _BASIC if "class_embedding" not in pair[1]]
-    full += [("out.0", "conv_norm_out")]
-    return {a.rstrip(".").replace(".", "_"): b.rstrip(".").replace(".", "_") for a, b in full}
-
-
-def _in_parts(
-    target: Callable[[str], tuple[Layer | None, str]], accepted: set[tuple[str, str]]
-) -> Loaded:
-    def loaded(down: str, up: str) -> set[Layer]:
-        (first, down_part), (second, up_part) = target(down), target(up)
-        if first is None or first != second or (down_part, up_part) not in accepted:
-            return set()
-        return {first}
-
-    return loaded
+    return lambda down, up: pairs.get((down, up), set())

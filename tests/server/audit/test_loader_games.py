@@ -238,14 +238,18 @@ def dotted(tensors: Tensors) -> dict[str, tuple[Tensor, Tensor]]:
     for name, down in tensors.items():
         if not name.endswith(("lora_down.weight", "lora.down.weight")):
             continue
-        scale = tensors.get(name.replace(".lora_down.weight", ".alpha"), down.new_tensor(len(down)))
+        stem = re.sub(r"\.lora[._]down\.weight\Z", "", name)
+        scale = tensors.get(f"{stem}.alpha", torch.tensor(len(down)))
         layer = name.removeprefix("unet.").removeprefix("lora_unet_").partition(".lora")[0]
         layer = re.sub(r"blocks_(\d)_attentions_", r"blocks.\1.attentions_", layer)
         layer = layer.replace("mid_block_attentions", "mid_block.attentions")
         layer = re.sub(r"attentions_(\d)_transformer_blocks_(\d)_(attn\d)_to_",
                        r"attentions.\1.transformer_blocks.\2.\3.to_", layer)  # fmt: skip
         layer = layer.replace("to_out_0", "to_out.0")
-        found[layer] = down, tensors[name.replace("down", "up")] * (float(scale) / len(down))
+        found[layer] = (
+            down,
+            tensors[re.sub(r"down(\.weight\Z)", r"up\1", name)] * (float(scale) / len(down)),
+        )
     return found
 
 
