@@ -15,6 +15,7 @@ import importlib.abc
 import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -26,7 +27,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -143,18 +144,17 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def survives(mutant: Mutant | None) -> bool:
     """Whether the tests pass with a change, in a child process."""
-    child = os.fork()
-    if not child:
-        os._exit(_run(mutant))
-    until = time.monotonic() + LIMIT_S
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.05)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    return False
+    child = multiprocessing.get_context("fork").Process(target=_end, args=(mutant,))
+    child.start()
+    child.join(LIMIT_S)
+    if child.exitcode is None:
+        child.kill()
+        child.join()
+    return child.exitcode == 0
+
+
+def _end(mutant: Mutant | None) -> NoReturn:
+    os._exit(_run(mutant))
 
 
 def _run(mutant: Mutant | None) -> int:

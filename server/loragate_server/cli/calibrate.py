@@ -69,11 +69,11 @@ def calibrate(
       loragate-server calibrate /srv/loras/reviewed
       loragate-server calibrate reviewed --learned learned.csv --plot rates.png
     """
-    if not harmless.is_dir():
-        fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
     labels = {} if learned is None else _labels(learned)
     if plot is not None:
         _require_drawable(plot, labels)
+    if not harmless.is_dir():
+        fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
     from loragate_server.app.folders import make_state_folder, served_library
     from loragate_server.app.startup import load_base, quiet_libraries
     from loragate_server.audit.calibrate import Calibrator
