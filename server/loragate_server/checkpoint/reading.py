@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.intake import until_deadline
 from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.refusals import reading_too_long
-from loragate_server.progress import Leash, deadline_passed
+from loragate_server.progress import Leash
 from loragate_server.threads import DaemonPool
 from loragate_server.time_limit import TimeLimitError, cpu_time_limit, watch_from_now_on
 
@@ -62,7 +62,7 @@ class RequestReader:
         self._waiting[pool] += 1
         try:
             running = asyncio.wrap_future(pool.submit(self._limited, work))
-            return await _until_deadline(running, leash)
+            return await until_deadline(running, leash)
         finally:
             self._waiting[pool] -= 1
 
@@ -120,14 +120,3 @@ class _NoCollection:
 
 
 _no_collection = _NoCollection()
-
-
-async def _until_deadline(running: asyncio.Future[Result], leash: Leash) -> Result:
-    """Work that has not begun at the deadline never begins."""
-    if leash.deadline_monotonic_s is None:
-        return await running
-    try:
-        async with asyncio.timeout(max(0.0, leash.deadline_monotonic_s - time.monotonic())):
-            return await running
-    except TimeoutError:
-        raise deadline_passed() from None

@@ -15,6 +15,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intercept.extraction import RefusalCode, RefusedRequestError
 from loragate_server.intercept.refusals import unreadable
 from loragate_server.progress import Leash
+from testkit.waiting import busyness
 
 LARGE = 1 << 20
 
@@ -120,4 +121,8 @@ async def test_reading_that_hangs_is_told_to_the_probes(reader: RequestReader) -
         reader.require_free(stuck_s=0.01)
     release.set()
     await hanging
+    # the answer is there a moment before its thread is free again
+    async with asyncio.timeout(5 * busyness()):
+        while reader._large.busy_s():
+            await asyncio.sleep(0.01)
     reader.require_free(stuck_s=0.01)

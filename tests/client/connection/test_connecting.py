@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +11,11 @@ import pytest
 
 from loragate import AuditError, TlsConfig, _channel
 from loragate.cli import main
-from loragate.cli.settings import VARIABLES
 from loragate.testing import FakeAuditServer
-from tests.client.places import answering, opened_places, write_files
+from tests.client.places import answering
 from tests.client.python_names import assert_no_python
 
 NGINX = Path("/usr/sbin/nginx")
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No settings of this machine, and no pauses before gRPC tries again."""
-    for name in (*VARIABLES.values(), "http_proxy", "https_proxy", "grpc_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_channel, "channel_config", lambda: "{}")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("files")
-    write_files(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def places() -> Iterator[dict[str, str]]:
-    with opened_places() as targets:
-        yield targets
 
 
 CASES: dict[str, tuple[str, str, str, str]] = {
