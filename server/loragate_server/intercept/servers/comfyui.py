@@ -13,8 +13,8 @@ from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.reading.bodies import read_object
 from loragate_server.intercept.reading.findings import Findings, Found, Spot, below
 from loragate_server.intercept.reading.lora_files import LoraFiles
-from loragate_server.intercept.reading.lora_words import begins_last_word, speaks_of_lora
-from loragate_server.intercept.reading.references import AS_TRAINED, in_folder, looks_like_weights
+from loragate_server.intercept.reading.lora_words import speaks_of_lora
+from loragate_server.intercept.reading.references import AS_TRAINED, in_folder
 from loragate_server.intercept.reading.sets import settled, used_at
 from loragate_server.intercept.refusals import (
     Location,
@@ -38,6 +38,12 @@ from loragate_server.intercept.servers.comfyui_graph import (
     strings_of,
     switched_off,
 )
+from loragate_server.intercept.servers.comfyui_inputs import (
+    is_none,
+    may_take_name,
+    names_adapter,
+    says_how,
+)
 from loragate_server.intercept.servers.comfyui_links import (
     constant_at,
     place_in,
@@ -55,16 +61,6 @@ from loragate_server.intercept.servers.comfyui_tags import (
     resolvers_of,
 )
 
-_NAMES_FILE = re.compile(r"(^|_)(name|path|file|url|uri|air|repo|source|model|id|weights)$|[0-9]$")
-# How fields of forms are called, in nodes that have LoRA in their class.
-_LABELS = frozenset({"input_id", "display_name", "description"})
-_NONE = frozenset({"", "none", "[none]"})
-# Inputs that say how a LoRA is applied, not which.
-_HOW = re.compile(
-    r"(^|_)(mode|type|on|enabled|active|count|str|weight|wt|dtype|rank|switch)"
-    r"(_?[0-9]+|_model|_clip)?$|^clipStrength$",
-    re.IGNORECASE,
-)
 GRAPHS = ("prompt", "workflow_api", "workflow")
 """Under which names requests hold graphs."""
 _MESSAGES = frozenset({"feature_flags"})
@@ -210,17 +206,15 @@ class ComfyUI(ImageServer):
     ) -> Iterator[Owned]:
         """A name that comes from another node; what LoRA nodes hand on is found in those nodes."""
         refuse_made_or_chosen(name, link, node, graph.nodes, graph.links)
-        if _says_how(name) or name.casefold().endswith("stack"):
+        if says_how(name) or name.casefold().endswith("stack"):
             return
         source = graph.nodes.get(link[0])
         from_loras = source and graph.links.names_loras(source)
         if reads_tags(node.class_type, name) and not (from_loras and speaks_of_lora(name)):
             yield from self._text_by_link(name, link, node, graph, at)
             return
-        if not speaks_of_lora(name):
-            in_lora_node = is_lora_class(node.class_type) and _NAMES_FILE.search(name)
-            if not in_lora_node or name == "model":
-                return
+        if not may_take_name(node, name):
+            return
         if source and from_loras:
             yield from self._handed_on(name, source, node, graph, at)
             return
@@ -230,7 +224,7 @@ class ComfyUI(ImageServer):
                 place_in(node, name), "is linked to a number.", "Write the name into the node."
             )
         graph.links.taken(value)
-        if value.strip().casefold() in _NONE:
+        if is_none(value):
             return
         one = Value(value, (name,), node.inputs, (at[0], *inner))
         yield from self._applied(one, node, graph)
@@ -274,11 +268,13 @@ class ComfyUI(ImageServer):
                 continue
             where = (root, source.key, "inputs", key)
             for one in strings_of(value, (key,), source.inputs, where):
-                if self._names_adapter(one, source, graph) and not switched_off(source, one):
+                named = names_adapter(one, source, graph, self.model_inputs)
+                if named and not switched_off(source, one):
                     yield one
 
     def _in_string(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
-        if self._names_adapter(one, node, graph) or lies_among_loras(one.text, graph.files):
+        named = names_adapter(one, node, graph, self.model_inputs)
+        if named or lies_among_loras(one.text, graph.files):
             yield from self._applied(one, node, graph)
             if not _ALSO_TEXT.search(one.text):
                 return
@@ -303,27 +299,6 @@ class ComfyUI(ImageServer):
             for meant in self._meant(reference, tag.paths):
                 place = place_of(*(location or at))
                 yield Found(meant, place, spot, holder=_shown(node)), None
-
-    def _names_adapter(self, one: Value, node: Node, graph: Graph) -> bool:
-        """Whether a string names a LoRA: by its name, its node, or what it looks like."""
-        text, key = one.text.strip(), one.names[-1]
-        if text.casefold() in _NONE:
-            return False
-        if key in self.model_inputs or f"{node.class_type}.{one.names[0]}" in self.model_inputs:
-            return looks_like_weights(text) and (
-                text.lower().startswith("urn:air:") or "://" in text
-            )
-        if looks_like_weights(text):
-            return not graph.other_models.hold(node, one.names, text)
-        if any(begin in text.casefold() for begin in ("<lora:", "<lyco:", "<loractl:")):
-            return False
-        if any(map(speaks_of_lora, one.names)):
-            return not _says_how(key) and not isinstance(one.holder.get(key), bool)
-        in_lora_node = is_lora_class(node.class_type)
-        if in_lora_node and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-            return True
-        named = _NAMES_FILE.search(key) and key not in _LABELS
-        return in_lora_node and bool(named) and not _says_how(key)
 
     def _applied(self, one: Value, node: Node, graph: Graph) -> Iterator[Owned]:
         strengths = graph.strengths.given(one, node, place_of(*one.location))
@@ -400,8 +375,3 @@ def _shown(node: Node) -> str:
 
 def _unspeakable(_: str) -> str | None:
     return None
-
-
-def _says_how(name: str) -> bool:
-    """Whether an input says how a LoRA is applied, not which."""
-    return _HOW.search(name) is not None or begins_last_word(name, "strength")
