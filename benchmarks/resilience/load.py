@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -155,12 +155,23 @@ class Load:
         Raises:
             RuntimeError: they did not come within `PATIENCE_S`.
         """
-        wanted = self.decided + count
+        self._wait_for(count, "decisions", lambda answer: answer.decided)
+
+    def wait_for_reason(self, reason: str) -> None:
+        """Waits until one more answer gives this reason for bringing no decision.
+
+        Raises:
+            RuntimeError: it did not come within `PATIENCE_S`.
+        """
+        self._wait_for(1, reason, lambda answer: answer.reason == reason)
+
+    def _wait_for(self, count: int, what: str, is_one: Callable[[Answer], bool]) -> None:
+        seen = len(self.answers)
         end_s = time.monotonic() + PATIENCE_S
-        while self.decided < wanted:
+        while sum(map(is_one, self.answers[seen:])) < count:
             if time.monotonic() > end_s:
                 last = self.answers[-1:]
-                raise RuntimeError(f"{count} decisions did not come; the last answer: {last}")
+                raise RuntimeError(f"{count} {what} did not come; the last answer: {last}")
             time.sleep(0.01)
 
     def _ask_on(self) -> None:

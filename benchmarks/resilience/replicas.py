@@ -130,7 +130,7 @@ def stop_one(running: Replicas, *, still_s: float, callers: int = 8) -> StoodSti
     """SIGSTOP to the first replica under load, SIGCONT after `still_s`."""
     pid = running.servers[0].pid
 
-    def stand_still() -> None:
+    def stand_still(_: Load) -> None:
         os.kill(pid, signal.SIGSTOP)
         try:
             time.sleep(still_s)
@@ -141,12 +141,13 @@ def stop_one(running: Replicas, *, still_s: float, callers: int = 8) -> StoodSti
 
 
 def stop_database(running: Replicas, *, still_s: float, callers: int = 8) -> StoodStill:
-    """Stops PostgreSQL as a crash would, under load; starts it again after `still_s`."""
+    """Stops PostgreSQL as a crash would, under load, until somebody has heard of it."""
 
-    def stand_still() -> None:
+    def stand_still(load: Load) -> None:
         running.postgres.stop()
         try:
             time.sleep(still_s)
+            load.wait_for_reason("DATABASE_UNAVAILABLE")
         finally:
             running.postgres.start()
 
@@ -167,12 +168,14 @@ def end_one(running: Replicas, *, callers: int = 8) -> Sequence[Answer]:
     return [one for one in load.answers if not one.decided]
 
 
-def _stand_still(running: Replicas, stand_still: Callable[[], None], callers: int) -> StoodStill:
+def _stand_still(
+    running: Replicas, stand_still: Callable[[Load], None], callers: int
+) -> StoodStill:
     with Load(
         running.target, fresh_questions(), callers=callers, timeout_s=STILL_TIMEOUT_S
     ) as load:
         load.wait_for_decisions(callers)
-        stand_still()
+        stand_still(load)
         back_s = _until_each_decides(running)
         load.wait_for_decisions(callers)
     allowed = [one for one in load.answers if one.verdict == "ALLOW"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable
 
@@ -16,6 +17,11 @@ _log = logging.getLogger(__name__)
 
 END_LIMIT_S = 5.0
 """How long the process may take to close what it opened, after the grace time."""
+
+SWITCH_S = 0.0005
+"""How long a thread that reads a large body keeps the interpreter from one that answers a probe.
+
+An answer changes threads some twenty times; Python's 5 ms would make 100 ms of that."""
 
 SayReady = Callable[[str, str], None]
 """Told the gRPC and the HTTP address when the server can decide."""
@@ -43,6 +49,7 @@ async def serve_until_signal(
     """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
+    sys.setswitchinterval(SWITCH_S)
 
     def on_broken() -> None:
         _end_at_last(config.drain_delay_s + config.drain_grace_s + END_LIMIT_S, end_process)

@@ -24,7 +24,11 @@ TELLING_S = 0.005
 """Below this, what is measured is noise."""
 CHEAP_S = 0.05
 """A body of the limit that takes less does not matter, however it comes about."""
-MOST_GROWTH = 2.5
+TIMES = 4
+"""How much larger the second body is."""
+MOST_GROWTH = 11
+"""In proportion is 4 and as the square 16; what no longer fits a cache of the machine takes up to
+three times as long for twice the bytes, once on a quiet machine and again on a shared one."""
 ATTEMPTS = 3
 
 
@@ -50,17 +54,17 @@ def seconds(server: ImageServer, request: HttpRequest) -> float:
 
 
 def growth(server: ImageServer, shape: Shape, size: int, last: int) -> tuple[int, float]:
-    """At the first size that takes time, by how much twice the size takes more, best of three."""
+    """At the first size that takes time, the growth to `TIMES` that size, best of three."""
     while True:
         one = shape(size)
         first = seconds(server, one)
         if first >= TELLING_S or size * 2 > last:
             break
         size *= 2
-    other = shape(2 * size)
+    other = shape(TIMES * size)
     second = seconds(server, other)
     for _ in range(2):
-        if second < CHEAP_S * 2 * size / LIMIT_BYTES:
+        if second < CHEAP_S * TIMES * size / LIMIT_BYTES:
             return size, 1.0
         if second < MOST_GROWTH * first:
             break
@@ -82,7 +86,7 @@ def grows_too_fast(server: ImageServer, shape: Shape, first_bytes: int, last_byt
 
 
 @pytest.mark.parametrize("server", ROUTES)
-def test_twice_the_body_takes_at_most_twice_the_time(server: str) -> None:
+def test_the_time_grows_in_proportion_to_the_body(server: str) -> None:
     made = extractor(server)
     wrong = {
         name: told
@@ -100,7 +104,7 @@ def test_it_does_so_up_to_the_largest_body(server: str) -> None:
         name: told
         for name, shape in shapes(server)
         if not name[-1:].isdigit() or name.endswith("0")
-        if (told := grows_too_fast(made, shape, LIMIT_BYTES // 2, LIMIT_BYTES))
+        if (told := grows_too_fast(made, shape, LIMIT_BYTES // TIMES, LIMIT_BYTES))
     }
     assert wrong == {}
 
