@@ -193,6 +193,27 @@ def test_what_changes_the_weights_beside_them_is_refused(
     assert untouched(pipeline)
 
 
+@pytest.mark.parametrize("prefix", [{"prefix": "transformer"}, {"prefix": "evil"}, {}])
+def test_a_prefix_that_takes_other_weights_than_were_audited_is_refused(
+    pipeline: Any, client: AuditClient, adapter_file: Path, prefix: dict[str, str]
+) -> None:
+    name = prefix.get("prefix", "transformer")
+    file = load_file(adapter_file)
+    both = file | {key.replace("unet.", f"{name}.", 1): one for key, one in file.items()}
+    with guard(pipeline, client), pytest.raises(ValueError, match="Pass prefix='unet'"):
+        pipeline.unet.load_lora_adapter(both, **prefix)
+    assert untouched(pipeline)
+
+
+def test_a_file_without_prefixes_is_not_loaded_as_it_was_not_audited(
+    pipeline: Any, client: AuditClient, adapter_file: Path
+) -> None:
+    bare = {key.removeprefix("unet."): one for key, one in load_file(adapter_file).items()}
+    with guard(pipeline, client), pytest.raises(ValueError, match="prefix=None takes other"):
+        pipeline.unet.load_lora_adapter(bare, prefix=None)
+    assert untouched(pipeline)
+
+
 def test_keywords_that_say_nothing_of_the_weights_pass(
     pipeline: Any, client: AuditClient, fake: FakeAuditServer, adapter_file: Path
 ) -> None:

@@ -42,16 +42,29 @@ def client_from_environment(
     """
     files = [environment.get(f"LORAGATE_TLS_{name}") or None for name in ("CA", "CERT", "KEY")]
     token_file = environment.get("LORAGATE_TOKEN_FILE")
-    timeout = environment.get("LORAGATE_TIMEOUT_S")
+    skew = _seconds(environment, "LORAGATE_CLOCK_SKEW_S")
     return AuditClient(
         environment.get(TARGET_VARIABLE),
         tls=TlsConfig(*files) if any(files) else None,
         token=(lambda: Path(token_file).read_text().strip()) if token_file else None,
-        timeout=float(timeout) if timeout else None,
+        timeout=_seconds(environment, "LORAGATE_TIMEOUT_S"),
         on_unavailable=cast(OnUnavailable, environment.get("LORAGATE_ON_UNAVAILABLE") or "block"),
         service=service,
-        clock_skew=float(environment.get("LORAGATE_CLOCK_SKEW_S") or CLOCK_SKEW_S),
+        clock_skew=CLOCK_SKEW_S if skew is None else skew,
     )
+
+
+def _seconds(environment: Mapping[str, str], variable: str) -> float | None:
+    """Raises ValueError for what is no number of seconds, by the variable's name."""
+    text = environment.get(variable)
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"{variable} is {text!r}, not a number of seconds. Set it to 30, for example."
+        ) from None
 
 
 def gatekeeper_from_environment(

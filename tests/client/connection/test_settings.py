@@ -9,6 +9,7 @@ import pytest
 
 from loragate import AuditClient
 from loragate.cli import main
+from loragate.integrations._settings import client_from_environment
 from loragate.testing import FakeAuditServer
 from tests.client.python_names import assert_no_python
 
@@ -145,6 +146,12 @@ def test_what_the_environment_sets_is_read_and_named(
         told = capsys.readouterr().err
         assert said in told
         assert_no_python(told)
+
+
+@pytest.mark.parametrize("variable", ["LORAGATE_TIMEOUT_S", "LORAGATE_CLOCK_SKEW_S"])
+def test_a_guard_names_the_variable_that_is_no_number(variable: str) -> None:
+    with pytest.raises(ValueError, match=f"{variable} is '1m', not a number of seconds"):
+        client_from_environment("a server", {variable: "1m"})
 
 
 def test_options_win_over_the_environment_and_an_empty_one_is_no_option(

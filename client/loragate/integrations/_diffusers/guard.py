@@ -100,8 +100,9 @@ class Guard:
         self._put_on_pipeline()
         for name, model in parts.models(pipeline).items():
             self._put_on_model(name, model)
-        for model in parts.denoisers(pipeline):
-            self._put_on_denoiser(model)
+        for name, model in parts.models(pipeline).items():
+            if hasattr(model, "load_lora_adapter"):
+                self._put_on_denoiser(name, model)
         object.__setattr__(pipeline, "__class__", self._class)
 
     def release(self) -> None:
@@ -139,11 +140,11 @@ class Guard:
         self._put_alike(self._pipeline)
         self._close(self._pipeline, is_pipeline=True)
 
-    def _put_on_denoiser(self, model: Any) -> None:
+    def _put_on_denoiser(self, name: str, model: Any) -> None:
         made = self._stand_ins
         self._put(
             model,
-            load_lora_adapter=made.load_one,
+            load_lora_adapter=partial(made.load_one, name),
             set_adapters=partial(made.set_in_denoiser, model),
             set_adapter=made.activate_in_denoiser,
             enable_adapters=made.enable,

@@ -15,6 +15,9 @@ from loragate.integrations._diffusers.admission import Admission
 from loragate.integrations._diffusers.ledger import Use, distinct, each_weight, with_weight
 from loragate.integrations._diffusers.source import Weights, read_source
 
+_PREFIXES = ("unet", "transformer")
+"""Before the names of a denoiser's weights, in files that `load_lora_weights` reads."""
+
 
 class StandIns:
     """Each method gets the one that it stands in for as its first argument.
@@ -67,13 +70,26 @@ class StandIns:
 
     def load_one(
         self,
+        part: str,
         original: Callable[..., Any],
         pretrained_model_name_or_path_or_dict: Weights,
         prefix: str | None = "transformer",
         hotswap: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Stands in for `load_lora_adapter` of a denoiser, with the same arguments."""
+        """Stands in for `load_lora_adapter` of a denoiser, whose name in the pipeline comes first.
+
+        Raises:
+            ValueError: the prefix would take other weights of the file than those that a verdict
+                is about, which `load_lora_weights` takes.
+        """
+        audited = part.removesuffix("_2")
+        if audited not in _PREFIXES or prefix != audited:
+            remedy = f"Pass prefix={audited!r}" if audited in _PREFIXES else "Save them as a file"
+            raise ValueError(
+                f"prefix={prefix!r} takes other weights of a file than load_lora_weights does, "
+                f"and a verdict is about those. {remedy}, or call load_lora_weights."
+            )
         return self.load(
             partial(original, prefix=prefix),
             pretrained_model_name_or_path_or_dict,
