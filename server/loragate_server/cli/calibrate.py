@@ -200,9 +200,9 @@ def _table(made: Calibration) -> str:
     """What each setting of the policy would do to the adapters of the calibration."""
     from loragate_server.audit.rates import miss_rates
 
-    lines = ["block_p_value  harmless blocked  learned missed"]
+    lines = ["block_p_value  harmless blocked at most  learned missed"]
     missed = miss_rates(made, RATES)
     for rate in RATES:
         share = "unknown" if missed is None else f"{missed[rate]:.1%}"
-        lines.append(f"{rate:<13g}  {rate:>15.0%}  {share:>14}")
+        lines.append(f"{rate:<13g}  {rate:>23.0%}  {share:>14}")
     return "\n".join(lines)
