@@ -45,6 +45,22 @@ def _lora_into(bench: Bench, part: str) -> None:
     into(tensors, None, model, adapter_name="c")
 
 
+def _by_another_prefix(bench: Bench) -> None:
+    whole = bench.files.tensors(bench.files.of_unet)
+    hidden = {name.replace("unet.", "other.", 1): 3 * one for name, one in whole.items()}
+    bench.pipe.unet.load_lora_adapter(whole | hidden, prefix="other", adapter_name="c")
+
+
+def _into_vae(bench: Bench) -> None:
+    layer = "vae.decoder.mid_block.attentions.0.to_out.0"
+    width = bench.pipe.vae.get_submodule(layer.removeprefix("vae.")).in_features
+    factors = {
+        f"{layer}.lora_A.weight": torch.ones(2, width),
+        f"{layer}.lora_B.weight": torch.arange(2.0 * width).reshape(width, 2),
+    }
+    bench.pipe.vae.load_lora_adapter(factors, prefix="vae", adapter_name="c")
+
+
 def _by_a_pipeline_of_its_parts(bench: Bench) -> None:
     other = StableDiffusionPipeline(**bench.pipe.components, requires_safety_checker=False)
     other.load_lora_weights(bench.files.of_unet, adapter_name="c")
@@ -150,6 +166,8 @@ UNET = (
         "pipe.unet.load_lora_adapter(b)",
         lambda o: o.pipe.unet.load_lora_adapter(o.files.b, prefix="unet", adapter_name="c"),
     ),
+    Door('pipe.unet.load_lora_adapter(b, prefix="other")', _by_another_prefix),
+    Door("pipe.vae.load_lora_adapter(...)", _into_vae),
     Door('pipe.unet.set_adapters("a", 3.0)', lambda o: o.pipe.unet.set_adapters("a", 3.0)),
     Door('pipe.unet.set_adapter(["a", "b"])', lambda o: o.pipe.unet.set_adapter(["a", "b"])),
     Door("pipe.unet.fuse_lora(3.0)", lambda o: o.pipe.unet.fuse_lora(3.0)),

@@ -11,7 +11,6 @@ from typing import Any
 
 _KNOWN = {
     "load_lora_weights",  # asked
-    "load_lora_adapter",  # asked
     "load_config",  # reads settings, and returns them
 }
 _BEFORE = "Do it before the guard is put on, so that the guarded model is the one that is known."
@@ -47,11 +46,17 @@ _MODEL = {
 }
 
 
-def closed_methods(owner: Any, *, is_pipeline: bool) -> Iterator[tuple[str, str]]:
-    """Names of methods that refuse, each with the remedy that its refusal names."""
+def closed_methods(
+    owner: Any, *, is_pipeline: bool, is_denoiser: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Names of methods that refuse, each with the remedy that its refusal names.
+
+    A denoiser asks in `load_lora_adapter`; an adapter of any other model is audited by nobody.
+    """
+    known = _KNOWN | {"load_lora_adapter"} if is_denoiser else _KNOWN
     named = _PIPELINE if is_pipeline else _MODEL
     for name in dir(type(owner)):
-        is_loader = name.startswith("load_") and name not in _KNOWN
+        is_loader = name.startswith("load_") and name not in known
         if is_loader or name in named:
             yield name, named.get(name, _LORA)
 

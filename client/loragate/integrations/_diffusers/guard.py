@@ -100,9 +100,8 @@ class Guard:
         self._put_on_pipeline()
         for name, model in parts.models(pipeline).items():
             self._put_on_model(name, model)
-        for name, model in parts.models(pipeline).items():
-            if hasattr(model, "load_lora_adapter"):
-                self._put_on_denoiser(name, model)
+        for name, model in parts.denoisers(pipeline).items():
+            self._put_on_denoiser(name, model)
         object.__setattr__(pipeline, "__class__", self._class)
 
     def release(self) -> None:
@@ -157,8 +156,8 @@ class Guard:
         convert = self._stand_ins.convert
         self._put(model, to=partial(convert, name, False))
         self._put(model, **dict.fromkeys(_CONVERTING, partial(convert, name, True)))
-        self._close(model, is_pipeline=False)
-        is_denoiser = any(model is one for one in parts.denoisers(self._pipeline))
+        is_denoiser = any(model is one for one in parts.denoisers(self._pipeline).values())
+        self._close(model, is_pipeline=False, is_denoiser=is_denoiser)
         hook = _BeforeUse(self._admission, name, may_scale=is_denoiser)
         self._hooks.append(model.register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -173,8 +172,9 @@ class Guard:
             delete_adapters=made.delete,
         )
 
-    def _close(self, owner: Any, *, is_pipeline: bool) -> None:
-        for name, remedy in closed_methods(owner, is_pipeline=is_pipeline):
+    def _close(self, owner: Any, *, is_pipeline: bool, is_denoiser: bool = False) -> None:
+        closed = closed_methods(owner, is_pipeline=is_pipeline, is_denoiser=is_denoiser)
+        for name, remedy in closed:
             self._put(owner, **{name: partial(_refuse, sentence(owner, name, remedy))})
 
     def _put(self, owner: Any, **stand_ins: Callable[..., Any]) -> None:

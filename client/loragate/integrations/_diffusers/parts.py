@@ -13,9 +13,10 @@ from loragate.integrations._diffusers.ledger import Use
 _TEXT_ENCODER_KEYS = ("text_encoder", "lora_te")
 
 
-def denoisers(pipeline: Any) -> list[Any]:
-    """The models of a pipeline that can load an adapter by themselves."""
-    return [part for part in _parts(pipeline) if hasattr(part, "load_lora_adapter")]
+def denoisers(pipeline: Any) -> dict[str, Any]:
+    """The models of a pipeline that can load an adapter by themselves, by their names in it."""
+    found = named(pipeline).items()
+    return {name: part for name, part in found if hasattr(part, "load_lora_adapter")}
 
 
 def loaded_names(pipeline: Any) -> set[str]:
@@ -77,8 +78,8 @@ def acting(pipeline: Any) -> tuple[set[str], set[str]]:
     """The adapters that denoisers, and that text encoders, add when they are used now."""
     first = denoisers(pipeline)
     found: tuple[set[str], set[str]] = (set(), set())
-    for part in _parts(pipeline):
-        names = found[0] if any(part is one for one in first) else found[1]
+    for name, part in named(pipeline).items():
+        names = found[0] if name in first else found[1]
         for layer in walk.inside(part).layers.values():
             names.update(walk.acting(layer, walk.held(layer)))
     return found
@@ -132,8 +133,8 @@ def _active_names(pipeline: Any) -> tuple[set[str], set[str]]:
     """Those of the denoisers, and those of the text encoders."""
     first = denoisers(pipeline)
     found: tuple[set[str], set[str]] = (set(), set())
-    for part in _parts(pipeline):
-        names = found[0] if any(part is one for one in first) else found[1]
+    for name, part in named(pipeline).items():
+        names = found[0] if name in first else found[1]
         for module in part.modules():
             # Of the layers only: models have a method of this name.
             if isinstance(listed := getattr(module, "active_adapters", None), list):

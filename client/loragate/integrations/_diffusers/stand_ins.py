@@ -13,10 +13,8 @@ from loragate.integrations._bytes import WEIGHT_NAME, parse
 from loragate.integrations._diffusers import parts, uneven
 from loragate.integrations._diffusers.admission import Admission
 from loragate.integrations._diffusers.ledger import Use, distinct, each_weight, with_weight
+from loragate.integrations._diffusers.seal import UnauditedChange
 from loragate.integrations._diffusers.source import Weights, read_source
-
-_PREFIXES = ("unet", "transformer")
-"""Before the names of a denoiser's weights, in files that `load_lora_weights` reads."""
 
 
 class StandIns:
@@ -80,15 +78,14 @@ class StandIns:
         """Stands in for `load_lora_adapter` of a denoiser, whose name in the pipeline comes first.
 
         Raises:
-            ValueError: the prefix would take other weights of the file than those that a verdict
-                is about, which `load_lora_weights` takes.
+            UnauditedChange: the prefix would take other weights of the file than those that a
+                verdict is about, which `load_lora_weights` takes.
         """
-        audited = part.removesuffix("_2")
-        if audited not in _PREFIXES or prefix != audited:
-            remedy = f"Pass prefix={audited!r}" if audited in _PREFIXES else "Save them as a file"
-            raise ValueError(
+        audited = part.removesuffix("_2")  # both halves of a mixture of experts read one name
+        if prefix != audited:
+            raise UnauditedChange(
                 f"prefix={prefix!r} takes other weights of a file than load_lora_weights does, "
-                f"and a verdict is about those. {remedy}, or call load_lora_weights."
+                f"and a verdict is about those. Pass prefix={audited!r}, or call load_lora_weights."
             )
         return self.load(
             partial(original, prefix=prefix),

@@ -35,12 +35,11 @@ def needs_file(pipeline: Any, weight: Any, before: Use, only: Any) -> bool:
         return False
     denoisers = parts.denoisers(pipeline)
     kinds: tuple[set[float], set[float]] = (set(), set())
-    for name, model in parts.named(pipeline).items():
+    for name in parts.named(pipeline):
         own = weight.get(name)
         if isinstance(own, _BY_BLOCK):
             return True
-        is_denoiser = any(model is one for one in denoisers)
-        kinds[0 if is_denoiser else 1].add(1.0 if own is None else float(own))
+        kinds[0 if name in denoisers else 1].add(1.0 if own is None else float(own))
     return any(len(kind) > 1 for kind in kinds)
 
 
