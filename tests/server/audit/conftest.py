@@ -16,6 +16,7 @@ from loragate_server.app.startup import serve_bases
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.uses import Member
 from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.gradients import ConceptGradients, assemble, compute
 from loragate_server.concepts.probes import ProbePlan, ProbeSet
 from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import ServedBase
@@ -26,11 +27,13 @@ from loragate_server.policy.parse import parse_policy
 from loragate_server.progress import Leash
 from loragate_server.testing import SHARED_CACHE
 from testkit.tiny_models import tiny_base
+from tests.server.audit.steps import PLAN
 
 FORBIDDEN = ("cat", "dog", "fox")
 NEUTRAL = tuple(f"neutral-{index}" for index in range(8))
 MakeAdapter = Callable[..., Adapter]
 MakeProbes = Callable[..., ProbeSet]
+MakeGradients = Callable[..., ConceptGradients]
 MakeEngine = Callable[..., AuditEngine]
 
 
@@ -87,6 +90,27 @@ def make_probes() -> MakeProbes:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def gradients_of(make_probes: MakeProbes) -> MakeGradients:
+    """Concept gradients of a base model, by `PLAN`."""
+    made: dict[str, ConceptGradients] = {}
+
+    def gradients(base: BaseModel) -> ConceptGradients:
+        if base.digest not in made:
+            probes = [make_probes(base, plan) for plan in PLAN.plans]
+            stored = compute(base, probes, PLAN.rank)
+            made[base.digest] = assemble(base, probes, PLAN, stored)
+        return made[base.digest]
+
+    return gradients
+
+
+@pytest.fixture(scope="session")
+def gradients(gradients_of: MakeGradients, base: BaseModel) -> ConceptGradients:
+    made: ConceptGradients = gradients_of(base)
+    return made
 
 
 @pytest.fixture(scope="session")
