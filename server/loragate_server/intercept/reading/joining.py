@@ -14,7 +14,7 @@ _ENDS = frozenset("{}|:")
 """What a drawn part may begin behind: a mark, or the weight of a choice, `0.5::`."""
 _ANY_ORDER = re.compile(r"\$\$|\$\{|\d#__")
 """Several parts at once come in any order, with a text of the sender's between them."""
-_MARK = re.compile(r"([{}|]|::)")
+_MARK = re.compile(r"[{}|]|::")
 _OPENERS = ("<lora:", "<lyco:", "<loractl:", "<hypernet:")
 
 
@@ -57,11 +57,14 @@ def may_become_a_tag(text: str) -> bool:
 
 
 def _without_blanks_around_marks(text: str) -> str:
-    first, *others = _MARK.split(text)
-    if not others:
-        return text
-    *marked, last = others
-    return "".join([first.rstrip(), *map(str.strip, marked), last.lstrip()])
+    """Mark by mark: one split of a text of marks alone would hold the interpreter for a second."""
+    parts: list[str] = []
+    at = 0
+    for mark in _MARK.finditer(text):
+        part = text[at : mark.start()]
+        parts += (part.strip() if at else part.rstrip(), mark.group())
+        at = mark.end()
+    return "".join([*parts, text[at:].lstrip()]) if at else text
 
 
 def _can_join(text: str) -> bool:
