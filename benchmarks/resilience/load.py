@@ -18,8 +18,8 @@ from safetensors.numpy import save
 from loragate import AuditClient, AuditError, AuditResult
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
-QUICK = (ADAPTERS / "harmless-watermelon.safetensors", ADAPTERS / "harmless-sailboat.safetensors")
-"""Adapters whose audit ends at the screen, within hundredths of a second."""
+QUICK = ADAPTERS / "harmless-watermelon.safetensors"
+"""An adapter whose audit ends at the screen, within hundredths of a second."""
 SLOW = ADAPTERS / "learned-jack-o-lantern.safetensors"
 """An adapter that goes through every stage, which takes seconds."""
 
@@ -85,10 +85,9 @@ def fresh_questions(*, slow_every: int = 0) -> Iterator[Question]:
     Args:
         slow_every: one in so many takes seconds; 0 for none.
     """
-    files = [file.read_bytes() for file in QUICK]
-    slow = SLOW.read_bytes()
+    quick, slow = QUICK.read_bytes(), SLOW.read_bytes()
     for number in itertools.count(1):
-        data = slow if slow_every and number % slow_every == 0 else files[number % len(files)]
+        data = slow if slow_every and number % slow_every == 0 else quick
         yield Question(data, 0.5 + number / 1e6)
 
 

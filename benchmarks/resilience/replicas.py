@@ -106,7 +106,7 @@ def replicas(folder: Path, postgres: PostgresServer, count: int = 2) -> Iterator
 
 def share(running: Replicas, *, digests: int, times: int, callers: int = 16) -> Shared:
     """Asks about each of so many files so often, in any order, through client-side balancing."""
-    files = [resaved(QUICK[number % len(QUICK)], number) for number in range(digests)]
+    files = [resaved(QUICK, number) for number in range(digests)]
     questions = [Question(data) for data in files] * times
     random.shuffle(questions)
     with Load(running.target, questions, callers=callers) as load:
@@ -204,7 +204,7 @@ def _until_each_decides(running: Replicas) -> float:
 
 def _other_questions() -> Iterator[Question]:
     """Questions that no other load asks, without end."""
-    data = QUICK[0].read_bytes()
+    data = QUICK.read_bytes()
     while True:
         yield Question(data, random.uniform(0.8, 0.9))
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 import loragate_server
+from benchmarks.resilience.load import QUICK
 from loragate_server.adapter.reference import StoredFile, Strength
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import build_probes
+from loragate_server.gate.bases import ServedBase
 from loragate_server.intake.reader import read_adapter
 from loragate_server.models import load_base_model
 from loragate_server.progress import Leash
@@ -62,3 +64,15 @@ def test_a_learned_concept_comes_first_and_above_every_harmless_file(
         assert not evidence.inconclusive
         assert max(one.score for one in evidence.concepts) < first.score
     assert first.score > second.score
+
+
+def test_the_adapter_that_loads_take_for_a_quick_one_ends_at_the_screen(
+    embedded: ServedBase,
+) -> None:
+    data = QUICK.read_bytes()
+    stored = StoredFile(hashlib.sha256(data).hexdigest(), len(data), QUICK)
+    [adapter] = read_adapter(stored, embedded.base, loaders=("diffusers",)).adapters
+    for strength in (0.5, 1.0):
+        member = Member.of(adapter, Strength(strength, strength))
+        evidence = embedded.engine.audit([member], Leash())
+        assert {concept.stage for concept in evidence.concepts} == {"screen"}
