@@ -47,6 +47,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield running
 
 
+SLOWER = ("tags", "texts")
+"""Of many names, for each of which the disk is asked, and of many texts, which JSON's scanner reads
+without a pause."""
+
+
 BODIES: dict[str, tuple[str, Callable[[int], HttpRequest]]] = {
     "tags": ("a1111", dict(hostile.text_shapes("a1111"))["tags of every kind, 0"]),
     "choices": ("a1111", dict(hostile.text_shapes("a1111"))["choices of letters in order, 0"]),
@@ -77,9 +82,9 @@ def test_the_probes_are_answered_while_a_body_is_read(server: ServerProcess, nam
 def test_they_are_answered_at_once_where_the_cores_are_free(
     server: ServerProcess, name: str
 ) -> None:
-    """Some bodies leave time for six probes, and the scanner of JSON holds the interpreter."""
+    most_s = 3 * MOST_S if name in SLOWER else MOST_S
     for door, (usual_s, _) in waits_beside(server, name).items():
-        assert usual_s < 2 * MOST_S, door
+        assert usual_s < most_s, door
 
 
 def waits_beside(server: ServerProcess, name: str) -> dict[str, tuple[float, float]]:
@@ -100,7 +105,8 @@ def waits_beside(server: ServerProcess, name: str) -> dict[str, tuple[float, flo
     assert statuses[0] in (200, 400, 403, 413, 503)
     for door, each in waits.items():
         each.sort()
-        print(f"{door}: at most {each[-1] * 1e3:.0f} ms of {len(each)}")
+        usual = each[len(each) * 99 // 100 - 1]
+        print(f"{door}: {usual * 1e3:.0f} ms, at most {each[-1] * 1e3:.0f} ms of {len(each)}")
     return {door: (each[len(each) * 99 // 100 - 1], each[-1]) for door, each in waits.items()}
 
 
