@@ -233,12 +233,13 @@ class Worker:
                 self._waiting.clear()
             else:
                 self._thread = self._new_thread()
-        for one, error in refused:
-            self._settle(one, error=error)
+        # Told before it is answered, so that nobody who has the answer sees the counts of before.
         self._call_loop(self._observer.worker_given_up, cause)
         if self._broken:
             _log.error("the worker cannot be replaced: the process has to be started again")
             self._call_loop(self._when_broken)
+        for one, error in refused:
+            self._settle(one, error=error)
 
     def _wrong(self) -> GivenUp | None:
         if not self._thread.is_alive():
