@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -237,11 +237,8 @@ class GuardedRealtime:
             [harmless, evil, json.dumps({"type": "session.ping"})],
         ]
         for messages in ways:
-            with video(stack) as socket:
-                for one in messages:
-                    socket.send(one)
-                with pytest.raises(ConnectionClosed) as caught:
-                    _ = [socket.recv(timeout=30) for _ in range(len(messages) + 1)]
+            with video(stack) as socket, pytest.raises(ConnectionClosed) as caught:
+                say(socket, messages)
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code == 1008
             if messages == [evil]:
@@ -259,6 +256,14 @@ class GuardedRealtime:
             got = [socket.recv(timeout=20) for _ in range(4)]
         server.pieces = []
         assert [len(one) for one in got[1:]] == [3 * MIB] * 3
+
+
+def say(socket: ClientConnection, messages: Sequence[Any]) -> None:
+    """Sends all and hears one answer more than that, unless it is closed before."""
+    for one in messages:
+        socket.send(one)
+    for _ in range(len(messages) + 1):
+        socket.recv(timeout=30)
 
 
 def start(path: Path) -> str:
