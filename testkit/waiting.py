@@ -12,6 +12,16 @@ def busyness() -> float:
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
+BESIDE_OTHERS = 4.0
+"""What the load of the last minute does not show: a pause of the collector, of the disk or of the
+machine under this one. A test that looks for seconds where hours are the fault can afford it."""
+
+
+def at_most(seconds: float) -> float:
+    """The limit of what takes at most so many seconds on an idle machine, on this one, now."""
+    return seconds * BESIDE_OTHERS * busyness()
+
+
 def eventually(holds: Callable[[], bool], limit_s: float, *, every_s: float = 0.1) -> bool:
     """Whether something comes to hold within so many seconds of an idle machine."""
     began = time.monotonic()

@@ -27,6 +27,7 @@ from benchmarks.kernels.record import (
     to_json,
 )
 from benchmarks.kernels.targets import BY_ID, TARGETS, Outcome, table
+from testkit.waiting import at_most
 
 ROW = Row("pair_stats", "ours", "mix", "bfloat16", "graph", 10.0, 9.0, 11.0, 7, 8, 9, 0.8, 0.5)
 
@@ -95,7 +96,7 @@ def test_what_takes_too_long_is_ended() -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="not done within"), timing.time_limit(0.05):
         time.sleep(20)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < at_most(4)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from loragate.fail_open import is_unavailability, leaves_choice
 from loragate.testing import FakeAuditServer
 from loragate.testing._answers import code_of, trailing_metadata
 from loragate.v1 import error_reason_pb2
+from testkit.waiting import at_most
 from tests.client.doors import DOORS, SMALL
 
 CODES = [code.name for code in grpc.StatusCode]
@@ -207,7 +208,7 @@ def test_a_pipe_under_the_name_of_an_adapter_is_refused_at_once(tmp_path: Path) 
         pytest.raises(ValueError, match="not a regular file"),
     ):
         client.audit_file(pipe)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < at_most(2)
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="leases are Linux's")
@@ -228,7 +229,7 @@ def test_a_file_that_another_process_holds_back_keeps_nobody_waiting(tmp_path: P
             began = time.monotonic()
             with pytest.raises(OSError):  # noqa: PT011 (whichever the kernel says)
                 read_once(path, limit_s=5)
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < at_most(5)
         finally:
             holder.send_signal(signal.SIGKILL)
 
@@ -240,7 +241,7 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     read = os.read
 
     def hang(descriptor: int, size: int) -> bytes:
-        event.wait(30)
+        event.wait(120)
         return read(descriptor, size)
 
     monkeypatch.setattr(_reading.os, "read", hang)
@@ -260,7 +261,7 @@ def test_reading_has_a_limit_of_its_own_and_failing_it_blocks(
         pytest.raises(TimeoutError, match=str(path)),
     ):
         client.audit_file(path)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < at_most(5)
     assert fake.calls == []
 
 

@@ -14,6 +14,7 @@ import loragate
 from loragate import AsyncAuditClient, AuditClient
 from loragate.aio import AsyncConcepts
 from loragate.client import Concepts
+from testkit.waiting import busyness
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,7 +98,7 @@ def test_importing_takes_less_than_150_ms_and_no_torch() -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         times.append(float(done.stdout))
-    assert min(times) < 0.150, times
+    assert min(times) < 0.150 * busyness(), times
 
 
 def test_the_clients_and_the_fake_server_import_neither_torch_nor_numpy() -> None:

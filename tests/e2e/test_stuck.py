@@ -12,12 +12,13 @@ import pytest
 
 from loragate import AuditClient, AuditError
 from loragate_server.testing import ServerProcess, server_process
+from testkit.waiting import at_most, busyness
 from tests.e2e.hanging_server import MODEL, READING
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 FILE = ADAPTERS / "harmless-watermelon.safetensors"
 PROGRAM = (str(Path(__file__).with_name("hanging_server.py")),)
-SETTINGS = {"LORAGATE_GATE__STUCK_AFTER_S": "3", "LORAGATE_DRAIN_GRACE_S": "2"}
+SETTINGS = {"LORAGATE_GATE__STUCK_AFTER_S": str(3 * busyness()), "LORAGATE_DRAIN_GRACE_S": "2"}
 
 
 @pytest.fixture
@@ -54,12 +55,12 @@ def test_a_file_whose_reading_hangs_delays_the_next_audit_by_less_than_two_secon
         assert refused(client, READING) == "AUDIT_FAILED"
         began = time.monotonic()
         assert client.audit_file(FILE, strength=0.9).allowed
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < at_most(2)
     assert ready(server)
     assert metric(server, 'loragate_worker_replaced_total{cause="stuck"}') == 1
     assert metric(server, "loragate_worker_stuck ") == 1
     log = server.log.read_text()
-    assert "gave no sign of life for 3 s" in log
+    assert "gave no sign of life for" in log
     assert "hanging_server.py" in log, "the log does not say where it hangs"
 
 

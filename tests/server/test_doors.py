@@ -24,6 +24,7 @@ from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc
 from loragate_server.testing import ServerProcess
 from testkit.servers import forked_server
+from testkit.waiting import busyness
 
 ROOT = Path(__file__).parents[2]
 ADAPTERS = ROOT / "examples" / "adapters"
@@ -99,7 +100,7 @@ def test_a_request_without_adapter_takes_less_than_a_millisecond(server: ServerP
     )
     print(f"in the handler {mean_s['grpc_server_handling_seconds_sum'] * 1e6:.1f} us; ", end="")
     print(f"round trip: median {spent_s[250] * 1e6:.0f} us, p99 {spent_s[495] * 1e6:.0f} us")
-    assert all(mean < 0.001 for mean in mean_s.values())
+    assert all(mean < 0.001 * busyness() for mean in mean_s.values())
 
 
 def ask(server: ServerProcess, body: bytes) -> tuple[int, http.client.HTTPMessage]:

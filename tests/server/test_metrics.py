@@ -22,6 +22,7 @@ from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.verdict import Verdict
 from loragate_server.rpc.observer import CallObserver
 from testkit import evidence as made
+from testkit.waiting import at_most
 from tests.server.policy.given_codes import given_codes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -255,13 +256,13 @@ def test_a_scrape_does_not_wait_for_a_database_that_hangs(metrics: Metrics) -> N
 
     def check() -> None:
         asked.append(time.monotonic())
-        assert let_go.wait(20)
+        assert let_go.wait(120)
 
     metrics.follow_record(check)
     began_s = time.monotonic()
     for _ in range(2):
         assert sample(metrics, "loragate_record_failure", reason="NO_ANSWER") == 1
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < at_most(4)
     let_go.set()
     assert sample(metrics, "loragate_record_failure", reason="NO_ANSWER") == 0
     assert len(asked) == 1

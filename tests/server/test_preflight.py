@@ -162,7 +162,7 @@ def test_a_wrong_setting_is_refused_in_a_second(command: tuple[str, ...], given:
     file = given(policy="/nowhere/policy.yaml")
     began_s = time.monotonic()
     done = _command(*command, "--config", str(file))
-    assert time.monotonic() - began_s < 1.0 * busyness() + 1.0
+    assert time.monotonic() - began_s < 1.0 + busyness()
     assert done.returncode == {"config": 1, "serve": 3}[command[0]]
     assert "policy: /nowhere/policy.yaml cannot be read" in done.stderr
 

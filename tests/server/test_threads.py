@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from loragate_server.threads import DaemonPool
+from testkit.waiting import at_most
 
 
 def test_it_runs_what_it_is_given_on_few_threads() -> None:
@@ -63,13 +64,13 @@ def test_after_its_end_it_takes_nothing_and_drops_what_waits() -> None:
 
     def work() -> bool:
         begun.set()
-        return let_go.wait(10)
+        return let_go.wait(120)
 
     running, waiting = pool.submit(work), pool.submit(lambda: None)
     assert begun.wait(10)
     began = time.monotonic()
     pool.shutdown(cancel_futures=True)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < at_most(1)
     with pytest.raises(CancelledError):
         waiting.result(10)
     with pytest.raises(RuntimeError, match="no more work"):
@@ -102,7 +103,7 @@ time.sleep(0.1)
 """
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < at_most(30)
 
 
 def test_a_pool_without_threads_is_refused() -> None:

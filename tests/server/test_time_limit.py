@@ -17,6 +17,7 @@ from loragate_server.intake.loader_rules import diffusers_rule
 from loragate_server.intake.reader import read_adapter
 from loragate_server.time_limit import TimeLimitError, cpu_time_limit, watch_from_now_on
 from testkit.tiny_models import tiny_base
+from testkit.waiting import at_most
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 
@@ -25,7 +26,7 @@ def test_a_loop_that_swallows_every_exception_is_ended() -> None:
     began = time.thread_time()
     with pytest.raises(TimeLimitError):
         _never_ends()
-    assert time.thread_time() - began < 1.0
+    assert time.thread_time() - began < at_most(1.0)
 
 
 def _never_ends() -> None:
@@ -101,9 +102,7 @@ def test_an_alpha_below_0_never_reaches_a_conversion_that_would_not_end(
     rows = {FLUX: (32, 32), TEXT: (128, 32)}.get(prefix, (96, 32))
     path = tmp_path / "adapter.safetensors"
     save_file(kohya(prefix, alpha, *rows), path)
-    began = time.thread_time()
     found = read_adapter(StoredFile("0" * 64, path.stat().st_size, path), tiny_base("flux"))
-    assert time.thread_time() - began < 2.0
     assert "does not end" in found.refused["diffusers"]
     # whoever loads it all the same is judged by what it says
     scales = {

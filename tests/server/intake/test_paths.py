@@ -21,6 +21,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.beside import CONFIG_NAME
 from loragate_server.intake.fetch import Intake
 from loragate_server.progress import Leash
+from testkit.waiting import at_most
 from tests.server.intake.conftest import as_nobody, weights
 
 GOOD = weights(0)
@@ -123,7 +124,7 @@ def test_a_configuration_that_cannot_be_read_is_never_taken_for_none(
         error = refused(intake, path=path)
         assert error.reason is ErrorReason.ADAPTER_METADATA_INVALID
         assert CONFIG_NAME in error.message
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < at_most(10)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)

@@ -18,6 +18,7 @@ from loragate_server.adapter.adapter import Adapter, KeyCoverage
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.audit.uses import MOST_USES, Member, TooManyUsesError, uses_of
 from loragate_server.intercept.extraction import RefusedRequestError
+from testkit.waiting import at_most
 from tests.server.intercept.active_sets import SETS, Applied
 from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.comfyui_server import comfyui
@@ -202,7 +203,7 @@ def test_a_request_with_more_loras_than_an_audit_takes_costs_linear_time() -> No
         ("vllm_omni", {"lora": objects}),
     ):
         assert len(extractor(server).extract(post(ROUTES[server], body)).adapters) >= 5_000
-    assert time.perf_counter() - began < 10.0
+    assert time.perf_counter() - began < at_most(10.0)
 
 
 def test_a_graph_in_which_loras_spread_over_many_nodes_is_read_in_time() -> None:
@@ -213,7 +214,7 @@ def test_a_graph_in_which_loras_spread_over_many_nodes_is_read_in_time() -> None
         graph[f"s{n}"] = {"class_type": "Made Up", "inputs": node}
     began = time.perf_counter()
     extractor("comfyui").extract(post("/prompt", {"prompt": drawn_from("s3999", **graph)}))
-    assert time.perf_counter() - began < 4.0
+    assert time.perf_counter() - began < at_most(4.0)
 
 
 @pytest.mark.parametrize(("count", "told_apart"), [(64, True), (65, False)])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from loragate_server.intercept.reading.json_spans import locate, replace_strings
 from loragate_server.intercept.registry import EXTRACTORS
+from testkit.waiting import at_most, busyness
 from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.carriers import CARRIERS, harmless, merged, mutated
 from tests.server.intercept.properties import (
@@ -108,7 +109,7 @@ def test_a_large_picture_takes_no_more_than_linear_work(name: str, body: dict[st
     request = post(ROUTES[name], body)
     began = time.perf_counter()
     assert EXTRACTOR[name].extract(request).adapters == ()
-    assert time.perf_counter() - began < 2.0
+    assert time.perf_counter() - began < at_most(2.0)
 
 
 @pytest.mark.parametrize(
@@ -141,4 +142,4 @@ def test_a_request_without_a_lora_takes_less_than_a_millisecond(
         began = time.perf_counter()
         EXTRACTOR[name].extract(request)
         taken.append(time.perf_counter() - began)
-    assert min(taken) < 0.001
+    assert min(taken) < 0.001 * busyness()

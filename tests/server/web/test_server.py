@@ -11,6 +11,7 @@ import pytest
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
+from testkit.waiting import at_most
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -103,7 +104,7 @@ async def test_a_check_that_hangs_makes_it_not_ready(
 async def test_checks_that_hang_cost_one_thread_each_however_often_they_are_asked(
     readiness: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loragate_server.web.readiness._CHECK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("loragate_server.web.readiness._CHECK_TIMEOUT_S", 0.5)
     monkeypatch.setattr("loragate_server.web.readiness._CHECK_EVERY_S", 0.0)
     let_go = threading.Event()
     for part in ("log", "database"):
@@ -114,11 +115,11 @@ async def test_checks_that_hang_cost_one_thread_each_however_often_they_are_aske
     try:
         for _ in range(40):
             _, parts = await readiness.report()
-            assert parts["log"] == parts["database"] == "no answer in 0.05 s"
+            assert parts["log"] == parts["database"] == "no answer in 0.5 s"
             assert parts["worker"] == "ok"
     finally:
         let_go.set()
-    assert time.monotonic() - began < 3  # only the first one waits
+    assert time.monotonic() - began < at_most(1.5)  # only the first one waits
     assert threading.active_count() - before <= 3
     await asyncio.sleep(0.05)
     assert (await readiness.report())[1]["log"] == "ok"
