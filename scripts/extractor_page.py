@@ -28,6 +28,7 @@ NEEDED = {"lora_folder": "/loras", "rules": [{"path": "/generate", "reference": 
 """Settings without which an extractor cannot be made."""
 
 RELAY = "interception.md#websockets-the-relay"
+STREAMS = "interception.md#grpc-streams"
 
 HEAD = f"""# Extractors: routes and settings
 
@@ -37,6 +38,7 @@ Made from the code by `python -m scripts.extractor_page`. What an extractor does
 |---|---|
 | asked | it is read; its adapters are audited, or it is refused where they cannot be told |
 | refused | nobody could read what it loads; a setting may open it |
+| read by ext_proc | a stream of gRPC, whose messages [Envoy shows one by one]({STREAMS}) |
 | passed | it changes something and loads nothing; its body is not read |
 | read by a relay | a WebSocket, whose messages are read by [the relay]({RELAY}) |
 | everything else | {", ".join(sorted(SAFE))} pass; other methods are denied, see `unknown_routes` |
@@ -55,9 +57,7 @@ def made(kind: type[ImageServer]) -> ImageServer:
 
 def is_closed(server: ImageServer, route: Route) -> bool:
     """Whether a route is refused whatever is sent, with the settings as they are."""
-    methods = route.pattern[-1][:1].isupper()
-    filler = SERVICE if methods else "x"
-    path = "/" + "/".join(filler if part == "*" else part for part in route.pattern)
+    path = example(route)
     headers = {"content-type": "application/json", "content-length": "2"}
     try:
         server.extract(HttpRequest("POST", path, headers=headers, body=b"{}"))
@@ -66,13 +66,30 @@ def is_closed(server: ImageServer, route: Route) -> bool:
     return False
 
 
+def is_stream(server: ImageServer, route: Route) -> bool:
+    """Whether a route opens a stream of gRPC whose messages are read."""
+    headers = {"content-type": "application/grpc"}
+    return server.opens_stream(HttpRequest("POST", example(route), headers=headers))
+
+
+def example(route: Route) -> str:
+    """A path that a route takes."""
+    methods = route.pattern[-1][:1].isupper()
+    filler = SERVICE if methods else "x"
+    return "/" + "/".join(filler if part == "*" else part for part in route.pattern)
+
+
 def routes(server: ImageServer) -> Iterator[str]:
     """The rows of a table of routes."""
-    closed = [one for one in server.guarded() if is_closed(server, one)]
-    asked = [one for one in server.guarded() if one not in closed]
+    streams = [one for one in server.guarded() if is_stream(server, one)]
+    others = [one for one in server.guarded() if one not in streams]
+    closed = [one for one in others if is_closed(server, one)]
+    asked = [one for one in others if one not in closed]
     yield f"| asked | {_written(_path(one) for one in asked)} |"
     yield f"| refused | {_written(_path(one) for one in closed)} |"
     yield f"| passed | {_written(_lines(server))} |"
+    if streams:
+        yield f"| read by ext_proc | {_written(_path(one) for one in streams)} |"
     if server.sockets:
         yield f"| read by a relay | {_written(server.sockets)} |"
     if server.prefixes:

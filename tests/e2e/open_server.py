@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import queue
 import re
 import socket
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
@@ -23,7 +23,7 @@ from aiohttp import web
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from testkit.waiting import at_most
+from loragate_server.intercept.servers.infer_wire import read_infer_request
 from tests.e2e.proxy_stack import FORBIDDEN, HARMLESS, MIB, Stack, free_ports, running_stack
 from tests.server.intercept.bodies import infer_message
 
@@ -39,6 +39,8 @@ class OpenServer:
     came: list[str] = field(default_factory=list)
     pieces: list[bytes] = field(default_factory=list)
     """What it answers in a WebSocket, beside an echo."""
+    streamed: list[bytes] = field(default_factory=list)
+    """Messages in streams of gRPC."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Opens a WebSocket where one is asked for, and says yes to everything else."""
@@ -61,11 +63,17 @@ class OpenServer:
         """The answer to a request that is no upgrade."""
         return web.json_response({"prompt_id": "1"})
 
+    def echo(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
+        """What came, kept and sent back."""
+        for one in requests:
+            self.streamed.append(one)
+            yield one
+
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """A method of any name."""
         self.came.append(call.method)
         if call.method.endswith("StreamInfer"):
-            return grpc.stream_stream_rpc_method_handler(lambda requests, _: requests)
+            return grpc.stream_stream_rpc_method_handler(self.echo)
         return grpc.unary_unary_rpc_method_handler(lambda request, _: request)
 
 
@@ -300,22 +308,65 @@ class GuardedTriton:
             assert refused(lambda: channel.unary_unary(f"{SERVICE}/Patch")(b"", timeout=15))
         assert server.came == [f"{SERVICE}/ModelInfer", f"{SERVICE}/ServerReady"]
 
-    def test_a_stream_over_grpc_is_refused_and_does_not_hang(self, triton: Guarded) -> None:
+    def test_each_message_of_a_stream_is_read_before_it_reaches_the_server(
+        self, triton: Guarded
+    ) -> None:
         stack, server = triton
         server.came.clear()
+        server.streamed.clear()
+        asked: queue.Queue[bytes | None] = queue.Queue()
+        plain, harmless = infer_message({"model_name": "m"}), naming(HARMLESS)
+        with grpc.insecure_channel(f"127.0.0.1:{stack.ports['PROXY_PORT']}") as channel:
+            stream = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+            heard = stream(iter(asked.get, None), timeout=120)
+            for _ in range(3):  # an answer before the next is asked: nothing waits for the end
+                asked.put(plain)
+                assert next(heard) == plain
+            asked.put(harmless)
+            told = read_infer_request(next(heard))
+            loaded = Path(told["parameters"]["lora_path"])
+            assert loaded.read_bytes() == HARMLESS.read_bytes()
+            assert loaded.is_relative_to(stack.logs / "state")
+            asked.put(naming(FORBIDDEN))
+            asked.put(plain)
+            with pytest.raises(grpc.RpcError):  # Envoy breaks off what has begun to answer
+                next(heard)
+            asked.put(None)
+        assert server.came == [f"{SERVICE}/ModelStreamInfer"]
+        assert server.streamed == [plain] * 3 + [infer_message(told)]
+
+    def test_a_stream_ends_as_its_client_ends_it(self, triton: Guarded) -> None:
+        stack, _ = triton
+        messages = [infer_message({"model_name": "m", "raw": ["x" * size]}) for size in (1, 10**6)]
+        with grpc.insecure_channel(f"127.0.0.1:{stack.ports['PROXY_PORT']}") as channel:
+            stream = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+            assert list(stream(iter(messages * 3), timeout=120)) == messages * 3
+
+    def test_a_stream_that_begins_with_a_forbidden_adapter_hears_why_it_ends(
+        self, triton: Guarded
+    ) -> None:
+        stack, server = triton
+        server.streamed.clear()
         ended = threading.Event()
 
         def requests() -> Iterator[bytes]:
-            yield infer_message({"model_name": "m"})
+            yield naming(FORBIDDEN)
             ended.wait(120)
 
         with grpc.insecure_channel(f"127.0.0.1:{stack.ports['PROXY_PORT']}") as channel:
-            began = time.monotonic()
-            stream = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
-            assert refused(lambda: next(stream(requests(), timeout=120)))
-            assert time.monotonic() - began < at_most(4)
+            for path in (f"{SERVICE}/ModelStreamInfer", "/elsewhere/again/ModelStreamInfer"):
+                heard = channel.stream_stream(path)(requests(), timeout=120)
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(heard)
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert "jack-o-lantern" in caught.value.details()
             ended.set()
-        assert server.came == []
+        assert server.streamed == []
+
+
+def naming(path: Path) -> bytes:
+    """A message that names an adapter."""
+    return infer_message({"model_name": "m", "parameters": {"lora_path": str(path)}})
 
 
 def status_of_large(stack: Stack, path: str, size: int) -> int:

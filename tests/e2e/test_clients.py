@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import re
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,6 @@ PROXIES = {
     "envoy": ENVOY,
     "envoy --rewrite": ENVOY,
 }
-GUARDS = ("nginx", "haproxy", "envoy")
 Known = tuple[Stack, KnownServer]
 
 
@@ -61,7 +61,7 @@ def each_proxy(*proxies: str) -> Any:
     return pytest.fixture(scope="module", params=marks)
 
 
-@each_proxy(*GUARDS)
+@each_proxy(*PROXIES)
 def triton(request: pytest.FixtureRequest) -> Iterator[Known]:
     yield from behind("triton", request.param)
 
@@ -110,7 +110,7 @@ def test_triton_over_http_loads_and_infers(triton: Known) -> None:
     assert server.bodies == []
 
 
-def test_triton_over_grpc_loads_infers_and_is_told_that_streams_are_not_read(
+def test_triton_over_grpc_loads_infers_and_streams_and_each_message_is_read(
     triton: Known,
 ) -> None:
     stack, server = triton
@@ -125,13 +125,22 @@ def test_triton_over_grpc_loads_infers_and_is_told_that_streams_are_not_read(
         server.came.clear()
         with pytest.raises(InferenceServerException, match="jack-o-lantern"):
             client.load_model("m", config="{}", files=files(FORBIDDEN))
-        told: list[Any] = []
-        client.start_stream(lambda result, error: told.append(error or result))
-        with suppress(InferenceServerException):  # where it was refused already
-            client.async_stream_infer("m", [prompt(tritonclient.grpc)])
+        assert server.came == []
+        told: queue.Queue[Any] = queue.Queue()
+        client.start_stream(lambda result, error: told.put(error or result))
+        for path in (None, HARMLESS):
+            given = {} if path is None else {"parameters": {"lora_path": str(path)}}
+            client.async_stream_infer("m", [prompt(tritonclient.grpc)], **given)
+            assert told.get(timeout=30).as_numpy("picture") == 1.0
         client.stop_stream()
-        assert "PERMISSION_DENIED" in str(told[0].status())
-    assert server.came == []
+        client.start_stream(lambda result, error: told.put(error or result))
+        with suppress(InferenceServerException):  # where it was refused already
+            parameters = {"lora_path": str(FORBIDDEN)}
+            client.async_stream_infer("m", [prompt(tritonclient.grpc)], parameters=parameters)
+        denied = told.get(timeout=30)
+        client.stop_stream()
+        assert "PERMISSION_DENIED" in str(denied.status())
+        assert "jack-o-lantern" in str(denied.message())
 
 
 def test_events_of_a_server_arrive_one_by_one(triton: Known) -> None:

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 
+from loragate_server.checkpoint.answers import (
+    code_of,
+    explanation,
+    failed,
+    no_decision,
+    refused,
+    unknown_extractor,
+    without_adapter,
+)
 from loragate_server.checkpoint.copies import AuditedCopies
 from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
 from loragate_server.checkpoint.reading import RequestReader
-from loragate_server.checkpoint.result import NO_EXTRACTOR, CheckObserver, Result
+from loragate_server.checkpoint.result import CheckObserver, Result
 from loragate_server.checkpoint.statuses import (
     FORBIDDEN,
-    OF_REFUSALS,
-    UNAVAILABLE,
-    status_of,
-    with_retry,
 )
 from loragate_server.config.intercept import InterceptSection
-from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.errors import NoDecisionError
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.request import GateRequest
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import (
-    Denial,
     Extraction,
-    RefusalCode,
     RefusedRequestError,
 )
-from loragate_server.intercept.passing import PASS, WARN, outline
+from loragate_server.intercept.passing import outline
 from loragate_server.intercept.refusals import door_closed, incomplete, route_unknown
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.policy.decision import VerdictKind
-from loragate_server.policy.reasons import told_without_numbers
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller, Verdict
 
 _log = logging.getLogger(__name__)
 
-_PASSED_BY: Mapping[str, Result] = MappingProxyType(
-    {"": Result.ALLOW_NO_ADAPTER, WARN: Result.UNKNOWN_WARNED, PASS: Result.UNKNOWN_PASSED}
-)
 _UNKNOWN = frozenset({Result.UNKNOWN_DENIED, Result.UNKNOWN_WARNED, Result.UNKNOWN_PASSED})
 
 
@@ -76,7 +72,7 @@ class Checkpoint:
         began = time.perf_counter()
         name, extractor = self._asked(source)
         if extractor is None:
-            outcome = _unknown_extractor()
+            outcome = unknown_extractor()
         else:
             outcome = await self._guarded(request, source, leash, name, extractor)
         outcome = self._softened(outcome)
@@ -95,30 +91,38 @@ class Checkpoint:
         try:
             _admit_line(request)
             extraction = extractor.settle(request)
-            outcome = None if extraction is None else _without_adapter(name, extraction)
+            outcome = None if extraction is None else without_adapter(name, extraction)
         except RefusedRequestError as error:
-            outcome = self._softened(_refused(name, extractor, error))
+            outcome = self._softened(refused(name, extractor, error))
         except Exception as error:
-            outcome = self._softened(_failed(name, error))
+            outcome = self._softened(failed(name, error))
         if outcome is not None:
             self._tell(outcome, source, time.perf_counter() - began, request)
         return outcome
 
+    def opens_stream(self, request: HttpRequest, source: CheckSource) -> bool:
+        """Whether a request opens a stream of gRPC whose messages can be shown to `check`."""
+        _, extractor = self._asked(source)
+        try:
+            return extractor is not None and extractor.opens_stream(request)
+        except RefusedRequestError:
+            return False
+
     def check_opening(self, request: HttpRequest, source: CheckSource) -> CheckOutcome:
-        """Whether a WebSocket may open, for a door that shows each of its messages to `check`."""
+        """Whether a WebSocket or a stream may open, for a door that shows each of its messages."""
         began = time.perf_counter()
         name, extractor = self._asked(source)
         if extractor is None:
-            outcome = _unknown_extractor()
+            outcome = unknown_extractor()
         else:
             try:
                 _admit_line(request)
                 extractor.open_socket(request)
-                outcome = _without_adapter(name, Extraction())
+                outcome = without_adapter(name, Extraction())
             except RefusedRequestError as error:
-                outcome = _refused(name, extractor, error)
+                outcome = refused(name, extractor, error)
             except Exception as error:
-                outcome = _failed(name, error)
+                outcome = failed(name, error)
         outcome = self._softened(outcome)
         self._tell(outcome, source, time.perf_counter() - began, request)
         return outcome
@@ -126,7 +130,17 @@ class Checkpoint:
     def refuse(self, source: CheckSource, error: RefusedRequestError) -> CheckOutcome:
         """Refuses, in a dry run too, what a door cannot even show."""
         name, extractor = self._asked(source)
-        outcome = _unknown_extractor() if extractor is None else _refused(name, extractor, error)
+        outcome = unknown_extractor() if extractor is None else refused(name, extractor, error)
+        self._tell(outcome, source, 0.0, None)
+        return outcome
+
+    def turn_away(self, source: CheckSource, error: NoDecisionError) -> CheckOutcome:
+        """Refuses, in a dry run too, what a door has no room for."""
+        name, extractor = self._asked(source)
+        if extractor is None:
+            outcome = unknown_extractor()
+        else:
+            outcome = no_decision(name, extractor, error, Extraction())
         self._tell(outcome, source, 0.0, None)
         return outcome
 
@@ -151,19 +165,19 @@ class Checkpoint:
                 # What passes or fails by its head needs no body, which may have no end.
                 settled = extractor.settle(request)
                 if settled is not None:
-                    return _without_adapter(name, settled)
+                    return without_adapter(name, settled)
                 self._admit_body(request)
                 read = partial(extractor.extract, request)
                 extraction = await self._reader.run(read, len(request.body), leash)
                 if not extraction.adapters:
-                    return _without_adapter(name, extraction)
+                    return without_adapter(name, extraction)
                 return await self._decide(request, source, leash, name, extractor, extraction)
             except RefusedRequestError as error:
-                return _refused(name, extractor, error)
+                return refused(name, extractor, error)
             except NoDecisionError as error:
-                return _no_decision(name, extractor, error, extraction)
+                return no_decision(name, extractor, error, extraction)
         except Exception as error:
-            return _failed(name, error)
+            return failed(name, error)
 
     def _admit_body(self, request: HttpRequest) -> None:
         if not request.body_complete:
@@ -209,14 +223,18 @@ class Checkpoint:
         )
         if not self._passes(verdict):
             denial = extractor.deny(
-                FORBIDDEN, _code(verdict), _explanation(verdict), verdict.decision_id
+                FORBIDDEN, code_of(verdict), explanation(verdict), verdict.decision_id
             )
             return replace(outcome, result=Result.DENY, denial=denial)
         digests = tuple(one.sha256 for one in verdict.decision.evidence.adapters)
         if not rewrites:
             return replace(outcome, audited=await self._known_copies(digests, leash))
         paths = await self._copies.paths(digests, leash, keep=True)
-        write = partial(_rewritten, request, extractor, paths)
+        # What the request itself carries is what was audited, and has no name to replace.
+        named = {
+            at: path for at, path in paths.items() if extraction.adapters[at].inline_bytes is None
+        }
+        write = partial(_rewritten, request, extractor, named)
         body = await self._reader.run(write, len(request.body), leash)
         return replace(outcome, audited=paths, body=body)
 
@@ -262,12 +280,6 @@ class Checkpoint:
         )
 
 
-def plain_denial(status: int, code: str, message: str, decision_id: str = "") -> Denial:
-    """A denial where no extractor knows the form that the client expects."""
-    body = {"error": {"code": code, "message": message, "decision_id": decision_id}}
-    return Denial(status, json.dumps(body).encode())
-
-
 def _rewritten(request: HttpRequest, extractor: ImageServer, paths: Mapping[int, str]) -> bytes:
     body = extractor.rewrite(request, paths)
     if body is None:
@@ -278,82 +290,9 @@ def _rewritten(request: HttpRequest, extractor: ImageServer, paths: Mapping[int,
     return body
 
 
-def _code(verdict: Verdict) -> str:
-    return f"adapter_{verdict.decision.verdict.value.lower()}"
-
-
-def _explanation(verdict: Verdict) -> str:
-    """One line for the sender: the verdict, the concepts found, and the first reason.
-
-    Without numbers, whoever the proxy is: the sender may be the one who changes a file until it
-    passes.
-    """
-    decision = verdict.decision
-    concepts = [
-        one.evidence.concept_name for one in decision.findings if one.verdict is decision.verdict
-    ]
-    about = f" ({', '.join(concepts[:5])})" if concepts else ""
-    reason = f" {told_without_numbers(decision.reasons[0])}" if decision.reasons else ""
-    return f"loragate: {decision.verdict.value}{about}.{reason}"
-
-
-def _unknown_extractor() -> CheckOutcome:
-    denial = plain_denial(
-        UNAVAILABLE,
-        "extractor_unknown",
-        "loragate: the proxy names no extractor that is configured. Set "
-        "intercept.default_extractor, or name one of intercept.extractors in the proxy.",
-    )
-    return CheckOutcome(Result.REFUSED, NO_EXTRACTOR, denial=denial)
-
-
 def _admit_line(request: HttpRequest) -> None:
     if not request.method or not request.path.startswith(("/", "*")):
         raise route_unknown(
             "The request has no method, or no path that begins with a slash.",
             "Have the proxy show method and path as they were sent.",
         )
-
-
-def _without_adapter(name: str, extraction: Extraction) -> CheckOutcome:
-    return CheckOutcome(_PASSED_BY[extraction.unlisted], name)
-
-
-def _refused(name: str, extractor: ImageServer, error: RefusedRequestError) -> CheckOutcome:
-    text = f"{error.message} {error.remedy}"
-    denial = extractor.deny(OF_REFUSALS[error.code], error.code.value, text, "")
-    unlisted = error.code is RefusalCode.ROUTE_UNLISTED
-    return CheckOutcome(Result.UNKNOWN_DENIED if unlisted else Result.REFUSED, name, denial=denial)
-
-
-def _no_decision(
-    name: str, extractor: ImageServer, error: NoDecisionError, extraction: Extraction
-) -> CheckOutcome:
-    # An error names the offending value, which may be an address with a token in it.
-    told = _WITHOUT_VALUES.get(error.reason, error.message)
-    if error.adapter is not None and error.adapter < len(extraction.places):
-        place = extraction.places[error.adapter]
-        holder = (*extraction.holders, "")[min(error.adapter, len(extraction.holders))]
-        named = f"It is named at {place} ({holder})." if holder else f"It is named at {place}."
-        told = " ".join(filter(None, (told, named, extractor.unless_adapter(place, holder))))
-    denial = extractor.deny(status_of(error), error.reason.value.lower(), told, "")
-    return CheckOutcome(Result.NO_DECISION, name, denial=with_retry(denial, error))
-
-
-_WITHOUT_VALUES: Mapping[ErrorReason, str] = {
-    ErrorReason.PATH_NOT_ALLOWED: "The adapter lies where none may be loaded from.",
-    ErrorReason.SOURCE_NOT_FOUND: "The adapter was not found.",
-    ErrorReason.SOURCE_NOT_ENABLED: "Adapters of this kind of source are not enabled.",
-    ErrorReason.SOURCE_UNREADABLE: "The adapter could not be read from its source.",
-    ErrorReason.REQUEST_INVALID: "The request names its adapters in a way that cannot be audited.",
-}
-
-
-def _failed(name: str, error: Exception) -> CheckOutcome:
-    """A fault of the server. The exception's text may quote the request, so it is not logged."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("a check by %s failed with %s\n%s", name, type(error).__name__, frames)
-    denial = plain_denial(
-        UNAVAILABLE, "check_failed", "loragate: the request could not be checked; see its log."
-    )
-    return CheckOutcome(Result.NO_DECISION, name, denial=denial)

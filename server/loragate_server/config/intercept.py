@@ -103,6 +103,8 @@ class InterceptSection(Section):
         reading_s: processor time that reading one request may take.
         http: answer `/v1/check` on the HTTP port.
         http_timeout_s: time that a check on the HTTP port may take.
+        stream_timeout_s: time that the check of one message in a stream of gRPC may take.
+        max_streams: streams of gRPC that may be open at once; further ones are refused.
         audited_root: the store of audited files as the image server sees it.
         keep_s: how long an audited file that may be loaded is not deleted.
         relays: ports for WebSockets, by the extractor that reads their messages.
@@ -116,6 +118,8 @@ class InterceptSection(Section):
     reading_s: PositiveSeconds = 2.0
     http: bool = False
     http_timeout_s: PositiveSeconds = 30.0
+    stream_timeout_s: PositiveSeconds = 30.0
+    max_streams: Positive = 128
     audited_root: Path | None = None
     keep_s: PositiveSeconds = 3600.0
     relays: dict[str, RelayEntry] = Field(default={})

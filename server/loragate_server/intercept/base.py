@@ -115,7 +115,7 @@ class ImageServer(ABC):
         """
 
     def find_message(self, request: HttpRequest) -> Findings:
-        """The adapters of a client's message in one of `sockets`.
+        """The adapters of a client's message in one of `sockets`, or in a stream of gRPC.
 
         Raises:
             RefusedRequestError: the message must not pass.
@@ -174,8 +174,8 @@ class ImageServer(ABC):
             RefusedRequestError: nobody can say which route it reaches.
         """
         if request.message:
-            read = self._passes(request, SOCKET)
-            return "a message in a WebSocket that is read" if read else "a message that is not read"
+            read = self.opens_stream(request) or self._passes(request, SOCKET)
+            return "a message that is read" if read else "a message that is not read"
         if is_upgrade(request):
             known = self._passes(request, UPGRADE)
             return "an upgrade by which nothing loads" if known else "an upgrade that is not known"
@@ -230,13 +230,20 @@ class ImageServer(ABC):
         """The body of an error, as FastAPI servers send it unless a server says otherwise."""
         return {"detail": message, "code": code, "decision_id": decision_id}
 
+    def opens_stream(self, request: HttpRequest) -> bool:
+        """Whether a request opens a stream of gRPC, or is of one, whose messages can be read."""
+        del request
+        return False
+
     def open_socket(self, request: HttpRequest) -> None:
-        """Whether a WebSocket may open, for a door that shows its messages one by one.
+        """Whether a WebSocket or a stream may open, for a door that shows each of its messages.
 
         Raises:
             RefusedRequestError: it is not read even so, or is no opening of one.
         """
         check_line(request)
+        if self.opens_stream(request):
+            return
         if not self._passes(request, SOCKET):
             self._check_upgrade(request)
         check_handshake(request)
@@ -279,6 +286,8 @@ class ImageServer(ABC):
         )
 
     def _settle_message(self, request: HttpRequest) -> Extraction | None:
+        if request.message is Message.GRPC and self.opens_stream(request):
+            return None
         if self._passes(request, SOCKET):
             if request.message is Message.BINARY:
                 raise binary_message(shown(request.path))

@@ -8,12 +8,14 @@ from enum import StrEnum
 
 
 class Message(StrEnum):
-    """What a client sends in a WebSocket."""
+    """What a client sends in a WebSocket, or in a stream of gRPC."""
 
     NONE = ""
     """Nothing: a request of HTTP."""
     TEXT = "text"
     BINARY = "binary"
+    GRPC = "grpc"
+    """One message of a stream, with its prefix."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class HttpRequest:
         headers: names in lower case; values of repeated headers joined by ", ".
         body: as it was sent, before any content or transfer coding is undone.
         body_complete: False when the proxy cut the body off. Nothing can be said of a part.
-        message: set where the body is a message that a client sends in the WebSocket which this
-            request has opened. Nothing that comes in by HTTP sets it.
+        message: set where the body is a message that a client sends in the WebSocket, or the
+            stream, which this request has opened. Nothing that comes in by HTTP sets it.
     """
 
     method: str

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import TypeAlias
 
 import grpc
 
 from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.checkpoint.outcome import CheckOutcome
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intercept.extraction import RefusalCode, RefusedRequestError
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.rpc.access import EXTERNAL_PROCESSOR
 from loragate_server.rpc.envoy import ext_proc_pb2 as wire
 from loragate_server.rpc.envoy_messages import (
     ANSWER_TIME_S,
-    OUR_HEADERS,
     check_source,
-    denial_headers,
     http_request,
     joined_headers,
-    told_headers,
 )
+from loragate_server.rpc.ext_proc_answers import (
+    PASSED_ON,
+    Response,
+    go_on,
+    immediate,
+    unread,
+    whole_body,
+)
+from loragate_server.rpc.ext_proc_streams import Request, carried
 from loragate_server.rpc.leash import call_leash
 
-Request: TypeAlias = wire.ProcessingRequest
-Response: TypeAlias = wire.ProcessingResponse
-
-_PASSED_ON = {
-    "response_headers": Response(response_headers=wire.HeadersResponse()),
-    "response_body": Response(response_body=wire.BodyResponse()),
-    "request_body": Response(request_body=wire.BodyResponse()),
-    "request_trailers": Response(request_trailers=wire.TrailersResponse()),
-    "response_trailers": Response(response_trailers=wire.TrailersResponse()),
-}
-"""What follows an allowed request is no concern of ours."""
+_NO_STREAM = "The filter sends the body in pieces, and this is no stream whose messages are read."
 
 
 class ExtProcService:
@@ -42,6 +38,7 @@ class ExtProcService:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
+        self._streams = 0
 
     async def Process(  # noqa: N802
         self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext
@@ -49,19 +46,27 @@ class ExtProcService:
         """Lets a request pass, with its body rewritten, or answers it at once."""
         headers: dict[str, str] | None = None
         outcome: CheckOutcome | None = None
-        unread = False
+        passed = False
         async for message in request_iterator:
+            if headers is None and _streams(message):
+                self._streams += 1
+                try:
+                    async for answer in self._carried(message, request_iterator, context):
+                        yield answer
+                finally:
+                    self._streams -= 1
+                return
             kind = message.WhichOneof("request") or "nothing"
             if outcome is not None:
-                fault = _late(kind, unread)
+                fault = _late(kind, passed)
             else:
                 fault = _fault(message, kind, headers is not None)
             if fault:
                 source = check_source(context, "ext_proc")
-                yield _immediate(self._checkpoint.refuse(source, _refusal(fault)))
+                yield immediate(self._checkpoint.refuse(source, _refusal(fault)))
                 return
             if outcome is not None:
-                yield _PASSED_ON[kind]
+                yield PASSED_ON[kind]
                 continue
             if headers is None:
                 headers = joined_headers(message.request_headers.headers.headers)
@@ -70,16 +75,31 @@ class ExtProcService:
                     source = check_source(context, "ext_proc")
                     outcome = self._checkpoint.check_head(_shown(headers, b""), source)
                     if outcome is not None and not outcome.allowed:
-                        yield _immediate(outcome)
+                        yield immediate(outcome)
                         return
-                    unread = outcome is not None
-                    yield _go_on(outcome) if outcome is None else _unread(outcome)
+                    passed = outcome is not None
+                    yield go_on(outcome) if outcome is None else unread(outcome)
                     continue
             outcome = await self._check(headers, message.request_body.body, context)
             if not outcome.allowed:
-                yield _immediate(outcome)
+                yield immediate(outcome)
                 return
-            yield _body(outcome, headers) if kind == "request_body" else _go_on(outcome)
+            yield whole_body(outcome, headers) if kind == "request_body" else go_on(outcome)
+
+    def _carried(
+        self,
+        first: Request,
+        later: AsyncIterator[Request],
+        context: grpc.aio.ServicerContext,
+    ) -> AsyncIterator[Response]:
+        """The answers to a stream of gRPC, each message of which is checked alone."""
+        source = check_source(context, "ext_proc", rewrites=True)
+        opening = _shown(joined_headers(first.request_headers.headers.headers), b"")
+        if not self._checkpoint.opens_stream(opening, source):
+            return _refused(self._checkpoint.refuse(source, _refusal(_NO_STREAM)))
+        if self._streams > self._checkpoint.settings.max_streams:
+            return _refused(self._checkpoint.turn_away(source, _no_room()))
+        return carried(self._checkpoint, opening, source, later, context)
 
     async def _check(
         self, headers: Mapping[str, str], body: bytes, context: grpc.aio.ServicerContext
@@ -108,9 +128,28 @@ def _shown(headers: Mapping[str, str], body: bytes) -> HttpRequest:
     )
 
 
-def _late(kind: str, unread: bool) -> str:
+def _no_room() -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.QUEUE_FULL,
+        "As many streams are open as may be.",
+        remedy="Close some, or raise intercept.max_streams.",
+        retry_after_s=1.0,
+    )
+
+
+async def _refused(outcome: CheckOutcome) -> AsyncIterator[Response]:
+    yield immediate(outcome)
+
+
+def _streams(message: Request) -> bool:
+    """Whether the filter sends the body in pieces, and takes it back in others."""
+    mode = message.protocol_config.request_body_mode
+    return message.WhichOneof("request") == "request_headers" and mode == wire.FULL_DUPLEX_STREAMED
+
+
+def _late(kind: str, passed: bool) -> str:
     """What is wrong with a message after the answer; a body comes only where none was read."""
-    passes = kind in _PASSED_ON and (unread or kind != "request_body")
+    passes = kind in PASSED_ON and (passed or kind != "request_body")
     return "" if passes else f"After the answer came {kind}."
 
 
@@ -145,74 +184,3 @@ def _refusal(fault: str) -> RefusedRequestError:
         fault,
         remedy="Set request_header_mode SEND and request_body_mode BUFFERED in a recent Envoy.",
     )
-
-
-def _go_on(outcome: CheckOutcome | None) -> Response:
-    """To the headers: go on. What a client sent in our headers' place is removed."""
-    response = Response(
-        request_headers=wire.HeadersResponse(
-            response=wire.CommonResponse(header_mutation=_mutation(outcome))
-        )
-    )
-    return _with_metadata(response, outcome)
-
-
-def _unread(outcome: CheckOutcome) -> Response:
-    """To the headers: go on, and let the body pass without showing it, where the filter can."""
-    response = _go_on(outcome)
-    response.mode_override.request_header_mode = wire.ProcessingMode.SEND
-    response.mode_override.response_header_mode = wire.ProcessingMode.SKIP
-    response.mode_override.request_body_mode = wire.NONE
-    return response
-
-
-def _body(outcome: CheckOutcome, headers: Mapping[str, str]) -> Response:
-    """To the body: go on, with the one that names the audited copies."""
-    common = wire.CommonResponse(header_mutation=_mutation(outcome))
-    if outcome.body is not None:
-        common.body_mutation.body = outcome.body
-        if "content-length" in headers:
-            length = _overwriting({"content-length": str(len(outcome.body))})
-            common.header_mutation.set_headers.extend(length)
-    response = Response(request_body=wire.BodyResponse(response=common))
-    return _with_metadata(response, outcome)
-
-
-def _immediate(outcome: CheckOutcome) -> Response:
-    """An answer in the place of the image server's."""
-    denial = outcome.denial
-    if denial is None:
-        raise ValueError("a request that passes has no answer of ours")
-    response = Response(
-        immediate_response=wire.ImmediateResponse(
-            status=wire.HttpStatus(code=denial.status),
-            headers=wire.HeaderMutation(set_headers=_overwriting(denial_headers(outcome))),
-            body=denial.body,
-            details=f"loragate_{outcome.result.value}",
-        )
-    )
-    return _with_metadata(response, outcome)
-
-
-def _with_metadata(response: Response, outcome: CheckOutcome | None) -> Response:
-    if outcome is not None:
-        response.dynamic_metadata.update({"loragate": dict(outcome.facts)})
-    return response
-
-
-def _mutation(outcome: CheckOutcome | None) -> wire.HeaderMutation:
-    told = {} if outcome is None else told_headers(outcome)
-    return wire.HeaderMutation(
-        set_headers=_overwriting(told),
-        remove_headers=[name for name in OUR_HEADERS if name not in told],
-    )
-
-
-def _overwriting(headers: Mapping[str, str]) -> list[wire.HeaderValueOption]:
-    return [
-        wire.HeaderValueOption(
-            header=wire.HeaderValue(key=name, raw_value=value.encode()),
-            append_action=wire.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-        )
-        for name, value in headers.items()
-    ]

@@ -14,7 +14,11 @@ from loragate_server.progress import Leash, Report, silent
 
 @contextmanager
 def call_leash(
-    context: grpc.aio.ServicerContext, report: Report = silent, *, spare_s: float = 0.0
+    context: grpc.aio.ServicerContext,
+    report: Report = silent,
+    *,
+    spare_s: float = 0.0,
+    at_most_s: float | None = None,
 ) -> Iterator[Leash]:
     """A leash that holds as long as the caller waits.
 
@@ -25,11 +29,12 @@ def call_leash(
         report: told the progress.
         spare_s: the leash ends so long before the deadline, or after nine tenths of the time if
             that is later, so that the caller can still be told.
+        at_most_s: how long it holds where the caller waits longer.
     """
     remaining_s = context.time_remaining()
-    deadline = None
-    if remaining_s is not None:
-        deadline = time.monotonic() + _within(remaining_s, spare_s)
+    limits = [] if remaining_s is None else [_within(remaining_s, spare_s)]
+    limits += [] if at_most_s is None else [at_most_s]
+    deadline = time.monotonic() + min(limits) if limits else None
     leash = Leash(deadline_monotonic_s=deadline, report=report)
     try:
         yield leash

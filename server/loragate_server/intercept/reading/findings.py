@@ -75,6 +75,7 @@ class Findings:
         form: the fields of a multipart body, by their spans.
         base_model: the model that the request is for, where it says so.
         unlisted: as in `Extraction`.
+        edit: puts other texts into a body that is neither JSON nor a form.
     """
 
     found: tuple[Found, ...] = ()
@@ -82,6 +83,7 @@ class Findings:
     form: tuple[Field, ...] = ()
     base_model: str = ""
     unlisted: str = ""
+    edit: Callable[[Mapping[Location, str]], bytes] | None = None
 
 
 def rewritten(findings: Findings, body: bytes, paths: Mapping[int, str]) -> bytes | None:
@@ -100,6 +102,8 @@ def rewritten(findings: Findings, body: bytes, paths: Mapping[int, str]) -> byte
     edits: dict[str | None, dict[Location, list[tuple[Spot, str]]]] = {}
     for spot, name in spelled.items():
         edits.setdefault(spot.form_field, {}).setdefault(spot.location, []).append((spot, name))
+    if findings.edit is not None:
+        return findings.edit({at: _spliced(parts) for at, parts in edits.get(None, {}).items()})
     if None in edits:
         return _edited(findings.text, edits[None]).encode()
     return _in_form(findings.form, body, edits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from loragate_server.intercept.reading.bodies import check_whole, content_coding
 from loragate_server.intercept.refusals import ambiguous_body, door_closed
 from loragate_server.intercept.request import HttpRequest
-from loragate_server.intercept.routes import Route, route
+from loragate_server.intercept.routes import Hit, Route, route
 
 SERVICE = "inference.GRPCInferenceService"
 LOAD, INFER, STREAM = "grpc", "grpc_infer", "grpc_stream"
@@ -38,8 +38,14 @@ GRPC_PASSED: tuple[str, ...] = (
 """They tell of the server, or take models and memory away."""
 
 
+def is_stream(hit: Hit | None, request: HttpRequest) -> bool:
+    """Whether a request opens a stream of inferences."""
+    opens = hit is not None and hit.route.name == STREAM
+    return opens and request.method == "POST" and is_grpc(request)
+
+
 def refuse_stream(name: str) -> None:
-    """A stream of inferences goes on after the proxy has asked.
+    """A stream of inferences goes on after a proxy has asked about its opening.
 
     Raises:
         RefusedRequestError: DOOR_CLOSED for the name of the route that streams.
@@ -47,8 +53,14 @@ def refuse_stream(name: str) -> None:
     if name == STREAM:
         raise door_closed(
             "ModelStreamInfer goes on sending after it was let in, so its requests cannot be read.",
-            "Send each request with ModelInfer.",
+            "Send each request with ModelInfer, or have Envoy show each message to ext_proc.",
         )
+
+
+def is_grpc(request: HttpRequest) -> bool:
+    """Whether a request says that its body is gRPC with messages of protobuf."""
+    kind = request.header("content-type").split(";")[0].strip().lower()
+    return kind in ("application/grpc", "application/grpc+proto")
 
 
 def grpc_message(request: HttpRequest) -> tuple[bytes, str]:
@@ -58,8 +70,7 @@ def grpc_message(request: HttpRequest) -> tuple[bytes, str]:
         RefusedRequestError: BODY_INCOMPLETE or BODY_AMBIGUOUS.
     """
     check_whole(request)
-    kind = request.header("content-type").split(";")[0].strip().lower()
-    if kind not in ("application/grpc", "application/grpc+proto"):
+    if not is_grpc(request):
         raise ambiguous_body("The body is no gRPC.", "Send application/grpc.")
     if content_coding(request) != "identity":
         raise ambiguous_body("The gRPC body is compressed.", "Use grpc-encoding.")

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loragate_server.intercept.reading.bodies import BodyLimits
-from loragate_server.intercept.refusals import ambiguous_body, unreadable
+from loragate_server.intercept.refusals import Location, ambiguous_body, unreadable
+from loragate_server.intercept.servers.protobuf_wire import Part, chunk, parts
 from loragate_server.intercept.servers.triton_wire import unframed
 
 _REMEDY = "Send one ModelInferRequest."
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _Fields = list[tuple[int, int | bytes]]
 
 # Field numbers of open_inference_grpc.proto, with those that Triton adds to parameters.
@@ -22,22 +22,77 @@ _TENSOR = {1: "name", 2: "datatype"}
 _PARAMETERS, _INPUTS, _OUTPUTS, _RAW = 4, 5, 6, 7
 _TENSOR_SHAPE, _TENSOR_PARAMETERS, _TENSOR_CONTENTS = 3, 4, 5
 _OUTPUT_NAME, _OUTPUT_PARAMETERS = 1, 2
+_HOLDERS = {_INPUTS: ("inputs", _TENSOR_PARAMETERS), _OUTPUTS: ("outputs", _OUTPUT_PARAMETERS)}
 _KEY, _VALUE = 1, 2
 _STRING_PARAM, _LAST_PARAM = 3, 5
 
 
-def read_infer_request(body: bytes, coding: str, limits: BodyLimits) -> dict[str, Any]:
+def infer_message(body: bytes, coding: str, limits: BodyLimits) -> bytes:
+    """The one message of a body, without its prefix and compression.
+
+    Raises:
+        RefusedRequestError: BODY_UNREADABLE or BODY_AMBIGUOUS.
+    """
+    return unframed(body, coding, limits, _REMEDY)
+
+
+def framed(message: bytes) -> bytes:
+    """A message as gRPC sends it, not compressed."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+def read_infer_request(message: bytes) -> dict[str, Any]:
     """The request as its JSON would be, without the contents of tensors.
 
     Raises:
         RefusedRequestError: BODY_UNREADABLE or BODY_AMBIGUOUS.
     """
-    fields = _fields(unframed(body, coding, limits, _REMEDY))
+    fields = _fields(message)
     document = _texts(fields, _REQUEST, (_PARAMETERS, _INPUTS, _OUTPUTS, _RAW))
     document["parameters"] = _parameters(fields, _PARAMETERS)
     document["inputs"] = [_input(one) for one in _messages(fields, _INPUTS)]
     document["outputs"] = [_output(one) for one in _messages(fields, _OUTPUTS)]
     return document
+
+
+def with_texts(message: bytes, texts: Mapping[Location, str]) -> bytes:
+    """A message that was read, with other texts in some of its parameters.
+
+    Args:
+        message: without its prefix.
+        texts: by where the parameters stand in what `read_infer_request` gives.
+    """
+    own = {at[-1]: text for at, text in texts.items() if len(at) == 2}
+    made, seen = [], dict.fromkeys(_HOLDERS, 0)
+    for part in parts(message):
+        new = part.raw
+        if part.number == _PARAMETERS:
+            new = _with_text(part, own)
+        elif part.number in _HOLDERS:
+            room, field = _HOLDERS[part.number]
+            here = (room, seen[part.number])
+            seen[part.number] += 1
+            inner = {at[-1]: text for at, text in texts.items() if at[:2] == here}
+            new = _in_tensor(part, field, inner) if inner else new
+        made.append(new)
+    return b"".join(made)
+
+
+def _in_tensor(tensor: Part, field: int, texts: Mapping[Any, str]) -> bytes:
+    inner = (
+        _with_text(part, texts) if part.number == field else part.raw for part in parts(tensor.data)
+    )
+    return chunk(tensor.number, b"".join(inner))
+
+
+def _with_text(parameter: Part, texts: Mapping[Any, str]) -> bytes:
+    """One parameter, with its new text if it has one."""
+    keys = [_text(part.value) for part in parts(parameter.data) if part.number == _KEY]
+    key = keys[0] if keys else ""
+    if key not in texts:
+        return parameter.raw
+    value = chunk(_STRING_PARAM, texts[key].encode())
+    return chunk(parameter.number, chunk(_KEY, key.encode()) + chunk(_VALUE, value))
 
 
 def _input(data: bytes) -> dict[str, Any]:
@@ -113,38 +168,4 @@ def _text(value: int | bytes) -> str:
 
 def _fields(data: bytes) -> _Fields:
     """Number and value of each field, in order."""
-    found: _Fields = []
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            value, at = _varint(data, at)
-            found.append((number, value))
-            continue
-        size, at = _varint(data, at) if kind == _BYTES else (_sizes(kind), at)
-        if number == 0 or at + size > len(data):
-            raise unreadable("The message is no inference request.", _REMEDY)
-        part = data[at : at + size]
-        found.append((number, part if kind == _BYTES else int.from_bytes(part, "little")))
-        at += size
-    return found
-
-
-def _sizes(kind: int) -> int:
-    size = {_FIXED64: 8, _FIXED32: 4}.get(kind)
-    if size is None:
-        raise unreadable("The message is no inference request.", _REMEDY)
-    return size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    number = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            break
-        number |= (data[at] & 0x7F) << shift
-        if data[at] < 0x80:
-            return number, at + 1
-        at += 1
-    raise unreadable("The message is no inference request.", _REMEDY)
+    return [(part.number, part.value) for part in parts(data)]

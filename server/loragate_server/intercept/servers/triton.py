@@ -31,14 +31,9 @@ from loragate_server.intercept.servers.grpc_routes import (
     LOAD,
     SERVICE,
     grpc_message,
-    refuse_stream,
 )
-from loragate_server.intercept.servers.kserve import (
-    KServe,
-    adapters_in,
-    infer_findings,
-    together,
-)
+from loragate_server.intercept.servers.kserve import KServe, infer_findings
+from loragate_server.intercept.servers.kserve_parameters import adapters_in, together
 from loragate_server.intercept.servers.triton_wire import read_load_request
 
 _FILE = "file:"
@@ -99,10 +94,6 @@ class Triton(KServe):
         if not any(name.startswith(_FILE) for name in parameters):
             found_files += self.in_repository(model)
         return Findings(together(found_files))
-
-    def check_head(self, hit: Hit, request: HttpRequest) -> None:
-        """See `ImageServer.check_head`."""
-        refuse_stream(hit.route.name)
 
     def _from_http(self, request: HttpRequest) -> dict[str, Any]:
         check_whole(request)
