@@ -110,6 +110,22 @@ INTERCEPTION = (
         unit="s",
         objective=LATENCY_OBJECTIVE_S,
     ),
+    Panel(
+        "WebSockets in the relay",
+        "Open ones, by the extractor that reads their messages.",
+        {"sum by (extractor) (loragate_relay_connections{$S})": "{{extractor}}"},
+        stacked=True,
+    ),
+    Panel(
+        "How relayed WebSockets ended, 1 h",
+        "refused: a message must not pass. no_decision, failed: nobody could say.",
+        {
+            "sum by (extractor, cause) (increase(loragate_relay_ended_total{$S}[1h]))": (
+                "{{extractor}} {{cause}}"
+            )
+        },
+        alerts=("RelayFailing",),
+    ),
 )
 
 REVIEWS = (
