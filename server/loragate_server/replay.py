@@ -209,7 +209,8 @@ def other_engine(origins: Iterable[tuple[Origin, int]], present: str) -> int:
 
 
 def _again(recorded: Decision, policy: Policy, now: datetime) -> Decision:
-    return reapplied(recorded, decide(policy, recorded.evidence, now=now))
+    decided = decide(policy, recorded.evidence, now=now)
+    return reapplied(recorded, decided, policy.lineage)
 
 
 def _top_concept(decision: Decision) -> str:

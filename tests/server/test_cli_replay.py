@@ -223,7 +223,10 @@ def test_what_people_have_said_stands_on_both_sides_and_is_pointed_out(
     assert counts == {("ALLOW", "ALLOW"): 1, ("BLOCK", "BLOCK"): 2, ("REVIEW", "REVIEW"): 1}
     assert found["changes"] == []
     assert found["sweep"][0]["count"] == 2
-    assert found["overruled"] == {"review_approved": 1, "review_rejected": 1, "known_bad": 0}
+    assert {code: count for code, count in found["overruled"].items() if count} == {
+        "review_approved": 1,
+        "review_rejected": 1,
+    }
     printed = run("--policy", same).stdout
     assert "Not by a policy alone: approved by people 1, rejected by people 1. This" in printed
 

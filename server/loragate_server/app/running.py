@@ -18,12 +18,14 @@ from loragate_server.app.folders import make_state_folder
 from loragate_server.app.front import Front, open_front, warn_of_rules
 from loragate_server.app.loading import load_models
 from loragate_server.app.ports import GRPC, listening
+from loragate_server.app.reviewing import follow
 from loragate_server.app.served import describe, served_states
 from loragate_server.app.startup import engine_builder
 from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
+from loragate_server.gate.lineage_book import LineageBook
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics.metrics import Metrics
@@ -107,7 +109,7 @@ async def running(
         intake = Intake(config.intake, config.store_folder, front.metrics.corrupt_file)
         intake.start()
         stack.callback(intake.close)
-        gate = _open_gate(config, front, bases, intake, stack)
+        gate = await _open_gate(config, front, bases, intake, stack)
         server = await _open_rpc(config, front, bases, intake, gate, stack)
         front.readiness.set("grpc")
         front.metrics.ready(True)
@@ -127,7 +129,7 @@ async def _serve_models(config: Config, front: Front, stop_asked: asyncio.Event)
     return bases
 
 
-def _open_gate(
+async def _open_gate(
     config: Config, front: Front, bases: BaseRegistry, intake: Intake, stack: AsyncExitStack
 ) -> Gate:
     gate = Gate(
@@ -140,6 +142,7 @@ def _open_gate(
         observer=front.metrics,
         reviews=front.reviews,
         known=front.known,
+        lineage=await follow(LineageBook(front.recorder.database, front.known), stack),
     )
     stack.push_async_callback(gate.close, CLOSE_LIMIT_S)
     front.readiness.add_check("worker", lambda: _require_worker(gate))

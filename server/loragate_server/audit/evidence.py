@@ -9,6 +9,9 @@ from typing import Literal
 ENGINE_VERSION = "6"
 """Raised whenever the same inputs could give another result; cached verdicts depend on it."""
 
+SKETCH_VERSION = 1
+"""Raised whenever the same weights would give another sketch (`audit.sketch`)."""
+
 
 @dataclass(frozen=True)
 class ConceptEvidence:
@@ -115,6 +118,8 @@ class CoverageEvidence:
         readings: how many different meanings the bytes have for the loaders.
         refused_by: loaders that would not load the file, and why.
         optional: whether the image server may leave it out.
+        sketches: of its weights, one per reading (`audit.sketch`); not part of a decision, so the
+            record keeps them in a table of their own.
     """
 
     sha256: str
@@ -130,6 +135,9 @@ class CoverageEvidence:
     readings: int = 1
     refused_by: Mapping[str, str] = field(default_factory=dict)
     optional: bool = False
+    sketches: tuple[bytes, ...] = field(
+        default=(), repr=False, compare=False, metadata={"recorded": False}
+    )
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def screen(
         return Screen((), torch.zeros(0, count, strata, dtype=torch.float64), complete)
     layers = [
         [
-            _factors(
+            factors_of(
                 base,
                 ref,
                 adapter.deltas.get(ref),
@@ -102,7 +102,7 @@ def _has_bias(delta: WeightDelta) -> bool:
     return isinstance(delta, algebra.LowRank) and delta.bias is not None
 
 
-def _factors(
+def factors_of(
     base: BaseModel, ref: ModuleRef, delta: WeightDelta | None, strength: float
 ) -> LowRank:
     """The change of one layer as factors; a dense one is the product of itself and an identity."""

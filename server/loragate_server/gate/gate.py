@@ -20,6 +20,7 @@ from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.flight import SharedLeash, SingleFlight
 from loragate_server.gate.intake import IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey
+from loragate_server.gate.lineage_book import LineageBook, decisions_of
 from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.pipeline import Case, Pipeline, ReadAdapter
 from loragate_server.gate.request import GateRequest
@@ -29,6 +30,7 @@ from loragate_server.intake.fetch import Intake
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse
+from loragate_server.policy.lineage import Kin
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling
 from loragate_server.policy.store import PolicyStore
@@ -60,6 +62,7 @@ class Gate:
         observer: GateObserver,
         reviews: ReviewBook,
         known: KnownBook,
+        lineage: LineageBook,
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
@@ -67,6 +70,7 @@ class Gate:
         self._policies = policies
         self._reviews = reviews
         self._known = known
+        self._lineage = lineage
         self._suspects = Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size))
         self._pipeline = Pipeline(bases=bases, worker=self.worker, read=read, recorder=recorder)
         self._observer = observer
@@ -268,6 +272,7 @@ class Gate:
         served, policy = self.bases.get(case.request.base_model), self._policies.current
         rulings: Sequence[Ruling] = ()
         known: Sequence[KnownUse] = ()
+        kin: Sequence[Kin] = ()
         decision = self._pipeline.listed(policy, case, served)
         if decision is None:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
@@ -282,10 +287,12 @@ class Gate:
                 admit_size(file.size_bytes, policy)
             rulings = self._reviews.about(file.sha256 for file in case.files)
             known = self._known.about([one.ways for one in case.adapter_keys], evidence.base_digest)
-            decision = self._pipeline.judge(policy, evidence, known, rulings, leash, times_s)
+            kin = self._lineage.about(evidence)
+            decision = self._pipeline.judge(policy, evidence, known, kin, rulings, leash, times_s)
             self._suspects.put(_used(key, decision), measured_by, decision)
         verdict = await self._pipeline.record(decision, case.request, leash, times_s)
         self._known.learn(verdict)
+        self._lineage.learn(verdict)
         self._observer.recorded(verdict)
         for stage in STAGES:
             if stage in verdict.stage_times_s:
@@ -295,6 +302,7 @@ class Gate:
             _used(key, decision),
             review_ids=tuple(ruling.review_id for ruling in rulings),
             known_ids=tuple(one.decision_id for one in known),
+            lineage_ids=decisions_of(kin),
         )
         self._cache.put(final, verdict)
         return verdict
@@ -307,7 +315,8 @@ class Gate:
         served: ServedBase,
     ) -> VerdictKey:
         rulings = self._reviews.about(adapter.sha256 for adapter in adapters)
-        known = self._known.about([one.ways for one in adapters], served.base.digest)
+        ways = [one.ways for one in adapters]
+        known = self._known.about(ways, served.base.digest)
         return VerdictKey(
             adapters=adapters,
             base_model=served.name,
@@ -318,6 +327,7 @@ class Gate:
             dry_run=request.dry_run,
             review_ids=tuple(ruling.review_id for ruling in rulings),
             known_ids=tuple(one.decision_id for one in known),
+            lineage_ids=self._lineage.decisions_about(ways, served.base.digest),
         )
 
 

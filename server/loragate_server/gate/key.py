@@ -44,6 +44,7 @@ class VerdictKey:
         concept_ids: sorted, without repetition; empty for the whole library.
         review_ids: sorted; the reviews in force about any of the adapters.
         known_ids: sorted; the decisions that had blocked some of the adapters.
+        lineage_ids: sorted; the decisions that had blocked what they come from.
     """
 
     adapters: tuple[AdapterKey, ...]
@@ -56,3 +57,4 @@ class VerdictKey:
     engine_version: str = ENGINE_VERSION
     review_ids: tuple[str, ...] = ()
     known_ids: tuple[str, ...] = ()
+    lineage_ids: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from functools import cached_property
 from loragate_server.adapter.adapter import Readings
 from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
+from loragate_server.audit.sketch import sketches_of
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.job import off_device
@@ -25,6 +26,7 @@ from loragate_server.models.base import BaseModel
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse, apply_known
+from loragate_server.policy.lineage import Kin, apply_lineage
 from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling, apply_rulings
@@ -127,6 +129,8 @@ class Pipeline:
                     leash.check()
                     members.append(_member(self._read(file, served.base, leash), one))
             times_s["read"] = time.monotonic() - began
+            leash.check()
+            sketches = sketches_of(served.base, members)
             evidence = served.engine.audit(
                 members,
                 leash,
@@ -135,8 +139,13 @@ class Pipeline:
             )
             times_s.update(evidence.stage_times_s)
             _trace_engine(evidence.stage_times_s)
+            adapters = tuple(
+                replace(one, sketches=made)
+                for one, made in zip(evidence.adapters, sketches, strict=True)
+            )
             return replace(
                 evidence,
+                adapters=adapters,
                 restricted_to=case.restricted_to,
                 screen_miss_rate=policy.screen_miss_rate,
             )
@@ -148,6 +157,7 @@ class Pipeline:
         policy: Policy,
         evidence: Evidence,
         known: Sequence[KnownUse],
+        kin: Sequence[Kin],
         rulings: Sequence[Ruling],
         leash: Leash,
         times_s: dict[str, float],
@@ -158,6 +168,7 @@ class Pipeline:
         now = datetime.now(UTC)
         with stage("policy"):
             decision = apply_known(decide(policy, evidence, now=now), known)
+            decision = apply_lineage(decision, kin, policy.lineage)
             decision = apply_rulings(decision, rulings, now)
         times_s["policy"] = time.monotonic() - began
         return decision

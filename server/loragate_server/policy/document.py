@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from loragate_server.severity import Severity
 
+LineageVerdict = Literal["block", "review", "allow"]
 VerdictOnBlock = Literal["block", "review"]
 RemedyName = Literal["retrain", "replace_data", "quarantine", "withdraw_and_call_legal"]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
@@ -86,6 +87,13 @@ class RestrictDocument(_Closed):
     callers: list[Text] = []
 
 
+class LineageDocument(_Closed):
+    """The verdict for an adapter that comes from one on record as blocked."""
+
+    copies: LineageVerdict = "block"
+    parts: LineageVerdict = "review"
+
+
 class PolicyDocument(_Closed):
     """The whole file."""
 
@@ -98,6 +106,7 @@ class PolicyDocument(_Closed):
     deny_sha256: list[ListedAdapter] = []
     limits: Limits = Limits()
     restrict: RestrictDocument = RestrictDocument()
+    lineage: LineageDocument = LineageDocument()
     screen_miss_rate: Probability = 0.01
     when_inconclusive: Literal["inconclusive", "review", "block"] = "inconclusive"
     verdict_ttl_s: Annotated[float, Field(gt=0, le=366 * 86400)] = 86400.0
@@ -114,6 +123,7 @@ KNOWN_KEYS: tuple[str, ...] = tuple(
                 ListedAdapter,
                 Limits,
                 RestrictDocument,
+                LineageDocument,
             )
             for name in model.model_fields
         }

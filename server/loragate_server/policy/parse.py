@@ -15,6 +15,7 @@ from loragate_server.policy.document import (
     ThresholdsDocument,
 )
 from loragate_server.policy.explain import Problem, explain
+from loragate_server.policy.lineage import LineageRules
 from loragate_server.policy.policy import Policy, Rule, Thresholds
 from loragate_server.policy.source import Location, Position, Source, SourceError
 
@@ -189,6 +190,10 @@ def _resolve(document: PolicyDocument, digest: str, file: str) -> Policy:
         verdict_ttl_s=document.verdict_ttl_s,
         screen_miss_rate=document.screen_miss_rate,
         restrict=frozenset(document.restrict.callers),
+        lineage=LineageRules(
+            copies=VerdictKind(document.lineage.copies.upper()),
+            parts=VerdictKind(document.lineage.parts.upper()),
+        ),
         digest=digest,
         file=file,
     )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
 from loragate_server.policy.document import Limits, ListedAdapter
+from loragate_server.policy.lineage import LineageRules
 
 ANYBODY = "*"
 """Stands for every caller, one without an authenticated name included."""
@@ -83,6 +84,7 @@ class Policy:
         when_inconclusive: the verdict when the audit cannot vouch; never ALLOW.
         verdict_ttl_s: seconds after which the caller has to ask again.
         remedies: severity to remedy at the block level.
+        lineage: the verdicts for adapters that come from blocked ones.
         digest: lower-case hexadecimal sha256 of the bytes of the file.
         restrict: authenticated names of callers that may ask about some concepts only; `ANYBODY`
             among them stands for every caller.
@@ -100,6 +102,7 @@ class Policy:
     digest: str
     screen_miss_rate: float = 0.01
     restrict: frozenset[str] = frozenset()
+    lineage: LineageRules = field(default_factory=LineageRules)
     file: str = field(default="policy.yaml", compare=False)
 
     def thresholds_for(self, concept: Subject) -> Thresholds:

@@ -85,7 +85,8 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 def _plain(value: object) -> Any:
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        kept = (f for f in fields(value) if f.metadata.get("recorded", True))
+        return {f.name: _plain(getattr(value, f.name)) for f in kept}
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, bool | int | str):

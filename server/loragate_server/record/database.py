@@ -20,6 +20,7 @@ from loragate_server.record.failures import database_failure
 from loragate_server.record.known_rows import insert_known
 from loragate_server.record.paging import Place
 from loragate_server.record.search import Search, conditions, storable
+from loragate_server.record.sketch_rows import insert_sketches
 from loragate_server.record.tables import audited_adapters, audits
 from loragate_server.record.verdict import Verdict
 
@@ -80,6 +81,7 @@ class Database:
             if rows:
                 connection.execute(insert(audited_adapters), rows)
             insert_known(connection, verdict)
+            insert_sketches(connection, verdict)
             before_commit()
 
     def get(self, decision_id: str) -> str | None:

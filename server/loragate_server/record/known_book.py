@@ -65,6 +65,7 @@ class KnownBook(Follower):
         self._files: dict[tuple[str, tuple[str, ...]], _Files] = {}
         self._by_file: defaultdict[tuple[str, str], list[_Files]] = defaultdict(list)
         self._read_until: datetime | None = None
+        self._revision = 0
 
     def about(self, wanted: Wanted, base_digest: str) -> tuple[KnownUse, ...]:
         """Blocked uses of some, but not all, of the files; sorted by decision. Does not wait.
@@ -85,6 +86,25 @@ class KnownBook(Follower):
                 and known.sha256s <= files
                 and (blocked := known.blocked) is not None
                 and not _allowed(known, wanted)
+            ]
+        return tuple(sorted(found, key=lambda use: use.decision_id))
+
+    @property
+    def revision(self) -> int:
+        """Another number whenever something else is known."""
+        return self._revision
+
+    def alone(self) -> tuple[KnownUse, ...]:
+        """Of each file that stands blocked alone, the use at the lowest strength."""
+        with self._lock:
+            files = [known for known in self._files.values() if known.sha256s.total() == 1]
+            found = [
+                min(
+                    blocked,
+                    key=lambda use: (abs(use.members[0].denoiser_strength), use.decision_id),
+                )
+                for known in files
+                if (blocked := [use for use in known.newest.values() if use.blocked])
             ]
         return tuple(sorted(found, key=lambda use: use.decision_id))
 
@@ -113,6 +133,7 @@ class KnownBook(Follower):
                     # Under one of its files only: whoever asks about all asks about that one.
                     self._by_file[use.base_digest, use.sha256s[0]].append(known)
                 known.take(use)
+                self._revision += 1
 
 
 def _allowed(known: _Files, wanted: Wanted) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -124,6 +125,19 @@ known_uses = Table(
     Column("members", Text(), nullable=False),
     Index(None, "decided_at"),
     Index(None, "files"),
+)
+
+sketches = Table(
+    "sketches",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("config_sha256", String(64), primary_key=True),
+    Column("base_digest", String(64), primary_key=True),
+    # Of the way in which sketches are made: those of different versions cannot be compared.
+    Column("version", Integer(), primary_key=True, autoincrement=False),
+    # Loaders may read one file in several ways, and each has a sketch.
+    Column("reading", Integer(), primary_key=True, autoincrement=False),
+    Column("sketch", LargeBinary(), nullable=False),
 )
 
 reviews = Table(

@@ -9,6 +9,7 @@ from loragate_server.audit.evidence import Evidence, LayerProfile
 from loragate_server.policy.decision import Decision, Finding, Mode, Reason, VerdictKind
 from loragate_server.policy.holm import holm_adjusted
 from loragate_server.policy.known import KNOWN_CODE
+from loragate_server.policy.lineage import LINEAGE_CODES
 from loragate_server.policy.review import APPROVED_CODE, REJECTED_CODE
 from loragate_server.policy.sentences import use_of
 from loragate_server.record.verdict import Verdict
@@ -209,6 +210,10 @@ def _headline(wording: Wording, decision: Decision) -> str:
         return wording(key, where=where, count=len(decision.findings))
     if KNOWN_CODE in codes:
         return wording(f"headline.{KNOWN_CODE}", where=where)
+    if not codes & {"concept_learned", "concept_suspected"}:
+        for code in LINEAGE_CODES:
+            if code in codes:
+                return wording(f"headline.{code}", where=where)
     named = [f for f in decision.findings if f.verdict is kind and not math.isnan(f.evidence.score)]
     if kind is VerdictKind.INCONCLUSIVE or not named:
         return wording("headline.not_examined", where=where)
@@ -252,6 +257,8 @@ def _steps(wording: Wording, decision: Decision) -> tuple[str, ...]:
         if code in codes:
             return first + wording.every(f"steps.{code}")
     acted = codes & {"concept_learned", "concept_suspected"}
+    if kind is not VerdictKind.ALLOW and not acted and codes & set(LINEAGE_CODES):
+        return first + wording.every("steps.lineage")
     if kind is VerdictKind.INCONCLUSIVE or (kind is not VerdictKind.ALLOW and not acted):
         return first + wording.every("steps.inconclusive")
     return first + wording.every(f"steps.{decision.remedy.value}")

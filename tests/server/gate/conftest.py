@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.gate import Gate
+from loragate_server.gate.lineage_book import LineageBook
 from loragate_server.gate.observer import CacheResult, GateObserver
 from loragate_server.gate.request import GateRequest
 from loragate_server.intake.fetch import Intake
@@ -168,6 +170,7 @@ class House:
     recorder: Recorder
     book: ReviewBook
     known: KnownBook
+    lineage: LineageBook
     log_path: Path
     root: Path
     files: Callable[[int], bytes]
@@ -240,8 +243,12 @@ def files() -> Callable[[int], bytes]:
     state = {f"unet.{name}": value for name, value in adapter_state(module).items()}
 
     def make(seed: int) -> bytes:
-        scaled: dict[str, Tensor] = {k: v * (1 + seed / 64) for k, v in state.items()}
-        return save(scaled, {"format": "pt"})
+        generator = torch.Generator().manual_seed(seed)
+        own: dict[str, Tensor] = {
+            name: 0.2 * torch.randn(value.shape, generator=generator)
+            for name, value in state.items()
+        }
+        return save(own, {"format": "pt"})
 
     return make
 
@@ -264,6 +271,7 @@ async def house(
         book = ReviewBook(recorder.database)
         book.refresh()
         known = KnownBook(recorder.database)
+        lineage = LineageBook(recorder.database, known)
         known.refresh()
         engine, counts = HeldEngine(tiny), Counts()
         gate = Gate(
@@ -276,9 +284,10 @@ async def house(
             observer=counts,
             reviews=book,
             known=known,
+            lineage=lineage,
         )
         found = House(
-            *(gate, engine, tiny, counts, policies, policy_file, recorder, book, known),
+            *(gate, engine, tiny, counts, policies, policy_file, recorder, book, known, lineage),
             *(log_path, root, files),
         )
         found.serve()

@@ -18,7 +18,7 @@ from loragate_server.gate.worker import MOST_LOST, Worker
 from loragate_server.progress import Leash
 from testkit.waiting import at_most, busyness
 
-STUCK_AFTER_S = 0.4 * busyness()
+STUCK_AFTER_S = 0.8 * busyness()
 AT_MOST_S = 2.0
 """Within which the next piece of work has to be done, after the one that hangs is given up."""
 

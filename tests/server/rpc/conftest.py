@@ -24,6 +24,7 @@ from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
+from loragate_server.gate.lineage_book import LineageBook
 from loragate_server.gate.observer import GateObserver
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
@@ -74,7 +75,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 read=read_adapter,
                 observer=GateObserver(),
                 reviews=ReviewBook(recorder.database),
-                known=KnownBook(recorder.database),
+                known=(known := KnownBook(recorder.database)),
+                lineage=LineageBook(recorder.database, known),
             )
             stack.push_async_callback(gate.close)
             library = ConceptLibrary.open(EMBEDDED_LIBRARY)

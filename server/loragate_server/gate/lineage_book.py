@@ -1,0 +1,215 @@
+"""`LineageBook`: sketches of blocked adapters, in memory, for a gate that must not wait."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from loragate_server.audit.evidence import Evidence
+from loragate_server.gate.kinship import Part, Sketches, as_numbers, parts_of
+from loragate_server.policy.known import KnownUse
+from loragate_server.policy.lineage import Kin
+from loragate_server.policy.review import ReviewedAdapter
+from loragate_server.record.database import Database
+from loragate_server.record.follow import POLL_INTERVAL_S, Follower
+from loragate_server.record.known_book import KnownBook
+from loragate_server.record.sketch_rows import SketchKey, read_sketches, sketches_of
+from loragate_server.record.verdict import Verdict
+
+REMEMBERED = 16384
+"""Adapters whose own sketches are kept, so that cached verdicts can be held against what is blocked
+later; 4 KiB each."""
+UNKNOWN = "?"
+"""Stands in a key for an adapter whose sketch is not at hand: no recorded verdict has it."""
+
+
+@dataclass(frozen=True)
+class _Blocked:
+    """The blocked adapters of one base model.
+
+    Attributes:
+        uses: how each was blocked; `changes`: float32 [n, 1024], their sketches at that strength.
+    """
+
+    uses: Sequence[KnownUse]
+    changes: Sketches
+    _found: dict[ReviewedAdapter, tuple[tuple[Part, KnownUse], ...]] = field(
+        default_factory=dict, repr=False
+    )
+
+    def kin_of(self, adapter: int, sketches: Iterable[Sketches], way: ReviewedAdapter) -> set[Kin]:
+        """What an adapter has of them, by any reading of its file; measured once."""
+        found = self._found.get(way)
+        if found is None:
+            if len(self._found) >= REMEMBERED:
+                self._found.clear()
+            found = self._found[way] = tuple(self._measured(sketches, way))
+        return {Kin(one.copy, one.share, one.amount, adapter, use) for one, use in found}
+
+    def _measured(
+        self, sketches: Iterable[Sketches], way: ReviewedAdapter
+    ) -> Iterator[tuple[Part, KnownUse]]:
+        # What is asked about is judged itself, and is no kin of its own.
+        own = [_file(use.members[0]) == _file(way) for use in self.uses]
+        changes, uses = self.changes, self.uses
+        if any(own):
+            changes = changes[np.logical_not(own)]
+            uses = [use for use, same in zip(uses, own, strict=True) if not same]
+        for sketch in sketches:
+            for part in parts_of(sketch * _strength(way), changes):
+                yield part, uses[part.index]
+
+
+class LineageBook(Follower):
+    """Follows what is on record as blocked, with the sketches of those adapters. Thread-safe.
+
+    A file that was blocked alone, at whatever strength, counts until exactly that use is allowed
+    (`KnownBook`). What is blocked here counts at once, what another replica blocked within a
+    second or two.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        known: KnownBook,
+        *,
+        remembered: int = REMEMBERED,
+        poll_interval_s: float = POLL_INTERVAL_S,
+    ) -> None:
+        super().__init__("lineage", poll_interval_s)
+        self._database = database
+        self._known = known
+        self._remembered = remembered
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[SketchKey, tuple[Sketches, ...]] = OrderedDict()
+        self._parents: dict[SketchKey, tuple[Sketches, ...]] = {}
+        self._revision = self._read_revision = -1
+        self._blocked: Mapping[str, _Blocked] = {}
+
+    def about(self, evidence: Evidence) -> tuple[Kin, ...]:
+        """What the adapters of an audit have of blocked ones, the most of it first."""
+        blocked = self._blocked.get(evidence.base_digest)
+        if blocked is None:
+            return ()
+        found = set[Kin]()
+        for number, one in enumerate(evidence.adapters):
+            numbers = [as_numbers(sketch) for sketch in one.sketches]
+            for strength in _strengths(evidence, number):
+                way = ReviewedAdapter(one.sha256, one.config_sha256, *strength)
+                found |= blocked.kin_of(number, numbers, way)
+        return _most(found)
+
+    def decisions_about(
+        self, adapters: Sequence[Sequence[ReviewedAdapter]], base_digest: str
+    ) -> tuple[str, ...]:
+        """The ids of the decisions that `about` names, for the key of a cached verdict.
+
+        Args:
+            adapters: of a request, each in every way in which it may be used.
+            base_digest: of the base model.
+        """
+        blocked = self._blocked.get(base_digest)
+        if blocked is None:
+            return ()
+        found = set[Kin]()
+        for number, ways in enumerate(adapters):
+            key = SketchKey(base_digest, *_file(ways[0]))
+            with self._lock:
+                sketches = self._seen.get(key)
+            if sketches is None:
+                return (UNKNOWN,)
+            for way in ways:
+                found |= blocked.kin_of(number, sketches, way)
+        return decisions_of(_most(found))
+
+    def learn(self, verdict: Verdict) -> None:
+        """Takes in what was just recorded here, after `KnownBook` has."""
+        with self._lock:
+            for key, made in sketches_of(verdict):
+                self._seen[key] = tuple(as_numbers(one) for one in made)
+                self._seen.move_to_end(key)
+            while len(self._seen) > self._remembered:
+                self._seen.popitem(last=False)
+        if self._known.revision != self._revision:
+            self._follow_known(self._seen)
+
+    def refresh(self) -> None:
+        """Reads the sketches of what is blocked now."""
+        revision = self._known.revision
+        if revision == self._read_revision:
+            return
+        # A sketch is recorded with the decision, so what is missing now is missing for good.
+        missing = {key for key in map(_key, self._known.alone()) if key not in self._parents}
+        with self._database.reading() as connection:
+            found = read_sketches(connection, missing)
+        self._follow_known({key: tuple(map(as_numbers, made)) for key, made in found.items()})
+        self._read_revision = revision
+
+    def _follow_known(self, more: Mapping[SketchKey, tuple[Sketches, ...]]) -> None:
+        """Takes over which uses stand blocked, with the sketches that are known of them."""
+        with self._lock:
+            revision = self._known.revision
+            uses = self._known.alone()
+            wanted = set(map(_key, uses))
+            new = {key: more[key] for key in wanted if key not in self._parents and key in more}
+            if revision == self._revision and not new:
+                return
+            kept = {key: one for key, one in self._parents.items() if key in wanted}
+            self._parents = {**kept, **new}
+            self._blocked = self._by_base(uses)
+            self._revision = revision
+
+    def _by_base(self, uses: Iterable[KnownUse]) -> dict[str, _Blocked]:
+        found: dict[str, list[tuple[KnownUse, Sketches]]] = {}
+        for use in uses:
+            strength = _strength(use.members[0])
+            for sketch in self._parents.get(_key(use), ()):
+                if sketch.any() and strength:
+                    found.setdefault(use.base_digest, []).append((use, sketch * strength))
+        return {
+            base: _Blocked(tuple(use for use, _ in rows), np.stack([one for _, one in rows]))
+            for base, rows in found.items()
+        }
+
+
+def decisions_of(kin: Iterable[Kin]) -> tuple[str, ...]:
+    """The decisions that blocked them, sorted, for a key."""
+    return tuple(sorted({one.blocked.decision_id for one in kin}))
+
+
+def _most(found: Iterable[Kin]) -> tuple[Kin, ...]:
+    """Of several findings about one adapter and one blocked one, that with the largest share."""
+    most: dict[tuple[int, str], Kin] = {}
+    for one in sorted(found, key=lambda kin: (kin.copy, kin.share, kin.amount)):
+        most[one.adapter, one.blocked.decision_id] = one
+    return tuple(sorted(most.values(), key=lambda kin: (-kin.copy, -kin.share, kin.adapter)))
+
+
+def _strengths(evidence: Evidence, adapter: int) -> list[tuple[float, float]]:
+    """Every strength at which an adapter was judged."""
+    own = evidence.adapters[adapter]
+    found = [(own.denoiser_strength, own.text_encoder_strength)]
+    found += [
+        (used.denoiser_strength, used.text_encoder_strength)
+        for use in evidence.uses
+        for used in use.adapters
+        if used.adapter == adapter
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _strength(way: ReviewedAdapter) -> float:
+    """One number for both parts of a model, whose strengths are one but for odd requests."""
+    return max(way.denoiser_strength, way.text_encoder_strength, key=abs)
+
+
+def _file(way: ReviewedAdapter) -> tuple[str, str]:
+    return way.sha256, way.config_sha256
+
+
+def _key(use: KnownUse) -> SketchKey:
+    return SketchKey(use.base_digest, *_file(use.members[0]))

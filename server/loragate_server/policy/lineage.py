@@ -1,0 +1,94 @@
+"""Known bad comes back: adapters whose weights are, or hold, those of a blocked one.
+
+A file that is rounded, resized, renamed or trained a little further has another digest and may
+look harmless at another strength or in another company. What its weights have in common with a
+blocked adapter's does not change so easily; `gate.kinship` measures it, and the policy says what
+follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from loragate_server.policy.decision import GRAVITY, Decision, Reason, VerdictKind
+from loragate_server.policy.known import KnownUse, as_used
+from loragate_server.policy.overrule import overruled
+
+COPY_CODE = "copy_of_blocked"
+PART_CODE = "part_of_blocked"
+LINEAGE_CODES = (COPY_CODE, PART_CODE)
+
+
+@dataclass(frozen=True)
+class Kin:
+    """What an adapter has of a blocked one.
+
+    Attributes:
+        blocked: how that one was blocked; one file, alone.
+        adapter: index into `Evidence.adapters`.
+        share: of the adapter's change, squared, that is the blocked one's; 0 to 1.
+        amount: how much of the blocked change it carries, at the strength that is asked about; 1
+            is as much as was blocked.
+        copy: whether the two point the same way, so that it is that adapter again; else it holds
+            it among other things.
+    """
+
+    copy: bool
+    share: float
+    amount: float
+    adapter: int
+    blocked: KnownUse
+
+
+@dataclass(frozen=True)
+class LineageRules:
+    """The verdict for an adapter that comes from a blocked one; ALLOW only says so.
+
+    Attributes:
+        copies: for what is a blocked adapter again.
+        parts: for what holds one among other things.
+    """
+
+    copies: VerdictKind = VerdictKind.BLOCK
+    parts: VerdictKind = VerdictKind.REVIEW
+
+    def verdict_of(self, code: str) -> VerdictKind:
+        """What follows from a finding with this code."""
+        return self.copies if code == COPY_CODE else self.parts
+
+
+def apply_lineage(decision: Decision, kin: Sequence[Kin], rules: LineageRules) -> Decision:
+    """The decision after what its adapters have of blocked ones.
+
+    Args:
+        decision: as the policy and the record of the same files made it.
+        kin: what was found; see `gate.lineage_book`.
+        rules: of the policy in force.
+    """
+    return with_lineage(decision, [_told(decision, one) for one in kin], rules)
+
+
+def with_lineage(decision: Decision, reasons: Sequence[Reason], rules: LineageRules) -> Decision:
+    """The decision after reasons with `LINEAGE_CODES`, which another one may have given."""
+    vouched = any(reason.code == "allow_listed" for reason in decision.reasons)
+    if not reasons or vouched:
+        return decision
+    gravest = max((rules.verdict_of(one.code) for one in reasons), key=GRAVITY.__getitem__)
+    if GRAVITY[gravest] <= GRAVITY[decision.would_be_verdict]:
+        return replace(decision, reasons=(*decision.reasons, *reasons))
+    return overruled(decision, gravest, reasons, decision.ttl_s)
+
+
+def _told(decision: Decision, kin: Kin) -> Reason:
+    adapter = decision.evidence.adapters[kin.adapter].sha256[:12]
+    parent = (
+        f"{as_used(kin.blocked.members)} (decision {kin.blocked.decision_id} of "
+        f"{kin.blocked.decided_at:%Y-%m-%d})"
+    )
+    numbers = f"; {kin.share:.0%} of its change is that adapter's, {kin.amount:.2g} times."
+    if kin.copy:
+        sentence = f"Adapter {adapter} is a blocked adapter again, under another digest: {parent}"
+        return Reason(COPY_CODE, f"{sentence}{numbers}", f"{sentence}.")
+    sentence = f"Adapter {adapter} holds a blocked adapter among other things: {parent}"
+    return Reason(PART_CODE, f"{sentence}{numbers}", f"{sentence}.")

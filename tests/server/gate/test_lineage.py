@@ -1,0 +1,210 @@
+"""What comes from a blocked adapter is known under any digest, whatever its own audit says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from loragate_server.adapter.reference import AdapterReference, Strength
+from loragate_server.gate.lineage_book import LineageBook
+from loragate_server.gate.request import GateRequest
+from loragate_server.policy.decision import VerdictKind
+from loragate_server.record.known_book import KnownBook
+
+ALLOW, REVIEW, BLOCK = VerdictKind.ALLOW, VerdictKind.REVIEW, VerdictKind.BLOCK
+LEARNED, CLEAN = 9.0, 0.0
+
+State = Mapping[str, Tensor]
+
+
+class Family:
+    """A house whose engine finds what the test wants, and files made from other files."""
+
+    def __init__(self, house: Any) -> None:
+        self.house = house
+
+    def state(self, seed: int) -> dict[str, Tensor]:
+        return load(self.house.files(seed))
+
+    async def ask(self, score: float, state: State, strength: float = 1.0) -> Any:
+        self.house.engine.score = score
+        reference = AdapterReference(
+            inline_bytes=save(dict(state), {"format": "pt"}), strength=Strength(strength, strength)
+        )
+        return await self.house.ask(GateRequest(adapters=(reference,)))
+
+    async def block(self, seed: int, strength: float = 1.0) -> Any:
+        verdict = await self.ask(LEARNED, self.state(seed), strength)
+        assert verdict.decision.verdict is BLOCK
+        return verdict
+
+    def merged(self, *shares: float) -> dict[str, Tensor]:
+        """The adapters of seeds 0, 1, ... as one of a higher rank."""
+        states = [self.state(seed) for seed in range(len(shares))]
+        found = {}
+        for name in states[0]:
+            if ".lora_A." in name:
+                found[name] = torch.cat([state[name] for state in states])
+            else:
+                parts = [state[name] * share for state, share in zip(states, shares, strict=True)]
+                found[name] = torch.cat(parts, dim=1)
+        # alpha / r stands in no file of this form, so nothing is to be rescaled
+        return found
+
+
+@pytest.fixture
+def family(house: Callable[..., Any]) -> Family:
+    return Family(house())
+
+
+def rounded(state: State) -> dict[str, Tensor]:
+    return {name: value.to(torch.bfloat16) for name, value in state.items()}
+
+
+def turned(state: State) -> dict[str, Tensor]:
+    """Other factors of the same product."""
+    found = {}
+    for name, value in state.items():
+        if ".lora_A." in name:
+            other = state[name.replace(".lora_A.", ".lora_B.")]
+            turn = torch.linalg.qr(torch.randn(len(value), len(value)))[0]
+            found[name] = (turn @ value * 4).contiguous()
+            found[name.replace(".lora_A.", ".lora_B.")] = (other @ turn.T / 4).contiguous()
+    return found
+
+
+def renamed(state: State) -> dict[str, Tensor]:
+    """As kohya's scripts name the same layers."""
+    found = {}
+    for name, value in state.items():
+        layer, _, rest = name.removeprefix("unet.").partition(".lora_")
+        side = "lora_down" if rest.startswith("A") else "lora_up"
+        found[f"lora_unet_{layer.replace('.', '_')}.{side}.weight"] = value
+    return found
+
+
+def resized(state: State) -> dict[str, Tensor]:
+    """The most important three of four directions of each layer, as tools that resize keep them."""
+    found = {}
+    for name, value in state.items():
+        if ".lora_A." in name:
+            other = name.replace(".lora_A.", ".lora_B.")
+            u, s, v = torch.linalg.svd(state[other] @ value, full_matrices=False)
+            found[other] = (u[:, :3] * s[:3]).contiguous()
+            found[name] = v[:3].contiguous()
+    return found
+
+
+def edited(state: State) -> dict[str, Tensor]:
+    """Another weight for each block."""
+    factors = torch.linspace(0.7, 1.4, len(state))
+    return {
+        name: value * factor if ".lora_B." in name else value
+        for (name, value), factor in zip(state.items(), factors, strict=True)
+    }
+
+
+def codes(verdict: Any) -> list[str]:
+    return [reason.code for reason in verdict.decision.reasons]
+
+
+@pytest.mark.parametrize("change", [rounded, turned, renamed, resized, edited])
+async def test_a_blocked_adapter_that_comes_back_under_another_digest_is_blocked(
+    family: Family, change: Callable[[State], dict[str, Tensor]]
+) -> None:
+    parent = await family.block(0)
+    verdict = await family.ask(CLEAN, change(family.state(0)))
+    assert verdict.decision.verdict is BLOCK
+    assert codes(verdict) == ["copy_of_blocked"]
+    [reason] = verdict.decision.reasons
+    assert parent.decision_id in reason.message
+    assert "%" in reason.message
+    assert "%" not in reason.plain
+    stranger = await family.ask(CLEAN, family.state(1))
+    assert stranger.decision.verdict is ALLOW
+
+
+async def test_strength_counts_as_it_does_for_the_file_itself(family: Family) -> None:
+    await family.block(0)
+    copy = rounded(family.state(0))
+    assert (await family.ask(CLEAN, copy, 0.5)).decision.verdict is ALLOW
+    assert (await family.ask(CLEAN, copy, 1.2)).decision.verdict is BLOCK
+    assert (await family.ask(CLEAN, copy, -1.0)).decision.verdict is ALLOW
+    louder = {name: value * 1.5 for name, value in copy.items()}
+    assert (await family.ask(CLEAN, louder, 0.5)).decision.verdict is BLOCK
+
+
+async def test_a_merge_is_shown_to_a_person_who_hears_what_is_in_it(family: Family) -> None:
+    parents = [await family.block(seed) for seed in range(2)]
+    verdict = await family.ask(CLEAN, family.merged(0.5, 0.5, 0.5, 0.5))
+    assert verdict.decision.verdict is REVIEW
+    assert codes(verdict) == ["part_of_blocked"] * 2
+    told = " ".join(reason.message for reason in verdict.decision.reasons)
+    assert all(parent.decision_id in told for parent in parents)
+
+
+async def test_a_cached_verdict_does_not_outlive_the_block_of_what_it_comes_from(
+    family: Family,
+) -> None:
+    copy = rounded(family.state(0))
+    assert (await family.ask(CLEAN, copy)).decision.verdict is ALLOW
+    assert (await family.ask(CLEAN, copy)).cached
+    await family.block(0)
+    again = await family.ask(CLEAN, copy)
+    assert again.decision.verdict is BLOCK
+    assert (await family.ask(CLEAN, copy)).cached
+    # the very use that was blocked, asked about again, is harmless after all
+    family.house.policy_file.write_text(family.house.policy_file.read_text() + "\n# newer\n")
+    family.house.policies.reload()
+    assert (await family.ask(CLEAN, family.state(0))).decision.verdict is ALLOW
+    assert (await family.ask(CLEAN, copy)).decision.verdict is ALLOW
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("block", BLOCK), ("review", REVIEW), ("allow", ALLOW)],
+)
+async def test_the_policy_says_what_follows(
+    family: Family, setting: str, expected: VerdictKind
+) -> None:
+    policy = family.house.policy_file
+    policy.write_text(policy.read_text() + f"\nlineage: {{copies: {setting}, parts: {setting}}}\n")
+    family.house.policies.reload()
+    await family.block(0)
+    copy = await family.ask(CLEAN, rounded(family.state(0)))
+    part = await family.ask(CLEAN, family.merged(0.5, 0.5))
+    assert copy.decision.verdict is part.decision.verdict is expected
+    assert "copy_of_blocked" in codes(copy)
+    assert "part_of_blocked" in codes(part)
+
+
+async def test_another_replica_reads_the_sketch_from_the_record(family: Family) -> None:
+    parent = await family.block(0)
+    database = family.house.recorder.database
+    known = KnownBook(database)
+    fresh = LineageBook(database, known)
+    copy = await family.ask(CLEAN, rounded(family.state(0)))
+    evidence = copy.decision.evidence
+    assert fresh.about(evidence) == ()
+    known.refresh()
+    fresh.refresh()
+    [kin] = fresh.about(evidence)
+    assert kin.blocked.decision_id == parent.decision_id
+    assert kin.copy
+    assert kin.share > 0.99
+
+
+async def test_a_sketch_is_recorded_once_and_stands_in_no_payload(family: Family) -> None:
+    for strength in (0.5, 0.6, 0.7):
+        await family.ask(CLEAN, family.state(0), strength)
+    with family.house.recorder.database.reading() as connection:
+        from sqlalchemy import text
+
+        assert connection.execute(text("select count(*) from sketches")).scalar_one() == 1
+        payloads = connection.execute(text("select payload from audits")).scalars().all()
+    assert not any("sketch" in one for one in payloads)
