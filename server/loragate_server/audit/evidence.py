@@ -36,6 +36,8 @@ class ConceptEvidence:
             strength). None without a calibration.
         stage: the last stage that looked at the concept, "screen" or "response".
         use: index into `Evidence.uses` of the gravest use, which these numbers are of.
+        hands: by how many different people, shoots or sources its pictures are; 0 in records of
+            before that was told.
     """
 
     concept_id: str
@@ -52,6 +54,7 @@ class ConceptEvidence:
     degree_p_value: float | None = None
     stage: Literal["screen", "response"] = "response"
     use: int = 0
+    hands: int = 0
 
 
 @dataclass(frozen=True)

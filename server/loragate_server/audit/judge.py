@@ -204,6 +204,7 @@ class Judge:
                     response_score=second,
                     degree_p_value=None if judged is None else judged[0].aim_p_value(judged[1].aim),
                     stage="screen" if second is None else "response",
+                    hands=len(concept.hands),
                 )
             )
         return tuple(found)

@@ -130,7 +130,7 @@ def report_on(verdict: Verdict, wording: Wording) -> Report:
         layers=tuple(_layer(wording, layer) for layer in evidence.layers),
         notable=tuple(views[finding.evidence.concept_id] for finding in notable),
         rest=tuple(views[finding.evidence.concept_id] for finding in rest),
-        limits=_limits(wording, len(decision.findings)),
+        limits=_limits(wording, evidence),
         facts=facts(wording, verdict),
     )
 
@@ -264,9 +264,16 @@ def _steps(wording: Wording, decision: Decision) -> tuple[str, ...]:
     return first + wording.every(f"steps.{decision.remedy.value}")
 
 
-def _limits(wording: Wording, concepts: int) -> tuple[str, ...]:
-    first = "limits.concepts" if concepts else "limits.nothing"
-    return wording.every(first, concepts=concepts) + wording.every("limits.items")
+def _limits(wording: Wording, evidence: Evidence) -> tuple[str, ...]:
+    concepts = len(evidence.concepts)
+    first = wording.every("limits.concepts" if concepts else "limits.nothing", concepts=concepts)
+    lonely = sum(concept.hands == 1 for concept in evidence.concepts)
+    if lonely:
+        first += wording.every("limits.one_hand", concepts=lonely)
+    elif concepts and all(concept.hands for concept in evidence.concepts):
+        least = min(concept.hands for concept in evidence.concepts)
+        first += wording.every("limits.hands", hands=least)
+    return first + wording.every("limits.items")
 
 
 def _reason(wording: Wording, reason: Reason) -> ReasonView:

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from loragate_server.audit.evidence import Evidence, HeatMap
+from loragate_server.audit.evidence import ConceptEvidence, Evidence, HeatMap
 from loragate_server.policy.decision import Reason
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
@@ -345,3 +345,24 @@ def test_a_group_shows_its_highest_value(
     )
     cells = [data for place, data in page.texts if {".heat", "tbody", "td"} <= place]
     assert cells[:3] == ["−1.0", "5.0", "–"]
+
+
+@pytest.mark.parametrize(
+    ("hands", "sentence"),
+    [
+        ((3, 1), "1 of these concepts are shown by one hand only"),
+        ((3, 2), "each concept is shown by at least 2 different hands"),
+        ((0, 0), None),  # recorded before that was told
+    ],
+)
+def test_a_report_says_by_how_many_hands_its_concepts_are_shown(
+    evidence: Callable[..., Evidence],
+    concept: Callable[..., ConceptEvidence],
+    english: Callable[..., Page],
+    hands: tuple[int, int],
+    sentence: str | None,
+) -> None:
+    concepts = [replace(concept(), concept_id=str(at), hands=one) for at, one in enumerate(hands)]
+    limits = english(evidence(*concepts), "").text("#limits")
+    assert ("Pictures by others" in limits) is (sentence is not None)
+    assert (sentence or "") in limits
