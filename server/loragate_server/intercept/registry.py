@@ -16,6 +16,7 @@ from loragate_server.intercept.servers.fooocus import Fooocus
 from loragate_server.intercept.servers.invokeai import InvokeAI
 from loragate_server.intercept.servers.kserve import KServe
 from loragate_server.intercept.servers.sglang import SGLang
+from loragate_server.intercept.servers.stable_diffusion_cpp import StableDiffusionCpp
 from loragate_server.intercept.servers.triton import Triton
 from loragate_server.intercept.servers.vllm_omni import VllmOmni
 from loragate_server.intercept.servers.xinference import Xinference
@@ -23,8 +24,8 @@ from loragate_server.intercept.servers.xinference import Xinference
 EXTRACTORS: Mapping[str, type[ImageServer]] = {
     one.kind: one
     for one in (
-        *(SGLang, VllmOmni, ComfyUI, A1111, Fooocus, InvokeAI),
-        *(Xinference, Triton, KServe, Cog, Declarative),
+        *(SGLang, VllmOmni, ComfyUI, A1111, StableDiffusionCpp, Fooocus),
+        *(InvokeAI, Xinference, Triton, KServe, Cog, Declarative),
     )
 }
 """Name of an image server to its extractor."""

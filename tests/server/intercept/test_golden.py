@@ -85,6 +85,7 @@ def test_a_denial_names_the_decision_in_body_and_header(server: str) -> None:
         ("vllm_omni", ("error", "message")),
         ("comfyui", ("error", "message")),
         ("a1111", ("detail",)),
+        ("stable_diffusion_cpp", ("error",)),
         ("fooocus", ("detail",)),
         ("xinference", ("detail",)),
         ("invokeai", ("detail",)),

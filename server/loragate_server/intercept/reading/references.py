@@ -61,6 +61,14 @@ def is_file(path: str) -> bool:
         return False
 
 
+def is_folder(path: str) -> bool:
+    """Whether there is a folder of that name."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def checked_text(value: Any, place: str) -> str:
     """A reference as text.
 

@@ -42,14 +42,14 @@ class Tag:
     def everywhere(self) -> bool:
         """Whether every server that knows tags takes this one for a LoRA.
 
-        None reads other letters than "lora" everywhere, stable-diffusion.cpp needs a number, and
-        only some find more than a file's bare name.
+        None reads other letters than "lora" everywhere, LocalAI needs a number, and only some
+        find more than a file's bare name.
         """
         bare = "/" not in self.name and not self.name.lower().endswith(WEIGHT_SUFFIXES)
         return self.kind == "lora" and bool(self.numbers) and not self.named and bare
 
     def in_web_uis(self, default: float) -> tuple[Strength, ...]:
-        """The strengths in A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI.
+        """The strengths in A1111, Forge, SD.Next and LocalAI.
 
         Args:
             default: what SD.Next takes for a tag without a number; the others take 1.
@@ -63,7 +63,7 @@ class Tag:
             readings.append(Strength(self.named.get("unet", second), text_encoder))
             # SD.Next does not look at a second number.
             readings.append(Strength(self.named.get("unet", text_encoder), text_encoder))
-        # stable-diffusion.cpp and LocalAI look at the first number only.
+        # LocalAI looks at the first number only.
         readings += [Strength(one, one) for one in self.numbers[:1]]
         return tuple(dict.fromkeys(readings))
 

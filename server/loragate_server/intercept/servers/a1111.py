@@ -1,4 +1,4 @@
-"""A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI: LoRA tags anywhere in a request."""
+"""A1111, Forge, SD.Next and LocalAI: LoRA tags anywhere in a request."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ SCRIPTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class A1111(ImageServer):
-    """Settings and extractor of A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI.
+    """Settings and extractor of A1111, Forge, SD.Next and LocalAI.
 
     Attributes:
         lora_folder: the folder of LoRAs. The name in a tag is looked up among the files below it,
@@ -127,8 +127,6 @@ class A1111(ImageServer):
         route("generate", "img2img"),
         route("generate", "sdapi/v1/control"),
         route("pictures", "images/*"),
-        route("generate", "sdcpp/v1/img_gen"),
-        route("generate", "sdcpp/v1/vid_gen"),
         route("options", "sdapi/v1/options"),
         route("other", "sdapi/v1/*"),
         route("web", "queue/join", any_method=True),

@@ -1,10 +1,10 @@
-"""Which file a name in a tag means to A1111, Forge, SD.Next, stable-diffusion.cpp and LocalAI.
+"""Which file a name in a tag means to A1111, Forge, SD.Next and LocalAI.
 
 A1111 and Forge know files by their stem, wherever below the folder they are, and of two alike the
 last one that they came by; where no stem fits, by the name that a trainer wrote into the file.
-SD.Next knows them also by the path, and with "_" for "."; stable-diffusion.cpp by the path, with or
-without suffix; LocalAI by the stem in any letters. When a server last looked, a request does not
-tell. So a name that may mean several files means each of them.
+SD.Next knows them also by the path, and with "_" for "."; LocalAI by the stem in any letters, and
+by the path, with or without suffix. When a server last looked, a request does not tell. So a name
+that may mean several files means each of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from loragate_server.intercept.reading.lora_files import LoraFiles, stem_of, wit
 
 _LOADED = (".safetensors", ".ckpt", ".pt", ".gguf")
 _PREFERRED = ".safetensors"
-"""Of files that differ in the suffix alone, A1111 takes this one. stable-diffusion.cpp does too,
-but for a .gguf, which A1111 does not take at all; both know it in these letters only."""
+"""Of files that differ in the suffix alone, A1111 takes this one. LocalAI may take a .gguf,
+which A1111 does not take at all; it is known in these letters only."""
 
 
 def files_named(name: str, files: LoraFiles) -> tuple[str, ...]:

@@ -130,7 +130,7 @@ def _is_one(name: str, names: frozenset[str]) -> bool:
 
 
 def _refuse_extra_arguments(text: str, place: str) -> None:
-    """stable-diffusion.cpp reads further parameters from the prompt, and takes them out of it."""
+    """Servers around stable-diffusion.cpp read parameters from the prompt, and take them out."""
     left, blocks = _without_extra_arguments(text)
     if not blocks:
         return
