@@ -83,13 +83,48 @@ def sdnext(request: HttpRequest) -> Iterator[list[Applied]]:
     yield applied
 
 
-def sd_cpp(request: HttpRequest) -> Iterator[list[Applied]]:
+def localai(request: HttpRequest) -> Iterator[list[Applied]]:
     applied = []
     for match in re.finditer(r"<lora:([^:>]+):([^>]+)>", _body(request).get("prompt", "")):
         number = re.match(r"[-+.0-9e]+", match[2])
         if number:
             applied.append((match[1], float(number[0]), float(number[0])))
     yield applied
+
+
+def _sd_cpp_lists(body: Any, *, of_body: bool) -> tuple[list[Applied], list[Applied]]:
+    """The LoRAs of the model for little noise, and of that for much."""
+    block = re.search("<sd_cpp_extra_args>(.*?)</sd_cpp_extra_args>", body["prompt"])
+    listed = json.loads(block[1]).get("lora", []) if block else []
+    if of_body and isinstance(body.get("lora"), list):
+        listed = body["lora"]
+    both: tuple[list[Applied], list[Applied]] = ([], [])
+    for one in listed:
+        number = float(one.get("multiplier", 1.0))
+        both[one.get("is_high_noise", False)].append((one["path"], number, number))
+    return both
+
+
+def sd_cpp(request: HttpRequest) -> Iterator[list[Applied]]:
+    """A file may hold tensors for the other model, too."""
+    low, high = _sd_cpp_lists(_body(request), of_body=True)
+    yield from (low, high, low + high)
+
+
+def sd_cpp_without_a_list(request: HttpRequest) -> Iterator[list[Applied]]:
+    low, high = _sd_cpp_lists(_body(request), of_body=False)
+    yield from (low, high, low + high)
+
+
+def sd_cpp_with_tags(request: HttpRequest) -> Iterator[list[Applied]]:
+    """A build that hands the folder of LoRAs on."""
+    body = _body(request)
+    low, high = _sd_cpp_lists(body, of_body=True)
+    text = re.sub("<sd_cpp_extra_args>(.*?)</sd_cpp_extra_args>", "", body["prompt"])
+    for match in re.finditer(r"<lora:([^:>]+):([^>]+)>", text):
+        name = match[1].removeprefix("|high_noise|")
+        (low if name == match[1] else high).append((name, float(match[2]), float(match[2])))
+    yield from (low, high, low + high)
 
 
 def _lora_list(value: Any) -> list[Applied]:
@@ -192,7 +227,8 @@ def declarative(request: HttpRequest) -> Iterator[list[Applied]]:
 Model = Callable[[HttpRequest], Iterator[Sequence[Applied]]]
 
 SETS: Mapping[str, Sequence[Model]] = {
-    "a1111": (a1111, forge, sdnext, sd_cpp, both_prompts, a1111_with_extension),
+    "a1111": (a1111, forge, sdnext, localai, both_prompts, a1111_with_extension),
+    "stable_diffusion_cpp": (sd_cpp, sd_cpp_without_a_list, sd_cpp_with_tags),
     "vllm_omni": (vllm_omni, vllm_omni_extra),
     "sglang": (sglang,),
     "cog": (

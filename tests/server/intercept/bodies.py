@@ -40,7 +40,7 @@ ROUTES = {
     "vllm_omni": "/v1/images/generations",
     "comfyui": "/prompt",
     "a1111": "/sdapi/v1/txt2img",
-    "stable_diffusion_cpp": "/sdcpp/v1/img_gen",
+    "stable_diffusion_cpp": "/sdapi/v1/txt2img",
     "fooocus": "/v1/generation/text-to-image",
     "invokeai": "/api/v2/models/install",
     "xinference": "/v1/models",

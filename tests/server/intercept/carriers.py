@@ -139,6 +139,45 @@ def _a1111(draw: st.DrawFn) -> Any:
     return merged(draw(harmless), {key: _prompt(draw)})
 
 
+def _sd_cpp_list(draw: st.DrawFn, path: str, other: str) -> dict[str, Any]:
+    lora: dict[str, Any] = {"path": path}
+    if draw(st.booleans()):
+        lora["multiplier"] = draw(forces | st.booleans())
+    if draw(st.booleans()):
+        lora["is_high_noise"] = draw(st.booleans())
+    others = draw(st.lists(st.sampled_from([{"path": other}, lora]), max_size=2))
+    return merged(draw(harmless), {"lora": draw(st.permutations([lora, *others]))})
+
+
+def _sd_cpp_body(draw: st.DrawFn) -> Any:
+    body = _sd_cpp_list(draw, f"{NAME}.safetensors", "sub/a.gguf")
+    return merged(body, {"prompt": draw(plain_words)})
+
+
+def _sd_cpp_prompt(draw: st.DrawFn) -> str:
+    given = json.dumps(_sd_cpp_list(draw, PATH, "/srv/a.gguf"), ensure_ascii=draw(st.booleans()))
+    if draw(st.booleans()):
+        given = given.replace("evil", "\\u0065vil").replace('"lora', '"l\\u006fra')
+    block = f"<sd_cpp_extra_args>{given}</sd_cpp_extra_args>"
+    return f"{draw(plain_words)}{block}{draw(plain_words)}"
+
+
+def _sd_cpp_arguments(draw: st.DrawFn) -> Any:
+    return merged(draw(harmless), {"prompt": _sd_cpp_prompt(draw)})
+
+
+@st.composite
+def in_sd_cpp_form(draw: st.DrawFn) -> Carrier:
+    parts = [{"name": name, "text": str(text)} for name, text in draw(harmless).items()]
+    parts.append({"name": "image[]", "file_name": "a.png", "text": draw(plain_words)})
+    prompt = {"name": "prompt", "text": _sd_cpp_prompt(draw)}
+    if draw(st.booleans()):
+        prompt["file_name"] = ""
+    body = multipart(draw(st.permutations([*parts, prompt])))
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    return Carrier(HttpRequest("POST", "/v1/images/edits", "", {"content-type": kind}, body))
+
+
 def _fooocus(draw: st.DrawFn) -> Any:
     if draw(st.booleans()):
         return merged(draw(harmless), {"prompt": f"{draw(plain_words)}<lora:{NAME}:0.5>"})
@@ -239,6 +278,11 @@ CARRIERS: Mapping[str, st.SearchStrategy[Carrier]] = {
     "vllm_omni": in_json(ROUTES["vllm_omni"], _vllm) | in_form(),
     "comfyui": in_json(ROUTES["comfyui"], _comfy),
     "a1111": in_json(ROUTES["a1111"], _a1111),
+    "stable_diffusion_cpp": in_json(ROUTES["stable_diffusion_cpp"], _sd_cpp_body)
+    | in_json("/sdcpp/v1/vid_gen", _sd_cpp_body)
+    | in_json("/v1/images/generations", _sd_cpp_arguments)
+    | in_json(ROUTES["stable_diffusion_cpp"], _sd_cpp_arguments)
+    | in_sd_cpp_form(),
     "fooocus": in_json(ROUTES["fooocus"], _fooocus),
     "xinference": in_json(ROUTES["xinference"], _xinference),
     "invokeai": in_json("/api/v1/models/import", _invoke),

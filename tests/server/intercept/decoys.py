@@ -101,6 +101,29 @@ DECOYS: dict[str, tuple[str, Any]] = {
     "a tag without a number": ("a1111", {"prompt": "<lora:bomb:-1><lora:bomb>"}),
     "a name with a folder": ("a1111", {"prompt": "<lora:bomb:1><lora:/loras/bomb.safetensors:-1>"}),
     "an option that is no setting": ("a1111", {"prompt": "<lora:bomb:-1>", "sd_lora": "bomb"}),
+    "a tag that may be words": (
+        "stable_diffusion_cpp",
+        {"prompt": "<lora:bomb:-1>", "lora": [{"path": "bomb.safetensors"}]},
+    ),
+    "a LoRA for the other model": (
+        "stable_diffusion_cpp",
+        {
+            "prompt": "a",
+            "lora": [
+                {"path": "bomb.safetensors"},
+                {"path": "bomb.safetensors", "multiplier": -1, "is_high_noise": True},
+            ],
+        },
+    ),
+    "arguments beside a list": (
+        "stable_diffusion_cpp",
+        {
+            "prompt": "<sd_cpp_extra_args>"
+            '{"lora": [{"path": "/loras/bomb.safetensors", "multiplier": -1}]}'
+            "</sd_cpp_extra_args>",
+            "lora": [{"path": "bomb.safetensors"}],
+        },
+    ),
     "a nested lora": (
         "vllm_omni",
         {

@@ -253,12 +253,16 @@ def sdnext(text: str, files: Sequence[str]) -> Iterator[Load]:
 
 
 def sd_cpp(text: str, files: Sequence[str]) -> Iterator[Load]:
+    sums: dict[tuple[bool, str], float] = {}
     for name, arguments in re.findall(r"<lora:([^:>]+):([^>]+)>", text):
-        number = re.match(r"\s*[-+]?(\d+\.?\d*|\.\d+)", arguments)
+        number = re.match(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", arguments)
+        plain = name.removeprefix("|high_noise|")
         endings = ("", ".gguf", ".safetensors", ".pt", ".ckpt")
-        path = next((name + end for end in endings if name + end in files), None)
+        path = next((plain + end for end in endings if plain + end in files), None)
         if number and path:
-            yield path, float(number[0]), float(number[0])
+            key = (plain != name, path)
+            sums[key] = sums.get(key, 0.0) + float(number[0])
+    yield from ((path, total, total) for (_, path), total in sums.items())
 
 
 def localai(text: str, files: Sequence[str]) -> Iterator[Load]:
@@ -290,10 +294,10 @@ NODES: Mapping[str, tuple[str, str, Model]] = {
 }
 """Class and input of a node, and how its pack reads it."""
 
-PROMPTS: Mapping[str, Model] = {
-    "Forge": forge,
-    "SD.Next": sdnext,
-    "stable-diffusion.cpp": sd_cpp,
-    "LocalAI": localai,
+PROMPTS: Mapping[str, tuple[str, Model]] = {
+    "Forge": ("a1111", forge),
+    "SD.Next": ("a1111", sdnext),
+    "stable-diffusion.cpp": ("stable_diffusion_cpp", sd_cpp),
+    "LocalAI": ("a1111", localai),
 }
-"""How servers read the prompt of a request."""
+"""The extractor of a server, and how it reads the prompt of a request."""

@@ -41,6 +41,7 @@ _scraps = st.sampled_from(
 ) | st.sampled_from(
     ["#", "\n", " ", "a cat", "<3", "DEF(Z=lora)", "DEF(Q=<)", "Z", "Q", "(x:1.2)", "@0,0.5@1"]
 )
+_scraps |= st.sampled_from(["<lora:|high_noise|", ":0.5 or so>"])
 _whole = st.builds("<lora:{}:{}:{}>".format, _names, *[st.sampled_from(["1", "0", "-2"])] * 2)
 texts = st.lists(_tags | _scraps, max_size=7).map("".join) | st.lists(
     _whole | _whole | _tags, min_size=1, max_size=3
@@ -93,10 +94,12 @@ def readers(folder: Path) -> dict[str, tuple[st.SearchStrategy[str], Callable[[s
 
         return check
 
-    def by_prompt(model: Model) -> Callable[[str], int]:
+    def by_prompt(kind: str, model: Model) -> Callable[[str], int]:
+        server = extractor(kind, lora_folder=str(folder))
+
         def check(text: str) -> int:
             request = post("/sdapi/v1/txt2img", {"prompt": text})
-            return loads_seen(a1111, request, text, model)
+            return loads_seen(server, request, text, model)
 
         return check
 
@@ -107,6 +110,6 @@ def readers(folder: Path) -> dict[str, tuple[st.SearchStrategy[str], Callable[[s
 
     return {
         **{name: (texts, by_node(*NODES[name])) for name in NODES},
-        **{name: (texts, by_prompt(PROMPTS[name])) for name in PROMPTS},
+        **{name: (texts, by_prompt(*PROMPTS[name])) for name in PROMPTS},
         "infotext": (escaped, by_infotext),
     }

@@ -16,7 +16,7 @@ from tests.server.intercept.bodies import BOUNDARY, ROUTES
 
 Shape = Callable[[int], HttpRequest]
 
-FORM_ROUTES = {"vllm_omni": "/v1/images/edits", "a1111": "/v1/images/edits"}
+FORM_ROUTES = dict.fromkeys(("vllm_omni", "a1111", "stable_diffusion_cpp"), "/v1/images/edits")
 GRPC = "/inference.GRPCInferenceService"
 
 
@@ -129,6 +129,10 @@ def _with(server: str, wrap: Callable[[Any], Any], make: Callable[[int], Any]) -
     return lambda size: _post(server, wrap(make(size)))
 
 
+def in_arguments(value: Any) -> dict[str, str]:
+    return {"prompt": f"<sd_cpp_extra_args>{json.dumps(value)}</sd_cpp_extra_args>"}
+
+
 HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
     "sglang": (lambda value: {"lora_nickname": "x", "lora_path": value},),
     "vllm_omni": (
@@ -157,6 +161,13 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
         lambda value: {"infotext": value},
         lambda value: {"override_settings": {"sd_lora": value}},
     ),
+    "stable_diffusion_cpp": (
+        lambda value: {"prompt": value},
+        lambda value: {"lora": [{"path": value}]},
+        lambda value: {"lora": value},
+        lambda value: in_arguments({"lora": value}),
+        lambda value: in_arguments({"lora": [{"path": value}], "prompt": value}),
+    ),
     "fooocus": (
         lambda value: {"prompt": value},
         lambda value: {"loras": [{"model_name": value}]},
@@ -181,7 +192,7 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
 """Where servers take a text or a value."""
 
 
-READERS_OF_TEXT = frozenset({"a1111", "comfyui"})
+READERS_OF_TEXT = frozenset({"a1111", "comfyui", "stable_diffusion_cpp"})
 
 
 def text_shapes(server: str) -> Iterator[tuple[str, Shape]]:

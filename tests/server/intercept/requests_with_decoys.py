@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,30 @@ a1111 = st.fixed_dictionaries(
         ),
     },
 )
+
+
+@st.composite
+def _sd_cpp_list(draw: st.DrawFn, path: str) -> list[dict[str, Any]]:
+    one = st.fixed_dictionaries(
+        {"path": st.sampled_from(NAMES).map(path.format)},
+        optional={"multiplier": forces, "is_high_noise": st.booleans()},
+    )
+    return draw(st.lists(one, max_size=2))
+
+
+@st.composite
+def stable_diffusion_cpp(draw: st.DrawFn) -> dict[str, Any]:
+    body: dict[str, Any] = {"prompt": "a"}
+    if draw(st.booleans()):
+        given = json.dumps({"lora": draw(_sd_cpp_list("/loras/{}.safetensors"))})
+        body["prompt"] += f"<sd_cpp_extra_args>{given}</sd_cpp_extra_args>"
+    if draw(st.booleans()):
+        name = draw(st.sampled_from([*NAMES, "|high_noise|bomb"]))
+        body["prompt"] += f"<lora:{name}:{draw(forces)}>"
+    if draw(st.booleans()):
+        body["lora"] = draw(_sd_cpp_list("{}.safetensors"))
+    return body
+
 
 lora_objects = st.fixed_dictionaries(
     {"path": files}, optional={"name": st.just("n"), "scale": forces}
@@ -179,6 +204,7 @@ def comfyui(draw: st.DrawFn) -> dict[str, Any]:
 
 REQUESTS: Mapping[str, st.SearchStrategy[Any]] = {
     "a1111": a1111,
+    "stable_diffusion_cpp": stable_diffusion_cpp(),
     "vllm_omni": vllm_omni,
     "sglang": sglang(),
     "cog": cog,

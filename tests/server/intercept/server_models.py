@@ -90,6 +90,59 @@ def a1111(request: HttpRequest) -> Iterator[str]:
         yield option
 
 
+def httplib_form(request: HttpRequest) -> dict[str, str]:
+    """The plain fields: heads cut at every semicolon, and files without a name among them."""
+    kind = request.header("content-type")
+    if not kind.startswith("multipart/form-data"):
+        raise ValueError(kind)
+    boundary = kind[kind.index("boundary=") + 9 :].split(";")[0].strip('"').encode()
+    rest = request.body[request.body.index(b"--" + boundary + b"\r\n") + len(boundary) + 4 :]
+    fields: dict[str, str] = {}
+    while True:
+        head, _, rest = rest.partition(b"\r\n\r\n")
+        data, _, rest = rest.partition(b"\r\n--" + boundary)
+        given: dict[str, str] = {}
+        for line in head.decode().split("\r\n"):
+            if match := re.fullmatch(r"(?i)content-disposition:\s*form-data;\s*(.*)", line):
+                for part in match[1].split(";"):
+                    key, *values = part.split("=")
+                    given.setdefault(key.strip(' "'), (values or [""])[-1].strip(' "'))
+        if not given.get("filename"):
+            fields.setdefault(given["name"], data.decode())
+        if rest.startswith(b"--"):
+            return fields
+        if not rest.startswith(b"\r\n"):
+            raise ValueError(rest)
+        rest = rest[2:]
+
+
+def _sd_cpp_list(value: Any) -> Iterator[str]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    for one in value:
+        if not isinstance(one.get("multiplier", 1.0), int | float) or not one["path"]:
+            raise TypeError(one)
+        yield one["path"].partition("\0")[0]
+
+
+def stable_diffusion_cpp(request: HttpRequest) -> Iterator[str]:
+    """The list of the body where the route has one, and else that of the arguments."""
+    if request.path == "/v1/images/edits":
+        body: Any = httplib_form(request)
+    else:
+        body = starlette_json(request)
+    if request.path in ("/sdcpp/v1/img_gen", "/sdcpp/v1/vid_gen"):
+        if "lora" in body:
+            yield from _sd_cpp_list(body["lora"])
+        return
+    block = re.search(r"<sd_cpp_extra_args>([^\r\n]*?)</sd_cpp_extra_args>", body["prompt"])
+    given = json.loads(block[1]) if block and block[1] else {}
+    named = list(_sd_cpp_list(given["lora"])) if "lora" in given else []
+    if request.path == "/sdapi/v1/txt2img" and isinstance(body.get("lora"), list):
+        named = list(_sd_cpp_list([one for one in body["lora"] if isinstance(one, dict)]))
+    yield from named
+
+
 def fooocus(request: HttpRequest) -> Iterator[str]:
     if request.path != "/v1/generation/text-to-image":
         return
@@ -124,6 +177,7 @@ MODELS: Mapping[str, Callable[[HttpRequest], Iterator[str]]] = {
     "vllm_omni": vllm_omni,
     "comfyui": comfyui,
     "a1111": a1111,
+    "stable_diffusion_cpp": stable_diffusion_cpp,
     "fooocus": fooocus,
     "xinference": xinference,
     "cog": cog,

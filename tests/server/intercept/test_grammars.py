@@ -32,7 +32,7 @@ def request_of(document: dict[str, Any], case: dict[str, Any]) -> tuple[str, Htt
     body = {"prompt": "a"} if text is None else {"prompt": text}
     if "infotext" in case:
         body["infotext"] = case["infotext"]
-    return "a1111", post(document["path"], body)
+    return document.get("kind", "a1111"), post(document["path"], body)
 
 
 @pytest.mark.parametrize(

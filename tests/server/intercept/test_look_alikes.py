@@ -118,7 +118,7 @@ def test_a_name_that_some_systems_shorten_is_refused(
     assert loads(server, asking(name), tmp_path) == {"refused"}
 
 
-def test_of_stable_diffusion_cpp_the_path_is_audited_beside_the_stem_that_a1111_knows(
+def test_of_localai_the_path_is_audited_beside_the_stem_that_a1111_knows(
     tmp_path: Path,
 ) -> None:
     put(tmp_path, "style.pt2", "sub/style.pt2.safetensors")

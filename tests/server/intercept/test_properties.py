@@ -59,7 +59,9 @@ def test_what_a_model_of_the_server_would_load_never_passes_unaudited(name: str)
     assert honoured >= 5
 
 
-@pytest.mark.parametrize("name", ["sglang", "vllm_omni", "comfyui", "a1111", "declarative"])
+@pytest.mark.parametrize(
+    "name", ["sglang", "vllm_omni", "comfyui", "a1111", "stable_diffusion_cpp", "declarative"]
+)
 def test_a_rewritten_body_differs_in_the_reference_alone(name: str) -> None:
     rewritten = 0
 
@@ -73,7 +75,9 @@ def test_a_rewritten_body_differs_in_the_reference_alone(name: str) -> None:
     assert rewritten >= 50
 
 
-@pytest.mark.parametrize("name", ["vllm_omni", "a1111", "cog", "kserve", "declarative"])
+@pytest.mark.parametrize(
+    "name", ["vllm_omni", "a1111", "stable_diffusion_cpp", "cog", "kserve", "declarative"]
+)
 def test_a_request_without_a_lora_passes(name: str) -> None:
     @quick
     @given(body=harmless)
@@ -100,6 +104,7 @@ BIG = "A" * 10_000_000
     ("name", "body"),
     [
         ("a1111", {"prompt": "a harbour", "init_images": [BIG]}),
+        ("stable_diffusion_cpp", {"prompt": "a harbour", "init_image": BIG}),
         ("vllm_omni", {"prompt": "a harbour", "image": BIG}),
         ("cog", {"input": {"prompt": "a harbour", "image": f"data:image/png;base64,{BIG}"}}),
         ("comfyui", {"prompt": {"1": {"class_type": "LoadImage64", "inputs": {"image": BIG}}}}),
@@ -116,6 +121,7 @@ def test_a_large_picture_takes_no_more_than_linear_work(name: str, body: dict[st
     ("name", "body"),
     [
         ("a1111", {"prompt": "a harbour at dawn, " * 100}),
+        ("stable_diffusion_cpp", {"prompt": "a harbour at dawn, " * 100}),
         ("vllm_omni", {"prompt": "a harbour at dawn, " * 100}),
         ("cog", {"input": {"prompt": "a harbour at dawn, " * 100}}),
         (
