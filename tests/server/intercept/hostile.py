@@ -166,7 +166,8 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
         lambda value: {"lora": [{"path": value}]},
         lambda value: {"lora": value},
         lambda value: in_arguments({"lora": value}),
-        lambda value: in_arguments({"lora": [{"path": value}], "prompt": value}),
+        lambda value: in_arguments({"lora": [{"path": value}]}),
+        lambda value: in_arguments({"prompt": value}),
     ),
     "fooocus": (
         lambda value: {"prompt": value},

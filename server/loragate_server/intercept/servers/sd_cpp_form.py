@@ -17,8 +17,9 @@ from loragate_server.intercept.request import HttpRequest
 
 _TYPE = re.compile(r"multipart/form-data;[ \t]*boundary=(\"?)([A-Za-z0-9'()+_,./:?-]+)\1")
 _DISPOSITION = re.compile(
-    rb'content-disposition:[ \t]*form-data; name="([^"\\;=\r\n]*)"'
-    rb"(?:; filename=\"([^\"\\;\r\n]*)\"(?:; filename\*=UTF-8''[^;\"\s]+)?)?",
+    rb'content-disposition:[ \t]*form-data; name=(?:"([^"\\;=\r\n]*)"|([][A-Za-z0-9_.-]+))'
+    rb"(?:; filename=(?:\"([^\"\\;\r\n]*)\"|([][A-Za-z0-9_.-]+))"
+    rb"(?:; filename\*=UTF-8''[^;\"\s]+)?)?",
     re.IGNORECASE,
 )
 _OTHER_HEAD = re.compile(rb"(?!content-disposition)[A-Za-z-]+:[^\r\n]*", re.IGNORECASE)
@@ -60,5 +61,6 @@ def _is_plain(head: bytes, delimiter: bytes, field: Field) -> bool:
     others = [line for line in lines if _OTHER_HEAD.fullmatch(line)]
     if len(found) != 1 or len(lines) != len(others) + 1:
         return False
-    name, file_name = found[0][1], found[0][2]
+    quoted, plain, quoted_file, plain_file = found[0].groups()
+    name, file_name = plain or quoted, plain_file or quoted_file
     return name == field.name.encode() and bool(file_name) == (field.file_name is not None)
