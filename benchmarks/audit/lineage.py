@@ -256,9 +256,9 @@ part REVIEW.
 - **Missed** are files that are nine tenths one blocked adapter and carry less than 0.75 of what was
   blocked (block weights below 1, one loud half of a merge): they are judged by themselves, as that
   adapter is at that strength. One part in eight is near the limit of 0.3.
-- **Unrelated adapters**: {result["pairs"]:,} pairs, cosine {result["cosine_mean"]:.3f} with a standard
-  deviation of {result["cosine_sd"]:.3f}, at most {result["cosine_most"]:.2f}; {over} at 0.3
-  or more ({per_10_000:.2f} of 10,000), {result["pairs_over_0_2"]} at 0.2 or more.
+- **Unrelated adapters**: {result["pairs"]:,} pairs, cosine {result["cosine_mean"]:.3f} with a
+  standard deviation of {result["cosine_sd"]:.3f}, at most {result["cosine_most"]:.2f}; {over} at
+  0.3 or more ({per_10_000:.2f} of 10,000), {result["pairs_over_0_2"]} at 0.2 or more.
 - **Harmless adapters** held against all that are blocked at once: {result["harmless_named"]} of
   {harmless} named as coming from one.
 - **Time**: a sketch takes {result["sketch_ms_median"]:.2f} ms (median)."""
