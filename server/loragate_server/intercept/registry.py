@@ -15,6 +15,7 @@ from loragate_server.intercept.servers.declarative import Declarative
 from loragate_server.intercept.servers.fooocus import Fooocus
 from loragate_server.intercept.servers.invokeai import InvokeAI
 from loragate_server.intercept.servers.kserve import KServe
+from loragate_server.intercept.servers.localai import LocalAI
 from loragate_server.intercept.servers.sglang import SGLang
 from loragate_server.intercept.servers.stable_diffusion_cpp import StableDiffusionCpp
 from loragate_server.intercept.servers.triton import Triton
@@ -24,7 +25,7 @@ from loragate_server.intercept.servers.xinference import Xinference
 EXTRACTORS: Mapping[str, type[ImageServer]] = {
     one.kind: one
     for one in (
-        *(SGLang, VllmOmni, ComfyUI, A1111, StableDiffusionCpp, Fooocus),
+        *(SGLang, VllmOmni, ComfyUI, A1111, StableDiffusionCpp, LocalAI, Fooocus),
         *(InvokeAI, Xinference, Triton, KServe, Cog, Declarative),
     )
 }

@@ -86,6 +86,7 @@ def test_a_denial_names_the_decision_in_body_and_header(server: str) -> None:
         ("comfyui", ("error", "message")),
         ("a1111", ("detail",)),
         ("stable_diffusion_cpp", ("error",)),
+        ("localai", ("error", "message")),
         ("fooocus", ("detail",)),
         ("xinference", ("detail",)),
         ("invokeai", ("detail",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
@@ -25,6 +26,7 @@ from loragate_server.intercept.request import HttpRequest
 # A malformed form is the sender's fault and becomes a refusal; it is no warning of this process.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
+_EXTENDED_NAME = re.compile(rb";\s*name\*", re.IGNORECASE)
 _MAX_FIELDS = 1000
 _MAX_HEAD_BYTES = 16 * 1024
 """Of the headers of one part."""
@@ -208,7 +210,11 @@ def _field(part: _Part, span: tuple[int, int]) -> Field:
     coding = headers.get(b"content-transfer-encoding", b"binary").strip().lower()
     if coding not in (b"binary", b"8bit", b"7bit") or b"content-encoding" in headers:
         raise ambiguous_body("A part of the form is encoded.", "Send the parts as they are.")
-    kind, options = parse_options_header(headers.get(b"content-disposition"))
+    disposition = headers.get(b"content-disposition")
+    if disposition is not None and _EXTENDED_NAME.search(disposition):
+        # Go and others take the name that is written so, whatever the plain one says.
+        raise ambiguous_body("A part of the form has a name in an extended form.", _REMEDY)
+    kind, options = parse_options_header(disposition)
     _, type_options = parse_options_header(headers.get(b"content-type"))
     charset = type_options.get(b"charset", b"utf-8").strip().lower()
     if kind != b"form-data" or b"name" not in options or charset not in (b"utf-8", b"us-ascii"):

@@ -69,6 +69,14 @@ def is_folder(path: str) -> bool:
         return False
 
 
+def is_there(path: str) -> bool:
+    """Whether anything has that name, a file or a folder."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def checked_text(value: Any, place: str) -> str:
     """A reference as text.
 
