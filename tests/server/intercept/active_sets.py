@@ -127,6 +127,27 @@ def sd_cpp_with_tags(request: HttpRequest) -> Iterator[list[Applied]]:
     yield from (low, high, low + high)
 
 
+def localai(request: HttpRequest) -> Iterator[list[Applied]]:
+    """Every text is a picture of its own; of one file the numbers are added up."""
+    given = _body(request).get("prompt")
+    for text in given if isinstance(given, list) else [given]:
+        yield _of_go(text.split("|")[0])
+
+
+def localai_merging(request: HttpRequest) -> Iterator[list[Applied]]:
+    """A server that takes the LoRAs of the negative half as well."""
+    given = _body(request).get("prompt")
+    for text in given if isinstance(given, list) else [given]:
+        yield [one for half in text.split("|")[:2] for one in _of_go(half)]
+
+
+def _of_go(text: str) -> list[Applied]:
+    sums: dict[str, float] = {}
+    for name, number in re.findall(r"<lora:([^:>]+):([-+.0-9]+)[^>]*>", text):
+        sums[name] = sums.get(name, 0.0) + float(number)
+    return [(name, number, number) for name, number in sums.items()]
+
+
 def _lora_list(value: Any) -> list[Applied]:
     applied = []
     for one in value if isinstance(value, list) else [value]:
@@ -227,8 +248,9 @@ def declarative(request: HttpRequest) -> Iterator[list[Applied]]:
 Model = Callable[[HttpRequest], Iterator[Sequence[Applied]]]
 
 SETS: Mapping[str, Sequence[Model]] = {
-    "a1111": (a1111, forge, sdnext, localai, both_prompts, a1111_with_extension),
+    "a1111": (a1111, forge, sdnext, both_prompts, a1111_with_extension),
     "stable_diffusion_cpp": (sd_cpp, sd_cpp_without_a_list, sd_cpp_with_tags),
+    "localai": (localai, localai_merging),
     "vllm_omni": (vllm_omni, vllm_omni_extra),
     "sglang": (sglang,),
     "cog": (

@@ -178,6 +178,25 @@ def in_sd_cpp_form(draw: st.DrawFn) -> Carrier:
     return Carrier(HttpRequest("POST", "/v1/images/edits", "", {"content-type": kind}, body))
 
 
+def _localai_prompt(draw: st.DrawFn) -> str:
+    weight = draw(st.sampled_from(["1", "0.5", " -2", "1.5 x", "1:2"]))
+    return f"{draw(plain_words)}<lora:{NAME}:{weight}>{draw(plain_words)}"
+
+
+def _localai(draw: st.DrawFn) -> Any:
+    text: Any = _localai_prompt(draw) + draw(st.sampled_from(["", "|", "|fog", "|fog|x"]))
+    if draw(st.booleans()):
+        text = draw(st.permutations([text, draw(plain_words)]))
+    key = draw(st.sampled_from(["prompt", "prompt", "Prompt", "PROMPT"]))
+    return merged(draw(harmless), {key: text})
+
+
+def _localai_video(draw: st.DrawFn) -> Any:
+    high = draw(st.sampled_from(["", "|high_noise|"]))
+    text = _localai_prompt(draw).replace("<lora:", f"| <lora:{high}")
+    return merged(draw(harmless), {draw(st.sampled_from(["prompt", "Prompt"])): text})
+
+
 def _fooocus(draw: st.DrawFn) -> Any:
     if draw(st.booleans()):
         return merged(draw(harmless), {"prompt": f"{draw(plain_words)}<lora:{NAME}:0.5>"})
@@ -283,6 +302,7 @@ CARRIERS: Mapping[str, st.SearchStrategy[Carrier]] = {
     | in_json("/v1/images/generations", _sd_cpp_arguments)
     | in_json(ROUTES["stable_diffusion_cpp"], _sd_cpp_arguments)
     | in_sd_cpp_form(),
+    "localai": in_json(ROUTES["localai"], _localai) | in_json("/video", _localai_video),
     "fooocus": in_json(ROUTES["fooocus"], _fooocus),
     "xinference": in_json(ROUTES["xinference"], _xinference),
     "invokeai": in_json("/api/v1/models/import", _invoke),

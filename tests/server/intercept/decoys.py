@@ -124,6 +124,8 @@ DECOYS: dict[str, tuple[str, Any]] = {
             "lora": [{"path": "bomb.safetensors"}],
         },
     ),
+    "a negative half": ("localai", {"prompt": "<lora:bomb:1>|<lora:bomb:-1>"}),
+    "another picture": ("localai", {"prompt": ["<lora:bomb:1>", "<lora:bomb:-1>"]}),
     "a nested lora": (
         "vllm_omni",
         {

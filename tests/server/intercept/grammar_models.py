@@ -265,17 +265,30 @@ def sd_cpp(text: str, files: Sequence[str]) -> Iterator[Load]:
     yield from ((path, total, total) for (_, path), total in sums.items())
 
 
-def localai(text: str, files: Sequence[str]) -> Iterator[Load]:
-    top = {PurePosixPath(path).stem: path for path in files if "/" not in path}
-    for name, arguments in re.findall(r"<lora:([^:>]+):([^>]+)>", text):
-        number = re.match(r"\s*[-+]?(\d+\.?\d*|\.\d+)", arguments)
-        similar = [path for stem, path in top.items() if stem.lower() == name.lower()]
-        path = top.get(name) or next(iter(similar), None)
-        path = path or next(
-            (one for one in files if one in (name, f"{name}.pt", f"{name}.safetensors")), None
-        )
+def localai_video(text: str, files: Sequence[str]) -> Iterator[Load]:
+    """LocalAI's own build of stable-diffusion.cpp, whatever model of a video a LoRA is for."""
+    for name, arguments in re.findall(r"<lora:([^:>]+):([^>]+)>", text.partition("\0")[0]):
+        number = re.match(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", arguments)
+        path = _by_localai(name.removeprefix("|high_noise|"), files)
         if number and path:
             yield path, float(number[0]), float(number[0])
+
+
+def _by_localai(name: str, files: Sequence[str]) -> str | None:
+    endings = (".safetensors", ".ckpt", ".pt", ".gguf")
+    top = {one.rpartition(".")[0]: one for one in files if "/" not in one and one.endswith(endings)}
+    if name in top:
+        return top[name]
+    for stem in sorted(top):
+        if stem.lower() == name.lower():
+            return top[stem]
+    path = os.path.normpath(name)
+    return next((path + end for end in ("", ".pt", ".safetensors") if path + end in files), None)
+
+
+def localai(text: str, files: Sequence[str]) -> Iterator[Load]:
+    """The negative half of a prompt is read and loads nothing."""
+    yield from localai_video(text.split("|")[0], files)
 
 
 NODES: Mapping[str, tuple[str, str, Model]] = {
@@ -298,6 +311,5 @@ PROMPTS: Mapping[str, tuple[str, Model]] = {
     "Forge": ("a1111", forge),
     "SD.Next": ("a1111", sdnext),
     "stable-diffusion.cpp": ("stable_diffusion_cpp", sd_cpp),
-    "LocalAI": ("a1111", localai),
 }
 """The extractor of a server, and how it reads the prompt of a request."""

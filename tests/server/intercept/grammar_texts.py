@@ -11,7 +11,14 @@ from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.request import HttpRequest
 from tests.server.intercept.bodies import extractor, post
-from tests.server.intercept.grammar_models import NODES, PROMPTS, Model, infotext
+from tests.server.intercept.grammar_models import (
+    NODES,
+    PROMPTS,
+    Model,
+    infotext,
+    localai,
+    localai_video,
+)
 
 FILES = sorted(
     [
@@ -39,7 +46,21 @@ _tags = st.builds(
 _scraps = st.sampled_from(
     ["<", ">", ":", "{", "|", "}", "lora", "<lo", "ra:", "<lora:", "evil:1>", "0.5::", "2$$", "$$"]
 ) | st.sampled_from(
-    ["#", "\n", " ", "a cat", "<3", "DEF(Z=lora)", "DEF(Q=<)", "Z", "Q", "(x:1.2)", "@0,0.5@1"]
+    [
+        "#",
+        "\n",
+        " ",
+        "a cat",
+        "|high_noise|",
+        "\0",
+        "<3",
+        "DEF(Z=lora)",
+        "DEF(Q=<)",
+        "Z",
+        "Q",
+        "(x:1.2)",
+        "@0,0.5@1",
+    ]
 )
 _scraps |= st.sampled_from(["<lora:|high_noise|", ":0.5 or so>"])
 _whole = st.builds("<lora:{}:{}:{}>".format, _names, *[st.sampled_from(["1", "0", "-2"])] * 2)
@@ -86,6 +107,7 @@ def readers(folder: Path) -> dict[str, tuple[st.SearchStrategy[str], Callable[[s
     """Every grammar: the texts, and the check that gives how many loads were seen."""
     comfyui = extractor("comfyui", lora_folder=str(folder))
     a1111 = extractor("a1111", lora_folder=str(folder))
+    go = extractor("localai", lora_folder=str(folder))
 
     def by_node(kind: str, key: str, model: Model) -> Callable[[str], int]:
         def check(text: str) -> int:
@@ -103,6 +125,9 @@ def readers(folder: Path) -> dict[str, tuple[st.SearchStrategy[str], Callable[[s
 
         return check
 
+    def by_go(path: str, model: Model) -> Callable[[str], int]:
+        return lambda text: loads_seen(go, post(path, {"prompt": text}), text, model)
+
     def by_infotext(value: str) -> int:
         text = f'a cat\nSteps: 2, Hires prompt: "{value}", Sampler: Euler, Size: 8x8'
         request = post("/sdapi/v1/txt2img", {"prompt": "a", "infotext": text})
@@ -112,4 +137,6 @@ def readers(folder: Path) -> dict[str, tuple[st.SearchStrategy[str], Callable[[s
         **{name: (texts, by_node(*NODES[name])) for name in NODES},
         **{name: (texts, by_prompt(*PROMPTS[name])) for name in PROMPTS},
         "infotext": (escaped, by_infotext),
+        "LocalAI": (texts, by_go("/v1/images/generations", localai)),
+        "LocalAI's videos": (texts, by_go("/video", localai_video)),
     }

@@ -16,7 +16,12 @@ from tests.server.intercept.bodies import BOUNDARY, ROUTES
 
 Shape = Callable[[int], HttpRequest]
 
-FORM_ROUTES = dict.fromkeys(("vllm_omni", "a1111", "stable_diffusion_cpp"), "/v1/images/edits")
+FORM_ROUTES = {
+    **dict.fromkeys(("vllm_omni", "a1111", "stable_diffusion_cpp"), "/v1/images/edits"),
+    "localai": "/v1/images/inpainting",
+}
+FIELDS = {"localai": "prompt"}
+"""Of each server, the field of a form that is read as no other; where none is named, `lora`."""
 GRPC = "/inference.GRPCInferenceService"
 
 
@@ -89,6 +94,9 @@ TEXTS: Mapping[str, Callable[[int], str]] = {
     "blanks": lambda size: filled(" ", size),
     "a URL": lambda size: filled("%2e/", size, "https://huggingface.co/"),
     "nulls": lambda size: filled("\0", size),
+    "bars": lambda size: filled("|", size, "<lora:a:1>"),
+    "a tag of a long number in blanks": lambda size: filled(" ", size, "<lora:a:", ">"),
+    "tags without names": lambda size: filled("<lora::", size, end=">"),
 }
 """Texts, for every place where a server reads one."""
 
@@ -169,6 +177,11 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
         lambda value: in_arguments({"lora": [{"path": value}]}),
         lambda value: in_arguments({"prompt": value}),
     ),
+    "localai": (
+        lambda value: {"prompt": value},
+        lambda value: {"prompt": [value, "<lora:a:1>"], "negative_prompt": "a"},
+        lambda value: {"note": value},
+    ),
     "fooocus": (
         lambda value: {"prompt": value},
         lambda value: {"loras": [{"model_name": value}]},
@@ -193,7 +206,7 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
 """Where servers take a text or a value."""
 
 
-READERS_OF_TEXT = frozenset({"a1111", "comfyui", "stable_diffusion_cpp"})
+READERS_OF_TEXT = frozenset({"a1111", "comfyui", "stable_diffusion_cpp", "localai"})
 
 
 def text_shapes(server: str) -> Iterator[tuple[str, Shape]]:
@@ -325,7 +338,7 @@ def form_shapes(server: str) -> Iterator[tuple[str, Shape]]:
 
     def one(unit: str, end: str = "") -> Callable[[int], str]:
         tail = f"{end}\r\n--{BOUNDARY}--\r\n"
-        return lambda size: filled(unit, size, head.format("lora"), tail)
+        return lambda size: filled(unit, size, head.format(FIELDS.get(server, "lora")), tail)
 
     multipart: Mapping[str, Callable[[int], str]] = {
         "many parts": parts,

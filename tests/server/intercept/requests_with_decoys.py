@@ -70,6 +70,11 @@ def stable_diffusion_cpp(draw: st.DrawFn) -> dict[str, Any]:
     return body
 
 
+whole_tags = st.builds("<lora:{}:{}>".format, st.sampled_from([*NAMES, FILES[0]]), forces)
+halves = st.lists(whole_tags, max_size=2).map(" a ".join)
+divided = st.lists(halves, min_size=1, max_size=2).map("|".join)
+localai = st.fixed_dictionaries({"prompt": divided | st.lists(divided, max_size=2)})
+
 lora_objects = st.fixed_dictionaries(
     {"path": files}, optional={"name": st.just("n"), "scale": forces}
 )
@@ -205,6 +210,7 @@ def comfyui(draw: st.DrawFn) -> dict[str, Any]:
 REQUESTS: Mapping[str, st.SearchStrategy[Any]] = {
     "a1111": a1111,
     "stable_diffusion_cpp": stable_diffusion_cpp(),
+    "localai": localai,
     "vllm_omni": vllm_omni,
     "sglang": sglang(),
     "cog": cog,

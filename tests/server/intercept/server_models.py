@@ -143,6 +143,33 @@ def stable_diffusion_cpp(request: HttpRequest) -> Iterator[str]:
     yield from named
 
 
+class _Members(dict[str, Any]):
+    """What encoding/json finds: names in any letters, of which the last counts."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        alike = str.maketrans({"\u017f": "s", "\u212a": "k"})
+        super().__init__((name.translate(alike).lower(), value) for name, value in pairs)
+
+
+def localai(request: HttpRequest) -> Iterator[str]:
+    """A decoder that reads one value and does not look at what follows it."""
+    if request.header("content-type") not in ("", "application/json"):
+        return
+    text = request.body.decode("utf-8", "replace").lstrip(" \t\r\n")
+    body, _ = json.JSONDecoder(object_pairs_hook=_Members).raw_decode(text)
+    prompts = body.get("prompt")
+    if request.path == "/video":
+        texts = [prompts]
+    elif request.path == "/v1/images/generations":
+        several = prompts if isinstance(prompts, list) else [prompts]
+        texts = [one.split("|")[0] for one in several if isinstance(one, str)]
+    else:
+        return
+    for one in texts:
+        for match in re.finditer(r"<lora:([^:>]+):\s*[-+]?\.?\d[^>]*>", one.partition("\0")[0]):
+            yield match[1].removeprefix("|high_noise|")
+
+
 def fooocus(request: HttpRequest) -> Iterator[str]:
     if request.path != "/v1/generation/text-to-image":
         return
@@ -178,6 +205,7 @@ MODELS: Mapping[str, Callable[[HttpRequest], Iterator[str]]] = {
     "comfyui": comfyui,
     "a1111": a1111,
     "stable_diffusion_cpp": stable_diffusion_cpp,
+    "localai": localai,
     "fooocus": fooocus,
     "xinference": xinference,
     "cog": cog,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.server.intercept.bodies import extractor, post
+from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.grammar_models import NODES, PROMPTS
 from tests.server.intercept.grammar_texts import lay_out, readers
 
@@ -24,7 +24,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("name", sorted([*NODES, *PROMPTS, "infotext"]))
+@pytest.mark.parametrize(
+    "name", sorted([*NODES, *PROMPTS, "infotext", "LocalAI", "LocalAI's videos"])
+)
 def test_what_a_server_or_a_pack_loads_for_a_text_is_found_or_refused(
     folder: Path, name: str
 ) -> None:
@@ -48,5 +50,5 @@ def test_choices_and_hearts_without_the_letters_of_a_tag_pass(text: list[str]) -
         node = {"class_type": kind, "inputs": {"text": prompt, "wildcard_text": prompt}}
         request = post("/prompt", {"prompt": {"7": node}})
         assert extractor("comfyui").extract(request).adapters == ()
-    request = post("/sdapi/v1/txt2img", {"prompt": prompt})
-    assert extractor("a1111").extract(request).adapters == ()
+    for kind in ("a1111", "localai"):
+        assert extractor(kind).extract(post(ROUTES[kind], {"prompt": prompt})).adapters == ()

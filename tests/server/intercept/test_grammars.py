@@ -32,7 +32,7 @@ def request_of(document: dict[str, Any], case: dict[str, Any]) -> tuple[str, Htt
     body = {"prompt": "a"} if text is None else {"prompt": text}
     if "infotext" in case:
         body["infotext"] = case["infotext"]
-    return document.get("kind", "a1111"), post(document["path"], body)
+    return document.get("kind", "a1111"), post(case.get("path", document["path"]), body)
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,5 @@ def test_a_text_loads_what_its_server_reads_in_it(
         for one in adapters
     }
     assert loads == case["loads"]
-    assert all(one.optional for one in adapters) or len(adapters) == 1
+    certain = kind == "localai"  # whose every version reads tags alike
+    assert certain or all(one.optional for one in adapters) or len(adapters) == 1

@@ -60,7 +60,8 @@ def test_what_a_model_of_the_server_would_load_never_passes_unaudited(name: str)
 
 
 @pytest.mark.parametrize(
-    "name", ["sglang", "vllm_omni", "comfyui", "a1111", "stable_diffusion_cpp", "declarative"]
+    "name",
+    ["sglang", "vllm_omni", "comfyui", "a1111", "stable_diffusion_cpp", "localai", "declarative"],
 )
 def test_a_rewritten_body_differs_in_the_reference_alone(name: str) -> None:
     rewritten = 0
@@ -76,7 +77,8 @@ def test_a_rewritten_body_differs_in_the_reference_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vllm_omni", "a1111", "stable_diffusion_cpp", "cog", "kserve", "declarative"]
+    "name",
+    ["vllm_omni", "a1111", "stable_diffusion_cpp", "localai", "cog", "kserve", "declarative"],
 )
 def test_a_request_without_a_lora_passes(name: str) -> None:
     @quick
@@ -105,6 +107,7 @@ BIG = "A" * 10_000_000
     [
         ("a1111", {"prompt": "a harbour", "init_images": [BIG]}),
         ("stable_diffusion_cpp", {"prompt": "a harbour", "init_image": BIG}),
+        ("localai", {"prompt": "a harbour", "ref_images": [BIG]}),
         ("vllm_omni", {"prompt": "a harbour", "image": BIG}),
         ("cog", {"input": {"prompt": "a harbour", "image": f"data:image/png;base64,{BIG}"}}),
         ("comfyui", {"prompt": {"1": {"class_type": "LoadImage64", "inputs": {"image": BIG}}}}),
@@ -122,6 +125,7 @@ def test_a_large_picture_takes_no_more_than_linear_work(name: str, body: dict[st
     [
         ("a1111", {"prompt": "a harbour at dawn, " * 100}),
         ("stable_diffusion_cpp", {"prompt": "a harbour at dawn, " * 100}),
+        ("localai", {"prompt": "a harbour at dawn, " * 100}),
         ("vllm_omni", {"prompt": "a harbour at dawn, " * 100}),
         ("cog", {"input": {"prompt": "a harbour at dawn, " * 100}}),
         (
