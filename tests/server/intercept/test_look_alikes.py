@@ -173,7 +173,7 @@ def test_pictures_beside_loras_and_files_elsewhere_are_none(tmp_path: Path) -> N
 def test_the_name_in_a_file_is_what_a1111_asks_by_where_no_stem_fits(tmp_path: Path) -> None:
     written(tmp_path / "z.safetensors", "Harmless")
     put(tmp_path, "harmless.safetensors")
-    # LocalAI takes the stem in any letters, A1111 the file that is called so in its header.
+    # A path in other letters is that file on some systems; A1111 takes what its header calls so.
     meant = {"z.safetensors", "harmless.safetensors"}
     assert loads("a1111", tag("Harmless"), tmp_path) == meant
     assert loads("a1111", tag("harmless"), tmp_path) == {"harmless.safetensors"}

@@ -49,7 +49,7 @@ class Tag:
         return self.kind == "lora" and bool(self.numbers) and not self.named and bare
 
     def in_web_uis(self, default: float) -> tuple[Strength, ...]:
-        """The strengths in A1111, Forge, SD.Next and LocalAI.
+        """The strengths in A1111, Forge and SD.Next.
 
         Args:
             default: what SD.Next takes for a tag without a number; the others take 1.
@@ -63,7 +63,7 @@ class Tag:
             readings.append(Strength(self.named.get("unet", second), text_encoder))
             # SD.Next does not look at a second number.
             readings.append(Strength(self.named.get("unet", text_encoder), text_encoder))
-        # LocalAI looks at the first number only.
+        # Relatives of these servers look at the first number only.
         readings += [Strength(one, one) for one in self.numbers[:1]]
         return tuple(dict.fromkeys(readings))
 

@@ -1,4 +1,4 @@
-"""A1111, Forge, SD.Next and LocalAI: LoRA tags anywhere in a request."""
+"""A1111, Forge and SD.Next: LoRA tags anywhere in a request."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ SCRIPTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class A1111(ImageServer):
-    """Settings and extractor of A1111, Forge, SD.Next and LocalAI.
+    """Settings and extractor of A1111, Forge and SD.Next.
 
     Attributes:
         lora_folder: the folder of LoRAs. The name in a tag is looked up among the files below it,

@@ -1,8 +1,8 @@
-"""Which file a name in a tag means to A1111, Forge, SD.Next and LocalAI.
+"""Which file a name in a tag means to A1111, Forge, SD.Next and their relatives.
 
 A1111 and Forge know files by their stem, wherever below the folder they are, and of two alike the
 last one that they came by; where no stem fits, by the name that a trainer wrote into the file.
-SD.Next knows them also by the path, and with "_" for "."; LocalAI by the stem in any letters, and
+SD.Next knows them also by the path, and with "_" for "."; relatives by the stem in any letters, and
 by the path, with or without suffix. When a server last looked, a request does not tell. So a name
 that may mean several files means each of them.
 """

@@ -140,7 +140,7 @@ class LocalAI(ServerWithDoors):
                     "names another base model than the one that adapters are audited for, or none.",
                     "Name the model as base_names has it.",
                 )
-            if "/" in one or ":" in one:
+            if "/" in one:
                 raise door_closed(
                     f"{place_of(_MODEL)} may be fetched from the hub without an audit.",
                     f"{self.instead}, or name it in base_names.",
