@@ -16,8 +16,6 @@ DOORS = (
 )
 """By which weights, code, or requests that nobody shows to loragate come in."""
 
-_AGENTS_DEPTH = 6
-
 ROUTES: tuple[Route, ...] = (
     route("pictures", "images/generations"),
     route("inpainting", "images/inpainting"),
@@ -46,8 +44,16 @@ ROUTES: tuple[Route, ...] = (
     route("nodes", "api/node/register"),
     route("nodes", "api/nodes/*/approve"),
     # The action generate_image, of an agent or run by hand, and the webhooks of a task send
-    # requests of their own to any address, also to the server itself.
-    *(route("agents", "api/agents" + "/*" * depth) for depth in range(_AGENTS_DEPTH)),
+    # requests of their own to any address, also to the server itself. What agents read, skills and
+    # collections, tells them what to do.
+    *(
+        route("agents", f"api/agents{path}")
+        for path in (
+            *("", "/*", "/*/*", "/actions/*/run", "/git-repos/*/sync", "/git-repos/*/toggle"),
+            *("/skills/*/resources", "/skills/*/resources/*", "/skills/*/resources/*/*"),
+            *("/collections/*/upload", "/collections/*/sources"),
+        )
+    ),
     route("agents", "api/agent/tasks"),
     route("agents", "api/agent/tasks/*"),
     route("agents", "api/agent/tasks/*/execute"),
@@ -86,7 +92,9 @@ PASSED: tuple[str, ...] = (
             *(f"/api/operations/*/{verb}" for verb in ("cancel", "pause", "dismiss")),
             *("/api/traces/clear", "/api/backend-traces/clear", "/api/backend-logs/*/clear"),
             *("/api/fine-tuning/jobs/*/stop", "/api/quantization/jobs/*/stop"),
-            *("/api/agent/jobs/*/cancel", "/api/branding/asset/*"),
+            *("/api/agents/collections/*/search", "/api/agents/collections/*/reset"),
+            *("/api/agents/actions/*/definition", "/api/agent/jobs/*/cancel"),
+            "/api/branding/asset/*",
             *("/api/node/*/heartbeat", "/api/node/*/drain", "/api/node/*/resume"),
             *("/api/node/*/deregister", "/api/nodes/*/drain", "/api/nodes/*/resume"),
             *("/api/nodes/*/backends/delete", "/api/nodes/scheduling"),
