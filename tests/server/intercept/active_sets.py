@@ -83,15 +83,6 @@ def sdnext(request: HttpRequest) -> Iterator[list[Applied]]:
     yield applied
 
 
-def localai(request: HttpRequest) -> Iterator[list[Applied]]:
-    applied = []
-    for match in re.finditer(r"<lora:([^:>]+):([^>]+)>", _body(request).get("prompt", "")):
-        number = re.match(r"[-+.0-9e]+", match[2])
-        if number:
-            applied.append((match[1], float(number[0]), float(number[0])))
-    yield applied
-
-
 def _sd_cpp_lists(body: Any, *, of_body: bool) -> tuple[list[Applied], list[Applied]]:
     """The LoRAs of the model for little noise, and of that for much."""
     block = re.search("<sd_cpp_extra_args>(.*?)</sd_cpp_extra_args>", body["prompt"])
