@@ -119,6 +119,8 @@ def test_a_field_in_other_letters_is_no_field_of_a_form_to_the_server() -> None:
         (picture(prompt="a", instruction=TAG), "adapter_unnamed"),
         (picture(prompt="a", messages=[{"role": "user", "content": TAG}]), "adapter_unnamed"),
         (picture(prompt=f"a||{TAG}"), "adapter_unnamed"),
+        (picture(prompt=f"||{TAG}"), "adapter_unnamed"),
+        (picture(prompt=f"\0{TAG}"), "adapter_ambiguous"),
         (post(VIDEO, {"prompt": "a", "params": {"extra": TAG}}), "adapter_unnamed"),
         # LoRAs under names of their own.
         (picture(prompt="a", lora_adapter=EVIL), "adapter_unnamed"),
@@ -340,6 +342,15 @@ def test_a_tag_is_rewritten_so_that_it_means_the_audited_file_and_no_other(tmp_p
     assert b"<lora:audited/evil.safetensors:1>" in (server.rewrite(named, {0: audited}) or b"")
     nameless = form({"name": "prompt", "file_name": "", "text": TAG})
     assert server.rewrite(nameless, {0: audited}) is None
+
+
+def test_an_empty_half_is_a_half() -> None:
+    one, other = "<lora:ink:1>", "<lora:clay:1>"
+    for text, optional in ((f"{one}|", [False]), (f"{one}|{other}", [False, True])):
+        adapters = extractor("localai").extract(picture(prompt=[text, f"{one}||a"])).adapters
+        assert [adapter.optional for adapter in adapters] == optional
+    (first, second) = extractor("localai").extract(picture(prompt=[f"|{one}", other])).adapters
+    assert (first.optional, second.optional) == (True, True)
 
 
 def test_one_file_for_both_models_of_a_video_is_judged_for_each() -> None:

@@ -193,10 +193,9 @@ def _of_pictures(given: Mapping[str, Member]) -> Iterator[Prompt]:
 
 def _marks(text: str) -> tuple[int, int]:
     """Where the first and the second `|` of a text stand; at its end where there is none."""
-    end = len(text)
-    first = text.find("|")
-    second = text.find("|", first + 1) if first >= 0 else -1
-    return first if first >= 0 else end, second if second >= 0 else end
+    positive, *others = text.split("|", 2)
+    first = len(positive)
+    return first, first + 1 + len(others[0]) if others else first
 
 
 def _of_field(field: Field) -> Prompt:
