@@ -8,9 +8,10 @@ import struct
 
 import pytest
 
+from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.extraction import RefusalCode
 from loragate_server.intercept.request import HttpRequest
-from tests.server.intercept.bodies import chunk, framed, post, varint
+from tests.server.intercept.bodies import chunk, extractor, framed, post, varint
 from tests.server.intercept.verdicts import EVIL, found, refusal
 
 LORA = chunk(4, chunk(1, b"lora_path") + chunk(2, chunk(3, EVIL.encode())))
@@ -34,7 +35,6 @@ def parameter(name: str, value: bytes) -> bytes:
         varint(2 << 3) + varint(1 << 62),
         varint(2 << 3) + b"\xff" * 9 + b"\x01",
         varint(4 << 3 | 1) + struct.pack("<d", 0.5),
-        varint(4 << 3 | 5) + struct.pack("<f", 0.5),
         varint(5 << 3) + b"\x07",
     ],
 )
@@ -49,6 +49,11 @@ def test_a_lora_beside_any_number_is_found(value: bytes) -> None:
         (varint(6 << 3) + b"\x01", RefusalCode.BODY_AMBIGUOUS),
         (varint(4 << 3 | 1) + b"\x00" * 7, RefusalCode.BODY_UNREADABLE),
         (varint(4 << 3 | 5) + b"\x00" * 3, RefusalCode.BODY_UNREADABLE),
+        (varint(4 << 3 | 5) + struct.pack("<f", 0.5), RefusalCode.BODY_UNREADABLE),
+        (varint(1 << 3 | 1) + b"\x00" * 8, RefusalCode.BODY_UNREADABLE),
+        (varint(2 << 3 | 1) + b"\x00" * 8, RefusalCode.BODY_UNREADABLE),
+        (varint(4 << 3) + b"\x00", RefusalCode.BODY_UNREADABLE),
+        (varint(3 << 3) + b"\x00", RefusalCode.BODY_UNREADABLE),
         (varint(4 << 3 | 3), RefusalCode.BODY_UNREADABLE),
         (varint(2 << 3) + b"\xff" * 10, RefusalCode.BODY_UNREADABLE),
         (varint(2) + b"\x00", RefusalCode.BODY_UNREADABLE),
@@ -67,11 +72,34 @@ def test_a_value_of_another_kind_or_length_is_refused(value: bytes, code: Refusa
         MODEL + parameter("a", b"") + parameter("a", b""),
         MODEL + chunk(4, chunk(1, b"a") + chunk(1, b"b")),
         MODEL + chunk(4, chunk(3, b"a")),
+        MODEL + chunk(4, chunk(1, b"a") + chunk(2, chunk(3, b"b")) + chunk(2, b"")),
         MODEL + chunk(5, chunk(1, b"t") + chunk(1, b"u")),
     ],
 )
 def test_a_message_that_two_readers_may_read_in_two_ways_is_refused(message: bytes) -> None:
     assert refusal("kserve", infer(message)) == RefusalCode.BODY_AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("value", "strength"),
+    [
+        (varint(4 << 3 | 1) + struct.pack("<d", 0.5), 0.5),
+        (varint(4 << 3 | 1) + struct.pack("<d", -2.0), -2.0),
+        (varint(2 << 3) + varint(3), 3.0),
+        (varint(2 << 3) + varint((1 << 64) - 2), -2.0),
+        (varint(5 << 3) + varint(4), 4.0),
+        (chunk(3, b"0.25"), 0.25),
+    ],
+)
+def test_a_strength_is_what_the_server_reads(value: bytes, strength: float) -> None:
+    message = MODEL + LORA + parameter("lora_scale", value)
+    [adapter] = extractor("kserve").extract(infer(message)).adapters
+    assert adapter.strengths == (Strength(strength, strength),)
+
+
+def test_a_strength_that_is_true_or_false_is_none() -> None:
+    message = MODEL + LORA + parameter("lora_scale", varint(1 << 3) + b"\x00")
+    assert refusal("kserve", infer(message)) == RefusalCode.ADAPTER_AMBIGUOUS
 
 
 TEXT = json.dumps({"parameters": {"lora_path": EVIL}}).encode()

@@ -5,16 +5,17 @@ A class of ours would lose what it does not know and what comes twice, and serve
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loragate_server.intercept.reading.bodies import BodyLimits
 from loragate_server.intercept.refusals import Location, ambiguous_body, unreadable
-from loragate_server.intercept.servers.protobuf_wire import Part, chunk, parts
+from loragate_server.intercept.servers.protobuf_wire import FIXED64, VARINT, Part, chunk, parts
 from loragate_server.intercept.servers.triton_wire import unframed
 
 _REMEDY = "Send one ModelInferRequest."
-_Fields = list[tuple[int, int | bytes]]
+_Fields = list[Part]
 
 # Field numbers of open_inference_grpc.proto, with those that Triton adds to parameters.
 _REQUEST = {1: "model_name", 2: "model_version", 3: "id"}
@@ -24,7 +25,9 @@ _TENSOR_SHAPE, _TENSOR_PARAMETERS, _TENSOR_CONTENTS = 3, 4, 5
 _OUTPUT_NAME, _OUTPUT_PARAMETERS = 1, 2
 _HOLDERS = {_INPUTS: ("inputs", _TENSOR_PARAMETERS), _OUTPUTS: ("outputs", _OUTPUT_PARAMETERS)}
 _KEY, _VALUE = 1, 2
-_STRING_PARAM, _LAST_PARAM = 3, 5
+_BOOL, _INT64, _STRING, _DOUBLE, _UINT64 = 1, 2, 3, 4, 5
+_NUMBERS = {_BOOL: VARINT, _INT64: VARINT, _DOUBLE: FIXED64, _UINT64: VARINT}
+"""How the parameters that are numbers stand on the wire."""
 
 
 def infer_message(body: bytes, coding: str, limits: BodyLimits) -> bytes:
@@ -87,11 +90,11 @@ def _in_tensor(tensor: Part, field: int, texts: Mapping[Any, str]) -> bytes:
 
 def _with_text(parameter: Part, texts: Mapping[Any, str]) -> bytes:
     """One parameter, with its new text if it has one."""
-    keys = [_text(part.value) for part in parts(parameter.data) if part.number == _KEY]
+    keys = [_text(part) for part in parts(parameter.data) if part.number == _KEY]
     key = keys[0] if keys else ""
     if key not in texts:
         return parameter.raw
-    value = chunk(_STRING_PARAM, texts[key].encode())
+    value = chunk(_STRING, texts[key].encode())
     return chunk(parameter.number, chunk(_KEY, key.encode()) + chunk(_VALUE, value))
 
 
@@ -111,13 +114,13 @@ def _output(data: bytes) -> dict[str, Any]:
 def _texts(fields: _Fields, names: Mapping[int, str], others: tuple[int, ...]) -> dict[str, Any]:
     """The texts of a message, each of which may come once, and nothing that is not known."""
     found: dict[str, Any] = {}
-    for number, value in fields:
-        if number in others:
+    for part in fields:
+        if part.number in others:
             continue
-        name = names.get(number)
+        name = names.get(part.number)
         if name is None or name in found:
             raise ambiguous_body("The message repeats fields or has unknown ones.", _REMEDY)
-        found[name] = _text(value)
+        found[name] = _text(part)
     return found
 
 
@@ -125,47 +128,58 @@ def _parameters(fields: _Fields, number: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for entry in _messages(fields, number):
         keys: list[str] = []
-        values: list[Any] = []
-        for part, value in _fields(entry):
-            if part == _KEY:
-                keys.append(_text(value))
-            elif part == _VALUE and isinstance(value, bytes):
-                values += [_choice(*choice) for choice in _fields(value)]
+        values: list[bytes] = []
+        for part in _fields(entry):
+            if part.number == _KEY:
+                keys.append(_text(part))
+            elif part.number == _VALUE and isinstance(part.value, bytes):
+                values.append(part.value)
             else:
                 raise ambiguous_body("A parameter has unknown fields.", _REMEDY)
+        choices = [_choice(choice) for value in values for choice in _fields(value)]
         key = keys[0] if keys else ""
-        if len(keys) > 1 or len(values) > 1 or key in found:
+        if len(keys) > 1 or len(values) > 1 or len(choices) > 1 or key in found:
             raise ambiguous_body("A parameter of the message comes twice.", _REMEDY)
-        found[key] = values[0] if values else None
+        found[key] = choices[0] if choices else None
     return found
 
 
-def _choice(number: int, value: int | bytes) -> Any:
-    """The value of a parameter; of numbers it matters only that they are some."""
-    if number > _LAST_PARAM:
+def _choice(part: Part) -> Any:
+    """The value of a parameter."""
+    if part.number == _STRING:
+        return _text(part)
+    if part.number not in _NUMBERS:
         raise ambiguous_body("A parameter is of an unknown kind.", _REMEDY)
-    if number == _STRING_PARAM:
-        return _text(value)
-    if not isinstance(value, int):
+    # Of another kind, a server would skip it and take the parameter for one without a value.
+    if part.kind != _NUMBERS[part.number] or not isinstance(part.value, int):
         raise unreadable("A parameter of the message is not of its kind.", _REMEDY)
-    return value
+    return _number(part.number, part.value)
+
+
+def _number(kind: int, value: int) -> bool | int | float:
+    value &= (1 << 64) - 1
+    if kind == _DOUBLE:
+        return float(struct.unpack("<d", value.to_bytes(8, "little"))[0])
+    if kind == _BOOL:
+        return bool(value)
+    return value - (1 << 64) if kind == _INT64 and value >> 63 else value
 
 
 def _messages(fields: _Fields, number: int) -> Iterator[bytes]:
-    for one, value in fields:
-        if one == number:
-            if not isinstance(value, bytes):
+    for one in fields:
+        if one.number == number:
+            if not isinstance(one.value, bytes):
                 raise unreadable("The message is no inference request.", _REMEDY)
-            yield value
+            yield one.value
 
 
-def _text(value: int | bytes) -> str:
+def _text(part: Part) -> str:
+    """The text of a field; of a kind that no text has it would be skipped by a server."""
     try:
-        return value.decode() if isinstance(value, bytes) else ""
+        return part.data.decode()
     except UnicodeDecodeError as error:
         raise unreadable("A text of the message is not in UTF-8.", _REMEDY) from error
 
 
 def _fields(data: bytes) -> _Fields:
-    """Number and value of each field, in order."""
-    return [(part.number, part.value) for part in parts(data)]
+    return list(parts(data))

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from loragate_server.intercept.refusals import unreadable
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_SIZES = {_FIXED64: 8, _FIXED32: 4}
+VARINT, FIXED64, BYTES = 0, 1, 2
+"""Kinds of fields on the wire."""
+_FIXED32 = 5
+_SIZES = {FIXED64: 8, _FIXED32: 4}
 _REMEDY = "Send one message as its definition has it."
 
 
@@ -18,11 +20,14 @@ class Part:
 
     Attributes:
         number: of the field.
+        kind: how it stands on the wire. A parser takes a field of another kind than its definition
+            has for one that it does not know.
         value: a number as it stands on the wire, without sign; or the bytes of anything longer.
         raw: the whole field, its tag included.
     """
 
     number: int
+    kind: int
     value: int | bytes
     raw: bytes
 
@@ -50,21 +55,21 @@ def parts(data: bytes) -> Iterator[Part]:
         tag, at = _varint(data, at)
         number, kind = tag >> 3, tag & 7
         value: int | bytes
-        if kind == _VARINT:
+        if kind == VARINT:
             value, at = _varint(data, at)
         else:
-            size, at = _varint(data, at) if kind == _BYTES else (_SIZES.get(kind, -1), at)
+            size, at = _varint(data, at) if kind == BYTES else (_SIZES.get(kind, -1), at)
             if number == 0 or size < 0 or at + size > len(data):
                 raise unreadable("The message is cut off, or none.", _REMEDY)
             held = data[at : at + size]
-            value = held if kind == _BYTES else int.from_bytes(held, "little")
+            value = held if kind == BYTES else int.from_bytes(held, "little")
             at += size
-        yield Part(number, value, data[begin:at])
+        yield Part(number, kind, value, data[begin:at])
 
 
 def chunk(number: int, data: bytes) -> bytes:
     """A field of bytes: a text, or a message."""
-    return _written(number << 3 | _BYTES) + _written(len(data)) + data
+    return _written(number << 3 | BYTES) + _written(len(data)) + data
 
 
 def _written(number: int) -> bytes:
