@@ -30,7 +30,7 @@ from benchmarks.report import write
 from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import LowRank
 from loragate_server.audit.sketch import sketch_of
-from loragate_server.gate.kinship import PART_COSINE, Part, Sketches, as_numbers, parts_of
+from loragate_server.gate.kinship import PART_COSINE, Change, Part, change_of, parts_of
 from loragate_server.models import load_base_model
 from loragate_server.models.base import BaseModel
 
@@ -48,9 +48,9 @@ class Case:
     """
 
     what: str
-    change: Sketches
+    change: Change
     parents: frozenset[str]
-    also: Mapping[str, Sketches] = field(default_factory=dict)
+    also: Mapping[str, Change] = field(default_factory=dict)
 
 
 def rounded(dtype: torch.dtype) -> Callable[[Factors], Factors]:
@@ -111,7 +111,7 @@ def main(workers: int = 2) -> None:
     times_ms, sketches = [], {}
     for name, adapter in adapters.items():
         began = time.perf_counter()
-        sketches[name] = as_numbers(sketch_of(base, adapter))
+        sketches[name] = _change(sketch_of(base, adapter))
         times_ms.append((time.perf_counter() - began) * 1e3)
     blocked = [name for name in adapters if name.startswith(("concept-", "hand-"))]
     blocked = [name for name in blocked if "harmless" not in name]
@@ -144,15 +144,15 @@ def _changed(
             yield Case(what, _sketch(base, made), frozenset({name}))
 
 
-def _sketch(base: BaseModel, factors: Factors) -> Sketches:
+def _sketch(base: BaseModel, factors: Factors) -> Change:
     deltas = {
         ModuleRef(base.denoiser_component, name): LowRank(down, up, 1.0)
         for name, (down, up) in factors.items()
     }
-    return as_numbers(sketch_of(base, Adapter("", 0, "", deltas, None, {})))  # type: ignore[arg-type]
+    return _change(sketch_of(base, Adapter("", 0, "", deltas, None, {})))  # type: ignore[arg-type]
 
 
-def _merged(sketches: Mapping[str, Sketches], blocked: Sequence[str]) -> Iterator[Case]:
+def _merged(sketches: Mapping[str, Change], blocked: Sequence[str]) -> Iterator[Case]:
     """Sketches add up as changes do, which a test shows, so a merge's is the mean of its parts'."""
     rng = random.Random("merges")
     harmless = sorted(sketches.keys() - set(blocked))
@@ -175,21 +175,25 @@ def _trained_further(base: BaseModel, workers: int) -> Iterator[Case]:
         yield Case("100 more steps", later, frozenset({name}), {name: sooner})
 
 
-def _checkpoint(base: BaseModel, entry: Entry, steps: int) -> Sketches:
-    return as_numbers(sketch_of(base, read_file(file_of(entry, steps=steps), base)))
+def _checkpoint(base: BaseModel, entry: Entry, steps: int) -> Change:
+    return _change(sketch_of(base, read_file(file_of(entry, steps=steps), base)))
+
+
+def _change(sketch: bytes) -> Change:
+    return change_of(sketch, 1.0, 1.0)
 
 
 def _by_kind(cases: Sequence[Case]) -> Iterator[tuple[str, Iterator[Case]]]:
     return itertools.groupby(sorted(cases, key=lambda one: one.what), key=lambda one: one.what)
 
 
-def _named(change: Sketches, known: Mapping[str, Sketches]) -> dict[str, Part]:
+def _named(change: Change, known: Mapping[str, Change]) -> dict[str, Part]:
     names = list(known)
-    found = parts_of(change, np.stack([known[name] for name in names]))
+    found = parts_of(change, np.stack([known[name] for name in names]).astype(np.float32))
     return {names[part.index]: part for part in found}
 
 
-def _row(what: str, known: Mapping[str, Sketches], cases: Sequence[Case]) -> dict[str, Any]:
+def _row(what: str, known: Mapping[str, Change], cases: Sequence[Case]) -> dict[str, Any]:
     copies = parts = wrong = named = expected = 0
     shares: list[float] = []
     for case in cases:
@@ -213,7 +217,7 @@ def _row(what: str, known: Mapping[str, Sketches], cases: Sequence[Case]) -> dic
     }
 
 
-def _unrelated(sketches: Mapping[str, Sketches]) -> dict[str, Any]:
+def _unrelated(sketches: Mapping[str, Change]) -> dict[str, Any]:
     rows = np.stack(list(sketches.values()))
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
@@ -257,8 +261,8 @@ part REVIEW.
   blocked (block weights below 1, one loud half of a merge): they are judged by themselves, as that
   adapter is at that strength. One part in eight is near the limit of 0.3.
 - **Unrelated adapters**: {result["pairs"]:,} pairs, cosine {result["cosine_mean"]:.3f} with a
-  standard deviation of {result["cosine_sd"]:.3f}, at most {result["cosine_most"]:.2f}; {over} at
-  0.3 or more ({per_10_000:.2f} of 10,000), {result["pairs_over_0_2"]} at 0.2 or more.
+  standard deviation of {result["cosine_sd"]:.3f}, at most {result["cosine_most"]:.2f};
+  {over} at 0.3 or more ({per_10_000:.2f} of 10,000), {result["pairs_over_0_2"]} at 0.2 or more.
 - **Harmless adapters** held against all that are blocked at once: {result["harmless_named"]} of
   {harmless} named as coming from one.
 - **Time**: a sketch takes {result["sketch_ms_median"]:.2f} ms (median)."""

@@ -11,7 +11,7 @@ SHAKE-256, so that sketches of other days, machines and versions of libraries ca
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loragate_kernels.lora_response import LowRank
 from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.audit.evidence import SKETCH_VERSION
 from loragate_server.audit.screen import factors_of
@@ -27,6 +28,7 @@ from loragate_server.models.base import BaseModel
 
 DIMENSIONS = 1024
 _PER_LAYER = 64
+_SMALLEST = 1e-44
 
 
 @dataclass(frozen=True)
@@ -55,27 +57,43 @@ def sketch_of(base: BaseModel, adapter: Adapter) -> bytes:
     """The sketch of an adapter at strength 1.
 
     Returns:
-        Little-endian float32 [1024]; all 0 for an adapter that changes nothing, or whose numbers
-        are not finite.
+        Little-endian float32 [1024] of the denoiser, and as many of the text encoders where those
+        are changed, for each part has a strength of its own. Layers whose numbers are not finite
+        count as unchanged: one that the model does not use must not hide the others.
     """
-    found = torch.zeros(DIMENSIONS)
-    groups: dict[tuple[int, int, int], list[tuple[_Signs, Tensor, Tensor]]] = {}
+    halves = {True: torch.zeros(DIMENSIONS, dtype=torch.float64)}
+    groups: dict[tuple[bool, int, int, int], list[tuple[_Signs, LowRank]]] = {}
     for ref, delta in adapter.deltas.items():
         change = factors_of(base, ref, delta, 1.0)
-        down, up = change.down.float(), change.up.float() * change.scale
-        key = (len(up), down.shape[1], len(down))
-        groups.setdefault(key, []).append((_signs(ref, len(up), down.shape[1]), down, up))
-    for alike in groups.values():
-        left = torch.stack([signs.left for signs, _, _ in alike]).to(alike[0][2])
-        right = torch.stack([signs.right for signs, _, _ in alike]).to(alike[0][1])
-        ups = torch.stack([up for _, _, up in alike])
-        downs = torch.stack([down for _, down, _ in alike])
-        projected = ((left @ ups) * (right @ downs.mT)).sum(2)
-        places = torch.cat([signs.places for signs, _, _ in alike])
-        found.index_add_(0, places, projected.flatten().cpu() / _PER_LAYER**0.5)
-    if not torch.isfinite(found).all():
-        found.zero_()
+        rank, d_in = change.down.shape
+        of_denoiser = ref.component == base.denoiser_component
+        key = (of_denoiser, len(change.up), d_in, rank)
+        groups.setdefault(key, []).append((_signs(ref, len(change.up), d_in), change))
+    for (of_denoiser, *_, rank), alike in groups.items():
+        if rank:
+            half = halves.setdefault(of_denoiser, torch.zeros(DIMENSIONS, dtype=torch.float64))
+            places = torch.cat([signs.places for signs, _ in alike])
+            half.index_add_(0, places, _projected(alike).flatten() / _PER_LAYER**0.5)
+    made = [halves[half].float() for half in (True, False) if half in halves]
+    found = torch.nan_to_num(torch.cat(made), nan=0.0, posinf=0.0, neginf=0.0)
     return np.asarray(found, dtype="<f4").tobytes()
+
+
+def _projected(alike: Sequence[tuple[_Signs, LowRank]]) -> Tensor:
+    """Of layers with equal shapes, float64 [layers, 64]; 0 for one that is not finite."""
+    downs = torch.stack([change.down.float() for _, change in alike])
+    ups = torch.stack([change.up.float() for _, change in alike])
+    # One factor may be as large as the other is small, which changes nothing but overflows here.
+    most = [each.abs().amax((1, 2), keepdim=True).clamp_min(_SMALLEST) for each in (ups, downs)]
+    left = torch.stack([signs.left for signs, _ in alike]).to(ups)
+    right = torch.stack([signs.right for signs, _ in alike]).to(downs)
+    even = ((left @ (ups / most[0])) * (right @ (downs / most[1]).mT)).sum(2)
+    scales = torch.tensor([[change.scale] for _, change in alike], dtype=torch.float64)
+    for each in most:
+        scales *= each.reshape(-1, 1).double().cpu()
+    projected = even.double().cpu() * scales
+    largest = torch.finfo(torch.float32).max / _PER_LAYER
+    return torch.where(projected.abs() <= largest, projected, 0.0)
 
 
 @lru_cache(maxsize=8192)

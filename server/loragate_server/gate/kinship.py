@@ -8,6 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 Sketches = npt.NDArray[np.float32]
+Change = npt.NDArray[np.float64]
+
+DIMENSIONS = 1024
+"""Numbers of a sketch for the denoiser; as many may follow for the text encoders."""
 
 COPY_COSINE = 0.9
 """From here on two changes are one: what is rounded or resized stays above, and of 93,096 pairs of
@@ -25,9 +29,18 @@ LEAST_AMOUNT = 0.1
 """Below a tenth of what was blocked nothing is said of a part."""
 
 
-def as_numbers(sketch: bytes) -> Sketches:
-    """A sketch as float32 [1024]."""
-    return np.frombuffer(sketch, dtype="<f4")
+MOST_CANDIDATES = 64
+"""The most alike ones; more would share what a change has of their family until none has any."""
+
+
+def change_of(sketch: bytes, denoiser: float, text_encoder: float) -> Change:
+    """What a sketch says of an adapter at its two strengths, float64 [2048]."""
+    numbers = np.frombuffer(sketch, dtype="<f4").astype(np.float64)
+    change = np.zeros(2 * DIMENSIONS)
+    change[: len(numbers)] = numbers
+    change[:DIMENSIONS] *= denoiser
+    change[DIMENSIONS:] *= text_encoder
+    return change
 
 
 @dataclass(frozen=True)
@@ -47,43 +60,54 @@ class Part:
     copy: bool
 
 
-def parts_of(change: Sketches, known: Sketches) -> tuple[Part, ...]:
+def parts_of(change: Change, known: Sketches) -> tuple[Part, ...]:
     """The known changes that are in a change; the most alike one where it is a copy.
 
     Args:
-        change: float32 [dimensions], at the strength that is asked about.
+        change: [dimensions], at the strength that is asked about.
         known: float32 [n, dimensions], each at the strength that was blocked.
 
     Between `PART_COSINE` and `COPY_COSINE`, the non-negative least squares fit of the change by
     the known ones says how much of each there is.
     """
-    norm, norms = float(np.linalg.norm(change)), np.linalg.norm(known, axis=1)
+    norm = float(np.linalg.norm(np.asarray(change, np.float64)))
     if not norm or not len(known):
         return ()
-    inner = known @ change
-    cosines = np.divide(inner, norms * norm, out=np.zeros_like(inner), where=norms > 0)
-    best = int(np.argmax(cosines))
-    if cosines[best] >= COPY_COSINE:
-        amount = float(inner[best] / norms[best] ** 2)
-        share = float(cosines[best] ** 2)
-        return (Part(best, min(share, 1.0), amount, True),) if amount >= ENOUGH else ()
+    unit = (change / norm).astype(np.float32)
+    # float32 would overflow in the squares of what is large where the model does not look
+    norms = np.sqrt(np.einsum("ij,ij->i", known, known, dtype=np.float64))
+    inner = (known @ unit).astype(np.float64)
+    cosines = np.divide(inner, norms, out=np.zeros_like(norms), where=norms > 0)
+    alone = np.divide(cosines * norm, norms, out=np.zeros_like(norms), where=norms > 0)
+    if (cosines >= COPY_COSINE).any():
+        enough = np.flatnonzero((cosines >= COPY_COSINE) & (alone >= ENOUGH))
+        if not len(enough):
+            return ()
+        best = int(enough[np.argmax(cosines[enough])])
+        return (Part(best, min(float(cosines[best] ** 2), 1.0), float(alone[best]), True),)
     candidates = np.flatnonzero(cosines >= CANDIDATE_COSINE)
+    candidates = candidates[np.argsort(-cosines[candidates], kind="stable")[:MOST_CANDIDATES]]
     if not len(candidates):
         return ()
-    amounts = _fit(known[candidates], change)
-    shares = amounts * inner[candidates] / norm**2
+    rows = known[candidates] / norms[candidates, None]
+    weights = _fit(rows, unit)
+    shares = weights * cosines[candidates]
+    amounts = weights * norm / norms[candidates]
     found = [
         Part(int(index), float(share), float(amount), False)
         for index, share, amount in zip(candidates, shares, amounts, strict=True)
         if amount >= LEAST_AMOUNT and share >= CANDIDATE_COSINE**2
     ]
-    whole = sum(one.share for one in found)
-    if whole < PART_COSINE**2:
-        return ()
+    if sum(one.share for one in found) < PART_COSINE**2:
+        # a family of known ones may explain it together, and none of them alone
+        best = int(candidates[0])
+        if cosines[best] < PART_COSINE or alone[best] < LEAST_AMOUNT:
+            return ()
+        found = [Part(best, float(cosines[best] ** 2), float(alone[best]), False)]
     return tuple(sorted(found, key=lambda one: -one.share))
 
 
-def _fit(known: Sketches, change: Sketches) -> npt.NDArray[np.float64]:
+def _fit(known: npt.NDArray[np.float64], change: Sketches) -> Change:
     """The amounts, none below 0, whose sum comes nearest to the change."""
     from scipy.optimize import nnls
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from loragate_server.audit.evidence import Evidence
-from loragate_server.gate.kinship import Part, Sketches, as_numbers, parts_of
+from loragate_server.gate.kinship import DIMENSIONS, Part, Sketches, change_of, parts_of
 from loragate_server.policy.known import KnownUse
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.review import ReviewedAdapter
@@ -22,9 +22,9 @@ from loragate_server.record.verdict import Verdict
 
 REMEMBERED = 16384
 """Adapters whose own sketches are kept, so that cached verdicts can be held against what is blocked
-later; 4 KiB each."""
+later; 4 KiB each, or 8."""
 UNKNOWN = "?"
-"""Stands in a key for an adapter whose sketch is not at hand: no recorded verdict has it."""
+"""Stands in a key for an adapter whose sketch is not at hand: no measured verdict has it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class _Blocked:
     """The blocked adapters of one base model.
 
     Attributes:
-        uses: how each was blocked; `changes`: float32 [n, 1024], their sketches at that strength.
+        uses: how each was blocked.
+        changes: float32 [n, 2048], their sketches at those strengths.
     """
 
     uses: Sequence[KnownUse]
@@ -41,7 +42,7 @@ class _Blocked:
         default_factory=dict, repr=False
     )
 
-    def kin_of(self, adapter: int, sketches: Iterable[Sketches], way: ReviewedAdapter) -> set[Kin]:
+    def kin_of(self, adapter: int, sketches: Iterable[bytes], way: ReviewedAdapter) -> set[Kin]:
         """What an adapter has of them, by any reading of its file; measured once."""
         found = self._found.get(way)
         if found is None:
@@ -51,7 +52,7 @@ class _Blocked:
         return {Kin(one.copy, one.share, one.amount, adapter, use) for one, use in found}
 
     def _measured(
-        self, sketches: Iterable[Sketches], way: ReviewedAdapter
+        self, sketches: Iterable[bytes], way: ReviewedAdapter
     ) -> Iterator[tuple[Part, KnownUse]]:
         # What is asked about is judged itself, and is no kin of its own.
         own = [_file(use.members[0]) == _file(way) for use in self.uses]
@@ -60,7 +61,13 @@ class _Blocked:
             changes = changes[np.logical_not(own)]
             uses = [use for use, same in zip(uses, own, strict=True) if not same]
         for sketch in sketches:
-            for part in parts_of(sketch * _strength(way), changes):
+            change = change_of(sketch, way.denoiser_strength, way.text_encoder_strength)
+            found = parts_of(change, changes)
+            if not found and changes[:, DIMENSIONS:].any() | change[DIMENSIONS:].any():
+                # what is changed of the text encoders may have no effect on pictures
+                rest = parts_of(change[:DIMENSIONS], changes[:, :DIMENSIONS])
+                found = tuple(replace(one, copy=False) for one in rest)
+            for part in found:
                 yield part, uses[part.index]
 
 
@@ -85,8 +92,8 @@ class LineageBook(Follower):
         self._known = known
         self._remembered = remembered
         self._lock = threading.Lock()
-        self._seen: OrderedDict[SketchKey, tuple[Sketches, ...]] = OrderedDict()
-        self._parents: dict[SketchKey, tuple[Sketches, ...]] = {}
+        self._seen: OrderedDict[SketchKey, tuple[bytes, ...]] = OrderedDict()
+        self._parents: dict[SketchKey, tuple[bytes, ...]] = {}
         self._revision = self._read_revision = -1
         self._blocked: Mapping[str, _Blocked] = {}
 
@@ -97,10 +104,9 @@ class LineageBook(Follower):
             return ()
         found = set[Kin]()
         for number, one in enumerate(evidence.adapters):
-            numbers = [as_numbers(sketch) for sketch in one.sketches]
             for strength in _strengths(evidence, number):
                 way = ReviewedAdapter(one.sha256, one.config_sha256, *strength)
-                found |= blocked.kin_of(number, numbers, way)
+                found |= blocked.kin_of(number, one.sketches, way)
         return _most(found)
 
     def decisions_about(
@@ -130,7 +136,7 @@ class LineageBook(Follower):
         """Takes in what was just recorded here, after `KnownBook` has."""
         with self._lock:
             for key, made in sketches_of(verdict):
-                self._seen[key] = tuple(as_numbers(one) for one in made)
+                self._seen[key] = tuple(made)
                 self._seen.move_to_end(key)
             while len(self._seen) > self._remembered:
                 self._seen.popitem(last=False)
@@ -146,10 +152,10 @@ class LineageBook(Follower):
         missing = {key for key in map(_key, self._known.alone()) if key not in self._parents}
         with self._database.reading() as connection:
             found = read_sketches(connection, missing)
-        self._follow_known({key: tuple(map(as_numbers, made)) for key, made in found.items()})
+        self._follow_known(found)
         self._read_revision = revision
 
-    def _follow_known(self, more: Mapping[SketchKey, tuple[Sketches, ...]]) -> None:
+    def _follow_known(self, more: Mapping[SketchKey, tuple[bytes, ...]]) -> None:
         """Takes over which uses stand blocked, with the sketches that are known of them."""
         with self._lock:
             revision = self._known.revision
@@ -166,10 +172,12 @@ class LineageBook(Follower):
     def _by_base(self, uses: Iterable[KnownUse]) -> dict[str, _Blocked]:
         found: dict[str, list[tuple[KnownUse, Sketches]]] = {}
         for use in uses:
-            strength = _strength(use.members[0])
+            [way] = use.members
             for sketch in self._parents.get(_key(use), ()):
-                if sketch.any() and strength:
-                    found.setdefault(use.base_digest, []).append((use, sketch * strength))
+                change = change_of(sketch, way.denoiser_strength, way.text_encoder_strength)
+                if change.any():
+                    rows = found.setdefault(use.base_digest, [])
+                    rows.append((use, change.astype(np.float32)))
         return {
             base: _Blocked(tuple(use for use, _ in rows), np.stack([one for _, one in rows]))
             for base, rows in found.items()
@@ -200,11 +208,6 @@ def _strengths(evidence: Evidence, adapter: int) -> list[tuple[float, float]]:
         if used.adapter == adapter
     ]
     return list(dict.fromkeys(found))
-
-
-def _strength(way: ReviewedAdapter) -> float:
-    """One number for both parts of a model, whose strengths are one but for odd requests."""
-    return max(way.denoiser_strength, way.text_encoder_strength, key=abs)
 
 
 def _file(way: ReviewedAdapter) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import combinations, product
+from math import atan2, hypot
 
 from loragate_server.policy.known import KnownUse, Members
 from loragate_server.policy.review import ReviewedAdapter
@@ -95,18 +96,20 @@ class KnownBook(Follower):
         return self._revision
 
     def alone(self) -> tuple[KnownUse, ...]:
-        """Of each file that stands blocked alone, the use at the lowest strength."""
+        """Of each file that stands blocked alone, the weakest use in each of 63 proportions.
+
+        What was blocked with its text encoder turned up, or at a strength below 0, says little of
+        the file at other proportions of the two strengths.
+        """
+        found: dict[tuple[str, str, str, float], KnownUse] = {}
         with self._lock:
             files = [known for known in self._files.values() if known.sha256s.total() == 1]
-            found = [
-                min(
-                    blocked,
-                    key=lambda use: (abs(use.members[0].denoiser_strength), use.decision_id),
-                )
-                for known in files
-                if (blocked := [use for use in known.newest.values() if use.blocked])
-            ]
-        return tuple(sorted(found, key=lambda use: use.decision_id))
+            uses = [use for known in files for use in known.newest.values() if use.blocked]
+        for use in sorted(uses, key=_strongest_first):
+            [way] = use.members
+            angle = round(atan2(way.text_encoder_strength, way.denoiser_strength), 1)
+            found[use.base_digest, way.sha256, way.config_sha256, angle] = use
+        return tuple(sorted(found.values(), key=lambda use: use.decision_id))
 
     def learn(self, verdict: Verdict) -> None:
         """Takes in what was just recorded here, before the table is read again."""
@@ -150,6 +153,11 @@ def _ways(sha256s: Counter[str], wanted: Wanted) -> Iterator[Members]:
         if Counter(ways[0].sha256 for ways in chosen) == sha256s:
             for members in product(*chosen):
                 yield tuple(sorted(members))
+
+
+def _strongest_first(use: KnownUse) -> tuple[float, str]:
+    [way] = use.members
+    return -hypot(way.denoiser_strength, way.text_encoder_strength), use.decision_id
 
 
 def _order(use: KnownUse) -> tuple[datetime, str]:

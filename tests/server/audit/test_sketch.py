@@ -55,7 +55,7 @@ def test_a_sketch_does_not_depend_on_the_factors(base: BaseModel, make_adapter: 
         return LowRank(down, up, delta.scale / 3)
 
     plain = numbers(base, adapter)
-    assert plain.shape == (DIMENSIONS,)
+    assert plain.shape == (2 * DIMENSIONS,)
     np.testing.assert_allclose(
         numbers(base, changed(adapter, rewritten)), plain, atol=1e-5 * abs(plain).max()
     )
@@ -125,6 +125,56 @@ def test_what_changes_nothing_or_is_not_finite_has_no_sketch(
         silent = changed(adapter, lambda one, scale=scale: LowRank(one.down, one.up, scale))
         assert not numbers(base, silent).any()
     assert not numbers(base, dataclasses.replace(adapter, deltas={})).any()
+
+
+def only(adapter: Adapter, base: BaseModel, *, denoiser: bool) -> Adapter:
+    kept = {
+        ref: delta
+        for ref, delta in adapter.deltas.items()
+        if (ref.component == base.denoiser_component) is denoiser
+    }
+    assert kept
+    return dataclasses.replace(adapter, deltas=kept)
+
+
+def test_denoiser_and_text_encoders_have_numbers_of_their_own(
+    base: BaseModel, make_adapter: Make
+) -> None:
+    adapter = make_adapter(base)
+    whole = numbers(base, adapter)
+    denoiser = numbers(base, only(adapter, base, denoiser=True))
+    text_encoder = numbers(base, only(adapter, base, denoiser=False))
+    np.testing.assert_array_equal(denoiser, whole[:DIMENSIONS])
+    np.testing.assert_array_equal(text_encoder[DIMENSIONS:], whole[DIMENSIONS:])
+    assert not text_encoder[:DIMENSIONS].any()
+
+
+@pytest.mark.parametrize("large_down", [False, True])
+def test_one_factor_may_be_as_large_as_the_other_is_small(
+    base: BaseModel, make_adapter: Make, large_down: bool
+) -> None:
+    adapter = make_adapter(base)
+
+    def turned(one: LowRank) -> LowRank:
+        down, up = one.down.double(), one.up.double()
+        size = 3e38 / float((down if large_down else up).abs().max())
+        size = 1 / size if large_down else size
+        return LowRank((down / size).float(), (up * size).float(), one.scale)
+
+    assert cosine(numbers(base, adapter), numbers(base, changed(adapter, turned))) > 0.999
+
+
+def test_a_layer_that_overflows_does_not_hide_the_others(
+    base: BaseModel, make_adapter: Make
+) -> None:
+    adapter = make_adapter(base)
+    first, *rest = adapter.deltas
+    other = dataclasses.replace(adapter, deltas={ref: adapter.deltas[ref] for ref in rest})
+    loud = adapter.deltas[first]
+    assert isinstance(loud, LowRank)
+    hidden = {**adapter.deltas, first: LowRank(loud.down * 1e30, loud.up * 1e30, 1.0)}
+    found = numbers(base, dataclasses.replace(adapter, deltas=hidden))
+    np.testing.assert_allclose(found, numbers(base, other), rtol=1e-5, atol=1e-6)
 
 
 def test_the_projections_of_a_layer_are_the_same_on_every_machine() -> None:

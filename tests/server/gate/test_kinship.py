@@ -43,6 +43,30 @@ def test_a_copy_that_carries_less_than_was_blocked_is_none() -> None:
     assert parts_of(rows[2], rows[:0]) == ()
 
 
+def test_of_two_copies_the_one_of_which_there_is_enough_is_named() -> None:
+    row = known(1)[0]
+    rows = np.stack([row, row * 0.3 + known(1, seed=9)[0] * 0.01])
+    [part] = parts_of(row * 0.5, rows)
+    assert (part.index, part.copy) == (1, True)
+
+
+@pytest.mark.parametrize("count", [30, 300, 3000])
+def test_a_large_family_does_not_share_a_change_until_none_has_any(count: int) -> None:
+    parent = known(1)[0]
+    rows = parent + 1.5 * known(count, seed=3)
+    parts = parts_of(parent + 1.2 * known(1, seed=4)[0], rows)
+    assert parts
+    assert not any(part.copy for part in parts)
+
+
+def test_a_change_whose_squares_overflow_is_compared_all_the_same() -> None:
+    rows = known(3)
+    [part] = parts_of(rows[1] * np.float32(1e25), rows)
+    assert (part.index, part.copy) == (1, True)
+    [part] = parts_of(rows[1], rows * np.float32(1e25) * np.float32([[1], [1e-25], [1]]))
+    assert (part.index, part.copy) == (1, True)
+
+
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_the_parts_of_a_merge_are_named_with_their_shares(count: int) -> None:
     rows = known(60)

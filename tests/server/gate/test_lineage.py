@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -31,10 +33,13 @@ class Family:
     def state(self, seed: int) -> dict[str, Tensor]:
         return load(self.house.files(seed))
 
-    async def ask(self, score: float, state: State, strength: float = 1.0) -> Any:
+    async def ask(
+        self, score: float, state: State, strength: float = 1.0, text: float | None = None
+    ) -> Any:
         self.house.engine.score = score
+        strengths = Strength(strength, strength if text is None else text)
         reference = AdapterReference(
-            inline_bytes=save(dict(state), {"format": "pt"}), strength=Strength(strength, strength)
+            inline_bytes=save(dict(state), {"format": "pt"}), strength=strengths
         )
         return await self.house.ask(GateRequest(adapters=(reference,)))
 
@@ -137,6 +142,40 @@ async def test_strength_counts_as_it_does_for_the_file_itself(family: Family) ->
     assert (await family.ask(CLEAN, copy, -1.0)).decision.verdict is ALLOW
     louder = {name: value * 1.5 for name, value in copy.items()}
     assert (await family.ask(CLEAN, louder, 0.5)).decision.verdict is BLOCK
+
+
+@pytest.mark.parametrize("text", [-20.0, -1.1, 0.0, 20.0])
+async def test_the_strength_of_a_text_encoder_that_is_not_changed_hides_nothing(
+    family: Family, text: float
+) -> None:
+    await family.block(0)
+    assert (await family.ask(CLEAN, rounded(family.state(0)), 1.0, text)).decision.verdict is BLOCK
+    quiet = await family.ask(CLEAN, rounded(family.state(0)), 0.5, text)
+    assert quiet.decision.verdict is ALLOW
+
+
+async def test_noise_in_a_text_encoder_does_not_hide_what_the_denoiser_has(family: Family) -> None:
+    parent = await family.block(0)
+    evidence = parent.decision.evidence
+    [own] = evidence.adapters
+    noise = np.random.default_rng(0).standard_normal(1024) * 1e20
+    padded = replace(
+        own, sha256="f" * 64, sketches=(own.sketches[0] + noise.astype("<f4").tobytes(),)
+    )
+    [kin] = family.house.lineage.about(replace(evidence, adapters=(padded,)))
+    assert kin.blocked.decision_id == parent.decision_id
+    assert not kin.copy
+    assert kin.amount == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("strength", "text"), [(0.9, 20.0), (0.9, -20.0), (-0.5, -0.5)])
+async def test_what_was_blocked_at_odd_strengths_first_does_not_hide_it_at_others(
+    family: Family, strength: float, text: float
+) -> None:
+    odd = await family.ask(LEARNED, family.state(0), strength, text)
+    assert odd.decision.verdict is BLOCK
+    await family.block(0)
+    assert (await family.ask(CLEAN, rounded(family.state(0)))).decision.verdict is BLOCK
 
 
 async def test_a_merge_is_shown_to_a_person_who_hears_what_is_in_it(family: Family) -> None:
