@@ -18,6 +18,9 @@ from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.policy.sentences import members_of, use_of
 
 KNOWN_CODE = "known_bad"
+COPY_CODE = "copy_of_blocked"
+PART_CODE = "part_of_blocked"
+LINEAGE_CODES = (COPY_CODE, PART_CODE)
 
 Members = tuple[ReviewedAdapter, ...]
 """Files as they are used together, sorted."""
@@ -49,19 +52,19 @@ def judged_uses(decision: Decision) -> tuple[tuple[Members, bool], ...]:
 
     Blocked are those in which a concept was found to be learned. Allowed is what was asked about
     as a whole, if no concept reached a threshold: what the allow list or a person lets through
-    has not been found harmless.
+    has not been found harmless. What comes from a blocked adapter and shows nothing itself is
+    judged by that one and says nothing against it, or two copies would block each other for good.
     """
     evidence, findings = decision.evidence, decision.findings
-    if decision.would_be_verdict is VerdictKind.BLOCK:
-        uses = [
-            use_of(evidence, one.evidence) for one in findings if one.verdict is VerdictKind.BLOCK
-        ]
+    learned = [one.evidence for one in findings if one.verdict is VerdictKind.BLOCK]
+    blocked = decision.would_be_verdict is VerdictKind.BLOCK and bool(learned)
+    if blocked:
+        uses = [use_of(evidence, one) for one in learned]
     elif _harmless(decision):
         whole = [one for one in evidence.uses if len(one.adapters) == len(evidence.adapters)]
         uses = whole or [use_of(evidence, findings[0].evidence)]
     else:
         return ()
-    blocked = decision.would_be_verdict is VerdictKind.BLOCK
     return tuple(dict.fromkeys((_members(decision, use), blocked) for use in uses if use.adapters))
 
 
@@ -88,8 +91,11 @@ def as_used(members: Iterable[ReviewedAdapter]) -> str:
 
 def _harmless(decision: Decision) -> bool:
     findings = decision.findings
-    allowed = decision.would_be_verdict is VerdictKind.ALLOW and bool(findings)
-    return allowed and all(one.verdict is VerdictKind.ALLOW for one in findings)
+    if not findings or any(one.verdict is not VerdictKind.ALLOW for one in findings):
+        return False
+    codes = {reason.code for reason in decision.reasons} - {"pilot_mode", "allow_list_lapsed"}
+    of_lineage = bool(codes) and codes <= set(LINEAGE_CODES)
+    return of_lineage or decision.would_be_verdict is VerdictKind.ALLOW
 
 
 def _members(decision: Decision, use: UseEvidence) -> Members:

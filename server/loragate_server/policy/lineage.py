@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from loragate_server.policy.decision import GRAVITY, Decision, Reason, VerdictKind
-from loragate_server.policy.known import KnownUse, as_used
+from loragate_server.policy.known import COPY_CODE, LINEAGE_CODES, PART_CODE, KnownUse, as_used
 from loragate_server.policy.overrule import overruled
 
-COPY_CODE = "copy_of_blocked"
-PART_CODE = "part_of_blocked"
-LINEAGE_CODES = (COPY_CODE, PART_CODE)
+__all__ = ["COPY_CODE", "LINEAGE_CODES", "PART_CODE"]
 
 
 @dataclass(frozen=True)

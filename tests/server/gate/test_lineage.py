@@ -178,6 +178,19 @@ async def test_what_was_blocked_at_odd_strengths_first_does_not_hide_it_at_other
     assert (await family.ask(CLEAN, rounded(family.state(0)))).decision.verdict is BLOCK
 
 
+async def test_copies_that_show_nothing_any_more_do_not_block_each_other_for_good(
+    family: Family,
+) -> None:
+    one, other = family.state(0), rounded(family.state(0))
+    await family.block(0)
+    assert (await family.ask(LEARNED, other)).decision.verdict is BLOCK
+    family.house.policy_file.write_text(family.house.policy_file.read_text() + "\n# newer\n")
+    family.house.policies.reload()
+    assert codes(await family.ask(CLEAN, one)) == ["copy_of_blocked"]
+    assert (await family.ask(CLEAN, other)).decision.verdict is ALLOW
+    assert (await family.ask(CLEAN, one)).decision.verdict is ALLOW
+
+
 async def test_a_merge_is_shown_to_a_person_who_hears_what_is_in_it(family: Family) -> None:
     parents = [await family.block(seed) for seed in range(2)]
     verdict = await family.ask(CLEAN, family.merged(0.5, 0.5, 0.5, 0.5))
