@@ -274,6 +274,7 @@ class Gate:
         known: Sequence[KnownUse] = ()
         kin: Sequence[Kin] = ()
         decision = self._pipeline.listed(policy, case, served)
+        listed = decision is not None
         if decision is None:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
             if evidence is None:
@@ -298,12 +299,14 @@ class Gate:
             if stage in verdict.stage_times_s:
                 self._observer.stage_seconds(stage, verdict.stage_times_s[stage])
         # Under the digests that were really used, so that no later question gets a stale answer.
-        final = replace(
-            _used(key, decision),
-            review_ids=tuple(ruling.review_id for ruling in rulings),
-            known_ids=tuple(one.decision_id for one in known),
-            lineage_ids=decisions_of(kin),
-        )
+        final = _used(key, decision)
+        if not listed:  # what is on the deny list is denied whatever else is known of it
+            final = replace(
+                final,
+                review_ids=tuple(ruling.review_id for ruling in rulings),
+                known_ids=tuple(one.decision_id for one in known),
+                lineage_ids=decisions_of(kin),
+            )
         self._cache.put(final, verdict)
         return verdict
 

@@ -48,4 +48,11 @@ class Suspects:
 
 def _question(key: VerdictKey, miss_rate: float) -> VerdictKey:
     """The part of a key that evidence depends on; of a policy that is the miss rate alone."""
-    return replace(key, policy_digest=repr(miss_rate), review_ids=(), known_ids=(), dry_run=False)
+    return replace(
+        key,
+        policy_digest=repr(miss_rate),
+        review_ids=(),
+        known_ids=(),
+        lineage_ids=(),
+        dry_run=False,
+    )

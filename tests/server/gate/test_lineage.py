@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -189,6 +190,29 @@ async def test_copies_that_show_nothing_any_more_do_not_block_each_other_for_goo
     assert codes(await family.ask(CLEAN, one)) == ["copy_of_blocked"]
     assert (await family.ask(CLEAN, other)).decision.verdict is ALLOW
     assert (await family.ask(CLEAN, one)).decision.verdict is ALLOW
+
+
+async def test_a_review_costs_no_second_audit_where_something_is_blocked(family: Family) -> None:
+    await family.block(1)
+    assert (await family.ask(5.0, family.state(0))).decision.verdict is REVIEW
+    audits = family.house.engine.audits
+    family.house.policy_file.write_text(family.house.policy_file.read_text() + "\n# newer\n")
+    family.house.policies.reload()
+    assert (await family.ask(5.0, family.state(0))).decision.verdict is REVIEW
+    assert family.house.engine.audits == audits
+
+
+async def test_what_is_on_the_deny_list_is_recorded_once_where_something_is_blocked(
+    family: Family,
+) -> None:
+    denied = hashlib.sha256(save(family.state(0), {"format": "pt"})).hexdigest()
+    policy = family.house.policy_file
+    policy.write_text(policy.read_text() + f"\ndeny_sha256:\n  - {{sha256: {denied}, note: no}}\n")
+    family.house.policies.reload()
+    await family.block(1)
+    first = await family.ask(CLEAN, family.state(0))
+    assert codes(first)[0] == "deny_listed"
+    assert (await family.ask(CLEAN, family.state(0))).cached
 
 
 async def test_a_merge_is_shown_to_a_person_who_hears_what_is_in_it(family: Family) -> None:
