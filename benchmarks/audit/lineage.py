@@ -252,8 +252,7 @@ def _text(result: Mapping[str, Any]) -> str:
 `python -m benchmarks.audit.lineage`. {result["blocked"]} adapters that learned a forbidden concept
 stand as blocked ({result["adapters"]} adapters in all, of four artists' drawings); files made from
 them are asked about, at the strength that was blocked. *Named* counts blocked adapters that are in
-a file and were named with it; *wrongly named* others. A copy is BLOCK under the default policy, a
-part REVIEW.
+a file and were named with it; *wrongly named* others. Both are REVIEW under the default policy.
 
 {table(HEAD, rows)}
 

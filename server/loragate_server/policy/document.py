@@ -90,7 +90,7 @@ class RestrictDocument(_Closed):
 class LineageDocument(_Closed):
     """The verdict for an adapter that comes from one on record as blocked."""
 
-    copies: LineageVerdict = "block"
+    copies: LineageVerdict = "review"
     parts: LineageVerdict = "review"
 
 

@@ -48,7 +48,7 @@ class LineageRules:
         parts: for what holds one among other things.
     """
 
-    copies: VerdictKind = VerdictKind.BLOCK
+    copies: VerdictKind = VerdictKind.REVIEW
     parts: VerdictKind = VerdictKind.REVIEW
 
     def verdict_of(self, code: str) -> VerdictKind:

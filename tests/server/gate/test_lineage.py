@@ -31,6 +31,15 @@ class Family:
     def __init__(self, house: Any) -> None:
         self.house = house
 
+    def govern(self, lineage: str) -> None:
+        """Puts a policy with this section in force."""
+        policy = self.house.policy_file
+        text = "".join(
+            line for line in policy.read_text().splitlines(True) if not line.startswith("lineage:")
+        )
+        policy.write_text(f"{text}lineage: {lineage}\n" if lineage else text)
+        self.house.policies.reload()
+
     def state(self, seed: int) -> dict[str, Tensor]:
         return load(self.house.files(seed))
 
@@ -65,7 +74,9 @@ class Family:
 
 @pytest.fixture
 def family(house: Callable[..., Any]) -> Family:
-    return Family(house())
+    made = Family(house())
+    made.govern("{copies: block}")
+    return made
 
 
 def rounded(state: State) -> dict[str, Tensor]:
@@ -248,15 +259,19 @@ async def test_a_cached_verdict_does_not_outlive_the_block_of_what_it_comes_from
 async def test_the_policy_says_what_follows(
     family: Family, setting: str, expected: VerdictKind
 ) -> None:
-    policy = family.house.policy_file
-    policy.write_text(policy.read_text() + f"\nlineage: {{copies: {setting}, parts: {setting}}}\n")
-    family.house.policies.reload()
+    family.govern(f"{{copies: {setting}, parts: {setting}}}")
     await family.block(0)
     copy = await family.ask(CLEAN, rounded(family.state(0)))
     part = await family.ask(CLEAN, family.merged(0.5, 0.5))
     assert copy.decision.verdict is part.decision.verdict is expected
     assert "copy_of_blocked" in codes(copy)
     assert "part_of_blocked" in codes(part)
+
+
+async def test_without_a_setting_a_person_looks_at_what_comes_back(family: Family) -> None:
+    family.govern("")
+    await family.block(0)
+    assert (await family.ask(CLEAN, rounded(family.state(0)))).decision.verdict is REVIEW
 
 
 async def test_another_replica_reads_the_sketch_from_the_record(family: Family) -> None:
