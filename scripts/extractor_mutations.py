@@ -40,7 +40,7 @@ TESTS = [
         *("test_golden", "test_grammars", "test_bodies", "test_limits", "test_tags", "test_paths"),
         *("test_registry", "test_lora_files", "test_comfyui_links", "test_comfyui_flow"),
         *("test_active_sets", "test_unknown_routes", "test_rewriting", "test_references_on_disk"),
-        *("test_hidden_loras", "test_infer_messages", "test_localai"),
+        *("test_hidden_loras", "test_infer_messages", "test_localai", "test_stable_diffusion_cpp"),
     )
 ]
 LIMIT_S = 150
