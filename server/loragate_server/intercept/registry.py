@@ -18,6 +18,7 @@ from loragate_server.intercept.servers.kserve import KServe
 from loragate_server.intercept.servers.localai import LocalAI
 from loragate_server.intercept.servers.sglang import SGLang
 from loragate_server.intercept.servers.stable_diffusion_cpp import StableDiffusionCpp
+from loragate_server.intercept.servers.swarmui import SwarmUI
 from loragate_server.intercept.servers.triton import Triton
 from loragate_server.intercept.servers.vllm_omni import VllmOmni
 from loragate_server.intercept.servers.xinference import Xinference
@@ -25,8 +26,8 @@ from loragate_server.intercept.servers.xinference import Xinference
 EXTRACTORS: Mapping[str, type[ImageServer]] = {
     one.kind: one
     for one in (
-        *(SGLang, VllmOmni, ComfyUI, A1111, StableDiffusionCpp, LocalAI, Fooocus),
-        *(InvokeAI, Xinference, Triton, KServe, Cog, Declarative),
+        *(SGLang, VllmOmni, ComfyUI, A1111, StableDiffusionCpp, LocalAI, SwarmUI),
+        *(Fooocus, InvokeAI, Xinference, Triton, KServe, Cog, Declarative),
     )
 }
 """Name of an image server to its extractor."""

@@ -197,6 +197,21 @@ def _localai_video(draw: st.DrawFn) -> Any:
     return merged(draw(harmless), {draw(st.sampled_from(["prompt", "Prompt"])): text})
 
 
+def _swarmui(draw: st.DrawFn) -> Any:
+    if draw(st.booleans()):
+        key = draw(st.sampled_from(["prompt", "negativeprompt", "Negative Prompt"]))
+        tag = draw(st.sampled_from(["<lora:{}>", "<LoRA:{}:0.5>", "<lora[x]:{}:1:0>"]))
+        return merged(draw(harmless), {key: draw(plain_words) + tag.format(NAME)})
+    names = [NAME, *draw(st.lists(st.sampled_from(["a", "b/c.safetensors"]), max_size=2))]
+    loras: Any = draw(st.permutations(names))
+    if draw(st.booleans()):
+        loras = draw(st.sampled_from([",", ", ", "\n|||\n"])).join(loras)
+    body = merged(draw(harmless), {draw(st.sampled_from(["loras", "LoRAs", "lo-ras 2"])): loras})
+    if draw(st.booleans()):
+        body["loraweights"] = draw(st.sampled_from([[0.5], "0.5", ["1", 2, -1, 3]]))
+    return body
+
+
 def _fooocus(draw: st.DrawFn) -> Any:
     if draw(st.booleans()):
         return merged(draw(harmless), {"prompt": f"{draw(plain_words)}<lora:{NAME}:0.5>"})
@@ -303,6 +318,7 @@ CARRIERS: Mapping[str, st.SearchStrategy[Carrier]] = {
     | in_json(ROUTES["stable_diffusion_cpp"], _sd_cpp_arguments)
     | in_sd_cpp_form(),
     "localai": in_json(ROUTES["localai"], _localai) | in_json("/video", _localai_video),
+    "swarmui": in_json(ROUTES["swarmui"], _swarmui),
     "fooocus": in_json(ROUTES["fooocus"], _fooocus),
     "xinference": in_json(ROUTES["xinference"], _xinference),
     "invokeai": in_json("/api/v1/models/import", _invoke),

@@ -291,6 +291,65 @@ def localai(text: str, files: Sequence[str]) -> Iterator[Load]:
     yield from localai_video(text.split("|")[0], files)
 
 
+def _filled(text: str, fill: Callable[[str], str]) -> str:
+    """What stands in outermost brackets replaced; one that nobody closes stays."""
+    out, depth, begin, at = "", 0, 0, 0
+    for place, letter in enumerate(text):
+        if letter == "<":
+            if not depth:
+                begin = place
+            depth += 1
+        elif letter == ">" and depth:
+            depth -= 1
+            if not depth:
+                out += text[at:begin] + fill(text[begin + 1 : place])
+                at = place + 1
+    return out + text[at:]
+
+
+def _number_of_net(text: str) -> float:
+    """double.Parse: blanks around it, and commas that it passes over."""
+    return float(text.strip().replace(",", ""))
+
+
+def swarmui(text: str, files: Sequence[str]) -> Iterator[Load]:
+    """SwarmUI: three rounds of tags, each of which may leave tags to the next."""
+    loads: list[Load] = []
+
+    def clean(name: str) -> str:
+        return name.removesuffix(".safetensors").lower().translate({32: None, 91: None, 93: None})
+
+    def best(name: str) -> str | None:
+        found = [one for one in files if clean(one) == clean(name)]
+        holding = sorted((one for one in files if clean(name) in clean(one)), key=len)
+        return next(iter([*found, *holding]), None)
+
+    def rounds(value: str) -> str:
+        for kinds in (("comment",), ("random", "setvar"), ("lora",)):
+            value = _filled(value, lambda tag, kinds=kinds: one(tag, kinds))  # type: ignore[misc]
+        return value
+
+    def one(tag: str, kinds: Sequence[str]) -> str:
+        kind, _, data = tag.partition(":")
+        kind = kind.lower()
+        if kind not in kinds:
+            return f"<{tag}>"
+        if kind == "comment":
+            return ""
+        data = rounds(data)
+        if kind != "lora":
+            return data.split("|" if "|" in data else ",")[0].strip()
+        name, *numbers = data.lower().replace("\\", "/").split(":", 2)
+        weights = [_number_of_net(number) for number in numbers]
+        path = best(name)
+        if path is not None:
+            loads.append((path, *(weights * 2 + [1.0, 1.0])[:2]) if weights else (path, 1.0, 1.0))
+        return ""
+
+    rounds(text.replace("\0", "").replace("\a", ""))
+    yield from loads
+
+
 NODES: Mapping[str, tuple[str, str, Model]] = {
     "Impact Pack": ("ImpactWildcardEncode", "wildcard_text", impact),
     "Impact Pack's detailer": ("FaceDetailer", "wildcard", impact),
@@ -311,5 +370,6 @@ PROMPTS: Mapping[str, tuple[str, Model]] = {
     "Forge": ("a1111", forge),
     "SD.Next": ("a1111", sdnext),
     "stable-diffusion.cpp": ("stable_diffusion_cpp", sd_cpp),
+    "SwarmUI": ("swarmui", swarmui),
 }
 """The extractor of a server, and how it reads the prompt of a request."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.request import HttpRequest
-from tests.server.intercept.bodies import extractor, post
+from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.grammar_models import (
     NODES,
     PROMPTS,
@@ -63,6 +63,7 @@ _scraps = st.sampled_from(
     ]
 )
 _scraps |= st.sampled_from(["<lora:|high_noise|", ":0.5 or so>"])
+_scraps |= st.sampled_from(["<random:", "<comment:>", "<setvar[x]:lora>", "<LoRA[1]:evil>", "\a"])
 _whole = st.builds("<lora:{}:{}:{}>".format, _names, *[st.sampled_from(["1", "0", "-2"])] * 2)
 texts = st.lists(_tags | _scraps, max_size=7).map("".join) | st.lists(
     _whole | _whole | _tags, min_size=1, max_size=3
@@ -120,7 +121,7 @@ def readers(folder: Path) -> dict[str, tuple[st.SearchStrategy[str], Callable[[s
         server = extractor(kind, lora_folder=str(folder))
 
         def check(text: str) -> int:
-            request = post("/sdapi/v1/txt2img", {"prompt": text})
+            request = post(ROUTES[kind], {"prompt": text})
             return loads_seen(server, request, text, model)
 
         return check

@@ -182,6 +182,12 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
         lambda value: {"prompt": [value, "<lora:a:1>"], "negative_prompt": "a"},
         lambda value: {"note": value},
     ),
+    "swarmui": (
+        lambda value: {"prompt": value},
+        lambda value: {"loras": value},
+        lambda value: {"loras": "a", "loraweights": value},
+        lambda value: {"note": value},
+    ),
     "fooocus": (
         lambda value: {"prompt": value},
         lambda value: {"loras": [{"model_name": value}]},
@@ -206,7 +212,7 @@ HOLDERS: Mapping[str, tuple[Callable[[Any], Any], ...]] = {
 """Where servers take a text or a value."""
 
 
-READERS_OF_TEXT = frozenset({"a1111", "comfyui", "stable_diffusion_cpp", "localai"})
+READERS_OF_TEXT = frozenset({"a1111", "comfyui", "stable_diffusion_cpp", "localai", "swarmui"})
 
 
 def text_shapes(server: str) -> Iterator[tuple[str, Shape]]:

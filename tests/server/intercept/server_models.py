@@ -170,6 +170,20 @@ def localai(request: HttpRequest) -> Iterator[str]:
             yield match[1].removeprefix("|high_noise|")
 
 
+def swarmui(request: HttpRequest) -> Iterator[str]:
+    """Parameters by their letters alone; a list is a text to the server, and divided again."""
+    if request.path.lower() != "/api/generatetext2image":
+        return
+    for key, value in starlette_json(request).items():
+        letters = re.sub("[^a-z]", "", key.lower())
+        if letters == "loras" and value:
+            text = "\n|||\n".join(map(str, value)) if isinstance(value, list) else str(value)
+            names = text.split("\n|||\n" if "\n|||\n" in text else ",")
+            yield from (one.strip().removesuffix(".safetensors") for one in names if one.strip())
+        elif letters in ("prompt", "negativeprompt") and isinstance(value, str):
+            yield from re.findall(r"(?i)<lora(?:\[[^<>]*\])?:([^<>:]+)[^<>]*>", value)
+
+
 def fooocus(request: HttpRequest) -> Iterator[str]:
     if request.path != "/v1/generation/text-to-image":
         return
@@ -206,6 +220,7 @@ MODELS: Mapping[str, Callable[[HttpRequest], Iterator[str]]] = {
     "a1111": a1111,
     "stable_diffusion_cpp": stable_diffusion_cpp,
     "localai": localai,
+    "swarmui": swarmui,
     "fooocus": fooocus,
     "xinference": xinference,
     "cog": cog,

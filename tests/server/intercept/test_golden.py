@@ -87,6 +87,7 @@ def test_a_denial_names_the_decision_in_body_and_header(server: str) -> None:
         ("a1111", ("detail",)),
         ("stable_diffusion_cpp", ("error",)),
         ("localai", ("error", "message")),
+        ("swarmui", ("error",)),
         ("fooocus", ("detail",)),
         ("xinference", ("detail",)),
         ("invokeai", ("detail",)),
