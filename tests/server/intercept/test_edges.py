@@ -1,0 +1,77 @@
+"""Cases at the edges of what extractors take, each of which a wrong change once left unnoticed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loragate_server.intercept.extraction import RefusalCode, RefusedRequestError
+from tests.server.intercept.bodies import ROUTES, extractor, post
+from tests.server.intercept.verdicts import refusal
+
+
+def optional(server: str, path: str, body: Any) -> list[bool]:
+    adapters = extractor(server).extract(post(path, body)).adapters
+    return [one.optional for one in adapters]
+
+
+@pytest.mark.parametrize("item", [[], 7, "ink", None])
+def test_what_is_no_object_in_a_list_of_loras_is_refused(item: Any) -> None:
+    request = post(ROUTES["fooocus"], {"prompt": "a", "loras": [item]})
+    assert refusal("fooocus", request) == RefusalCode.ADAPTER_UNNAMED
+
+
+@pytest.mark.parametrize(("count", "told_apart"), [(64, True), (65, False)])
+def test_of_sixty_four_loras_in_two_parts_it_is_told_which_act_together(
+    count: int, told_apart: bool
+) -> None:
+    names = [{"path": f"{n}.safetensors", "is_high_noise": n % 2 == 0} for n in range(count)]
+    found = optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", {"prompt": "a", "lora": names})
+    assert found == [told_apart] * count
+
+
+@pytest.mark.parametrize(
+    ("prompt", "refused"),
+    [("a <lora:ink:1> harbour", False), ("a <lo", True), ("a harbour", False)],
+)
+def test_what_is_put_into_a_prompt_may_complete_a_tag_that_has_begun(
+    prompt: str, refused: bool
+) -> None:
+    args = [{"ad_model": "face", "ad_prompt": "[PROMPT] red"}]
+    scripts = {"ADetailer": {"args": args}}
+    request = post(ROUTES["a1111"], {"prompt": prompt, "alwayson_scripts": scripts})
+    if refused:
+        assert refusal("a1111", request) == RefusalCode.ADAPTER_AMBIGUOUS
+    else:
+        assert extractor("a1111").extract(request).adapters is not None
+
+
+def test_a_list_of_adapters_is_active_as_a_whole_wherever_it_stands() -> None:
+    both = {"lora": ["/loras/a.safetensors", "/loras/b.safetensors"]}
+    assert optional("kserve", ROUTES["kserve"], both) == [False, False]
+    assert optional("kserve", ROUTES["kserve"], {"parameters": both}) == [False, False]
+    apart = {"lora_a": "/loras/a.safetensors", "lora_b": "/loras/b.safetensors"}
+    assert optional("kserve", ROUTES["kserve"], {"parameters": apart}) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("model", "refused"), [(None, False), ("", False), ("base", False), ("owner/base", True)]
+)
+def test_a_model_that_may_come_from_the_hub_is_refused(model: Any, refused: bool) -> None:
+    body = {"prompt": "a", **({} if model is None else {"model": model})}
+    request = post(ROUTES["localai"], body)
+    if refused:
+        assert refusal("localai", request) == RefusalCode.DOOR_CLOSED
+    else:
+        assert extractor("localai").extract(request).adapters == ()
+
+
+@pytest.mark.parametrize("model", [None, "", "other"])
+def test_with_names_of_bases_a_request_has_to_name_one(model: Any) -> None:
+    server = extractor("localai", base_names=["base"])
+    body = {"prompt": "a", **({} if model is None else {"model": model})}
+    assert server.extract(post(ROUTES["localai"], {**body, "model": "base"})).adapters == ()
+    with pytest.raises(RefusedRequestError) as caught:
+        server.extract(post(ROUTES["localai"], body))
+    assert caught.value.code == RefusalCode.ADAPTER_AMBIGUOUS
