@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 from loragate_server.adapter.reference import AdapterReference, Strength
@@ -18,6 +19,15 @@ from loragate_server.intercept.reading.strengths import strength, strength_in_te
 from loragate_server.intercept.refusals import Location, ambiguous_adapter, place_of, unnamed
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
+from loragate_server.intercept.servers.swarmui_names import (
+    SUFFIX,
+    SwarmNames,
+    clean,
+    in_list,
+    in_tag,
+    small,
+    without_suffix,
+)
 from loragate_server.intercept.servers.swarmui_tags import Tag, holds_tag, tags_in
 
 _LORAS, _WEIGHTS, _ENCODER = "loras", "loraweights", "loratencweights"
@@ -27,7 +37,16 @@ _PRESETS = "presets"
 _BASES = frozenset({"model", "refinermodel", "videomodel", "videoswapmodel", "segmentmodel"})
 _BETWEEN = "\n|||\n"
 """Between the items of a list that the server has made a text of."""
-_WEIGHTS_SUFFIX = ".safetensors"
+_IN_LISTS = (_LORAS, _WEIGHTS, _ENCODER, _CONFINED)
+_INCLUDED = "negativemodelincludeloras"
+"""Says whether the LoRAs count for a second model too; it names none."""
+_METADATA = "extra_metadata"
+"""What the server writes beside a picture, and reads for nothing else."""
+_IP_ADAPTER = "useipadapter"
+_FACELESS = ("none", "light", "standard", "vit-g", "plus(", "plusface", "fullface", "file:")
+"""How the presets begin that come without a LoRA; a part of a name may mean one that has it."""
+_MOST = 3.4028234663852886e38
+"""Beyond this a strength is infinite to the server, which keeps it in 32 bits."""
 _NONE: tuple[object, ...] = (None, "", [], {}, False)
 _PASSED = (
     *("GetNewSession", "Login", "Logout", "GetMyUserData", "GetUserSettings", "ChangeUserSettings"),
@@ -47,10 +66,17 @@ _PASSED = (
 
 @dataclass(frozen=True)
 class Mention:
-    """A LoRA of a request, and whether it may act in a part of the picture alone."""
+    """A LoRA of a request.
+
+    Attributes:
+        confined: whether it may act in a part of the picture alone.
+        tagged: whether a tag names it. Where a user has turned stacking off, the server leaves out
+            tags of a LoRA that it has already.
+    """
 
     found: Found
     confined: bool
+    tagged: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +116,12 @@ class SwarmUI(ImageServer):
         document, body = read_object(request, self.limits)
         mentions = list(_Reader(self, LoraFiles(self.lora_folder)).read(body))
         found = [one.found for one in mentions]
-        every = [range(len(found))]
+        every: list[Sequence[int]] = [range(len(found))]
         if any(one.confined for one in mentions):
             every += [range(number, number + 1) for number in range(len(found))]
+        once = _without_repeats(mentions)
+        if len(once) < len(found):
+            every.append(once)
         return Findings(settled(found, every), document.text)
 
     def find_message(self, request: HttpRequest) -> Findings:
@@ -125,11 +154,25 @@ class _Reader:
         ]
         sections = any(tag.parts for _, tag in tags)
         confined = sections or names.get(_CONFINED) is not None
-        for found in self._listed(given, names):
-            yield Mention(found, confined)
+        listed = list(self._listed(given, names))
+        for found in listed:
+            yield Mention(found, confined, tagged=False)
         for name, tag in tags:
             if tag.lora:
-                yield Mention(self._tagged(name, str(given[name]), tag), confined)
+                if not listed:
+                    self._refuse_weights_alone(names)
+                found = self._tagged(name, str(given[name]), tag)
+                yield Mention(found, confined, tagged=True)
+
+    def _refuse_weights_alone(self, names: Mapping[str, str]) -> None:
+        """The server adds the strengths of tags behind those of a list that has no LoRAs."""
+        for one in (_WEIGHTS, _ENCODER):
+            if one in names:
+                raise ambiguous_adapter(
+                    place_of(names[one]),
+                    "comes without loras, so that it counts for the LoRAs of tags.",
+                    "Leave it out, and write the strengths in the tags.",
+                )
 
     def _parameters(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The members that the server may read as parameters; refuses what nobody can follow."""
@@ -137,11 +180,15 @@ class _Reader:
         given: dict[str, Any] = {}
         for name, item in body.items():
             letters, place = _letters(name), place_of(name)
-            if item in _NONE:
-                continue
-            if letters in seen and letters in (_LORAS, _WEIGHTS, _ENCODER, _CONFINED, *_PROMPTS):
+            known = letters in _IN_LISTS or letters in _PROMPTS
+            if letters in seen and known:
                 raise ambiguous_adapter(place, "comes twice, written in two ways.", "Send it once.")
             seen.add(letters)
+            # To the server 0 and false are texts, by which it looks for a LoRA too.
+            if _is_empty(item) if known else item in _NONE:
+                continue
+            if name == _METADATA:
+                continue
             given[name] = item
             if letters == _PRESETS and not self.server.allow_presets:
                 raise unnamed(
@@ -153,7 +200,11 @@ class _Reader:
                 raise unnamed(place, "is a graph that may load anything.", "Leave it out.")
             if letters in _BASES:
                 refuse_other_base(item, place, self.server.base_names)
-            if "lora" in letters and letters not in (_LORAS, _WEIGHTS, _ENCODER, _CONFINED):
+            if letters == _IP_ADAPTER:
+                _refuse_face_id(item, place)
+            if letters == _INCLUDED and (item is True or item in ("true", "false")):
+                continue
+            if "lora" in letters and letters not in _IN_LISTS:
                 raise unnamed(place, "is no known way to name a LoRA.", "Send loras.")
             if letters in _PROMPTS:
                 if not isinstance(item, str):
@@ -175,7 +226,8 @@ class _Reader:
         encoder += weights[len(encoder) :]
         for (text, spot), weight, other in zip(items, weights, encoder, strict=True):
             place = place_of(*spot.location)
-            reference = used_at(self._file(text, place), [Strength(weight, other)])
+            file = self._file(text, place, in_list(text))
+            reference = used_at(file, [Strength(weight, other)])
             yield Found(reference, place, replace(spot, spelling=self._spell))
 
     def _numbers(
@@ -186,51 +238,81 @@ class _Reader:
         name = names[which]
         value = given[name]
         if isinstance(value, str):
-            return [strength_in_text(text, place_of(name)) for text, _ in _items(value, (name,))]
+            texts = _items(value, (name,))
+            return [_within(strength_in_text(one, place_of(name)), name) for one, _ in texts]
         values = value if isinstance(value, list) else [value]
-        return [strength(one, place_of(name, number)) for number, one in enumerate(values)]
+        return [
+            _within(strength(one, place_of(name, number)), name)
+            for number, one in enumerate(values)
+        ]
 
     def _tagged(self, name: str, text: str, tag: Tag) -> Found:
         place = place_of(name)
-        numbers = [strength_in_text(one, place) for one in tag.numbers]
+        numbers = [_within(strength_in_text(one, place), name) for one in tag.numbers]
         weight = numbers[0] if numbers else 1.0
         encoder = numbers[1] if len(numbers) > 1 else weight
-        reference = used_at(self._file(tag.name, place), [Strength(weight, encoder)])
+        file = self._file(tag.name, place, in_tag(tag.name))
+        reference = used_at(file, [Strength(weight, encoder)])
         return Found(reference, place, Spot((name,), text, tag.span, spelling=self._spell))
 
-    def _file(self, name: str, place: str) -> AdapterReference:
-        """The one file whose whole name it is, in any letters and with or without its suffix."""
+    def _file(self, name: str, place: str, compared: Sequence[str]) -> AdapterReference:
+        """The one file whose whole name it is; `compared` is what the server looks for."""
         checked_text(name, place)
         if not self.files.names:  # loragate does not see the folder, and will find no file in it
-            suffix = _WEIGHTS_SUFFIX
-            return in_folder(name, self.server.lora_folder, place, suffix=suffix, windows=True)
-        for wanted in dict.fromkeys((_clean(name), _clean(_without_suffix(name)))):
-            known = {path: _clean(_without_suffix(path)) for path in self.files.names}
-            same = [path for path, clean in known.items() if clean == wanted]
-            if len(same) == 1:
-                return in_folder(same[0], self.server.lora_folder, place)
-            if same:
-                raise ambiguous_adapter(
-                    place, "is the name of several files.", "Rename all of them but one."
-                )
-            if any(wanted in clean for clean in known.values()):
-                break
-        raise unnamed(
-            place,
-            "is not the whole name of a LoRA in the folder.",
-            "Send the path below the folder, as ListModels has it.",
-        )
+            folder = self.server.lora_folder
+            return in_folder(name, folder, place, suffix=SUFFIX, windows=True)
+        path = self._names.whole(compared, place)
+        return in_folder(path, self.server.lora_folder, place)
+
+    @cached_property
+    def _names(self) -> SwarmNames:
+        return SwarmNames(self.files)
 
     def _spell(self, path: str) -> str | None:
         """As the server lists it, once it has looked into its folder again."""
         name = below(self.server.lora_folder)(path)
-        plain = name is not None and name.endswith(_WEIGHTS_SUFFIX)
-        return _without_suffix(name or "") if plain and not set(name or "") & set(",<>:|") else None
+        plain = name is not None and name.endswith(SUFFIX)
+        return without_suffix(name or "") if plain and not set(name or "") & set(",<>:|") else None
 
 
 def _letters(name: str) -> str:
     """What the server knows a parameter by: the small letters of its name, and nothing else."""
-    return "".join(one for one in name.lower() if "a" <= one <= "z")
+    return "".join(one for one in small(name) if "a" <= one <= "z")
+
+
+def _is_empty(item: Any) -> bool:
+    """Whether the server makes an empty text of a value, by which it takes a parameter out."""
+    return item is None or (isinstance(item, str | list) and not item)
+
+
+def _without_repeats(mentions: Sequence[Mention]) -> list[int]:
+    """The LoRAs that stay where the server leaves out tags of those that it has already."""
+    seen: set[str | None] = set()
+    kept = []
+    for number, one in enumerate(mentions):
+        path = one.found.reference.path
+        if not one.tagged or path not in seen:
+            kept.append(number)
+        seen.add(path)
+    return kept
+
+
+def _within(value: float, name: str) -> float:
+    if abs(value) > _MOST:
+        raise ambiguous_adapter(
+            place_of(name), "has a strength beyond all that count.", "Send a smaller one."
+        )
+    return value
+
+
+def _refuse_face_id(item: Any, place: str) -> None:
+    """Some IP-Adapters come with a LoRA of their own, which the server loads from its folder."""
+    if not isinstance(item, str) or not clean(item).startswith(_FACELESS):
+        raise unnamed(
+            place,
+            "is an IP-Adapter that may come with a LoRA of its own.",
+            "Send the whole name of one that is not FaceID.",
+        )
 
 
 def _items(value: Any, location: Location) -> Sequence[tuple[str, Spot]]:
@@ -259,12 +341,3 @@ def _items(value: Any, location: Location) -> Sequence[tuple[str, Spot]]:
             found.append((part.strip(), Spot(location, value, (begin, end))))
         at += len(part) + len(divider)
     return found
-
-
-def _clean(name: str) -> str:
-    """As the server compares names."""
-    return "".join(one for one in name.lower().replace("\\", "/") if one not in " []").strip()
-
-
-def _without_suffix(name: str) -> str:
-    return name.removesuffix(_WEIGHTS_SUFFIX)

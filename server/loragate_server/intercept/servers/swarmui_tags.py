@@ -16,7 +16,7 @@ from loragate_server.intercept.refusals import unnamed
 _PARTS = frozenset(
     {
         *("base", "refiner", "video", "videoswap", "pixeldecoder"),
-        *("segment", "object", "region", "extend", "break"),
+        *("segment", "object", "region", "extend", "clear", "break"),
     }
 )
 """What follows them is for a part of the picture, or of the work."""
@@ -37,6 +37,8 @@ _ELSEWHERE = {
 _TAG = re.compile(r"<([^<>]*)>")
 _LEFT_OUT = re.compile(r"[\x00\x07]")
 """Characters that the server takes out of a prompt before it looks for tags."""
+_PART = "//cid="
+"""In any tag, before the number of the part that follows it."""
 _MOST_TAGS = 4096
 
 
@@ -87,6 +89,9 @@ def tags_in(text: str, place: str, *, wildcards: bool) -> Iterator[Tag]:
         raise unnamed(
             place, "holds a tag in a tag, or one that is not closed.", "Write each tag for itself."
         )
+    if "<>" in text and holds_tag(text):
+        # Of a tag that is not the first, the server overlooks the letter behind its bracket.
+        raise unnamed(place, "holds empty brackets beside a LoRA.", "Leave them out.")
     for number, match in enumerate(_TAG.finditer(text)):
         if number >= _MOST_TAGS:
             raise unnamed(place, f"holds more than {_MOST_TAGS} tags.", "Send fewer.")
@@ -94,13 +99,15 @@ def tags_in(text: str, place: str, *, wildcards: bool) -> Iterator[Tag]:
 
 
 def _one(match: re.Match[str], place: str, *, wildcards: bool) -> Iterator[Tag]:
+    if _PART in match[1]:
+        yield Tag(False, parts=True)
     kind, colon, data = match[1].partition(":")
     name = kind.partition("[")[0].lower() if kind.endswith("]") else kind.lower()
     if name == "lora":
         written, *numbers = data.split(":", 2)
         begin = match.start(1) + len(kind) + 1
         yield Tag(True, name=written, numbers=tuple(numbers), span=(begin, begin + len(written)))
-    elif name in _PARTS:
+    elif name.partition(_PART)[0] in _PARTS:
         yield Tag(False, parts=True)
     elif name in _ELSEWHERE:
         raise unnamed(place, f"holds <{name}>, which {_ELSEWHERE[name]}.", "Leave it out.")
