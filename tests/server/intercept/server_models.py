@@ -175,8 +175,9 @@ def swarmui(request: HttpRequest) -> Iterator[str]:
     if request.path.lower() != "/api/generatetext2image":
         return
     for key, value in starlette_json(request).items():
-        letters = re.sub("[^a-z]", "", key.lower())
-        if letters == "loras" and value:
+        small = "".join(one.lower() if one.isascii() else one for one in key)
+        letters = re.sub("[^a-z]", "", small)
+        if letters == "loras" and value is not None and value not in ("", []):
             text = "\n|||\n".join(map(str, value)) if isinstance(value, list) else str(value)
             names = text.split("\n|||\n" if "\n|||\n" in text else ",")
             yield from (one.strip().removesuffix(".safetensors") for one in names if one.strip())
