@@ -174,8 +174,10 @@ class ImageServer(ABC):
             RefusedRequestError: nobody can say which route it reaches.
         """
         if request.message:
-            read = self.opens_stream(request) or self._passes(request, SOCKET)
-            return "a message that is read" if read else "a message that is not read"
+            if self.opens_stream(request):
+                return "a message in a stream that is read"
+            read = self._passes(request, SOCKET)
+            return "a message in a WebSocket that is read" if read else "a message that is not read"
         if is_upgrade(request):
             known = self._passes(request, UPGRADE)
             return "an upgrade by which nothing loads" if known else "an upgrade that is not known"
