@@ -17,9 +17,9 @@ from tests.e2e.open_server import (
     Guarded,
     GuardedComfyUI,
     GuardedRealtime,
-    GuardedTriton,
     guarded,
 )
+from tests.e2e.open_triton import GuardedTriton
 from tests.e2e.proxy_stack import (
     FORBIDDEN,
     HARMLESS,

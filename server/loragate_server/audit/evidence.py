@@ -12,6 +12,9 @@ ENGINE_VERSION = "6"
 SKETCH_VERSION = 1
 """Raised whenever the same weights would give another sketch (`audit.sketch`)."""
 
+SKETCH_DIMENSIONS = 1024
+"""Numbers of a sketch for the denoiser; as many may follow for the text encoders."""
+
 
 @dataclass(frozen=True)
 class ConceptEvidence:

@@ -21,12 +21,11 @@ from torch import Tensor
 
 from loragate_kernels.lora_response import LowRank
 from loragate_server.adapter.adapter import Adapter, ModuleRef
-from loragate_server.audit.evidence import SKETCH_VERSION
+from loragate_server.audit.evidence import SKETCH_DIMENSIONS, SKETCH_VERSION
 from loragate_server.audit.screen import factors_of
 from loragate_server.audit.uses import Member
 from loragate_server.models.base import BaseModel
 
-DIMENSIONS = 1024
 _PER_LAYER = 64
 _SMALLEST = 1e-44
 
@@ -61,7 +60,7 @@ def sketch_of(base: BaseModel, adapter: Adapter) -> bytes:
         are changed, for each part has a strength of its own. Layers whose numbers are not finite
         count as unchanged: one that the model does not use must not hide the others.
     """
-    halves = {True: torch.zeros(DIMENSIONS, dtype=torch.float64)}
+    halves = {True: torch.zeros(SKETCH_DIMENSIONS, dtype=torch.float64)}
     groups: dict[tuple[bool, int, int, int], list[tuple[_Signs, LowRank]]] = {}
     for ref, delta in adapter.deltas.items():
         change = factors_of(base, ref, delta, 1.0)
@@ -71,7 +70,9 @@ def sketch_of(base: BaseModel, adapter: Adapter) -> bytes:
         groups.setdefault(key, []).append((_signs(ref, len(change.up), d_in), change))
     for (of_denoiser, *_, rank), alike in groups.items():
         if rank:
-            half = halves.setdefault(of_denoiser, torch.zeros(DIMENSIONS, dtype=torch.float64))
+            half = halves.setdefault(
+                of_denoiser, torch.zeros(SKETCH_DIMENSIONS, dtype=torch.float64)
+            )
             places = torch.cat([signs.places for signs, _ in alike])
             half.index_add_(0, places, _projected(alike).flatten() / _PER_LAYER**0.5)
     made = [halves[half].float() for half in (True, False) if half in halves]
@@ -102,7 +103,7 @@ def _signs(ref: ModuleRef, d_out: int, d_in: int) -> _Signs:
     count = _PER_LAYER * (d_out + d_in)
     name = f"loragate sketch {SKETCH_VERSION}\n{ref.component}\n{ref.module}\n{d_out}x{d_in}"
     data = hashlib.shake_256(name.encode()).digest(-(-count // 8) + 4 * _PER_LAYER)
-    places = np.frombuffer(data[: 4 * _PER_LAYER], dtype="<u4").astype(np.int64) % DIMENSIONS
+    places = np.frombuffer(data[: 4 * _PER_LAYER], dtype="<u4").astype(np.int64) % SKETCH_DIMENSIONS
     bits = np.unpackbits(np.frombuffer(data[4 * _PER_LAYER :], dtype=np.uint8))[:count]
     signs = torch.from_numpy(bits.astype(np.int8) * 2 - 1)
     split = _PER_LAYER * d_out

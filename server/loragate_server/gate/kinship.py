@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from loragate_server.audit.evidence import SKETCH_DIMENSIONS
+
 Sketches = npt.NDArray[np.float32]
 Change = npt.NDArray[np.float64]
-
-DIMENSIONS = 1024
-"""Numbers of a sketch for the denoiser; as many may follow for the text encoders."""
 
 COPY_COSINE = 0.9
 """From here on two changes are one: what is rounded or resized stays above, and of 93,096 pairs of
@@ -27,8 +26,6 @@ ENOUGH = 0.75
 lower strength, and its copy is judged like it."""
 LEAST_AMOUNT = 0.1
 """Below a tenth of what was blocked nothing is said of a part."""
-
-
 MOST_CANDIDATES = 64
 """The most alike ones; more would share what a change has of their family until none has any."""
 
@@ -36,10 +33,10 @@ MOST_CANDIDATES = 64
 def change_of(sketch: bytes, denoiser: float, text_encoder: float) -> Change:
     """What a sketch says of an adapter at its two strengths, float64 [2048]."""
     numbers = np.frombuffer(sketch, dtype="<f4").astype(np.float64)
-    change = np.zeros(2 * DIMENSIONS)
+    change = np.zeros(2 * SKETCH_DIMENSIONS)
     change[: len(numbers)] = numbers
-    change[:DIMENSIONS] *= denoiser
-    change[DIMENSIONS:] *= text_encoder
+    change[:SKETCH_DIMENSIONS] *= denoiser
+    change[SKETCH_DIMENSIONS:] *= text_encoder
     return change
 
 

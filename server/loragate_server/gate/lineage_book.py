@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from loragate_server.audit.evidence import Evidence
-from loragate_server.gate.kinship import DIMENSIONS, Part, Sketches, change_of, parts_of
+from loragate_server.audit.evidence import SKETCH_DIMENSIONS, Evidence
+from loragate_server.gate.kinship import Part, Sketches, change_of, parts_of
 from loragate_server.policy.known import KnownUse
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.review import ReviewedAdapter
@@ -63,9 +63,12 @@ class _Blocked:
         for sketch in sketches:
             change = change_of(sketch, way.denoiser_strength, way.text_encoder_strength)
             found = parts_of(change, changes)
-            if not found and changes[:, DIMENSIONS:].any() | change[DIMENSIONS:].any():
+            if (
+                not found
+                and changes[:, SKETCH_DIMENSIONS:].any() | change[SKETCH_DIMENSIONS:].any()
+            ):
                 # what is changed of the text encoders may have no effect on pictures
-                rest = parts_of(change[:DIMENSIONS], changes[:, :DIMENSIONS])
+                rest = parts_of(change[:SKETCH_DIMENSIONS], changes[:, :SKETCH_DIMENSIONS])
                 found = tuple(replace(one, copy=False) for one in rest)
             for part in found:
                 yield part, uses[part.index]

@@ -13,7 +13,8 @@ import torch
 
 from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import Hadamard, LowRank
-from loragate_server.audit.sketch import DIMENSIONS, _signs, sketch_of
+from loragate_server.audit.evidence import SKETCH_DIMENSIONS
+from loragate_server.audit.sketch import _signs, sketch_of
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 
@@ -55,7 +56,7 @@ def test_a_sketch_does_not_depend_on_the_factors(base: BaseModel, make_adapter: 
         return LowRank(down, up, delta.scale / 3)
 
     plain = numbers(base, adapter)
-    assert plain.shape == (2 * DIMENSIONS,)
+    assert plain.shape == (2 * SKETCH_DIMENSIONS,)
     np.testing.assert_allclose(
         numbers(base, changed(adapter, rewritten)), plain, atol=1e-5 * abs(plain).max()
     )
@@ -144,9 +145,9 @@ def test_denoiser_and_text_encoders_have_numbers_of_their_own(
     whole = numbers(base, adapter)
     denoiser = numbers(base, only(adapter, base, denoiser=True))
     text_encoder = numbers(base, only(adapter, base, denoiser=False))
-    np.testing.assert_array_equal(denoiser, whole[:DIMENSIONS])
-    np.testing.assert_array_equal(text_encoder[DIMENSIONS:], whole[DIMENSIONS:])
-    assert not text_encoder[:DIMENSIONS].any()
+    np.testing.assert_array_equal(denoiser, whole[:SKETCH_DIMENSIONS])
+    np.testing.assert_array_equal(text_encoder[SKETCH_DIMENSIONS:], whole[SKETCH_DIMENSIONS:])
+    assert not text_encoder[:SKETCH_DIMENSIONS].any()
 
 
 @pytest.mark.parametrize("large_down", [False, True])
