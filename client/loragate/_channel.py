@@ -29,8 +29,11 @@ def channel_options(tls: TlsConfig | None) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         # A dead connection is found during a long audit, without pings while nothing is asked.
         ("grpc.keepalive_permit_without_calls", 0),
-        # Else a client that was long without the service finds it again minutes after it is back.
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # Whoever lets adapters in without the service must have looked for it himself: not long
+        # ago, and not through a connection that another client of this process has given up.
+        ("grpc.initial_reconnect_backoff_ms", 500),
+        ("grpc.max_reconnect_backoff_ms", 500),
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ]
     if tls is not None and tls.server_name:

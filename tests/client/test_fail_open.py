@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loragate import AuditClient, AuditError, Exhausted, Verdict, _reading
+from loragate import (
+    AsyncAuditClient,
+    AuditClient,
+    AuditError,
+    Exhausted,
+    InvalidRequest,
+    Verdict,
+    _reading,
+)
 from loragate._reading import read_head, read_once
 from loragate._status import DETAILS_KEY, error_from
 from loragate.errors import CLASS_OF_REASON, class_for
@@ -149,14 +160,14 @@ def test_a_late_answer_about_bytes_is_covered_and_one_about_a_place_is_not(
 
 
 @contextmanager
-def _serving(audit: Callable[[Any, Any], Any]) -> Iterator[str]:
-    """A server whose method Audit is this function."""
+def _serving(audit: Callable[[Any, Any], Any], port: int = 0) -> Iterator[str]:
+    """A server whose method Audit is this function, at this port or any free one."""
     handlers = grpc.method_handlers_generic_handler(
         "loragate.v1.AuditService", {"Audit": grpc.unary_unary_rpc_method_handler(audit)}
     )
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers((handlers,))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -182,6 +193,50 @@ def test_a_refusal_is_not_forgotten_when_the_next_attempt_is_late() -> None:
     assert len(calls) > 1
     assert not result.allowed
     assert isinstance(result.cause, Exhausted)
+
+
+def _refuse(request: Any, context: Any) -> None:
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Not this one.")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("client_class", [AuditClient, AsyncAuditClient])
+def test_what_another_client_found_absent_is_looked_for_anew(client_class: type) -> None:
+    """The service comes up; clients that asked too early wait before they connect again."""
+
+    async def done(result: Any) -> Any:
+        return await result if isawaitable(result) else result
+
+    async def find() -> None:
+        early, late = (
+            client_class(f"127.0.0.1:{port}", on_unavailable="allow", timeout=20) for _ in range(2)
+        )
+        assert (await done(early.audit(SMALL))).allowed
+        await asyncio.sleep(1)
+        with _serving(_refuse, port), pytest.raises(InvalidRequest):
+            await done(late.audit(SMALL))
+        for client in (early, late):
+            await done(client.close())
+
+    port = _free_port()
+    asyncio.run(find())
+
+
+def test_a_service_that_is_back_is_found_within_a_second() -> None:
+    port = _free_port()
+    with AuditClient(f"127.0.0.1:{port}", on_unavailable="allow", timeout=20) as client:
+        for _ in range(6):  # each could make the wait for the next connection longer
+            assert client.audit(SMALL).allowed
+            time.sleep(0.5)
+        with _serving(_refuse, port):
+            time.sleep(at_most(0.5))
+            with pytest.raises(InvalidRequest):
+                client.audit(SMALL)
 
 
 @pytest.mark.parametrize("timeout_s", [0.7, 1.2, 20])
