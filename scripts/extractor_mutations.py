@@ -4,8 +4,9 @@
 
 A change turns a comparison, a condition, a number, a truth value, an `and` or the result of a
 function. Sentences for people and types are left alone. Every change runs in a process of its own,
-forked before any extractor is loaded, against the tests of the extractors until one fails. The
-unchanged code has to pass. Prints each change that survived, with its line, and the share.
+forked before any extractor is loaded: first against the tests that run its line, then against all
+tests of the extractors, until one fails. The unchanged code has to pass. Prints each change that
+survived, with its line, and the share.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -29,30 +30,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, NoReturn
 
+import pytest
 import typer
+
+from scripts.tests_of_lines import TestsOfLines, Watched
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "loragate_server.intercept"
 FOLDER = "tests/server/intercept"
 SOURCES = ROOT / "server" / "loragate_server" / "intercept"
-QUICK = (
-    *("golden", "grammars", "bodies", "limits", "tags", "paths", "registry", "lora_files"),
-    *("comfyui_links", "comfyui_flow", "comfyui_numbers", "rewriting", "references_on_disk"),
-    *("hidden_loras", "infer_messages", "localai", "stable_diffusion_cpp", "edges", "upgrades"),
-)
-"""They notice most changes; the others are only asked about those that are left."""
-SLOW = ("active_sets", "unknown_routes", "properties", "grammar_properties")
 LEFT_OUT = ("growth", "patterns", "comfyui_templates")
 """Of time alone, or of pages that load nothing."""
-ALL = {one.stem.removeprefix("test_") for one in (ROOT / FOLDER).glob("test_*.py")}
-ROUNDS = [
-    [f"{FOLDER}/test_{name}.py" for name in names]
-    for names in (
-        [name for name in QUICK if name in ALL],
-        [*sorted(ALL - {*QUICK, *SLOW, *LEFT_OUT}), *SLOW],
-    )
+TESTS = [
+    str(one.relative_to(ROOT))
+    for one in sorted((ROOT / FOLDER).glob("test_*.py"))
+    if one.stem.removeprefix("test_") not in LEFT_OUT
 ]
-LIMIT_S = 150
+LIMIT_S = 240
+FORK = multiprocessing.get_context("fork")
 COMPARED = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
@@ -151,59 +146,136 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._tree, str(self._path), "exec"), module.__dict__)  # noqa: S102
 
 
-def survives(mutant: Mutant | None) -> bool:
-    """Whether the tests pass with a change, in a child process."""
-    child = multiprocessing.get_context("fork").Process(target=_end, args=(mutant,))
+class _Asked:
+    """Of the tests collected, leaves these, quickest first; all where there are none to name."""
+
+    def __init__(self, seconds: Mapping[str, float] | None) -> None:
+        self._seconds = seconds
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if (seconds := self._seconds) is not None:
+            items[:] = [item for item in items if item.nodeid in seconds]
+            items.sort(key=lambda item: seconds[item.nodeid])
+
+
+def mapped() -> TestsOfLines:
+    """Runs the unchanged code once.
+
+    Raises:
+        typer.Exit: it does not pass its tests.
+    """
+    here, there = multiprocessing.Pipe(duplex=False)
+    child = FORK.Process(target=_watch, args=(there,))
     child.start()
-    child.join(LIMIT_S)
-    if child.exitcode is None:
-        child.kill()
+    there.close()
+    try:
+        seen: TestsOfLines = here.recv()
+        return seen
+    except EOFError:
+        print("the unchanged code does not pass its tests")
+        raise typer.Exit(2) from None
+    finally:
         child.join()
-    return child.exitcode == 0
 
 
-def _end(mutant: Mutant | None) -> NoReturn:
-    os._exit(_run(mutant))
+def _watch(answer: Any) -> NoReturn:
+    watched = Watched(SOURCES)
+    if _run(None, watched) == 0:
+        answer.send(watched.seen())
+    answer.close()
+    os._exit(0)
 
 
-def _run(mutant: Mutant | None) -> int:
-    import pytest
+def _end(mutant: Mutant, tests: Mapping[str, float] | None) -> NoReturn:
+    os._exit(_run(mutant, _Asked(tests)))
 
+
+def _run(mutant: Mutant | None, plugin: object) -> int:
     os.chdir(ROOT)
     if mutant is not None:
         path = SOURCES / mutant.file
         name = f"{PACKAGE}.{mutant.file.removesuffix('.py').replace('/', '.')}"
         sys.meta_path.insert(0, _Changed(name, path, changed(path, mutant)))
     sys.dont_write_bytecode = True
+    given = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-m", "not long"]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        given = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-m", "not long"]
         try:
-            return 0 if all(pytest.main([*given, *tests]) == 0 for tests in ROUNDS) else 1
+            return int(pytest.main([*given, *TESTS], plugins=[plugin]))
         except BaseException:
             return 1
 
 
-def tried(mutants: Sequence[Mutant], limit_s: float) -> tuple[int, list[Mutant], float]:
+@dataclass
+class Trial:
+    """One change in a process of its own: first before the tests that run it, then before all."""
+
+    mutant: Mutant
+    tests: Mapping[str, float] | None
+    process: Any = None
+    until: float = 0.0
+
+    def begin(self) -> None:
+        """Starts the process."""
+        self.process = FORK.Process(target=_end, args=(self.mutant, self.tests))
+        self.process.start()
+        self.until = time.monotonic() + LIMIT_S
+
+    def survived(self) -> bool | None:
+        """Whether the tests passed; None while they run. What takes too long was noticed."""
+        if self.process.is_alive() and time.monotonic() < self.until:
+            return None
+        self.process.kill()
+        self.process.join()
+        return bool(self.process.exitcode in (0, pytest.ExitCode.NO_TESTS_COLLECTED))
+
+
+def _asked_first(mutant: Mutant, tests: TestsOfLines) -> dict[str, float]:
+    tree = ast.parse((SOURCES / mutant.file).read_text())
+    return tests.of(mutant.file, tree, list(ast.walk(tree))[mutant.node])
+
+
+def tried(
+    mutants: Sequence[Mutant], tests: TestsOfLines, jobs: int, limit_s: float
+) -> tuple[int, list[Mutant], float]:
     """How many were tried until the time was over, those that survived, and the seconds."""
     began = time.monotonic()
     alive: list[Mutant] = []
+    waiting = [Trial(mutant, _asked_first(mutant, tests)) for mutant in reversed(mutants)]
+    running: list[Trial] = []
     number = 0
-    for number, mutant in enumerate(mutants, 1):
-        if time.monotonic() - began > limit_s:
-            return number - 1, alive, time.monotonic() - began
-        if survives(mutant):
-            alive.append(mutant)
-            source = (SOURCES / mutant.file).read_text().splitlines()[mutant.line - 1].strip()
-            print(f"SURVIVED {mutant.file}:{mutant.line} {mutant.what}: {source}", flush=True)
-        if not number % 10:
-            print(f"{number} of {len(mutants)}, {len(alive)} survived", flush=True)
+    while running or (waiting and time.monotonic() - began < limit_s):
+        while waiting and len(running) < jobs and time.monotonic() - began < limit_s:
+            running.append(waiting.pop())
+            running[-1].begin()
+        for trial in list(running):
+            survived = trial.survived()
+            if survived is None:
+                continue
+            running.remove(trial)
+            if survived and trial.tests is not None:
+                running.append(Trial(trial.mutant, None))
+                running[-1].begin()
+                continue
+            number += 1
+            if survived:
+                alive.append(trial.mutant)
+                _tell(trial.mutant)
+            if not number % 10:
+                print(f"{number} of {len(mutants)}, {len(alive)} survived", flush=True)
+        time.sleep(0.05)
     return number, alive, time.monotonic() - began
+
+
+def _tell(mutant: Mutant) -> None:
+    source = (SOURCES / mutant.file).read_text().splitlines()[mutant.line - 1].strip()
+    print(f"SURVIVED {mutant.file}:{mutant.line} {mutant.what}: {source}", flush=True)
 
 
 def main(
     sample: Annotated[int, typer.Option(help="How many changes; 0 for all.")] = 120,
     seed: Annotated[int, typer.Option(help="Of the choice.")] = 1,
     minutes: Annotated[float, typer.Option(help="No change is begun after this.")] = 120.0,
+    jobs: Annotated[int, typer.Option(help="Changes tried at a time.")] = os.cpu_count() or 1,
     only: Annotated[str, typer.Option(help="Files whose names hold this.")] = "",
     out: Annotated[Path | None, typer.Option(help="Where the figures are written.")] = None,
 ) -> None:
@@ -211,10 +283,9 @@ def main(
     files = [one for one in sorted(SOURCES.rglob("*.py")) if only in str(one)]
     every = [mutant for path in files for mutant in mutants_of(path)]
     chosen = random.Random(seed).sample(every, sample) if sample else every
-    if not survives(None):
-        print("the unchanged code does not pass its tests")
-        raise typer.Exit(2)
-    count, alive, seconds = tried(chosen, minutes * 60)
+    tests = mapped()
+    print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s", flush=True)
+    count, alive, seconds = tried(chosen, tests, jobs, minutes * 60)
     figures = {
         "changes": len(every),
         "tried": count,
