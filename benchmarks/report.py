@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,9 +37,15 @@ def write(name: str, result: dict[str, object], markdown: str) -> None:
     where = machine()
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": where, **result}, indent=1) + "\n")
     facts = ", ".join(f"{key} {value}" for key, value in where.items())
-    text = f"{markdown}\n\nMeasured: {facts}.\n"
+    text = f"{markdown}\n\nMeasured by `{_command()}`: {facts}.\n"
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
+
+
+def _command() -> str:
+    """How the running benchmark is run again, without the options that it was given."""
+    spec = sys.modules["__main__"].__spec__
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
 
 
 def quantile(values: list[float], share: float) -> float:
