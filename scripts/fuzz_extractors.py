@@ -108,7 +108,7 @@ def turn(strategy: st.SearchStrategy[Any], check: Check, number: int) -> tuple[i
 
 
 def fuzz(
-    minutes: float, first_seed: int, console: Console, folder: Path
+    minutes: float, first_seed: int, only: str, console: Console, folder: Path
 ) -> tuple[Counter[str], Counter[str], list[str]]:
     """Takes turns until the time is over; executions, those with an adapter, and failures."""
     work = [
@@ -120,6 +120,9 @@ def fuzz(
         (f"grammar of {name}", strategy, check)
         for name, (strategy, check) in grammar_texts.readers(folder).items()
     ]
+    work = [one for one in work if only.lower() in one[0].lower()]
+    if not work:
+        raise typer.BadParameter(f"no property's name holds {only!r}", param_hint="--only")
     executions: Counter[str] = Counter()
     effects: Counter[str] = Counter()
     failures: list[str] = []
@@ -143,13 +146,16 @@ def fuzz(
 def main(
     minutes: Annotated[float, typer.Option(help="How long to fuzz.")] = 10.0,
     first_seed: Annotated[int, typer.Option(help="The seed of the first turn.")] = 0,
+    only: Annotated[
+        str, typer.Option(help='Properties whose names hold this: "vllm_omni", "grammar of A1111".')
+    ] = "",
 ) -> None:
     """Fuzzes and reports."""
     console = Console(width=max(100, Console().width))
     began = time.monotonic()
     with TemporaryDirectory() as made:
         grammar_texts.lay_out(Path(made))
-        executions, effects, failures = fuzz(minutes, first_seed, console, Path(made))
+        executions, effects, failures = fuzz(minutes, first_seed, only, console, Path(made))
     table = Table("property", "executions", "with an adapter")
     for name, count in sorted(executions.items()):
         table.add_row(name, str(count), str(effects[name]))
