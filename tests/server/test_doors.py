@@ -19,6 +19,8 @@ from loragate_server.config.intercept import InterceptSection
 from loragate_server.config.listen import MESSAGE_BYTES, Permission
 from loragate_server.config.schema import Config, StartError
 from loragate_server.config.sources import ConfigError, load_config
+from loragate_server.intercept.extraction import RefusedRequestError
+from loragate_server.intercept.request import HttpRequest
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc
@@ -200,6 +202,21 @@ def test_the_configuration_in_the_guide_is_valid(tmp_path: Path) -> None:
     assert config.tokens[0].permissions == {Permission.CHECK}
     assert config.intercept.message_bytes > config.intercept.max_body_bytes
     assert Config().intercept.message_bytes == MESSAGE_BYTES
+
+
+def test_the_rules_in_the_guide_read_what_the_guide_says_of_them(tmp_path: Path) -> None:
+    text = DOCUMENT.read_text()
+    section = text[text.index("### A server that is on no list") :]
+    (file := tmp_path / "loragate.yaml").write_text(section.split("```yaml\n")[1].split("```")[0])
+    studio = make_extractors(load_config(file).intercept)["studio"]
+    body = re.findall(r'`(\{"prompt".*?\})`', section)[0].encode()
+    asked = studio.extract(HttpRequest("POST", "/v1/generate", body=body))
+    assert asked.adapters[0].uri == "hf://studio/ink"
+    assert asked.adapters[0].strength.denoiser == 0.8
+    assert not studio.extract(HttpRequest("POST", "/v1/cancel/7")).adapters
+    for path in ("/v1/weights", "/v1/other"):
+        with pytest.raises(RefusedRequestError):
+            studio.extract(HttpRequest("POST", path, body=body))
 
 
 @pytest.mark.parametrize(
