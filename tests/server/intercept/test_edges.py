@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from loragate_server.intercept.extraction import RefusalCode, RefusedRequestError
+from loragate_server.intercept.request import HttpRequest, Message
 from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.verdicts import refusal
 
@@ -75,3 +76,52 @@ def test_with_names_of_bases_a_request_has_to_name_one(model: Any) -> None:
     with pytest.raises(RefusedRequestError) as caught:
         server.extract(post(ROUTES["localai"], body))
     assert caught.value.code == RefusalCode.ADAPTER_AMBIGUOUS
+
+
+def test_where_some_take_a_strength_of_0_for_1_both_are_read() -> None:
+    node = {"class_type": "LoraTagLoader", "inputs": {"text": "<lora:ink:0>"}}
+    found = extractor("comfyui").extract(post(ROUTES["comfyui"], {"prompt": {"7": node}}))
+    strengths = {(one.denoiser, one.text_encoder) for a in found.adapters for one in a.strengths}
+    assert strengths == {(0.0, 0.0), (1.0, 1.0)}
+
+
+def upgrade(path: str) -> HttpRequest:
+    headers = {"upgrade": "websocket", "connection": "upgrade"}
+    return HttpRequest("GET", path, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("server", "request_", "words"),
+    [
+        ("comfyui", upgrade("/ws"), "an upgrade by which nothing loads"),
+        ("comfyui", upgrade("/other"), "an upgrade that is not known"),
+        ("comfyui", post("/prompt"), "/prompt, by which adapters can come in"),
+        ("comfyui", post("/interrupt"), "one that loads nothing"),
+        ("comfyui", post("/other"), "one in no list"),
+        ("comfyui", post("/other", method="GET"), "only reads"),
+        (
+            "vllm_omni",
+            HttpRequest("GET", "/v1/realtime/video", message=Message.TEXT),
+            "a message in a WebSocket that is read",
+        ),
+        (
+            "vllm_omni",
+            HttpRequest("GET", "/other", message=Message.TEXT),
+            "a message that is not read",
+        ),
+        (
+            "triton",
+            HttpRequest(
+                "POST",
+                "/inference.GRPCInferenceService/ModelStreamInfer",
+                headers={"content-type": "application/grpc"},
+                message=Message.GRPC,
+            ),
+            "a message in a stream that is read",
+        ),
+    ],
+)
+def test_people_are_told_why_a_request_is_read_or_not(
+    server: str, request_: HttpRequest, words: str
+) -> None:
+    assert words in extractor(server).reached(request_)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.intercept.bodies import ROUTES, extractor, post
+from tests.server.intercept.bodies import ROUTES, extractor, multipart, multipart_post, post
 from tests.server.intercept.decoys import DECOYS, drawn_from, loader
 
 SHARED = "/loras/audited/0a.safetensors"
@@ -54,3 +54,35 @@ def test_an_install_that_names_its_file_twice_is_rewritten_in_both_places_or_not
     assert rewritten("invokeai", path, twice) == {"source": SHARED, "config": {"path": SHARED}}
     query = f"{path}?source=/loras/evil.safetensors"
     assert rewritten("invokeai", query, twice) is None
+
+
+NAMED = {
+    "a1111": {"prompt": "a <lora:evil:1>"},
+    "fooocus": {"prompt": "a <lora:evil:1>"},
+    "localai": {"prompt": "a <lora:evil:1>"},
+    "swarmui": {"session_id": "s", "prompt": "a <lora:evil:1>"},
+}
+"""Requests that name a file below the folder of a server, as its texts do."""
+
+
+@pytest.mark.parametrize("server", sorted(NAMED))
+@pytest.mark.parametrize(
+    "copy",
+    ["/elsewhere/0a.safetensors", "/lorasaudited/0a.safetensors", "/loras/0:a,b>c<=.safetensors"],
+)
+def test_a_copy_that_a_server_cannot_be_told_of_is_never_named(server: str, copy: str) -> None:
+    request = post(ROUTES[server], NAMED[server])
+    assert extractor(server).extract(request).adapters
+    assert extractor(server).rewrite(request, {0: SHARED}) is not None
+    assert extractor(server).rewrite(request, {0: copy}) is None
+
+
+def test_a_prompt_in_a_form_is_rewritten_in_its_field() -> None:
+    parts = [
+        {"name": "image", "file_name": "a.png", "text": "picture <lora:noise:1>"},
+        {"name": "prompt", "text": "a harbour <lora:evil:0.5>"},
+    ]
+    request = multipart_post("/v1/images/inpainting", parts)
+    new = extractor("a1111").rewrite(request, {0: SHARED})
+    parts[1]["text"] = "a harbour <lora:0a:0.5>"
+    assert new == multipart(parts)
