@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loragate_server.intercept.extraction import RefusalCode, RefusedRequestError
+from loragate_server.intercept.reading.references import hub_file
 from loragate_server.intercept.request import HttpRequest, Message
 from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.verdicts import refusal
@@ -125,3 +127,81 @@ def test_people_are_told_why_a_request_is_read_or_not(
     server: str, request_: HttpRequest, words: str
 ) -> None:
     assert words in extractor(server).reached(request_)
+
+
+@pytest.mark.parametrize(
+    ("item", "refused"),
+    [("evil", True), (0.5, True), ([1], True), (None, False), ("", False), ([], False)],
+)
+def test_an_unknown_field_of_a_lora_is_refused_where_it_says_something(
+    item: Any, refused: bool
+) -> None:
+    request = post(ROUTES["fooocus"], {"prompt": "a", "advanced_params": {"my_lora": item}})
+    if refused:
+        assert refusal("fooocus", request) == RefusalCode.ADAPTER_UNNAMED
+    else:
+        assert extractor("fooocus").extract(request).adapters == ()
+
+
+def test_an_option_may_mean_each_of_two_files_with_one_stem(tmp_path: Path) -> None:
+    for name in ("x/ink.safetensors", "y/ink.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    body = {"prompt": "a <lora:ink:0.5>", "override_settings": {"sd_lora": "ink"}}
+    found = extractor("a1111", lora_folder=str(tmp_path)).extract(post(ROUTES["a1111"], body))
+    paths = sorted(Path(str(one.path)).parent.name for one in found.adapters)
+    assert paths == ["x", "x", "y", "y"]
+
+
+@pytest.mark.parametrize("file", ["../evil.safetensors", "a/../b", "./a", "a//b", "a\nb", "/a"])
+def test_no_file_of_a_repository_lies_outside_of_it(file: str) -> None:
+    with pytest.raises(RefusedRequestError):
+        hub_file("owner/name", "/lora", file=file)
+    with pytest.raises(RefusedRequestError):
+        hub_file("owner/name", "/lora", revision=file)
+    assert hub_file("owner/name", "/lora", file="a/b.safetensors").weight_name
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("other.safetensors", False),
+        ("https://example.org/page", False),
+        ("https://example.org/evil.safetensors", True),
+        ("urn:air:sd1:lora:civitai:1@2.safetensors", True),
+    ],
+)
+def test_an_input_for_other_models_may_still_not_fetch_weights(value: str, named: bool) -> None:
+    graph = {"7": {"class_type": "MyLoader", "inputs": {"thing": value}}}
+    server = extractor("comfyui", model_inputs=["thing"])
+    request = post(ROUTES["comfyui"], {"prompt": graph})
+    try:
+        told = bool(server.extract(request).adapters)
+    except RefusedRequestError:
+        told = True
+    assert told == named
+
+
+@pytest.mark.parametrize(("longer", "refused"), [(0, None), (1, RefusalCode.BODY_AMBIGUOUS)])
+def test_a_type_of_a_thousand_letters_is_the_longest(
+    longer: int, refused: RefusalCode | None
+) -> None:
+    kind = "application/json; a=".ljust(1000 + longer, "x")
+    request = post(ROUTES["a1111"], {"prompt": "a"}, content_type=kind)
+    assert refusal_or_none("a1111", request) == refused
+
+
+@pytest.mark.parametrize(("longer", "refused"), [(0, None), (1, RefusalCode.ROUTE_UNKNOWN)])
+def test_a_path_of_four_thousand_and_ninety_six_letters_is_the_longest(
+    longer: int, refused: RefusalCode | None
+) -> None:
+    request = post("/".ljust(4096 + longer, "x"), method="GET")
+    assert refusal_or_none("sglang", request) == refused
+
+
+def refusal_or_none(server: str, request: HttpRequest) -> RefusalCode | None:
+    try:
+        extractor(server).extract(request)
+    except RefusedRequestError as error:
+        return error.code
+    return None
