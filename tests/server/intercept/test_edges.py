@@ -205,3 +205,54 @@ def refusal_or_none(server: str, request: HttpRequest) -> RefusalCode | None:
     except RefusedRequestError as error:
         return error.code
     return None
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+@pytest.mark.parametrize(
+    ("taker", "found"),
+    [
+        (node("ApplyLora", stuff=["1", 0]), ["/loras/evil.safetensors"]),
+        (node("Other", image=["1", 0]), []),
+        (node("Other", model=["1", 0]), []),
+    ],
+)
+def test_what_goes_to_a_node_of_loras_may_be_one_whoever_loads_it(
+    taker: dict[str, Any], found: list[str]
+) -> None:
+    graph = {"1": node("MyUpscaler", model_name="evil.safetensors"), "2": taker}
+    adapters = extractor("comfyui").extract(post(ROUTES["comfyui"], {"prompt": graph})).adapters
+    assert [one.path for one in adapters] == found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        node("Nothing that is there"),
+        node("LoraTextExtractor-b1f83aa2", text=["99", 0]),
+        node("PrimitiveString", value=["3", 0]),
+    ],
+)
+def test_a_text_from_nowhere_or_out_of_a_circle_is_refused(source: dict[str, Any]) -> None:
+    graph = {"2": node("LoraTagLoader", text=["3", 0]), "3": source}
+    for part in (graph, {"2": graph["2"]}):
+        request = post(ROUTES["comfyui"], {"prompt": part})
+        assert refusal("comfyui", request) == RefusalCode.ADAPTER_UNNAMED
+
+
+@pytest.mark.parametrize(
+    ("digits", "refused"), [(18, RefusalCode.BODY_INCOMPLETE), (19, RefusalCode.BODY_AMBIGUOUS)]
+)
+def test_a_length_of_eighteen_digits_is_the_longest(digits: int, refused: RefusalCode) -> None:
+    request = post(ROUTES["a1111"], {"prompt": "a"}, content_length="9" * digits)
+    assert refusal("a1111", request) == refused
+
+
+def test_a_list_in_the_arguments_alone_is_active_in_every_server() -> None:
+    given = '{"lora":[{"path":"/loras/g.safetensors","multiplier":0.5}]}'
+    body = {"prompt": f"a <sd_cpp_extra_args>{given}</sd_cpp_extra_args>"}
+    assert optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", body) == [False]
+    other = {"lora": [{"path": "h.safetensors", "multiplier": 0.5}]}
+    assert optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", body | other) == [True, True]
