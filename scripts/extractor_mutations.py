@@ -277,12 +277,17 @@ def main(
     minutes: Annotated[float, typer.Option(help="No change is begun after this.")] = 120.0,
     jobs: Annotated[int, typer.Option(help="Changes tried at a time.")] = os.cpu_count() or 1,
     only: Annotated[str, typer.Option(help="Files whose names hold this.")] = "",
+    again: Annotated[
+        Path | None, typer.Option(help="Tries what survived there, instead of a sample.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the figures are written.")] = None,
 ) -> None:
     """Tries the changes and reports."""
     files = [one for one in sorted(SOURCES.rglob("*.py")) if only in str(one)]
     every = [mutant for path in files for mutant in mutants_of(path)]
     chosen = random.Random(seed).sample(every, sample) if sample else every
+    if again is not None:
+        chosen = [Mutant(**one) for one in json.loads(again.read_text())["survived"]]
     tests = mapped()
     print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s", flush=True)
     count, alive, seconds = tried(chosen, tests, jobs, minutes * 60)
