@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,36 @@ def test_a_list_in_the_arguments_alone_is_active_in_every_server() -> None:
     assert optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", body) == [False]
     other = {"lora": [{"path": "h.safetensors", "multiplier": 0.5}]}
     assert optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", body | other) == [True, True]
+
+
+GRAPH = json.dumps({"1": node("Anything", name="x"), "2": node("LoraLoader", lora_name="ink")})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        GRAPH,
+        f"\n {GRAPH}",
+        json.loads(GRAPH),
+        GRAPH.replace("class_type", "class\\u005ftype"),
+        '[{"widgets_values": ["ink"]}]',
+    ],
+)
+def test_a_graph_is_one_under_any_name_and_however_it_is_written(value: Any) -> None:
+    inputs = {"prompt": "a", "data": value}
+    told = value_error("cog", post(ROUTES["cog"], {"input": inputs}))
+    assert "workflow" in told
+    told = value_error("cog", post(ROUTES["cog"], {"input": {"prompt": "a", "data": GRAPH + "}"}}))
+    assert "no valid JSON" in told
+
+
+@pytest.mark.parametrize("value", ["[1, 2]", '{"class": 1}', "{a cat}", {"type": "x"}])
+def test_what_only_looks_like_a_graph_passes(value: Any) -> None:
+    request = post(ROUTES["cog"], {"input": {"prompt": "a", "data": value}})
+    assert extractor("cog").extract(request).adapters == ()
+
+
+def value_error(server: str, request: HttpRequest) -> str:
+    with pytest.raises(RefusedRequestError) as caught:
+        extractor(server).extract(request)
+    return caught.value.message

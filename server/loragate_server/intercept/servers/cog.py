@@ -104,16 +104,16 @@ class Cog(ImageServer):
             lowered = name.casefold()
             if _SECRETS.search(lowered) or isinstance(value, bool | int | float):
                 continue
-            if is_workflow(lowered, value):
+            meant = json_in(value)
+            if is_workflow(lowered, value, meant):
                 refuse_loras(value, place_of("input", name), self.limits)
             elif (_WEIGHTS.search(lowered) and not _SCALE.search(lowered)) or _any_weights(value):
                 for one in self._adapters(value, name, scales.of(name)):
                     yield one, name
             else:
-                hidden = json_in(value)
-                if strict_json.nesting(hidden) > self.max_nesting:
+                if strict_json.nesting(meant) > self.max_nesting:
                     raise unnamed(place_of("input", name), "is nested too deep.", "Send less.")
-                _refuse_hidden(hidden, place_of("input", name))
+                _refuse_hidden(meant, place_of("input", name))
 
     def _adapters(self, value: Any, name: str, scales: Sequence[Any]) -> Iterator[Found]:
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):

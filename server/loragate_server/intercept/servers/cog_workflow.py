@@ -18,15 +18,21 @@ _NODES = ("class_type", "widgets_values")
 _REMEDY = "Leave LoRAs out of the workflow, or use a model with an input for them."
 
 
-def is_workflow(name: str, value: Any) -> bool:
-    """Whether an input holds a graph, by its name in small letters or by its nodes."""
+def is_workflow(name: str, value: Any, meant: Any) -> bool:
+    """Whether an input holds a graph, by its name in small letters or by its nodes.
+
+    Args:
+        name: in small letters.
+        value: as sent.
+        meant: what `json_in` makes of it: names of members may be written with escapes.
+    """
     if value in (None, "", {}, []):
         return False
     if _NAMES.search(name) and not isinstance(value, bool | int | float):
         return True
-    if isinstance(value, str):
-        return value.lstrip()[:1] in ("{", "[") and any(one in value for one in _NODES)
-    return isinstance(value, dict | list) and _has_nodes(value)
+    if isinstance(meant, str):
+        return meant.lstrip()[:1] in ("{", "[") and any(one in meant for one in _NODES)
+    return _has_nodes(meant)
 
 
 def json_in(value: Any) -> Any:
