@@ -26,6 +26,7 @@ def test_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> No
             "alembic_version",
             "audits",
             "audited_adapters",
+            "file_weights",
             "known_uses",
             "reviews",
             "sketches",
@@ -41,7 +42,13 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
 def test_the_migrations_form_one_line() -> None:
     scripts = ScriptDirectory.from_config(alembic_config())
     assert len(scripts.get_heads()) == 1
-    assert [r.revision for r in scripts.walk_revisions()] == ["0004", "0003", "0002", "0001"]
+    assert [r.revision for r in scripts.walk_revisions()] == [
+        "0005",
+        "0004",
+        "0003",
+        "0002",
+        "0001",
+    ]
 
 
 def test_replicas_that_start_together_migrate_once(database_url: str) -> None:

@@ -32,6 +32,7 @@ from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
+from loragate_server.record.weights_book import WeightsBook
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
 
@@ -77,6 +78,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 reviews=ReviewBook(recorder.database),
                 known=(known := KnownBook(recorder.database)),
                 lineage=LineageBook(recorder.database, known),
+                weights=WeightsBook(recorder.database, frozenset),
             )
             stack.push_async_callback(gate.close)
             library = ConceptLibrary.open(EMBEDDED_LIBRARY)
