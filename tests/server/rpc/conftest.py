@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -102,17 +102,25 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Writes a certificate and its key; returns the files, the same ones for the same name."""
+    def issue(
+        self, name: str, names: Sequence[x509.GeneralName] | None = None
+    ) -> tuple[Path, Path]:
+        """Writes a certificate and its key; returns the files, the same ones for the same name.
+
+        Args:
+            name: its common name.
+            names: its alternative names; None for the name itself and this machine.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = [x509.DNSName(name), x509.IPAddress(IPv4Address("127.0.0.1"))]
-        certificate = (
-            self._build(subject, key, leaf=True)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-        files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
+        if names is None:
+            names = [x509.DNSName(name), x509.IPAddress(IPv4Address("127.0.0.1"))]
+        builder = self._build(subject, key, leaf=True)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        stem = name.replace("/", "_")
+        files = self._folder / f"{stem}.crt", self._folder / f"{stem}.key"
         files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files[1].write_bytes(
             key.private_bytes(
