@@ -18,6 +18,7 @@ from loragate_server.gate.admission import admit, admit_size
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.budget import ByteBudget
 from loragate_server.gate.cache import VerdictCache
+from loragate_server.gate.faults import audit_failed
 from loragate_server.gate.flight import SharedLeash, SingleFlight
 from loragate_server.gate.intake import IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey, used_key
@@ -26,7 +27,7 @@ from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.pipeline import Case, Pipeline, ReadAdapter, with_twins
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
-from loragate_server.gate.worker import Worker, audit_failed, draining
+from loragate_server.gate.worker import Worker, draining
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.policy.known import KnownUse
@@ -208,8 +209,9 @@ class Gate:
             self._observer.failure(ErrorReason.CANCELLED)
             raise
         except Exception as error:
-            self._observer.failure(ErrorReason.AUDIT_FAILED)
-            raise audit_failed(error) from None
+            failed = audit_failed(error)
+            self._observer.failure(failed.reason)
+            raise failed from None
 
     def _require_open(self) -> None:
         if self._draining:
