@@ -45,12 +45,12 @@ class PostgresServer:
         """Stops it as a crash would."""
         self._run("pg_ctl", "-D", f"{self._folder}/data", "-w", "-m", "immediate", "stop")
 
-    def new_database(self) -> str:
+    def new_database(self, encoding: str = "UTF8") -> str:
         """Creates an empty database; returns its URL."""
         name = f"t{uuid.uuid4().hex}"
         address = f"host={self._folder} user=postgres dbname=postgres"
         with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
         return f"postgresql://postgres@/{name}?host={self._folder}"
 
     def _run(self, program: str, *arguments: str) -> None:

@@ -198,7 +198,8 @@ def upload_messages(
     header = audit_pb2.UploadHeader(
         declared_size_bytes=len(data),
         sha256=reference.sha256,
-        file_name=file_name,
+        # For messages alone. A name on disk may be no UTF-8, which a message cannot hold.
+        file_name=file_name.encode("utf-8", "replace").decode(),
         adapter=reference_message(reference, data="apart"),
         base_model=request.base_model,
         caller=request.caller,

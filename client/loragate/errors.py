@@ -163,7 +163,7 @@ _CLASSES: dict[type[AuditError], tuple[str, ...]] = {
         "CONCEPT_UNKNOWN",
         "DECISION_UNKNOWN",
     ),
-    Exhausted: ("QUEUE_FULL", "BYTE_BUDGET_EXHAUSTED"),
+    Exhausted: ("QUEUE_FULL", "BYTE_BUDGET_EXHAUSTED", "OUT_OF_MEMORY"),
     DeadlineExceeded: ("DEADLINE_EXCEEDED",),
     Cancelled: ("CANCELLED",),
     Unavailable: (

@@ -86,7 +86,7 @@ def console_settings(folder: Path) -> dict[str, object]:
         "enabled": True,
         "public_url": "http://127.0.0.1:8080",
         "auth": "proxy",
-        "proxy": {"trusted_networks": ["127.0.0.1/32"]},
+        "proxy": {"secret_header": "X-Proxy-Secret", "secret_file": str(secret)},
         "roles": {"reviewer": ["reviewers"]},
         "session_secret_file": str(secret),
     }

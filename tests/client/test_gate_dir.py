@@ -6,15 +6,18 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
 import pytest
 
 from loragate import Verdict
 from loragate.cli import main
+from loragate.reference import INLINE_LIMIT_BYTES
 from loragate.testing import FakeAuditServer
 
 
@@ -224,6 +227,63 @@ def test_junit_counts_failures_and_errors(folder: Path, tmp_path: Path) -> None:
     assert (blocked.tag, blocked.get("type")) == ("failure", "BLOCK")
     assert "learned forbidden-concept" in (blocked.text or "")
     assert cases["schön ?&.pt"][0].get("type") == "NOT_SAFETENSORS"
+
+
+ODD = b"caf\xe9-\xff"
+"""As older systems wrote names; no UTF-8."""
+
+
+@pytest.fixture
+def oddly_named(folder: Path, fake: FakeAuditServer) -> Path:
+    """One blocked adapter that is sent in its request, one that is uploaded, and a model."""
+    for path in list(folder.rglob("*.*")):
+        path.unlink()
+    for name, data in ((b".safetensors", b"small"), (b".sft", bytes(INLINE_LIMIT_BYTES + 1))):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + ODD + name)).write_bytes(data)
+        fake.verdicts[hashlib.sha256(data).hexdigest()] = Verdict.BLOCK
+    Path(os.fsdecode(os.fsencode(folder) + b"/" + ODD + b".pt")).write_bytes(b"")
+    return folder
+
+
+def test_reports_are_written_of_files_whose_names_are_no_text(
+    oddly_named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sarif, junit = tmp_path / "r.sarif", tmp_path / "r.xml"
+    assert gate(oddly_named, "--sarif", sarif, "--junit", junit) == 3
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[:2] for row in rows] == [
+        ["caf?-?.pt", "ERROR"],
+        ["caf?-?.safetensors", "BLOCK"],
+        ["caf?-?.sft", "BLOCK"],
+    ]
+    (run,) = json.loads(sarif.read_bytes())["runs"]
+    places = [one["locations"][0]["physicalLocation"] for one in run["results"]]
+    assert [unquote_to_bytes(one["artifactLocation"]["uri"]) for one in places] == [
+        ODD + b".pt",
+        ODD + b".safetensors",
+        ODD + b".sft",
+    ]
+    assert [one["ruleId"] for one in run["results"]] == ["refused", *["concept-learned"] * 2]
+    names = [case.get("name") for case in ElementTree.parse(junit).iter("testcase")]
+    assert names == ["caf?-?.pt", "caf?-?.safetensors", "caf?-?.sft"]
+
+
+def test_json_names_the_very_file_whose_name_is_no_text(oddly_named: Path) -> None:
+    command = [sys.executable, "-m", "loragate.cli", "gate-dir", oddly_named, "--json"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (3, b"")
+    found = [os.fsencode(json.loads(line)["file"]) for line in done.stdout.splitlines()]
+    assert found == [ODD + b".pt", ODD + b".safetensors", ODD + b".sft"]
+
+
+def test_a_file_whose_name_is_no_text_is_put_into_quarantine(
+    oddly_named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quarantine = tmp_path / "quarantine"
+    assert gate(oddly_named, "--quarantine", quarantine) == 3
+    moved = sorted(os.fsencode(path.name) for path in quarantine.iterdir())
+    assert moved == [ODD + b".pt", ODD + b".safetensors", ODD + b".sft"]
+    assert "moved caf?-?.pt" in capsys.readouterr().err
 
 
 class _Terminal(io.StringIO):

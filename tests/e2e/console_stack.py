@@ -35,12 +35,26 @@ console:
   auth: proxy
   proxy:
     trusted_networks: [127.0.0.1/32]
+    secret_header: X-Proxy-Secret
+    secret_file: {folder}/proxy-secret
   roles:
     viewer: [viewers]
     reviewer: [reviewers]
     admin: [admins]
   session_secret_file: {folder}/session-secret
 """
+
+
+PROXY_SECRET = "what only the proxy knows"
+
+
+def headers_of(name: str, group: str) -> dict[str, str]:
+    """What the proxy says of somebody."""
+    return {
+        "X-Forwarded-User": name,
+        "X-Forwarded-Groups": group,
+        "X-Proxy-Secret": PROXY_SECRET,
+    }
 
 
 def chromium() -> str | None:
@@ -70,7 +84,7 @@ class Console:
             base_url=self.address,
             locale={"en": "en-GB", "ja": "ja-JP"}[language],
             timezone_id="UTC",
-            extra_http_headers={"X-Forwarded-User": name, "X-Forwarded-Groups": group},
+            extra_http_headers=headers_of(name, group),
             **{"viewport": {"width": 1200, "height": 900}, **options},  # type: ignore[arg-type]
         )
         context.set_default_timeout(10_000)
@@ -106,6 +120,7 @@ def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
     secret = state / "session-secret"
     secret.write_bytes(bytes(range(64)))
     secret.chmod(0o600)
+    (state / "proxy-secret").write_text(PROXY_SECRET)
     config = state / "config.yaml"
     config.write_text(CONFIG.format(folder=state, address=address))
     settings = {"LORAGATE_LISTEN__HTTP": f"127.0.0.1:{port}"}

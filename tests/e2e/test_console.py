@@ -24,6 +24,7 @@ from tests.e2e.console_stack import (  # noqa: E402
     SEVERE,
     Console,
     chromium,
+    headers_of,
     running_console,
 )
 
@@ -179,9 +180,7 @@ def test_a_viewer_cannot_approve(console: Console, suspect: str) -> None:
     assert page.locator("#act").count() == 0
     form = console.person("vera")  # the same person, when she was still a reviewer
     form.goto(f"/console/audits/{suspect}")
-    form.context.set_extra_http_headers(
-        {"X-Forwarded-User": "vera", "X-Forwarded-Groups": "viewers"}
-    )
+    form.context.set_extra_http_headers(headers_of("vera", "viewers"))
     with form.expect_response("**/audits/*") as response:
         fill(form, "approve", "Mine.")
     assert response.value.status == 403

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from scripts.lock_image import EXTRAS, LOCK, OWN, WITH_TORCH, entries
 from tests.helm.conftest import CHART, ROOT
 
 CONTAINERFILE = ROOT / "Containerfile"
@@ -113,8 +117,91 @@ def test_the_image_brings_wheels_and_no_sources() -> None:
         "builder",
         "builder-cpu",
     }
-    installs = [run.arguments for run in named("RUN") if "pip install" in run.arguments]
-    assert all("--constraint constraints.txt" in install for install in installs)
+
+
+def test_every_package_but_those_of_torch_is_held_to_its_hash() -> None:
+    installs = [
+        install
+        for run in named("RUN")
+        for install in re.findall(r"pip (?:install|wheel) ([^;&]*)", run.arguments)
+    ]
+    index = '${TORCH_INDEX:+--index-url "${TORCH_INDEX}"}'
+    assert [" ".join(install.split()) for install in installs] == [
+        "--no-deps --require-hashes --requirement requirements-image.txt",
+        f"{index} --no-deps --require-hashes --requirement torch.txt",
+        f"{index} --constraint constraints.txt torch",
+        "--no-deps --no-build-isolation --wheel-dir /wheels ./client ./kernels ./server",
+        "--no-deps --no-index /wheels/*.whl",
+    ]
+
+
+@pytest.mark.parametrize(("sha256", "held"), [("", False), ("a" * 64, True)])
+def test_torch_is_held_to_the_hash_that_the_builder_names(
+    sha256: str, held: bool, tmp_path: Path
+) -> None:
+    """The very command of the file, with a pip that only notes what it is asked for."""
+    [command] = [run.arguments for run in named("RUN") if "TORCH_SHA256" in run.arguments]
+    asked = tmp_path / "asked"
+    pip = tmp_path / "pip"
+    pip.write_text(f'#!/bin/sh\necho "$@" >> {asked}\ncat torch.txt >> {asked} 2>/dev/null; true\n')
+    pip.chmod(0o755)
+    (tmp_path / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
+    shell = command.replace("/opt/loragate/bin/pip", str(pip))
+    environment = {"TORCH_SHA256": sha256, "PATH": "/usr/bin:/bin"}
+    subprocess.run(["sh", "-c", shell], check=True, cwd=tmp_path, env=environment, timeout=10)
+    text = asked.read_text()
+    assert "install --constraint constraints.txt torch\n" in text
+    assert ("install --no-deps --require-hashes --requirement torch.txt\n" in text) is held
+    found = re.search(r"^torch==[0-9.]+ --hash=sha256:a{64}$", text, re.MULTILINE)
+    assert (found is not None) is held
+
+
+LOCKED = {
+    canonicalize_name(requirement.name): (requirement, hashes)
+    for entry in entries(LOCK.read_text())
+    for requirement, hashes in [
+        (
+            Requirement(entry.partition(" \\\n")[0]),
+            re.findall(r"--hash=sha256:([0-9a-f]{64})", entry),
+        )
+    ]
+}
+
+
+def test_every_locked_package_has_one_version_and_hashes() -> None:
+    assert len(LOCKED) > 90
+    for requirement, hashes in LOCKED.values():
+        [one] = requirement.specifier
+        assert one.operator == "==", requirement
+        assert hashes, requirement
+
+
+def test_the_lock_has_the_versions_that_the_tree_is_tested_with() -> None:
+    pinned = {
+        canonicalize_name(requirement.name): requirement.specifier
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+        for requirement in [Requirement(line)]
+    }
+    both = set(pinned) & set(LOCKED)
+    assert len(both) > 40
+    for name in both:
+        assert LOCKED[name][0].specifier == pinned[name]
+
+
+def test_the_lock_has_all_that_the_image_needs() -> None:
+    """A package that is added to a distribution has to be locked as well."""
+    for folder in OWN.values():
+        project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+        optional = project.get("optional-dependencies", {})
+        extras = [name for name in EXTRAS.split(",") if name in optional]
+        for text in [*project["dependencies"], *(one for name in extras for one in optional[name])]:
+            wanted = Requirement(text)
+            name = canonicalize_name(wanted.name)
+            if name in OWN or WITH_TORCH.match(f"{name}=="):
+                continue
+            [locked] = LOCKED[name][0].specifier
+            assert wanted.specifier.contains(locked.version), text
 
 
 def test_it_has_labels_and_leaves_health_to_the_probes() -> None:

@@ -76,8 +76,13 @@ def took(began: float) -> str:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Prints one object on one line."""
-    print(json.dumps(value, default=_encode, ensure_ascii=False))
+    """Prints one object on one line; escapes what the output cannot hold, as in odd file names."""
+    text = json.dumps(value, default=_encode, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, default=_encode)
+    print(text)
 
 
 def _encode(value: object) -> str:

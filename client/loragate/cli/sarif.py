@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
         ],
     }
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
-    path.write_text(json.dumps(log, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(log, indent=2, ensure_ascii=False) + "\n"
+    # A file name that is no UTF-8 stands in messages too; its address holds the very bytes.
+    path.write_bytes(text.encode("utf-8", "replace"))
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
@@ -68,7 +71,11 @@ def _result(outcome: Outcome) -> dict[str, Any]:
         "level": _LEVEL_OF.get(outcome.code, "error"),
         "message": {"text": outcome.message},
         "locations": [
-            {"physicalLocation": {"artifactLocation": {"uri": quote(outcome.found.name)}}}
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": quote(os.fsencode(outcome.found.name))}
+                }
+            }
         ],
         "properties": {"reason": outcome.reason},
     }

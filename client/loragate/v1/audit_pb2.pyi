@@ -248,20 +248,24 @@ class KeyCoverage(_message.Message):
     def __init__(self, weight_tensors: _Optional[int] = ..., mapped_tensors: _Optional[int] = ..., matched_modules: _Optional[int] = ..., unmapped: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditedAdapter(_message.Message):
-    __slots__ = ("sha256", "size_bytes", "format", "denoiser_strength", "text_encoder_strength", "coverage")
+    __slots__ = ("sha256", "size_bytes", "format", "denoiser_strength", "text_encoder_strength", "coverage", "weights_sha256", "same_weights_as")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     DENOISER_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     TEXT_ENCODER_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SAME_WEIGHTS_AS_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     size_bytes: int
     format: str
     denoiser_strength: float
     text_encoder_strength: float
     coverage: KeyCoverage
-    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., format: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., coverage: _Optional[_Union[KeyCoverage, _Mapping]] = ...) -> None: ...
+    weights_sha256: str
+    same_weights_as: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., format: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., coverage: _Optional[_Union[KeyCoverage, _Mapping]] = ..., weights_sha256: _Optional[str] = ..., same_weights_as: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Digests(_message.Message):
     __slots__ = ("base_model", "library", "policy")

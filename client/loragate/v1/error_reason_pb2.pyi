@@ -44,6 +44,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_DRAINING: _ClassVar[ErrorReason]
     ERROR_REASON_NOT_READY: _ClassVar[ErrorReason]
     ERROR_REASON_AUDIT_FAILED: _ClassVar[ErrorReason]
+    ERROR_REASON_OUT_OF_MEMORY: _ClassVar[ErrorReason]
     ERROR_REASON_DECISION_LOG_UNAVAILABLE: _ClassVar[ErrorReason]
     ERROR_REASON_DATABASE_UNAVAILABLE: _ClassVar[ErrorReason]
     ERROR_REASON_DISK_FULL: _ClassVar[ErrorReason]
@@ -88,6 +89,7 @@ ERROR_REASON_CANCELLED: ErrorReason
 ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_NOT_READY: ErrorReason
 ERROR_REASON_AUDIT_FAILED: ErrorReason
+ERROR_REASON_OUT_OF_MEMORY: ErrorReason
 ERROR_REASON_DECISION_LOG_UNAVAILABLE: ErrorReason
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason
 ERROR_REASON_DISK_FULL: ErrorReason

@@ -116,6 +116,9 @@ console.auth: proxy needs console.proxy.trustedNetworks, since headers from anyw
 {{- if ne (empty $console.proxy.secretHeader) (empty $console.proxy.secret.name) }}
 console.proxy.secretHeader and console.proxy.secret.name belong together; set both, or neither.
 {{- end }}
+{{- if and (empty $console.proxy.secretHeader) (concat (default list $console.roles.reviewer) (default list $console.roles.admin)) }}
+console.auth: proxy needs console.proxy.secretHeader and console.proxy.secret.name where console.roles names reviewers or admins, since any pod on a trusted address could name itself one; have the proxy send that secret, or name viewers alone.
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range $kind := list "ingress" "httpRoute" }}

@@ -67,13 +67,17 @@ class AdapterReference:
 class StoredFile:
     """Bytes that intake holds in its content-addressed store, already checked by the pre-parser.
 
-    `config_json` is the text of the `adapter_config.json` that lay beside the weights, if any.
+    Attributes:
+        config_json: the text of the `adapter_config.json` that lay beside the weights, if any.
+        weights_sha256: digest of the tensors alone, which files share that differ in their metadata
+            only (`intake.weights`); empty where nobody has made it.
     """
 
     sha256: str
     size_bytes: int
     path: Path
     config_json: str | None = None
+    weights_sha256: str = ""
 
     @property
     def config_sha256(self) -> str:

@@ -25,6 +25,7 @@ from loragate_server.policy.unmatched import unmatched
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
+from loragate_server.record.weights_book import WeightsBook
 from loragate_server.tracing.tracer import Tracer
 from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness
@@ -52,6 +53,7 @@ class Front:
     recorder: Recorder
     reviews: ReviewBook
     known: KnownBook
+    weights: WeightsBook
     library: Callable[[], ConceptLibrary]
 
 
@@ -73,6 +75,9 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     recorder = await _open_record(config, metrics, readiness, stack)
     reviews = await follow(ReviewBook(recorder.database), stack)
     known = await follow(KnownBook(recorder.database), stack)
+    weights = await follow(
+        WeightsBook(recorder.database, lambda: reviews.rejected | policies.current.denied), stack
+    )
     library = await asyncio.to_thread(served_library, config)
     front = Front(
         "",
@@ -84,10 +89,12 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
         recorder,
         reviews,
         known,
+        weights,
         lambda: library,
     )
     policies.on_change(lambda policy: warn_of_rules(policy, front.library()))
-    console = await open_console(config, recorder, reviews, lambda: front.library(), metrics, stack)
+    books = (reviews, weights)
+    console = await open_console(config, recorder, books, lambda: front.library(), metrics, stack)
     if console is not None:
         web.mount(console)
     front.http = await listening(web.start(), config.listen.http, HTTP)

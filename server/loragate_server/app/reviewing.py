@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +15,6 @@ from loragate_server.errors import NoDecisionError
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.record.follow import Follower
 from loragate_server.record.recorder import Recorder
-from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.reviews.review import ReviewAction
 from loragate_server.record.reviews.reviews import ReviewRules, Reviews
 
@@ -41,12 +40,20 @@ async def follow(book: Book, stack: AsyncExitStack) -> Book:
 async def open_console(
     config: Config,
     recorder: Recorder,
-    book: ReviewBook,
+    books: Sequence[Follower],
     library: Callable[[], ConceptLibrary],
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> web.Application | None:
     """The console's pages, to be mounted; None where it is switched off.
+
+    Args:
+        config: of the server.
+        recorder: whose decisions are reviewed.
+        books: what has to be read again after an act of a reviewer, in this order.
+        library: the library in force.
+        metrics: hears of every act.
+        stack: closes what is opened here.
 
     Raises:
         StartError: it cannot be opened as it is configured.
@@ -62,7 +69,8 @@ async def open_console(
     def told(action: ReviewAction) -> None:
         metrics.review(action.value)
         try:
-            book.refresh()
+            for book in books:
+                book.refresh()
         except NoDecisionError as error:  # the act is on record; the book reads it within seconds
             _log.warning("the review is in force within seconds: %s", error)
 

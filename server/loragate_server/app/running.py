@@ -143,6 +143,7 @@ async def _open_gate(
         reviews=front.reviews,
         known=front.known,
         lineage=await follow(LineageBook(front.recorder.database, front.known), stack),
+        weights=front.weights,
     )
     stack.push_async_callback(gate.close, CLOSE_LIMIT_S)
     front.readiness.add_check("worker", lambda: _require_worker(gate))

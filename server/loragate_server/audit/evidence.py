@@ -124,6 +124,10 @@ class CoverageEvidence:
         readings: how many different meanings the bytes have for the loaders.
         refused_by: loaders that would not load the file, and why.
         optional: whether the image server may leave it out.
+        weights_sha256: digest of the tensors alone, whatever the file's metadata says
+            (`intake.weights`); empty in records of before that was made.
+        same_weights_as: digests of other files with these weights that people rejected, or that the
+            deny list names, as far as they are on record; sorted.
         sketches: of its weights, one per reading (`audit.sketch`); not part of a decision, so the
             record keeps them in a table of their own.
     """
@@ -141,6 +145,8 @@ class CoverageEvidence:
     readings: int = 1
     refused_by: Mapping[str, str] = field(default_factory=dict)
     optional: bool = False
+    weights_sha256: str = ""
+    same_weights_as: tuple[str, ...] = ()
     sketches: tuple[bytes, ...] = field(
         default=(), repr=False, compare=False, metadata={"recorded": False}
     )

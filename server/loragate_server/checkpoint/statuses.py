@@ -47,6 +47,7 @@ _OURS = frozenset(
         ErrorReason.DRAINING,
         ErrorReason.NOT_READY,
         ErrorReason.AUDIT_FAILED,
+        ErrorReason.OUT_OF_MEMORY,
         ErrorReason.DECISION_LOG_UNAVAILABLE,
         ErrorReason.DATABASE_UNAVAILABLE,
         ErrorReason.DISK_FULL,

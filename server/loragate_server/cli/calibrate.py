@@ -169,16 +169,16 @@ def _read(
     from loragate_server.adapter.reference import StoredFile
     from loragate_server.audit.calibrate import Labelled
     from loragate_server.intake.content import refuse_by_content
-    from loragate_server.intake.finite import refuse_nonfinite
     from loragate_server.intake.header import read_header
     from loragate_server.intake.reader import read_adapter
+    from loragate_server.intake.weights import read_weights
 
     size_bytes = file.stat().st_size
     try:
         with file.open("rb") as handle:
             refuse_by_content(handle.read(_HEAD_BYTES))
             header = read_header(handle, size_bytes, settings)
-            refuse_nonfinite(handle, header)
+            read_weights(handle, header)
             handle.seek(0)
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         read = read_adapter(StoredFile(sha256, size_bytes, file), base)

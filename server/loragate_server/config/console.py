@@ -51,7 +51,9 @@ class ProxySection(Section):
 
     Attributes:
         trusted_networks: addresses of the proxy; headers from anywhere else are not believed.
-        secret_header: header in which the proxy also sends a secret; empty for none.
+        secret_header: header in which the proxy also sends a secret; empty for none. Demanded where
+            anybody has a role that changes something: every program on a trusted address, such as
+            this machine, could name itself an administrator.
         secret_file: a file that holds nothing but that secret.
     """
 
@@ -137,7 +139,19 @@ class ConsoleSection(Section):
             raise ValueError(f"the console is enabled and needs {', '.join(missing)}")
         if not (self.roles.viewer | self.roles.reviewer | self.roles.admin):
             raise ValueError("the console is enabled, but roles names no group: nobody could enter")
+        if self.auth == "proxy" and self.proxy.secret_file is None and self._can_be_changed:
+            raise ValueError(
+                "roles names reviewers or admins, and whatever reaches the port from "
+                f"{', '.join(self.proxy.trusted_networks)} could name itself one: set "
+                "proxy.secret_header and proxy.secret_file, and have the proxy send that secret; "
+                "or name viewers alone"
+            )
         return self
+
+    @property
+    def _can_be_changed(self) -> bool:
+        """Whether anybody may do more than look."""
+        return bool(self.roles.reviewer | self.roles.admin)
 
 
 def _https_or_local(value: str, name: str) -> str:

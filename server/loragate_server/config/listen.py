@@ -116,7 +116,8 @@ class Peer(Section):
     """What the holder of a client certificate may do, where that differs from a token's default.
 
     Attributes:
-        identity: SPIFFE id, else subject alternative name, else common name.
+        identity: SPIFFE id, else subject alternative name, else common name. What begins with
+            `spiffe:` is the id of a certificate alone, never another name of one.
     """
 
     identity: str = Field(min_length=1, max_length=512)

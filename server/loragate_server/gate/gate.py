@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.audit.evidence import Evidence
@@ -17,18 +18,18 @@ from loragate_server.gate.admission import admit, admit_size
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.budget import ByteBudget
 from loragate_server.gate.cache import VerdictCache
+from loragate_server.gate.faults import audit_failed
 from loragate_server.gate.flight import SharedLeash, SingleFlight
 from loragate_server.gate.intake import IntakeDesk, UploadSession
-from loragate_server.gate.key import AdapterKey, VerdictKey
+from loragate_server.gate.key import AdapterKey, VerdictKey, used_key
 from loragate_server.gate.lineage_book import LineageBook, decisions_of
 from loragate_server.gate.observer import STAGES, GateObserver
-from loragate_server.gate.pipeline import Case, Pipeline, ReadAdapter
+from loragate_server.gate.pipeline import Case, Pipeline, ReadAdapter, with_twins
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
-from loragate_server.gate.worker import Worker, audit_failed, draining
+from loragate_server.gate.worker import Worker, draining
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
-from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.policy import Policy
@@ -39,6 +40,7 @@ from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.verdict import Verdict
+from loragate_server.record.weights_book import WeightsBook
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Gate:
         reviews: ReviewBook,
         known: KnownBook,
         lineage: LineageBook,
+        weights: WeightsBook,
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
@@ -71,6 +74,7 @@ class Gate:
         self._reviews = reviews
         self._known = known
         self._lineage = lineage
+        self._weights = weights
         self._suspects = Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size))
         self._pipeline = Pipeline(bases=bases, worker=self.worker, read=read, recorder=recorder)
         self._observer = observer
@@ -205,8 +209,9 @@ class Gate:
             self._observer.failure(ErrorReason.CANCELLED)
             raise
         except Exception as error:
-            self._observer.failure(ErrorReason.AUDIT_FAILED)
-            raise audit_failed(error) from None
+            failed = audit_failed(error)
+            self._observer.failure(failed.reason)
+            raise failed from None
 
     def _require_open(self) -> None:
         if self._draining:
@@ -254,6 +259,7 @@ class Gate:
     ) -> Verdict:
         for file in case.files:
             admit_size(file.size_bytes, policy)
+            self._weights.saw(file.sha256, file.weights_sha256)
         key = self._key(case.request, case.adapter_keys, policy, served)
         # Asked again after intake: an equal question may have been answered meanwhile.
         cached = self._cache.get(key, again=again)
@@ -273,7 +279,8 @@ class Gate:
         rulings: Sequence[Ruling] = ()
         known: Sequence[KnownUse] = ()
         kin: Sequence[Kin] = ()
-        decision = self._pipeline.listed(policy, case, served)
+        twins = self._twins_of(case)
+        decision = self._pipeline.listed(policy, case, served, twins)
         listed = decision is not None
         if decision is None:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
@@ -286,11 +293,13 @@ class Gate:
             policy, _ = self._admit(case.request, stored=case.uploaded)
             for file in case.files:
                 admit_size(file.size_bytes, policy)
-            rulings = self._reviews.about(file.sha256 for file in case.files)
+            twins = self._twins_of(case)
+            evidence = with_twins(evidence, twins)
+            rulings = self._reviews.about([*(one.sha256 for one in case.files), *chain(*twins)])
             known = self._known.about([one.ways for one in case.adapter_keys], evidence.base_digest)
             kin = self._lineage.about(evidence)
             decision = self._pipeline.judge(policy, evidence, known, kin, rulings, leash, times_s)
-            self._suspects.put(_used(key, decision), measured_by, decision)
+            self._suspects.put(used_key(key, decision), measured_by, decision)
         verdict = await self._pipeline.record(decision, case.request, leash, times_s)
         self._known.learn(verdict)
         self._lineage.learn(verdict)
@@ -299,7 +308,7 @@ class Gate:
             if stage in verdict.stage_times_s:
                 self._observer.stage_seconds(stage, verdict.stage_times_s[stage])
         # Under the digests that were really used, so that no later question gets a stale answer.
-        final = _used(key, decision)
+        final = replace(used_key(key, decision), twins=tuple(sorted(set(chain(*twins)))))
         if not listed:  # what is on the deny list is denied whatever else is known of it
             final = replace(
                 final,
@@ -317,36 +326,28 @@ class Gate:
         policy: Policy,
         served: ServedBase,
     ) -> VerdictKey:
-        rulings = self._reviews.about(adapter.sha256 for adapter in adapters)
-        ways = [one.ways for one in adapters]
-        known = self._known.about(ways, served.base.digest)
+        twins = sorted({twin for one in adapters for twin in self._weights.twins_of(one.sha256)})
+        rulings = self._reviews.about([*(adapter.sha256 for adapter in adapters), *twins])
+        ways, base_digest = [one.ways for one in adapters], served.base.digest
         return VerdictKey(
             adapters=adapters,
             base_model=served.name,
-            base_digest=served.base.digest,
+            base_digest=base_digest,
             library_digest=served.library_digest,
             policy_digest=policy.digest,
             concept_ids=tuple(sorted(set(request.concept_ids))),
             dry_run=request.dry_run,
             review_ids=tuple(ruling.review_id for ruling in rulings),
-            known_ids=tuple(one.decision_id for one in known),
-            lineage_ids=self._lineage.decisions_about(ways, served.base.digest),
+            known_ids=tuple(one.decision_id for one in self._known.about(ways, base_digest)),
+            lineage_ids=self._lineage.decisions_about(ways, base_digest),
+            twins=tuple(twins),
         )
+
+    def _twins_of(self, case: Case) -> list[tuple[str, ...]]:
+        return [self._weights.twins_of(one.sha256, one.weights_sha256) for one in case.files]
 
 
 def _hangs_a_loader(evidence: Evidence) -> bool:
     refused = (why for one in evidence.adapters for why in one.refused_by.values())
     doubted = (sentence for _, sentence in evidence.inconclusive)
     return LOOPS_BELOW_0 in refused or any(TAKES_TOO_LONG in sentence for sentence in doubted)
-
-
-def _used(key: VerdictKey, decision: Decision) -> VerdictKey:
-    """The key with the digests of what a decision was really made with."""
-    evidence = decision.evidence
-    return replace(
-        key,
-        base_digest=evidence.base_digest,
-        library_digest=evidence.library_digest,
-        policy_digest=decision.policy_digest,
-        engine_version=evidence.engine_version,
-    )

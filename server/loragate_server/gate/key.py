@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.policy.decision import Decision
 from loragate_server.policy.review import ReviewedAdapter
 
 
@@ -45,6 +46,7 @@ class VerdictKey:
         review_ids: sorted; the reviews in force about any of the adapters.
         known_ids: sorted; the decisions that had blocked some of the adapters.
         lineage_ids: sorted; the decisions that had blocked what they come from.
+        twins: sorted; files that are ruled out and hold the weights of any of them.
     """
 
     adapters: tuple[AdapterKey, ...]
@@ -58,3 +60,16 @@ class VerdictKey:
     review_ids: tuple[str, ...] = ()
     known_ids: tuple[str, ...] = ()
     lineage_ids: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()
+
+
+def used_key(key: VerdictKey, decision: Decision) -> VerdictKey:
+    """The key with the digests of what a decision was really made with."""
+    evidence = decision.evidence
+    return replace(
+        key,
+        base_digest=evidence.base_digest,
+        library_digest=evidence.library_digest,
+        policy_digest=decision.policy_digest,
+        engine_version=evidence.engine_version,
+    )

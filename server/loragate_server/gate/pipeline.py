@@ -96,12 +96,22 @@ class Pipeline:
         self._record_pool = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._closed = False
 
-    def listed(self, policy: Policy, case: Case, served: ServedBase) -> Decision | None:
-        """The decision over a case with an adapter on the deny list, which needs no audit."""
+    def listed(
+        self, policy: Policy, case: Case, served: ServedBase, twins: Sequence[tuple[str, ...]]
+    ) -> Decision | None:
+        """The decision over a case with an adapter on the deny list, which needs no audit.
+
+        Args:
+            policy: whose list it is.
+            case: the question.
+            served: the base model that it names.
+            twins: of each file, those that are ruled out and hold the same weights.
+        """
         now = datetime.now(UTC)
-        if not decide_listed(policy, [file.sha256 for file in case.files], now).denied:
+        evidence = with_twins(_unaudited(case, served), twins)
+        if not decide_listed(policy, evidence.adapters, now).denied:
             return None
-        return decide(policy, _unaudited(case, served), now=now)
+        return decide(policy, evidence, now=now)
 
     async def measure(
         self, policy: Policy, case: Case, leash: Leash, times_s: dict[str, float]
@@ -140,8 +150,8 @@ class Pipeline:
             times_s.update(evidence.stage_times_s)
             _trace_engine(evidence.stage_times_s)
             adapters = tuple(
-                replace(one, sketches=made)
-                for one, made in zip(evidence.adapters, sketches, strict=True)
+                replace(one, sketches=made, weights_sha256=file.weights_sha256)
+                for one, made, file in zip(evidence.adapters, sketches, case.files, strict=True)
             )
             return replace(
                 evidence,
@@ -215,6 +225,15 @@ class Pipeline:
         await asyncio.to_thread(self._record_pool.shutdown, wait=True)
 
 
+def with_twins(evidence: Evidence, twins: Sequence[tuple[str, ...]]) -> Evidence:
+    """The evidence with what is ruled out at present and holds the same weights, per adapter."""
+    adapters = tuple(
+        replace(one, same_weights_as=others)
+        for one, others in zip(evidence.adapters, twins, strict=True)
+    )
+    return replace(evidence, adapters=adapters)
+
+
 def _member(read: Readings, reference: AdapterReference) -> Member:
     return Member(
         read.adapters,
@@ -239,6 +258,8 @@ def _unaudited(case: Case, served: ServedBase) -> Evidence:
                 mapped_tensors=0,
                 matched_modules=0,
                 unmapped=(),
+                config_sha256=file.config_sha256,
+                weights_sha256=file.weights_sha256,
             )
             for file, one in zip(case.files, case.request.adapters, strict=True)
         ),

@@ -54,5 +54,6 @@ def _question(key: VerdictKey, miss_rate: float) -> VerdictKey:
         review_ids=(),
         known_ids=(),
         lineage_ids=(),
+        twins=(),
         dry_run=False,
     )

@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 import traceback
-import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.faults import audit_failed
 from loragate_server.gate.job import Job, given_up
 from loragate_server.gate.observer import GateObserver, GivenUp
 from loragate_server.progress import Leash
@@ -98,8 +98,8 @@ class Worker:
 
         Raises:
             NoDecisionError: QUEUE_FULL; DRAINING after `close`, or when the worker is broken;
-                CANCELLED or DEADLINE_EXCEEDED; AUDIT_FAILED when `work` raises anything but
-                `NoDecisionError`, or is given up.
+                CANCELLED or DEADLINE_EXCEEDED; AUDIT_FAILED or OUT_OF_MEMORY when `work` raises
+                anything but `NoDecisionError`; AUDIT_FAILED when it is given up.
         """
         self._loop = asyncio.get_running_loop()
         job = Job(work, leash, self._loop.create_future())
@@ -276,36 +276,6 @@ def _log_stack(thread: threading.Thread, silent_s: float) -> None:
     frame = sys._current_frames().get(thread.ident or 0)
     where = "".join(traceback.format_stack(frame)) if frame is not None else ""
     _log.error("an audit gave no sign of life for %.0f s and is given up:\n%s", silent_s, where)
-
-
-def audit_failed(error: BaseException) -> NoDecisionError:
-    """Logs an unexpected exception under a fresh id, and hides its text from the caller."""
-    incident = uuid.uuid4().hex
-    _log.error("audit failed, incident %s", incident, exc_info=error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        _release_memory(error)
-        return NoDecisionError(
-            ErrorReason.AUDIT_FAILED,
-            "The audit ran out of memory.",
-            remedy="Ask again with fewer or smaller adapters, or give the server more memory.",
-            metadata={"incident": incident},
-        )
-    return NoDecisionError(
-        ErrorReason.AUDIT_FAILED,
-        "The audit failed by a fault of the server.",
-        remedy=f"Look for incident {incident} in the server's log.",
-        metadata={"incident": incident},
-    )
-
-
-def _release_memory(error: BaseException) -> None:
-    """Lets go of the failed audit's tensors, which the traceback's frames hold."""
-    import torch
-
-    error.__traceback__ = None
-    error.__context__ = None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def draining() -> NoDecisionError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,12 +12,12 @@ from loragate_server.adapter.reference import SHA256_REMEDY, AdapterReference, S
 from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.content import HEAD_BYTES, refuse_by_content
-from loragate_server.intake.finite import refuse_nonfinite
 from loragate_server.intake.header import read_header
 from loragate_server.intake.paths import unreadable
 from loragate_server.intake.scrub import Scrubber
 from loragate_server.intake.sources import Source, open_source
 from loragate_server.intake.store import ContentStore, not_stored, raise_disk
+from loragate_server.intake.weights import KnownWeights, read_weights
 from loragate_server.progress import Leash
 from loragate_server.time_limit import watch_from_now_on
 
@@ -41,6 +42,7 @@ class Intake:
         self.settings = settings
         self.store_dir = store_dir
         self._store = ContentStore(store_dir, settings.store_limit_bytes, on_corrupt)
+        self._weights = KnownWeights(settings)
         self._scrubber = Scrubber(self._store, settings.scrub_interval_s)
 
     def start(self) -> None:
@@ -71,7 +73,7 @@ class Intake:
         with open_source(ref, self.settings) as source:
             if source.size_bytes is not None:
                 self._refuse_large(source.size_bytes)
-            sink = Receiver(self._store, self.settings)
+            sink = Receiver(self._store, self.settings, self._weights)
             try:
                 while chunk := _read(source):
                     leash.check()
@@ -94,7 +96,8 @@ class Intake:
                 remedy=SHA256_REMEDY,
                 metadata={"field": "header.sha256"},
             )
-        return UploadSink(Receiver(self._store, self.settings), header_size_bytes, sha256)
+        receiver = Receiver(self._store, self.settings, self._weights)
+        return UploadSink(receiver, header_size_bytes, sha256)
 
     def _stored(self, sha256: str, expected_sha256: str | None) -> StoredFile:
         """Bytes that were checked when they came into the store."""
@@ -102,7 +105,8 @@ class Intake:
         path = self._store.find(sha256) if is_sha256(sha256) else None
         try:
             if path is not None:
-                return StoredFile(sha256, path.stat().st_size, path)
+                found = StoredFile(sha256, path.stat().st_size, path)
+                return replace(found, weights_sha256=self._weights.of(found))
         except FileNotFoundError:
             pass  # evicted between the two looks
         raise not_stored(sha256)
@@ -115,9 +119,10 @@ class Intake:
 class Receiver:
     """Bytes on their way into the store: hashed as they come, checked when they are complete."""
 
-    def __init__(self, store: ContentStore, settings: IntakeSection) -> None:
+    def __init__(self, store: ContentStore, settings: IntakeSection, weights: KnownWeights) -> None:
         self._store = store
         self._settings = settings
+        self._weights = weights
         self._digest = hashlib.sha256()
         self._file: BinaryIO | None = store.incoming()
         self._head = b""
@@ -160,7 +165,8 @@ class Receiver:
         else:
             self._store.discard(self._file)
         self._file = None
-        return StoredFile(sha256, self.size_bytes, stored, config_json)
+        found = StoredFile(sha256, self.size_bytes, stored, config_json)
+        return replace(found, weights_sha256=self._weights.of(found))
 
     def _check_and_store(self, file: BinaryIO, sha256: str) -> Path:
         refuse_by_content(self._head)
@@ -170,8 +176,10 @@ class Receiver:
             raise_disk(error)
         with open(file.name, "rb") as checked:  # noqa: PTH123
             header = read_header(checked, self.size_bytes, self._settings)
-            refuse_nonfinite(checked, header)
-        return self._store.adopt(file, sha256)
+            weights_sha256 = read_weights(checked, header)
+        stored = self._store.adopt(file, sha256)
+        self._weights.learn(sha256, weights_sha256)
+        return stored
 
     def abort(self) -> None:
         """Throws away what was not finished; does nothing after `finish`."""

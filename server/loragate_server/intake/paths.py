@@ -28,6 +28,8 @@ _FAULTS = {
     errno.EACCES: "may not be read by the server",
     errno.EPERM: "may not be read by the server",
     errno.ENAMETOOLONG: "is too long",
+    errno.EINVAL: "has letters that no file has there",
+    errno.EILSEQ: "has letters that no file has there",
 }
 """What is wrong with the path itself; every other error is a trouble of the machine."""
 

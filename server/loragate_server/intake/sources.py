@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from loragate_server.adapter.reference import SOURCES, AdapterReference
 from loragate_server.config.intake import IntakeSection
@@ -16,6 +16,8 @@ from loragate_server.intake.beside import CONFIG_NAME, decode_config
 from loragate_server.intake.paths import not_found, open_path
 
 _WEB = ("http", "https")
+_MOST_LETTERS = 8192
+"""Of an address; servers of the web accept 8 KiB."""
 
 
 @dataclass
@@ -58,7 +60,8 @@ def _open_uri(ref: AdapterReference, settings: IntakeSection) -> Iterator[Source
     import fsspec  # here, because most servers never open a URI
 
     uri = ref.uri or ""
-    scheme = urlsplit(uri).scheme.lower()
+    address = _address_of(ref)
+    scheme = address.scheme.lower()
     if scheme not in settings.enabled_schemes:
         raise NoDecisionError(
             ErrorReason.SOURCE_NOT_ENABLED,
@@ -73,6 +76,8 @@ def _open_uri(ref: AdapterReference, settings: IntakeSection) -> Iterator[Source
             remedy="Name the file by one address.",
             metadata={"scheme": scheme},
         )
+    if not address.hostname:
+        raise _no_address("uri", "without a host")
     options = _options(scheme, ref, settings.fetch_timeout_s)
     try:
         config = _config_beside(uri, scheme, ref, settings, options)
@@ -93,6 +98,35 @@ def _open_uri(ref: AdapterReference, settings: IntakeSection) -> Iterator[Source
             metadata={"scheme": scheme},
             retry_after_s=5.0,
         ) from error
+
+
+def _address_of(ref: AdapterReference) -> SplitResult:
+    """The parts of a URI that can be one; what they mean is the client library's to say.
+
+    Raises:
+        NoDecisionError: REQUEST_INVALID: no library could make an address of it.
+    """
+    uri = ref.uri or ""
+    for field, text in (("uri", uri), ("weight_name", ref.weight_name), ("revision", ref.revision)):
+        if text and (len(text) > _MOST_LETTERS or not text.isprintable()):
+            raise _no_address(
+                field, f"longer than {_MOST_LETTERS} letters, or has unprintable ones"
+            )
+    try:
+        parts = urlsplit(uri)
+        _ = parts.hostname, parts.port  # read only when they are asked for
+    except ValueError:  # whose text may hold credentials from the URI
+        raise _no_address("uri", "no address: its host or port is none") from None
+    return parts
+
+
+def _no_address(field: str, fault: str) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.REQUEST_INVALID,
+        f"The {field} is {fault}.",
+        remedy="Name the file by an address such as https://host/folder/file.safetensors.",
+        metadata={"field": f"adapters.{field}"},
+    )
 
 
 def _config_beside(

@@ -45,9 +45,10 @@ def gravest(verdicts: Iterable[VerdictKind]) -> VerdictKind:
 def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -> Decision:
     """Applies the policy.
 
-    An adapter on the deny list blocks its whole set. If every adapter is on the allow list, the
-    findings are shown but do not count; evidence that is inconclusive still does, because an entry
-    vouches for what a file has learned, not for a file that was not understood.
+    An adapter on the deny list blocks its whole set, and so do its weights in another file. If
+    every adapter is on the allow list, the findings are shown but do not count; evidence that is
+    inconclusive still does, because an entry vouches for what a file has learned, not for a file
+    that was not understood.
 
     Args:
         policy: the policy in force.
@@ -55,7 +56,7 @@ def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -
         now: timezone-aware time for expiry dates; None means the present.
     """
     now = now or datetime.now(UTC)
-    listing = decide_listed(policy, [a.sha256 for a in evidence.adapters], now)
+    listing = decide_listed(policy, evidence.adapters, now)
     judged = _judge_all(policy, evidence)
     weighed = _doubts(policy, evidence, concepts_needed=not (listing.denied or listing.allowed))
     if not listing.allowed:

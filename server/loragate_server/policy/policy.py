@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
@@ -104,6 +105,11 @@ class Policy:
     restrict: frozenset[str] = frozenset()
     lineage: LineageRules = field(default_factory=LineageRules)
     file: str = field(default="policy.yaml", compare=False)
+
+    @cached_property
+    def denied(self) -> frozenset[str]:
+        """The digests on the deny list, lapsed ones included."""
+        return frozenset(entry.sha256 for entry in self.deny)
 
     def thresholds_for(self, concept: Subject) -> Thresholds:
         """The thresholds of the first matching rule, or the defaults."""

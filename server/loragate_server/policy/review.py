@@ -2,14 +2,16 @@
 
 A review is about a `Subject`: these files, with these configurations and strengths, on this base
 model, suspected of these concepts. An approval covers no more than that. A rejection covers the
-files wherever they are used, because a person has seen what is in them.
+files wherever they are used, because a person has seen what is in them, and other files with the
+same weights: metadata does not make another adapter of what was rejected, but may make more of
+what was approved.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -107,8 +109,9 @@ _REVIEWABLE = frozenset({"concept_suspected", "concept_learned", "allow_list_lap
 def apply_rulings(decision: Decision, rulings: Iterable[Ruling], now: datetime) -> Decision:
     """The decision after what people have said about its adapters.
 
-    A rejection blocks whatever the audit says; an approval lets through a REVIEW that it covers
-    and nothing else, so that it never outweighs a BLOCK or an audit that cannot vouch.
+    A rejection blocks whatever the audit says, also files that have but the weights of what was
+    rejected; an approval lets through a REVIEW that it covers and nothing else, so that it never
+    outweighs a BLOCK or an audit that cannot vouch.
 
     Args:
         decision: as the policy made it.
@@ -116,10 +119,12 @@ def apply_rulings(decision: Decision, rulings: Iterable[Ruling], now: datetime) 
         now: timezone-aware.
     """
     active = [ruling for ruling in rulings if ruling.in_force(now)]
-    files = frozenset(adapter.sha256 for adapter in decision.evidence.adapters)
-    rejections = [one for one in active if not one.approved and one.subject.sha256s <= files]
+    files = _standing_for(decision.evidence.adapters)
+    rejections = [one for one in active if not one.approved and one.subject.sha256s <= set(files)]
     if rejections:
-        reasons = [_reason(REJECTED_CODE, "rejected", one) for one in rejections]
+        reasons = [
+            _reason(REJECTED_CODE, f"rejected {_rejected(one, files)}", one) for one in rejections
+        ]
         return overruled(decision, VerdictKind.BLOCK, reasons, decision.ttl_s)
     subject = subject_of(decision)
     covering = [one for one in active if one.approved and subject and _covers(one.subject, subject)]
@@ -128,7 +133,7 @@ def apply_rulings(decision: Decision, rulings: Iterable[Ruling], now: datetime) 
     lasting = max(covering, key=_end)
     ttl_s = min(decision.ttl_s, (_end(lasting) - now).total_seconds())
     return overruled(
-        decision, VerdictKind.ALLOW, [_reason(APPROVED_CODE, "approved", lasting)], ttl_s
+        decision, VerdictKind.ALLOW, [_reason(APPROVED_CODE, "approved this", lasting)], ttl_s
     )
 
 
@@ -165,6 +170,22 @@ def _within(strength: float, limit: float) -> bool:
     return 0 <= strength <= limit or limit <= strength <= 0
 
 
+def _standing_for(adapters: Sequence[CoverageEvidence]) -> Mapping[str, str]:
+    """Digests of the adapters and of files with the same weights, each to the adapter's own."""
+    twins = {twin: one.sha256 for one in adapters for twin in one.same_weights_as}
+    return {**twins, **{one.sha256: one.sha256 for one in adapters}}
+
+
+def _rejected(ruling: Ruling, files: Mapping[str, str]) -> str:
+    """What was rejected: the files themselves, or others of which these have the weights."""
+    others = [
+        f"{files[sha256][:12]} has the weights of {sha256[:12]}"
+        for sha256 in sorted(ruling.subject.sha256s)
+        if files[sha256] != sha256
+    ]
+    return f"this under another digest ({', '.join(others)})" if others else "this"
+
+
 def _end(ruling: Ruling) -> datetime:
     # An approval without an end would never have been recorded; one is not believed.
     if ruling.expires_at is None:
@@ -175,4 +196,4 @@ def _end(ruling: Ruling) -> datetime:
 def _reason(code: str, what: str, ruling: Ruling) -> Reason:
     until = f" until {ruling.expires_at:%Y-%m-%d %H:%M} UTC" if ruling.expires_at else ""
     people = " and ".join(ruling.reviewers)
-    return Reason(code, f"{people} {what} this{until}: {ruling.reason}")
+    return Reason(code, f"{people} {what}{until}: {ruling.reason}")

@@ -100,6 +100,8 @@ def _postgresql(url: URL, timeout_s: float) -> Engine:
         "application_name": "loragate",
         "tcp_user_timeout": milliseconds,
         "prepare_threshold": None,  # Poolers between us and the server may not know statements.
+        # Not that of the database or the environment, in which the driver may not give text.
+        "client_encoding": "utf8",
     }
     engine = create_engine(
         url,
@@ -108,6 +110,10 @@ def _postgresql(url: URL, timeout_s: float) -> Engine:
         pool_size=_POOL_SIZE,
         pool_timeout=timeout_s,
     )
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _: object) -> None:
+        _require_utf8(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -120,6 +126,22 @@ def _postgresql(url: URL, timeout_s: float) -> Engine:
         )
 
     return engine
+
+
+def _require_utf8(connection: Any) -> None:
+    """Raises where a database cannot hold every name that callers may have.
+
+    In one of SQL_ASCII the same bytes may be any text; one of LATIN1 refuses a decision because of
+    who asked.
+    """
+    encoding = connection.info.parameter_status("server_encoding")  # None behind some poolers
+    if encoding not in (None, "UTF8"):
+        raise _refused(
+            f"The PostgreSQL database {connection.info.dbname!r} has the encoding {encoding}, "
+            "which cannot hold every text.",
+            "Make one with `CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0`, and move "
+            "what is on record with pg_dump.",
+        )
 
 
 def _require_psycopg() -> None:

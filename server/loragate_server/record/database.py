@@ -23,6 +23,7 @@ from loragate_server.record.search import Search, conditions, storable
 from loragate_server.record.sketch_rows import insert_sketches
 from loragate_server.record.tables import audited_adapters, audits
 from loragate_server.record.verdict import Verdict
+from loragate_server.record.weights_rows import insert_weights
 
 _NEWEST_FIRST = (audits.c.decided_at.desc(), audits.c.decision_id.desc())
 
@@ -82,6 +83,7 @@ class Database:
                 connection.execute(insert(audited_adapters), rows)
             insert_known(connection, verdict)
             insert_sketches(connection, verdict)
+            insert_weights(connection, verdict)
             before_commit()
 
     def get(self, decision_id: str) -> str | None:

@@ -140,6 +140,18 @@ sketches = Table(
     Column("sketch", LargeBinary(), nullable=False),
 )
 
+file_weights = Table(
+    "file_weights",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    # Of the tensors alone: files that differ in their metadata only share it.
+    Column("weights_sha256", String(64), nullable=False),
+    # When the first decision about the file was made.
+    Column("learned_at", UtcDateTime(), nullable=False),
+    Index(None, "weights_sha256"),
+    Index(None, "learned_at"),
+)
+
 reviews = Table(
     "reviews",
     metadata,

@@ -41,6 +41,15 @@ METHODS: Mapping[str, Permission] = MappingProxyType(
 _PROXY_METHODS = frozenset({f"/{AUTHORIZATION}/Check", f"/{EXTERNAL_PROCESSOR}/Process"})
 """Methods of Envoy's protocols."""
 
+_SPIFFE_ID = "peer_spiffe_id"
+_OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "x509_subject_alternative_name": "alternative name",
+        "x509_common_name": "common name",
+    }
+)
+"""Keys of grpc's authentication context, in the order in which names are looked for."""
+
 _OPEN_SERVICE = "/grpc.health.v1.Health/"
 _REFLECTION = "/grpc.reflection."
 _BEARER = "bearer "
@@ -150,16 +159,28 @@ def _needed(method: str) -> Permission | None:
 
 
 def peer_name(peer: Mapping[str, Iterable[bytes]]) -> str:
-    """The name in a verified client certificate: SPIFFE id, else alternative or common name."""
-    for key in ("peer_spiffe_id", "x509_subject_alternative_name", "x509_common_name"):
+    """The name in a verified client certificate: SPIFFE id, else alternative or common name.
+
+    Raises:
+        NoDecisionError: UNAUTHENTICATED for a name that looks like a SPIFFE id and is none: an
+            authority that issues those may let others write into a common name what they like.
+    """
+    for spiffe_id in peer.get(_SPIFFE_ID, ()):
+        return spiffe_id.decode("utf-8", "replace")
+    for key, kind in _OTHER_NAMES.items():
         for value in peer.get(key, ()):
-            return value.decode("utf-8", "replace")
+            name = value.decode("utf-8", "replace")
+            if name.strip().casefold().startswith("spiffe:"):
+                raise _unauthenticated(
+                    f"The {kind} {name[:200]!r} of the client certificate is no SPIFFE id.",
+                    "Use a certificate that has the id as its only alternative name of type URI.",
+                )
+            return name
     return ""
 
 
-def _unauthenticated(message: str) -> NoDecisionError:
-    return NoDecisionError(
-        ErrorReason.UNAUTHENTICATED,
-        message,
-        remedy="Send 'authorization: Bearer TOKEN' metadata, or a client certificate.",
-    )
+def _unauthenticated(
+    message: str,
+    remedy: str = "Send 'authorization: Bearer TOKEN' metadata, or a client certificate.",
+) -> NoDecisionError:
+    return NoDecisionError(ErrorReason.UNAUTHENTICATED, message, remedy=remedy)

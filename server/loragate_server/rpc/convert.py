@@ -209,6 +209,8 @@ def _audited_adapter(coverage: CoverageEvidence) -> wire.AuditedAdapter:
             matched_modules=coverage.matched_modules,
             unmapped=coverage.unmapped[:SHOWN_UNMAPPED],
         ),
+        weights_sha256=coverage.weights_sha256,
+        same_weights_as=coverage.same_weights_as,
     )
 
 

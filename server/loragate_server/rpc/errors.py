@@ -64,6 +64,7 @@ CODES: Mapping[ErrorReason, grpc.StatusCode] = MappingProxyType(
         ErrorReason.DRAINING: _Code.UNAVAILABLE,
         ErrorReason.NOT_READY: _Code.UNAVAILABLE,
         ErrorReason.AUDIT_FAILED: _Code.INTERNAL,
+        ErrorReason.OUT_OF_MEMORY: _Code.RESOURCE_EXHAUSTED,
         ErrorReason.DECISION_LOG_UNAVAILABLE: _Code.UNAVAILABLE,
         ErrorReason.DATABASE_UNAVAILABLE: _Code.UNAVAILABLE,
         ErrorReason.DISK_FULL: _Code.RESOURCE_EXHAUSTED,

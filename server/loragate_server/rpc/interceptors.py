@@ -13,7 +13,8 @@ import grpc
 
 from loragate_server.config.listen import Permission
 from loragate_server.errors import NoDecisionError
-from loragate_server.gate.worker import audit_failed, draining
+from loragate_server.gate.faults import audit_failed
+from loragate_server.gate.worker import draining
 from loragate_server.logs.lines import REQUEST_ID, log_context
 from loragate_server.rpc.access import (
     IDENTITY,

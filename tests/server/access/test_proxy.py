@@ -16,8 +16,9 @@ from loragate_server.access import make_access
 from loragate_server.config.console import ConsoleSection
 from tests.server.access.conftest import ROLES, Browser, MakeConsole, application
 
-ADA = {"X-Forwarded-User": "ada@example.com", "X-Forwarded-Groups": "everyone, reviewers"}
+NAMED = {"X-Forwarded-User": "ada@example.com", "X-Forwarded-Groups": "everyone, reviewers"}
 SECRET = {"X-Proxy-Secret": "what only the proxy knows"}
+ADA = {**NAMED, **SECRET}
 
 
 MakeAccess = Callable[[socket.socket, str], AbstractAsyncContextManager[None]]
@@ -35,7 +36,7 @@ def access(secrets_folder: Path) -> MakeAccess:
                 "public_url": "http://localhost:9464",
                 "auth": "proxy",
                 "proxy": {"trusted_networks": [network]},
-                "roles": ROLES,
+                "roles": {"viewer": ROLES["viewer"]},
                 "session_secret_file": secrets_folder / "session",
             }
         )
@@ -50,14 +51,14 @@ def access(secrets_folder: Path) -> MakeAccess:
 
 
 @pytest.fixture
-async def browser(make_console: MakeConsole) -> Browser:
-    return await (await make_console(auth="proxy")).new_browser()
+def secret(secrets_folder: Path) -> dict[str, Any]:
+    """The settings of the proxy's secret."""
+    return {"secret_header": "X-Proxy-Secret", "secret_file": secrets_folder / "proxy"}
 
 
 @pytest.fixture
-async def secret_browser(make_console: MakeConsole, secrets_folder: Path) -> Browser:
-    settings = {"secret_header": "X-Proxy-Secret", "secret_file": secrets_folder / "proxy"}
-    return await (await make_console(auth="proxy", proxy=settings)).new_browser()
+async def browser(make_console: MakeConsole, secret: dict[str, Any]) -> Browser:
+    return await (await make_console(auth="proxy", proxy=secret)).new_browser()
 
 
 async def test_the_proxys_headers_are_believed(browser: Browser) -> None:
@@ -66,9 +67,11 @@ async def test_the_proxys_headers_are_believed(browser: Browser) -> None:
     assert "Set-Cookie" not in answer.headers
 
 
-async def test_names_of_headers_can_be_chosen(make_console: MakeConsole) -> None:
+async def test_names_of_headers_can_be_chosen(
+    make_console: MakeConsole, secret: dict[str, Any]
+) -> None:
     settings = {"user_header": "X-Auth-Request-Email", "groups_header": "X-Auth-Request-Groups"}
-    browser = await (await make_console(auth="proxy", proxy=settings)).new_browser()
+    browser = await (await make_console(auth="proxy", proxy=settings | secret)).new_browser()
     answer = await browser.get(
         "/console/page",
         **{"X-Auth-Request-Email": "bob", "X-Auth-Request-Groups": "admins"},
@@ -84,7 +87,8 @@ async def test_who_has_no_role_is_refused(browser: Browser, groups: str) -> None
 
 
 async def test_without_a_name_there_is_no_page(browser: Browser) -> None:
-    for headers in ({}, {"X-Forwarded-Groups": "admins"}, {**ADA, "X-Forwarded-User": " "}):
+    unnamed = ({}, {"X-Forwarded-Groups": "admins"}, {**ADA, "X-Forwarded-User": " "})
+    for headers in ({**SECRET, **one} for one in unnamed):
         answer = await browser.get("/console/page", **headers)
         assert (answer.status, answer.code) == (401, "sign_in")
 
@@ -107,20 +111,18 @@ async def test_unusable_values_are_refused(
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-User", "X-Forwarded-Groups", "X-Proxy-Secret"])
-async def test_headers_that_come_twice_are_refused(secret_browser: Browser, header: str) -> None:
+async def test_headers_that_come_twice_are_refused(browser: Browser, header: str) -> None:
     """As when a proxy adds its own to one that a stranger sent."""
-    headers = [*ADA.items(), *SECRET.items(), (header, "admins")]
-    async with secret_browser.http.get(
-        f"{secret_browser.url}/console/page", headers=headers
-    ) as response:
+    headers = [*ADA.items(), (header, "admins")]
+    async with browser.http.get(f"{browser.url}/console/page", headers=headers) as response:
         assert response.status == 400
         assert 'data-code="proxy_headers"' in await response.text()
 
 
 async def test_nobody_else_is_believed(
-    make_console: MakeConsole, caplog: pytest.LogCaptureFixture
+    make_console: MakeConsole, secret: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = {"trusted_networks": ["10.0.0.0/8", "192.0.2.7/32"]}
+    settings = {"trusted_networks": ["10.0.0.0/8", "192.0.2.7/32"], **secret}
     browser = await (await make_console(auth="proxy", proxy=settings)).new_browser()
     pretended = {
         "X-Forwarded-For": "10.0.0.1",
@@ -133,13 +135,13 @@ async def test_nobody_else_is_believed(
     assert caplog.messages == ["access refused: proxy_untrusted"] * 3
 
 
-async def test_the_proxys_secret_is_demanded(secret_browser: Browser) -> None:
-    assert (await secret_browser.get("/console/page", **ADA, **SECRET)).status == 200
+async def test_the_proxys_secret_is_demanded(browser: Browser) -> None:
+    assert (await browser.get("/console/page", **ADA)).status == 200
     for secret in ("", "what only the proxy know", "what only the proxy knows!", "é"):
-        answer = await secret_browser.get("/console/page", **ADA, **{"X-Proxy-Secret": secret})
+        answer = await browser.get("/console/page", **{**ADA, "X-Proxy-Secret": secret})
         assert (answer.status, answer.code) == (403, "proxy_untrusted")
         assert "what only" not in answer.text
-    assert (await secret_browser.get("/console/page", **ADA)).code == "proxy_untrusted"
+    assert (await browser.get("/console/page", **NAMED)).code == "proxy_untrusted"
 
 
 async def test_forms_are_bound_to_the_person(browser: Browser) -> None:
@@ -150,12 +152,12 @@ async def test_forms_are_bound_to_the_person(browser: Browser) -> None:
     assert (await browser.post("/console/page", form, {**bob, **own})).code == "form_token"
     evil = {**ADA, "Origin": "https://evil.example.com"}
     assert (await browser.post("/console/page", form, evil)).code == "cross_site"
-    assert (await browser.post("/console/page", form, own)).code == "sign_in"
+    assert (await browser.post("/console/page", form, {**SECRET, **own})).code == "sign_in"
 
 
 async def test_only_the_proxy_can_sign_people_out(browser: Browser) -> None:
     assert (await browser.get("/console/leave", **ADA)).text == "no form"
-    assert (await browser.get("/console/login", follow=False)).location == "/console/"
+    assert (await browser.get("/console/login", follow=False, **SECRET)).location == "/console/"
     assert (await browser.get("/console/callback?code=1&state=2", **ADA)).status == 404
 
 

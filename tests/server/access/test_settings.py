@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from loragate_server.access import make_access
 from loragate_server.config.console import ConsoleSection
@@ -31,6 +32,20 @@ def section(folder: Path, **settings: Any) -> ConsoleSection:
             **settings,
         }
     )
+
+
+@pytest.mark.parametrize("role", ["reviewer", "admin"])
+def test_who_names_people_without_a_secret_may_name_nobody_who_changes_anything(
+    secrets_folder: Path, role: str
+) -> None:
+    """Any program on this machine could be the proxy otherwise."""
+    roles = {"viewer": ["everyone"], role: ["some"]}
+    with pytest.raises(ValidationError, match=r"proxy\.secret_header and proxy\.secret_file"):
+        section(secrets_folder, auth="proxy", roles=roles)
+    section(secrets_folder, auth="proxy", roles={"viewer": ["everyone"]})
+    section(secrets_folder, auth="proxy", roles=roles, enabled=False)
+    secret = {"secret_header": "X-Secret", "secret_file": secrets_folder / "proxy"}
+    section(secrets_folder, auth="proxy", roles=roles, proxy=secret)
 
 
 async def test_secrets_are_read_once_and_nobody_is_asked(secrets_folder: Path) -> None:

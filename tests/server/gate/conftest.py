@@ -43,6 +43,7 @@ from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.verdict import Verdict
+from loragate_server.record.weights_book import WeightsBook
 from testkit.adapter_files import ATTENTION, adapter_state, donor, lora
 from testkit.evidence import concept, evidence
 from testkit.tiny_models import tiny_base
@@ -171,6 +172,7 @@ class House:
     book: ReviewBook
     known: KnownBook
     lineage: LineageBook
+    weights: WeightsBook
     log_path: Path
     root: Path
     files: Callable[[int], bytes]
@@ -273,6 +275,8 @@ async def house(
         known = KnownBook(recorder.database)
         lineage = LineageBook(recorder.database, known)
         known.refresh()
+        weights = WeightsBook(recorder.database, lambda: book.rejected | policies.current.denied)
+        weights.refresh()
         engine, counts = HeldEngine(tiny), Counts()
         gate = Gate(
             settings=GateSection(**settings),
@@ -285,10 +289,11 @@ async def house(
             reviews=book,
             known=known,
             lineage=lineage,
+            weights=weights,
         )
         found = House(
             *(gate, engine, tiny, counts, policies, policy_file, recorder, book, known, lineage),
-            *(log_path, root, files),
+            *(weights, log_path, root, files),
         )
         found.serve()
         made.append(found)

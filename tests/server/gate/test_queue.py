@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -115,12 +118,45 @@ async def test_an_engine_that_raises_fails_one_audit_and_says_nothing(
     assert (await here.ask()).decision_id
 
 
-async def test_an_audit_without_memory_says_so(house: Callable[..., Any]) -> None:
+def on_the_cpu() -> BaseException:
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator") as caught:
+        torch.empty(1 << 50)  # more than there are addresses for
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        on_the_cpu(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+    ids=repr,
+)
+async def test_an_audit_without_memory_says_so_and_when_to_ask_again(
+    house: Callable[..., Any], error: BaseException
+) -> None:
     here = house()
-    here.engine.error = MemoryError()
+    here.engine.error = error
     told = await refusal(here.ask())
-    assert told.reason is ErrorReason.AUDIT_FAILED
+    assert told.reason is ErrorReason.OUT_OF_MEMORY
     assert "memory" in told.message
+    assert told.retry_after_s
+    assert here.counts.failures == {ErrorReason.OUT_OF_MEMORY: 1}
+    here.engine.error = None
+    assert (await here.ask()).decision_id
+
+
+@pytest.mark.parametrize("error", [RuntimeError("size mismatch"), OSError(errno.EIO, "disk")])
+async def test_another_fault_is_no_want_of_memory(
+    house: Callable[..., Any], error: BaseException
+) -> None:
+    here = house()
+    here.engine.error = error
+    assert (await refusal(here.ask())).reason is ErrorReason.AUDIT_FAILED
 
 
 async def test_bytes_beyond_the_budget_are_refused_at_once(

@@ -21,8 +21,8 @@ from loragate_server.adapter.reference import AdapterReference
 from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.fetch import Intake
-from loragate_server.intake.finite import refuse_nonfinite
 from loragate_server.intake.header import is_alpha_name, outline_of, read_header
+from loragate_server.intake.weights import read_weights
 from loragate_server.progress import Leash
 
 LIMITS = IntakeSection()
@@ -117,7 +117,7 @@ def test_a_file_that_shrinks_under_the_reader_is_cut_short_and_no_endless_loop(l
     header = read_header(io.BytesIO(data), len(data), LIMITS)
     shorter = io.BytesIO(data[: header.data_start + left])
     with pytest.raises(NoDecisionError) as caught:
-        refuse_nonfinite(shorter, header)
+        read_weights(shorter, header)
     assert caught.value.reason is ErrorReason.FILE_TRUNCATED
 
 

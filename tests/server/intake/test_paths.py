@@ -348,6 +348,24 @@ def test_no_descriptor_left_is_a_trouble_of_the_machine_and_no_fault_of_the_file
     assert error.retry_after_s
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EILSEQ], ids=errno.errorcode.get)
+def test_a_name_that_a_file_system_cannot_hold_is_no_trouble_of_the_machine(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As file systems of Windows and of other encodings say of some letters."""
+    really = os.open
+
+    def strict(name: str, *args: int, **options: int) -> int:
+        if name == "a?b.safetensors":
+            raise OSError(number, os.strerror(number))
+        return really(name, *args, **options)
+
+    monkeypatch.setattr(os, "open", strict)
+    error = refused(intake, path="a?b.safetensors")
+    assert error.reason is ErrorReason.PATH_NOT_ALLOWED
+    assert error.retry_after_s is None
+
+
 @pytest.mark.parametrize(
     "beside",
     [

@@ -199,3 +199,30 @@ def test_a_kind_that_is_not_switched_on_is_refused(intake: Intake, uri: str) -> 
     error = refused(intake, uri)
     assert error.reason is ErrorReason.SOURCE_NOT_ENABLED
     assert "enabled_schemes" in error.remedy
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"uri": "https://["},
+        {"uri": "http://[::1"},
+        {"uri": "http://127.0.0.1:99999/a"},
+        {"uri": "http://user:secret/a"},
+        {"uri": "http:"},
+        {"uri": "http:///a"},
+        {"uri": "http://127.0.0.1:1/" + "n" * 9000},
+        {"uri": "http://127.0.0.1:1/a\0"},
+        {"uri": "http://\ud800/a"},
+        {"uri": "http://127.0.0.1:1/a", "weight_name": "w\0"},
+        {"uri": "http://127.0.0.1:1/a", "weight_name": "n" * 9000},
+        {"uri": "http://127.0.0.1:1/a", "revision": "\udc80"},
+    ],
+)
+def test_what_is_no_address_is_the_callers_fault(intake: Intake, source: dict[str, str]) -> None:
+    with pytest.raises(NoDecisionError) as caught:
+        intake.fetch(AdapterReference(**source), Leash())
+    assert caught.value.reason is ErrorReason.REQUEST_INVALID
+    assert caught.value.metadata["field"] == f"adapters.{list(source)[-1]}"
+    assert caught.value.retry_after_s is None
+    assert "secret" not in str(caught.value)
+    str(caught.value).encode()

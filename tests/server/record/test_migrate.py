@@ -14,6 +14,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.connect import make_engine, parse_url
 from loragate_server.record.migrate import alembic_config, upgrade
 from loragate_server.record.tables import metadata
+from testkit.postgres import PostgresServer
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> None:
@@ -26,6 +27,7 @@ def test_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> No
             "alembic_version",
             "audits",
             "audited_adapters",
+            "file_weights",
             "known_uses",
             "reviews",
             "sketches",
@@ -41,7 +43,13 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
 def test_the_migrations_form_one_line() -> None:
     scripts = ScriptDirectory.from_config(alembic_config())
     assert len(scripts.get_heads()) == 1
-    assert [r.revision for r in scripts.walk_revisions()] == ["0004", "0003", "0002", "0001"]
+    assert [r.revision for r in scripts.walk_revisions()] == [
+        "0005",
+        "0004",
+        "0003",
+        "0002",
+        "0001",
+    ]
 
 
 def test_replicas_that_start_together_migrate_once(database_url: str) -> None:
@@ -91,6 +99,32 @@ def test_sqlite_keeps_what_was_committed_and_is_private(tmp_path: Path) -> None:
     engine.dispose()
     expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 1000}
     assert pragma == expected
+
+
+@pytest.mark.needs("initdb")
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    postgres: PostgresServer, encoding: str
+) -> None:
+    url = postgres.new_database(encoding)
+    for each in (url, f"{url}&client_encoding=utf8"):
+        with pytest.raises(NoDecisionError, match=f"the encoding {encoding}") as caught:
+            upgrade(each)
+        assert caught.value.reason is ErrorReason.DATABASE_UNAVAILABLE
+        assert "ENCODING 'UTF8'" in caught.value.remedy
+
+
+@pytest.mark.needs("initdb")
+def test_text_is_text_whatever_encoding_the_environment_asks_for(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
+    for url in (postgres.new_database(), f"{postgres.new_database()}&client_encoding=latin1"):
+        upgrade(url)
+        engine = make_engine(parse_url(url), 3)
+        with engine.begin() as connection:
+            assert connection.exec_driver_sql("SELECT '\u732b'").scalar() == "\u732b"
+        engine.dispose()
 
 
 @pytest.mark.needs("initdb")

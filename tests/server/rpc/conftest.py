@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,6 +32,7 @@ from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
+from loragate_server.record.weights_book import WeightsBook
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
 
@@ -77,6 +78,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 reviews=ReviewBook(recorder.database),
                 known=(known := KnownBook(recorder.database)),
                 lineage=LineageBook(recorder.database, known),
+                weights=WeightsBook(recorder.database, frozenset),
             )
             stack.push_async_callback(gate.close)
             library = ConceptLibrary.open(EMBEDDED_LIBRARY)
@@ -100,17 +102,25 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Writes a certificate and its key; returns the files, the same ones for the same name."""
+    def issue(
+        self, name: str, names: Sequence[x509.GeneralName] | None = None
+    ) -> tuple[Path, Path]:
+        """Writes a certificate and its key; returns the files, the same ones for the same name.
+
+        Args:
+            name: its common name.
+            names: its alternative names; None for the name itself and this machine.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = [x509.DNSName(name), x509.IPAddress(IPv4Address("127.0.0.1"))]
-        certificate = (
-            self._build(subject, key, leaf=True)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-        files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
+        if names is None:
+            names = [x509.DNSName(name), x509.IPAddress(IPv4Address("127.0.0.1"))]
+        builder = self._build(subject, key, leaf=True)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        stem = name.replace("/", "_")
+        files = self._folder / f"{stem}.crt", self._folder / f"{stem}.key"
         files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files[1].write_bytes(
             key.private_bytes(

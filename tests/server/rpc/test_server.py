@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -232,6 +233,41 @@ async def test_only_clients_with_a_certificate_get_in(
     async with channel(front.address) as opened:
         code, _, _ = await refusal(list_concepts(opened))
         assert code is grpc.StatusCode.UNAVAILABLE
+
+
+FRONT = "spiffe://cluster.local/ns/web/sa/front"
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "expected"),
+    [
+        ("front", [x509.UniformResourceIdentifier(FRONT)], None),
+        (FRONT, [], "UNAUTHENTICATED"),
+        (FRONT.upper(), [], "UNAUTHENTICATED"),
+        (
+            "twice",
+            [x509.UniformResourceIdentifier(FRONT), x509.UniformResourceIdentifier(f"{FRONT}2")],
+            "UNAUTHENTICATED",
+        ),
+        (FRONT, [x509.DNSName("other")], "PERMISSION_DENIED"),
+        ("plain", [], "PERMISSION_DENIED"),
+    ],
+)
+async def test_only_the_spiffe_id_of_a_certificate_is_one(
+    serve: Any, authority: Any, name: str, names: list[x509.GeneralName], expected: str | None
+) -> None:
+    certificate, key = authority.issue("localhost")
+    tls = Tls(cert=certificate, key=key, client_ca=authority.file)
+    peers = (Peer(identity=FRONT, permissions=frozenset({Permission.READ, Permission.CONCEPTS})),)
+    front = await serve(GrpcPort(listen=LOOPBACK, tls=tls, peers=peers))
+    own, own_key = authority.issue(name, names)
+    credentials = grpc.ssl_channel_credentials(
+        authority.file.read_bytes(), own_key.read_bytes(), own.read_bytes()
+    )
+    remove = concept_pb2.DeleteConceptRequest(concept_id="unheard-of")
+    async with channel(front.address, credentials) as opened:
+        call = concepts(opened).DeleteConcept(remove)
+        assert (await refusal(call))[1] == (expected or "CONCEPT_UNKNOWN")
 
 
 async def test_a_renewed_certificate_is_used_for_new_connections(

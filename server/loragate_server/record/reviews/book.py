@@ -43,6 +43,7 @@ class ReviewBook(Follower):
         self._count = -1
         self._confirmed_s = float("-inf")
         self._by_file: Mapping[str, tuple[Ruling, ...]] = {}
+        self._rejected = frozenset[str]()
 
     def about(self, sha256s: Iterable[str]) -> tuple[Ruling, ...]:
         """The rulings in force about any of these files, sorted by id. Does not block."""
@@ -58,6 +59,11 @@ class ReviewBook(Follower):
             if found[key].in_force(now) and (fresh or not found[key].approved)
         )
 
+    @property
+    def rejected(self) -> frozenset[str]:
+        """The digests of all files that a rejection in force is about."""
+        return self._rejected
+
     def refresh(self) -> None:
         """Reads what is new."""
         with self._reading:
@@ -65,8 +71,10 @@ class ReviewBook(Follower):
             with self._database.reading() as connection:
                 count = rows.review_count(connection)
                 if count != self._count:
-                    self._by_file = _by_file(
-                        one.ruling for one in rows.last_reviews(connection) if one.ruling
+                    rulings = [one.ruling for one in rows.last_reviews(connection) if one.ruling]
+                    self._by_file = _by_file(rulings)
+                    self._rejected = frozenset().union(
+                        *(one.subject.sha256s for one in rulings if not one.approved)
                     )
                     self._count = count
             self._confirmed_s = asked_s

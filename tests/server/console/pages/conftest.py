@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from loragate_server.access import make_access
 from loragate_server.audit.evidence import Evidence
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config.console import ConsoleSection, RolesSection
+from loragate_server.config.console import ConsoleSection, ProxySection, RolesSection
 from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.console.app import console_application
 from loragate_server.console.sources import Sources
@@ -77,6 +77,10 @@ def approve(reviews: Reviews) -> Callable[..., None]:
     return one
 
 
+SECRET = "0123456789abcdef" * 4
+"""Of the sessions and of the proxy."""
+
+
 @pytest.fixture(scope="session")
 def library() -> ConceptLibrary:
     return ConceptLibrary.open(EMBEDDED_LIBRARY)
@@ -94,12 +98,13 @@ async def client(
     recorder: Recorder, reviews: Reviews, library: ConceptLibrary, policy_file: Path, tmp_path: Path
 ) -> AsyncIterator[TestClient[web.Request, web.Application]]:
     secret = tmp_path / "secret"
-    secret.write_bytes(b"0123456789abcdef" * 4)
+    secret.write_text(SECRET)
     secret.chmod(0o600)
     section = ConsoleSection(
         enabled=True,
         public_url=ADDRESS,
         auth="proxy",
+        proxy=ProxySection(secret_header="X-Proxy-Secret", secret_file=secret),
         roles=RolesSection(
             viewer=frozenset({"v"}), reviewer=frozenset({"r"}), admin=frozenset({"a"})
         ),
@@ -124,6 +129,7 @@ def browser(client: TestClient[web.Request, web.Application]) -> Opens:
             "Host": ADDRESS.partition("://")[2],
             "X-Forwarded-User": name,
             "X-Forwarded-Groups": group,
+            "X-Proxy-Secret": SECRET,
             "Accept-Language": language,
         }
         return Browser(client, headers)

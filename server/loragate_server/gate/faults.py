@@ -1,0 +1,67 @@
+"""What nobody expected, as callers are told of it: a fault of the server, or no memory left."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import uuid
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+
+RETRY_AFTER_S = 5.0
+
+_SAID_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What torch says in a plain RuntimeError, on the CPU and where a library of CUDA had no room."""
+
+_log = logging.getLogger(__name__)
+
+
+def audit_failed(error: BaseException) -> NoDecisionError:
+    """Logs an unexpected exception under a fresh id, and hides its text from the caller.
+
+    Returns:
+        OUT_OF_MEMORY, which may pass, else AUDIT_FAILED.
+    """
+    incident = uuid.uuid4().hex
+    _log.error("audit failed, incident %s", incident, exc_info=error)
+    if is_out_of_memory(error):
+        _release_memory(error)
+        return NoDecisionError(
+            ErrorReason.OUT_OF_MEMORY,
+            "The audit ran out of memory.",
+            remedy="Ask again with fewer or smaller adapters, or give the server more memory.",
+            metadata={"incident": incident},
+            retry_after_s=RETRY_AFTER_S,
+        )
+    return NoDecisionError(
+        ErrorReason.AUDIT_FAILED,
+        "The audit failed by a fault of the server.",
+        remedy=f"Look for incident {incident} in the server's log.",
+        metadata={"incident": incident},
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the machine or its device has no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return any(words in text for words in _SAID_OF_MEMORY)
+
+
+def _release_memory(error: BaseException) -> None:
+    """Lets go of the failed audit's tensors, which the traceback's frames hold."""
+    import torch
+
+    error.__traceback__ = None
+    error.__context__ = None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
