@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, Unpack
 
 from loragate import _service_config, _wire
 from loragate._call import Call
-from loragate._question import Question, require_sha256, result_for
+from loragate._question import Question, believed, require_sha256, result_for
 from loragate._reading import read_once
 from loragate.config import ClientConfig, check_timeout
 from loragate.errors import AuditError, Internal
@@ -271,7 +271,13 @@ class Core:
         request: Callable[[], Any],
     ) -> Call[AuditResult]:
         """A call whose answer has to fit the question that these references and options ask."""
-        question = Question.of(references, options, clock_skew_s=self.config.clock_skew_s)
+        config = self.config
+        question = Question.of(
+            references,
+            options,
+            clock_skew_s=config.clock_skew_s,
+            keys=config.require_signature,
+        )
         data = references[0].data if len(references) == 1 else None
 
         def parse(response: Any) -> AuditResult:
@@ -309,7 +315,9 @@ class Core:
         )
         if not fits:
             raise ValueError(f"the decision {result.decision_id!r} was not asked for")
-        return replace(result, clock_skew_s=self.config.clock_skew_s)
+        result = replace(result, clock_skew_s=self.config.clock_skew_s)
+        operation = "get" if decision_id else "list"
+        return believed(self.config.require_signature, message, result, operation=operation)
 
     def _without_decision(self, error: AuditError, question: Question) -> AuditResult:
         """The verdict by `on_unavailable`, where the error leaves room for one."""

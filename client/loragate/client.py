@@ -12,6 +12,7 @@ import grpc
 from loragate._call import Attempts, Call
 from loragate._channel import Connection, call_metadata
 from loragate._core import Core
+from loragate._signed.keys import Signers, trusted
 from loragate._status import error_from
 from loragate._sync import GRPC, audit_call, audit_file_call, sleep
 from loragate.config import (
@@ -51,6 +52,9 @@ class AuditClient:
         service, tenant: who asks, for the decision log.
         clock_skew: seconds by which the clocks of client and service may be apart, when it is
             judged whether a verdict has run out.
+        require_signature: believe only verdicts that one of these keys has signed: a file with
+            public keys (PEM or a JSON Web Key Set), several, or `loragate.signed.TrustedKeys`.
+            Needs the extra `signed`.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class AuditClient:
         service: str = "",
         tenant: str = "",
         clock_skew: float = CLOCK_SKEW_S,
+        require_signature: Signers | None = None,
     ) -> None:
         self._set_up(
             ClientConfig(
@@ -75,6 +80,7 @@ class AuditClient:
                 service,
                 tenant,
                 clock_skew,
+                require_signature=None if require_signature is None else trusted(require_signature),
             )
         )
 

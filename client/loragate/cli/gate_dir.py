@@ -24,6 +24,7 @@ from loragate.cli.output import (
     took,
 )
 from loragate.cli.parser import asked_of
+from loragate.cli.saving import SignedPlace
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
 from loragate.errors import AuditError
@@ -103,18 +104,22 @@ def _outcomes(
     client: AuditClient, files: list[FoundFile], options: argparse.Namespace
 ) -> Iterator[Outcome]:
     """The outcomes in the order of the files, several in the making at a time."""
-    asked = asked_of(options)
+    asked, place = asked_of(options), SignedPlace(options.save_signed, several=True)
     with ThreadPoolExecutor(options.concurrency) as pool:
-        yield from pool.map(lambda found: _outcome(client, found, asked), files)
+        yield from pool.map(lambda found: _outcome(client, found, asked, place), files)
 
 
-def _outcome(client: AuditClient, found: FoundFile, asked: AuditOptions) -> Outcome:
+def _outcome(
+    client: AuditClient, found: FoundFile, asked: AuditOptions, place: SignedPlace
+) -> Outcome:
     began = time.monotonic()
     result, error = None, None
     try:
         if found.refusal is not None:
             raise found.refusal
-        result = client.audit_file(found.path, **asked)
+        audited = client.audit_file(found.path, **asked)
+        place.keep(audited)
+        result = audited
     except (AuditError, OSError, ValueError) as failure:
         error = failure
     return Outcome(found, result, error, time.monotonic() - began)
