@@ -75,6 +75,7 @@ class ClientConfig:
         clock_skew_s: how far the clocks of client and service may be apart.
         names: what messages call the settings.
         require_signature: the keys by one of which every verdict has to be signed.
+        accept_signed: folder with signed verdicts from elsewhere, which are believed as answers.
     """
 
     target: str
@@ -87,6 +88,7 @@ class ClientConfig:
     clock_skew_s: float = CLOCK_SKEW_S
     names: Names = field(default=IN_PYTHON, repr=False)
     require_signature: TrustedKeys | None = None
+    accept_signed: Path | None = None
 
     def __post_init__(self) -> None:
         check_target(self.target, self.names.target)
@@ -102,6 +104,11 @@ class ClientConfig:
             raise ValueError(
                 "require_signature lets in nothing without a signature, and on_unavailable='allow' "
                 "lets in without a decision. Choose 'block' or 'raise', or require no signature."
+            )
+        if self.accept_signed is not None and self.require_signature is None:
+            raise ValueError(
+                "accept_signed needs to know whose signatures are believed. Name the public keys "
+                "of the service in require_signature (LORAGATE_REQUIRE_SIGNATURE)."
             )
         check_timeout(self.timeout_s)
         if self.token is not None and self.tls is None and not stays_on_machine(self.target):

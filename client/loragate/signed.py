@@ -17,13 +17,21 @@ from typing import Unpack
 
 from loragate._question import Question
 from loragate._signed.elsewhere import SIGNED_VERDICT, answer, hold
+from loragate._signed.environment import keys_from_environment
 from loragate._signed.keys import TrustedKey, TrustedKeys
 from loragate._signed.refusal import SignatureRefused
 from loragate.config import CLOCK_SKEW_S
 from loragate.reference import AuditOptions, Source, references_with
 from loragate.results import AuditResult
 
-__all__ = ["SIGNED_VERDICT", "SignatureRefused", "TrustedKey", "TrustedKeys", "verify"]
+__all__ = [
+    "SIGNED_VERDICT",
+    "SignatureRefused",
+    "TrustedKey",
+    "TrustedKeys",
+    "keys_from_environment",
+    "verify",
+]
 
 
 def verify(

@@ -29,6 +29,7 @@ from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table,
 from loragate.client import AuditClient
 from loragate.errors import AuditError
 from loragate.reference import AuditOptions
+from loragate.signed import SIGNED_VERDICT
 
 
 def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
@@ -54,11 +55,20 @@ def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     _print(outcomes, in_json=options.json)
     if not options.json:
         pilot_note(outcome.result for outcome in outcomes if outcome.result is not None)
+        _note_accepted(outcomes)
     if options.sarif:
         sarif.write(Path(options.sarif), outcomes)
     if options.junit:
         junit.write(Path(options.junit), outcomes)
     return ExitCode.worst(outcome.code for outcome in outcomes)
+
+
+def _note_accepted(outcomes: list[Outcome]) -> None:
+    """Says to a person what was let in without asking."""
+    reasons = [reason for one in outcomes if one.result for reason in one.result.reasons]
+    count = sum(reason.code == SIGNED_VERDICT for reason in reasons)
+    if count:
+        print(f"loragate: {count} allowed by signed verdicts, unasked.", file=sys.stderr)
 
 
 def _require_writable(option: str, place: str | None) -> None:

@@ -11,7 +11,13 @@ from loragate._service_config import timeout_s
 from loragate._target import DEFAULT_TARGET
 from loragate.cli import values
 from loragate.cli.exit_code import ExitCode
-from loragate.cli.signed_options import VERIFY_EXAMPLES, add_save, add_trust, add_verify
+from loragate.cli.signed_options import (
+    VERIFY_EXAMPLES,
+    add_accept,
+    add_save,
+    add_trust,
+    add_verify,
+)
 from loragate.config import TARGET_VARIABLE
 from loragate.reference import LOADERS, AuditOptions, is_sha256
 from loragate.results import Verdict
@@ -320,6 +326,7 @@ def _add_gate_dir(commands: _Commands) -> None:
     parser.add_argument(
         "--allow-empty", action="store_true", help="a folder without adapters is no error"
     )
+    add_accept(parser)
     add_save(parser)
     add_trust(parser)
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
+from loragate._signed.environment import (
+    ACCEPT_VARIABLE,
+    FILES_VARIABLE,
+    REVOKED_VARIABLE,
+    files_of,
+    revoked_of,
+)
 from loragate._signed.keys import TrustedKeys
 from loragate.cli import values
 from loragate.cli.told import told
 from loragate.reference import LOADERS, AuditOptions
-
-FILES_VARIABLE = "LORAGATE_REQUIRE_SIGNATURE"
-REVOKED_VARIABLE = "LORAGATE_REVOKED_KEYS"
 
 VERIFY_EXAMPLES = """\
 examples:
@@ -57,6 +62,26 @@ def add_save(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="keep the signed verdict in this file; in a folder, as DECISION.json",
     )
+
+
+def add_accept(parser: argparse.ArgumentParser) -> None:
+    """Where signed verdicts from elsewhere lie."""
+    parser.add_argument(
+        "--accept-signed",
+        metavar="DIR",
+        help="folder with signed verdicts (*.json): what one of them allows as it is asked about "
+        f"here is not asked again. Needs keys and --base-digest (default: ${ACCEPT_VARIABLE})",
+    )
+
+
+def accepted_of(
+    options: argparse.Namespace, environment: Mapping[str, str] = os.environ
+) -> Path | None:
+    """The folder with signed verdicts from elsewhere, of commands that accept such."""
+    if not hasattr(options, "accept_signed"):
+        return None
+    place = options.accept_signed or environment.get(ACCEPT_VARIABLE)
+    return Path(place) if place else None
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
@@ -114,8 +139,7 @@ def trust_of(
     revoked = list(getattr(options, "revoked_key", ()))
     flag = "--key" if options.command == "verify" else "--require-signature"
     name = flag if files else FILES_VARIABLE
-    files = files or [one for one in environment.get(FILES_VARIABLE, "").split(os.pathsep) if one]
-    revoked = revoked or environment.get(REVOKED_VARIABLE, "").replace(",", " ").split()
+    files, revoked = files or files_of(environment), revoked or revoked_of(environment)
     if not files:
         return None
     try:
