@@ -115,9 +115,16 @@ def _files(folder: Path) -> _Files:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
-                one = entry.stat()
-                found[Path(entry.path)] = (one.st_ino, one.st_size, one.st_mtime_ns)
+                found[Path(entry.path)] = _identity(entry)
     return found
+
+
+def _identity(entry: os.DirEntry[str]) -> tuple[int, int, int]:
+    try:
+        one = entry.stat()
+    except OSError:  # a link that leads nowhere is no reason to leave the others unread
+        return (0, 0, 0)
+    return (one.st_ino, one.st_size, one.st_mtime_ns)
 
 
 def _answer(held: Held, question: Question) -> AuditResult | None:
