@@ -27,8 +27,9 @@ async def audit_call(
     core: Core, adapters: Source | Sequence[Source], options: AuditOptions
 ) -> Call[AuditResult]:
     """`Core.audit`."""
-    if isinstance(adapters, bytes) and len(adapters) > INLINE_LIMIT_BYTES:
-        # Hashing many bytes takes long enough to hold up the loop.
+    large = isinstance(adapters, bytes) and len(adapters) > INLINE_LIMIT_BYTES
+    if large or core.config.accept_signed is not None:
+        # Hashing many bytes, or looking through a folder, is long enough to hold up the loop.
         return await asyncio.to_thread(core.audit, adapters, **options)
     return core.audit(adapters, **options)
 

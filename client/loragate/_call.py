@@ -31,6 +31,7 @@ class Call(Generic[T]):
         resend: retries made by the SDK, where gRPC must not or cannot make them itself.
         with_bytes: what to send where the service does not hold the bytes that this call names
             by their digest.
+        known: the result, where it is known without a call.
     """
 
     operation: str
@@ -41,6 +42,7 @@ class Call(Generic[T]):
     settle: Callable[[AuditError], T] = _raise
     resend: RetryPolicy | None = None
     with_bytes: Call[T] | None = None
+    known: T | None = None
 
     @property
     def name(self) -> str:

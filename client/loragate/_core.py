@@ -16,34 +16,24 @@ from typing import Any, Generic, TypeVar, Unpack
 
 from loragate import _service_config, _wire
 from loragate._call import Call
-from loragate._question import Question, require_sha256, result_for
+from loragate._question import Question, believed, require_sha256, result_for
 from loragate._reading import read_once
+from loragate._signed.folder import AcceptedVerdicts
 from loragate.config import ClientConfig, check_timeout
-from loragate.errors import AuditError, Internal
-from loragate.fail_open import (
-    NO_DECISION,
-    REFUSED,
-    is_unavailability,
-    leaves_choice,
-    note_answer,
-    note_audit,
-    note_fail_open,
-)
+from loragate.fail_open import ACCEPTED, note_answer, note_audit, without_decision
 from loragate.reference import (
     ASK_FIRST_BYTES,
     INLINE_LIMIT_BYTES,
     AdapterReference,
     AuditOptions,
     Source,
+    is_large,
     references_with,
 )
 from loragate.results import (
-    SERVICE_UNAVAILABLE,
     AuditResult,
     Concept,
     Progress,
-    Reason,
-    Remedy,
     Verdict,
 )
 from loragate.v1 import audit_pb2, concept_pb2
@@ -67,6 +57,9 @@ class Core:
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
+        self._accepted: AcceptedVerdicts | None = None
+        if config.accept_signed is not None and config.require_signature is not None:
+            self._accepted = AcceptedVerdicts(config.accept_signed, config.require_signature)
 
     def audit(
         self,
@@ -77,7 +70,8 @@ class Core:
     ) -> Call[AuditResult]:
         """Audit, or AuditUpload for bytes that do not fit into one message."""
         references = references_with(adapters, options)
-        large = _is_large(references)
+        known = self._from_elsewhere(references, options)
+        large = known is None and is_large(references)
         bare = self._request(options)
 
         def messages() -> Any:
@@ -86,8 +80,9 @@ class Core:
             return _wire.request_about(bare, references, "inline")
 
         call = self._about(references, options, "AuditUpload" if large else "Audit", messages)
-        if sum(len(reference.data or b"") for reference in references) < ASK_FIRST_BYTES:
-            return call
+        size = sum(len(reference.data or b"") for reference in references)
+        if known is not None or size < ASK_FIRST_BYTES:
+            return replace(call, known=known)
         first = self._by_digest(references, options, bare)
         return replace(first, timeout_s=call.timeout_s, with_bytes=call)
 
@@ -108,7 +103,8 @@ class Core:
         references = references_with(adapters, options)
         if any(reference.data is None for reference in references):
             raise ValueError("audit_stored takes adapters with their bytes; use audit for places.")
-        return self._by_digest(references, options, self._request(options))
+        call = self._by_digest(references, options, self._request(options))
+        return replace(call, known=self._from_elsewhere(references, options))
 
     def watch(
         self,
@@ -117,7 +113,7 @@ class Core:
     ) -> Call[Progress | AuditResult]:
         """WatchAudit."""
         references = references_with(adapters, options)
-        if _is_large(references):
+        if is_large(references):
             raise ValueError(
                 f"watch() takes at most {INLINE_LIMIT_BYTES} bytes; use audit(), or name a path."
             )
@@ -144,6 +140,7 @@ class Core:
             timeout_s=call.timeout_s,
             settle=call.settle,
             resend=call.resend,
+            known=self._from_elsewhere(references, options),
         )
 
     def get(self, decision_id: str, timeout: float | None) -> Call[AuditResult]:
@@ -271,7 +268,7 @@ class Core:
         request: Callable[[], Any],
     ) -> Call[AuditResult]:
         """A call whose answer has to fit the question that these references and options ask."""
-        question = Question.of(references, options, clock_skew_s=self.config.clock_skew_s)
+        question = self._question(references, options)
         data = references[0].data if len(references) == 1 else None
 
         def parse(response: Any) -> AuditResult:
@@ -286,10 +283,31 @@ class Core:
             parse=parse,
             timeout_s=self._timeout(_AUDIT + name, options.get("timeout")),
             settle=lambda error: replace(
-                self._without_decision(error, question), audited_bytes=data
+                without_decision(
+                    error,
+                    self.config.on_unavailable,
+                    sources_elsewhere=question.sources_elsewhere,
+                ),
+                audited_bytes=data,
             ),
             resend=_service_config.resend_policy(_AUDIT + name),
         )
+
+    def _question(self, references: Sequence[AdapterReference], options: AuditOptions) -> Question:
+        skew, keys = self.config.clock_skew_s, self.config.require_signature
+        return Question.of(references, options, clock_skew_s=skew, keys=keys)
+
+    def _from_elsewhere(
+        self, references: Sequence[AdapterReference], options: AuditOptions
+    ) -> AuditResult | None:
+        """The result by a signed verdict of `accept_signed`, which spares the call."""
+        if self._accepted is None:
+            return None
+        result = self._accepted.answer(self._question(references, options))
+        if result is None:
+            return None
+        note_audit(ACCEPTED)
+        return replace(result, audited_bytes=references[0].data if len(references) == 1 else None)
 
     def _recorded(
         self,
@@ -309,42 +327,6 @@ class Core:
         )
         if not fits:
             raise ValueError(f"the decision {result.decision_id!r} was not asked for")
-        return replace(result, clock_skew_s=self.config.clock_skew_s)
-
-    def _without_decision(self, error: AuditError, question: Question) -> AuditResult:
-        """The verdict by `on_unavailable`, where the error leaves room for one."""
-        choice = self.config.on_unavailable
-        if choice == "allow" and is_unavailability(
-            error, sources_elsewhere=question.sources_elsewhere
-        ):
-            note_fail_open(error)
-            verdict = Verdict.ALLOW
-        elif choice != "raise" and leaves_choice(error):
-            note_audit(NO_DECISION)
-            verdict = Verdict.BLOCK
-        else:
-            undecided = leaves_choice(error) or isinstance(error, Internal)
-            note_audit(NO_DECISION if undecided else REFUSED)
-            raise error
-        return AuditResult(
-            verdict=verdict,
-            would_be_verdict=verdict,
-            remedy=Remedy.NONE,
-            reasons=(Reason(SERVICE_UNAVAILABLE, str(error)),),
-            cause=error,
-        )
-
-
-def _is_large(references: Sequence[AdapterReference]) -> bool:
-    """Whether the bytes have to be uploaded.
-
-    Raises:
-        ValueError: they do, but there are several adapters, and an upload carries one.
-    """
-    inline = sum(len(reference.data or b"") for reference in references)
-    if inline > INLINE_LIMIT_BYTES and len(references) > 1:
-        raise ValueError(
-            f"Several adapters in one audit may have at most {INLINE_LIMIT_BYTES} bytes inline, "
-            f"not {inline}. Put them where the server can read them and pass paths or URIs."
-        )
-    return inline > INLINE_LIMIT_BYTES
+        result = replace(result, clock_skew_s=self.config.clock_skew_s)
+        operation = "get" if decision_id else "list"
+        return believed(self.config.require_signature, message, result, operation=operation)

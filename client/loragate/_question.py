@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from loragate import _wire
+from loragate._signed.answer import require_signed
+from loragate._signed.keys import TrustedKeys
+from loragate._signed.refusal import SignatureRefused
 from loragate.errors import Internal
 from loragate.reference import (
     LOADERS,
@@ -57,6 +60,7 @@ class Question:
     Attributes:
         adapters: in the order in which they were asked about.
         clock_skew_s: how far the clocks of client and service may be apart.
+        keys: the answer has to be signed by one of these; None asks for no signature.
 
     The others are those of `AuditOptions`.
     """
@@ -68,10 +72,16 @@ class Question:
     dry_run: bool = False
     concept_ids: frozenset[str] = frozenset()
     clock_skew_s: float = 0.0
+    keys: TrustedKeys | None = None
 
     @classmethod
     def of(
-        cls, adapters: Sequence[AdapterReference], options: AuditOptions, *, clock_skew_s: float
+        cls,
+        adapters: Sequence[AdapterReference],
+        options: AuditOptions,
+        *,
+        clock_skew_s: float,
+        keys: TrustedKeys | None = None,
     ) -> Question:
         """The question that these arguments of `audit` ask.
 
@@ -87,6 +97,7 @@ class Question:
             dry_run=options.get("dry_run", False),
             concept_ids=frozenset(options.get("concept_ids", ())),
             clock_skew_s=clock_skew_s,
+            keys=keys,
         )
 
     @property
@@ -106,7 +117,63 @@ def result_for(
         now: the time of its arrival; None for the present one.
 
     Raises:
-        Internal: it does not, or it has run out, or it contradicts itself.
+        Internal: it does not, it has run out, contradicts itself, or is not signed as it has to be.
+        ValueError: it cannot be read at all.
+    """
+    result, wrong = fitted(question, message, now=now)
+    if wrong:
+        raise Internal(
+            "The answer does not fit the question. " + " ".join(wrong),
+            operation="audit",
+            remedy="Load nothing; find out what stands between this client and the service.",
+            decision_id=result.decision_id,
+        )
+    _require_loader(question, result)
+    bare = {one.sha256 for one in question.adapters if one.data is not None}
+    return believed(question.keys, message, result, bare=bare, operation="audit")
+
+
+def believed(
+    keys: TrustedKeys | None,
+    message: audit_pb2.Verdict,
+    result: AuditResult,
+    *,
+    bare: Collection[str] = (),
+    operation: str,
+) -> AuditResult:
+    """The result of an answer that is signed as it has to be; every answer goes through here.
+
+    Args:
+        keys: whose signature it needs; None for none.
+        message: what came back.
+        result: what was made of it.
+        bare: digests of the adapters of which only the weights were asked about.
+        operation: what the user called.
+
+    Raises:
+        Internal: it is not signed by one of these keys, or something else is.
+    """
+    if keys is None:
+        return result
+    try:
+        return replace(result, signed_by=require_signed(keys, message, bare=bare))
+    except SignatureRefused as error:
+        raise Internal(
+            f"A signature is required. {error.cause}",
+            operation=operation,
+            remedy=error.remedy,
+            decision_id=result.decision_id,
+        ) from None
+
+
+def fitted(
+    question: Question, message: audit_pb2.Verdict, *, now: datetime | None = None
+) -> tuple[AuditResult, list[str]]:
+    """What a verdict says, and in which ways it does not answer a question; empty: it does.
+
+    Loaders and signatures are not looked at here. The arguments are those of `result_for`.
+
+    Raises:
         ValueError: it cannot be read at all.
     """
     result = _wire.result_from(message)
@@ -127,15 +194,7 @@ def result_for(
     ]
     if not result.decision_id:
         wrong.append("It has no decision id, so nothing is on record.")
-    if wrong:
-        raise Internal(
-            "The answer does not fit the question. " + " ".join(wrong),
-            operation="audit",
-            remedy="Load nothing; find out what stands between this client and the service.",
-            decision_id=result.decision_id,
-        )
-    _require_loader(question, result)
-    return result
+    return result, wrong
 
 
 def _require_loader(question: Question, result: AuditResult) -> None:
@@ -184,11 +243,12 @@ def _about_adapters(question: Question, audited: Sequence[AuditedAdapter]) -> It
             strict=True,
         )
         for part, wanted, given in parts:
-            if not _is_same_strength(wanted, given):
+            if not is_same_strength(wanted, given):
                 yield f"{name} was judged at {given:g} for {part}, asked about was {wanted:g}."
 
 
-def _is_same_strength(asked: float, answered: float) -> bool:
+def is_same_strength(asked: float, answered: float) -> bool:
+    """Whether an answer about one strength is about the other."""
     # Infinities are close to themselves, but no strength.
     return math.isfinite(asked) and math.isclose(
         asked, answered, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE

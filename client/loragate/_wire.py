@@ -101,6 +101,7 @@ def result_from(message: audit_pb2.Verdict) -> AuditResult:
         binding=message.binding and not message.dry_run and not message.restricted_to_concept_ids,
         restricted_to=tuple(message.restricted_to_concept_ids),
         loaders=tuple(message.loaders),
+        signed=message.dsse_envelope,
     )
 
 

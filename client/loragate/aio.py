@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
 from typing import Self, TypeVar, Unpack
 
 import grpc
@@ -13,6 +14,7 @@ from loragate._async import GRPC, audit_call, audit_file_call, sleep
 from loragate._call import Attempts, Call
 from loragate._channel import Connection, call_metadata
 from loragate._core import Core
+from loragate._signed.keys import Signers, trusted
 from loragate._status import error_from
 from loragate.config import (
     CLOCK_SKEW_S,
@@ -51,6 +53,12 @@ class AsyncAuditClient:
         service, tenant: who asks, for the decision log.
         clock_skew: seconds by which the clocks of client and service may be apart, when it is
             judged whether a verdict has run out.
+        require_signature: believe only verdicts that one of these keys has signed: a file with
+            public keys (PEM or a JSON Web Key Set), several, or `loragate.signed.TrustedKeys`.
+            Needs the extra `signed`.
+        accept_signed: folder with signed verdicts (`*.json`) from elsewhere. Where one of them
+            allows exactly what is asked about bytes at hand, nobody is asked. Such questions have
+            to name `expected_base_digest`.
     """
 
     def __init__(
@@ -64,6 +72,8 @@ class AsyncAuditClient:
         service: str = "",
         tenant: str = "",
         clock_skew: float = CLOCK_SKEW_S,
+        require_signature: Signers | None = None,
+        accept_signed: str | os.PathLike[str] | None = None,
     ) -> None:
         self._set_up(
             ClientConfig(
@@ -75,6 +85,8 @@ class AsyncAuditClient:
                 service,
                 tenant,
                 clock_skew,
+                require_signature=None if require_signature is None else trusted(require_signature),
+                accept_signed=None if accept_signed is None else Path(accept_signed),
             )
         )
 
@@ -142,6 +154,9 @@ class AsyncAuditClient:
     ) -> AsyncIterator[Progress | AuditResult]:
         """As `audit`; yields progress while the audit runs and the result at its end."""
         call = self._core.watch(adapters, **options)
+        if call.known is not None:
+            yield call.known
+            return
         attempts = Attempts(call)
         pause: float | None = 0.0
         while pause is not None:
@@ -221,6 +236,8 @@ class AsyncAuditClient:
         await self.close()
 
     async def _send(self, call: Call[T]) -> T:
+        if call.known is not None:
+            return call.known
         attempts = Attempts(call)
         while True:
             call = attempts.call

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from loragate._names import IN_PYTHON, Names
+from loragate._signed.keys import TrustedKeys
 from loragate._target import DEFAULT_TARGET, check_target
 
 TARGET_VARIABLE = "LORAGATE_TARGET"
@@ -73,6 +74,8 @@ class ClientConfig:
         service, tenant: who asks, for the decision log.
         clock_skew_s: how far the clocks of client and service may be apart.
         names: what messages call the settings.
+        require_signature: the keys by one of which every verdict has to be signed.
+        accept_signed: folder with signed verdicts from elsewhere, which are believed as answers.
     """
 
     target: str
@@ -84,6 +87,8 @@ class ClientConfig:
     tenant: str = ""
     clock_skew_s: float = CLOCK_SKEW_S
     names: Names = field(default=IN_PYTHON, repr=False)
+    require_signature: TrustedKeys | None = None
+    accept_signed: Path | None = None
 
     def __post_init__(self) -> None:
         check_target(self.target, self.names.target)
@@ -94,6 +99,16 @@ class ClientConfig:
         if self.on_unavailable not in ("block", "allow", "raise"):
             raise ValueError(
                 f"on_unavailable must be 'block', 'allow' or 'raise', not {self.on_unavailable!r}."
+            )
+        if self.require_signature is not None and self.on_unavailable == "allow":
+            raise ValueError(
+                "require_signature lets in nothing without a signature, and on_unavailable='allow' "
+                "lets in without a decision. Choose 'block' or 'raise', or require no signature."
+            )
+        if self.accept_signed is not None and self.require_signature is None:
+            raise ValueError(
+                "accept_signed needs to know whose signatures are believed. Name the public keys "
+                "of the service in require_signature (LORAGATE_REQUIRE_SIGNATURE)."
             )
         check_timeout(self.timeout_s)
         if self.token is not None and self.tls is None and not stays_on_machine(self.target):

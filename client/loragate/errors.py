@@ -172,6 +172,7 @@ _CLASSES: dict[type[AuditError], tuple[str, ...]] = {
         "DECISION_LOG_UNAVAILABLE",
         "DATABASE_UNAVAILABLE",
         "DISK_FULL",
+        "SIGNING_UNAVAILABLE",
     ),
     Internal: ("AUDIT_FAILED", "LIBRARY_EMPTY", "POLICY_INVALID"),
     Unauthenticated: ("UNAUTHENTICATED",),

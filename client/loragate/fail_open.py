@@ -11,21 +11,24 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
-from loragate.errors import AuditError, DeadlineExceeded, Exhausted, Unavailable
-from loragate.results import AuditResult, Verdict
+from loragate.errors import AuditError, DeadlineExceeded, Exhausted, Internal, Unavailable
+from loragate.results import SERVICE_UNAVAILABLE, AuditResult, Reason, Remedy, Verdict
 
 log = logging.getLogger("loragate")
 
 NO_DECISION: Final = "no_decision"
 FAIL_OPEN: Final = "fail_open"
 REFUSED: Final = "refused"
+ACCEPTED: Final = "accepted_signed"
 AUDIT_RESULTS: Final = (
     *(verdict.value.lower() for verdict in Verdict),
     NO_DECISION,
     FAIL_OPEN,
     REFUSED,
+    ACCEPTED,
 )
-"""The verdict; no decision could be had; none, and let in; the service refuses the question."""
+"""The verdict; no decision could be had; none, and let in; the service refuses the question; nobody
+was asked, as a signed verdict from elsewhere allows it."""
 
 _UNAVAILABLE: Final = frozenset(
     {
@@ -66,6 +69,33 @@ def leaves_choice(error: AuditError) -> bool:
     More than `is_unavailability`: a service without room has not decided either.
     """
     return isinstance(error, Unavailable | Exhausted | DeadlineExceeded)
+
+
+def without_decision(error: AuditError, choice: str, *, sources_elsewhere: bool) -> AuditResult:
+    """The verdict by `on_unavailable`, where the error leaves room for one; else raises it.
+
+    Args:
+        error: why there is no decision.
+        choice: what `on_unavailable` says.
+        sources_elsewhere: as of `is_unavailability`.
+    """
+    if choice == "allow" and is_unavailability(error, sources_elsewhere=sources_elsewhere):
+        note_fail_open(error)
+        verdict = Verdict.ALLOW
+    elif choice != "raise" and leaves_choice(error):
+        note_audit(NO_DECISION)
+        verdict = Verdict.BLOCK
+    else:
+        undecided = leaves_choice(error) or isinstance(error, Internal)
+        note_audit(NO_DECISION if undecided else REFUSED)
+        raise error
+    return AuditResult(
+        verdict=verdict,
+        would_be_verdict=verdict,
+        remedy=Remedy.NONE,
+        reasons=(Reason(SERVICE_UNAVAILABLE, str(error)),),
+        cause=error,
+    )
 
 
 def fail_open_total() -> int:

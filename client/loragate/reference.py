@@ -169,6 +169,21 @@ def _filled(reference: AdapterReference, options: AuditOptions) -> AdapterRefere
     )
 
 
+def is_large(references: Sequence[AdapterReference]) -> bool:
+    """Whether the bytes have to be uploaded.
+
+    Raises:
+        ValueError: they do, but there are several adapters, and an upload carries one.
+    """
+    inline = sum(len(reference.data or b"") for reference in references)
+    if inline > INLINE_LIMIT_BYTES and len(references) > 1:
+        raise ValueError(
+            f"Several adapters in one audit may have at most {INLINE_LIMIT_BYTES} bytes inline, "
+            f"not {inline}. Put them where the server can read them and pass paths or URIs."
+        )
+    return inline > INLINE_LIMIT_BYTES
+
+
 def checked_digest(digest: str | None) -> str | None:
     """The digest of a base model that a caller insists on, in lower case; None where he does not.
 

@@ -151,6 +151,10 @@ class AuditResult:
             concepts only. Of a recorded decision also False where an older service does not say.
         restricted_to: the concepts that the question was restricted to; empty for all.
         loaders: the loaders that it speaks for; empty where an older service does not say.
+        signed: the verdict as a signed envelope, to be kept and shown elsewhere; empty where the
+            service signs nothing. `loragate.signed` reads it.
+        signed_by: id of the trusted key that has signed it; empty where no signature was required,
+            and so none was looked at.
         clock_skew_s: how long after `expires_at` the clock of this machine may still be right.
         audited_bytes: the bytes that were audited, where the SDK read them. Load exactly these.
         cause: the error because of which there is no decision.
@@ -176,6 +180,8 @@ class AuditResult:
     binding: bool = False
     restricted_to: tuple[str, ...] = ()
     loaders: tuple[str, ...] = ()
+    signed: bytes = field(default=b"", repr=False)
+    signed_by: str = ""
     clock_skew_s: float = field(default=0.0, repr=False, compare=False)
     audited_bytes: bytes | None = field(default=None, repr=False, compare=False)
     cause: AuditError | None = field(default=None, repr=False, compare=False)

@@ -43,6 +43,9 @@ from tests.client.tiny_pipeline import tiny_pipeline, write_adapter
 Door = Callable[[str, Path], bool]
 """Takes the address of the service and a folder of its own."""
 
+SETTINGS: dict[str, Any] = {"on_unavailable": "allow", "timeout": 20}
+"""How clients are set up; those that the environment sets up read it there."""
+
 SMALL = save({"lora_unet_x.lora_up.weight": np.ones((4, 2), np.float32)})
 KNOWN = bytes(ASK_FIRST_BYTES)
 LARGE = bytes(INLINE_LIMIT_BYTES + 1)
@@ -65,7 +68,7 @@ def gets_in(load: Callable[[], Any]) -> bool:
 
 
 def connect(target: str) -> AuditClient:
-    return AuditClient(target, on_unavailable="allow", timeout=20)
+    return AuditClient(target, **SETTINGS)
 
 
 def _keeper(client: AuditClient, loader: str) -> Gatekeeper:
@@ -88,7 +91,7 @@ def _by_client(ask: Callable[[AuditClient, Path], Any]) -> Door:
 
 def _by_async_client(ask: Callable[[AsyncAuditClient, Path], Any]) -> Door:
     async def opened(target: str, folder: Path) -> Any:
-        async with AsyncAuditClient(target, on_unavailable="allow", timeout=20) as client:
+        async with AsyncAuditClient(target, **SETTINGS) as client:
             return await ask(client, folder)
 
     return lambda target, folder: gets_in(lambda: asyncio.run(opened(target, folder)))
@@ -135,7 +138,7 @@ def _in_comfyui(load: Callable[[Any, Any], bool]) -> Door:
             comfy.file = loras / "style.safetensors"
             patched.setenv("LORAGATE_TARGET", target)
             patched.setenv("LORAGATE_BASE_MODEL", "tiny")
-            patched.setenv("LORAGATE_ON_UNAVAILABLE", "allow")
+            patched.setenv("LORAGATE_ON_UNAVAILABLE", SETTINGS["on_unavailable"])
             pack = importlib.import_module(PACK)
             try:
                 return gets_in(lambda: load(pack, comfy))

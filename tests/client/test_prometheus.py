@@ -37,6 +37,7 @@ def test_every_result_is_there_from_the_start(registry: CollectorRegistry) -> No
         "no_decision",
         "fail_open",
         "refused",
+        "accepted_signed",
     }
     page = generate_latest(registry).decode()
     assert "# TYPE loragate_fail_open_total counter" in page

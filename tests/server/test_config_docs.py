@@ -45,6 +45,12 @@ WORDED = {
     "console.roles.reviewer": frozenset(),
     "console.roles.admin": frozenset(),
     "console.session_secret_file": None,
+    "signing.keys[].file": None,
+    "signing.keys[].uri": "",
+    "signing.keys[].public_key": None,
+    "signing.keys[].pin_file": None,
+    "signing.keys[].not_before": None,
+    "signing.keys[].not_after": None,
 }
 """Settings whose default is nothing, which the document says in words."""
 

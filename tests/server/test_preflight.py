@@ -67,6 +67,18 @@ def test_the_configuration_that_ships_can_be_served(given: Given) -> None:
         ),
         ({"tls": {"cert": "/no.pem", "key": "/no.key"}}, "tls: /no.pem"),
         (
+            {"signing": {"keys": [{"id": "2026", "file": "/no.pem"}]}},
+            "signing.keys: 2026: /no.pem cannot be read",
+        ),
+        (
+            {
+                "signing": {
+                    "keys": [{"id": "2001", "file": "/x", "not_after": "2001-01-01T00:00:00Z"}]
+                }
+            },
+            "signing.keys has no key for now",
+        ),
+        (
             {
                 "console": {
                     "enabled": True,

@@ -22,6 +22,7 @@ from loragate.cli.output import (
     took,
 )
 from loragate.cli.parser import asked_of
+from loragate.cli.saving import SignedPlace
 from loragate.cli.settings import make_client
 from loragate.cli.table import (
     AUDIT_COLUMNS,
@@ -48,6 +49,10 @@ def run(options: argparse.Namespace) -> ExitCode:
         "concepts": _concepts,
         "gate-dir": gate_dir,
     }
+    if options.command == "verify":
+        from loragate.cli.verify import verify
+
+        return verify(options)
     with make_client(options) as client:
         return commands[options.command](client, options)
 
@@ -55,11 +60,14 @@ def run(options: argparse.Namespace) -> ExitCode:
 def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     rows, codes, results = [], [], []
     explainer, asked = Explainer(), asked_of(options)
-    for files in [options.files] if options.together else [[file] for file in options.files]:
+    uses = [options.files] if options.together else [[file] for file in options.files]
+    place = SignedPlace(options.save_signed, several=len(uses) > 1)
+    for files in uses:
         name = " + ".join(files)
         began = time.monotonic()
         try:
             result = _ask(client, files, asked, remote=options.remote)
+            place.keep(result)
         except (AuditError, OSError, ValueError) as error:
             codes.append(ExitCode.ERROR)
             rows.append(error_row(name, short(error), took(began)))
@@ -100,7 +108,9 @@ def _ask(
 
 
 def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
+    place = SignedPlace(options.save_signed, several=False)
     result = client.get(options.decision_id)
+    place.keep(result)
     if options.json:
         print_json(as_json(result))
     else:

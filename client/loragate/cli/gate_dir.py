@@ -24,10 +24,12 @@ from loragate.cli.output import (
     took,
 )
 from loragate.cli.parser import asked_of
+from loragate.cli.saving import SignedPlace
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
 from loragate.errors import AuditError
 from loragate.reference import AuditOptions
+from loragate.signed import SIGNED_VERDICT
 
 
 def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
@@ -53,11 +55,20 @@ def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     _print(outcomes, in_json=options.json)
     if not options.json:
         pilot_note(outcome.result for outcome in outcomes if outcome.result is not None)
+        _note_accepted(outcomes)
     if options.sarif:
         sarif.write(Path(options.sarif), outcomes)
     if options.junit:
         junit.write(Path(options.junit), outcomes)
     return ExitCode.worst(outcome.code for outcome in outcomes)
+
+
+def _note_accepted(outcomes: list[Outcome]) -> None:
+    """Says to a person what was let in without asking."""
+    reasons = [reason for one in outcomes if one.result for reason in one.result.reasons]
+    count = sum(reason.code == SIGNED_VERDICT for reason in reasons)
+    if count:
+        print(f"loragate: {count} allowed by signed verdicts, unasked.", file=sys.stderr)
 
 
 def _require_writable(option: str, place: str | None) -> None:
@@ -103,18 +114,22 @@ def _outcomes(
     client: AuditClient, files: list[FoundFile], options: argparse.Namespace
 ) -> Iterator[Outcome]:
     """The outcomes in the order of the files, several in the making at a time."""
-    asked = asked_of(options)
+    asked, place = asked_of(options), SignedPlace(options.save_signed, several=True)
     with ThreadPoolExecutor(options.concurrency) as pool:
-        yield from pool.map(lambda found: _outcome(client, found, asked), files)
+        yield from pool.map(lambda found: _outcome(client, found, asked, place), files)
 
 
-def _outcome(client: AuditClient, found: FoundFile, asked: AuditOptions) -> Outcome:
+def _outcome(
+    client: AuditClient, found: FoundFile, asked: AuditOptions, place: SignedPlace
+) -> Outcome:
     began = time.monotonic()
     result, error = None, None
     try:
         if found.refusal is not None:
             raise found.refusal
-        result = client.audit_file(found.path, **asked)
+        audited = client.audit_file(found.path, **asked)
+        place.keep(audited)
+        result = audited
     except (AuditError, OSError, ValueError) as failure:
         error = failure
     return Outcome(found, result, error, time.monotonic() - began)

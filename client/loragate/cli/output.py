@@ -20,7 +20,8 @@ def as_json(result: AuditResult) -> dict[str, Any]:
     """A decision as JSON has it."""
     # The bytes would be copied, and neither they nor the error belong into the output.
     fields = asdict(replace(result, audited_bytes=None, cause=None))
-    del fields["audited_bytes"], fields["cause"], fields["clock_skew_s"]
+    for name in ("audited_bytes", "cause", "clock_skew_s", "signed"):
+        del fields[name]
     return fields | {"allowed": result.allowed}
 
 

@@ -11,6 +11,13 @@ from loragate._service_config import timeout_s
 from loragate._target import DEFAULT_TARGET
 from loragate.cli import values
 from loragate.cli.exit_code import ExitCode
+from loragate.cli.signed_options import (
+    VERIFY_EXAMPLES,
+    add_accept,
+    add_save,
+    add_trust,
+    add_verify,
+)
 from loragate.config import TARGET_VARIABLE
 from loragate.reference import LOADERS, AuditOptions, is_sha256
 from loragate.results import Verdict
@@ -91,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_concepts(commands)
     _add_gate_dir(commands)
+    _add_verify(commands)
     return parser
 
 
@@ -168,6 +176,8 @@ def _add_audit(commands: _Commands) -> None:
         help="audit all as active at the same time, for one verdict (default: each by itself)",
     )
     _add_question(parser)
+    add_save(parser)
+    add_trust(parser)
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
@@ -219,7 +229,7 @@ def asked_of(options: argparse.Namespace) -> AuditOptions:
     """What `audit` and `gate-dir` were told to ask about each adapter."""
     return {
         "base_model": options.base_model,
-        "expected_base_digest": options.base_digest or _base_digest(),
+        "expected_base_digest": options.base_digest or base_digest_of_environment(),
         "loader": options.loader,
         "strength": options.strength,
         "text_encoder_strength": options.text_encoder_strength,
@@ -228,8 +238,8 @@ def asked_of(options: argparse.Namespace) -> AuditOptions:
     }
 
 
-def _base_digest() -> str | None:
-    """The digest in the environment.
+def base_digest_of_environment() -> str | None:
+    """The digest of the base model in the environment.
 
     Raises:
         ValueError: it is none.
@@ -248,6 +258,8 @@ def _add_get(commands: _Commands) -> None:
         "example:\n  loragate get 4f1c...\n\n" + _EXIT_CODES,
     )
     parser.add_argument("decision_id", metavar="ID", help="decision id")
+    add_save(parser)
+    add_trust(parser)
 
 
 def _add_list(commands: _Commands) -> None:
@@ -270,6 +282,7 @@ def _add_list(commands: _Commands) -> None:
     parser.add_argument(
         "--limit", type=values.count, default=50, metavar="N", help="at most so many (default: 50)"
     )
+    add_trust(parser)
 
 
 def _add_concepts(commands: _Commands) -> None:
@@ -312,4 +325,20 @@ def _add_gate_dir(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--allow-empty", action="store_true", help="a folder without adapters is no error"
+    )
+    add_accept(parser)
+    add_save(parser)
+    add_trust(parser)
+
+
+def _add_verify(commands: _Commands) -> None:
+    summary = "check a signed verdict against files, without the service"
+    add_verify(
+        commands.add_parser(
+            "verify",
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=VERIFY_EXAMPLES + _EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
     )

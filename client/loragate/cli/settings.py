@@ -15,6 +15,7 @@ from pathlib import Path
 from loragate._certificates import read_certificates
 from loragate._names import Names
 from loragate._target import DEFAULT_TARGET
+from loragate.cli.signed_options import accepted_of, trust_of
 from loragate.cli.told import told
 from loragate.client import AuditClient
 from loragate.config import CLOCK_SKEW_S, TARGET_VARIABLE, ClientConfig, TlsConfig, check_token
@@ -85,6 +86,8 @@ def make_client(
         service="loragate-cli",
         clock_skew_s=_clock_skew(environment),
         names=names,
+        require_signature=trust_of(options, environment),
+        accept_signed=accepted_of(options, environment),
     )
     return AuditClient._of(config)
 

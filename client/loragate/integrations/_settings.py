@@ -10,6 +10,7 @@ from typing import cast
 from loragate.client import AuditClient
 from loragate.config import CLOCK_SKEW_S, TARGET_VARIABLE, OnUnavailable, TlsConfig
 from loragate.integrations._together import Gatekeeper, OnReview
+from loragate.signed import keys_from_environment
 
 VARIABLES = {
     TARGET_VARIABLE: "where the service is, for example 127.0.0.1:50051",
@@ -22,6 +23,9 @@ VARIABLES = {
     "LORAGATE_ON_REVIEW": "block (default) or allow, for a verdict of REVIEW",
     "LORAGATE_BASE_MODEL": "name under which the service knows the model that is served",
     "LORAGATE_BASE_DIGEST": "digest that this model must have at the service",
+    "LORAGATE_REQUIRE_SIGNATURE": "files with public keys: believe only what one of them signed",
+    "LORAGATE_REVOKED_KEYS": "ids of keys that are not believed although a file holds them",
+    "LORAGATE_ACCEPT_SIGNED": "folder with signed verdicts that are believed without asking",
     "LORAGATE_CLOCK_SKEW_S": f"how far clocks may be apart, in seconds ({CLOCK_SKEW_S:g})",
 }
 """What `client_from_environment` and `gatekeeper_from_environment` read."""
@@ -38,7 +42,8 @@ def client_from_environment(
 
     Raises:
         ValueError: a variable has a value that it cannot have.
-        OSError: the token cannot be read.
+        OSError: the token, or the keys of signatures, cannot be read.
+        ImportError: signatures are required, and the extra `signed` is not installed.
     """
     files = [environment.get(f"LORAGATE_TLS_{name}") or None for name in ("CA", "CERT", "KEY")]
     token_file = environment.get("LORAGATE_TOKEN_FILE")
@@ -51,6 +56,8 @@ def client_from_environment(
         on_unavailable=cast(OnUnavailable, environment.get("LORAGATE_ON_UNAVAILABLE") or "block"),
         service=service,
         clock_skew=CLOCK_SKEW_S if skew is None else skew,
+        require_signature=keys_from_environment(environment),
+        accept_signed=environment.get("LORAGATE_ACCEPT_SIGNED") or None,
     )
 
 

@@ -286,7 +286,7 @@ class StageTime(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("decision_id", "verdict", "mode", "would_be_verdict", "remedy", "reasons", "findings", "adapters", "base_model", "digests", "engine_version", "kernel_backend", "stage_times", "decided_at", "expires_at", "cached", "dry_run", "binding", "restricted_to_concept_ids", "loaders")
+    __slots__ = ("decision_id", "verdict", "mode", "would_be_verdict", "remedy", "reasons", "findings", "adapters", "base_model", "digests", "engine_version", "kernel_backend", "stage_times", "decided_at", "expires_at", "cached", "dry_run", "binding", "restricted_to_concept_ids", "loaders", "dsse_envelope")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -307,6 +307,7 @@ class Verdict(_message.Message):
     BINDING_FIELD_NUMBER: _ClassVar[int]
     RESTRICTED_TO_CONCEPT_IDS_FIELD_NUMBER: _ClassVar[int]
     LOADERS_FIELD_NUMBER: _ClassVar[int]
+    DSSE_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     verdict: VerdictKind
     mode: Mode
@@ -327,4 +328,5 @@ class Verdict(_message.Message):
     binding: bool
     restricted_to_concept_ids: _containers.RepeatedScalarFieldContainer[str]
     loaders: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, decision_id: _Optional[str] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., would_be_verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., adapters: _Optional[_Iterable[_Union[AuditedAdapter, _Mapping]]] = ..., base_model: _Optional[str] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., engine_version: _Optional[str] = ..., kernel_backend: _Optional[str] = ..., stage_times: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., decided_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cached: bool = ..., dry_run: bool = ..., binding: bool = ..., restricted_to_concept_ids: _Optional[_Iterable[str]] = ..., loaders: _Optional[_Iterable[str]] = ...) -> None: ...
+    dsse_envelope: bytes
+    def __init__(self, decision_id: _Optional[str] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., would_be_verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., adapters: _Optional[_Iterable[_Union[AuditedAdapter, _Mapping]]] = ..., base_model: _Optional[str] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., engine_version: _Optional[str] = ..., kernel_backend: _Optional[str] = ..., stage_times: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., decided_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cached: bool = ..., dry_run: bool = ..., binding: bool = ..., restricted_to_concept_ids: _Optional[_Iterable[str]] = ..., loaders: _Optional[_Iterable[str]] = ..., dsse_envelope: _Optional[bytes] = ...) -> None: ...

@@ -17,7 +17,7 @@ from loragate_server.app.ports import GRPC, HTTP, listening, require_free
 from loragate_server.app.reviewing import follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config.schema import Config
+from loragate_server.config.schema import Config, StartError
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.store import PolicyStore
@@ -25,6 +25,8 @@ from loragate_server.policy.unmatched import unmatched
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
+from loragate_server.record.signing.keys import KeyUnusableError
+from loragate_server.record.signing.signer import VerdictSigner
 from loragate_server.record.weights_book import WeightsBook
 from loragate_server.tracing.tracer import Tracer
 from loragate_server.web.check import CheckDoor
@@ -121,8 +123,22 @@ async def _follow_policy(
 async def _open_record(
     config: Config, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack
 ) -> Recorder:
-    recorder = await asyncio.to_thread(Recorder, config.database, config.decision_log_file)
+    signer = await asyncio.to_thread(_open_signer, config)
+    recorder = await asyncio.to_thread(
+        Recorder, config.database, config.decision_log_file, signer=signer
+    )
     stack.push_async_callback(asyncio.to_thread, recorder.close)
+    if signer is not None:
+        readiness.add_check("signing", signer.check)
     readiness.add_check("record", recorder.check)
     metrics.follow_record(recorder.check)
     return recorder
+
+
+def _open_signer(config: Config) -> VerdictSigner | None:
+    if not config.signing.keys:
+        return None
+    try:
+        return VerdictSigner(config.signing)
+    except KeyUnusableError as error:
+        raise StartError(str(error)) from error

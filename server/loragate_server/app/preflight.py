@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from loragate_server.app.extractors import make_extractors
@@ -20,6 +21,7 @@ from loragate_server.config.sources import ignored_environment
 from loragate_server.errors import NoDecisionError
 from loragate_server.policy.parse import parse_policy
 from loragate_server.policy.unmatched import unmatched
+from loragate_server.record.signing import keys as signing_keys
 
 MODEL_INDEX = "model_index.json"
 
@@ -36,6 +38,7 @@ def problems(config: Config) -> tuple[str, ...]:
         _extractors,
         _tls,
         _console,
+        _signing,
         _packages,
         _devices,
     )
@@ -54,7 +57,11 @@ def require(config: Config) -> None:
 
 def warnings(config: Config) -> tuple[str, ...]:
     """One line for each thing with which a server starts, and that is hardly what was meant."""
-    return (*_strays(), *rules_without_concept(config.policy, config.library_folder))
+    return (
+        *_strays(),
+        *rules_without_concept(config.policy, config.library_folder),
+        *signing_keys.warnings(config.signing, datetime.now(UTC)),
+    )
 
 
 def rules_without_concept(policy: Path, library: Path) -> tuple[str, ...]:
@@ -180,6 +187,15 @@ def _console(config: Config) -> Iterator[str]:
         make_access(config.console)
     except (ValueError, OSError, ImportError) as error:
         yield from (f"console: {line}" for line in str(error).splitlines())
+
+
+def _signing(config: Config) -> Iterator[str]:
+    if not config.signing.keys:
+        return
+    try:
+        signing_keys.open_keys(config.signing, datetime.now(UTC))
+    except signing_keys.KeyUnusableError as error:
+        yield from str(error).splitlines()
 
 
 def _packages(config: Config) -> Iterator[str]:

@@ -52,6 +52,7 @@ _OURS = frozenset(
         ErrorReason.DATABASE_UNAVAILABLE,
         ErrorReason.DISK_FULL,
         ErrorReason.POLICY_INVALID,
+        ErrorReason.SIGNING_UNAVAILABLE,
         ErrorReason.LIBRARY_EMPTY,
         ErrorReason.ADAPTER_NOT_STORED,
     }

@@ -29,6 +29,7 @@ from loragate_server.cli.options import (
 )
 from loragate_server.cli.replay import replay
 from loragate_server.cli.report import report
+from loragate_server.cli.signing import signing
 from loragate_server.errors import NoDecisionError
 from loragate_server.logs.lines import set_up_logs
 
@@ -48,6 +49,7 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server calibrate /srv/loras/reviewed
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
   loragate-server replay --policy stricter.yaml
+  loragate-server signing jwks > loragate.jwks
   loragate-server concepts add mascot --name "Our mascot" --severity high mascot-*.png
 
 Exit codes: 0 done, 1 something checked is wrong, 2 wrong usage or configuration, 3 failed.
@@ -76,6 +78,7 @@ application.add_typer(concepts, name="concepts")
 application.add_typer(intercept, name="intercept")
 application.add_typer(policy, name="policy")
 application.add_typer(settings, name="config")
+application.add_typer(signing, name="signing")
 application.add_typer(database, name="db")
 application.add_typer(decision_log, name="log")
 

@@ -17,6 +17,7 @@ from loragate_server.config.intake import IntakeSection
 from loragate_server.config.intercept import InterceptSection
 from loragate_server.config.listen import GrpcPort, is_loopback
 from loragate_server.config.section import Section
+from loragate_server.config.signing import SigningSection
 from loragate_server.config.tracing import TracingSection
 
 PACKAGE = Path(__file__).parent.parent
@@ -93,6 +94,7 @@ class Config(GrpcPort):
     intercept: InterceptSection = InterceptSection()
     console: ConsoleSection = ConsoleSection()
     tracing: TracingSection = TracingSection()
+    signing: SigningSection = SigningSection()
     kernel_backend: Literal["reference", "triton"] = "reference"
     reflection: bool = False
     log: LogSection = LogSection()

@@ -189,8 +189,8 @@ class Pipeline:
         """Writes the decision down. Once begun it is finished, whether or not its caller waits.
 
         Raises:
-            NoDecisionError: DECISION_LOG_UNAVAILABLE, DATABASE_UNAVAILABLE or DISK_FULL; DRAINING
-                after `close`.
+            NoDecisionError: DECISION_LOG_UNAVAILABLE, DATABASE_UNAVAILABLE, DISK_FULL or
+                SIGNING_UNAVAILABLE; DRAINING after `close`.
         """
         leash.check()
         leash.report("record", 0.0)

@@ -25,6 +25,7 @@ from loragate_server.record.tables import audited_adapters, audits
 from loragate_server.record.verdict import Verdict
 from loragate_server.record.weights_rows import insert_weights
 
+_ROWS = select(audits.c.payload, audits.c.envelope)
 _NEWEST_FIRST = (audits.c.decided_at.desc(), audits.c.decision_id.desc())
 
 
@@ -41,6 +42,14 @@ class Span:
     since: datetime | None = None
     until: datetime | None = None
     service: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recorded decision: the verdict as JSON of the codec, and its signed form, b"" for none."""
+
+    payload: str
+    envelope: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -86,18 +95,19 @@ class Database:
             insert_weights(connection, verdict)
             before_commit()
 
-    def get(self, decision_id: str) -> str | None:
-        """The payload of a decision, or None."""
-        query = select(audits.c.payload).where(audits.c.decision_id == storable(decision_id))
+    def get(self, decision_id: str) -> Row | None:
+        """A decision, or None."""
+        query = _ROWS.where(audits.c.decision_id == storable(decision_id))
         with self._connected() as connection:
-            return connection.execute(query).scalar_one_or_none()
+            found = connection.execute(query).one_or_none()
+        return None if found is None else Row(found.payload, found.envelope or b"")
 
-    def page(self, size: int, after: Place | None, search: Search) -> list[str]:
-        """Payloads of at most `size` decisions, newest first, that come after a place."""
-        query = select(audits.c.payload).where(*conditions(search), *_after(after))
+    def page(self, size: int, after: Place | None, search: Search) -> list[Row]:
+        """At most `size` decisions, newest first, that come after a place."""
+        query = _ROWS.where(*conditions(search), *_after(after))
         query = query.order_by(*_NEWEST_FIRST).limit(size)
         with self._connected() as connection:
-            return [row.payload for row in connection.execute(query)]
+            return [Row(row.payload, row.envelope or b"") for row in connection.execute(query)]
 
     def history(self, size: int, after: Place | None, span: Span) -> list[Stored]:
         """At most `size` binding decisions of a span, newest first, after a place."""
@@ -240,6 +250,7 @@ def _row(verdict: Verdict, payload: str) -> dict[str, object]:
         "caller_identity": storable(verdict.caller.identity),
         "payload": payload,
         "subject_key": _subject_key(verdict),
+        "envelope": verdict.envelope or None,
     }
 
 

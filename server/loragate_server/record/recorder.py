@@ -13,20 +13,23 @@ decision log and synced; then the row is committed; only then is there a verdict
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
 from loragate_server.record.codec import encode, parse_verdict, to_json
-from loragate_server.record.database import Database, decision_unknown
+from loragate_server.record.database import Database, Row, decision_unknown
 from loragate_server.record.failures import database_failure
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.migrate import DEFAULT_TIMEOUT_S, upgrade
 from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.search import Search
+from loragate_server.record.signing.signer import VerdictSigner
 from loragate_server.record.verdict import Caller, Verdict
 
 DEFAULT_PAGE_SIZE = 50
@@ -46,8 +49,16 @@ class Recorder:
         *,
         database_timeout_s: float = DEFAULT_TIMEOUT_S,
         migrate: bool = True,
+        signer: VerdictSigner | None = None,
     ) -> None:
         """Migrates the database (unless told not to) and opens the log.
+
+        Args:
+            database_url: of SQLAlchemy.
+            log_path: the decision log.
+            database_timeout_s: longest wait for the database.
+            migrate: whether to make or change the tables.
+            signer: signs every decision; None signs none.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
@@ -56,6 +67,7 @@ class Recorder:
             upgrade(database_url, database_timeout_s)
         self.database = Database(database_url, database_timeout_s)
         self.log = DecisionLog(log_path)
+        self._signer = signer
 
     def record(
         self,
@@ -74,8 +86,8 @@ class Recorder:
             dry_run: recorded too, but marked as not binding.
 
         Raises:
-            NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL; there is
-                no verdict then.
+            NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE, DISK_FULL or
+                SIGNING_UNAVAILABLE; there is no verdict then.
         """
         now = datetime.now(UTC)
         verdict = Verdict(
@@ -87,6 +99,8 @@ class Recorder:
             stage_times_s=dict(stage_times_s),
             dry_run=dry_run,
         )
+        if self._signer is not None:
+            verdict = self._signer.signed(verdict)
         payload = encode(verdict)
         binding = verdict.binding and decision.mode is Mode.ENFORCE
         logged = False
@@ -144,9 +158,9 @@ class Recorder:
         size = checked_page_size(page_size)
         after = read_token(page_token, search.words)
         # One more than asked for tells whether there is a next page.
-        payloads = self.database.page(size + 1, after, search)
-        verdicts = [decode_stored(payload) for payload in payloads[:size]]
-        if len(payloads) <= size:
+        rows = self.database.page(size + 1, after, search)
+        verdicts = [_decode_row(row) for row in rows[:size]]
+        if len(rows) <= size:
             return verdicts, ""
         end = Place(verdicts[-1].decided_at, verdicts[-1].decision_id)
         return verdicts, make_token(end, search.words)
@@ -179,10 +193,19 @@ def stored_verdict(database: Database, decision_id: str) -> Verdict:
     Raises:
         NoDecisionError: DECISION_UNKNOWN or DATABASE_UNAVAILABLE.
     """
-    payload = database.get(decision_id)
-    if payload is None:
+    row = database.get(decision_id)
+    if row is None:
         raise decision_unknown(decision_id)
-    return decode_stored(payload)
+    return _decode_row(row)
+
+
+def _decode_row(row: Row) -> Verdict:
+    """As `decode_stored`, with the signed form, which has to be the one that was logged."""
+    verdict = decode_stored(row.payload)
+    found = hashlib.sha256(row.envelope).hexdigest() if row.envelope else ""
+    if found != verdict.envelope_sha256:
+        raise database_failure(ValueError("the signed form of a decision is not the logged one"))
+    return replace(verdict, envelope=row.envelope)
 
 
 def decode_stored(payload: str) -> Verdict:

@@ -83,6 +83,8 @@ audits = Table(
     Column("payload", Text(), nullable=False),
     # Of what a person could review about the decision; NULL where there is nothing to review.
     Column("subject_key", String(64), nullable=True),
+    # The signed form; NULL where nothing was signed. The payload has its digest.
+    Column("envelope", LargeBinary(), nullable=True),
     Index(None, "decided_at", "decision_id"),
     Index(None, "verdict", "decided_at", "decision_id"),
     Index(None, "would_be_verdict", "decided_at", "decision_id"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from loragate_server.policy.decision import Decision
@@ -23,7 +23,12 @@ class Caller:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A recorded decision. Times are timezone-aware UTC."""
+    """A recorded decision. Times are timezone-aware UTC.
+
+    Attributes:
+        envelope_sha256: lower-case hexadecimal digest of `envelope`; empty where nothing is signed.
+        envelope: the signed form (`record.signing`); not in the log, which has its digest.
+    """
 
     decision_id: str
     decision: Decision
@@ -33,6 +38,8 @@ class Verdict:
     stage_times_s: dict[str, float]
     dry_run: bool = False
     cached: bool = False
+    envelope_sha256: str = ""
+    envelope: bytes = field(default=b"", repr=False, metadata={"recorded": False})
 
     @property
     def binding(self) -> bool:

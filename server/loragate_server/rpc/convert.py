@@ -145,6 +145,7 @@ def verdict_message(verdict: Verdict, *, scores: bool) -> wire.Verdict:
         binding=verdict.binding,
         restricted_to_concept_ids=evidence.restricted_to,
         loaders=evidence.loaders,
+        dsse_envelope=verdict.envelope,
     )
     for stage, seconds in verdict.stage_times_s.items():
         time = message.stage_times.add(stage=stage)

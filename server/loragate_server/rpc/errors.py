@@ -69,6 +69,7 @@ CODES: Mapping[ErrorReason, grpc.StatusCode] = MappingProxyType(
         ErrorReason.DATABASE_UNAVAILABLE: _Code.UNAVAILABLE,
         ErrorReason.DISK_FULL: _Code.RESOURCE_EXHAUSTED,
         ErrorReason.POLICY_INVALID: _Code.FAILED_PRECONDITION,
+        ErrorReason.SIGNING_UNAVAILABLE: _Code.UNAVAILABLE,
         ErrorReason.UNAUTHENTICATED: _Code.UNAUTHENTICATED,
         ErrorReason.PERMISSION_DENIED: _Code.PERMISSION_DENIED,
     }

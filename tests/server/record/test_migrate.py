@@ -43,13 +43,8 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
 def test_the_migrations_form_one_line() -> None:
     scripts = ScriptDirectory.from_config(alembic_config())
     assert len(scripts.get_heads()) == 1
-    assert [r.revision for r in scripts.walk_revisions()] == [
-        "0005",
-        "0004",
-        "0003",
-        "0002",
-        "0001",
-    ]
+    numbers = [f"{number:04}" for number in range(6, 0, -1)]
+    assert [r.revision for r in scripts.walk_revisions()] == numbers
 
 
 def test_replicas_that_start_together_migrate_once(database_url: str) -> None:

@@ -110,7 +110,13 @@ def verdict() -> Verdict:
         reasons=(Reason("concept_learned", "It has learned a bomb."),),
         findings=(Finding(bomb, VerdictKind.BLOCK, Remedy.WITHDRAW_AND_CALL_LEGAL),),
     )
-    return made.verdict(decision, decision_id="id-1", stage_times_s={"response": 1.25}, cached=True)
+    return made.verdict(
+        decision,
+        decision_id="id-1",
+        stage_times_s={"response": 1.25},
+        cached=True,
+        envelope=b"{}",
+    )
 
 
 def test_a_verdict_goes_out_whole() -> None:
@@ -126,6 +132,7 @@ def test_a_verdict_goes_out_whole() -> None:
     assert message.stage_times[0].duration.ToMilliseconds() == 1250
     assert message.decided_at.ToDatetime(tzinfo=UTC) == NOW
     assert message.cached
+    assert message.dsse_envelope == b"{}"
     unset = {field.name for field in message.DESCRIPTOR.fields} - {
         field.name for field, _ in message.ListFields()
     }

@@ -1,0 +1,1 @@
+"""Signs verdicts, so that they can be checked without this server."""
