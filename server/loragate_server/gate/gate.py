@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import chain
 
 from loragate_server.adapter.reference import StoredFile
-from loragate_server.audit.evidence import Evidence
 from loragate_server.config.gate import GateSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.admission import admit, admit_size
@@ -24,12 +23,17 @@ from loragate_server.gate.intake import IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey, used_key
 from loragate_server.gate.lineage_book import LineageBook, decisions_of
 from loragate_server.gate.observer import STAGES, GateObserver
-from loragate_server.gate.pipeline import Case, Pipeline, ReadAdapter, with_twins
+from loragate_server.gate.pipeline import (
+    Case,
+    Pipeline,
+    ReadAdapter,
+    hangs_a_loader,
+    with_twins,
+)
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
 from loragate_server.gate.worker import Worker, draining
 from loragate_server.intake.fetch import Intake
-from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.policy.known import KnownUse
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.policy import Policy
@@ -286,7 +290,7 @@ class Gate:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
             if evidence is None:
                 evidence = await self._pipeline.measure(policy, case, leash, times_s)
-                if _hangs_a_loader(evidence):
+                if hangs_a_loader(evidence):
                     self._observer.endless_file()
             measured_by = policy.screen_miss_rate
             # Policy and library may have changed while the audit waited: the newest decide.
@@ -345,9 +349,3 @@ class Gate:
 
     def _twins_of(self, case: Case) -> list[tuple[str, ...]]:
         return [self._weights.twins_of(one.sha256, one.weights_sha256) for one in case.files]
-
-
-def _hangs_a_loader(evidence: Evidence) -> bool:
-    refused = (why for one in evidence.adapters for why in one.refused_by.values())
-    doubted = (sentence for _, sentence in evidence.inconclusive)
-    return LOOPS_BELOW_0 in refused or any(TAKES_TOO_LONG in sentence for sentence in doubted)

@@ -22,6 +22,7 @@ from loragate_server.gate.job import off_device
 from loragate_server.gate.key import AdapterKey
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.worker import Worker, draining
+from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.models.base import BaseModel
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
@@ -232,6 +233,13 @@ def with_twins(evidence: Evidence, twins: Sequence[tuple[str, ...]]) -> Evidence
         for one, others in zip(evidence.adapters, twins, strict=True)
     )
     return replace(evidence, adapters=adapters)
+
+
+def hangs_a_loader(evidence: Evidence) -> bool:
+    """Whether a file would keep a loader busy for ever, or for too long to tell."""
+    refused = (why for one in evidence.adapters for why in one.refused_by.values())
+    doubted = (sentence for _, sentence in evidence.inconclusive)
+    return LOOPS_BELOW_0 in refused or any(TAKES_TOO_LONG in sentence for sentence in doubted)
 
 
 def _member(read: Readings, reference: AdapterReference) -> Member:
