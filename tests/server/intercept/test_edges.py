@@ -252,11 +252,12 @@ def test_a_length_of_eighteen_digits_is_the_longest(digits: int, refused: Refusa
 
 
 def test_a_list_in_the_arguments_alone_is_active_in_every_server() -> None:
-    given = '{"lora":[{"path":"/loras/g.safetensors","multiplier":0.5}]}'
-    body = {"prompt": f"a <sd_cpp_extra_args>{given}</sd_cpp_extra_args>"}
-    assert optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", body) == [False]
-    other = {"lora": [{"path": "h.safetensors", "multiplier": 0.5}]}
-    assert optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", body | other) == [True, True]
+    given = [{"path": f"/loras/{name}.safetensors", "multiplier": 0.5} for name in "gh"]
+    text = json.dumps({"lora": given})
+    body = {"prompt": f"a <sd_cpp_extra_args>{text}</sd_cpp_extra_args>"}
+    assert optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", body) == [False, False]
+    other = {"lora": [{"path": "i.safetensors", "multiplier": 0.5}]}
+    assert optional("stable_diffusion_cpp", "/sdapi/v1/txt2img", body | other) == [True] * 3
 
 
 GRAPH = json.dumps({"1": node("Anything", name="x"), "2": node("LoraLoader", lora_name="ink")})
