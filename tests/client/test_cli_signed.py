@@ -163,6 +163,22 @@ def test_a_pilot_and_what_has_run_out_allow_nothing(
     assert "It has run out" in told
 
 
+def test_clocks_may_differ_by_what_is_configured(
+    signing: FakeAuditServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(verdict: audit_pb2.Verdict) -> None:
+        verdict.decided_at.seconds -= 3700
+        verdict.expires_at.seconds -= 3700
+        sign(verdict)
+
+    assert run("audit", "a.safetensors") == 0
+    signing.falsify = late
+    assert run("get", _newest(signing), "--save-signed", "v.json") == 4
+    assert verify(run, "--file", "a.safetensors", verdict="v.json") == 3
+    monkeypatch.setenv("LORAGATE_CLOCK_SKEW_S", "600")
+    assert verify(run, "--file", "a.safetensors", verdict="v.json") == 0
+
+
 def _newest(server: FakeAuditServer) -> str:
     return list(server._decisions)[-1]
 

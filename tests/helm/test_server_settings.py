@@ -57,6 +57,8 @@ def test_mounts_and_paths_of_the_configuration_agree(
         paths.append(config.library)
     if rendering.all("ConfigMap") and "policy" in yaml.safe_load(rendering.configuration()):
         paths.append(config.policy)
+    for key in config.signing.keys:
+        paths += [one for one in (key.file, key.public_key, key.pin_file) if one is not None]
     if config.console.session_secret_file:
         paths.append(config.console.session_secret_file)
     for path in paths:
@@ -77,6 +79,18 @@ def test_settings_come_through(loaded: Callable[[Rendering], Config]) -> None:
     assert loaded(scenario_on("sidecar", "1.33")).listen.grpc == "unix:/run/loragate/loragate.sock"
     assert loaded(scenario_on("pilot", "1.33")).insecure_off_loopback
     assert not loaded(scenario_on("default", "1.33")).insecure_off_loopback
+
+
+def test_the_keys_of_signatures_are_files_of_the_secret(
+    loaded: Callable[[Rendering], Config],
+) -> None:
+    rendering = scenario_on("ha-postgresql", "1.33")
+    old, new = loaded(rendering).signing.keys
+    assert (old.file, new.id) == (Path("/etc/loragate/signing/2026-01.pem"), "2026-07")
+    assert old.not_after is not None
+    volumes = rendering.workload()["spec"]["template"]["spec"]["volumes"]
+    [secret] = [one["secret"] for one in volumes if one["name"] == "loragate-signing"]
+    assert secret == {"secretName": "loragate-signing", "defaultMode": 0o440}
 
 
 def test_the_console_knows_its_people(loaded: Callable[[Rendering], Config]) -> None:

@@ -84,7 +84,7 @@ def make_client(
         # Without a service there is no decision, which is exit code 3 and not a BLOCK.
         on_unavailable="raise",
         service="loragate-cli",
-        clock_skew_s=_clock_skew(environment),
+        clock_skew_s=clock_skew(environment),
         names=names,
         require_signature=trust_of(options, environment),
         accept_signed=accepted_of(options, environment),
@@ -150,7 +150,12 @@ def _seconds(setting: Setting) -> float | None:
     return seconds
 
 
-def _clock_skew(environment: Mapping[str, str]) -> float:
+def clock_skew(environment: Mapping[str, str] = os.environ) -> float:
+    """Seconds by which the clocks here and at the service may be apart.
+
+    Raises:
+        ValueError: the variable has a value that it cannot have.
+    """
     text = environment.get(_CLOCK_SKEW)
     skew = _number(text) if text else CLOCK_SKEW_S
     if not 0 <= skew <= 3600:

@@ -12,6 +12,7 @@ from loragate._reading import read_once
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.output import as_json, print_json, took
 from loragate.cli.parser import base_digest_of_environment
+from loragate.cli.settings import clock_skew
 from loragate.cli.signed_options import asked_by_verify, trust_of, use_of
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, print_table
 from loragate.files import require_plain
@@ -38,7 +39,9 @@ def verify(options: argparse.Namespace) -> ExitCode:
     references = [
         _reference(Path(file), use_of(options, number)) for number, file in enumerate(options.files)
     ]
-    result = signed.verify(read_once(options.verdict), references, keys, **asked)
+    result = signed.verify(
+        read_once(options.verdict), references, keys, clock_skew=clock_skew(), **asked
+    )
     code = _code(result)
     if options.json:
         print_json({"file": " + ".join(options.files), **as_json(result), "exit_code": int(code)})

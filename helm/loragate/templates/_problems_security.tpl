@@ -133,3 +133,16 @@ ingress.tlsSecretName is empty, so sessions would cross the network in the clear
 httpRoute.parentRefs is empty, so no gateway would take the route; name a Gateway with an HTTPS listener.
 {{- end }}
 {{- end }}
+
+{{- define "loragate.problems.signing" }}
+{{- $keys := dig "signing" "keys" list .Values.config }}
+{{- $secret := .Values.signing.existingSecret }}
+{{- if and $secret (not $keys) }}
+signing.existingSecret mounts keys that nothing signs with; name them in config.signing.keys, or leave it empty.
+{{- end }}
+{{- range $keys }}
+{{- if and .file (hasPrefix "/etc/loragate/signing/" .file) (not $secret) }}
+config.signing.keys: {{ .id }} is a file below /etc/loragate/signing, where nothing is mounted; name its Secret in signing.existingSecret.
+{{- end }}
+{{- end }}
+{{- end }}

@@ -26,6 +26,11 @@ lie beside those of another application. */}}
   mountPath: /etc/loragate/console
   readOnly: true
 {{- end }}
+{{- if .Values.signing.existingSecret }}
+- name: loragate-signing
+  mountPath: /etc/loragate/signing
+  readOnly: true
+{{- end }}
 - name: loragate-state
   mountPath: /var/lib/loragate
   {{- if and .Values.persistence.enabled (include "loragate.isShared" .) (not (include "loragate.claimsPerReplica" .)) (include "loragate.hasSeveralReplicas" .) }}
@@ -79,6 +84,13 @@ lie beside those of another application. */}}
 {{- end }}
 {{- if .Values.console.enabled }}
 {{- include "loragate.consoleVolume" . }}
+{{- end }}
+{{- with .Values.signing.existingSecret }}
+- name: loragate-signing
+  secret:
+    secretName: {{ . }}
+    # The server refuses a private key that others than its owner and its group may read.
+    defaultMode: 0440
 {{- end }}
 {{- include "loragate.stateVolume" . }}
 - name: loragate-tmp
