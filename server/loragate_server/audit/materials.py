@@ -12,7 +12,7 @@ from loragate_server.concepts.gradients import ConceptGradients, GradientPlan, b
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbePlan, ProbeSet, build_probes
 from loragate_server.models.base import BaseModel
-from loragate_server.progress import Report, silent
+from loragate_server.progress import Report, Turns, at_once, silent
 
 GENERIC = ProbePlan(pictures=2, times=(0.16, 0.75))
 """Rows under the generic prompt: what an adapter does whatever it is asked for."""
@@ -63,14 +63,23 @@ def build_materials(
     report: Report = silent,
     *,
     gradients: GradientPlan | None = None,
+    turns: Turns = at_once,
 ) -> Materials:
-    """Builds probes and gradients, or reads them from the cache; without a calibration.
+    """Builds probes and gradients, concept by concept, or reads them; without a calibration.
+
+    Args:
+        library: the open concept library.
+        base: the base model.
+        cache_dir: where they are kept.
+        report: told what is being made.
+        gradients: the default plan when None.
+        turns: when the base model is free.
 
     Raises:
         NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
     """
     return Materials(
-        build_probes(library, base, cache_dir, report, GENERIC),
-        build_probes(library, base, cache_dir, report, NAMED),
-        build_gradients(library, base, cache_dir, report, gradients),
+        build_probes(library, base, cache_dir, report, GENERIC, turns),
+        build_probes(library, base, cache_dir, report, NAMED, turns),
+        build_gradients(library, base, cache_dir, report, gradients, turns),
     )
