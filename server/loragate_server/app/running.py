@@ -165,6 +165,7 @@ async def _open_rpc(
 ) -> Running:
     """The gRPC port, and the doors for proxies."""
     keeper = LibraryKeeper(front.library(), bases, gate.worker, engine_builder(config))
+    stack.callback(keeper.close)
     front.library = lambda: keeper.library
     if config.policy != EMBEDDED_POLICY:  # nobody wrote that one for another library
         keeper.on_change(lambda library: warn_of_rules(front.policies.current, library))

@@ -25,7 +25,7 @@ from loragate_server.gate.library import BuildEngine, serve_base
 from loragate_server.models import load_base_model
 from loragate_server.models.base import BaseModel
 from loragate_server.models.loading import BaseModelError
-from loragate_server.progress import Report, silent
+from loragate_server.progress import Report, Turns, silent
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +64,10 @@ def engine_builder(config: Config) -> BuildEngine:
     """
     settings = AuditSettings(backend=config.kernel_backend)
 
-    def build(base: BaseModel, library: ConceptLibrary, report: Report) -> AuditEngine:
-        materials = build_materials(library, base, config.probe_cache, report)
+    def build(
+        base: BaseModel, library: ConceptLibrary, report: Report, turns: Turns
+    ) -> AuditEngine:
+        materials = build_materials(library, base, config.probe_cache, report, turns=turns)
         calibration = find_calibration(config, base.name)
         if calibration is not None:
             try:
@@ -74,7 +76,7 @@ def engine_builder(config: Config) -> BuildEngine:
                 _log.warning("base model %s is not calibrated: %s", base.name, error)
             else:
                 materials = replace(materials, calibration=calibration)
-        return AuditEngine(base, materials, settings)
+        return turns(lambda: AuditEngine(base, materials, settings))
 
     return build
 
