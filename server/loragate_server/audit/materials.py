@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loragate_server.audit.calibration import Binding, Calibration
 from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan, build_gradients
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbePlan, ProbeSet, build_probes
@@ -37,6 +38,34 @@ class Materials:
     named: ProbeSet | None = None
     gradients: ConceptGradients | None = None
     calibration: Calibration | None = None
+
+    @property
+    def sets(self) -> tuple[ProbeSet, ...]:
+        """The probes that there are: generic, then named."""
+        return tuple(each for each in (self.probes, self.named) if each is not None)
+
+    @property
+    def forbidden(self) -> tuple[Concept, ...]:
+        """The forbidden concepts, in the order of the screen's and the response stage's rows."""
+        return self.probes.concepts[: self.probes.forbidden_count]
+
+    def shown(self, concept: Concept) -> str:
+        """Names what is measured of a concept: two with equal names measure the same."""
+        return hashlib.sha256(concept.shown(self._pictures).encode()).hexdigest()
+
+    @property
+    def bank(self) -> str:
+        """Names the neutral concepts that everything is compared with, as `shown` does for one."""
+        banks = [self.probes.concepts[self.probes.forbidden_count :]]
+        if self.gradients is not None:
+            banks.append(self.gradients.concepts[self.gradients.forbidden_count :])
+        named = [[self.shown(concept) for concept in bank] for bank in banks]
+        return hashlib.sha256(repr(named).encode()).hexdigest()
+
+    @property
+    def _pictures(self) -> int:
+        plans = [self.probes.plan, *(self.gradients.plan.plans if self.gradients else ())]
+        return max(plan.pictures for plan in plans)
 
     @property
     def binding(self) -> Binding:

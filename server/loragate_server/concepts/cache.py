@@ -8,12 +8,8 @@ content: a library with one concept more computes one, whoever computed the othe
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,15 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.files import whole_file
+from loragate_server.files import exclusive, whole_file
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Report
 
 KEPT_OTHERS = 4
 """Libraries on the same base model whose files stay besides: several servers may share a folder."""
-
-_ASK_AGAIN_S = 0.1
-"""Between two looks at a lock that another server holds."""
 
 Tensors = dict[str, Tensor]
 
@@ -74,7 +67,7 @@ class TensorCache:
         for done, number in enumerate(missing):
             say = partial(report, self._purpose, 1 - (len(missing) - done) / len(found))
             say()
-            with self._locked(say):
+            with exclusive(self._folder / f".{self._stem}.lock", say):
                 # another server may have made it while this one waited
                 tensors = _read(paths[number])
                 if tensors is None:
@@ -89,25 +82,6 @@ class TensorCache:
     def _path(self, concept: str) -> Path:
         key = hashlib.sha256("\0".join((*self._common, concept)).encode()).hexdigest()
         return self._folder / f"{self._stem}-{key[:32]}.safetensors"
-
-    @contextmanager
-    def _locked(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Keeps other servers from the same work. It saves work alone: files are whole anyhow.
-
-        Args:
-            waiting: called again and again until the lock is free.
-        """
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = (self._folder / f".{self._stem}.lock").open("w")
-        except OSError:  # writing will say what is wrong with the folder
-            yield
-            return
-        with lock:
-            while not _take(lock.fileno()):
-                waiting()
-                time.sleep(_ASK_AGAIN_S)
-            yield
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:
@@ -142,15 +116,6 @@ def _read(path: Path) -> Tensors | None:
     with contextlib.suppress(OSError):
         path.touch()  # its age is that of its last use
     return tensors
-
-
-def _take(lock: int) -> bool:
-    """Takes a lock if it is free; also where the file system has none to give."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
 
 
 def _last_use(path: Path) -> float:
