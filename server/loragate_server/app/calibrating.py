@@ -11,8 +11,11 @@ from loragate_server.audit.growth import Grower
 from loragate_server.audit.kept import KeptError, kept_file, open_kept
 from loragate_server.audit.materials import Materials
 from loragate_server.config.schema import Config, StartError
+from loragate_server.gate.bases import BaseRegistry
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Report, Turns
+
+_NAMED = 3
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +76,24 @@ def find_calibration(
         _log.warning("base model %s is uncalibrated: %s", base.name, error)
         return None
     return made
+
+
+def uncalibrated(bases: BaseRegistry) -> dict[str, tuple[str, ...]]:
+    """By base model the concepts that no calibration speaks for, as the next audit has it."""
+    return {one.name: one.engine.materials.uncalibrated for one in bases.served}
+
+
+def calibration_notes(bases: BaseRegistry) -> dict[str, str]:
+    """The same as a sentence, for whoever asks whether the server is ready."""
+    notes = {}
+    for one in bases.served:
+        unknown = one.engine.materials.uncalibrated
+        named = ", ".join(unknown[:_NAMED])
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        every = len(unknown) == len(one.engine.materials.forbidden)
+        state = "uncalibrated" if every else f"uncalibrated: {named}{more}" if unknown else "ok"
+        notes[f"calibration of {one.name}"] = state
+    return notes
 
 
 def _grown(

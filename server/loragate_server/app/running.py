@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 
+from loragate_server.app.calibrating import calibration_notes, uncalibrated
 from loragate_server.app.doors import http_check, open_checkpoint, open_relays
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
@@ -126,6 +127,8 @@ async def _serve_models(config: Config, front: Front, stop_asked: asyncio.Event)
     bases = BaseRegistry(config.base_models[0].name, served)
     describe(config, served, front.metrics)
     front.metrics.follow_served(lambda: served_states(config, bases))
+    front.readiness.follow_notes(lambda: calibration_notes(bases))
+    front.uncalibrated = lambda: uncalibrated(bases)
     return bases
 
 

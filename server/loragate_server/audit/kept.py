@@ -22,6 +22,7 @@ from torch import Tensor
 
 from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.audit.factors import Factors, adapter_of
+from loragate_server.audit.materials import Materials
 from loragate_server.files import whole_file
 from loragate_server.models.base import BaseModel
 
@@ -117,20 +118,14 @@ _PARTS = ("bank_change", "codes", "layers", "ranks", "scales")
 
 
 def save_kept(
-    file: Path,
-    *,
-    calibration: str,
-    concepts: Mapping[str, str],
-    bank: str,
-    adapters: Mapping[str, KeptAdapter],
+    file: Path, calibration: str, materials: Materials, adapters: Mapping[str, KeptAdapter]
 ) -> None:
     """Writes the file, whole or not at all.
 
     Args:
         file: see `kept_file`.
         calibration: digest of the calibration.
-        concepts: as in `Kept`.
-        bank: as in `Kept`.
+        materials: with which it was made.
         adapters: by sha256; may be empty, then the file only says what the calibration knows.
 
     Raises:
@@ -153,8 +148,8 @@ def save_kept(
     head = _Head(
         format=_FORMAT,
         calibration=calibration,
-        concepts=dict(concepts),
-        bank=bank,
+        concepts={one.concept_id: materials.shown(one) for one in materials.forbidden},
+        bank=materials.bank,
         layers=tuple((ref.component, ref.module) for ref in layers),
         adapters=digests,
     )

@@ -49,6 +49,13 @@ class Materials:
         """The forbidden concepts, in the order of the screen's and the response stage's rows."""
         return self.probes.concepts[: self.probes.forbidden_count]
 
+    @property
+    def uncalibrated(self) -> tuple[str, ...]:
+        """The forbidden concepts that no calibration speaks for, by id."""
+        known = set() if self.calibration is None else set(self.calibration.harmless[0].screen)
+        every = (one.concept_id for one in self.forbidden)
+        return tuple(concept_id for concept_id in every if concept_id not in known)
+
     def shown(self, concept: Concept) -> str:
         """Names what is measured of a concept: two with equal names measure the same."""
         return hashlib.sha256(concept.shown(self._pictures).encode()).hexdigest()
