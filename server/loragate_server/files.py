@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import glob
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _LEFT_OVER_S = 3600.0
 """A partial file of this age was left by a writer that crashed."""
+
+
+_ASK_AGAIN_S = 0.1
+"""Between two looks at a lock that another process holds."""
 
 
 @contextmanager
@@ -52,6 +58,39 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Keeps other processes and threads that ask for the same lock out of the block.
+
+    It is there to save work that would be done twice: where a lock cannot be had at all, for the
+    folder cannot be written or the file system has none, the block is entered without.
+
+    Args:
+        lock: an empty file, made when missing; it stays.
+        waiting: called again and again until the lock is free. What it raises ends the wait.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError:  # whoever writes there will say what is wrong with the folder
+        yield
+        return
+    with file:
+        while not _take(file.fileno()):
+            waiting()
+            time.sleep(_ASK_AGAIN_S)
+        yield
+
+
+def _take(lock: int) -> bool:
+    """Whether nobody else has the lock, which is taken where there is one."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 def _partial(path: Path) -> Path:

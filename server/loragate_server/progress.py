@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 
@@ -15,6 +16,21 @@ Report = Callable[[str, float], None]
 
 def silent(stage: str, fraction: float) -> None:
     """A `Report` that nobody reads."""
+
+
+_Result = TypeVar("_Result")
+
+
+class Turns(Protocol):
+    """Has a piece of work run when the base models are free. Others may come between two pieces."""
+
+    def __call__(self, piece: Callable[[], _Result]) -> _Result:
+        """Waits for a turn, runs the piece, and gives what it returns or raises."""
+
+
+def at_once(piece: Callable[[], _Result]) -> _Result:
+    """A `Turns` of whoever has the base models for himself."""
+    return piece()
 
 
 @dataclass

@@ -52,6 +52,7 @@ def test_it_says_where_it_listens_when_it_is_ready(server: ServerProcess) -> Non
     assert json.loads(body) == {
         "ready": True,
         "parts": dict.fromkeys(("models", "policy", "grpc", "record", "worker", "intake"), "ok"),
+        "notes": {"calibration of emoji-tiny": "ok"},
     }
 
 

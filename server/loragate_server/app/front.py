@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from loragate_server.app.doors import check_door
 from loragate_server.app.folders import served_library
 from loragate_server.app.ports import GRPC, HTTP, listening, require_free
-from loragate_server.app.reviewing import follow, open_console
+from loragate_server.app.reviewing import Shown, follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
@@ -44,6 +44,8 @@ class Front:
         http: address of the HTTP port, with the port that the system chose.
         door: `/v1/check`, closed until there is a checkpoint; None where it is not wanted.
         library: the library in force; whoever serves another one puts it here.
+        uncalibrated: by base model the concepts that no calibration speaks for; whoever serves
+            base models puts it here.
     """
 
     http: str
@@ -57,6 +59,7 @@ class Front:
     known: KnownBook
     weights: WeightsBook
     library: Callable[[], ConceptLibrary]
+    uncalibrated: Callable[[], Mapping[str, Sequence[str]]] = dict
 
 
 async def open_front(config: Config, stack: AsyncExitStack) -> Front:
@@ -95,8 +98,9 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
         lambda: library,
     )
     policies.on_change(lambda policy: warn_of_rules(policy, front.library()))
+    shown = Shown(lambda: front.library(), lambda: front.uncalibrated())
     books = (reviews, weights)
-    console = await open_console(config, recorder, books, lambda: front.library(), metrics, stack)
+    console = await open_console(config, recorder, books, shown, metrics, stack)
     if console is not None:
         web.mount(console)
     front.http = await listening(web.start(), config.listen.http, HTTP)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +27,19 @@ Book = TypeVar("Book", bound=Follower)
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the console shows of what is served; both change while the server runs.
+
+    Attributes:
+        library: the library in force.
+        uncalibrated: by base model the concepts that no calibration speaks for.
+    """
+
+    library: Callable[[], ConceptLibrary]
+    uncalibrated: Callable[[], Mapping[str, Sequence[str]]]
+
+
 async def follow(book: Book, stack: AsyncExitStack) -> Book:
     """Keeps up with what other replicas record as well; stops with the stack.
 
@@ -41,7 +55,7 @@ async def open_console(
     config: Config,
     recorder: Recorder,
     books: Sequence[Follower],
-    library: Callable[[], ConceptLibrary],
+    shown: Shown,
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> web.Application | None:
@@ -51,7 +65,7 @@ async def open_console(
         config: of the server.
         recorder: whose decisions are reviewed.
         books: what has to be read again after an act of a reviewer, in this order.
-        library: the library in force.
+        shown: what the pages are about.
         metrics: hears of every act.
         stack: closes what is opened here.
 
@@ -85,5 +99,7 @@ async def open_console(
         raise StartError(f"console: {error}") from error
     await access.start()
     stack.push_async_callback(access.close)
-    sources = Sources(recorder, reviews, library, config.policy.expanduser())
+    sources = Sources(
+        recorder, reviews, shown.library, config.policy.expanduser(), shown.uncalibrated
+    )
     return console_application(sources, access)

@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 
+from loragate_server.app.calibrating import calibration_notes, uncalibrated
 from loragate_server.app.doors import http_check, open_checkpoint, open_relays
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
@@ -126,6 +127,8 @@ async def _serve_models(config: Config, front: Front, stop_asked: asyncio.Event)
     bases = BaseRegistry(config.base_models[0].name, served)
     describe(config, served, front.metrics)
     front.metrics.follow_served(lambda: served_states(config, bases))
+    front.readiness.follow_notes(lambda: calibration_notes(bases))
+    front.uncalibrated = lambda: uncalibrated(bases)
     return bases
 
 
@@ -166,6 +169,7 @@ async def _open_rpc(
 ) -> Running:
     """The gRPC port, and the doors for proxies."""
     keeper = LibraryKeeper(front.library(), bases, gate.worker, engine_builder(config))
+    stack.callback(keeper.close)
     front.library = lambda: keeper.library
     if config.policy != EMBEDDED_POLICY:  # nobody wrote that one for another library
         keeper.on_change(lambda library: warn_of_rules(front.policies.current, library))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loragate_kernels.compile_monitor import process_monitor
-from loragate_server.app.startup import calibration_file
+from loragate_server.app.calibrating import calibration_file
 from loragate_server.config.schema import Config
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.metrics.metrics import Metrics

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import diffusers.utils.logging
 import torch
@@ -14,7 +13,7 @@ import transformers.utils.logging
 from loragate_kernels.backend import BackendUnavailableError, require_backend
 from loragate_kernels.compile_monitor import process_monitor
 from loragate_kernels.warm_up import warm_up
-from loragate_server.audit.calibration import Calibration, CalibrationError, load_calibration
+from loragate_server.app.calibrating import find_calibration
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.materials import build_materials
 from loragate_server.concepts.library import ConceptLibrary
@@ -25,7 +24,7 @@ from loragate_server.gate.library import BuildEngine, serve_base
 from loragate_server.models import load_base_model
 from loragate_server.models.base import BaseModel
 from loragate_server.models.loading import BaseModelError
-from loragate_server.progress import Report, silent
+from loragate_server.progress import Report, Turns, silent
 
 _log = logging.getLogger(__name__)
 
@@ -59,55 +58,21 @@ def load_base(entry: BaseModelEntry) -> BaseModel:
 def engine_builder(config: Config) -> BuildEngine:
     """How to build the engine for a base model and a library, with probes cached on disk.
 
-    A calibration that does not fit is left out with a warning: the library may have changed since,
-    and audits have to go on. p-values are approximate then and nothing ends at the screen.
+    A calibration that cannot be made to fit is left out with a warning: the library may have
+    changed since, and audits have to go on. p-values are approximate then and nothing ends at the
+    screen.
     """
     settings = AuditSettings(backend=config.kernel_backend)
 
-    def build(base: BaseModel, library: ConceptLibrary, report: Report) -> AuditEngine:
-        materials = build_materials(library, base, config.probe_cache, report)
-        calibration = find_calibration(config, base.name)
-        if calibration is not None:
-            try:
-                calibration.require(materials.binding)
-            except CalibrationError as error:
-                _log.warning("base model %s is not calibrated: %s", base.name, error)
-            else:
-                materials = replace(materials, calibration=calibration)
-        return AuditEngine(base, materials, settings)
+    def build(
+        base: BaseModel, library: ConceptLibrary, report: Report, turns: Turns
+    ) -> AuditEngine:
+        materials = build_materials(library, base, config.probe_cache, report, turns=turns)
+        calibration = find_calibration(config, base, materials, settings, report, turns)
+        materials = replace(materials, calibration=calibration)
+        return turns(lambda: AuditEngine(base, materials, settings))
 
     return build
-
-
-def calibration_file(config: Config, base_model: str) -> Path | None:
-    """Where the calibration of a base model is read from.
-
-    Returns:
-        The configured file, whether or not it exists; else the state directory's or the embedded
-        one, if there is one.
-    """
-    [entry] = [entry for entry in config.base_models if entry.name == base_model]
-    if entry.calibration is not None:
-        return entry.calibration.expanduser()
-    for file in (config.own_calibration(base_model), entry.embedded_calibration):
-        if file is not None and file.exists():
-            return file
-    return None
-
-
-def find_calibration(config: Config, base_model: str) -> Calibration | None:
-    """The calibration in `calibration_file`; None where there is no such file.
-
-    Raises:
-        StartError: the file is damaged.
-    """
-    file = calibration_file(config, base_model)
-    if file is None:
-        return None
-    try:
-        return load_calibration(file)
-    except CalibrationError as error:
-        raise StartError(f"base model {base_model}: {error}") from error
 
 
 def serve_bases(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.batching import exact_batch_rows
@@ -12,11 +14,20 @@ from loragate_server.audit.calibration import MINIMUM_HARMLESS, Calibration, Cal
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.entrance import widest_entrance
+from loragate_server.audit.factors import NotKeptError, factors_to_keep
+from loragate_server.audit.kept import KeptAdapter
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import Screen, screen, votes_for
 from loragate_server.audit.screening import Screening
-from loragate_server.audit.stages import Screened, respond
+from loragate_server.audit.stages import (
+    Screened,
+    bank_of,
+    mean_change,
+    number_doubts,
+    respond,
+    responses_to,
+)
 from loragate_server.audit.weights import Scales, fit_weights
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash, Report, silent
@@ -51,6 +62,7 @@ class Calibrator:
         self.gradients = materials.gradients
         self.settings = settings or AuditSettings()
         self._rows = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
+        self._bank_changes: dict[str, Tensor] = {}
         self._ids = [
             concept.concept_id
             for concept in materials.probes.concepts[: materials.probes.forbidden_count]
@@ -99,6 +111,28 @@ class Calibrator:
             scales.effects,
         )
 
+    def keep(self, harmless: Sequence[Labelled], report: Report = silent) -> dict[str, KeptAdapter]:
+        """What has to stay of the harmless adapters for concepts that come later, by sha256.
+
+        Args:
+            harmless: as `calibrate` had them, which is called before.
+            report: told "keeping" with the share that is done.
+
+        Raises:
+            CalibrationError: one of them cannot be kept.
+            NoDecisionError: CANCELLED.
+        """
+        kept = {}
+        for index, one in enumerate(harmless):
+            report("keeping", index / len(harmless))
+            try:
+                factors = factors_to_keep(self.base, one.adapter)
+            except NotKeptError as error:
+                raise CalibrationError(f"{error}, which cannot be kept") from error
+            kept[one.adapter.sha256] = KeptAdapter(factors, self._bank_change(one.adapter))
+        report("keeping", 1.0)
+        return kept
+
     def _screens(
         self, harmless: Sequence[Labelled], learned: Sequence[Labelled], report: Report
     ) -> tuple[list[Screening], Scales]:
@@ -144,6 +178,23 @@ class Calibrator:
             one.learned,
         )
 
+    def _bank_change(self, adapter: Adapter) -> Tensor:
+        known = self._bank_changes.get(adapter.sha256)
+        if known is not None:
+            return known
+        responses = responses_to(
+            self.base,
+            self.materials,
+            [(adapter, FULL_STRENGTH)],
+            bank_of(self.materials),
+            batch_rows=self._rows,
+            backend=self.settings.backend,
+            leash=Leash(),
+        )
+        if doubts := number_doubts(responses):
+            raise CalibrationError(f"adapter {adapter.sha256[:12]}: {doubts[0][1]}")
+        return mean_change(responses, self.materials.sets)
+
     def _respond(self, adapter: Adapter, suspects: Sequence[int]) -> list[float]:
         responded = respond(
             self.base,
@@ -156,5 +207,6 @@ class Calibrator:
         )
         if responded.doubts:
             raise CalibrationError(f"adapter {adapter.sha256[:12]}: {responded.doubts[0][1]}")
+        self._bank_changes[adapter.sha256] = responded.bank_change
         values: list[float] = responded.scores.score.tolist()
         return values

@@ -96,9 +96,14 @@ _adapter = TypeAdapter(Calibration)
 
 def save_calibration(made: Calibration, file: Path) -> None:
     """Writes a calibration, whole or not at all."""
-    values = _adapter.dump_python(made, mode="json", exclude={"digest"})
     with whole_file(file) as partial:
-        partial.write_text(json.dumps(values, sort_keys=True) + "\n", encoding="utf-8")
+        partial.write_bytes(dump_calibration(made))
+
+
+def dump_calibration(made: Calibration) -> bytes:
+    """A calibration as it is written; its digest is the sha256 of that."""
+    values = _adapter.dump_python(made, mode="json", exclude={"digest"})
+    return (json.dumps(values, sort_keys=True) + "\n").encode()
 
 
 def load_calibration(file: Path) -> Calibration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scipy.special import stdtr
@@ -67,6 +67,13 @@ class Judge:
         self._batch_rows = batch_rows
         self._backend: Backend = backend
         self._held_bytes = held_bytes
+        calibration = materials.calibration
+        rows = [] if calibration is None else list(calibration.harmless[0].screen)
+        self._calibrated = {
+            index: rows.index(concept.concept_id)
+            for index, concept in enumerate(materials.forbidden)
+            if concept.concept_id in rows
+        }
 
     def judge(
         self, adaptation: Adaptation, wanted: Sequence[int], leash: Leash, screen_miss_rate: float
@@ -96,14 +103,14 @@ class Judge:
         if screened is not None and not bool(screened.found.gain.isfinite().all()):
             doubts = (("nonfinite_weights", "A weight of the adapter is NaN or infinite."),)
             return Judged(doubts=doubts, times_s=times_s)
-        standings = _standings(screened, promise)
-        suspects = _suspects(screened, promise, standings, len(wanted))
+        expected = _Expected.of(screened, promise, wanted, self._calibrated)
+        suspects = expected.suspects
         responded = None
         if suspects:
             responded = self._respond(adaptation, [wanted[i] for i in suspects], leash, times_s)
             if doubts := responded.doubts:
                 return Judged(doubts=doubts, times_s=times_s)
-        concepts = self._conclude(wanted, suspects, screened, responded, promise, standings)
+        concepts = self._conclude(wanted, expected, screened, responded, promise)
         top = max(range(len(concepts)), key=lambda row: concepts[row].score)
         return Judged(
             concepts=concepts,
@@ -162,27 +169,28 @@ class Judge:
     def _conclude(
         self,
         wanted: Sequence[int],
-        suspects: Sequence[int],
+        expected: _Expected,
         screened: Screened | None,
         responded: Responded | None,
         promise: Promise | None,
-        standings: Sequence[float] | None,
     ) -> tuple[ConceptEvidence, ...]:
-        looked = {row: position for position, row in enumerate(suspects)}
+        looked = {row: position for position, row in enumerate(expected.suspects)}
         found = []
         for row, index in enumerate(wanted):
             concept, position = self._probes.concepts[index], looked.get(row)
             second = None
             if responded is not None and position is not None:
                 second = float(responded.scores.score[position])
-            heard = _heard(row, screened, second, standings)
+            heard = _heard(row, screened, second, expected)
             score = second or 0.0 if heard is None else heard.score
             approximate = screened if second is None else responded
             assert approximate is not None  # noqa: S101 - one of the stages looked at it
             tail = float(approximate.scores.p_value[row if second is None else position])
             if heard is not None and second is not None:
                 tail = self._student_tail(score)
-            judged = None if promise is None or heard is None else (promise, heard)
+            judged = None
+            if promise is not None and heard is not None and index in self._calibrated:
+                judged = promise, heard
             found.append(
                 ConceptEvidence(
                     concept_id=concept.concept_id,
@@ -223,34 +231,48 @@ class Judge:
         return float(responded.degree[position])
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """What harmless adapters lead one to expect of the wanted concepts.
+
+    Attributes:
+        standings: by wanted concept how far it stands out; None where nothing says what to expect.
+        suspects: rows of those that go on to the response stage, rising.
+    """
+
+    standings: Sequence[float | None]
+    suspects: Sequence[int]
+
+    @classmethod
+    def of(
+        cls,
+        screened: Screened | None,
+        promise: Promise | None,
+        wanted: Sequence[int],
+        calibrated: Mapping[int, int],
+    ) -> _Expected:
+        """All concepts are suspects of which the calibration, if any, knows nothing."""
+        every = range(len(wanted))
+        if screened is None or promise is None:
+            return cls([None] * len(wanted), every)
+        known = [row for row in every if wanted[row] in calibrated]
+        part = screened.screening.of(known, [calibrated[wanted[row]] for row in known])
+        values = promise.entrance.standing.values(part)
+        standings = dict(zip(known, values, strict=True))
+        suspects = {*every} - {*known}
+        suspects |= {known[place] for place in promise.entrance.suspects(part, values)}
+        return cls(
+            [standings.get(row) for row in every],
+            sorted(suspects) if screened.found.complete else every,
+        )
+
+
 def _heard(
-    row: int,
-    screened: Screened | None,
-    response: float | None,
-    standings: Sequence[float] | None,
+    row: int, screened: Screened | None, response: float | None, expected: _Expected
 ) -> Witnesses | None:
     """What speaks for one wanted concept; None where no screen was run."""
     if screened is None:
         return None
-    screening = screened.screening
-    standing = {} if standings is None else {"standing": standings[row]}
-    return Witnesses(screening.scores[row], screening.aims[row], response, **standing)
-
-
-def _standings(screened: Screened | None, promise: Promise | None) -> list[float] | None:
-    """How far each wanted concept stands out; None where nothing says what to expect."""
-    if screened is None or promise is None:
-        return None
-    return promise.entrance.standing.values(screened.screening)
-
-
-def _suspects(
-    screened: Screened | None,
-    promise: Promise | None,
-    standings: Sequence[float] | None,
-    count: int,
-) -> list[int]:
-    """Rows of the wanted concepts that go on to the response stage."""
-    if screened is None or promise is None or standings is None or not screened.found.complete:
-        return list(range(count))
-    return promise.entrance.suspects(screened.screening, standings)
+    screening, standing = screened.screening, expected.standings[row]
+    measured = {} if standing is None else {"standing": standing}
+    return Witnesses(screening.scores[row], screening.aims[row], response, **measured)

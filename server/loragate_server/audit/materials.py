@@ -8,11 +8,12 @@ from pathlib import Path
 
 from loragate_server.audit.calibration import Binding, Calibration
 from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan, build_gradients
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbePlan, ProbeSet, build_probes
 from loragate_server.models.base import BaseModel
-from loragate_server.progress import Report, silent
+from loragate_server.progress import Report, Turns, at_once, silent
 
 GENERIC = ProbePlan(pictures=2, times=(0.16, 0.75))
 """Rows under the generic prompt: what an adapter does whatever it is asked for."""
@@ -39,6 +40,41 @@ class Materials:
     calibration: Calibration | None = None
 
     @property
+    def sets(self) -> tuple[ProbeSet, ...]:
+        """The probes that there are: generic, then named."""
+        return tuple(each for each in (self.probes, self.named) if each is not None)
+
+    @property
+    def forbidden(self) -> tuple[Concept, ...]:
+        """The forbidden concepts, in the order of the screen's and the response stage's rows."""
+        return self.probes.concepts[: self.probes.forbidden_count]
+
+    @property
+    def uncalibrated(self) -> tuple[str, ...]:
+        """The forbidden concepts that no calibration speaks for, by id."""
+        known = set() if self.calibration is None else set(self.calibration.harmless[0].screen)
+        every = (one.concept_id for one in self.forbidden)
+        return tuple(concept_id for concept_id in every if concept_id not in known)
+
+    def shown(self, concept: Concept) -> str:
+        """Names what is measured of a concept: two with equal names measure the same."""
+        return hashlib.sha256(concept.shown(self._pictures).encode()).hexdigest()
+
+    @property
+    def bank(self) -> str:
+        """Names the neutral concepts that everything is compared with, as `shown` does for one."""
+        banks = [self.probes.concepts[self.probes.forbidden_count :]]
+        if self.gradients is not None:
+            banks.append(self.gradients.concepts[self.gradients.forbidden_count :])
+        named = [[self.shown(concept) for concept in bank] for bank in banks]
+        return hashlib.sha256(repr(named).encode()).hexdigest()
+
+    @property
+    def _pictures(self) -> int:
+        plans = [self.probes.plan, *(self.gradients.plan.plans if self.gradients else ())]
+        return max(plan.pictures for plan in plans)
+
+    @property
     def binding(self) -> Binding:
         """What a calibration for these materials has to be bound to."""
         plans = repr(
@@ -63,14 +99,23 @@ def build_materials(
     report: Report = silent,
     *,
     gradients: GradientPlan | None = None,
+    turns: Turns = at_once,
 ) -> Materials:
-    """Builds probes and gradients, or reads them from the cache; without a calibration.
+    """Builds probes and gradients, concept by concept, or reads them; without a calibration.
+
+    Args:
+        library: the open concept library.
+        base: the base model.
+        cache_dir: where they are kept.
+        report: told what is being made.
+        gradients: the default plan when None.
+        turns: when the base model is free.
 
     Raises:
         NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
     """
     return Materials(
-        build_probes(library, base, cache_dir, report, GENERIC),
-        build_probes(library, base, cache_dir, report, NAMED),
-        build_gradients(library, base, cache_dir, report, gradients),
+        build_probes(library, base, cache_dir, report, GENERIC, turns),
+        build_probes(library, base, cache_dir, report, NAMED, turns),
+        build_gradients(library, base, cache_dir, report, gradients, turns),
     )

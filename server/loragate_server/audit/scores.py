@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loragate_server.audit.likeness import Profile
 from loragate_server.audit.screening import Screening
@@ -31,6 +31,16 @@ class AdapterScores:
     profile: Profile
     response: Mapping[str, float]
     learned: tuple[str, ...] = ()
+
+    def with_values(self, by_kind: Mapping[str, Mapping[str, float]]) -> AdapterScores:
+        """The same adapter with other "screen", "aim", "named" and "response" values."""
+        return replace(
+            self,
+            screen=by_kind["screen"],
+            aim=by_kind["aim"],
+            named=by_kind["named"],
+            response=by_kind["response"],
+        )
 
     @property
     def screening(self) -> Screening:

@@ -70,14 +70,40 @@ def screen(
         adaptation: adapters that will be active together, each with its strength.
         backend: of `lora_response`.
     """
+    refs, values = _products(base, gradients, adaptation, backend)
+    complete = all(_complete(adapter, refs) for adapter, _ in adaptation)
+    return Screen(refs, (-values.sum(1)).cpu(), complete)
+
+
+def screen_each(
+    base: BaseModel,
+    gradients: ConceptGradients,
+    adapters: Sequence[Adapter],
+    backend: Backend,
+) -> list[Screen]:
+    """As `screen` of each adapter alone, at full strength, in one call for all of them."""
+    alone = [(each, Strength()) for each in adapters]
+    refs, values = _products(base, gradients, alone, backend)
+    gain, found = (-values).cpu(), []
+    for number, adapter in enumerate(adapters):
+        rows = [row for row, ref in enumerate(refs) if ref in adapter.deltas]
+        own = tuple(refs[row] for row in rows)
+        found.append(Screen(own, gain[rows, number], _complete(adapter, own)))
+    return found
+
+
+def _products(
+    base: BaseModel,
+    gradients: ConceptGradients,
+    adaptation: Sequence[tuple[Adapter, Strength]],
+    backend: Backend,
+) -> tuple[tuple[ModuleRef, ...], Tensor]:
+    """The changed layers, and the products, float64 [layers, adapters, concepts, strata]."""
     touched = {ref for adapter, _ in adaptation for ref in adapter.deltas}
-    refs = [ref for ref in gradients.layers if ref in touched]
-    complete = len(refs) == len(touched) and not any(
-        _has_bias(delta) for adapter, _ in adaptation for delta in adapter.deltas.values()
-    )
-    strata, count = len(gradients.strata), len(gradients.concepts)
+    refs = tuple(ref for ref in gradients.layers if ref in touched)
+    shape = (len(refs), len(adaptation), len(gradients.concepts), len(gradients.strata))
     if not refs:
-        return Screen((), torch.zeros(0, count, strata, dtype=torch.float64), complete)
+        return (), torch.zeros(shape, dtype=torch.float64)
     layers = [
         [
             factors_of(
@@ -94,8 +120,12 @@ def screen(
     ]
     directions = Directions(tuple(gradients.layers[ref] for ref in refs))
     found = inner_products(layers, directions, backend=backend)
-    gain = -found.values.sum(1).reshape(len(refs), count, strata)
-    return Screen(tuple(refs), gain.cpu(), complete)
+    return refs, found.values.reshape(shape)
+
+
+def _complete(adapter: Adapter, refs: Sequence[ModuleRef]) -> bool:
+    known = set(refs)
+    return all(ref in known and not _has_bias(delta) for ref, delta in adapter.deltas.items())
 
 
 def _has_bias(delta: WeightDelta) -> bool:

@@ -26,3 +26,16 @@ class Screening:
     named: Sequence[float]
     bank: Sequence[float]
     rows: Sequence[int]
+
+    def of(self, positions: Sequence[int], rows: Sequence[int]) -> Screening:
+        """The same of some of the concepts, which have other numbers elsewhere.
+
+        Args:
+            positions: which of the values.
+            rows: their numbers there.
+        """
+        scores, aims, named = (
+            tuple(values[position] for position in positions)
+            for values in (self.scores, self.aims, self.named)
+        )
+        return Screening(scores, aims, self.profile, named, self.bank, rows)

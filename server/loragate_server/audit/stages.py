@@ -79,6 +79,7 @@ class Responded:
         scores: one value per suspect.
         degree: the same, from the measured errors; 0 to 100.
         change: float64 [suspects, strata], mean log error change.
+        bank_change: float64 [bank, strata], the same of the neutral bank.
         strata: name of each stratum: its time, and "named" where rows were told the name.
         layers: layer profile on the top suspect.
         doubts: why the numbers cannot vouch; empty when they can.
@@ -87,6 +88,7 @@ class Responded:
     scores: Scores
     degree: Tensor
     change: Tensor
+    bank_change: Tensor
     strata: tuple[str, ...]
     layers: tuple[LayerProfile, ...]
     doubts: tuple[tuple[str, str], ...]
@@ -97,13 +99,7 @@ class Responded:
     ) -> Responded:
         """Joins the responses to the generic and the named rows."""
         plans = [probes.plan for probes in sets]
-        change = torch.cat(
-            [
-                one.change.reshape(len(one.change), plan.pictures, len(plan.times)).mean(1)
-                for one, plan in zip(responses, plans, strict=True)
-            ],
-            dim=1,
-        )
+        change = mean_change(responses, sets)
         named = [plan.named for plan in plans for _ in plan.times]
         strata = tuple(
             f"{time:.2f}{', named' if plan.named else ''}" for plan in plans for time in plan.times
@@ -116,9 +112,10 @@ class Responded:
             scores,
             degree_of(excess.mean(1)),
             change[:suspects],
+            change[suspects:],
             strata,
             collected.profile(top, slice(suspects, None)),
-            _number_doubts(responses),
+            number_doubts(responses),
         )
 
     def error_change(self, suspect: int) -> dict[str, float]:
@@ -127,6 +124,17 @@ class Responded:
             name: float(value)
             for name, value in zip(self.strata, self.change[suspect].expm1(), strict=True)
         }
+
+
+def mean_change(responses: Sequence[Response], sets: Sequence[ProbeSet]) -> Tensor:
+    """Mean log error change, float64 [concepts, strata], of responses to the sets of probes."""
+    return torch.cat(
+        [
+            one.change.reshape(len(one.change), each.plan.pictures, len(each.plan.times)).mean(1)
+            for one, each in zip(responses, sets, strict=True)
+        ],
+        dim=1,
+    )
 
 
 def respond(
@@ -148,7 +156,7 @@ def respond(
         base: the base model.
         materials: its probes, generic and named.
         adaptation: adapters that are active together.
-        suspects: indices of the concepts.
+        suspects: indices of the concepts; at least one.
         batch_rows: base rows per forward pass.
         backend: of the activation statistics.
         leash: polled at every layer; told the stage "response".
@@ -157,26 +165,54 @@ def respond(
     Raises:
         NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
     """
-    bank = range(materials.probes.forbidden_count, len(materials.probes.concepts))
-    concepts = torch.tensor([*suspects, *bank], dtype=torch.long)
-    sets = [each for each in (materials.probes, materials.named) if each is not None]
-    responses = [
+    responses = responses_to(
+        base,
+        materials,
+        adaptation,
+        [*suspects, *bank_of(materials)],
+        batch_rows=batch_rows,
+        backend=backend,
+        leash=leash,
+        held_bytes=held_bytes,
+    )
+    return Responded.of(responses, materials.sets, len(suspects))
+
+
+def bank_of(materials: Materials) -> range:
+    """The indices of the neutral bank."""
+    return range(materials.probes.forbidden_count, len(materials.probes.concepts))
+
+
+def responses_to(
+    base: BaseModel,
+    materials: Materials,
+    adaptation: Adaptation,
+    concepts: Sequence[int],
+    *,
+    batch_rows: int,
+    backend: Backend,
+    leash: Leash,
+    held_bytes: int = HELD_BYTES,
+) -> list[Response]:
+    """What some concepts' rows say, generic and named; the arguments are those of `respond`."""
+    rows = torch.tensor(concepts, dtype=torch.long)
+    return [
         measure(
             base,
             probes,
-            concepts,
+            rows,
             [adaptation],
             batch_rows=batch_rows,
             backend=backend,
             leash=leash,
             held_bytes=held_bytes,
         )[0]
-        for probes in sets
+        for probes in materials.sets
     ]
-    return Responded.of(responses, sets, len(suspects))
 
 
-def _number_doubts(responses: Sequence[Response]) -> tuple[tuple[str, str], ...]:
+def number_doubts(responses: Sequence[Response]) -> tuple[tuple[str, str], ...]:
+    """Why measured numbers cannot vouch, as (code, sentence); empty when they can."""
     for response in responses:
         layer = response.profile.nonfinite_layer
         if layer is not None:

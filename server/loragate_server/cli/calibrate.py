@@ -49,6 +49,13 @@ def calibrate(
         Path | None,
         typer.Option(help="With --learned: draw false blocks against misses, as .png or .svg."),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            help="Keep what is needed of the harmless adapters for concepts that come later: about "
+            "half a byte for each of their numbers."
+        ),
+    ] = True,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
@@ -57,9 +64,9 @@ def calibrate(
     Every adapter is audited at full strength on the base model and library in force. From then on
     `block_p_value: 0.01` in the policy means that one harmless adapter in a hundred is blocked,
     provided that those to come are like those in the folder. Take adapters that your service really
-    loads: 20 are needed, and 100 let a rate of 1 % rest on counting. Make a
-    new calibration when the base model, the library or loragate changes
-    (an old one is refused).
+    loads: 20 are needed, and 100 let a rate of 1 % rest on counting. Forbidden
+    concepts may come and go: what is kept beside the calibration makes it fit. Make a new one when
+    the base model, the neutral concepts or loragate change (an old one is refused).
 
     With --learned, adapters that did learn a concept, clear cases end at the screen, and the table
     says how many learned ones each setting would miss.
@@ -83,6 +90,7 @@ def calibrate(
         save_calibration,
     )
     from loragate_server.audit.engine import AuditSettings
+    from loragate_server.audit.kept import kept_file, save_kept
     from loragate_server.audit.materials import build_materials
     from loragate_server.cli.progress import progress_bars
 
@@ -103,12 +111,14 @@ def calibrate(
         try:
             calibrator = Calibrator(base, materials, AuditSettings(backend=wanted.kernel_backend))
             made = calibrator.calibrate(quiet, loud, report)
+            kept = calibrator.keep(quiet, report) if keep else {}
         except CalibrationError as error:
             fail(str(error), EXIT_FOUND_WRONG)
         target = out or wanted.own_calibration(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         save_calibration(made, target)
-    made = load_calibration(target)
+        made = load_calibration(target)
+        save_kept(kept_file(target), made.digest, materials, kept)
     typer.echo(_table(made))
     if plot is not None:
         from loragate_server.audit.rates import draw_rates
@@ -117,6 +127,9 @@ def calibrate(
             draw_rates(made, plot)
         typer.echo(f"drawn in {plot}")
     typer.echo(f"{target}: {len(made.harmless)} harmless adapters, {len(made.learned)} learned")
+    if keep:
+        size_mb = kept_file(target).stat().st_size / 1e6
+        typer.echo(f"{kept_file(target)}: {size_mb:.1f} MB, for concepts that come later")
 
 
 def _require_drawable(plot: Path, labels: Mapping[Path, Sequence[str]]) -> None:

@@ -1,10 +1,16 @@
-"""Tensors on disk that depend on a base model and a library: written once, checked when read."""
+"""Tensors on disk, concept by concept: written once, checked when read.
+
+What a base model makes of a concept depends on the model, on the concept's own pictures and prompt,
+and on the plan, and on no other concept. So each has a file named after all that decides its
+content: a library with one concept more computes one, whoever computed the others.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,66 +18,104 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.files import whole_file
+from loragate_server.files import exclusive, whole_file
 from loragate_server.models.base import BaseModel
+from loragate_server.progress import Report
 
 KEPT_OTHERS = 4
-"""Files of other libraries on the same base model that stay: several servers may share a folder."""
+"""Libraries on the same base model whose files stay besides: several servers may share a folder."""
+
+Tensors = dict[str, Tensor]
 
 
 class TensorCache:
-    """One file per base model and purpose, named after everything its content depends on.
-
-    Several servers may share the folder.
+    """A folder of tensors that one base model makes of concepts. Several servers may share it.
 
     Args:
         folder: created when missing.
-        purpose: the first part of the file's name.
+        purpose: the first part of the files' names, and what progress is reported as.
         base: the base model.
-        depends: whatever else decides the content, as text.
+        depends: whatever else decides the content of all concepts alike, as text.
     """
 
     def __init__(self, folder: Path, purpose: str, base: BaseModel, *depends: str) -> None:
         dtype = next(base.denoiser.parameters()).dtype
-        parts = (base.digest, str(dtype), str(base.picture_size), *depends)
-        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-        self._others = f"{purpose}-{base.digest[:16]}-*.safetensors"
-        self._path = folder / f"{purpose}-{base.digest[:16]}-{key[:32]}.safetensors"
+        self._common = (base.digest, str(dtype), str(base.picture_size), *depends)
+        self._folder = folder
+        self._purpose = purpose
+        self._stem = f"{purpose}-{base.digest[:16]}"
 
-    def read(self) -> dict[str, Tensor] | None:
-        """The tensors by name, on the CPU; None unless a whole and undamaged file is there."""
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                expected = (file.metadata() or {}).get("sha256")
-        except (OSError, SafetensorError):
-            return None
-        if _sha256(tensors) != expected:
-            return None
-        with contextlib.suppress(OSError):
-            self._path.touch()  # its age is that of its last use
-        return tensors
+    def each(
+        self, concepts: Sequence[str], make: Callable[[int], Tensors], report: Report
+    ) -> list[Tensors]:
+        """The tensors of every concept, on the CPU; what is missing is made and kept.
 
-    def write(self, tensors: Mapping[str, Tensor]) -> None:
-        """Puts the file in place as a whole, and removes the oldest of other libraries.
+        Where another server makes the same just now, it is waited for and not made twice.
+
+        Args:
+            concepts: by concept what its tensors depend on, as text.
+            make: called with the number of a concept that is missing.
+            report: told the purpose and the share of concepts that are there, where any is made.
+                What it raises ends the work.
 
         Raises:
             NoDecisionError: DISK_FULL.
         """
+        paths = [self._path(concept) for concept in concepts]
+        found = [_read(path) for path in paths]
+        missing = [number for number, tensors in enumerate(found) if tensors is None]
+        for done, number in enumerate(missing):
+            say = partial(report, self._purpose, 1 - (len(missing) - done) / len(found))
+            say()
+            with exclusive(self._folder / f".{self._stem}.lock", say):
+                # another server may have made it while this one waited
+                tensors = _read(paths[number])
+                if tensors is None:
+                    tensors = make(number)
+                    self._write(paths[number], tensors)
+            found[number] = tensors
+        if missing:
+            report(self._purpose, 1.0)
+            self._remove_oldest(paths)
+        return [tensors for tensors in found if tensors is not None]
+
+    def _path(self, concept: str) -> Path:
+        key = hashlib.sha256("\0".join((*self._common, concept)).encode()).hexdigest()
+        return self._folder / f"{self._stem}-{key[:32]}.safetensors"
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(self._path) as partial:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as partial:
                 save_file(dict(tensors), partial, metadata={"sha256": _sha256(tensors)})
         except (OSError, SafetensorError) as error:
             raise NoDecisionError(
                 ErrorReason.DISK_FULL,
-                f"The probes cannot be written to {self._path.parent}: {error}.",
+                f"The probes cannot be written to {self._folder}: {error}.",
                 remedy="Make room there, or let the server write there.",
             ) from error
-        others = [path for path in self._path.parent.glob(self._others) if path != self._path]
-        for other in sorted(others, key=_last_use)[: -KEPT_OTHERS or None]:
+
+    def _remove_oldest(self, own: Sequence[Path]) -> None:
+        """Removes the files of other libraries that have not been used for longest."""
+        others = {*self._folder.glob(f"{self._stem}-*.safetensors")} - {*own}
+        for other in sorted(others, key=_last_use)[: -KEPT_OTHERS * len(own)]:
             with contextlib.suppress(OSError):  # another server's, which may still use it
                 other.unlink()
+
+
+def _read(path: Path) -> Tensors | None:
+    """The tensors by name; None unless a whole and undamaged file is there."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            expected = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError):
+        return None
+    if _sha256(tensors) != expected:
+        return None
+    with contextlib.suppress(OSError):
+        path.touch()  # its age is that of its last use
+    return tensors
 
 
 def _last_use(path: Path) -> float:

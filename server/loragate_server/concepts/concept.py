@@ -37,6 +37,13 @@ class Concept:
     picture_sha256: tuple[str, ...] = ()
     picture_hands: tuple[str, ...] = ()
 
+    def shown(self, pictures: int) -> str:
+        """What a base model is shown of it: its own prompt, and the first so many pictures.
+
+        Two concepts of which this is equal are one to every audit, whatever they are called.
+        """
+        return repr((self.prompts[:1], self.picture_sha256[:pictures]))
+
     @property
     def hands(self) -> tuple[str, ...]:
         """The different hands, in the order in which they come; unsorted pictures are one."""

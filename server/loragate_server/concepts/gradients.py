@@ -29,7 +29,7 @@ from loragate_server.concepts.probes import (
     build_probes,
 )
 from loragate_server.models.base import BaseModel, per_row_loss
-from loragate_server.progress import Report, silent
+from loragate_server.progress import Report, Turns, at_once, silent
 
 _METHOD = "2"
 """Raised when the same plan gives other gradients, so that cached ones are not used any more."""
@@ -132,8 +132,9 @@ def build_gradients(
     cache_dir: Path,
     report: Report = silent,
     plan: GradientPlan | None = None,
+    turns: Turns = at_once,
 ) -> ConceptGradients:
-    """Computes the gradients, or reads them from the cache when nothing they depend on changed.
+    """Computes the gradients; those of concepts that were seen before come from the cache.
 
     Costs one forward and one backward pass per row, once; a gradient is cut to its rank as soon as
     it exists, so memory holds the dense gradients of one concept at one time.
@@ -141,22 +142,25 @@ def build_gradients(
     Args:
         library: the open concept library.
         base: the base model; its weights are as before when this returns or raises.
-        cache_dir: folder for one file per base model; created when missing.
+        cache_dir: folder for one file per concept; created when missing.
         report: told the stage "gradients" and the share of concepts done. What it raises ends
             the work.
         plan: the default plan when None.
+        turns: when the base model is free; a gradient of one concept at one time is made in one.
 
     Raises:
         NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
     """
     plan = plan or GradientPlan()
-    probes = [build_probes(library, base, cache_dir, report, each) for each in plan.plans]
-    cache = TensorCache(cache_dir, "gradients", base, library.digest, repr(plan), _METHOD)
-    stored = cache.read()
-    if stored is None:
-        stored = compute(base, probes, plan.rank, report)
-        cache.write(stored)
-    return assemble(base, probes, plan, stored)
+    probes = [build_probes(library, base, cache_dir, report, each, turns) for each in plan.plans]
+    cache = TensorCache(cache_dir, "gradients", base, repr(plan), _METHOD)
+    pictures = max(each.pictures for each in plan.plans)
+    stored = cache.each(
+        [concept.shown(pictures) for concept in probes[0].concepts],
+        lambda concept: _of_concept(base, probes, concept, plan.rank, turns),
+        report,
+    )
+    return assemble(base, probes, plan, _joined(stored))
 
 
 def assemble(
@@ -217,26 +221,51 @@ def compute(
         left.LAYER float16 [concepts * strata * rank, out], right.LAYER float16 [..., in], and
         norm.LAYER float32 [concepts * strata].
     """
-    weights = _weights(base)
-    count = len(probes[0].concepts)
-    parts: dict[str, list[Tensor]] = {}
-    with _differentiable(weights):
-        for concept in range(count):
-            report("gradients", concept / count)
-            for each in probes:
-                for level in range(len(each.plan.times)):
-                    gradients = _gradients(base, each, concept, level, weights)
-                    for ref, gradient in zip(weights, gradients, strict=True):
-                        norm = gradient.float().norm()
-                        left, right = compress(gradient.flatten(1).float(), rank)
-                        parts.setdefault(_key("norm", ref), []).append((norm / _LOSS_SCALE).cpu())
-                        parts.setdefault(_key("left", ref), []).append(left.half().cpu())
-                        parts.setdefault(_key("right", ref), []).append(right.half().cpu())
+    count, parts = len(probes[0].concepts), []
+    for concept in range(count):
+        report("gradients", concept / count)
+        parts.append(_of_concept(base, probes, concept, rank, at_once))
     report("gradients", 1.0)
-    return {
-        name: torch.stack(every) if name.startswith("norm.") else torch.cat(every)
-        for name, every in parts.items()
-    }
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The gradients of several concepts as one; empties `parts`, which would be there twice."""
+    names = list(parts[0])
+    return {name: torch.cat([part.pop(name) for part in parts]) for name in names}
+
+
+def _of_concept(
+    base: BaseModel, probes: Sequence[ProbeSet], concept: int, rank: int, turns: Turns
+) -> dict[str, Tensor]:
+    """The same as `compute`, of one concept."""
+    parts: dict[str, list[Tensor]] = {}
+    for each in probes:
+        for level in range(len(each.plan.times)):
+
+            def piece(probes: ProbeSet = each, level: int = level) -> dict[str, Tensor]:
+                return _of_stratum(base, probes, concept, level, rank)
+
+            for name, tensor in turns(piece).items():
+                parts.setdefault(name, []).append(tensor)
+    return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+
+def _of_stratum(
+    base: BaseModel, probes: ProbeSet, concept: int, level: int, rank: int
+) -> dict[str, Tensor]:
+    """The same of one concept at one time; the model is as before when this returns or raises."""
+    weights = _weights(base)
+    made = {}
+    with _differentiable(weights):
+        gradients = _gradients(base, probes, concept, level, weights)
+    for ref, gradient in zip(weights, gradients, strict=True):
+        norm = gradient.float().norm()
+        left, right = compress(gradient.flatten(1).float(), rank)
+        made[_key("norm", ref)] = (norm / _LOSS_SCALE).reshape(1).cpu()
+        made[_key("left", ref)] = left.half().cpu()
+        made[_key("right", ref)] = right.half().cpu()
+    return made
 
 
 def _gradients(

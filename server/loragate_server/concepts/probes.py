@@ -19,7 +19,7 @@ from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import MIN_NEUTRAL, ConceptLibrary
 from loragate_server.concepts.pictures import load_pictures
 from loragate_server.models.base import BaseModel, Conditioning
-from loragate_server.progress import Report, silent
+from loragate_server.progress import Report, Turns, at_once, silent
 
 
 @dataclass(frozen=True)
@@ -106,28 +106,24 @@ def build_probes(
     cache_dir: Path,
     report: Report = silent,
     plan: ProbePlan | None = None,
+    turns: Turns = at_once,
 ) -> ProbeSet:
-    """Builds the probes, or reads them from the cache when base, library and plan are unchanged.
+    """Builds the probes; concepts that were encoded before come from the cache.
 
     Args:
         library: the open concept library.
         base: the base model whose VAE encodes the pictures.
-        cache_dir: folder for one file per base model; created when missing.
+        cache_dir: folder for one file per concept; created when missing.
         report: told the stage "probes" and the share of concepts encoded.
         plan: which rows to make; the default plan when None.
+        turns: when the base model is free; one concept is encoded in one.
 
     Raises:
         NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
     """
     plan = plan or ProbePlan()
     concepts = (*library.forbidden, *_bank(library, plan))
-    # latents do not depend on times and seed: plans that differ in these alone share a file
-    purpose = f"probes-{plan.pictures}x{plan.neutral}"
-    cache = TensorCache(cache_dir, purpose, base, library.digest, repr(plan.pictures))
-    latents = (cache.read() or {}).get("latents")
-    if latents is None or latents.shape[:2] != (len(concepts), plan.pictures):
-        latents = _encode(concepts, base, plan, report)
-        cache.write({"latents": latents})
+    latents = _latents(concepts, base, cache_dir, report, plan, turns)
     shape = latents.shape[2:]
     generator = torch.Generator().manual_seed(plan.seed)
     noise = torch.randn((plan.rows, *shape), generator=generator)
@@ -160,21 +156,33 @@ def _bank(library: ConceptLibrary, plan: ProbePlan) -> tuple[Concept, ...]:
     return tuple(sorted(picked[: plan.neutral], key=lambda c: c.concept_id))
 
 
-def _encode(
-    concepts: Sequence[Concept], base: BaseModel, plan: ProbePlan, report: Report
+def _latents(
+    concepts: Sequence[Concept],
+    base: BaseModel,
+    cache_dir: Path,
+    report: Report,
+    plan: ProbePlan,
+    turns: Turns,
 ) -> Tensor:
     """Latents float32 [concepts, picture slots, ...] on the CPU."""
-    parts = []
-    for index, concept in enumerate(concepts):
-        report("probes", index / len(concepts))
-        pictures = load_pictures(concept, base.picture_size, plan.pictures)
-        slots = torch.arange(plan.pictures) % len(pictures)
-        with torch.inference_mode():
-            encoded = base.encode_pictures(pictures[slots].to(base.device))
-        parts.append(encoded.float().cpu())
-    report("probes", 1.0)
+
+    def encode(number: int) -> dict[str, Tensor]:
+        pictures = load_pictures(concepts[number], base.picture_size, plan.pictures)
+        return {"latents": turns(lambda: _encode(base, pictures, plan.pictures))}
+
+    # latents do not depend on times and seed: plans that differ in these alone share files
+    cache = TensorCache(cache_dir, "probes", base, repr(plan.pictures))
+    shown = [repr(concept.picture_sha256[: plan.pictures]) for concept in concepts]
+    return torch.stack([each["latents"] for each in cache.each(shown, encode, report)])
+
+
+def _encode(base: BaseModel, pictures: Tensor, slots: int) -> Tensor:
+    """Latents float32 [slots, ...] of one concept on the CPU."""
+    index = torch.arange(slots) % len(pictures)
+    with torch.inference_mode():
+        encoded = base.encode_pictures(pictures[index].to(base.device))
     # Latents of one picture keep the layout of the convolution, which safetensors does not save.
-    return torch.stack(parts).contiguous()
+    return encoded.float().cpu().contiguous()
 
 
 def encode_probe_prompts(base: BaseModel, probes: ProbeSet) -> Conditioning:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,12 +23,14 @@ class Sources:
     Attributes:
         library: gives the library in force; it changes while the server runs.
         policy_file: replayed with other thresholds for the statistics.
+        uncalibrated: gives by base model the concepts that no calibration speaks for.
     """
 
     recorder: Recorder
     reviews: Reviews
     library: Callable[[], ConceptLibrary]
     policy_file: Path
+    uncalibrated: Callable[[], Mapping[str, Sequence[str]]]
 
 
 SOURCES: Final = web.AppKey("sources", Sources)

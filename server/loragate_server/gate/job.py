@@ -24,11 +24,15 @@ class Job:
     Work counts as using the device, unless it says by `off_device` that it does not: a thread that
     hangs in a forward pass may have left hooks on the model, and the next audit must not run with
     them.
+
+    Attributes:
+        background: whether it is a piece of the server's own work, that nobody's load waits for.
     """
 
     work: Callable[[], Any]
     leash: Leash
     future: asyncio.Future[Any]
+    background: bool = False
     context: Context = field(default_factory=copy_context)
     enqueued_monotonic_s: float = field(default_factory=time.monotonic)
     began_monotonic_s: float = 0.0

@@ -1,4 +1,4 @@
-"""Changes of the concept library: on the worker's thread, then swapped in as a whole."""
+"""Changes of the concept library: made in the background, then swapped in as a whole."""
 
 from __future__ import annotations
 
@@ -7,34 +7,48 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import BaseRegistry, ServedBase
-from loragate_server.gate.worker import Worker
+from loragate_server.gate.faults import audit_failed
+from loragate_server.gate.worker import Worker, draining
 from loragate_server.models.base import BaseModel
-from loragate_server.progress import Leash, Report, silent
+from loragate_server.progress import Leash, Report, Turns, at_once, silent
+from loragate_server.threads import DaemonPool
 
-BuildEngine = Callable[[BaseModel, ConceptLibrary, Report], AuditEngine]
-"""Builds the probes of the library on a base model, and the engine around them."""
+BuildEngine = Callable[[BaseModel, ConceptLibrary, Report, Turns], AuditEngine]
+"""Builds the probes of the library on a base model, and the engine around them; whatever needs the
+base model is done in turns."""
 
+MOST_WAITING = 8
+"""Changes that may wait for the one that is made; each holds its pictures in memory."""
+
+Result = TypeVar("Result")
 Change = Callable[[ConceptLibrary], ConceptLibrary]
 
 _log = logging.getLogger(__name__)
 
 
 def serve_base(
-    base: BaseModel, library: ConceptLibrary, build: BuildEngine, report: Report = silent
+    base: BaseModel,
+    library: ConceptLibrary,
+    build: BuildEngine,
+    report: Report = silent,
+    turns: Turns = at_once,
 ) -> ServedBase:
-    """The base model with an engine for the library as it is now. Blocks; may use the device."""
+    """The base model with an engine for the library as it is now. Blocks."""
     return ServedBase(
         name=base.name,
         base=base,
-        engine=build(base, library, report),
+        engine=build(base, library, report, turns),
         library_digest=library.digest,
         concept_ids=frozenset(concept.concept_id for concept in library.forbidden),
     )
@@ -43,9 +57,11 @@ def serve_base(
 class LibraryKeeper:
     """Adds and removes concepts while audits go on.
 
-    Audits that run or wait use the library that is swapped in when their turn comes; a change is
-    in force when the call returns. Probes are built from a copy of the library before the library
-    itself is changed, so that a change which fails leaves the old one in force and on disk.
+    One change is made at a time, on a thread of its own; only what needs a base model goes to the
+    worker, in short pieces among the audits. Those use the old library until the new one is
+    complete and swapped in, which it is when the call returns. Probes are built from a copy of the
+    library before the library itself is changed, so that a change which fails leaves the old one
+    in force and on disk.
 
     Attributes:
         library: the library in force.
@@ -59,6 +75,8 @@ class LibraryKeeper:
         self._worker = worker
         self._build = build
         self._callbacks: list[Callable[[ConceptLibrary], None]] = []
+        self._thread = DaemonPool(1, "library")
+        self._unfinished = 0
 
     def on_change(self, callback: Callable[[ConceptLibrary], None]) -> None:
         """Calls back with every new library that is in force, on the thread that changed it."""
@@ -72,7 +90,7 @@ class LibraryKeeper:
 
         Raises:
             NoDecisionError: CONCEPT_EXISTS, CONCEPT_PICTURES_INVALID, REQUEST_INVALID, DISK_FULL,
-                or whatever `Worker.submit` raises.
+                QUEUE_FULL when too many changes wait, or whatever `Worker.submit` raises.
         """
         return await self._run(lambda library: library.add(concept, pictures), leash)
 
@@ -84,16 +102,42 @@ class LibraryKeeper:
 
         Raises:
             NoDecisionError: CONCEPT_UNKNOWN, LIBRARY_EMPTY when too few concepts would be left,
-                DISK_FULL, or whatever `Worker.submit` raises.
+                DISK_FULL, QUEUE_FULL as for `create`, or whatever `Worker.submit` raises.
         """
         return await self._run(lambda library: library.remove(concept_id), leash)
 
-    async def _run(self, change: Change, leash: Leash) -> str:
-        def work() -> str:
-            return self._apply(change, leash.report)
+    def close(self) -> None:
+        """Takes no more changes. One that is being made ends when the worker refuses its pieces."""
+        self._thread.shutdown(cancel_futures=True)
 
-        # Shielded: a change that has begun is finished, whether or not its caller still waits.
-        running = asyncio.ensure_future(self._worker.submit(work, leash))
+    async def _run(self, change: Change, leash: Leash) -> str:
+        if self._unfinished > MOST_WAITING:
+            raise NoDecisionError(
+                ErrorReason.QUEUE_FULL,
+                f"{MOST_WAITING} changes of the library wait already.",
+                remedy="Ask again when they are made.",
+                metadata={"queue_limit": str(MOST_WAITING)},
+                retry_after_s=10.0,
+            )
+        turns = _WorkersTurns(self._worker, asyncio.get_running_loop())
+
+        def work() -> str:
+            leash.check()
+            try:
+                return self._apply(change, leash.report, turns)
+            except NoDecisionError:
+                raise
+            except BaseException as error:  # the caller learns an incident, and no more
+                raise audit_failed(error) from None
+
+        self._unfinished += 1
+        try:
+            # Shielded: a change that has begun is finished, whether or not its caller still waits.
+            running = asyncio.wrap_future(self._thread.submit(work))
+        except RuntimeError:
+            self._unfinished -= 1
+            raise draining() from None
+        running.add_done_callback(self._finished)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -101,22 +145,52 @@ class LibraryKeeper:
             running.add_done_callback(_log_outcome)
             raise
 
-    def _apply(self, change: Change, report: Report) -> str:
+    def _finished(self, _: asyncio.Future[str]) -> None:
+        self._unfinished -= 1
+
+    def _apply(self, change: Change, report: Report, turns: Turns) -> str:
         with _copy(self.library.folder) as folder:
             planned = change(ConceptLibrary.open(folder))
-            built = self._serve(planned, report)
+            built = self._serve(planned, report, turns)
         changed = change(self.library)
         if changed.digest != planned.digest:
             # Another process has changed the folder in between.
-            built = self._serve(changed, report)
+            built = self._serve(changed, report, turns)
+        turns(lambda: self._put_in_force(changed, built))
+        return changed.digest
+
+    def _put_in_force(self, changed: ConceptLibrary, built: Sequence[ServedBase]) -> None:
+        """Between two audits, so that none sees half of the one and half of the other."""
         self._bases.swap(built)
         self.library = changed
         for callback in self._callbacks:
             callback(changed)
-        return changed.digest
 
-    def _serve(self, library: ConceptLibrary, report: Report) -> list[ServedBase]:
-        return [serve_base(one.base, library, self._build, report) for one in self._bases.served]
+    def _serve(self, library: ConceptLibrary, report: Report, turns: Turns) -> list[ServedBase]:
+        return [
+            serve_base(one.base, library, self._build, report, turns) for one in self._bases.served
+        ]
+
+
+@dataclass(frozen=True)
+class _WorkersTurns:
+    """`Turns` for a thread beside the worker's: each piece waits among the audits."""
+
+    worker: Worker
+    loop: asyncio.AbstractEventLoop
+
+    def __call__(self, piece: Callable[[], Result]) -> Result:
+        """Raises what the piece raises, and DRAINING when the server stops."""
+        asked = self.worker.submit(piece, Leash(), background=True)
+        try:
+            turn = asyncio.run_coroutine_threadsafe(asked, self.loop)
+        except RuntimeError:  # the event loop has ended
+            asked.close()
+            raise draining() from None
+        try:
+            return turn.result()
+        except CancelledError:
+            raise draining() from None
 
 
 @contextmanager

@@ -73,8 +73,8 @@ class Worker:
 
     @property
     def depth(self) -> int:
-        """Pieces of work that wait; the one that runs is not counted."""
-        return len(self._waiting)
+        """Audits that wait; the one that runs is not counted, nor is work in the background."""
+        return sum(not job.background for job in list(self._waiting))
 
     @property
     def alive(self) -> bool:
@@ -90,11 +90,19 @@ class Worker:
         """Has `told` called on the event loop when the worker breaks."""
         self._when_broken = told
 
-    async def submit(self, work: Callable[[], Result], leash: Leash) -> Result:
+    async def submit(
+        self, work: Callable[[], Result], leash: Leash, *, background: bool = False
+    ) -> Result:
         """Runs `work` on the thread when its turn comes.
 
         Work whose leash no longer holds when its turn comes is not started. Cancelling the caller
         takes waiting work out of the queue; running work has to poll its leash.
+
+        Args:
+            work: what is to be done.
+            leash: of whoever waits for it.
+            background: a short piece of work of the server itself. It waits for its turn as all
+                do, takes no audit's place in the queue, and is not counted among audits.
 
         Raises:
             NoDecisionError: QUEUE_FULL; DRAINING after `close`, or when the worker is broken;
@@ -102,11 +110,11 @@ class Worker:
                 anything but `NoDecisionError`; AUDIT_FAILED when it is given up.
         """
         self._loop = asyncio.get_running_loop()
-        job = Job(work, leash, self._loop.create_future())
+        job = Job(work, leash, self._loop.create_future(), background)
         with self._changed:
             if self._closed or self._broken:
                 raise draining()
-            if len(self._waiting) >= self._limit:
+            if not background and self.depth >= self._limit:
                 raise self._full()
             self._waiting.append(job)
             self._changed.notify()
@@ -184,7 +192,8 @@ class Worker:
 
     def _run(self, job: Job) -> None:
         wait_s = job.began_monotonic_s - job.enqueued_monotonic_s
-        self._call_loop(self._observer.queue_wait_seconds, wait_s)
+        if not job.background:
+            self._call_loop(self._observer.queue_wait_seconds, wait_s)
         self._call_loop(self._observer.queue_depth, self.depth)
         try:
             job.leash.check()
@@ -195,7 +204,8 @@ class Worker:
             self._settle(job, error=audit_failed(error))
         else:
             spent_s = time.monotonic() - job.began_monotonic_s
-            self._typical_s += _EWMA_WEIGHT * (spent_s - self._typical_s)
+            if not job.background:
+                self._typical_s += _EWMA_WEIGHT * (spent_s - self._typical_s)
             self._settle(job, result=result)
 
     def _watch(self) -> None:

@@ -30,6 +30,7 @@ from loragate_server.policy.sentences import (
     clear_sentences,
     concept_sentences,
     invalid_sentences,
+    uncalibrated_sentence,
 )
 
 _REMEDY_GRAVITY = {remedy: rank for rank, remedy in enumerate(Remedy)}
@@ -77,6 +78,8 @@ def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -
         nearest = findings[0].evidence if findings else None
         clear = Reason("no_concept_learned", *clear_sentences(nearest, len(findings)))
         reasons.insert(0, clear)
+    if not listing.allowed:
+        reasons += _uncalibrated(evidence)
     if evidence.restricted_to:
         reasons.append(_restricted(evidence))
     if policy.mode is Mode.PILOT:
@@ -147,8 +150,13 @@ def _judge(
     thresholds = policy.thresholds_for(concept)
     # Written so that a degree that is not a number counts as above the floor.
     above_floor = not concept.degree < thresholds.min_degree
+    learned = above_floor and _reaches(concept, adjusted_p, thresholds, block=True)
     verdict, remedy, reason = VerdictKind.ALLOW, Remedy.NONE, None
-    if above_floor and _reaches(concept, adjusted_p, thresholds, block=True):
+    if learned and _too_slight(concept, thresholds):
+        verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
+        floor = f"Uncalibrated, it is blocked at a degree of {_floor(thresholds):g} or more."
+        reason = Reason("concept_suspected", *say("may have learned", floor))
+    elif learned:
         verdict = thresholds.on_block
         remedy = thresholds.remedy or policy.remedy_for(concept.severity)
         reason = Reason("concept_learned", *say("have learned"))
@@ -164,6 +172,15 @@ def _judge(
         verdict, remedy = policy.when_inconclusive, Remedy.QUARANTINE
         reason = Reason("measurement_invalid", *invalid_sentences(concept, invalid))
     return Finding(concept, verdict, remedy), (verdict, reason) if reason else None
+
+
+def _too_slight(concept: ConceptEvidence, thresholds: Thresholds) -> bool:
+    """Whether a concept that no calibration speaks for is below the degree that blocks it."""
+    return concept.family_p_value is None and concept.degree < _floor(thresholds)
+
+
+def _floor(thresholds: Thresholds) -> float:
+    return max(thresholds.min_degree, thresholds.block_degree_uncalibrated)
 
 
 def _reaches(
@@ -195,6 +212,13 @@ def _invalid_measure(concept: ConceptEvidence) -> str:
 def _by_score(finding: Finding) -> tuple[float, str]:
     score = finding.evidence.score
     return (math.inf if math.isnan(score) else -score, finding.evidence.concept_id)
+
+
+def _uncalibrated(evidence: Evidence) -> Iterable[Reason]:
+    """Says of which concepts no calibration speaks, where there are any."""
+    unknown = [one for one in evidence.concepts if one.family_p_value is None]
+    if unknown:
+        yield Reason("uncalibrated", uncalibrated_sentence(unknown, len(evidence.concepts)))
 
 
 def _restricted(evidence: Evidence) -> Reason:

@@ -39,6 +39,10 @@ class Remedy(StrEnum):
     WITHDRAW_AND_CALL_LEGAL = "WITHDRAW_AND_CALL_LEGAL"
 
 
+NOTES = frozenset({"pilot_mode", "allow_list_lapsed", "uncalibrated"})
+"""Codes of reasons that stand beside a verdict and do not make it graver or milder."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """One reason of a decision: a stable code and a sentence for people.

@@ -15,6 +15,7 @@ RemedyName = Literal["retrain", "replace_data", "quarantine", "withdraw_and_call
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
+Degree = Annotated[float, Field(ge=0, le=100)]
 Score = Annotated[float, Field(gt=0)]
 
 
@@ -30,7 +31,8 @@ class ThresholdsDocument(_Closed):
     review_score: Score | None = None
     review_p_value: Probability | None = None
     review_own_p_value: Probability | None = None
-    min_degree: Annotated[float, Field(ge=0, le=100)] = 0.0
+    min_degree: Degree = 0.0
+    block_degree_uncalibrated: Degree = 30.0
     on_block: VerdictOnBlock = "block"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from loragate_server.audit.evidence import UseEvidence
-from loragate_server.policy.decision import Decision, Reason, VerdictKind
+from loragate_server.policy.decision import NOTES, Decision, Reason, VerdictKind
 from loragate_server.policy.overrule import overruled
 from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.policy.sentences import members_of, use_of
@@ -93,7 +93,7 @@ def _harmless(decision: Decision) -> bool:
     findings = decision.findings
     if not findings or any(one.verdict is not VerdictKind.ALLOW for one in findings):
         return False
-    codes = {reason.code for reason in decision.reasons} - {"pilot_mode", "allow_list_lapsed"}
+    codes = {reason.code for reason in decision.reasons} - NOTES
     of_lineage = bool(codes) and codes <= set(LINEAGE_CODES)
     return of_lineage or decision.would_be_verdict is VerdictKind.ALLOW
 

@@ -27,6 +27,7 @@ _INHERITED = (
     "review_p_value",
     "review_own_p_value",
     "min_degree",
+    "block_degree_uncalibrated",
     "on_block",
 )
 

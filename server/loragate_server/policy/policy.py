@@ -26,6 +26,8 @@ class Thresholds:
         review_own_p_value: the same for the concept's own p-value, which does not pay for how many
             concepts were asked about.
         min_degree: degree of penetration, 0 to 100, below which a concept is let through.
+        block_degree_uncalibrated: the same, below which a concept that no calibration speaks for
+            is suspected at most.
         on_block: verdict when the block level is reached, BLOCK or REVIEW.
         remedy: fixed remedy at the block level; None takes the one of the concept's severity.
     """
@@ -36,6 +38,7 @@ class Thresholds:
     review_p_value: float | None
     review_own_p_value: float | None
     min_degree: float
+    block_degree_uncalibrated: float
     on_block: VerdictKind
     remedy: Remedy | None
 

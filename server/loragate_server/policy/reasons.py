@@ -43,6 +43,7 @@ REASON_CODES: Final[Mapping[str, str | None]] = {
     "nonfinite_loss": None,
     # of the question and of the policy's mode
     "restricted_question": None,
+    "uncalibrated": None,
     "pilot_mode": None,
 }
 """By code the sentence without numbers; None where the reason's own holds no measured number."""

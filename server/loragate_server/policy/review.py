@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import cached_property
 
 from loragate_server.audit.evidence import CoverageEvidence
-from loragate_server.policy.decision import Decision, Reason, VerdictKind
+from loragate_server.policy.decision import NOTES, Decision, Reason, VerdictKind
 from loragate_server.policy.overrule import overruled
 
 APPROVED_CODE, REJECTED_CODE = "review_approved", "review_rejected"
@@ -102,7 +102,7 @@ def subject_of(decision: Decision) -> Subject | None:
     return Subject(adapters, evidence.base_digest, tuple(sorted(suspected)))
 
 
-_REVIEWABLE = frozenset({"concept_suspected", "concept_learned", "allow_list_lapsed", "pilot_mode"})
+_REVIEWABLE = frozenset({"concept_suspected", "concept_learned"}) | NOTES
 """Reasons of a REVIEW that a person can settle; `concept_learned` with `on_block: review`."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from loragate_server.audit.evidence import (
     ConceptEvidence,
     CoverageEvidence,
@@ -11,6 +13,7 @@ from loragate_server.audit.evidence import (
 )
 
 _SHOWN_DIGITS = 12
+_NAMED = 3
 
 
 def use_of(evidence: Evidence, concept: ConceptEvidence) -> UseEvidence:
@@ -105,6 +108,22 @@ def clear_sentences(nearest: ConceptEvidence | None, concepts: int) -> tuple[str
     said = f"None of {concepts} concepts reached a threshold"
     near = f"the nearest is {nearest.concept_name!r} with a score of {nearest.score:.2f}"
     return f"{said}; {near}.", f"{said}."
+
+
+def uncalibrated_sentence(unknown: Sequence[ConceptEvidence], concepts: int) -> str:
+    """The sentence about concepts whose p-values rest on no harmless adapter.
+
+    Args:
+        unknown: those concepts, at least one.
+        concepts: how many were audited.
+    """
+    if len(unknown) == concepts:
+        what = "No concept is calibrated"
+    else:
+        names = ", ".join(one.concept_id for one in unknown[:_NAMED])
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        what = f"Uncalibrated: {names}{more}"
+    return f"{what}; p-values there are approximate and promise no rate."
 
 
 def _strength(used: UsedAdapter) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 
 from loragate_server.threads import DaemonPool
@@ -27,6 +27,7 @@ class Readiness:
     def __init__(self, parts: Iterable[str]) -> None:
         self._parts = dict.fromkeys(parts, "not begun")
         self._checks: dict[str, _Asked] = {}
+        self._notes: Callable[[], Mapping[str, str]] = dict
         self._draining = False
         self._checked_at = float("-inf")
         self._checked: dict[str, str] = {}
@@ -43,6 +44,18 @@ class Readiness:
         it has ended.
         """
         self._checks[part] = _Asked(part, check)
+
+    def follow_notes(self, notes: Callable[[], Mapping[str, str]]) -> None:
+        """Has `notes` asked for what one should know of a server that is ready nevertheless.
+
+        It is called on the event loop and must not block.
+        """
+        self._notes = notes
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What one should know, by what it is about; "ok" where that is nothing."""
+        return dict(self._notes())
 
     def drain(self) -> None:
         """Not ready from now on."""

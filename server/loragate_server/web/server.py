@@ -47,7 +47,8 @@ def web_application(
 
     async def readyz(_: web.Request) -> web.Response:
         ready, parts = await readiness.report()
-        return web.json_response({"ready": ready, "parts": parts}, status=200 if ready else 503)
+        told = {"ready": ready, "parts": parts, "notes": readiness.notes}
+        return web.json_response(told, status=200 if ready else 503)
 
     limit = SMALL_BODY_BYTES if console is None else FORM_BODY_BYTES
     if door is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,9 +29,12 @@ from loragate_server.concepts.probes import (
 )
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.models import BaseModel
+from loragate_server.progress import silent
 from testkit.tiny_models import tiny_base
 
 Encodings = list[int]
+
+LOCK = ".probes-{}.lock"
 
 
 class GoneError(Exception):
@@ -58,6 +63,10 @@ def encodings(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> Encodings:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "state" / "probes"
+
+
+def files(cache: Path) -> set[Path]:
+    return {*cache.glob("*.safetensors")}
 
 
 def same(first: ProbeSet, second: ProbeSet) -> bool:
@@ -117,11 +126,12 @@ def test_a_concept_with_few_pictures_repeats_them_under_other_noise(
     library: ConceptLibrary, base: BaseModel, cache: Path
 ) -> None:
     build_probes(library, base, cache, plan=ProbePlan(pictures=5))
-    [path] = cache.iterdir()
-    latents = load_file(path)["latents"]
-    assert torch.equal(latents[:, 0], latents[:, 2])
-    assert torch.equal(latents[:, 1], latents[:, 3])
-    assert not torch.equal(latents[:, 0], latents[:, 1])
+    every = [load_file(path)["latents"] for path in cache.glob("*.safetensors")]
+    assert len(every) == 11
+    for latents in every:
+        assert torch.equal(latents[0], latents[2])
+        assert torch.equal(latents[1], latents[3])
+        assert not torch.equal(latents[0], latents[1])
 
 
 def test_forbidden_concepts_come_first_and_the_bank_is_as_large_as_planned(
@@ -172,7 +182,7 @@ def test_the_cache_is_used_again_by_a_library_that_was_opened_anew(
     assert encodings == []
 
 
-def test_a_changed_picture_rebuilds_beside_the_old_file(
+def test_a_changed_picture_rebuilds_its_concept_alone_beside_the_old_file(
     library: ConceptLibrary,
     base: BaseModel,
     cache: Path,
@@ -180,29 +190,36 @@ def test_a_changed_picture_rebuilds_beside_the_old_file(
     draw: Callable[..., bytes],
 ) -> None:
     first = build_probes(library, base, cache)
-    [old] = cache.iterdir()
+    old = files(cache)
     library.get("cat").picture_files[0].write_bytes(draw(777))
     encodings.clear()
     second = build_probes(ConceptLibrary.open(library.folder), base, cache)
-    assert sum(encodings) == 11 * ProbePlan().rows
+    assert sum(encodings) == ProbePlan().rows
     assert not torch.equal(first.noisy[0, 0], second.noisy[0, 0])
     assert torch.equal(first.noisy[1:], second.noisy[1:])
     assert second.library_digest != first.library_digest
-    assert len({*cache.iterdir()} - {old}) == 1
+    assert old < files(cache)
+    assert len(files(cache) - old) == 1
 
 
 def test_files_of_long_gone_libraries_are_removed_the_oldest_first(
     library: ConceptLibrary, base: BaseModel, cache: Path, draw: Callable[..., bytes]
 ) -> None:
-    seen = []
-    for turn in range(KEPT_OTHERS + 3):
-        library.get("cat").picture_files[0].write_bytes(draw(800 + turn))
-        before = {*cache.iterdir()} if cache.exists() else set()
-        build_probes(ConceptLibrary.open(library.folder), base, cache)
-        [new] = {*cache.iterdir()} - before
-        os.utime(new, (1000 + turn, 1000 + turn))
-        seen.append(new)
-    assert {*cache.iterdir()} == {*seen[-KEPT_OTHERS - 1 :]}
+    build_probes(library, base, cache)
+    kept, gone = KEPT_OTHERS * 11, 3
+    old = [*files(cache)]
+    for number in range(kept + gone - len(old)):
+        old.append(old[0].with_name(f"{old[0].stem}{number}.safetensors"))
+        old[-1].write_bytes(b"of a library that was")
+    for number, path in enumerate(old):
+        os.utime(path, (1000 + number, 1000 + number))
+    for concept in library.concepts:
+        for path in concept.picture_files:
+            path.write_bytes(draw(sum(path.name.encode()) + 900))
+    build_probes(ConceptLibrary.open(library.folder), base, cache)
+    left = files(cache)
+    assert len(left - {*old}) == 11
+    assert left & {*old} == {*old[gone:]}
 
 
 def test_another_base_model_rebuilds_and_both_are_kept(
@@ -215,20 +232,21 @@ def test_another_base_model_rebuilds_and_both_are_kept(
     encodings.clear()
     assert same(build_probes(library, base, cache), first)
     assert encodings == []
-    assert len([*cache.iterdir()]) == 2
+    assert len(files(cache)) == 22
 
 
-@pytest.mark.parametrize("change", [{"pictures": 4}, {"neutral": 8}])
 def test_other_pictures_are_not_served_from_the_cache(
-    library: ConceptLibrary, base: BaseModel, cache: Path, encodings: Encodings, change: Any
+    library: ConceptLibrary, base: BaseModel, cache: Path, encodings: Encodings
 ) -> None:
     build_probes(library, base, cache)
     encodings.clear()
-    build_probes(library, base, cache, plan=ProbePlan(**change))
+    build_probes(library, base, cache, plan=ProbePlan(pictures=4))
     assert encodings
 
 
-@pytest.mark.parametrize("change", [{"times": (0.3, 0.7)}, {"seed": 9}, {"named": True}])
+@pytest.mark.parametrize(
+    "change", [{"times": (0.3, 0.7)}, {"seed": 9}, {"named": True}, {"neutral": 8}]
+)
 def test_plans_over_the_same_pictures_encode_them_once(
     library: ConceptLibrary, base: BaseModel, cache: Path, encodings: Encodings, change: Any
 ) -> None:
@@ -277,22 +295,22 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "something else": lambda path: path.write_bytes(b"\x80\x04K\x01." * 100),
     "one bit": _flip_a_bit,
     "other numbers": _poison,
-    "one concept less": _reshape,
+    "one picture less": _reshape,
     "other name": lambda path: save_file({"latent": load_file(path)["latents"]}, path),
 }
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_broken_cache_is_rebuilt_and_not_believed(
+def test_a_broken_file_is_made_again_and_not_believed(
     library: ConceptLibrary, base: BaseModel, cache: Path, encodings: Encodings, name: str
 ) -> None:
     first = build_probes(library, base, cache)
-    [path] = cache.iterdir()
+    path = min(files(cache))
     whole = path.read_bytes()
     BREAKS[name](path)
     encodings.clear()
     assert same(build_probes(library, base, cache), first)
-    assert sum(encodings) == 11 * ProbePlan().rows
+    assert sum(encodings) == ProbePlan().rows
     assert path.read_bytes() == whole
 
 
@@ -307,8 +325,8 @@ def test_progress_grows_from_nothing_to_all(
     assert (shares[0], shares[-1], len(shares)) == (0.0, 1.0, 12)
 
 
-def test_an_interrupted_build_leaves_nothing_behind(
-    library: ConceptLibrary, base: BaseModel, cache: Path
+def test_an_interrupted_build_goes_on_where_it_stopped(
+    library: ConceptLibrary, base: BaseModel, cache: Path, encodings: Encodings
 ) -> None:
     def stop(stage: str, share: float) -> None:
         if share > 0.5:
@@ -316,7 +334,10 @@ def test_an_interrupted_build_leaves_nothing_behind(
 
     with pytest.raises(GoneError):
         build_probes(library, base, cache, stop)
-    assert not cache.exists()
+    assert len(files(cache)) == 6
+    encodings.clear()
+    build_probes(library, base, cache)
+    assert sum(encodings) == 5 * ProbePlan().rows
 
 
 def test_a_full_disk_leaves_no_half_cache(
@@ -348,26 +369,50 @@ def test_a_write_that_fails_half_way_is_removed(
     monkeypatch.setattr(cache_module, "save_file", torn)
     with pytest.raises(NoDecisionError, match="gone"):
         build_probes(library, base, cache)
-    assert [*cache.iterdir()] == []
+    assert [path.name for path in cache.iterdir()] == [LOCK.format(base.digest[:16])]
 
 
 def test_servers_with_one_process_number_share_a_cache(
     library: ConceptLibrary, base: BaseModel, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getpid", lambda: 7)
-    tensors = {"latents": torch.ones(64, 64)}
-    shared = [cache_module.TensorCache(cache, "probes", base, "x") for _ in range(4)]
+    made: list[int] = []
+    together = threading.Barrier(4)
 
-    def write(one: cache_module.TensorCache) -> None:
-        for _ in range(40):
-            one.write(tensors)
-            read = one.read()
-            assert read is not None
-            assert torch.equal(read["latents"], tensors["latents"])
+    def make(number: int) -> dict[str, Tensor]:
+        made.append(number)
+        return {"latents": torch.full((64, 64), float(number))}
+
+    def server(_: int) -> list[dict[str, Tensor]]:
+        shared = cache_module.TensorCache(cache, "probes", base, "x")
+        together.wait()
+        return shared.each([str(number) for number in range(20)], make, silent)
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, shared))
-    assert len([*cache.iterdir()]) == 1
+        for found in pool.map(server, range(4)):
+            assert [float(each["latents"][0, 0]) for each in found] == [*range(20)]
+    assert sorted(made) == [*range(20)], "none of them was made twice"
+    assert len(files(cache)) == 20
+
+
+def test_a_server_that_waits_for_another_can_be_stopped(
+    library: ConceptLibrary, base: BaseModel, cache: Path, encodings: Encodings
+) -> None:
+    cache.mkdir(parents=True)
+    asked: list[float] = []
+
+    def stop_at_the_third(stage: str, share: float) -> None:
+        asked.append(share)
+        if len(asked) == 3:
+            raise GoneError
+
+    with (cache / LOCK.format(base.digest[:16])).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(GoneError):
+            build_probes(library, base, cache, stop_at_the_third)
+    assert encodings == []
+    build_probes(library, base, cache)
+    assert encodings, "the lock went with whoever held it"
 
 
 def test_pictures_that_changed_under_an_open_library_stop_the_build(
@@ -376,7 +421,7 @@ def test_pictures_that_changed_under_an_open_library_stop_the_build(
     library.get("neutral-8").picture_files[0].write_bytes(draw(888))
     with pytest.raises(NoDecisionError, match="has changed"):
         build_probes(library, base, cache)
-    assert not cache.exists()
+    assert len(files(cache)) == 10
 
 
 def test_probes_of_a_flow_model_have_the_flow_as_target(
@@ -384,10 +429,10 @@ def test_probes_of_a_flow_model_have_the_flow_as_target(
 ) -> None:
     base = tiny_base("flux")
     probes = build_probes(library, base, cache, plan=ProbePlan(pictures=1, times=(0.25,)))
-    [path] = cache.iterdir()
-    latents = load_file(path)["latents"]
     assert probes.noisy.isfinite().all()
+    pictures = load_pictures(probes.concepts[0], base.picture_size, 1)
     with torch.inference_mode():
-        noise = torch.randn((1, *latents.shape[2:]), generator=torch.Generator().manual_seed(2504))
-        expected = base.target(latents[0], noise, torch.tensor([0.25]))
+        latents = base.encode_pictures(pictures)
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(2504))
+        expected = base.target(latents, noise, torch.tensor([0.25]))
     torch.testing.assert_close(probes.target[0], expected)

@@ -111,7 +111,11 @@ class HeldEngine(AuditEngine):
             self.ended += 1
 
     def _evidence(self, members: Sequence[Member], concept_ids: Sequence[str]) -> Evidence:
-        measured = {"degree": 10.0, "error_change_by_time": {}}
+        measured = {
+            "degree": 10.0,
+            "error_change_by_time": {},
+            "family_p_value": self.p_value,
+        }
         return evidence(
             *(
                 concept(self.score, self.p_value, concept_id=one, concept_name=one, **measured)

@@ -18,14 +18,14 @@ from PIL import Image, ImageDraw
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.concepts.probes import build_probes
+from loragate_server.concepts.probes import ProbeSet, build_probes
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
-from loragate_server.gate.library import LibraryKeeper, serve_base
+from loragate_server.gate.library import MOST_WAITING, LibraryKeeper, serve_base
 from loragate_server.models import BaseModel
 from loragate_server.policy.decision import VerdictKind
-from loragate_server.progress import Leash, Report
+from loragate_server.progress import Leash, Report, Turns
 
 COLOURS = ("red", "green", "blue", "yellow", "cyan", "magenta", "black", "gray", "white", "brown")
 
@@ -91,13 +91,19 @@ def keeping(
     fail, held, building = threading.Event(), threading.Event(), threading.Event()
     held.set()
 
-    def build(base: BaseModel, library: ConceptLibrary, report: Report) -> AuditEngine:
+    def build(
+        base: BaseModel, library: ConceptLibrary, report: Report, turns: Turns
+    ) -> AuditEngine:
         builds.append(library.digest)
         building.set()
         assert held.wait(20)
+        probes = build_probes(library, base, tmp_path / "probes", report, turns=turns)
+        return turns(lambda: engine(base, probes))
+
+    def engine(base: BaseModel, probes: ProbeSet) -> AuditEngine:
         if fail.is_set():
             raise RuntimeError("the device is gone")
-        return AuditEngine(base, build_probes(library, base, tmp_path / "probes", report))
+        return AuditEngine(base, probes)
 
     library = ConceptLibrary.open(folder)
     here.gate.bases = BaseRegistry(tiny.name, [serve_base(tiny, library, build)])
@@ -105,6 +111,7 @@ def keeping(
     keeper = LibraryKeeper(library, here.gate.bases, here.gate.worker, build)
     yield here, Keeping(keeper, here.gate, folder, builds, fail, held, building)
     held.set()
+    keeper.close()
 
 
 async def test_a_real_audit_is_recorded_and_a_cached_one_is_what_would_be_said_again(
@@ -200,20 +207,106 @@ async def test_a_change_that_the_library_refuses_builds_nothing(
     assert len(there.builds) == builds
 
 
-async def test_questions_that_wait_behind_a_change_use_the_new_library(
-    keeping: tuple[Any, Keeping], until: Callable[..., Any]
+async def test_questions_are_answered_by_the_old_library_until_the_new_one_is_complete(
+    keeping: tuple[Any, Keeping],
 ) -> None:
     here, there = keeping
+    before = there.keeper.library.digest
     there.held.clear()
     there.building.clear()
     changing = asyncio.ensure_future(there.keeper.create(concept("fox"), [picture(20)], Leash()))
     assert await asyncio.to_thread(there.building.wait, 20)
-    waiting = here.ask()
-    await until(lambda: there.gate.worker.depth == 1)
+    for strength in (0.5, 0.6, 0.7):
+        verdict = await here.ask(here.request(strength=strength))
+        assert verdict.decision.evidence.library_digest == before
+    assert not changing.done()
     there.held.set()
-    digest, verdict = await changing, await waiting
-    assert verdict.decision.evidence.library_digest == digest
-    assert (await here.ask()).cached, "kept under the library that was really used"
+    digest = await changing
+    assert (await here.ask()).decision.evidence.library_digest == digest
+
+
+async def test_audits_come_between_the_pieces_of_a_change(
+    keeping: tuple[Any, Keeping], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = keeping
+    submit, order = there.gate.worker.submit, []
+
+    async def listed(work: Any, leash: Leash, *, background: bool = False) -> Any:
+        def noted() -> Any:
+            order.append("piece" if background else "audit")
+            return work()
+
+        return await submit(noted, leash, background=background)
+
+    monkeypatch.setattr(there.gate.worker, "submit", listed)
+    changing = asyncio.ensure_future(there.keeper.create(concept("fox"), [picture(20)], Leash()))
+    asked = 0
+    while not changing.done():
+        asked += 1
+        await here.ask(here.request(strength=asked / 100))
+    await changing
+    first, last = order.index("piece"), len(order) - order[::-1].index("piece")
+    # its pictures, the engine, and the change itself
+    assert order.count("piece") == 3
+    assert "audit" in order[first:last]
+
+
+async def test_changes_take_no_audits_place_in_the_queue_and_do_not_pile_up(
+    keeping: tuple[Any, Keeping],
+) -> None:
+    here, there = keeping
+    there.held.clear()
+    changes = [
+        asyncio.ensure_future(there.keeper.create(concept(f"fox-{n}"), [picture(20 + n)], Leash()))
+        for n in range(MOST_WAITING + 1)
+    ]
+    await asyncio.sleep(0)
+    assert there.gate.worker.depth == 0
+    with pytest.raises(NoDecisionError) as refused:
+        await there.keeper.remove("dog", Leash())
+    assert refused.value.reason is ErrorReason.QUEUE_FULL
+    assert (await here.ask()).decision_id
+    there.held.set()
+    await asyncio.gather(*changes)
+    assert len(ConceptLibrary.open(there.folder).forbidden) == 2 + len(changes)
+
+
+async def test_a_change_whose_caller_has_gone_before_its_turn_is_not_made(
+    keeping: tuple[Any, Keeping],
+) -> None:
+    _, there = keeping
+    there.held.clear()
+    first = asyncio.ensure_future(there.keeper.create(concept("fox"), [picture(20)], Leash()))
+    assert await asyncio.to_thread(there.building.wait, 20)
+    second = asyncio.ensure_future(there.keeper.remove("dog", Leash()))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    there.held.set()
+    await first
+    assert await there.keeper.create(concept("owl"), [picture(30)], Leash())
+    assert "dog" in [one.concept_id for one in there.keeper.library.forbidden]
+
+
+async def test_a_server_that_stops_gives_up_the_change_and_leaves_the_library(
+    keeping: tuple[Any, Keeping],
+) -> None:
+    _, there = keeping
+    before = contents(there.folder)
+    there.held.clear()
+    changing = asyncio.ensure_future(there.keeper.create(concept("fox"), [picture(20)], Leash()))
+    assert await asyncio.to_thread(there.building.wait, 20)
+    there.gate.worker.close(timeout_s=1.0)
+    there.held.set()
+    with pytest.raises(NoDecisionError) as refused:
+        await changing
+    assert refused.value.reason is ErrorReason.DRAINING
+    assert contents(there.folder) == before
+    there.keeper.close()
+    with pytest.raises(NoDecisionError) as closed:
+        await there.keeper.remove("dog", Leash())
+    assert closed.value.reason is ErrorReason.DRAINING
 
 
 async def test_a_change_goes_on_when_its_caller_goes(

@@ -14,7 +14,8 @@ A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
 def codes(decision: Decision) -> list[str]:
-    return [reason.code for reason in decision.reasons]
+    """Of the reasons that decide; the evidence here is that of a server without calibration."""
+    return [reason.code for reason in decision.reasons if reason.code != "uncalibrated"]
 
 
 @pytest.mark.parametrize(
@@ -252,3 +253,50 @@ def test_a_concept_may_be_reviewed_by_its_own_p_value(
 def test_its_own_p_value_never_softens_a_block(policy, evidence, concept) -> None:
     decision = decide(policy(OWN), evidence(concept(7.0, 0.01, category="kind")))
     assert decision.verdict is BLOCK
+
+
+@pytest.mark.parametrize(("degree", "verdict"), [(0, REVIEW), (29.9, REVIEW), (30, BLOCK)])
+def test_what_no_calibration_speaks_for_is_blocked_by_a_degree_alone_that_is_high_enough(
+    degree, verdict, policy, evidence, concept
+) -> None:
+    uncalibrated = decide(policy(), evidence(concept(9, 1e-9, degree=degree)))
+    assert uncalibrated.verdict is verdict
+    assert uncalibrated.reasons[-1].code == "uncalibrated"
+    assert uncalibrated.reasons[-1].message.startswith("No concept is calibrated;")
+    slight = "Uncalibrated, it is blocked at a degree of 30 or more."
+    assert (slight in uncalibrated.reasons[0].message) is (verdict is REVIEW)
+    assert slight not in uncalibrated.reasons[0].plain
+    calibrated = decide(policy(), evidence(concept(9, 1e-9, degree=degree, family_p_value=1e-3)))
+    assert calibrated.verdict is BLOCK
+    assert [reason.code for reason in calibrated.reasons] == ["concept_learned"]
+
+
+def test_a_degree_that_is_no_number_is_no_reason_to_be_mild(policy, evidence, concept) -> None:
+    assert decide(policy(), evidence(concept(9, degree=math.nan))).verdict is BLOCK
+
+
+def test_the_degree_that_blocks_without_a_calibration_is_the_operators_to_set(
+    policy, evidence, concept
+) -> None:
+    slight = evidence(concept(9, degree=5), concept(9, degree=5, concept_id="fox"))
+    rule = "  block_degree_uncalibrated: 0\nrules:\n  - name: foxes\n    concepts: [fox]\n"
+    strict = decide(policy(rule + "    block_degree_uncalibrated: 10\n"), slight)
+    found = {one.evidence.concept_id: one.verdict for one in strict.findings}
+    assert found == {"cat": BLOCK, "fox": REVIEW}
+
+
+def test_a_verdict_names_the_concepts_that_are_uncalibrated(policy, evidence, concept) -> None:
+    known = [concept(1, concept_id=f"k{n}", family_p_value=0.5) for n in range(3)]
+    late = [concept(1, concept_id=f"late-{n}") for n in range(5)]
+    assert codes(decide(policy(), evidence(*known))) == ["no_concept_learned"]
+    [_, some] = decide(policy(), evidence(*known, late[0])).reasons
+    assert some.message.startswith("Uncalibrated: late-0;")
+    assert "approximate" in some.message
+    [_, many] = decide(policy(), evidence(*known, *late)).reasons
+    assert "Uncalibrated: late-0, late-1, late-2 and 2 more;" in many.message
+
+
+def test_an_adapter_that_people_vouch_for_needs_no_calibration(policy, evidence, concept) -> None:
+    listed = policy(f'allow_sha256:\n  - {{sha256: "{A}", note: seen}}\n')
+    assert codes(decide(listed, evidence(concept(9, degree=0)))) == ["allow_listed"]
+    assert decide(listed, evidence(concept(9, degree=0))).reasons[-1].code == "allow_listed"

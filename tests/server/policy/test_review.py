@@ -64,7 +64,7 @@ def test_an_approved_suspicion_is_allowed_and_says_who_and_until_when(decided: M
     assert (
         allowed.reasons[0].message == "alice approved this until 2026-12-01 12:00 UTC: looked at it"
     )
-    assert [reason.code for reason in allowed.reasons[1:]] == ["concept_suspected"]
+    assert [reason.code for reason in allowed.reasons[1:]] == ["concept_suspected", "uncalibrated"]
     assert allowed.findings == suspected.findings
 
 

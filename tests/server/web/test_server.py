@@ -67,6 +67,21 @@ async def test_it_is_ready_when_all_parts_are_and_not_while_it_drains(
         assert (await response.json())["parts"]["server"] == "draining"
 
 
+async def test_what_one_should_know_is_told_and_makes_it_no_less_ready(
+    http: aiohttp.ClientSession, readiness: Readiness
+) -> None:
+    notes = {"calibration of one": "ok"}
+    readiness.follow_notes(lambda: notes)
+    readiness.set("policy")
+    readiness.set("models")
+    for state in ("ok", "uncalibrated: fox"):
+        notes["calibration of one"] = state
+        async with http.get("/readyz") as response:
+            told = await response.json()
+        assert (response.status, told["ready"]) == (200, True)
+        assert told["notes"] == {"calibration of one": state}
+
+
 async def test_a_check_that_fails_makes_it_not_ready_until_it_holds_again(
     readiness: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

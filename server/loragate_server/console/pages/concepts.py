@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,7 @@ async def concepts(request: web.Request) -> web.Response:
         "concepts",
         digest=library.digest,
         neutral=len(library.neutral),
+        uncalibrated=_uncalibrated(request, [one.concept_id for one in library.forbidden]),
         concepts=[_view(wording, one) for one in ordered],
     )
 
@@ -63,7 +65,12 @@ async def concept(request: web.Request) -> web.Response:
     found = sources.library().get(request.match_info["concept_id"])
     rows = await asyncio.to_thread(_findings, wording, sources.recorder, found.concept_id)
     return page(
-        request, "concept", concept=_view(wording, found), rows=rows, looked_at=MAX_PAGE_SIZE
+        request,
+        "concept",
+        concept=_view(wording, found),
+        uncalibrated=_uncalibrated(request, [found.concept_id]),
+        rows=rows,
+        looked_at=MAX_PAGE_SIZE,
     )
 
 
@@ -103,6 +110,21 @@ def _view(wording: Wording, concept: Concept) -> ConceptView:
         hands=_hands(wording, concept),
         pictures=concept.picture_sha256,
     )
+
+
+def _uncalibrated(request: web.Request, concept_ids: Sequence[str]) -> list[str]:
+    """A sentence for each base model on which no calibration speaks for some of the concepts."""
+    wording, found = request[WORDING], []
+    for base_model, unknown in sorted(request.app[SOURCES].uncalibrated().items()):
+        names = [one for one in concept_ids if one in unknown]
+        if names and len(names) == len(concept_ids):
+            found.append(wording("concepts.uncalibrated_all", base=printable(base_model)))
+        elif names:
+            shown = ", ".join(names)
+            found.append(
+                wording("concepts.uncalibrated_some", base=printable(base_model), names=shown)
+            )
+    return found
 
 
 def _hands(wording: Wording, concept: Concept) -> str:

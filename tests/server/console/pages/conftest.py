@@ -94,8 +94,19 @@ def policy_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def uncalibrated() -> dict[str, tuple[str, ...]]:
+    """By base model the concepts that no calibration speaks for; a test may change it."""
+    return {"emoji-tiny": ()}
+
+
+@pytest.fixture
 async def client(
-    recorder: Recorder, reviews: Reviews, library: ConceptLibrary, policy_file: Path, tmp_path: Path
+    recorder: Recorder,
+    reviews: Reviews,
+    library: ConceptLibrary,
+    policy_file: Path,
+    uncalibrated: dict[str, tuple[str, ...]],
+    tmp_path: Path,
 ) -> AsyncIterator[TestClient[web.Request, web.Application]]:
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
@@ -112,7 +123,7 @@ async def client(
     )
     access = make_access(section)
     await access.start()
-    sources = Sources(recorder, reviews, lambda: library, policy_file)
+    sources = Sources(recorder, reviews, lambda: library, policy_file, lambda: uncalibrated)
     root = web.Application(client_max_size=64 * 1024)
     root.add_subapp("/console", console_application(sources, access))
     async with TestClient(TestServer(root)) as running:

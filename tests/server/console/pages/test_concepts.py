@@ -11,6 +11,7 @@ from PIL import Image
 
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.console.pages.thumbnails import SIDE, thumbnail
+from loragate_server.console.wording import console_wording
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.wording import REPORT
@@ -100,3 +101,22 @@ def test_a_picture_that_was_replaced_is_not_served(tmp_path: Path, library: Conc
     file.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     with pytest.raises(NoDecisionError):
         thumbnail(file, "1" * 64)
+
+
+@pytest.mark.parametrize("language", REPORT.languages)
+async def test_what_no_calibration_speaks_for_is_named(
+    language: str, browser: Opens, library: ConceptLibrary, uncalibrated: dict[str, tuple[str, ...]]
+) -> None:
+    calibrated = console_wording(language)("concepts.calibrated")
+    for page in ("/concepts", "/concepts/bomb"):
+        assert calibrated in (await browser(language=language).see(page)).text("dl")
+    uncalibrated["other"] = ("bomb",)
+    shown = (await browser(language=language).see("/concepts")).text("dl")
+    assert "other" in shown
+    assert "bomb" in shown
+    assert calibrated not in shown
+    assert "other" in (await browser(language=language).see("/concepts/bomb")).text("dl")
+    other = next(one.concept_id for one in library.forbidden if one.concept_id != "bomb")
+    assert calibrated in (await browser(language=language).see(f"/concepts/{other}")).text("dl")
+    uncalibrated["other"] = tuple(one.concept_id for one in library.forbidden)
+    assert "bomb" not in (await browser(language=language).see("/concepts")).text("dl")

@@ -1,0 +1,286 @@
+"""A calibration that follows its library: concepts come and go, and no file is fetched again.
+
+The neutral bank is the yardstick of every score, so a concept that comes or goes changes nothing
+of what was measured on the others. What is missing is measured on the harmless adapters that were
+kept beside the calibration: what the screen says of a new concept, at once for all of them, and
+what the response stage says where an audit would have looked. With the highest of all concepts per
+adapter, thresholds and p-values are then those of a calibration that was made with this library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.reference import Strength
+from loragate_server.audit.batching import exact_batch_rows
+from loragate_server.audit.calibration import Calibration, CalibrationError, dump_calibration
+from loragate_server.audit.engine import AuditSettings
+from loragate_server.audit.entrance import widest_entrance
+from loragate_server.audit.kept import Kept, KeptError
+from loragate_server.audit.materials import Materials
+from loragate_server.audit.nulls import Null, NullCache
+from loragate_server.audit.score import against_bank
+from loragate_server.audit.scores import AdapterScores
+from loragate_server.audit.screen import screen_each
+from loragate_server.audit.stages import Screened, mean_change, number_doubts, responses_to
+from loragate_server.models.base import BaseModel
+from loragate_server.progress import Leash, Report, Turns, at_once, silent
+
+_AT_ONCE = 16
+"""Adapters that the screen compares in one turn."""
+_FULL_STRENGTH = Strength()
+
+
+@dataclass(frozen=True)
+class _Concept:
+    """A concept of the library as it is now.
+
+    Attributes:
+        shown: names what is measured of it.
+        before: its id in the calibration; None where that does not know it.
+    """
+
+    concept_id: str
+    row: int
+    shown: str
+    before: str | None
+
+
+class Grower:
+    """Makes a calibration fit a library that has other forbidden concepts than it was made with.
+
+    Args:
+        base: the base model.
+        materials: of the library as it is now.
+        calibration: made with another library, on the same base, bank, plans and engine.
+        kept: what stayed of its harmless adapters.
+        cache_dir: folder for what is measured, one file per concept; created when missing.
+        settings: as the engine's.
+        turns: when the base model is free; one call of the screen, or one forward pass for the
+            response stage, is made in one.
+
+    Raises:
+        CalibrationError: the calibration cannot be made to fit; the message says why.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        materials: Materials,
+        calibration: Calibration,
+        kept: Kept,
+        cache_dir: Path,
+        settings: AuditSettings,
+        turns: Turns = at_once,
+    ) -> None:
+        binding = materials.binding
+        calibration.require(replace(binding, library_digest=calibration.binding.library_digest))
+        if materials.gradients is None:
+            raise CalibrationError("a calibration needs concept gradients")
+        if kept.calibration != calibration.digest:
+            raise CalibrationError(f"{kept.file} was kept beside another calibration")
+        if kept.bank != materials.bank:
+            raise CalibrationError(
+                "the neutral bank has changed since the calibration; make a new one with "
+                "`loragate-server calibrate`"
+            )
+        self._base = base
+        self._materials = materials
+        self._gradients = materials.gradients
+        self._calibration = calibration
+        self._kept = kept
+        self._nulls = NullCache(cache_dir, binding, kept.bank, calibration.digest)
+        self._settings = settings
+        self._turns = turns
+        before = {shown: concept_id for concept_id, shown in kept.concepts.items()}
+        self._concepts = [
+            _Concept(one.concept_id, row, shown, before.get(shown))
+            for row, one in enumerate(materials.forbidden)
+            for shown in (materials.shown(one),)
+        ]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Concepts of the library that the calibration does not know."""
+        return tuple(one.concept_id for one in self._concepts if one.before is None)
+
+    def grow(self, report: Report = silent) -> Calibration:
+        """The calibration for the library as it is now.
+
+        Args:
+            report: told "calibrating" and the share that is done. What it raises ends the work.
+
+        Raises:
+            CalibrationError: an adapter was not kept, or has numbers that are of no use.
+            NoDecisionError: DISK_FULL.
+        """
+        if not all(self._kept.has(one.sha256) for one in self._calibration.harmless):
+            raise CalibrationError(
+                "the harmless adapters were not kept beside the calibration, so that nothing is "
+                f"known of {', '.join(self.missing) or 'the library without what was removed'}; "
+                "make a new one with `loragate-server calibrate`"
+            )
+        with self._nulls.locked(lambda: report("calibrating", 0.0)):
+            nulls = {one.shown: self._nulls.read(one.shown) for one in self._concepts}
+            read = dict(nulls)
+            try:
+                self._hear(nulls, report)
+                self._look(nulls, report)
+            except KeptError as error:
+                raise CalibrationError(str(error)) from error
+            for shown, null in nulls.items():
+                if null != read[shown]:
+                    self._nulls.write(shown, null)
+            self._nulls.remove_oldest()
+        report("calibrating", 1.0)
+        names = {one.before: one.concept_id for one in self._concepts if one.before is not None}
+        return self._made((self._scores(one, nulls) for one in self._calibration.harmless), names)
+
+    def known(self) -> Calibration:
+        """The calibration as it is, for those concepts of the library that it knows.
+
+        Nothing is measured, and what it says of them is what it said before, to the last bit. So
+        concepts that have gone stay among those that p-values allow for.
+
+        Raises:
+            CalibrationError: it knows none of them.
+        """
+        now = {one.before: one.concept_id for one in self._concepts if one.before is not None}
+        if not now:
+            raise CalibrationError("the calibration knows no concept of the library")
+        # one that has gone must not be taken for another that has its id now
+        names = {
+            concept_id: now.get(concept_id, f"{concept_id}@{shown[:12]}")
+            for concept_id, shown in self._kept.concepts.items()
+        }
+        return self._made(_renamed(self._calibration.harmless, names), names)
+
+    def _made(self, harmless: Iterable[AdapterScores], names: Mapping[str, str]) -> Calibration:
+        learned = _renamed(self._calibration.learned, names)
+        made = replace(
+            self._calibration,
+            binding=self._materials.binding,
+            harmless=tuple(harmless),
+            learned=tuple(one for one in learned if one.learned),
+            digest="",
+        )
+        return replace(made, digest=hashlib.sha256(dump_calibration(made)).hexdigest())
+
+    def _scores(self, one: AdapterScores, nulls: Mapping[str, Null]) -> AdapterScores:
+        """The scores of one adapter, in the library's order; what was measured before stays."""
+        every: dict[str, dict[str, float]] = {"screen": {}, "aim": {}, "named": {}, "response": {}}
+        for concept in self._concepts:
+            null = nulls.get(concept.shown, Null())
+            for kind, values in every.items():
+                own, late = getattr(one, kind), getattr(null, kind)
+                if concept.before is not None and concept.before in own:
+                    values[concept.concept_id] = own[concept.before]
+                elif one.sha256 in late:
+                    values[concept.concept_id] = late[one.sha256]
+        return one.with_values(every)
+
+    def _hear(self, nulls: dict[str, Null], report: Report) -> None:
+        """Has the screen say of all adapters what it says of concepts that are new."""
+        harmless = self._calibration.harmless
+        late = [
+            one
+            for one in self._concepts
+            if one.before is None
+            and any(each.sha256 not in nulls[one.shown].screen for each in harmless)
+        ]
+        if not late:
+            return
+        rows = [one.row for one in late]
+        heard: dict[str, dict[str, tuple[float, float, float]]] = {one.shown: {} for one in late}
+        for start in range(0, len(harmless), _AT_ONCE):
+            report("calibrating", start / len(harmless) / 2)
+            chunk = harmless[start : start + _AT_ONCE]
+            adapters = [self._kept.adapter(self._base, one.sha256)[0] for one in chunk]
+            screened = self._turns(partial(self._screened, adapters, rows))
+            for one, each in zip(chunk, screened, strict=True):
+                values = zip(
+                    each.screening.scores, each.screening.aims, each.screening.named, strict=True
+                )
+                for concept, value in zip(late, values, strict=True):
+                    heard[concept.shown][one.sha256] = value
+        for shown, by_adapter in heard.items():
+            columns = [
+                {sha256: values[kind] for sha256, values in by_adapter.items()} for kind in range(3)
+            ]
+            nulls[shown] = replace(
+                nulls[shown], screen=columns[0], aim=columns[1], named=columns[2]
+            )
+
+    def _screened(self, adapters: Sequence[Adapter], rows: Sequence[int]) -> list[Screened]:
+        found = screen_each(self._base, self._gradients, adapters, self._settings.backend)
+        if not all(bool(one.gain.isfinite().all()) for one in found):
+            raise CalibrationError("an adapter that was kept has values that are not finite")
+        scales = self._calibration.scales
+        return [Screened.of(one, self._gradients, rows, scales) for one in found]
+
+    def _look(self, nulls: dict[str, Null], report: Report) -> None:
+        """Has the response stage look where it would have looked, and has not yet."""
+        every = [self._scores(one, nulls) for one in self._calibration.harmless]
+        entrance, standings = widest_entrance([one.screening for one in every])
+        open_ones = []
+        for one, stand in zip(every, standings, strict=True):
+            looked = entrance.suspects(one.screening, stand)
+            rows = [row for row in looked if self._concepts[row].concept_id not in one.response]
+            if rows:
+                open_ones.append((one, rows))
+        if not open_ones:
+            return
+        probes = self._materials.probes
+        batch_rows = self._turns(lambda: exact_batch_rows(self._base, probes, probes.plan.rows))
+        for done, (one, rows) in enumerate(open_ones):
+            report("calibrating", 0.5 + done / len(open_ones) / 2)
+            adapter, bank_change = self._kept.adapter(self._base, one.sha256)
+            changes = [self._change(adapter, row, batch_rows) for row in rows]
+            scores = against_bank(-torch.cat([*changes, bank_change]), len(rows), self._named).score
+            for row, score in zip(rows, scores.tolist(), strict=True):
+                shown = self._concepts[row].shown
+                response = {**nulls[shown].response, one.sha256: score}
+                nulls[shown] = replace(nulls[shown], response=response)
+
+    def _change(self, adapter: Adapter, row: int, batch_rows: int) -> Tensor:
+        """Mean log error change of one concept, float64 [1, strata]."""
+        responses = self._turns(
+            lambda: responses_to(
+                self._base,
+                self._materials,
+                [(adapter, _FULL_STRENGTH)],
+                [row],
+                batch_rows=batch_rows,
+                backend=self._settings.backend,
+                leash=Leash(),
+            )
+        )
+        if doubts := number_doubts(responses):
+            raise CalibrationError(f"adapter {adapter.sha256[:12]}: {doubts[0][1]}")
+        return mean_change(responses, self._materials.sets)
+
+    @property
+    def _named(self) -> list[bool]:
+        plans = [probes.plan for probes in self._materials.sets]
+        return [plan.named for plan in plans for _ in plan.times]
+
+
+def _renamed(
+    adapters: Iterable[AdapterScores], names: Mapping[str, str]
+) -> Iterable[AdapterScores]:
+    """The same adapters, told of the concepts in `names` alone, under the names given there."""
+    for one in adapters:
+        every = {
+            kind: {names[k]: value for k, value in getattr(one, kind).items() if k in names}
+            for kind in ("screen", "aim", "named", "response")
+        }
+        learned = tuple(names[concept] for concept in one.learned if concept in names)
+        yield replace(one.with_values(every), learned=learned)
