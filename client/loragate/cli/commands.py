@@ -22,6 +22,7 @@ from loragate.cli.output import (
     took,
 )
 from loragate.cli.parser import asked_of
+from loragate.cli.scan import scan
 from loragate.cli.settings import make_client
 from loragate.cli.table import (
     AUDIT_COLUMNS,
@@ -48,6 +49,8 @@ def run(options: argparse.Namespace) -> ExitCode:
         "concepts": _concepts,
         "gate-dir": gate_dir,
     }
+    if options.command == "scan":
+        return scan(options)
     with make_client(options) as client:
         return commands[options.command](client, options)
 

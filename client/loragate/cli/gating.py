@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 from loragate.cli.adapter_files import FoundFile
 from loragate.cli.outcome import Outcome
-from loragate.cli.output import Explainer, as_json, error_as_json, print_json, took
+from loragate.cli.output import Explainer, as_json, error_as_json, print_json, took_s
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
 from loragate.errors import AuditError
@@ -98,17 +99,24 @@ def with_progress(outcomes: Iterator[Outcome], count: int, line: LiveLine) -> It
 
 def print_table_of(outcomes: Sequence[Outcome]) -> None:
     """Prints a row for each; says on standard error why there is no decision about one."""
-    rows = []
     for outcome in outcomes:
-        name, spent = outcome.found.name, took(time.monotonic() - outcome.seconds)
-        if outcome.result is not None:
-            rows.append(audit_row(name, outcome.result, spent))
-        else:
-            rows.append(error_row(name, outcome.reason, spent))
         if outcome.moved_to is not None:
-            print(printable(f"loragate: moved {name} to {outcome.moved_to}"), file=sys.stderr)
+            moved = f"loragate: moved {outcome.found.name} to {outcome.moved_to}"
+            print(printable(moved), file=sys.stderr)
     explain(outcomes)
-    print_table(AUDIT_COLUMNS, rows, sys.stdout)
+    print_rows(outcomes, sys.stdout)
+
+
+def print_rows(outcomes: Sequence[Outcome], stream: TextIO) -> None:
+    """Prints a row for each."""
+    print_table(AUDIT_COLUMNS, [_row(one) for one in outcomes], stream)
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    name, spent = outcome.found.name, took_s(outcome.seconds)
+    if outcome.result is not None:
+        return audit_row(name, outcome.result, spent)
+    return error_row(name, outcome.reason, spent)
 
 
 def explain(outcomes: Sequence[Outcome]) -> None:

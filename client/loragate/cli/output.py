@@ -71,13 +71,22 @@ def pilot_note(results: Iterable[AuditResult]) -> None:
 
 def took(began: float) -> str:
     """The time since `began` on the monotonic clock."""
-    seconds = time.monotonic() - began
+    return took_s(time.monotonic() - began)
+
+
+def took_s(seconds: float) -> str:
+    """Seconds, as a person reads them."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Prints one object on one line."""
-    print(json.dumps(value, default=_encode, ensure_ascii=False))
+    print(json_line(value))
+
+
+def json_line(value: dict[str, Any]) -> str:
+    """One object on one line."""
+    return json.dumps(value, default=_encode, ensure_ascii=False)
 
 
 def _encode(value: object) -> str:

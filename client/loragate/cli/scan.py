@@ -1,0 +1,187 @@
+"""`loragate scan`: decides about files without a service, by an engine of its own."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from loragate.cli import reports, scan_settings
+from loragate.cli.adapter_files import FoundFile
+from loragate.cli.engine import Engine, engine
+from loragate.cli.engine_config import EngineSettings, default_state, make_state
+from loragate.cli.exit_code import ExitCode
+from loragate.cli.gating import (
+    LiveLine,
+    explain,
+    outcomes_of,
+    print_rows,
+    require_writable,
+    with_progress,
+)
+from loragate.cli.outcome import Outcome
+from loragate.cli.output import pilot_note, took_s
+from loragate.cli.scan_paths import Choice, Gathered, gather
+from loragate.cli.table import printable
+from loragate.client import AuditClient
+from loragate.reference import AuditOptions
+
+TIMEOUT_S = 600.0
+"""For one answer. Nobody else asks the engine, so a long wait is a large model at work."""
+
+_TERMINATED = 143
+
+
+def scan(options: argparse.Namespace) -> ExitCode:
+    """Audits the files, writes the report; the worst outcome is the exit code.
+
+    Raises:
+        EngineError: the engine is not installed or does not start.
+        OSError, ValueError: what was asked for cannot be; nothing was audited.
+    """
+    used = scan_settings.apply(options, Path.cwd())
+    form = options.format or "table"
+    require_writable("output", options.output)
+    reports.require(form)
+    gathered = gather(options.paths, _choice(options))
+    if not gathered.files and not options.allow_empty:
+        raise FileNotFoundError(_nothing(options.paths, gathered))
+    settings = _engine_settings(options, gathered.files)
+    if options.verbose:
+        _tell_before(used, settings, gathered)
+    outcomes = _outcomes(options, settings, gathered.files)
+    _show(options, form, outcomes)
+    return _exit_code(outcomes, options.fail_on or "review")
+
+
+def _choice(options: argparse.Namespace) -> Choice:
+    return Choice(
+        tuple(options.include or ()), tuple(options.exclude or ()), bool(options.follow_symlinks)
+    )
+
+
+def _nothing(places: Sequence[str], gathered: Gathered) -> str:
+    passed = len(gathered.passed_over)
+    why = f" --include and --exclude leave out all {passed} files." if passed else ""
+    return f"There is no adapter in {', '.join(places)}.{why} --allow-empty accepts it."
+
+
+def _engine_settings(options: argparse.Namespace, files: Sequence[FoundFile]) -> EngineSettings:
+    def path(name: str) -> Path | None:
+        value = getattr(options, name)
+        if value == "":
+            raise ValueError(f"--{name} is empty. Give it a value, or leave it out.")
+        return Path(value).expanduser() if value is not None else None
+
+    settings = EngineSettings(
+        state=path("state") or default_state(),
+        base=path("base"),
+        library=path("library"),
+        policy=path("policy"),
+        calibration=path("calibration"),
+        device=options.device,
+        threads=options.threads or 1,
+        schemes=frozenset(one.uri.partition(":")[0].lower() for one in files if one.uri),
+    )
+    settings.require_there()
+    return settings
+
+
+def _asked(options: argparse.Namespace) -> AuditOptions:
+    return {
+        "loader": options.loader or "",
+        "strength": options.strength,
+        "text_encoder_strength": options.text_encoder_strength,
+    }
+
+
+def _outcomes(
+    options: argparse.Namespace, settings: EngineSettings, files: Sequence[FoundFile]
+) -> list[Outcome]:
+    """What became of each file; the engine is started only if one of them has to be audited."""
+    line = LiveLine(quiet=options.quiet)
+    asked, timeout_s = _asked(options), options.timeout or TIMEOUT_S
+    if all(found.refusal is not None for found in files):
+        with AuditClient("unix:/nobody-is-asked") as client:
+            return list(with_progress(outcomes_of(client, files, asked, 1), len(files), line))
+    state = make_state(settings.state)
+    with _ending_in_order(), engine(settings.at(state), line.show) as running:
+        line.clear()
+        _tell_of(running, options)
+        with AuditClient(
+            running.target, timeout=timeout_s, on_unavailable="raise", service="loragate-scan"
+        ) as client:
+            made = outcomes_of(client, files, asked, 1)
+            outcomes = list(with_progress(made, len(files), line))
+        if running.has_ended:
+            print(f"loragate: the engine ended by itself; its log: {running.log}", file=sys.stderr)
+        return outcomes
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Lets SIGTERM end this process as an error does, which takes the engine along."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell_before(used: Path | None, settings: EngineSettings, gathered: Gathered) -> None:
+    _say(f"settings: {used or 'none'}")
+    for name in ("base", "library", "policy", "calibration"):
+        _say(f"{name}: {getattr(settings, name) or 'the one that ships'}")
+    _say(f"record: {settings.state}")
+    for name in gathered.passed_over:
+        _say(f"passed over: {name}")
+
+
+def _tell_of(running: Engine, options: argparse.Namespace) -> None:
+    if options.verbose:
+        _say(f"the engine took {took_s(running.started_s)} to start; its log: {running.log}")
+    if not options.quiet:
+        for warning in running.warnings():
+            _say(f"warning: {warning}")
+
+
+def _show(options: argparse.Namespace, form: str, outcomes: Sequence[Outcome]) -> None:
+    """Writes the report, and says to people what came of it."""
+    explain(outcomes)
+    if options.output:
+        Path(options.output).write_text(reports.report(form, outcomes), encoding="utf-8")
+    elif form != "table":
+        sys.stdout.write(reports.report(form, outcomes))
+    for_people = form == "table" or options.output
+    if options.quiet:
+        return
+    if for_people:
+        print_rows(outcomes, sys.stdout)
+    if options.verbose:
+        for outcome in outcomes:
+            _say(f"{outcome.found.name}: {outcome.message}")
+    pilot_note(outcome.result for outcome in outcomes if outcome.result is not None)
+    _say(reports.summary(outcomes))
+
+
+def _say(text: str) -> None:
+    print(printable(f"loragate: {text}"), file=sys.stderr)
+
+
+def _exit_code(outcomes: Sequence[Outcome], fail_on: str) -> ExitCode:
+    """The gravest; a file without a decision is never passed over."""
+    codes = [outcome.code for outcome in outcomes]
+    if fail_on == "block":
+        codes = [ExitCode.ALLOW if code is ExitCode.REVIEW else code for code in codes]
+    return ExitCode.worst(codes)
