@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from loragate.cli.adapter_files import FoundFile
 from loragate.cli.engine import Engine, engine
 from loragate.cli.engine_config import EngineSettings, default_state, make_state
 from loragate.cli.exit_code import ExitCode
+from loragate.cli.fingerprint import fingerprint
 from loragate.cli.gating import (
     LiveLine,
     explain,
@@ -23,6 +25,7 @@ from loragate.cli.gating import (
     require_writable,
     with_progress,
 )
+from loragate.cli.kept import KeptAnswers
 from loragate.cli.outcome import Outcome
 from loragate.cli.output import pilot_note, took_s
 from loragate.cli.scan_paths import Choice, Gathered, gather
@@ -103,23 +106,82 @@ def _outcomes(
     options: argparse.Namespace, settings: EngineSettings, files: Sequence[FoundFile]
 ) -> list[Outcome]:
     """What became of each file; the engine is started only if one of them has to be audited."""
-    line = LiveLine(quiet=options.quiet)
-    asked, timeout_s = _asked(options), options.timeout or TIMEOUT_S
-    if all(found.refusal is not None for found in files):
+    asked, line = _asked(options), LiveLine(quiet=options.quiet)
+    mark = None if options.fresh else _fingerprint(settings)
+    known = _known(settings, mark, files, asked) if mark is not None else {}
+    left = [found for found in files if found not in known]
+    if all(found.refusal is not None for found in left):
         with AuditClient("unix:/nobody-is-asked") as client:
-            return list(with_progress(outcomes_of(client, files, asked, 1), len(files), line))
-    state = make_state(settings.state)
-    with _ending_in_order(), engine(settings.at(state), line.show) as running:
+            fresh = list(with_progress(outcomes_of(client, left, asked, 1), len(left), line))
+    else:
+        settings = settings.at(make_state(settings.state))
+        fresh = _by_engine(options, settings, left, line, mark or _fingerprint(settings))
+    made = iter(fresh)
+    return [known.get(found) or next(made) for found in files]
+
+
+def _fingerprint(settings: EngineSettings) -> str | None:
+    """None where something cannot be looked at: then nothing is kept, and the engine says why."""
+    try:
+        return fingerprint(settings.at(settings.state.absolute()))
+    except OSError:
+        return None
+
+
+def _known(
+    settings: EngineSettings, mark: str, files: Sequence[FoundFile], asked: AuditOptions
+) -> dict[FoundFile, Outcome]:
+    """The files about which earlier scans had an answer that still counts."""
+    if not settings.state.is_dir():
+        return {}
+    kept, known = KeptAnswers.read(make_state(settings.state), mark), {}
+    for found in files:
+        began = time.monotonic()
+        result = kept.answer(found, asked)
+        if result is not None:
+            known[found] = Outcome(found, result, None, time.monotonic() - began)
+    return known
+
+
+def _by_engine(
+    options: argparse.Namespace,
+    settings: EngineSettings,
+    files: Sequence[FoundFile],
+    line: LiveLine,
+    mark: str | None,
+) -> list[Outcome]:
+    """Asks an engine about the files, and keeps what it answered."""
+    asked, timeout_s = _asked(options), options.timeout or TIMEOUT_S
+    with _ending_in_order(), engine(settings, line.show) as running:
         line.clear()
         _tell_of(running, options)
         with AuditClient(
             running.target, timeout=timeout_s, on_unavailable="raise", service="loragate-scan"
         ) as client:
             made = outcomes_of(client, files, asked, 1)
+            if mark is not None:
+                made = _kept(made, KeptAnswers.read(settings.state, mark), asked)
             outcomes = list(with_progress(made, len(files), line))
         if running.has_ended:
             print(f"loragate: the engine ended by itself; its log: {running.log}", file=sys.stderr)
         return outcomes
+
+
+def _kept(made: Iterator[Outcome], kept: KeptAnswers, asked: AuditOptions) -> Iterator[Outcome]:
+    """Passes outcomes on, and keeps them once all are there: no other scan has the folder now.
+
+    Where an answer was lost on the way, the record may know more than is kept, and all is asked
+    anew the next time.
+    """
+    kept.begin()
+    beside, is_complete = kept.beside, True  # before the first is asked about, and so on
+    for outcome in made:
+        is_complete = is_complete and (outcome.result is not None or outcome.is_refused)
+        kept.keep(outcome, asked, beside)
+        beside = kept.beside
+        yield outcome
+    if is_complete:
+        kept.end()
 
 
 @contextmanager
@@ -172,7 +234,8 @@ def _show(options: argparse.Namespace, form: str, outcomes: Sequence[Outcome]) -
         for outcome in outcomes:
             _say(f"{outcome.found.name}: {outcome.message}")
     pilot_note(outcome.result for outcome in outcomes if outcome.result is not None)
-    _say(reports.summary(outcomes))
+    kept = sum(outcome.result is not None and outcome.result.cached for outcome in outcomes)
+    _say(reports.summary(outcomes) + (f" ({kept} as in an earlier scan)" if kept else ""))
 
 
 def _say(text: str) -> None:

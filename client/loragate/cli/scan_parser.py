@@ -94,6 +94,11 @@ def _add_engine(group: Any) -> None:
     ):
         group.add_argument(f"--{option}", metavar=metavar, help=what)
     group.add_argument(
+        "--fresh",
+        action="store_true",
+        help="ask the engine about files, too, that an earlier scan had an answer about",
+    )
+    group.add_argument(
         "--threads", type=values.count, metavar="N", help="of the engine (default: 1)"
     )
     group.add_argument(
