@@ -11,6 +11,9 @@ from itertools import islice
 from typing import Any
 
 from loragate._reading import NotAFileError, read_once
+from loragate.cli.caches import cache
+from loragate.cli.completion import script
+from loragate.cli.doctor import doctor
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.gate_dir import gate_dir
 from loragate.cli.output import (
@@ -49,10 +52,25 @@ def run(options: argparse.Namespace) -> ExitCode:
         "concepts": _concepts,
         "gate-dir": gate_dir,
     }
-    if options.command == "scan":
-        return scan(options)
+    alone = _ALONE.get(options.command)
+    if alone is not None:
+        return alone(options)
     with make_client(options) as client:
         return commands[options.command](client, options)
+
+
+def _completion(options: argparse.Namespace) -> ExitCode:
+    sys.stdout.write(script(options.shell))
+    return ExitCode.ALLOW
+
+
+_ALONE: dict[str, Callable[[argparse.Namespace], ExitCode]] = {
+    "scan": scan,
+    "doctor": doctor,
+    "cache": cache,
+    "completion": _completion,
+}
+"""Commands that need no service."""
 
 
 def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
@@ -99,7 +117,10 @@ def _ask(
             error.filename,
         ) from None
     except NotAFileError as error:
-        raise NotAFileError(f"{error} `loragate gate-dir` audits a folder.") from None
+        raise NotAFileError(
+            f"{error} `loragate gate-dir` asks the service about a folder; `loragate scan` needs "
+            "no service."
+        ) from None
 
 
 def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ _LONGEST_SOCKET = 100
 _LOOK_EVERY_S = 0.1
 _LAST_LINES = 12
 
+_READY = re.compile(rb"^loragate-server ready: .*http=(\S+)\n", re.MULTILINE)
 _STDERR, _WARNING = "stderr", "warning: "
 """How the engine's log calls what was written past it, and how warnings among that begin."""
 
@@ -52,11 +54,13 @@ class Engine:
 
     Attributes:
         target: its address.
+        metrics: address of its metrics.
         log: file that receives its log.
         started_s: seconds that the start took.
     """
 
     target: str
+    metrics: str
     log: Path
     started_s: float
     _process: subprocess.Popen[bytes]
@@ -81,17 +85,22 @@ def engine(settings: EngineSettings, say: Say) -> Iterator[Engine]:
     """
     package_folder()
     began = time.monotonic()
-    with _alone(settings.state, say), _socket(settings.state) as socket:
+    with alone(settings.state, say), _socket(settings.state) as socket:
         config = write_config(settings, socket)
         log = settings.state / "engine.log"
         with log.open("wb") as errors, _process(config, errors) as process:
-            _wait_until_ready(process, log, say)
-            yield Engine(f"unix:{socket}", log, time.monotonic() - began, process)
+            http = _wait_until_ready(process, log, say)
+            metrics = f"http://{http}/metrics"
+            yield Engine(f"unix:{socket}", metrics, log, time.monotonic() - began, process)
 
 
 @contextmanager
-def _alone(state: Path, say: Say) -> Iterator[None]:
-    """Waits until no other scan uses the folder: two would answer by records of each other."""
+def alone(state: Path, say: Say) -> Iterator[None]:
+    """Waits until no other scan uses the folder: two would answer by records of each other.
+
+    Raises:
+        EngineError: another uses it for an hour.
+    """
     import fcntl  # not on every system on which the client runs
 
     began = time.monotonic()
@@ -153,12 +162,12 @@ def _process(config: Path, errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes
             process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, say: Say) -> None:
-    """Reads the engine's standard output until it says that it can decide."""
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, say: Say) -> str:
+    """Waits until the engine says that it can decide; returns the address of its HTTP port."""
     assert process.stdout is not None  # noqa: S101 (it was asked for)
     began = time.monotonic()
     said = b""
-    while b"loragate-server ready:" not in said:
+    while not (ready := _READY.search(said)):
         waited_s = time.monotonic() - began
         if select.select([process.stdout], [], [], _LOOK_EVERY_S)[0]:
             piece = os.read(process.stdout.fileno(), 4096)
@@ -168,6 +177,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, say: Say) -> 
         elif waited_s > START_LIMIT_S:
             raise EngineError(f"The engine was not ready within an hour; its log is {log}.")
         say(f"starting the engine, {waited_s:.0f} s: {_stage(log)}")
+    return ready[1].decode()
 
 
 def _stage(log: Path) -> str:

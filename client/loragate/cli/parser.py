@@ -12,7 +12,7 @@ from loragate._target import DEFAULT_TARGET
 from loragate.cli import values
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.parts import EXIT_CODES, add_use
-from loragate.cli.scan_parser import add_scan
+from loragate.cli.scan_parser import add_cache, add_completion, add_doctor, add_scan
 from loragate.config import TARGET_VARIABLE
 from loragate.reference import AuditOptions, is_sha256
 from loragate.results import Verdict
@@ -83,6 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_concepts(commands)
     _add_gate_dir(commands)
     add_scan(commands)
+    add_doctor(commands)
+    add_cache(commands)
+    add_completion(commands)
     return parser
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from loragate.cli import reports, scan_settings
 from loragate.cli.adapter_files import FoundFile
 from loragate.cli.engine import Engine, engine
-from loragate.cli.engine_config import EngineSettings, default_state, make_state
+from loragate.cli.engine_config import EngineSettings, make_state
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.fingerprint import fingerprint
 from loragate.cli.gating import (
@@ -28,6 +28,7 @@ from loragate.cli.gating import (
 from loragate.cli.kept import KeptAnswers
 from loragate.cli.outcome import Outcome
 from loragate.cli.output import pilot_note, took_s
+from loragate.cli.scan_engine import engine_settings
 from loragate.cli.scan_paths import Choice, Gathered, gather
 from loragate.cli.table import printable
 from loragate.client import AuditClient
@@ -53,7 +54,7 @@ def scan(options: argparse.Namespace) -> ExitCode:
     gathered = gather(options.paths, _choice(options))
     if not gathered.files and not options.allow_empty:
         raise FileNotFoundError(_nothing(options.paths, gathered))
-    settings = _engine_settings(options, gathered.files)
+    settings = engine_settings(options, gathered.files)
     if options.verbose:
         _tell_before(used, settings, gathered)
     outcomes = _outcomes(options, settings, gathered.files)
@@ -71,27 +72,6 @@ def _nothing(places: Sequence[str], gathered: Gathered) -> str:
     passed = len(gathered.passed_over)
     why = f" --include and --exclude leave out all {passed} files." if passed else ""
     return f"There is no adapter in {', '.join(places)}.{why} --allow-empty accepts it."
-
-
-def _engine_settings(options: argparse.Namespace, files: Sequence[FoundFile]) -> EngineSettings:
-    def path(name: str) -> Path | None:
-        value = getattr(options, name)
-        if value == "":
-            raise ValueError(f"--{name} is empty. Give it a value, or leave it out.")
-        return Path(value).expanduser() if value is not None else None
-
-    settings = EngineSettings(
-        state=path("state") or default_state(),
-        base=path("base"),
-        library=path("library"),
-        policy=path("policy"),
-        calibration=path("calibration"),
-        device=options.device,
-        threads=options.threads or 1,
-        schemes=frozenset(one.uri.partition(":")[0].lower() for one in files if one.uri),
-    )
-    settings.require_there()
-    return settings
 
 
 def _asked(options: argparse.Namespace) -> AuditOptions:

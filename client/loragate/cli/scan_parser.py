@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from loragate.cli import values
+from loragate.cli.completion import SHELLS
 from loragate.cli.parts import EXIT_CODES, FAIL_ON, FORMATS, add_use
 
 _EPILOG = """\
@@ -44,6 +45,72 @@ def add_scan(commands: Any) -> None:
     _add_output(parser.add_argument_group("output"))
     _add_engine(parser.add_argument_group("engine"))
     add_use(parser)
+    _add_settings(parser)
+
+
+def add_doctor(commands: Any) -> None:
+    """`loragate doctor`, with the options of a scan that choose what is used."""
+    parser = commands.add_parser(
+        "doctor",
+        help="say what is installed, what a scan would use, and what to mend",
+        description="Say what is installed, what a scan would use, and what to mend. Starts the "
+        "engine to see whether it does.",
+        epilog="Leaves with 0, or with 3 where a scan would not work.",
+    )
+    _add_engine(parser.add_argument_group("engine"))
+    _add_settings(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.set_defaults(**dict.fromkeys(_OF_SCANS))
+
+
+def add_cache(commands: Any) -> None:
+    """`loragate cache show` and `loragate cache clear`."""
+    cache = commands.add_parser(
+        "cache",
+        help="look at what scans keep on this machine, or remove it",
+        description="Look at what scans keep on this machine, or remove it.",
+    )
+    actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, what in (
+        ("show", "say where it is, and how large"),
+        ("clear", "remove answers, decisions and copies of files"),
+    ):
+        parser = actions.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        parser.add_argument("--state", metavar="DIR", help="default: ~/.cache/loragate/scan")
+        if name == "clear":
+            parser.add_argument("--probes", action="store_true", help="and those of the library")
+        parser.add_argument("--no-settings", action="store_true", help="read no settings file")
+        parser.set_defaults(**dict.fromkeys((*_OF_SCANS, *_OF_ENGINES)))
+
+
+def add_completion(commands: Any) -> None:
+    """`loragate completion SHELL`."""
+    parser = commands.add_parser(
+        "completion",
+        help="print what makes a shell complete this command",
+        description="Print what makes a shell complete this command.",
+        epilog='example:\n  eval "$(loragate completion bash)"    # in ~/.bashrc',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+
+
+_OF_SCANS = (
+    "include",
+    "exclude",
+    "format",
+    "fail_on",
+    "loader",
+    "strength",
+    "text_encoder_strength",
+    "follow_symlinks",
+    "allow_empty",
+)
+_OF_ENGINES = ("base", "library", "policy", "calibration", "device", "threads", "timeout")
+"""Settings that a command does not use, though the file may hold them."""
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     settings = parser.add_mutually_exclusive_group()
     settings.add_argument("--settings", metavar="FILE", help="settings file, instead of a search")
     settings.add_argument("--no-settings", action="store_true", help="read no settings file")
