@@ -150,7 +150,7 @@ def test_what_is_no_file_has_a_word_and_a_remedy_and_no_class_of_python(
             "FILE_NOT_FOUND",
             "--remote has the server read",
         ),
-        (style.parent, "NOT_A_FILE", "`loragate gate-dir` audits a folder"),
+        (style.parent, "NOT_A_FILE", "`loragate scan` needs no service"),
         (tmp_path / "pipe.safetensors", "NOT_A_FILE", "is not a regular file"),
         (style / "below", "UNREADABLE", "Not a directory"),
     ]:

@@ -123,6 +123,30 @@ def test_it_answers_over_http_while_it_loads_and_can_be_stopped_then(tmp_path: P
     assert process.returncode == 0, stderr
 
 
+@pytest.mark.parametrize("when", ["while it loads", "when it is ready"])
+def test_it_ends_with_the_program_that_holds_its_standard_input(tmp_path: Path, when: str) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--until-eof"],
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if when == "when it is ready":
+            assert process.stdout.readline().startswith("loragate-server ready:")
+            process.stdin.write("what comes is read and means nothing\n")
+            process.stdin.flush()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+        process.stdin.close()
+        # Before it listens for signals the signal ends it; afterwards it ends in order.
+        wanted = 0 if when == "when it is ready" else -signal.SIGTERM
+        assert process.wait(timeout=60) == wanted
+
+
 def free_port() -> int:
     import socket
 

@@ -35,14 +35,16 @@ class FoundFile:
     """One file.
 
     Attributes:
-        path: where it is.
-        name: its path below the folder, with forward slashes.
+        path: where it is; of an address, its last part.
+        name: what reports call it: its path below the folder, with forward slashes.
         refusal: why it is refused unasked; None for a file to audit.
+        uri: an address that the service reads; empty for a file on this machine.
     """
 
     path: Path
     name: str
     refusal: RefusedFileError | None = None
+    uri: str = ""
 
 
 def find(folder: Path, *, follow_symlinks: bool) -> list[FoundFile]:
@@ -54,17 +56,29 @@ def find(folder: Path, *, follow_symlinks: bool) -> list[FoundFile]:
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder.")
-    found = []
-    for path in _walk(folder, follow_symlinks, seen=set()):
-        name = path.relative_to(folder).as_posix()
-        refusal = _refusal(path, follow_symlinks)
-        if refusal is not None or path.suffix.lower() in AUDITED:
-            found.append(FoundFile(path, name, refusal))
-    return sorted(found, key=lambda one: one.name)
+    paths = walk(folder, follow_symlinks)
+    found = [look_at(path, path.relative_to(folder).as_posix(), follow_symlinks) for path in paths]
+    return sorted((one for one in found if one is not None), key=lambda one: one.name)
+
+
+def look_at(path: Path, name: str, follow_symlinks: bool) -> FoundFile | None:
+    """One file to audit or to refuse; None for one from which nothing loads weights."""
+    refusal = _refusal(path, follow_symlinks)
+    if refusal is None and path.suffix.lower() not in AUDITED:
+        return None
+    return FoundFile(path, name, refusal)
+
+
+def walk(folder: Path, follow_symlinks: bool) -> Iterator[Path]:
+    """Everything below a folder that is not a folder itself; a link counts as such unfollowed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    return _walk(folder, follow_symlinks, seen=set())
 
 
 def _walk(folder: Path, follow_symlinks: bool, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Everything below a folder that is not a folder itself; a link counts as such unfollowed."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:
         return  # a link that leads back up

@@ -11,6 +11,9 @@ from itertools import islice
 from typing import Any
 
 from loragate._reading import NotAFileError, read_once
+from loragate.cli.caches import cache
+from loragate.cli.completion import script
+from loragate.cli.doctor import doctor
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.gate_dir import gate_dir
 from loragate.cli.output import (
@@ -23,6 +26,7 @@ from loragate.cli.output import (
 )
 from loragate.cli.parser import asked_of
 from loragate.cli.saving import SignedPlace
+from loragate.cli.scan import scan
 from loragate.cli.settings import make_client
 from loragate.cli.table import (
     AUDIT_COLUMNS,
@@ -49,12 +53,32 @@ def run(options: argparse.Namespace) -> ExitCode:
         "concepts": _concepts,
         "gate-dir": gate_dir,
     }
-    if options.command == "verify":
-        from loragate.cli.verify import verify
-
-        return verify(options)
+    alone = _ALONE.get(options.command)
+    if alone is not None:
+        return alone(options)
     with make_client(options) as client:
         return commands[options.command](client, options)
+
+
+def _completion(options: argparse.Namespace) -> ExitCode:
+    sys.stdout.write(script(options.shell))
+    return ExitCode.ALLOW
+
+
+def _verify(options: argparse.Namespace) -> ExitCode:
+    from loragate.cli.verify import verify
+
+    return verify(options)
+
+
+_ALONE: dict[str, Callable[[argparse.Namespace], ExitCode]] = {
+    "scan": scan,
+    "doctor": doctor,
+    "cache": cache,
+    "completion": _completion,
+    "verify": _verify,
+}
+"""Commands that need no service."""
 
 
 def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
@@ -104,7 +128,10 @@ def _ask(
             error.filename,
         ) from None
     except NotAFileError as error:
-        raise NotAFileError(f"{error} `loragate gate-dir` audits a folder.") from None
+        raise NotAFileError(
+            f"{error} `loragate gate-dir` asks the service about a folder; `loragate scan` needs "
+            "no service."
+        ) from None
 
 
 def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:

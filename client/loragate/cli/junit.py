@@ -1,23 +1,19 @@
-"""Writes outcomes as JUnit XML, in which CI systems count one test per adapter."""
+"""Outcomes as JUnit XML, in which CI systems count one test per adapter."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.outcome import Outcome
 
 
-def write(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Writes one suite: a failure for each decision that lets nothing in, an error for a refusal.
+def text(outcomes: Sequence[Outcome], suite_name: str) -> str:
+    """One suite: a failure for each decision that lets nothing in, an error for a refusal.
 
     What only a pilot lets in passes, and its output says what enforcing would do.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     codes = [outcome.code for outcome in outcomes]
     counts = {
@@ -27,7 +23,7 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
         "time": f"{sum(outcome.seconds for outcome in outcomes):.3f}",
     }
     suites = ET.Element("testsuites", counts)
-    suite = ET.SubElement(suites, "testsuite", {"name": "loragate gate-dir", **counts})
+    suite = ET.SubElement(suites, "testsuite", {"name": suite_name, **counts})
     for outcome in outcomes:
         case = ET.SubElement(
             suite,
@@ -45,12 +41,13 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
         elif outcome.is_worth_a_look:
             ET.SubElement(case, "system-out").text = _clean(outcome.message)
     ET.indent(suites)
-    ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+    document: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return document.decode() + "\n"
 
 
-def _clean(text: str) -> str:
+def _clean(said: str) -> str:
     """The text without characters that XML cannot hold."""
     return "".join(
         "?" if unicodedata.category(one) in ("Cc", "Cs", "Cn") and one not in "\t\n" else one
-        for one in text
+        for one in said
     )

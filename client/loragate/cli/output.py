@@ -72,18 +72,27 @@ def pilot_note(results: Iterable[AuditResult]) -> None:
 
 def took(began: float) -> str:
     """The time since `began` on the monotonic clock."""
-    seconds = time.monotonic() - began
+    return took_s(time.monotonic() - began)
+
+
+def took_s(seconds: float) -> str:
+    """Seconds, as a person reads them."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Prints one object on one line; escapes what the output cannot hold, as in odd file names."""
-    text = json.dumps(value, default=_encode, ensure_ascii=False)
+    text = json_line(value)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(value, default=_encode)
+        text = json_line(value, plain=True)
     print(text)
+
+
+def json_line(value: dict[str, Any], *, plain: bool = False) -> str:
+    """One object on one line; `plain` has all but ASCII escaped."""
+    return json.dumps(value, default=_encode, ensure_ascii=plain)
 
 
 def _encode(value: object) -> str:

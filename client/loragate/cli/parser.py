@@ -11,6 +11,8 @@ from loragate._service_config import timeout_s
 from loragate._target import DEFAULT_TARGET
 from loragate.cli import values
 from loragate.cli.exit_code import ExitCode
+from loragate.cli.parts import EXIT_CODES, add_use
+from loragate.cli.scan_parser import add_cache, add_completion, add_doctor, add_scan
 from loragate.cli.signed_options import (
     VERIFY_EXAMPLES,
     add_accept,
@@ -19,21 +21,10 @@ from loragate.cli.signed_options import (
     add_verify,
 )
 from loragate.config import TARGET_VARIABLE
-from loragate.reference import LOADERS, AuditOptions, is_sha256
+from loragate.reference import AuditOptions, is_sha256
 from loragate.results import Verdict
 
 _ABOUT = "Ask loragate whether LoRA adapters may be loaded into an image server."
-
-_EXIT_CODES = """\
-exit codes:
-  0  every adapter may be loaded (ALLOW; of a pilot, whatever enforcing would say)
-  1  at least one must not be loaded (BLOCK), and there is a decision for each
-  2  a person has to look at one (REVIEW or INCONCLUSIVE), none is blocked
-  3  for at least one there is no decision: bad file, wrong arguments, no service
-  4  at least one has an ALLOW on which no load may rest: of a dry run, about some concepts
-     only, or one that has run out; none is worse
-Of several, the gravest counts: 3 before 1, 1 before 2, 2 before 4, and 4 before 0.
-"""
 
 _ENVIRONMENT = """\
 environment: an option that is not given is read from the variable named beside it. Without a
@@ -88,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="loragate",
         description=_ABOUT,
         epilog="examples:\n  loragate audit style.safetensors\n  loragate list --verdict block\n\n"
-        + _EXIT_CODES,
+        + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"loragate {__version__}")
@@ -99,6 +90,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_concepts(commands)
     _add_gate_dir(commands)
     _add_verify(commands)
+    add_scan(commands)
+    add_doctor(commands)
+    add_cache(commands)
+    add_completion(commands)
     return parser
 
 
@@ -163,7 +158,7 @@ def _add_audit(commands: _Commands) -> None:
         commands,
         "audit",
         "decide whether adapters may be loaded",
-        _AUDIT_EXAMPLES + _EXIT_CODES,
+        _AUDIT_EXAMPLES + EXIT_CODES,
         longest=_LONGEST_AUDIT,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="safetensors file on this machine")
@@ -194,25 +189,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         metavar="SHA256",
         help="digest that this base model must have (default: $LORAGATE_BASE_DIGEST)",
     )
-    parser.add_argument(
-        "--loader",
-        default="",
-        choices=LOADERS,
-        metavar="NAME",
-        help=f"what will load it: the verdict must speak for that ({', '.join(LOADERS)})",
-    )
-    parser.add_argument(
-        "--strength",
-        type=values.strength,
-        metavar="X",
-        help="strength that will be used (default: 1)",
-    )
-    parser.add_argument(
-        "--text-encoder-strength",
-        type=values.strength,
-        metavar="X",
-        help="default: that of --strength",
-    )
+    add_use(parser)
     parser.add_argument(
         "--concept",
         action="append",
@@ -230,7 +207,7 @@ def asked_of(options: argparse.Namespace) -> AuditOptions:
     return {
         "base_model": options.base_model,
         "expected_base_digest": options.base_digest or base_digest_of_environment(),
-        "loader": options.loader,
+        "loader": options.loader or "",
         "strength": options.strength,
         "text_encoder_strength": options.text_encoder_strength,
         "concept_ids": options.concept,
@@ -255,7 +232,7 @@ def _add_get(commands: _Commands) -> None:
         commands,
         "get",
         "show a recorded decision",
-        "example:\n  loragate get 4f1c...\n\n" + _EXIT_CODES,
+        "example:\n  loragate get 4f1c...\n\n" + EXIT_CODES,
     )
     parser.add_argument("decision_id", metavar="ID", help="decision id")
     add_save(parser)
@@ -303,7 +280,7 @@ def _add_gate_dir(commands: _Commands) -> None:
         commands,
         "gate-dir",
         "decide about all adapters of a folder, before a server starts with them",
-        _GATE_DIR_EXAMPLES + _EXIT_CODES,
+        _GATE_DIR_EXAMPLES + EXIT_CODES,
         longest=_LONGEST_AUDIT,
     )
     parser.add_argument("folder", metavar="DIR", help="folder to look through, with all below it")
@@ -338,7 +315,7 @@ def _add_verify(commands: _Commands) -> None:
             "verify",
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            epilog=VERIFY_EXAMPLES + _EXIT_CODES,
+            epilog=VERIFY_EXAMPLES + EXIT_CODES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )

@@ -1,14 +1,14 @@
-"""Writes outcomes as SARIF 2.1.0, which code hosts show beside the files."""
+"""Outcomes as SARIF 2.1.0, which code hosts show beside the files."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from loragate.cli.adapter_files import FoundFile
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.outcome import Outcome
 
@@ -37,15 +37,11 @@ _LEVEL_OF = {
 }
 
 
-def write(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Writes one run; everything is a result of it but ALLOW, unless only a pilot allows.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+def text(outcomes: Sequence[Outcome]) -> str:
+    """One run; everything is a result of it but ALLOW, unless only a pilot allows."""
     from loragate import __version__
 
-    rules = [{"id": rule, "shortDescription": {"text": text}} for rule, text in _RULES.items()]
+    rules = [{"id": rule, "shortDescription": {"text": said}} for rule, said in _RULES.items()]
     driver = {"name": "loragate", "version": __version__, "rules": rules}
     run = {
         "tool": {"driver": driver},
@@ -59,9 +55,7 @@ def write(path: Path, outcomes: Sequence[Outcome]) -> None:
         ],
     }
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
-    text = json.dumps(log, indent=2, ensure_ascii=False) + "\n"
-    # A file name that is no UTF-8 stands in messages too; its address holds the very bytes.
-    path.write_bytes(text.encode("utf-8", "replace"))
+    return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
@@ -70,13 +64,7 @@ def _result(outcome: Outcome) -> dict[str, Any]:
         "ruleId": rule,
         "level": _LEVEL_OF.get(outcome.code, "error"),
         "message": {"text": outcome.message},
-        "locations": [
-            {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": quote(os.fsencode(outcome.found.name))}
-                }
-            }
-        ],
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": _place(outcome.found)}}}],
         "properties": {"reason": outcome.reason},
     }
     if outcome.result is not None:
@@ -88,3 +76,8 @@ def _result(outcome: Outcome) -> dict[str, Any]:
         digests = [adapter.sha256 for adapter in outcome.result.adapters]
         result["partialFingerprints"] = {"sha256/v1": digests[0]} if digests else {}
     return result
+
+
+def _place(found: FoundFile) -> str:
+    """Where a file is, relative to the folder that was looked through; an address stands whole."""
+    return quote(os.fsencode(found.name), safe="/:" if found.uri else "/")

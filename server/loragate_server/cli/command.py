@@ -27,6 +27,7 @@ from loragate_server.cli.options import (
     failures,
     load,
 )
+from loragate_server.cli.owner import end_with_input
 from loragate_server.cli.replay import replay
 from loragate_server.cli.report import report
 from loragate_server.cli.signing import signing
@@ -122,6 +123,9 @@ def serve(
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="human or json.")] = None,
+    until_eof: Annotated[
+        bool, typer.Option("--until-eof", help="End, too, when standard input does: a pipe.")
+    ] = False,
 ) -> None:
     """Serves until it gets SIGTERM or SIGINT; then finishes what is in flight.
 
@@ -146,6 +150,8 @@ def serve(
         "insecure_off_loopback": insecure_off_loopback,
         "log": {"level": log_level, "format": log_format},
     }
+    if until_eof:
+        end_with_input()
     wanted = load(config, flags)
     set_up_logs(wanted.log.level, wanted.log.format)
     from loragate_server.app.preflight import require, warnings

@@ -1,0 +1,58 @@
+"""Scans as a person runs them: the command, in a process of its own, and the shipped adapters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from loragate_server.testing import SHARED_CACHE
+
+ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
+HARMLESS = ADAPTERS / "harmless-watermelon.safetensors"
+LEARNED = ADAPTERS / "learned-bomb.safetensors"
+COMMAND = [sys.executable, "-m", "loragate", "scan"]
+
+
+def surroundings(home: Path, **more: str) -> dict[str, str]:
+    """The environment of a user who has nothing set; probes are those of all tests."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("LORAGATE_", "NO_COLOR"))}
+    return clean | {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "LORAGATE_CACHE_DIR": os.environ.get("LORAGATE_CACHE_DIR", str(SHARED_CACHE)),
+        **more,
+    }
+
+
+def scan(
+    *words: object,
+    home: Path,
+    within: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs `loragate scan WORDS` to its end, in the folder `within` or that of the user."""
+    return subprocess.run(
+        [*COMMAND, *map(str, words)],
+        cwd=within or home,
+        env=surroundings(home, **(variables or {})),
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
+def processes_below(folder: Path) -> list[str]:
+    """Command lines of the processes that speak of a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it ended meanwhile
+        if str(folder) in line:
+            found.append(line)
+    return found
