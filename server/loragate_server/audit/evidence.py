@@ -124,6 +124,7 @@ class CoverageEvidence:
         readings: how many different meanings the bytes have for the loaders.
         refused_by: loaders that would not load the file, and why.
         optional: whether the image server may leave it out.
+        kind: "lora", or "embedding" for a new word; then `matched_modules` counts text encoders.
         sketches: of its weights, one per reading (`audit.sketch`); not part of a decision, so the
             record keeps them in a table of their own.
     """
@@ -141,6 +142,7 @@ class CoverageEvidence:
     readings: int = 1
     refused_by: Mapping[str, str] = field(default_factory=dict)
     optional: bool = False
+    kind: str = "lora"
     sketches: tuple[bytes, ...] = field(
         default=(), repr=False, compare=False, metadata={"recorded": False}
     )

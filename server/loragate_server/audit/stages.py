@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from loragate_server.audit.evidence import HeatMap, LayerProfile
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import HELD_BYTES, Backend
-from loragate_server.audit.response import Adaptation, Response, measure
+from loragate_server.audit.response import Adaptation, Response, has_words, measure
 from loragate_server.audit.score import Scores, against_bank, degree_of
 from loragate_server.audit.screen import (
     Screen,
@@ -142,7 +142,9 @@ def respond(
 ) -> Responded:
     """Runs the response stage for some forbidden concepts, with the neutral bank beside them.
 
-    An audit and the calibration it is compared with measure through here alike.
+    An audit and the calibration it is compared with measure through here alike. Where there is a
+    new word, no row is told a concept's name: the adapted ones are told the word instead, and the
+    base model, which does not know it, the generic prompt.
 
     Args:
         base: the base model.
@@ -160,6 +162,8 @@ def respond(
     bank = range(materials.probes.forbidden_count, len(materials.probes.concepts))
     concepts = torch.tensor([*suspects, *bank], dtype=torch.long)
     sets = [each for each in (materials.probes, materials.named) if each is not None]
+    if has_words(adaptation):
+        sets = [replace(each, plan=replace(each.plan, named=False)) for each in sets]
     responses = [
         measure(
             base,

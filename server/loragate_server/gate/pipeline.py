@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Protocol
 
 from loragate_server.adapter.adapter import Readings
-from loragate_server.adapter.reference import AdapterReference, StoredFile
+from loragate_server.adapter.reference import AdapterReference, Kind, StoredFile
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
 from loragate_server.audit.sketch import sketches_of
 from loragate_server.audit.uses import Member
@@ -35,10 +36,16 @@ from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Verdict
 from loragate_server.tracing.tracer import note, stage, took, trace_id
 
-ReadAdapter = Callable[[StoredFile, BaseModel, Leash], Readings]
-"""`loragate_server.intake.reader.read_adapter`."""
-
 _log = logging.getLogger(__name__)
+
+
+class ReadAdapter(Protocol):
+    """`loragate_server.intake.reader.read_adapter`."""
+
+    def __call__(
+        self, stored: StoredFile, base: BaseModel, leash: Leash, *, kind: Kind
+    ) -> Readings:
+        """Makes an adapter of a stored file, which was sent as one of a kind."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Case:
     def adapter_keys(self) -> tuple[AdapterKey, ...]:
         """One key per adapter, in order."""
         return tuple(
-            AdapterKey(file.sha256, file.config_sha256, one.strengths, one.optional)
+            AdapterKey(file.sha256, file.config_sha256, one.strengths, one.optional, one.kind)
             for file, one in zip(self.files, self.request.adapters, strict=True)
         )
 
@@ -127,7 +134,8 @@ class Pipeline:
             with stage("read"), off_device():
                 for file, one in zip(case.files, case.request.adapters, strict=True):
                     leash.check()
-                    members.append(_member(self._read(file, served.base, leash), one))
+                    read = self._read(file, served.base, leash, kind=one.kind)
+                    members.append(_member(read, one))
             times_s["read"] = time.monotonic() - began
             leash.check()
             sketches = sketches_of(served.base, members)
@@ -239,6 +247,7 @@ def _unaudited(case: Case, served: ServedBase) -> Evidence:
                 mapped_tensors=0,
                 matched_modules=0,
                 unmapped=(),
+                kind=one.kind,
             )
             for file, one in zip(case.files, case.request.adapters, strict=True)
         ),
