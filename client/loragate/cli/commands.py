@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
@@ -35,7 +35,7 @@ from loragate.cli.table import (
 from loragate.cli.told import short
 from loragate.client import AuditClient
 from loragate.errors import AuditError
-from loragate.reference import AuditOptions
+from loragate.reference import AdapterKind, AdapterReference, AuditOptions, as_reference
 from loragate.results import AuditResult, Verdict
 
 
@@ -55,11 +55,12 @@ def run(options: argparse.Namespace) -> ExitCode:
 def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     rows, codes, results = [], [], []
     explainer, asked = Explainer(), asked_of(options)
-    for files in [options.files] if options.together else [[file] for file in options.files]:
-        name = " + ".join(files)
+    together = options.together or not options.files
+    for files in [options.files] if together else [[file] for file in options.files]:
+        name = " + ".join([*files, *options.embeddings])
         began = time.monotonic()
         try:
-            result = _ask(client, files, asked, remote=options.remote)
+            result = _ask(client, files, options.embeddings, asked, remote=options.remote)
         except (AuditError, OSError, ValueError) as error:
             codes.append(ExitCode.ERROR)
             rows.append(error_row(name, short(error), took(began)))
@@ -80,15 +81,26 @@ def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
 
 
 def _ask(
-    client: AuditClient, files: list[str], asked: AuditOptions, *, remote: bool
+    client: AuditClient,
+    files: list[str],
+    embeddings: list[str],
+    asked: AuditOptions,
+    *,
+    remote: bool,
 ) -> AuditResult:
     """One verdict over files that are active together, mostly just one."""
     if remote:
-        return client.audit(files, **asked)
+        words = [replace(as_reference(name), kind=AdapterKind.EMBEDDING) for name in embeddings]
+        return client.audit([*files, *words], **asked)
     try:
-        if len(files) == 1:
+        if len(files) == 1 and not embeddings:
             return client.audit_file(files[0], **asked)
-        return client.audit([read_once(file) for file in files], **asked)
+        loras = [read_once(file) for file in files]
+        words = [
+            AdapterReference(data=read_once(file), kind=AdapterKind.EMBEDDING)
+            for file in embeddings
+        ]
+        return client.audit([*loras, *words], **asked)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             error.errno,

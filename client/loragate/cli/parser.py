@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import NoReturn, TypeAlias
 
 from loragate import __version__
@@ -42,6 +43,7 @@ examples:
   loragate audit --loader comfyui --dry-run style.safetensors
   loragate audit --remote hf://owner/name /models/style.safetensors
   loragate audit --together style.safetensors face.safetensors
+  loragate audit face.safetensors --embedding face-token.safetensors
   loragate audit --json style.safetensors | jq .findings[0]
 
 """
@@ -73,6 +75,15 @@ _LONGEST_AUDIT = (
 _LONGEST_READ = f"{timeout_s('loragate.v1.AuditService/GetAudit'):g}"
 
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the arguments; leaves with the code for errors where they are wrong."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.command == "audit" and not (options.files or options.embeddings):
+        parser.error("audit: name a FILE or an --embedding")
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -158,7 +169,16 @@ def _add_audit(commands: _Commands) -> None:
         _AUDIT_EXAMPLES + _EXIT_CODES,
         longest=_LONGEST_AUDIT,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="safetensors file on this machine")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="safetensors file on this machine")
+    parser.add_argument(
+        "--embedding",
+        action="append",
+        default=[],
+        dest="embeddings",
+        metavar="FILE",
+        help="embedding of a new word (a textual inversion) that is used with FILE, or alone where "
+        "there is none; repeatable. It has no strength",
+    )
     parser.add_argument(
         "--remote", action="store_true", help="FILE is a path or URI that the server reads"
     )
