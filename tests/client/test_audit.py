@@ -176,6 +176,15 @@ async def test_an_embedding_says_what_it_is_and_takes_no_strength(client: Any, f
     assert [one.kind for one in result.adapters] == [AdapterKind.LORA, AdapterKind.EMBEDDING]
 
 
+async def test_an_older_server_that_knows_no_kinds_is_not_believed_about_an_embedding(
+    client: Any, fake: Any
+) -> None:
+    fake.falsify = lambda verdict: [one.ClearField("kind") for one in verdict.adapters]
+    assert (await client.audit(SMALL)).allowed
+    with pytest.raises(Internal, match="judged as LORA, asked about was EMBEDDING"):
+        await client.audit(AdapterReference(data=b"word", kind=AdapterKind.EMBEDDING))
+
+
 @pytest.mark.parametrize(
     ("adapters", "options", "says"),
     [
