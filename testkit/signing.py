@@ -90,6 +90,7 @@ def statement_of(verdict: audit_pb2.Verdict) -> dict[str, Any]:
         "adapters": [
             {
                 "sha256": one.sha256,
+                "kind": "EMBEDDING" if one.kind == audit_pb2.ADAPTER_KIND_EMBEDDING else "LORA",
                 "configSha256": "",
                 "sizeBytes": one.size_bytes,
                 "denoiserStrength": one.denoiser_strength,

@@ -30,7 +30,7 @@ from loragate.errors import (
     Unavailable,
 )
 from loragate.fail_open import fail_open_total
-from loragate.reference import AdapterReference, AuditOptions
+from loragate.reference import AdapterKind, AdapterReference, AuditOptions
 from loragate.results import (
     SERVICE_UNAVAILABLE,
     AuditedAdapter,
@@ -57,6 +57,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SERVICE_UNAVAILABLE",
     "AdapterBlocked",
+    "AdapterKind",
     "AdapterReference",
     "AsyncAuditClient",
     "AuditClient",

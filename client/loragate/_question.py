@@ -245,6 +245,8 @@ def _about_adapters(question: Question, audited: Sequence[AuditedAdapter]) -> It
         for part, wanted, given in parts:
             if not is_same_strength(wanted, given):
                 yield f"{name} was judged at {given:g} for {part}, asked about was {wanted:g}."
+        if answer.kind is not one.kind:
+            yield f"{name} was judged as {answer.kind}, asked about was {one.kind}."
 
 
 def is_same_strength(asked: float, answered: float) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from loragate.reference import AdapterReference
+from loragate.reference import AdapterKind, AdapterReference
 from loragate.results import (
     AuditedAdapter,
     AuditResult,
@@ -136,6 +136,7 @@ def _adapter(message: audit_pb2.AuditedAdapter) -> AuditedAdapter:
             coverage.matched_modules,
             tuple(coverage.unmapped),
         ),
+        kind=_member(audit_pb2.AdapterKind, message.kind, AdapterKind, AdapterKind.LORA),
     )
 
 
@@ -175,6 +176,7 @@ def reference_message(
         expected_sha256=(reference.expected_sha256 or reference.sha256).lower(),
         denoiser_strength=reference.strength,
         text_encoder_strength=reference.text_encoder_strength,
+        kind=None if reference.kind is AdapterKind.LORA else wire_name(reference.kind),
     )
 
 

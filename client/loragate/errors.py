@@ -142,6 +142,7 @@ _CLASSES: dict[type[AuditError], tuple[str, ...]] = {
         "ADAPTER_METADATA_INVALID",
         "FILE_TOO_LARGE",
         "EMBEDDING_REFUSED",
+        "EMBEDDING_INVALID",
         "SHA256_MISMATCH",
         "DECLARED_SIZE_MISMATCH",
     ),

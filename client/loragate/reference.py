@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property
 from typing import TypedDict
 
@@ -27,6 +28,13 @@ def is_sha256(text: str) -> bool:
     return _SHA256.fullmatch(text.lower()) is not None
 
 
+class AdapterKind(StrEnum):
+    """What a file is: a LoRA, or the embedding of a new word (a textual inversion)."""
+
+    LORA = "LORA"
+    EMBEDDING = "EMBEDDING"
+
+
 @dataclass(frozen=True)
 class AdapterReference:
     """One adapter, and how strongly it will be used. Exactly one source is set.
@@ -40,6 +48,8 @@ class AdapterReference:
         expected_sha256: digest that the bytes must have; None to accept any.
         strength: strength for the denoiser; None for 1.
         text_encoder_strength: strength for the text encoders; None for `strength`.
+        kind: what the file is; one of another kind is refused. An embedding has no strength; asked
+            about beside LoRAs, it is taken for their trigger.
     """
 
     path: str | None = None
@@ -50,6 +60,7 @@ class AdapterReference:
     expected_sha256: str | None = None
     strength: float | None = None
     text_encoder_strength: float | None = None
+    kind: AdapterKind = AdapterKind.LORA
 
     def __post_init__(self) -> None:
         if sum(source is not None for source in (self.path, self.uri, self.data)) != 1:
@@ -83,7 +94,7 @@ class AuditOptions(TypedDict, total=False):
             as `Digests.base_model` has it; None to accept any.
         loader: name of the loader that will load the adapters, one of `LOADERS`: the verdict has
             to speak for it. Empty where that is not known.
-        strength: strength for the denoiser of every adapter that names none itself.
+        strength: strength for the denoiser of every LoRA that names none itself.
         text_encoder_strength: likewise for the text encoders; None for `strength`.
         expected_sha256: digest that the bytes of the one adapter must have.
         dry_run: decide, but do not record a binding decision.
@@ -157,6 +168,9 @@ def _filled(reference: AdapterReference, options: AuditOptions) -> AdapterRefere
     own = reference
     if not options.keys() & {"strength", "text_encoder_strength", "expected_sha256"}:
         return own  # itself, with the digest that it may have been asked for before
+    digest = own.expected_sha256 or options.get("expected_sha256")
+    if own.kind is AdapterKind.EMBEDDING:
+        return replace(own, expected_sha256=digest)
     return replace(
         own,
         strength=options.get("strength") if own.strength is None else own.strength,
@@ -165,7 +179,7 @@ def _filled(reference: AdapterReference, options: AuditOptions) -> AdapterRefere
             if own.text_encoder_strength is None
             else own.text_encoder_strength
         ),
-        expected_sha256=own.expected_sha256 or options.get("expected_sha256"),
+        expected_sha256=digest,
     )
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from loragate.errors import AuditError
+from loragate.reference import AdapterKind
 
 
 class Verdict(StrEnum):
@@ -101,7 +102,7 @@ class KeyCoverage:
 
 @dataclass(frozen=True)
 class AuditedAdapter:
-    """One audited adapter; `sha256` is of the very bytes that were audited."""
+    """One audited adapter; `sha256` is of the very bytes that were audited, as a file of `kind`."""
 
     sha256: str
     size_bytes: int
@@ -109,6 +110,7 @@ class AuditedAdapter:
     strength: float
     text_encoder_strength: float
     coverage: KeyCoverage
+    kind: AdapterKind = AdapterKind.LORA
 
 
 @dataclass(frozen=True)

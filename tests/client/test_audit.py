@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from loragate import (
+    AdapterKind,
     AdapterReference,
     AuditResult,
     Concept,
@@ -22,6 +23,7 @@ from loragate import (
 )
 from loragate._wire import CHUNK_BYTES
 from loragate.reference import ASK_FIRST_BYTES, INLINE_LIMIT_BYTES
+from loragate.v1 import audit_pb2
 
 SMALL = b"small adapter"
 LARGE = bytes(range(256)) * (INLINE_LIMIT_BYTES // 256 + 4096)
@@ -162,6 +164,25 @@ async def test_several_adapters_are_one_question(client: Any, fake: Any) -> None
     assert result.verdict is Verdict.REVIEW
     assert result.audited_bytes is None
     assert len(result.adapters) == len(result.coverage) == 2
+
+
+async def test_an_embedding_says_what_it_is_and_takes_no_strength(client: Any, fake: Any) -> None:
+    word = AdapterReference(data=b"word", kind=AdapterKind.EMBEDDING)
+    result = await client.audit([SMALL, word], strength=0.7)
+    lora, embedding = fake.calls[0].request.adapters
+    assert lora.kind == audit_pb2.ADAPTER_KIND_UNSPECIFIED
+    assert embedding.kind == audit_pb2.ADAPTER_KIND_EMBEDDING
+    assert not embedding.HasField("denoiser_strength")
+    assert [one.kind for one in result.adapters] == [AdapterKind.LORA, AdapterKind.EMBEDDING]
+
+
+async def test_an_older_server_that_knows_no_kinds_is_not_believed_about_an_embedding(
+    client: Any, fake: Any
+) -> None:
+    fake.falsify = lambda verdict: [one.ClearField("kind") for one in verdict.adapters]
+    assert (await client.audit(SMALL)).allowed
+    with pytest.raises(Internal, match="judged as LORA, asked about was EMBEDDING"):
+        await client.audit(AdapterReference(data=b"word", kind=AdapterKind.EMBEDDING))
 
 
 @pytest.mark.parametrize(

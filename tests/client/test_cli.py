@@ -16,6 +16,10 @@ from loragate.cli import main
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.table import AUDIT_COLUMNS, print_table, printable
 from loragate.testing import FakeAuditServer
+from loragate.v1 import audit_pb2
+
+LORA = audit_pb2.ADAPTER_KIND_UNSPECIFIED
+EMBEDDING = audit_pb2.ADAPTER_KIND_EMBEDDING
 
 
 @pytest.fixture
@@ -96,6 +100,20 @@ def test_together_is_one_question_and_remote_names_places(
     assert main(["audit", "--remote", "/models/a", "hf://owner/name"]) == 0
     assert [len(call.request.adapters) for call in fake.calls] == [2, 1, 1]
     assert fake.calls[2].request.adapters[0].uri == "hf://owner/name"
+
+
+def test_an_embedding_is_asked_about_alone_or_with_what_it_triggers(
+    files: dict[str, str], fake: FakeAuditServer
+) -> None:
+    word, lora = files["allow"], files["review"]
+    assert main(["audit", "--embedding", word]) == 0
+    assert main(["audit", lora, "--embedding", word, "--strength", "0.5"]) == 2
+    assert main(["audit", "--remote", "/models/a", "--embedding", "hf://owner/word"]) == 0
+    kinds = [[one.kind for one in call.request.adapters] for call in fake.calls]
+    assert kinds == [[EMBEDDING], [LORA, EMBEDDING], [LORA, EMBEDDING]]
+    pair = fake.calls[1].request.adapters
+    assert [one.HasField("denoiser_strength") for one in pair] == [True, False]
+    assert fake.calls[2].request.adapters[1].uri == "hf://owner/word"
 
 
 def test_a_refusal_prints_reason_and_remedy(

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 SURFACE = [
     "SERVICE_UNAVAILABLE",
     "AdapterBlocked",
+    "AdapterKind",
     "AdapterReference",
     "AsyncAuditClient",
     "AuditClient",

@@ -25,7 +25,7 @@ _FIELDS = (
     "decided_at",
     "expires_at",
 )
-_OF_ADAPTERS = ("sha256", "size_bytes", "denoiser_strength", "text_encoder_strength")
+_OF_ADAPTERS = ("sha256", "kind", "size_bytes", "denoiser_strength", "text_encoder_strength")
 
 
 def require_signed(

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from loragate._signed.refusal import SignatureRefused
 from loragate._signed.strict import strict_json
 from loragate._wire import wire_name
-from loragate.reference import is_sha256
+from loragate.reference import AdapterKind, is_sha256
 from loragate.results import Mode, Verdict
 from loragate.v1 import audit_pb2
 
@@ -108,6 +108,7 @@ def _adapter(fields: Any) -> tuple[audit_pb2.AuditedAdapter, str]:
     said = dict(fields)
     adapter = audit_pb2.AuditedAdapter(
         sha256=_sha256(_take(said, "sha256", str)),
+        kind=wire_name(AdapterKind(_take(said, "kind", str))),
         size_bytes=_take(said, "sizeBytes", int),
         denoiser_strength=_strength(said, "denoiserStrength"),
         text_encoder_strength=_strength(said, "textEncoderStrength"),

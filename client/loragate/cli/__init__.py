@@ -6,16 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from loragate.cli.completion import complete
 from loragate.cli.exit_code import ExitCode
-from loragate.cli.parser import build_parser
+from loragate.cli.parser import parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = build_parser()
-    complete(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(arguments)
     # gRPC would write of its own about what goes wrong; the command says it once, in words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported only now, so that --help answers at once.

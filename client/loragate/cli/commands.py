@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
@@ -40,7 +40,7 @@ from loragate.cli.table import (
 from loragate.cli.told import short
 from loragate.client import AuditClient
 from loragate.errors import AuditError
-from loragate.reference import AuditOptions
+from loragate.reference import AdapterKind, AdapterReference, AuditOptions, as_reference
 from loragate.results import AuditResult, Verdict
 
 
@@ -84,13 +84,14 @@ _ALONE: dict[str, Callable[[argparse.Namespace], ExitCode]] = {
 def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     rows, codes, results = [], [], []
     explainer, asked = Explainer(), asked_of(options)
-    uses = [options.files] if options.together else [[file] for file in options.files]
+    alone = options.files and not options.together
+    uses = [[file] for file in options.files] if alone else [options.files]
     place = SignedPlace(options.save_signed, several=len(uses) > 1)
     for files in uses:
-        name = " + ".join(files)
+        name = " + ".join([*files, *options.embeddings])
         began = time.monotonic()
         try:
-            result = _ask(client, files, asked, remote=options.remote)
+            result = _ask(client, files, options.embeddings, asked, remote=options.remote)
             place.keep(result)
         except (AuditError, OSError, ValueError) as error:
             codes.append(ExitCode.ERROR)
@@ -112,15 +113,26 @@ def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
 
 
 def _ask(
-    client: AuditClient, files: list[str], asked: AuditOptions, *, remote: bool
+    client: AuditClient,
+    files: list[str],
+    embeddings: list[str],
+    asked: AuditOptions,
+    *,
+    remote: bool,
 ) -> AuditResult:
     """One verdict over files that are active together, mostly just one."""
     if remote:
-        return client.audit(files, **asked)
+        words = [replace(as_reference(name), kind=AdapterKind.EMBEDDING) for name in embeddings]
+        return client.audit([*files, *words], **asked)
     try:
-        if len(files) == 1:
+        if len(files) == 1 and not embeddings:
             return client.audit_file(files[0], **asked)
-        return client.audit([read_once(file) for file in files], **asked)
+        loras = [read_once(file) for file in files]
+        words = [
+            AdapterReference(data=read_once(file), kind=AdapterKind.EMBEDDING)
+            for file in embeddings
+        ]
+        return client.audit([*loras, *words], **asked)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             error.errno,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import NoReturn, TypeAlias
 
 from loragate import __version__
 from loragate._service_config import timeout_s
 from loragate._target import DEFAULT_TARGET
 from loragate.cli import values
+from loragate.cli.completion import complete
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.parts import EXIT_CODES, add_use
 from loragate.cli.scan_parser import add_cache, add_completion, add_doctor, add_scan
@@ -40,6 +42,7 @@ examples:
   loragate audit --loader comfyui --dry-run style.safetensors
   loragate audit --remote hf://owner/name /models/style.safetensors
   loragate audit --together style.safetensors face.safetensors
+  loragate audit face.safetensors --embedding face-token.safetensors
   loragate audit --json style.safetensors | jq .findings[0]
 
 """
@@ -71,6 +74,16 @@ _LONGEST_AUDIT = (
 _LONGEST_READ = f"{timeout_s('loragate.v1.AuditService/GetAudit'):g}"
 
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the arguments; leaves with the code for errors where they are wrong."""
+    parser = build_parser()
+    complete(parser)
+    options = parser.parse_args(arguments)
+    if options.command == "audit" and not (options.files or options.embeddings):
+        parser.error("audit: name a FILE or an --embedding")
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -161,7 +174,16 @@ def _add_audit(commands: _Commands) -> None:
         _AUDIT_EXAMPLES + EXIT_CODES,
         longest=_LONGEST_AUDIT,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="safetensors file on this machine")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="safetensors file on this machine")
+    parser.add_argument(
+        "--embedding",
+        action="append",
+        default=[],
+        dest="embeddings",
+        metavar="FILE",
+        help="embedding of a new word (a textual inversion) that is used with FILE, or alone where "
+        "there is none; repeatable. It has no strength",
+    )
     parser.add_argument(
         "--remote", action="store_true", help="FILE is a path or URI that the server reads"
     )

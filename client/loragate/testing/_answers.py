@@ -106,6 +106,7 @@ def audited(reference: audit_pb2.AdapterReference, key: str, size: int) -> audit
             if reference.HasField("text_encoder_strength")
             else strength
         ),
+        kind=reference.kind or audit_pb2.ADAPTER_KIND_LORA,
         coverage=audit_pb2.KeyCoverage(weight_tensors=2, mapped_tensors=2, matched_modules=1),
     )
 

@@ -26,63 +26,65 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17loragate/v1/audit.proto\x12\x0bloragate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x10\x41\x64\x61pterReference\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\r\n\x03uri\x18\x02 \x01(\tH\x00\x12\x16\n\x0cinline_bytes\x18\x03 \x01(\x0cH\x00\x12\x17\n\rstored_sha256\x18\t \x01(\tH\x00\x12\x13\n\x0bweight_name\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x17\n\x0f\x65xpected_sha256\x18\x06 \x01(\t\x12\x1e\n\x11\x64\x65noiser_strength\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\"\n\x15text_encoder_strength\x18\x08 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06sourceB\x14\n\x12_denoiser_strengthB\x18\n\x16_text_encoder_strength\"D\n\rCallerContext\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xa5\x01\n\x0c\x41uditRequest\x12/\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1d.loragate.v1.AdapterReference\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12*\n\x06\x63\x61ller\x18\x03 \x01(\x0b\x32\x1a.loragate.v1.CallerContext\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x13\n\x0b\x63oncept_ids\x18\x05 \x03(\t\"6\n\rAuditResponse\x12%\n\x07verdict\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Verdict\"\xe4\x01\n\x0cUploadHeader\x12\x1b\n\x13\x64\x65\x63lared_size_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tfile_name\x18\x03 \x01(\t\x12.\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x1d.loragate.v1.AdapterReference\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12*\n\x06\x63\x61ller\x18\x06 \x01(\x0b\x32\x1a.loragate.v1.CallerContext\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x13\n\x0b\x63oncept_ids\x18\x08 \x03(\t\"Z\n\x12\x41uditUploadRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.loragate.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"<\n\x13\x41uditUploadResponse\x12%\n\x07verdict\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Verdict\"=\n\x11WatchAuditRequest\x12(\n\x05\x61udit\x18\x01 \x01(\x0b\x32\x19.loragate.v1.AuditRequest\"+\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\"q\n\x12WatchAuditResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.loragate.v1.ProgressH\x00\x12\'\n\x07verdict\x18\x02 \x01(\x0b\x32\x14.loragate.v1.VerdictH\x00\x42\x07\n\x05\x65vent\"&\n\x0fGetAuditRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"9\n\x10GetAuditResponse\x12%\n\x07verdict\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Verdict\"}\n\x11ListAuditsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\x03 \x01(\t\x12)\n\x07verdict\x18\x04 \x01(\x0e\x32\x18.loragate.v1.VerdictKind\"U\n\x12ListAuditsResponse\x12&\n\x08verdicts\x18\x01 \x03(\x0b\x32\x14.loragate.v1.Verdict\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaf\x02\n\x07\x46inding\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63oncept_name\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\'\n\x08severity\x18\x04 \x01(\x0e\x32\x15.loragate.v1.Severity\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x0f\n\x07p_value\x18\x06 \x01(\x01\x12\x0e\n\x06\x64\x65gree\x18\x07 \x01(\x01\x12)\n\x07verdict\x18\x08 \x01(\x0e\x32\x18.loragate.v1.VerdictKind\x12#\n\x06remedy\x18\t \x01(\x0e\x32\x13.loragate.v1.Remedy\x12\x17\n\x0f\x61\x64\x61pter_sha256s\x18\n \x03(\t\x12\x0b\n\x03use\x18\x0b \x01(\t\x12\x19\n\x11measures_withheld\x18\x0c \x01(\x08\"\'\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"h\n\x0bKeyCoverage\x12\x16\n\x0eweight_tensors\x18\x01 \x01(\x05\x12\x16\n\x0emapped_tensors\x18\x02 \x01(\x05\x12\x17\n\x0fmatched_modules\x18\x03 \x01(\x05\x12\x10\n\x08unmapped\x18\x04 \x03(\t\"\xdb\x01\n\x0e\x41uditedAdapter\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x19\n\x11\x64\x65noiser_strength\x18\x04 \x01(\x01\x12\x1d\n\x15text_encoder_strength\x18\x05 \x01(\x01\x12*\n\x08\x63overage\x18\x06 \x01(\x0b\x32\x18.loragate.v1.KeyCoverage\x12\x16\n\x0eweights_sha256\x18\x07 \x01(\t\x12\x17\n\x0fsame_weights_as\x18\x08 \x03(\t\">\n\x07\x44igests\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x0f\n\x07library\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\"G\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc6\x05\n\x07Verdict\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\x07verdict\x18\x02 \x01(\x0e\x32\x18.loragate.v1.VerdictKind\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.loragate.v1.Mode\x12\x32\n\x10would_be_verdict\x18\x04 \x01(\x0e\x32\x18.loragate.v1.VerdictKind\x12#\n\x06remedy\x18\x05 \x01(\x0e\x32\x13.loragate.v1.Remedy\x12$\n\x07reasons\x18\x06 \x03(\x0b\x32\x13.loragate.v1.Reason\x12&\n\x08\x66indings\x18\x07 \x03(\x0b\x32\x14.loragate.v1.Finding\x12-\n\x08\x61\x64\x61pters\x18\x08 \x03(\x0b\x32\x1b.loragate.v1.AuditedAdapter\x12\x12\n\nbase_model\x18\t \x01(\t\x12%\n\x07\x64igests\x18\n \x01(\x0b\x32\x14.loragate.v1.Digests\x12\x16\n\x0e\x65ngine_version\x18\x0b \x01(\t\x12\x16\n\x0ekernel_backend\x18\x0c \x01(\t\x12+\n\x0bstage_times\x18\r \x03(\x0b\x32\x16.loragate.v1.StageTime\x12.\n\ndecided_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61\x63hed\x18\x10 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x11 \x01(\x08\x12\x14\n\x07\x62inding\x18\x12 \x01(\x08H\x00\x88\x01\x01\x12!\n\x19restricted_to_concept_ids\x18\x13 \x03(\t\x12\x0f\n\x07loaders\x18\x14 \x03(\t\x12\x15\n\rdsse_envelope\x18\x15 \x01(\x0c\x42\n\n\x08_binding*\x93\x01\n\x0bVerdictKind\x12\x1c\n\x18VERDICT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12VERDICT_KIND_ALLOW\x10\x01\x12\x17\n\x13VERDICT_KIND_REVIEW\x10\x02\x12\x16\n\x12VERDICT_KIND_BLOCK\x10\x03\x12\x1d\n\x19VERDICT_KIND_INCONCLUSIVE\x10\x04*>\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMODE_ENFORCE\x10\x01\x12\x0e\n\nMODE_PILOT\x10\x02*\x99\x01\n\x06Remedy\x12\x16\n\x12REMEDY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREMEDY_NONE\x10\x01\x12\x12\n\x0eREMEDY_RETRAIN\x10\x02\x12\x17\n\x13REMEDY_REPLACE_DATA\x10\x03\x12\x15\n\x11REMEDY_QUARANTINE\x10\x04\x12\"\n\x1eREMEDY_WITHDRAW_AND_CALL_LEGAL\x10\x05*u\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cSEVERITY_LOW\x10\x01\x12\x13\n\x0fSEVERITY_MEDIUM\x10\x02\x12\x11\n\rSEVERITY_HIGH\x10\x03\x12\x15\n\x11SEVERITY_CRITICAL\x10\x04\x32\x8b\x03\n\x0c\x41uditService\x12>\n\x05\x41udit\x12\x19.loragate.v1.AuditRequest\x1a\x1a.loragate.v1.AuditResponse\x12R\n\x0b\x41uditUpload\x12\x1f.loragate.v1.AuditUploadRequest\x1a .loragate.v1.AuditUploadResponse(\x01\x12O\n\nWatchAudit\x12\x1e.loragate.v1.WatchAuditRequest\x1a\x1f.loragate.v1.WatchAuditResponse0\x01\x12G\n\x08GetAudit\x12\x1c.loragate.v1.GetAuditRequest\x1a\x1d.loragate.v1.GetAuditResponse\x12M\n\nListAudits\x12\x1e.loragate.v1.ListAuditsRequest\x1a\x1f.loragate.v1.ListAuditsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17loragate/v1/audit.proto\x12\x0bloragate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x02\n\x10\x41\x64\x61pterReference\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\r\n\x03uri\x18\x02 \x01(\tH\x00\x12\x16\n\x0cinline_bytes\x18\x03 \x01(\x0cH\x00\x12\x17\n\rstored_sha256\x18\t \x01(\tH\x00\x12\x13\n\x0bweight_name\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x17\n\x0f\x65xpected_sha256\x18\x06 \x01(\t\x12\x1e\n\x11\x64\x65noiser_strength\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\"\n\x15text_encoder_strength\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12&\n\x04kind\x18\n \x01(\x0e\x32\x18.loragate.v1.AdapterKindB\x08\n\x06sourceB\x14\n\x12_denoiser_strengthB\x18\n\x16_text_encoder_strength\"D\n\rCallerContext\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xa5\x01\n\x0c\x41uditRequest\x12/\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1d.loragate.v1.AdapterReference\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12*\n\x06\x63\x61ller\x18\x03 \x01(\x0b\x32\x1a.loragate.v1.CallerContext\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x13\n\x0b\x63oncept_ids\x18\x05 \x03(\t\"6\n\rAuditResponse\x12%\n\x07verdict\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Verdict\"\xe4\x01\n\x0cUploadHeader\x12\x1b\n\x13\x64\x65\x63lared_size_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tfile_name\x18\x03 \x01(\t\x12.\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x1d.loragate.v1.AdapterReference\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12*\n\x06\x63\x61ller\x18\x06 \x01(\x0b\x32\x1a.loragate.v1.CallerContext\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x13\n\x0b\x63oncept_ids\x18\x08 \x03(\t\"Z\n\x12\x41uditUploadRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.loragate.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"<\n\x13\x41uditUploadResponse\x12%\n\x07verdict\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Verdict\"=\n\x11WatchAuditRequest\x12(\n\x05\x61udit\x18\x01 \x01(\x0b\x32\x19.loragate.v1.AuditRequest\"+\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\"q\n\x12WatchAuditResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.loragate.v1.ProgressH\x00\x12\'\n\x07verdict\x18\x02 \x01(\x0b\x32\x14.loragate.v1.VerdictH\x00\x42\x07\n\x05\x65vent\"&\n\x0fGetAuditRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"9\n\x10GetAuditResponse\x12%\n\x07verdict\x18\x01 \x01(\x0b\x32\x14.loragate.v1.Verdict\"}\n\x11ListAuditsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\x03 \x01(\t\x12)\n\x07verdict\x18\x04 \x01(\x0e\x32\x18.loragate.v1.VerdictKind\"U\n\x12ListAuditsResponse\x12&\n\x08verdicts\x18\x01 \x03(\x0b\x32\x14.loragate.v1.Verdict\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaf\x02\n\x07\x46inding\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63oncept_name\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\'\n\x08severity\x18\x04 \x01(\x0e\x32\x15.loragate.v1.Severity\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x0f\n\x07p_value\x18\x06 \x01(\x01\x12\x0e\n\x06\x64\x65gree\x18\x07 \x01(\x01\x12)\n\x07verdict\x18\x08 \x01(\x0e\x32\x18.loragate.v1.VerdictKind\x12#\n\x06remedy\x18\t \x01(\x0e\x32\x13.loragate.v1.Remedy\x12\x17\n\x0f\x61\x64\x61pter_sha256s\x18\n \x03(\t\x12\x0b\n\x03use\x18\x0b \x01(\t\x12\x19\n\x11measures_withheld\x18\x0c \x01(\x08\"\'\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"h\n\x0bKeyCoverage\x12\x16\n\x0eweight_tensors\x18\x01 \x01(\x05\x12\x16\n\x0emapped_tensors\x18\x02 \x01(\x05\x12\x17\n\x0fmatched_modules\x18\x03 \x01(\x05\x12\x10\n\x08unmapped\x18\x04 \x03(\t\"\x83\x02\n\x0e\x41uditedAdapter\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x19\n\x11\x64\x65noiser_strength\x18\x04 \x01(\x01\x12\x1d\n\x15text_encoder_strength\x18\x05 \x01(\x01\x12*\n\x08\x63overage\x18\x06 \x01(\x0b\x32\x18.loragate.v1.KeyCoverage\x12\x16\n\x0eweights_sha256\x18\x07 \x01(\t\x12\x17\n\x0fsame_weights_as\x18\x08 \x03(\t\x12&\n\x04kind\x18\t \x01(\x0e\x32\x18.loragate.v1.AdapterKind\">\n\x07\x44igests\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x0f\n\x07library\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\"G\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc6\x05\n\x07Verdict\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\x07verdict\x18\x02 \x01(\x0e\x32\x18.loragate.v1.VerdictKind\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.loragate.v1.Mode\x12\x32\n\x10would_be_verdict\x18\x04 \x01(\x0e\x32\x18.loragate.v1.VerdictKind\x12#\n\x06remedy\x18\x05 \x01(\x0e\x32\x13.loragate.v1.Remedy\x12$\n\x07reasons\x18\x06 \x03(\x0b\x32\x13.loragate.v1.Reason\x12&\n\x08\x66indings\x18\x07 \x03(\x0b\x32\x14.loragate.v1.Finding\x12-\n\x08\x61\x64\x61pters\x18\x08 \x03(\x0b\x32\x1b.loragate.v1.AuditedAdapter\x12\x12\n\nbase_model\x18\t \x01(\t\x12%\n\x07\x64igests\x18\n \x01(\x0b\x32\x14.loragate.v1.Digests\x12\x16\n\x0e\x65ngine_version\x18\x0b \x01(\t\x12\x16\n\x0ekernel_backend\x18\x0c \x01(\t\x12+\n\x0bstage_times\x18\r \x03(\x0b\x32\x16.loragate.v1.StageTime\x12.\n\ndecided_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61\x63hed\x18\x10 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x11 \x01(\x08\x12\x14\n\x07\x62inding\x18\x12 \x01(\x08H\x00\x88\x01\x01\x12!\n\x19restricted_to_concept_ids\x18\x13 \x03(\t\x12\x0f\n\x07loaders\x18\x14 \x03(\t\x12\x15\n\rdsse_envelope\x18\x15 \x01(\x0c\x42\n\n\x08_binding*\x93\x01\n\x0bVerdictKind\x12\x1c\n\x18VERDICT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12VERDICT_KIND_ALLOW\x10\x01\x12\x17\n\x13VERDICT_KIND_REVIEW\x10\x02\x12\x16\n\x12VERDICT_KIND_BLOCK\x10\x03\x12\x1d\n\x19VERDICT_KIND_INCONCLUSIVE\x10\x04*>\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMODE_ENFORCE\x10\x01\x12\x0e\n\nMODE_PILOT\x10\x02*\x99\x01\n\x06Remedy\x12\x16\n\x12REMEDY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREMEDY_NONE\x10\x01\x12\x12\n\x0eREMEDY_RETRAIN\x10\x02\x12\x17\n\x13REMEDY_REPLACE_DATA\x10\x03\x12\x15\n\x11REMEDY_QUARANTINE\x10\x04\x12\"\n\x1eREMEDY_WITHDRAW_AND_CALL_LEGAL\x10\x05*u\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cSEVERITY_LOW\x10\x01\x12\x13\n\x0fSEVERITY_MEDIUM\x10\x02\x12\x11\n\rSEVERITY_HIGH\x10\x03\x12\x15\n\x11SEVERITY_CRITICAL\x10\x04*^\n\x0b\x41\x64\x61pterKind\x12\x1c\n\x18\x41\x44\x41PTER_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x44\x41PTER_KIND_LORA\x10\x01\x12\x1a\n\x16\x41\x44\x41PTER_KIND_EMBEDDING\x10\x02\x32\x8b\x03\n\x0c\x41uditService\x12>\n\x05\x41udit\x12\x19.loragate.v1.AuditRequest\x1a\x1a.loragate.v1.AuditResponse\x12R\n\x0b\x41uditUpload\x12\x1f.loragate.v1.AuditUploadRequest\x1a .loragate.v1.AuditUploadResponse(\x01\x12O\n\nWatchAudit\x12\x1e.loragate.v1.WatchAuditRequest\x1a\x1f.loragate.v1.WatchAuditResponse0\x01\x12G\n\x08GetAudit\x12\x1c.loragate.v1.GetAuditRequest\x1a\x1d.loragate.v1.GetAuditResponse\x12M\n\nListAudits\x12\x1e.loragate.v1.ListAuditsRequest\x1a\x1f.loragate.v1.ListAuditsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loragate.v1.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICTKIND']._serialized_start=3137
-  _globals['_VERDICTKIND']._serialized_end=3284
-  _globals['_MODE']._serialized_start=3286
-  _globals['_MODE']._serialized_end=3348
-  _globals['_REMEDY']._serialized_start=3351
-  _globals['_REMEDY']._serialized_end=3504
-  _globals['_SEVERITY']._serialized_start=3506
-  _globals['_SEVERITY']._serialized_end=3623
+  _globals['_VERDICTKIND']._serialized_start=3217
+  _globals['_VERDICTKIND']._serialized_end=3364
+  _globals['_MODE']._serialized_start=3366
+  _globals['_MODE']._serialized_end=3428
+  _globals['_REMEDY']._serialized_start=3431
+  _globals['_REMEDY']._serialized_end=3584
+  _globals['_SEVERITY']._serialized_start=3586
+  _globals['_SEVERITY']._serialized_end=3703
+  _globals['_ADAPTERKIND']._serialized_start=3705
+  _globals['_ADAPTERKIND']._serialized_end=3799
   _globals['_ADAPTERREFERENCE']._serialized_start=106
-  _globals['_ADAPTERREFERENCE']._serialized_end=394
-  _globals['_CALLERCONTEXT']._serialized_start=396
-  _globals['_CALLERCONTEXT']._serialized_end=464
-  _globals['_AUDITREQUEST']._serialized_start=467
-  _globals['_AUDITREQUEST']._serialized_end=632
-  _globals['_AUDITRESPONSE']._serialized_start=634
-  _globals['_AUDITRESPONSE']._serialized_end=688
-  _globals['_UPLOADHEADER']._serialized_start=691
-  _globals['_UPLOADHEADER']._serialized_end=919
-  _globals['_AUDITUPLOADREQUEST']._serialized_start=921
-  _globals['_AUDITUPLOADREQUEST']._serialized_end=1011
-  _globals['_AUDITUPLOADRESPONSE']._serialized_start=1013
-  _globals['_AUDITUPLOADRESPONSE']._serialized_end=1073
-  _globals['_WATCHAUDITREQUEST']._serialized_start=1075
-  _globals['_WATCHAUDITREQUEST']._serialized_end=1136
-  _globals['_PROGRESS']._serialized_start=1138
-  _globals['_PROGRESS']._serialized_end=1181
-  _globals['_WATCHAUDITRESPONSE']._serialized_start=1183
-  _globals['_WATCHAUDITRESPONSE']._serialized_end=1296
-  _globals['_GETAUDITREQUEST']._serialized_start=1298
-  _globals['_GETAUDITREQUEST']._serialized_end=1336
-  _globals['_GETAUDITRESPONSE']._serialized_start=1338
-  _globals['_GETAUDITRESPONSE']._serialized_end=1395
-  _globals['_LISTAUDITSREQUEST']._serialized_start=1397
-  _globals['_LISTAUDITSREQUEST']._serialized_end=1522
-  _globals['_LISTAUDITSRESPONSE']._serialized_start=1524
-  _globals['_LISTAUDITSRESPONSE']._serialized_end=1609
-  _globals['_FINDING']._serialized_start=1612
-  _globals['_FINDING']._serialized_end=1915
-  _globals['_REASON']._serialized_start=1917
-  _globals['_REASON']._serialized_end=1956
-  _globals['_KEYCOVERAGE']._serialized_start=1958
-  _globals['_KEYCOVERAGE']._serialized_end=2062
-  _globals['_AUDITEDADAPTER']._serialized_start=2065
-  _globals['_AUDITEDADAPTER']._serialized_end=2284
-  _globals['_DIGESTS']._serialized_start=2286
-  _globals['_DIGESTS']._serialized_end=2348
-  _globals['_STAGETIME']._serialized_start=2350
-  _globals['_STAGETIME']._serialized_end=2421
-  _globals['_VERDICT']._serialized_start=2424
-  _globals['_VERDICT']._serialized_end=3134
-  _globals['_AUDITSERVICE']._serialized_start=3626
-  _globals['_AUDITSERVICE']._serialized_end=4021
+  _globals['_ADAPTERREFERENCE']._serialized_end=434
+  _globals['_CALLERCONTEXT']._serialized_start=436
+  _globals['_CALLERCONTEXT']._serialized_end=504
+  _globals['_AUDITREQUEST']._serialized_start=507
+  _globals['_AUDITREQUEST']._serialized_end=672
+  _globals['_AUDITRESPONSE']._serialized_start=674
+  _globals['_AUDITRESPONSE']._serialized_end=728
+  _globals['_UPLOADHEADER']._serialized_start=731
+  _globals['_UPLOADHEADER']._serialized_end=959
+  _globals['_AUDITUPLOADREQUEST']._serialized_start=961
+  _globals['_AUDITUPLOADREQUEST']._serialized_end=1051
+  _globals['_AUDITUPLOADRESPONSE']._serialized_start=1053
+  _globals['_AUDITUPLOADRESPONSE']._serialized_end=1113
+  _globals['_WATCHAUDITREQUEST']._serialized_start=1115
+  _globals['_WATCHAUDITREQUEST']._serialized_end=1176
+  _globals['_PROGRESS']._serialized_start=1178
+  _globals['_PROGRESS']._serialized_end=1221
+  _globals['_WATCHAUDITRESPONSE']._serialized_start=1223
+  _globals['_WATCHAUDITRESPONSE']._serialized_end=1336
+  _globals['_GETAUDITREQUEST']._serialized_start=1338
+  _globals['_GETAUDITREQUEST']._serialized_end=1376
+  _globals['_GETAUDITRESPONSE']._serialized_start=1378
+  _globals['_GETAUDITRESPONSE']._serialized_end=1435
+  _globals['_LISTAUDITSREQUEST']._serialized_start=1437
+  _globals['_LISTAUDITSREQUEST']._serialized_end=1562
+  _globals['_LISTAUDITSRESPONSE']._serialized_start=1564
+  _globals['_LISTAUDITSRESPONSE']._serialized_end=1649
+  _globals['_FINDING']._serialized_start=1652
+  _globals['_FINDING']._serialized_end=1955
+  _globals['_REASON']._serialized_start=1957
+  _globals['_REASON']._serialized_end=1996
+  _globals['_KEYCOVERAGE']._serialized_start=1998
+  _globals['_KEYCOVERAGE']._serialized_end=2102
+  _globals['_AUDITEDADAPTER']._serialized_start=2105
+  _globals['_AUDITEDADAPTER']._serialized_end=2364
+  _globals['_DIGESTS']._serialized_start=2366
+  _globals['_DIGESTS']._serialized_end=2428
+  _globals['_STAGETIME']._serialized_start=2430
+  _globals['_STAGETIME']._serialized_end=2501
+  _globals['_VERDICT']._serialized_start=2504
+  _globals['_VERDICT']._serialized_end=3214
+  _globals['_AUDITSERVICE']._serialized_start=3802
+  _globals['_AUDITSERVICE']._serialized_end=4197
 # @@protoc_insertion_point(module_scope)

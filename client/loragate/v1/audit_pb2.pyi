@@ -39,6 +39,12 @@ class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEVERITY_MEDIUM: _ClassVar[Severity]
     SEVERITY_HIGH: _ClassVar[Severity]
     SEVERITY_CRITICAL: _ClassVar[Severity]
+
+class AdapterKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ADAPTER_KIND_UNSPECIFIED: _ClassVar[AdapterKind]
+    ADAPTER_KIND_LORA: _ClassVar[AdapterKind]
+    ADAPTER_KIND_EMBEDDING: _ClassVar[AdapterKind]
 VERDICT_KIND_UNSPECIFIED: VerdictKind
 VERDICT_KIND_ALLOW: VerdictKind
 VERDICT_KIND_REVIEW: VerdictKind
@@ -58,9 +64,12 @@ SEVERITY_LOW: Severity
 SEVERITY_MEDIUM: Severity
 SEVERITY_HIGH: Severity
 SEVERITY_CRITICAL: Severity
+ADAPTER_KIND_UNSPECIFIED: AdapterKind
+ADAPTER_KIND_LORA: AdapterKind
+ADAPTER_KIND_EMBEDDING: AdapterKind
 
 class AdapterReference(_message.Message):
-    __slots__ = ("path", "uri", "inline_bytes", "stored_sha256", "weight_name", "revision", "expected_sha256", "denoiser_strength", "text_encoder_strength")
+    __slots__ = ("path", "uri", "inline_bytes", "stored_sha256", "weight_name", "revision", "expected_sha256", "denoiser_strength", "text_encoder_strength", "kind")
     PATH_FIELD_NUMBER: _ClassVar[int]
     URI_FIELD_NUMBER: _ClassVar[int]
     INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +79,7 @@ class AdapterReference(_message.Message):
     EXPECTED_SHA256_FIELD_NUMBER: _ClassVar[int]
     DENOISER_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     TEXT_ENCODER_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     path: str
     uri: str
     inline_bytes: bytes
@@ -79,7 +89,8 @@ class AdapterReference(_message.Message):
     expected_sha256: str
     denoiser_strength: float
     text_encoder_strength: float
-    def __init__(self, path: _Optional[str] = ..., uri: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., stored_sha256: _Optional[str] = ..., weight_name: _Optional[str] = ..., revision: _Optional[str] = ..., expected_sha256: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ...) -> None: ...
+    kind: AdapterKind
+    def __init__(self, path: _Optional[str] = ..., uri: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., stored_sha256: _Optional[str] = ..., weight_name: _Optional[str] = ..., revision: _Optional[str] = ..., expected_sha256: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., kind: _Optional[_Union[AdapterKind, str]] = ...) -> None: ...
 
 class CallerContext(_message.Message):
     __slots__ = ("service", "tenant", "request_id")
@@ -248,7 +259,7 @@ class KeyCoverage(_message.Message):
     def __init__(self, weight_tensors: _Optional[int] = ..., mapped_tensors: _Optional[int] = ..., matched_modules: _Optional[int] = ..., unmapped: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditedAdapter(_message.Message):
-    __slots__ = ("sha256", "size_bytes", "format", "denoiser_strength", "text_encoder_strength", "coverage", "weights_sha256", "same_weights_as")
+    __slots__ = ("sha256", "size_bytes", "format", "denoiser_strength", "text_encoder_strength", "coverage", "weights_sha256", "same_weights_as", "kind")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +268,7 @@ class AuditedAdapter(_message.Message):
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     SAME_WEIGHTS_AS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     size_bytes: int
     format: str
@@ -265,7 +277,8 @@ class AuditedAdapter(_message.Message):
     coverage: KeyCoverage
     weights_sha256: str
     same_weights_as: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., format: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., coverage: _Optional[_Union[KeyCoverage, _Mapping]] = ..., weights_sha256: _Optional[str] = ..., same_weights_as: _Optional[_Iterable[str]] = ...) -> None: ...
+    kind: AdapterKind
+    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., format: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., coverage: _Optional[_Union[KeyCoverage, _Mapping]] = ..., weights_sha256: _Optional[str] = ..., same_weights_as: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[AdapterKind, str]] = ...) -> None: ...
 
 class Digests(_message.Message):
     __slots__ = ("base_model", "library", "policy")

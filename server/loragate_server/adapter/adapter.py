@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from loragate_server.adapter.delta import WeightDelta
+from loragate_server.adapter.reference import Kind
 
 
 @dataclass(frozen=True)
 class KeyCoverage:
-    """Which tensors of a file became part of a weight delta, and which did not."""
+    """Which tensors of a file became part of a weight delta, and which did not.
+
+    Of an embedding: which became rows of its word; `matched_modules` then counts text encoders.
+    """
 
     weight_tensors: int
     mapped_tensors: int
@@ -33,11 +39,14 @@ class ModuleRef:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter file as some loaders read it: one weight delta per changed layer.
+    """An adapter file as some loaders read it: one weight delta per changed layer, or a new word.
 
     Attributes:
+        deltas: none in an embedding.
         declared: header metadata as the uploader wrote it: a hint, never proof.
         loaders: the loaders that read the bytes so; empty where that does not matter.
+        words: of an embedding: by text encoder, the rows that stand for the new word in a prompt,
+            float32 [n, width]; the same n in each. Empty in a LoRA.
     """
 
     sha256: str
@@ -48,6 +57,12 @@ class Adapter:
     declared: Mapping[str, str]
     config_sha256: str = ""
     loaders: tuple[str, ...] = ()
+    words: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        return "embedding" if self.words else "lora"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+Kind = Literal["lora", "embedding"]
+"""What a file is sent as: weights of a LoRA, or the rows of a new word."""
 
 SOURCES = "path, uri, inline_bytes and stored_sha256"
 """The names of the sources, for messages."""
@@ -38,6 +42,7 @@ class AdapterReference:
         strength: at which it will be used.
         also: further strengths at which it may be used instead, where a request can be read so.
         optional: whether the image server may leave it out and load the others without it.
+        kind: what the file is sent as; one of the other kind is refused.
     """
 
     path: str | None = None
@@ -50,6 +55,7 @@ class AdapterReference:
     strength: Strength = Strength()
     also: tuple[Strength, ...] = ()
     optional: bool = False
+    kind: Kind = "lora"
 
     @property
     def strengths(self) -> tuple[Strength, ...]:

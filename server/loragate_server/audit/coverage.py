@@ -29,6 +29,7 @@ def coverage_evidence(member: Member) -> CoverageEvidence:
         readings=len(member.readings),
         refused_by=dict(member.refused),
         optional=member.optional,
+        kind=adapter.kind,
     )
 
 

@@ -128,6 +128,7 @@ class CoverageEvidence:
             (`intake.weights`); empty in records of before that was made.
         same_weights_as: digests of other files with these weights that people rejected, or that the
             deny list names, as far as they are on record; sorted.
+        kind: "lora", or "embedding" for a new word; then `matched_modules` counts text encoders.
         sketches: of its weights, one per reading (`audit.sketch`); not part of a decision, so the
             record keeps them in a table of their own.
     """
@@ -147,6 +148,7 @@ class CoverageEvidence:
     optional: bool = False
     weights_sha256: str = ""
     same_weights_as: tuple[str, ...] = ()
+    kind: str = "lora"
     sketches: tuple[bytes, ...] = field(
         default=(), repr=False, compare=False, metadata={"recorded": False}
     )

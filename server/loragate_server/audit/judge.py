@@ -11,9 +11,10 @@ from scipy.special import stdtr
 from loragate_server.audit.coverage import coverage_doubts
 from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfile
 from loragate_server.audit.materials import Materials
+from loragate_server.audit.new_words import conclude_words, uncalibrated, word_doubts
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.promise import Promise
-from loragate_server.audit.response import Adaptation
+from loragate_server.audit.response import Adaptation, has_words
 from loragate_server.audit.screen import screen
 from loragate_server.audit.stages import Responded, Screened, respond
 from loragate_server.audit.weights import NO_SCALES
@@ -27,7 +28,8 @@ class Judged:
     """What was measured of one use.
 
     Attributes:
-        concepts: one per wanted concept; empty where there are doubts.
+        concepts: one per wanted concept; empty where there are doubts, but for those about what
+            numbers of new words mean.
         doubts: why the numbers cannot vouch, as (code, sentence); empty when they can.
         times_s: stage to seconds.
         likeness_p_value: of its layers' profile; None without a calibration.
@@ -96,6 +98,8 @@ class Judge:
         doubts = coverage_doubts(adaptation)
         if doubts:
             return Judged(doubts=doubts)
+        if has_words(adaptation):
+            return self._judge_words(adaptation, wanted, leash)
         times_s: dict[str, float] = {}
         calibration = self._materials.calibration
         promise = None if calibration is None else calibration.at(screen_miss_rate)
@@ -123,6 +127,22 @@ class Judge:
                 else promise.entrance.likeness.p_value(screened.screening.profile)
             ),
         )
+
+    def _judge_words(self, adaptation: Adaptation, wanted: Sequence[int], leash: Leash) -> Judged:
+        """Measures a new word, with the LoRAs whose trigger it may be; see `new_words`."""
+        if doubts := word_doubts(self._base, adaptation):
+            return Judged(doubts=doubts)
+        times_s: dict[str, float] = {}
+        responded = self._respond(adaptation, wanted, leash, times_s)
+        if doubts := responded.doubts:
+            return Judged(doubts=doubts, times_s=times_s)
+        concepts = conclude_words(
+            [self._probes.concepts[index] for index in wanted],
+            responded,
+            calibrated=self._materials.calibration is not None,
+        )
+        doubts = (uncalibrated(adaptation),)
+        return Judged(concepts, responded.layers, doubts=doubts, times_s=times_s)
 
     def _screen(
         self,

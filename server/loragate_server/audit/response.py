@@ -22,10 +22,16 @@ from loragate_server.audit.score import log_error_change
 from loragate_server.concepts.probes import ProbeSet, encode_probe_prompts, prompt_rows
 from loragate_server.models.apply import RowPlan, adapted_rows, adapted_text
 from loragate_server.models.base import BaseModel, Conditioning, per_row_loss
+from loragate_server.models.words import encode_words
 from loragate_server.progress import Leash
 
 Adaptation = Sequence[tuple[Adapter, Strength]]
 """Adapters that will be active together, each at its strength."""
+
+
+def has_words(adaptation: Adaptation) -> bool:
+    """Whether a new word is part of it."""
+    return any(adapter.words for adapter, _ in adaptation)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def measure(
         base: the base model.
         probes: its probes.
         concepts: int64 [k], indices into `probes.concepts` to run.
-        adaptations: each is audited as one; all share the base rows.
+        adaptations: each is audited as one; all share the base rows. One with new words wants
+            probes whose plan is not `named`.
         batch_rows: base rows per forward pass; the batch is `1 + len(adaptations)` times as large.
             The last pass is filled up to it, because rows are only comparable at one batch size
             (see `batching`).
@@ -140,12 +147,18 @@ def _paired_losses(
 
 
 def _adapted_prompt(base: BaseModel, probes: ProbeSet, adaptation: Adaptation) -> Conditioning:
-    """The probes' prompts through the text encoders as the adapters change them."""
+    """The probes' prompts through the text encoders as the adapters change them.
+
+    New words take the place of what every row would be told: nothing else makes them act.
+    """
+    words = [adapter.words for adapter, _ in adaptation if adapter.words]
     with ExitStack() as stack:
         for adapter, strength in adaptation:
             deltas = _outside_denoiser(adapter.deltas, base)
             if deltas:
                 stack.enter_context(adapted_text(base, deltas, strength))
+        if words:
+            return encode_words(base, words)
         return encode_probe_prompts(base, probes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from loragate_server.audit.evidence import HeatMap, LayerProfile
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import HELD_BYTES, Backend
-from loragate_server.audit.response import Adaptation, Response, measure
+from loragate_server.audit.response import Adaptation, Response, has_words, measure
 from loragate_server.audit.score import Scores, against_bank, degree_of
 from loragate_server.audit.screen import (
     Screen,
@@ -150,7 +150,9 @@ def respond(
 ) -> Responded:
     """Runs the response stage for some forbidden concepts, with the neutral bank beside them.
 
-    An audit and the calibration it is compared with measure through here alike.
+    An audit and the calibration it is compared with measure through here alike. Where there is a
+    new word, no row is told a concept's name: the adapted ones are told the word instead, and the
+    base model, which does not know it, the generic prompt.
 
     Args:
         base: the base model.
@@ -175,7 +177,14 @@ def respond(
         leash=leash,
         held_bytes=held_bytes,
     )
-    return Responded.of(responses, materials.sets, len(suspects))
+    return Responded.of(responses, _sets(materials, adaptation), len(suspects))
+
+
+def _sets(materials: Materials, adaptation: Adaptation) -> list[ProbeSet]:
+    """The sets of probes as they are shown to an adapter."""
+    if not has_words(adaptation):
+        return list(materials.sets)
+    return [replace(each, plan=replace(each.plan, named=False)) for each in materials.sets]
 
 
 def bank_of(materials: Materials) -> range:
@@ -207,7 +216,7 @@ def responses_to(
             leash=leash,
             held_bytes=held_bytes,
         )[0]
-        for probes in materials.sets
+        for probes in _sets(materials, adaptation)
     ]
 
 

@@ -46,6 +46,11 @@ class Member:
         """A member that all loaders read alike, at full strength unless told otherwise."""
         return cls((adapter,), strengths or (Strength(),))
 
+    @property
+    def may_be_absent(self) -> bool:
+        """Whether others may act without it: a new word acts in prompts that hold it alone."""
+        return self.optional or any(one.words for one in self.readings)
+
     def read_by(self, loader: str) -> tuple[Adapter, ...]:
         """What it may mean to a loader; nothing where that one refuses it."""
         found = tuple(one for one in self.readings if loader in (one.loaders or (loader,)))
@@ -90,7 +95,7 @@ def uses_of(members: Sequence[Member]) -> tuple[Use, ...]:
     """Every use of the members: all together first, then subsets, then each one alone.
 
     Args:
-        members: at least one. Those that are not optional are in every use, except where each is
+        members: at least one. Those that may not be absent are in every use, except where each is
             judged alone.
 
     Raises:
@@ -124,8 +129,8 @@ def _chosen(
         for index, member in enumerate(members)
         if (readings := member.read_by(loader))
     }
-    certain = [index for index in there if not members[index].optional]
-    maybe = [index for index in there if members[index].optional]
+    certain = [index for index in there if not members[index].may_be_absent]
+    maybe = [index for index in there if members[index].may_be_absent]
     subsets = chain.from_iterable(combinations(maybe, n) for n in range(len(maybe), -1, -1))
     together = (tuple(sorted((*certain, *subset))) for subset in subsets)
     alone = ((index,) for index in there)

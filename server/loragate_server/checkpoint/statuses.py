@@ -34,6 +34,7 @@ _FORBIDDEN = frozenset(
         ErrorReason.SHA256_MISMATCH,
         ErrorReason.PICKLE_REFUSED,
         ErrorReason.EMBEDDING_REFUSED,
+        ErrorReason.EMBEDDING_INVALID,
         ErrorReason.PERMISSION_DENIED,
     }
 )

@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from loragate_server.adapter.reference import SHA256_REMEDY, SOURCES, AdapterReference, is_sha256
+from loragate_server.adapter.reference import (
+    SHA256_REMEDY,
+    SOURCES,
+    AdapterReference,
+    Strength,
+    is_sha256,
+)
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.request import GateRequest
@@ -32,6 +38,8 @@ def admit(request: GateRequest, policy: Policy, served: ServedBase, *, stored: b
         for strength in reference.strengths:
             _admit_strength(f"{place}.denoiser_strength", strength.denoiser, policy)
             _admit_strength(f"{place}.text_encoder_strength", strength.text_encoder, policy)
+        if reference.kind == "embedding" and reference.strengths != (Strength(),):
+            raise _strength_of_a_word(place)
         if reference.inline_bytes is not None:
             admit_size(len(reference.inline_bytes), policy)
     if not served.concept_ids:
@@ -121,6 +129,15 @@ def _admit_strength(field: str, strength: float, policy: Policy) -> None:
             "maximum": f"{high:g}",
             "field": field,
         },
+    )
+
+
+def _strength_of_a_word(place: str) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.STRENGTH_INVALID,
+        f"{place} is an embedding, which is used as it is, and has a strength other than 1.",
+        remedy="Leave the strengths of an embedding unset.",
+        metadata={"field": f"{place}.denoiser_strength"},
     )
 
 

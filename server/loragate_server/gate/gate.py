@@ -237,7 +237,7 @@ class Gate:
             known = await self._intake.known_digests(request.adapters, leash)
             if known is not None:
                 adapters = tuple(
-                    AdapterKey(sha256, "", one.strengths, one.optional)
+                    AdapterKey(sha256, "", one.strengths, one.optional, one.kind)
                     for sha256, one in zip(known, request.adapters, strict=True)
                 )
                 cached = self._cache.get(self._key(request, adapters, policy, served))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from loragate_server.adapter.reference import Strength
+from loragate_server.adapter.reference import Kind, Strength
 from loragate_server.audit.evidence import ENGINE_VERSION
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.review import ReviewedAdapter
@@ -20,12 +20,14 @@ class AdapterKey:
     Attributes:
         strengths: every one at which it may be used, the first one first.
         optional: whether the image server may leave it out.
+        kind: what it was sent as.
     """
 
     sha256: str
     config_sha256: str
     strengths: tuple[Strength, ...]
     optional: bool = False
+    kind: Kind = "lora"
 
     @property
     def ways(self) -> tuple[ReviewedAdapter, ...]:

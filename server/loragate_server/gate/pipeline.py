@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Protocol
 
 from loragate_server.adapter.adapter import Readings
-from loragate_server.adapter.reference import AdapterReference, StoredFile
+from loragate_server.adapter.reference import AdapterReference, Kind, StoredFile
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
 from loragate_server.audit.sketch import sketches_of
 from loragate_server.audit.uses import Member
@@ -36,10 +37,16 @@ from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Verdict
 from loragate_server.tracing.tracer import note, stage, took, trace_id
 
-ReadAdapter = Callable[[StoredFile, BaseModel, Leash], Readings]
-"""`loragate_server.intake.reader.read_adapter`."""
-
 _log = logging.getLogger(__name__)
+
+
+class ReadAdapter(Protocol):
+    """`loragate_server.intake.reader.read_adapter`."""
+
+    def __call__(
+        self, stored: StoredFile, base: BaseModel, leash: Leash, *, kind: Kind
+    ) -> Readings:
+        """Makes an adapter of a stored file, which was sent as one of a kind."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Case:
     def adapter_keys(self) -> tuple[AdapterKey, ...]:
         """One key per adapter, in order."""
         return tuple(
-            AdapterKey(file.sha256, file.config_sha256, one.strengths, one.optional)
+            AdapterKey(file.sha256, file.config_sha256, one.strengths, one.optional, one.kind)
             for file, one in zip(self.files, self.request.adapters, strict=True)
         )
 
@@ -138,7 +145,8 @@ class Pipeline:
             with stage("read"), off_device():
                 for file, one in zip(case.files, case.request.adapters, strict=True):
                     leash.check()
-                    members.append(_member(self._read(file, served.base, leash), one))
+                    read = self._read(file, served.base, leash, kind=one.kind)
+                    members.append(_member(read, one))
             times_s["read"] = time.monotonic() - began
             leash.check()
             sketches = sketches_of(served.base, members)
@@ -268,6 +276,7 @@ def _unaudited(case: Case, served: ServedBase) -> Evidence:
                 unmapped=(),
                 config_sha256=file.config_sha256,
                 weights_sha256=file.weights_sha256,
+                kind=one.kind,
             )
             for file, one in zip(case.files, case.request.adapters, strict=True)
         ),

@@ -1,7 +1,8 @@
 """Tells files that are, or hold, embeddings of new words: textual inversions, pivotal pairs.
 
 An embedding changes no layer, so no delta says what it does; it teaches a word of the prompt. A
-file with one is refused rather than audited for the rest of it.
+file with one that is sent as a LoRA is refused rather than audited for the rest of it; see `words`
+for one that is sent as an embedding.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ _OF_LAYERS = re.compile(
     re.IGNORECASE,
 )
 _TOKEN = re.compile(r"<.+>")  # as textual inversions mark their words
+_OF_WORDS = re.compile(r"<.+>$|bundle_emb\.|string_to_(?:param|token)\.|learned_embeds?\.")
 _MOST_WORDS = 1024
+_REMEDY = "Ask about it as what it is, by the kind embedding."
+_BUNDLED_REMEDY = (
+    "Save the LoRA and its embeddings as files of their own, ask about them together, each "
+    "embedding by the kind embedding, and load those files."
+)
 _WIDTHS = frozenset({512, 768, 1024, 1280, 2048, 2304, 3072, 3584, 4096, 5120})
 """Of the words of text encoders that image models have."""
 
@@ -43,7 +50,7 @@ class Shaped(Protocol):
 
 
 def refuse_embedding(tensors: Mapping[str, Shaped], widths: frozenset[int]) -> None:
-    """Refuses a file that is or holds an embedding.
+    """Refuses a file that is or holds an embedding, and was sent as a LoRA.
 
     Args:
         tensors: the tensors of the file, by name.
@@ -56,14 +63,19 @@ def refuse_embedding(tensors: Mapping[str, Shaped], widths: frozenset[int]) -> N
     if found is None:
         return
     kind, name = found
+    bundled = any(names_a_layer(each) for each in tensors)
     raise NoDecisionError(
         ErrorReason.EMBEDDING_REFUSED,
         f"The file is or holds an embedding of new words, which is no LoRA ({kind}; the tensor "
-        f"{name[:80]!r}). loragate audits no embeddings.",
-        remedy="Train the concept as a LoRA without words of its own, or save the LoRA without its "
-        "embeddings and load none with it.",
+        f"{name[:80]!r}).",
+        remedy=_BUNDLED_REMEDY if bundled else _REMEDY,
         metadata={"kind": kind, "tensor": name[:80]},
     )
+
+
+def names_a_layer(name: str) -> bool:
+    """Whether a tensor is called as a layer's is."""
+    return "." in name and bool(_OF_LAYERS.search(name)) and not _OF_WORDS.match(name)
 
 
 def _named(tensors: Mapping[str, Shaped]) -> tuple[str, str] | None:

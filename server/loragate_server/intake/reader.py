@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
-from loragate_server.adapter.adapter import Adapter, Readings
-from loragate_server.adapter.reference import StoredFile
+from loragate_server.adapter.adapter import Adapter, KeyCoverage, Readings
+from loragate_server.adapter.reference import Kind, StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.convert import Converted, convert
 from loragate_server.intake.embedding import refuse_embedding
@@ -17,11 +18,15 @@ from loragate_server.intake.header import outline_of
 from loragate_server.intake.loader_rules.names import LOADERS
 from loragate_server.intake.metadata import parse_adapter_config, parse_lora_adapter_metadata
 from loragate_server.intake.store import read_stored
+from loragate_server.intake.words import read_words
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash
 
 DECLARED_ENTRIES = 64
 DECLARED_LETTERS = 1024
+
+_TAKE_WORDS = frozenset({"diffusers", "comfyui", "a1111"})
+"""Loaders that load embeddings."""
 
 
 def read_adapter(
@@ -29,9 +34,10 @@ def read_adapter(
     base: BaseModel,
     leash: Leash | None = None,
     *,
+    kind: Kind = "lora",
     loaders: Sequence[str] = LOADERS,
 ) -> Readings:
-    """Makes deltas for `base` of a file that the pre-parser has accepted.
+    """Makes deltas for `base`, or a new word, of a file that the pre-parser has accepted.
 
     An adapter that fits the base model in part or not at all is returned all the same; its
     coverage says so. Where loaders disagree about the same bytes, there is one adapter per meaning.
@@ -40,10 +46,13 @@ def read_adapter(
         stored: the file and what lay beside it.
         base: the base model.
         leash: polled between reading and understanding.
+        kind: what the file was sent as.
         loaders: those that may load the file, see `loader_rules.names.LOADERS`.
 
     Raises:
-        NoDecisionError: EMBEDDING_REFUSED for a file that is or holds an embedding of new words;
+        NoDecisionError: EMBEDDING_REFUSED for a file that is or holds an embedding of new words
+            and was sent as a LoRA; EMBEDDING_INVALID for one that was sent as an embedding and is
+            none for this base model; WEIGHTS_NOT_FINITE for rows that float32 does not hold;
             ADAPTER_METADATA_INVALID for a configuration that no loader could use;
             ADAPTER_NOT_STORED if the stored file has gone or was changed; SOURCE_UNREADABLE for
             another file that cannot be read.
@@ -62,6 +71,8 @@ def read_adapter(
             metadata={"sha256": stored.sha256},
         ) from error
     tensors = {name: loaded[name] for name in names}
+    if kind == "embedding":
+        return _embedding(stored, tensors, header, base, loaders)
     refuse_embedding(tensors, _widths_of_words(base))
     config = None if stored.config_json is None else parse_adapter_config(stored.config_json)
     leash.check()
@@ -87,6 +98,28 @@ def read_adapter(
         for reading in converted.readings
     )
     return Readings(adapters, converted.refused, _doubts(stored.sha256, converted))
+
+
+def _embedding(
+    stored: StoredFile,
+    tensors: Mapping[str, Tensor],
+    header: Mapping[str, str],
+    base: BaseModel,
+    loaders: Sequence[str],
+) -> Readings:
+    """A new word, which all loaders that take one read alike."""
+    named, words = read_words(tensors, base)
+    made = Adapter(
+        sha256=stored.sha256,
+        size_bytes=stored.size_bytes,
+        format=named,
+        deltas={},
+        coverage=KeyCoverage(len(tensors), len(tensors), (), len(words)),
+        declared=_declared(header),
+        loaders=tuple(name for name in loaders if name in _TAKE_WORDS),
+        words={component: rows.to(base.device) for component, rows in words.items()},
+    )
+    return Readings((made,))
 
 
 def _widths_of_words(base: BaseModel) -> frozenset[int]:

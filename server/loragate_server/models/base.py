@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from loragate_server.models.word_table import WordTable
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -104,6 +106,13 @@ class BaseModel(ABC):
         Raises:
             ValueError: diffusers does not know the keys.
         """
+
+    def word_tables(self) -> Mapping[str, WordTable]:
+        """By component, the tables of words of the text encoders that take new words.
+
+        Empty for a family in whose prompts new words cannot be put here.
+        """
+        return {}
 
     def adaptable_modules(self) -> dict[tuple[str, str], nn.Module]:
         """Every linear and convolutional layer of `components`, by (component, dotted name)."""

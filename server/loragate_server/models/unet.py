@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loragate_server.models.base import Conditioning
 from loragate_server.models.pipeline import PipelineModel
+from loragate_server.models.word_table import WordTable
 
 _PREDICTIONS = ("epsilon", "v_prediction")
 
@@ -45,6 +46,14 @@ class StableDiffusionModel(PipelineModel):
             list(prompts), self.device, 1, do_classifier_free_guidance=False
         )
         return Conditioning({"encoder_hidden_states": hidden})
+
+    def word_tables(self) -> Mapping[str, WordTable]:
+        """Those of every CLIP text encoder; see `BaseModel`."""
+        return {
+            component: WordTable.of(encoder, getattr(self.pipeline, tokenizer))
+            for component, encoder in self.components.items()
+            if (tokenizer := component.replace("text_encoder", "tokenizer")) != component
+        }
 
     def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """sqrt(a_t) x + sqrt(1 - a_t) e at timestep `round(time * steps) - 1`."""

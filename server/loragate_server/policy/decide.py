@@ -126,6 +126,8 @@ def _unspoken_doubts(evidence: Evidence, concepts_needed: bool) -> Iterable[Reas
             )
         if adapter.matched_modules < 1:
             yield Reason("no_layer_matched", f"Adapter {short} changes no layer of the base model.")
+        if adapter.kind == "embedding":
+            yield Reason("embedding_uncalibrated", f"Nothing vouches for embedding {short}.")
     if concepts_needed and not evidence.concepts:
         yield Reason("no_concepts_audited", "The adapters were compared with no concept.")
     elif concepts_needed and evidence.neutral_count < 1:

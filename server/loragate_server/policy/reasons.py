@@ -34,6 +34,8 @@ REASON_CODES: Final[Mapping[str, str | None]] = {
     "no_matching_layers": None,
     "unmapped_keys": None,
     "too_many_uses": None,
+    "too_many_words": None,
+    "embedding_uncalibrated": None,
     "no_loader": None,
     "loader_unknown": None,
     "no_concepts_audited": None,

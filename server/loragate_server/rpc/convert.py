@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from loragate.v1 import audit_pb2 as wire
-from loragate_server.adapter.reference import AdapterReference, Strength
+from loragate_server.adapter.reference import AdapterReference, Kind, Strength
 from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
@@ -51,7 +51,11 @@ def upload_request(header: wire.UploadHeader) -> GateRequest:
 
 
 def adapter_reference(message: wire.AdapterReference) -> AdapterReference:
-    """An adapter; strengths that are not set are 1, or for text encoders the denoiser's."""
+    """An adapter; strengths that are not set are 1, or for text encoders the denoiser's.
+
+    Raises:
+        NoDecisionError: REQUEST_INVALID for a kind that this server does not know.
+    """
     source = message.WhichOneof("source")
     denoiser = message.denoiser_strength if message.HasField("denoiser_strength") else 1.0
     text = message.text_encoder_strength
@@ -66,6 +70,25 @@ def adapter_reference(message: wire.AdapterReference) -> AdapterReference:
         strength=Strength(
             denoiser, text if message.HasField("text_encoder_strength") else denoiser
         ),
+        kind=_kind(message.kind),
+    )
+
+
+_KINDS: Mapping[int, Kind] = {
+    wire.ADAPTER_KIND_UNSPECIFIED: "lora",
+    wire.ADAPTER_KIND_LORA: "lora",
+    wire.ADAPTER_KIND_EMBEDDING: "embedding",
+}
+
+
+def _kind(value: wire.AdapterKind) -> Kind:
+    if value in _KINDS:
+        return _KINDS[value]
+    raise NoDecisionError(
+        ErrorReason.REQUEST_INVALID,
+        f"There is no kind of adapter {value}.",
+        remedy="Use a value of AdapterKind that this server knows, or update the server.",
+        metadata={"field": "adapters.kind"},
     )
 
 
@@ -204,6 +227,7 @@ def _audited_adapter(coverage: CoverageEvidence) -> wire.AuditedAdapter:
         format=coverage.format,
         denoiser_strength=coverage.denoiser_strength,
         text_encoder_strength=coverage.text_encoder_strength,
+        kind=f"ADAPTER_KIND_{coverage.kind.upper()}",
         coverage=wire.KeyCoverage(
             weight_tensors=coverage.weight_tensors,
             mapped_tensors=coverage.mapped_tensors,

@@ -40,6 +40,7 @@ CODES: Mapping[ErrorReason, grpc.StatusCode] = MappingProxyType(
         ErrorReason.ADAPTER_METADATA_INVALID: _Code.INVALID_ARGUMENT,
         ErrorReason.FILE_TOO_LARGE: _Code.INVALID_ARGUMENT,
         ErrorReason.EMBEDDING_REFUSED: _Code.INVALID_ARGUMENT,
+        ErrorReason.EMBEDDING_INVALID: _Code.INVALID_ARGUMENT,
         ErrorReason.PATH_NOT_ALLOWED: _Code.PERMISSION_DENIED,
         ErrorReason.SOURCE_NOT_FOUND: _Code.NOT_FOUND,
         ErrorReason.SOURCE_NOT_ENABLED: _Code.FAILED_PRECONDITION,

@@ -15,6 +15,7 @@ from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.progress import Leash
+from testkit.tiny_models import WIDTH
 
 POLICY = "version: 1\nmode: enforce\ndefaults:\n  block_score: 6\n  review_score: 4\n"
 
@@ -203,6 +204,43 @@ async def test_what_intake_refuses_is_no_verdict(
     bad = here.request(adapters=(AdapterReference(inline_bytes=change(here.files(0))),))
     assert (await refused(here, bad)).reason is reason
     assert (await here.ask()).decision_id
+
+
+WORD = save({"<learned>": torch.ones(2, WIDTH)})
+
+
+async def test_an_embedding_is_decided_by_its_kind_alone(house: Callable[..., Any]) -> None:
+    here = house()
+    word = AdapterReference(inline_bytes=WORD, kind="embedding")
+    verdict = await here.ask(here.request(adapters=(word,)))
+    [audited] = verdict.decision.evidence.adapters
+    assert (audited.kind, audited.matched_modules) == ("embedding", 1)
+    again = await here.ask(here.request(adapters=(word,)))
+    assert again.cached
+    # the verdict that is kept answers no other question
+    unnamed = dataclasses.replace(word, kind="lora")
+    with pytest.raises(NoDecisionError) as error:
+        await here.ask(here.request(adapters=(unnamed,)))
+    assert error.value.reason is ErrorReason.EMBEDDING_REFUSED
+    assert here.engine.audits == 1
+
+
+async def test_a_lora_that_calls_itself_an_embedding_is_refused(
+    house: Callable[..., Any],
+) -> None:
+    here = house()
+    lora = AdapterReference(inline_bytes=here.files(0), kind="embedding")
+    error = await refused(here, here.request(adapters=(lora,)))
+    assert error.reason is ErrorReason.EMBEDDING_INVALID
+
+
+async def test_an_embedding_has_no_strength(house: Callable[..., Any]) -> None:
+    here = house()
+    for strength in (Strength(0.5, 1.0), Strength(1.0, 0.0)):
+        word = AdapterReference(inline_bytes=WORD, kind="embedding", strength=strength)
+        error = await refused(here, here.request(adapters=(word,)))
+        assert error.reason is ErrorReason.STRENGTH_INVALID
+        assert error.metadata == {"field": "adapters[0].denoiser_strength"}
 
 
 async def test_cached_bytes_with_another_expected_digest_are_refused(

@@ -61,7 +61,8 @@ def test_a_file_with_an_embedding_is_refused_with_its_kind(
     assert error.metadata["kind"].startswith(kind)
     assert error.metadata["tensor"] in tensors
     assert error.metadata["kind"] in error.message
-    assert "Train the concept as a LoRA" in error.remedy
+    assert "kind embedding" in error.remedy
+    assert ("files of their own" in error.remedy) == any("lora_A" in name for name in tensors)
 
 
 @pytest.mark.parametrize(

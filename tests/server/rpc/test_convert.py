@@ -61,6 +61,18 @@ def test_a_strength_that_is_not_set_is_not_zero(
     assert adapter_reference(wire.AdapterReference(**fields)).strength == expected
 
 
+def test_a_kind_that_is_not_set_is_a_lora() -> None:
+    assert names(wire.AdapterKind, "ADAPTER_KIND_") == {"LORA", "EMBEDDING"}
+    found = [adapter_reference(wire.AdapterReference(kind=kind)).kind for kind in (0, 1, 2)]  # type: ignore[arg-type]
+    assert found == ["lora", "lora", "embedding"]
+
+
+def test_a_kind_of_a_newer_client_is_refused() -> None:
+    with pytest.raises(NoDecisionError, match="no kind of adapter 9") as caught:
+        adapter_reference(wire.AdapterReference(kind=9))  # type: ignore[arg-type]
+    assert caught.value.reason is ErrorReason.REQUEST_INVALID
+
+
 SOURCES = ("path", "uri", "inline_bytes", "stored_sha256")
 
 

@@ -17,9 +17,9 @@ _BEFORE = "Do it before the guard is put on, so that the guarded model is the on
 _LORA = "Load the adapter by load_lora_weights of the guarded pipeline."
 _PIPELINE = {
     "load_textual_inversion": (
-        "loragate audits adapters, and no embeddings (textual inversions, or the embeddings of a "
-        "pivotal pair). Train the concept as a LoRA without a token of its own; an embedding that "
-        "you vouch for can be loaded before the guard is put on."
+        "The guard lets in LoRAs, and no embeddings (textual inversions, or the embeddings of a "
+        "pivotal pair). Ask about one with `loragate audit --embedding FILE`; one that is allowed, "
+        "or that you vouch for, can be loaded before the guard is put on."
     ),
     "load_ip_adapter": (
         "An IP-Adapter is no LoRA and cannot be audited. One that you vouch for can be loaded "

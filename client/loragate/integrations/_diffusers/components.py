@@ -50,8 +50,8 @@ class Components:
             if len(self._guarded[name]) != count:
                 raise UnauditedChange(
                     f"{name} of the guarded pipeline has {len(self._guarded[name])} words and had "
-                    f"{count}. loragate audits no embeddings of new words. Release the guard, set "
-                    "the tokenizer back, and guard the pipeline anew."
+                    f"{count}. The guard lets in no embeddings of new words. Release it, set the "
+                    "tokenizer back, and guard the pipeline anew."
                 )
 
 

@@ -95,6 +95,7 @@ def _subject(number: int, adapter: CoverageEvidence) -> dict[str, Any]:
 def _adapter(adapter: CoverageEvidence) -> dict[str, Any]:
     return {
         "sha256": adapter.sha256,
+        "kind": adapter.kind.upper(),
         "configSha256": adapter.config_sha256,
         "sizeBytes": adapter.size_bytes,
         "denoiserStrength": float(adapter.denoiser_strength),

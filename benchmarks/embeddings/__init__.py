@@ -1,0 +1,1 @@
+"""How well the audit tells embeddings that learned a concept from harmless ones."""
