@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from pathlib import Path
 
@@ -93,7 +94,9 @@ def use(place: Path, wheels: list[Path]) -> None:
     python = environment(place / "clean")
     index = os.environ.get("TORCH_INDEX")
     install(python, *(("--index-url", index) if index else ()), "torch")
-    install(python, *wheels)
+    install(
+        python, *(f"{one}[scan]" if one.name.startswith("loragate-") else one for one in wheels)
+    )
     run(python, "-m", "pip", "check")
     command = python.with_name("loragate-server")
     for arguments in (("--version",), ("--help",), ("serve", "--help")):
@@ -101,10 +104,22 @@ def use(place: Path, wheels: list[Path]) -> None:
     run(python, "-I", "-m", "loragate_server", "--version", cwd=place)
     run(python.with_name("loragate"), "--help", cwd=place)
     files = [ADAPTERS / f"{name}.safetensors" for name in EXPECTED]
+    scan(python.with_name("loragate"), place)
     said = run(python, "-I", "-c", USE, *files, cwd=place)
     print(said, end="")
     if dict(line.split() for line in said.splitlines()) != EXPECTED:
         sys.exit("check_packages: the verdicts are others than expected")
+
+
+def scan(command: Path, place: Path) -> None:
+    """The second of two commands from an empty environment to a verdict, and once more."""
+    file, state = ADAPTERS / "harmless-watermelon.safetensors", place / "scan"
+    for _ in range(2):
+        began = time.monotonic()
+        said = run(command, "scan", "--state", state, "--format", "csv", file, cwd=place)
+        if ",ALLOW,true," not in said:
+            sys.exit("check_packages: a scan said otherwise than expected")
+        print(f"scanned in {time.monotonic() - began:.1f} s")
 
 
 def main() -> None:

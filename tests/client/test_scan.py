@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import loragate_server
 from loragate import AuditClient
 from testkit.servers import forked_server
 from tests.client.scans import (
@@ -183,3 +184,27 @@ def test_the_worst_of_all_shipped_adapters_is_a_block(tmp_path: Path) -> None:
     [result] = json.loads(report.read_text())["runs"][0]["results"]
     assert result["ruleId"] == "concept-learned"
     assert result["properties"]["concept"] == "bomb"
+
+
+def test_base_library_calibration_and_use_come_from_the_settings_file(tmp_path: Path) -> None:
+    embedded = Path(loragate_server.__file__).parent / "assets" / "emoji_tiny"
+    (rules := tmp_path / "rules").mkdir()
+    shutil.copytree(embedded / "pipeline", rules / "our base")
+    shutil.copytree(embedded / "concepts", rules / "concepts")
+    shutil.copy(embedded / "calibration.json", rules / "our.json")
+    (tmp_path / ".loragate.toml").write_text(
+        '[scan]\nbase = "rules/our base"\nlibrary = "rules/concepts"\n'
+        'calibration = "rules/our.json"\nloader = "diffusers"\nstrength = 0.5\ndevice = "cpu"\n'
+        'threads = 2\nstate = "record"\ntimeout = 300\nformat = "json"\n'
+    )
+    (below := tmp_path / "below").mkdir()
+    done = scan(HARMLESS, "--verbose", home=tmp_path, within=below)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["verdict"], said["base_model"]) == ("ALLOW", "our-base")
+    assert [one["strength"] for one in said["adapters"]] == [0.5]
+    assert "diffusers" in said["loaders"]
+    for line in (f"settings: {tmp_path}/.loragate.toml", f"base: {rules}/our base", "the engine"):
+        assert f"loragate: {line}" in done.stderr
+    assert "warning" not in done.stderr
+    assert (tmp_path / "record" / "decisions.jsonl").exists()

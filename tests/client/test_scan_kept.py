@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -195,3 +197,28 @@ def test_the_second_scan_of_a_file_starts_no_engine_until_the_policy_changes(
     assert fourth.returncode == 1
     assert log.stat().st_mtime_ns > started_ns
     assert "as in an earlier scan" not in fourth.stderr
+
+
+def test_a_policy_that_changes_while_a_scan_runs_leaves_no_answer(tmp_path: Path) -> None:
+    default = Path(__file__).parents[2] / "server/loragate_server/policy/default_policy.yaml"
+    policy = tmp_path / "policy.yaml"
+    shutil.copy(default, policy)
+    done = threading.Event()
+
+    def change() -> None:
+        text = default.read_text()
+        while not done.is_set():
+            text += "#\n"
+            (partial := tmp_path / "partial").write_text(text)
+            partial.replace(policy)  # never half a policy
+            time.sleep(0.02)
+
+    words = (HARMLESS, "--policy", policy, "--state", tmp_path / "state")
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        assert scan(*words, home=tmp_path).returncode == 0
+    finally:
+        done.set()
+        changing.join()
+    assert json.loads((tmp_path / "state" / NAME).read_text())["complete"] is False

@@ -181,6 +181,20 @@ def test_sarif_and_junit_name_each_file(loras: Path, capsys: pytest.CaptureFixtu
     assert suite.get("errors") == "1"
 
 
+@pytest.mark.parametrize("form", ["table", "json", "sarif", "junit", "html", "csv"])
+def test_a_name_that_is_no_utf8_stops_no_report(loras: Path, tmp_path: Path, form: str) -> None:
+    odd = os.fsdecode(b"odd\xff.pt")
+    Path(odd).write_bytes(b"\x80\x02")
+    out = tmp_path / "report"
+    assert scan("--format", form, "--output", out, odd) == 3
+    text = out.read_bytes().decode("utf-8")
+    assert "odd" in text
+    if form == "json":
+        assert json.loads(text)["file"] == odd
+    if form == "sarif":
+        assert "odd%FF.pt" in text
+
+
 def test_output_takes_the_report_and_people_see_a_table(
     loras: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,7 +127,7 @@ def _served(running: Engine) -> Iterator[Line]:
         yield Line("warning", "engine", warning, "mend it, or know that it is so")
     with AuditClient(running.target, on_unavailable="raise") as client:
         concepts = client.concepts.list()
-        yield Line("ok", "concepts", f"{sum(1 for _ in concepts)}; loragate concepts list")
+        yield Line("ok", "concepts", f"{sum(1 for _ in concepts)}; loragate-server concepts list")
     for base_model, state in _CALIBRATION.findall(_metrics(running.metrics)):
         yield _CALIBRATED[state](base_model)
 

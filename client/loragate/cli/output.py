@@ -81,18 +81,18 @@ def took_s(seconds: float) -> str:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Prints one object on one line; escapes what the output cannot hold, as in odd file names."""
-    text = json_line(value)
+    """Prints one object on one line."""
+    print(json_line(value, sys.stdout.encoding or "utf-8"))
+
+
+def json_line(value: dict[str, Any], encoding: str = "utf-8") -> str:
+    """One object on one line; escapes what the encoding cannot hold, as in odd file names."""
+    text = json.dumps(value, default=_encode, ensure_ascii=False)
     try:
-        text.encode(sys.stdout.encoding or "utf-8")
+        text.encode(encoding)
     except UnicodeEncodeError:
-        text = json_line(value, plain=True)
-    print(text)
-
-
-def json_line(value: dict[str, Any], *, plain: bool = False) -> str:
-    """One object on one line; `plain` has all but ASCII escaped."""
-    return json.dumps(value, default=_encode, ensure_ascii=plain)
+        return json.dumps(value, default=_encode)
+    return text
 
 
 def _encode(value: object) -> str:

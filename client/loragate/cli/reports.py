@@ -49,7 +49,14 @@ def require(form: str) -> None:
 
 
 def report(form: str, outcomes: Sequence[Outcome]) -> str:
-    """The whole report as a text, which ends with a line break."""
+    """The whole report as a text in UTF-8, which ends with a line break.
+
+    Of a file name that is no UTF-8, JSON has the very bytes as escapes; other forms cannot.
+    """
+    return _made(form, outcomes).encode("utf-8", "replace").decode()
+
+
+def _made(form: str, outcomes: Sequence[Outcome]) -> str:
     if form == "json":
         return "".join(json_line(outcome_as_json(outcome)) + "\n" for outcome in outcomes)
     if form == "sarif":

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -140,18 +140,25 @@ def _by_engine(
         ) as client:
             made = outcomes_of(client, files, asked, 1)
             if mark is not None:
-                made = _kept(made, KeptAnswers.read(settings.state, mark), asked)
+                kept = KeptAnswers.read(settings.state, mark)
+                made = _kept(made, kept, asked, lambda: _fingerprint(settings) == mark)
             outcomes = list(with_progress(made, len(files), line))
         if running.has_ended:
             print(f"loragate: the engine ended by itself; its log: {running.log}", file=sys.stderr)
         return outcomes
 
 
-def _kept(made: Iterator[Outcome], kept: KeptAnswers, asked: AuditOptions) -> Iterator[Outcome]:
+def _kept(
+    made: Iterator[Outcome],
+    kept: KeptAnswers,
+    asked: AuditOptions,
+    is_unchanged: Callable[[], bool],
+) -> Iterator[Outcome]:
     """Passes outcomes on, and keeps them once all are there: no other scan has the folder now.
 
-    Where an answer was lost on the way, the record may know more than is kept, and all is asked
-    anew the next time.
+    Where an answer was lost on the way, the record may know more than is kept; where policy or
+    model changed meanwhile, nobody knows which of them an answer is from. Then all is asked anew
+    the next time.
     """
     kept.begin()
     beside, is_complete = kept.beside, True  # before the first is asked about, and so on
@@ -160,7 +167,7 @@ def _kept(made: Iterator[Outcome], kept: KeptAnswers, asked: AuditOptions) -> It
         kept.keep(outcome, asked, beside)
         beside = kept.beside
         yield outcome
-    if is_complete:
+    if is_complete and is_unchanged():
         kept.end()
 
 
