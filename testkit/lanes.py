@@ -13,6 +13,8 @@ LONGEST_FIRST = (
     "server/audit/test_company.py",
     "server/audit/test_loader_games.py",
     "server/audit/test_metamorphic.py",
+    "client/test_scan.py",
+    "client/test_scan_kept.py",
     "server/test_cli_calibrate.py",
     "server/test_startup.py",
     "e2e/test_console.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -43,6 +44,27 @@ def scan(
         timeout=170,
         check=False,
     )
+
+
+def at_a_terminal(*words: object, home: Path, **variables: str) -> tuple[int, str]:
+    """Runs it at a terminal; its exit code, and all that the terminal got to see."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        cwd=home,
+        env=surroundings(home, TERM="xterm", **variables),
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        try:
+            while piece := os.read(ours, 4096):
+                seen += piece
+        except OSError:
+            pass  # the other side has been closed
+        os.close(ours)
+    return process.returncode, seen.decode()
 
 
 def processes_below(folder: Path) -> list[str]:

@@ -19,6 +19,7 @@ from tests.client.scans import (
     COMMAND,
     HARMLESS,
     LEARNED,
+    at_a_terminal,
     processes_below,
     scan,
     surroundings,
@@ -208,3 +209,13 @@ def test_base_library_calibration_and_use_come_from_the_settings_file(tmp_path: 
         assert f"loragate: {line}" in done.stderr
     assert "warning" not in done.stderr
     assert (tmp_path / "record" / "decisions.jsonl").exists()
+
+
+def test_a_person_at_a_terminal_sees_how_far_the_engine_and_the_files_are(tmp_path: Path) -> None:
+    code, seen = at_a_terminal(HARMLESS, home=tmp_path)
+    assert code == 0
+    assert "\r\x1b[Kstarting the engine, 0 s: loading" in seen
+    assert f"\x1b[K1/1 {HARMLESS}"[:60] in seen
+    table = seen.rpartition("\r\x1b[K")[2]
+    assert table.startswith("FILE")
+    assert "\x1b[32mALLOW" in table

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import pty
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,7 +17,7 @@ import pytest
 from loragate.cli import main
 from loragate.cli.reports import CSV_COLUMNS
 from loragate.cli.scan_paths import Choice, gather
-from tests.client.scans import COMMAND, surroundings
+from tests.client.scans import at_a_terminal
 
 NASTY = "=<script src=x>alert(1)\x1b[2J.pt"
 """A name that a spreadsheet would compute, a browser run, and a terminal obey."""
@@ -219,33 +218,12 @@ def test_quiet_says_errors_alone_and_verbose_what_is_used(
     assert "1 file: 1 ERROR" in said
 
 
-def at_a_terminal(loras: Path, **variables: str) -> str:
-    """What a terminal gets to see of a scan."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, "one.pt"],
-        cwd=loras,
-        env=surroundings(loras.parent, TERM="xterm", **variables),
-        stdout=theirs,
-        stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        seen = b""
-        try:
-            while piece := os.read(ours, 4096):
-                seen += piece
-        except OSError:
-            pass  # the other side has been closed
-        os.close(ours)
-    assert process.returncode == 3
-    return seen.decode()
-
-
 def test_a_terminal_shows_progress_and_colours_unless_the_user_wants_none(loras: Path) -> None:
-    seen = at_a_terminal(loras)
+    code, seen = at_a_terminal("one.pt", home=loras)
     assert "\x1b[K1/1 one.pt" in seen
     assert "\x1b[31mERROR" in seen
-    assert "\x1b[31m" not in at_a_terminal(loras, NO_COLOR="1")
+    assert code == 3
+    assert "\x1b[31m" not in at_a_terminal("one.pt", home=loras, NO_COLOR="1")[1]
 
 
 def test_settings_are_found_upwards_and_the_command_line_wins(
