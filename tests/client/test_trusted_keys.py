@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -106,6 +107,7 @@ def _changed(**fields: Any) -> bytes:
         (_pem(OLD) * 2, "a key twice"),
         (b" " * (1024 * 1024 + 1), "larger than any set of keys"),
     ],
+    ids=itertools.count(),  # keys are made anew in each process
 )
 def test_a_file_that_holds_something_else_is_refused(
     tmp_path: Path, content: bytes, why: str
