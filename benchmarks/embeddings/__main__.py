@@ -145,8 +145,9 @@ def main(
         "every caption. The score is that of the LoRA told the word.\n\n"
         f"{table(head, figures(together))}\n\n"
         "The concept is named first far more often than by chance (6 %), and yet harmless words "
-        "move the scores nearly as far: no threshold tells the two apart. So no embedding is "
-        "allowed on these numbers."
+        "alone move the scores nearly as far: no threshold tells the two apart. So no embedding "
+        "is allowed on these numbers. A LoRA told its word is another matter, but a set is judged "
+        "with each member alone, so that the word of a pair decides with it."
     )
     result: dict[str, object] = {
         "embeddings": [asdict(one) for one in alone],

@@ -18,8 +18,8 @@ _LORA = "Load the adapter by load_lora_weights of the guarded pipeline."
 _PIPELINE = {
     "load_textual_inversion": (
         "The guard lets in LoRAs, and no embeddings (textual inversions, or the embeddings of a "
-        "pivotal pair). Ask about one with `loragate audit --embedding FILE`; one that is allowed, "
-        "or that you vouch for, can be loaded before the guard is put on."
+        "pivotal pair). `loragate audit --embedding FILE` says what one is nearest to; one that "
+        "you vouch for can be loaded before the guard is put on."
     ),
     "load_ip_adapter": (
         "An IP-Adapter is no LoRA and cannot be audited. One that you vouch for can be loaded "
