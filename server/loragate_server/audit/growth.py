@@ -137,7 +137,7 @@ class Grower:
             read = dict(nulls)
             try:
                 self._hear(nulls, report)
-                self._look(nulls, report)
+                looked = self._look(nulls, report)
             except KeptError as error:
                 raise CalibrationError(str(error)) from error
             for shown, null in nulls.items():
@@ -146,7 +146,9 @@ class Grower:
             self._nulls.remove_oldest()
         report("calibrating", 1.0)
         names = {one.before: one.concept_id for one in self._concepts if one.before is not None}
-        return self._made((self._scores(one, nulls) for one in self._calibration.harmless), names)
+        harmless = (self._scores(one, nulls) for one in self._calibration.harmless)
+        # what else was ever measured must not make the calibrations of two replicas differ
+        return self._made(map(_restricted, harmless, looked), names)
 
     def known(self) -> Calibration:
         """The calibration as it is, for those concepts of the library that it knows.
@@ -233,18 +235,31 @@ class Grower:
         scales = self._calibration.scales
         return [Screened.of(one, self._gradients, rows, scales).screening for one in found]
 
-    def _look(self, nulls: dict[str, Null], report: Report) -> None:
-        """Has the response stage look where it would have looked, and has not yet."""
+    def _look(self, nulls: dict[str, Null], report: Report) -> list[frozenset[str]]:
+        """Has the response stage look where it would have looked, and has not yet.
+
+        Returns:
+            By adapter the concepts at which an audit would have looked.
+        """
         every = [self._scores(one, nulls) for one in self._calibration.harmless]
         entrance, standings = widest_entrance([one.screening for one in every])
-        open_ones = []
+        looked, open_ones = [], []
         for one, stand in zip(every, standings, strict=True):
-            looked = entrance.suspects(one.screening, stand)
-            rows = [row for row in looked if self._concepts[row].concept_id not in one.response]
-            if rows:
+            rows = entrance.suspects(one.screening, stand)
+            looked.append(frozenset(self._concepts[row].concept_id for row in rows))
+            if rows := [r for r in rows if self._concepts[r].concept_id not in one.response]:
                 open_ones.append((one, rows))
-        if not open_ones:
-            return
+        if open_ones:
+            self._measure(open_ones, nulls, report)
+        return looked
+
+    def _measure(
+        self,
+        open_ones: Sequence[tuple[AdapterScores, Sequence[int]]],
+        nulls: dict[str, Null],
+        report: Report,
+    ) -> None:
+        """Measures some concepts on some adapters by the response stage."""
         probes = self._materials.probes
         batch_rows = self._turns(lambda: exact_batch_rows(self._base, probes, probes.plan.rows))
         for done, (one, rows) in enumerate(open_ones):
@@ -278,6 +293,12 @@ class Grower:
     def _named(self) -> list[bool]:
         plans = [probes.plan for probes in self._materials.sets]
         return [plan.named for plan in plans for _ in plan.times]
+
+
+def _restricted(one: AdapterScores, looked: frozenset[str]) -> AdapterScores:
+    """The same adapter, with the response stage's scores of these concepts alone."""
+    kept = {concept: value for concept, value in one.response.items() if concept in looked}
+    return replace(one, response=kept)
 
 
 def _renamed(

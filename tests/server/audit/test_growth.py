@@ -159,11 +159,17 @@ def assert_alike(grown: Calibration, anew: Calibration, new: set[str]) -> None:
         theirs = [getattr(one, kind) for one in anew.harmless]
         close = CLOSE * pstdev(value for one in theirs for value in one.values())
         for one, other in zip(ours, theirs, strict=True):
-            # where the library is smaller, an audit looks at less than before
-            assert list(one) == list(other) or (kind == "response" and set(other) <= set(one))
-            for concept_id, value in other.items():
+            assert kind == "response" or list(one) == list(other)
+            for concept_id in other.keys() & one.keys():
+                value = other[concept_id]
                 exact = kind != "response" and concept_id not in new
                 assert one[concept_id] == pytest.approx(value, abs=ROUNDING if exact else close)
+    # rounding may carry a concept over the threshold of the response stage, rarely
+    differing = [
+        one.response.keys() ^ other.response.keys()
+        for one, other in zip(grown.harmless, anew.harmless, strict=True)
+    ]
+    assert sum(map(len, differing)) <= 0.1 * sum(len(one.response) for one in anew.harmless)
     for one, other in zip(grown.harmless, anew.harmless, strict=True):
         assert one.sha256 == other.sha256
         assert one.bank == pytest.approx(other.bank, abs=ROUNDING)
