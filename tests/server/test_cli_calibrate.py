@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from loragate_server.audit.calibration import load_calibration
+from loragate_server.audit.kept import kept_file, open_kept
 from loragate_server.config.schema import EMBEDDED_LIBRARY
 from testkit.servers import forked_command
 from testkit.tiny_models import tiny_pipeline
@@ -69,6 +70,10 @@ def test_a_folder_becomes_a_calibration_with_a_table_and_a_plot(place: Path) -> 
     assert {one.learned for one in made.learned} == {("bomb",)}
     assert "learned missed" in done.stdout
     assert "24 harmless adapters, 3 learned" in done.stdout
+    kept = open_kept(kept_file(place / "state" / "calibrations" / "tiny.json"))
+    assert kept.calibration == made.digest
+    assert all(kept.has(one.sha256) for one in made.harmless)
+    assert "MB, for concepts that come later" in done.stdout
     assert (place / "rates.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -92,6 +97,16 @@ def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:
         timeout=170,
     )
     assert done.stdout == "True\n", done.stderr
+
+
+def test_nothing_of_the_adapters_is_kept_where_that_is_not_wanted(place: Path) -> None:
+    out = place / "bare.json"
+    done = calibrate(place, place / "harmless", "--no-keep", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "come later" not in done.stdout
+    kept, made = open_kept(kept_file(out)), load_calibration(out)
+    assert not any(kept.has(one.sha256) for one in made.harmless)
+    assert set(kept.concepts) == set(made.harmless[0].screen)
 
 
 @pytest.mark.parametrize(

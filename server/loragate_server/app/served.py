@@ -7,7 +7,7 @@ from loragate_server.app.calibrating import calibration_file
 from loragate_server.config.schema import Config
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.metrics.metrics import Metrics
-from loragate_server.metrics.state import ServedState
+from loragate_server.metrics.state import CalibrationState, ServedState
 
 
 def describe(config: Config, served: tuple[ServedBase, ...], metrics: Metrics) -> None:
@@ -44,4 +44,6 @@ def _state(config: Config, one: ServedBase) -> ServedState:
     # The file may have been taken away since: the calibration is in force nevertheless.
     if file is not None and file.exists():
         written = file.stat().st_mtime
-    return ServedState(one.name, one.library_digest, "in_force", calibration.digest, written)
+    # Where it does not speak for every concept, somebody has to make a new one.
+    state: CalibrationState = "stale" if one.engine.materials.uncalibrated else "in_force"
+    return ServedState(one.name, one.library_digest, state, calibration.digest, written)

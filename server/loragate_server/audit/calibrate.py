@@ -14,7 +14,7 @@ from loragate_server.audit.calibration import MINIMUM_HARMLESS, Calibration, Cal
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.entrance import widest_entrance
-from loragate_server.audit.factors import NotKeptError, factors_to_keep
+from loragate_server.audit.factors import NotKeptError, adapter_of, factors_to_keep
 from loragate_server.audit.kept import KeptAdapter
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.scores import AdapterScores
@@ -62,7 +62,6 @@ class Calibrator:
         self.gradients = materials.gradients
         self.settings = settings or AuditSettings()
         self._rows = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
-        self._bank_changes: dict[str, Tensor] = {}
         self._ids = [
             concept.concept_id
             for concept in materials.probes.concepts[: materials.probes.forbidden_count]
@@ -115,7 +114,7 @@ class Calibrator:
         """What has to stay of the harmless adapters for concepts that come later, by sha256.
 
         Args:
-            harmless: as `calibrate` had them, which is called before.
+            harmless: as `calibrate` had them.
             report: told "keeping" with the share that is done.
 
         Raises:
@@ -129,7 +128,9 @@ class Calibrator:
                 factors = factors_to_keep(self.base, one.adapter)
             except NotKeptError as error:
                 raise CalibrationError(f"{error}, which cannot be kept") from error
-            kept[one.adapter.sha256] = KeptAdapter(factors, self._bank_change(one.adapter))
+            # measured on what is kept, so that rounding moves it as it will move new concepts
+            again = adapter_of(self.base, one.adapter.sha256, factors)
+            kept[one.adapter.sha256] = KeptAdapter(factors, self._bank_change(again))
         report("keeping", 1.0)
         return kept
 
@@ -179,9 +180,6 @@ class Calibrator:
         )
 
     def _bank_change(self, adapter: Adapter) -> Tensor:
-        known = self._bank_changes.get(adapter.sha256)
-        if known is not None:
-            return known
         responses = responses_to(
             self.base,
             self.materials,
@@ -207,6 +205,5 @@ class Calibrator:
         )
         if responded.doubts:
             raise CalibrationError(f"adapter {adapter.sha256[:12]}: {responded.doubts[0][1]}")
-        self._bank_changes[adapter.sha256] = responded.bank_change
         values: list[float] = responded.scores.score.tolist()
         return values

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,9 +92,8 @@ def adapter_of(base: BaseModel, sha256: str, kept: Factors) -> Adapter:
     Raises:
         ValueError: the numbers do not fit the base model's layers.
     """
-    codes = torch.frombuffer(
-        bytearray(zlib.decompress(kept.codes.numpy().tobytes())), dtype=torch.int8
-    )
+    data = zlib.decompress(kept.codes.numpy().tobytes())
+    codes = torch.from_numpy(np.frombuffer(data, dtype=np.int8).copy())
     deltas: dict[ModuleRef, WeightDelta] = {}
     at, row = 0, 0
     for ref, rank in zip(kept.layers, kept.ranks.tolist(), strict=True):
@@ -103,7 +103,8 @@ def adapter_of(base: BaseModel, sha256: str, kept: Factors) -> Adapter:
             side = codes[at : at + rank * width].reshape(rank, width).float()
             sides.append((side * kept.scales[row : row + rank, None]).to(weight.device))
             at, row = at + rank * width, row + rank
-        deltas[ref] = _delta(sides[0], sides[1], weight.shape)
+        if rank:  # else it changes nothing there
+            deltas[ref] = _delta(sides[0], sides[1], weight.shape)
     if (at, row) != (len(codes), len(kept.scales)):
         raise ValueError(f"what is kept of adapter {sha256[:12]} does not fit the base model")
     count = len(deltas)

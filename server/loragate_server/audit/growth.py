@@ -2,8 +2,9 @@
 
 The neutral bank is the yardstick of every score, so a concept that comes or goes changes nothing
 of what was measured on the others. What is missing is measured on the harmless adapters that were
-kept beside the calibration: what the screen says of a new concept, at once for all of them, and
-what the response stage says where an audit would have looked. With the highest of all concepts per
+kept beside the calibration: what the screen says of a new concept and how far the layers agree
+about all of them, at once for all adapters, and what the response stage says where an audit would
+have looked. With the highest of all concepts per
 adapter, thresholds and p-values are then those of a calibration that was made with this library.
 """
 
@@ -25,11 +26,13 @@ from loragate_server.audit.calibration import Calibration, CalibrationError, dum
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.entrance import widest_entrance
 from loragate_server.audit.kept import Kept, KeptError
+from loragate_server.audit.likeness import with_discord
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.nulls import Null, NullCache
 from loragate_server.audit.score import against_bank
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import screen_each
+from loragate_server.audit.screening import Screening
 from loragate_server.audit.stages import Screened, mean_change, number_doubts, responses_to
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash, Report, Turns, at_once, silent
@@ -129,11 +132,12 @@ class Grower:
                 "make a new one with `loragate-server calibrate`"
             )
         with self._nulls.locked(lambda: report("calibrating", 0.0)):
-            nulls = {one.shown: self._nulls.read(one.shown) for one in self._concepts}
+            wanted = [self._whole, *(one.shown for one in self._concepts)]
+            nulls = {shown: self._nulls.read(shown) for shown in wanted}
             read = dict(nulls)
             try:
                 self._hear(nulls, report)
-                self._look(nulls, report)
+                looked = self._look(nulls, report)
             except KeptError as error:
                 raise CalibrationError(str(error)) from error
             for shown, null in nulls.items():
@@ -142,7 +146,9 @@ class Grower:
             self._nulls.remove_oldest()
         report("calibrating", 1.0)
         names = {one.before: one.concept_id for one in self._concepts if one.before is not None}
-        return self._made((self._scores(one, nulls) for one in self._calibration.harmless), names)
+        harmless = (self._scores(one, nulls) for one in self._calibration.harmless)
+        # what else was ever measured must not make the calibrations of two replicas differ
+        return self._made(map(_restricted, harmless, looked), names)
 
     def known(self) -> Calibration:
         """The calibration as it is, for those concepts of the library that it knows.
@@ -185,10 +191,16 @@ class Grower:
                     values[concept.concept_id] = own[concept.before]
                 elif one.sha256 in late:
                     values[concept.concept_id] = late[one.sha256]
-        return one.with_values(every)
+        found = nulls.get(self._whole, Null()).profile.get(one.sha256, one.profile)
+        return replace(one.with_values(every), profile=with_discord(one.profile, found))
+
+    @property
+    def _whole(self) -> str:
+        """Names the whole library, which the layers' agreement is about."""
+        return f"library {[one.shown for one in self._concepts]}"
 
     def _hear(self, nulls: dict[str, Null], report: Report) -> None:
-        """Has the screen say of all adapters what it says of concepts that are new."""
+        """Has the screen say of all adapters what it has not said yet."""
         harmless = self._calibration.harmless
         late = [
             one
@@ -196,48 +208,58 @@ class Grower:
             if one.before is None
             and any(each.sha256 not in nulls[one.shown].screen for each in harmless)
         ]
-        if not late:
+        if not late and all(one.sha256 in nulls[self._whole].profile for one in harmless):
             return
         rows = [one.row for one in late]
-        heard: dict[str, dict[str, tuple[float, float, float]]] = {one.shown: {} for one in late}
+        heard: dict[str, Screening] = {}
         for start in range(0, len(harmless), _AT_ONCE):
             report("calibrating", start / len(harmless) / 2)
             chunk = harmless[start : start + _AT_ONCE]
             adapters = [self._kept.adapter(self._base, one.sha256)[0] for one in chunk]
             screened = self._turns(partial(self._screened, adapters, rows))
-            for one, each in zip(chunk, screened, strict=True):
-                values = zip(
-                    each.screening.scores, each.screening.aims, each.screening.named, strict=True
-                )
-                for concept, value in zip(late, values, strict=True):
-                    heard[concept.shown][one.sha256] = value
-        for shown, by_adapter in heard.items():
-            columns = [
-                {sha256: values[kind] for sha256, values in by_adapter.items()} for kind in range(3)
-            ]
-            nulls[shown] = replace(
-                nulls[shown], screen=columns[0], aim=columns[1], named=columns[2]
+            heard |= {one.sha256: each for one, each in zip(chunk, screened, strict=True)}
+        profiles = {sha256: each.profile for sha256, each in heard.items()}
+        nulls[self._whole] = Null(profile=profiles)
+        for place, concept in enumerate(late):
+            nulls[concept.shown] = replace(
+                nulls[concept.shown],
+                screen={sha256: each.scores[place] for sha256, each in heard.items()},
+                aim={sha256: each.aims[place] for sha256, each in heard.items()},
+                named={sha256: each.named[place] for sha256, each in heard.items()},
             )
 
-    def _screened(self, adapters: Sequence[Adapter], rows: Sequence[int]) -> list[Screened]:
+    def _screened(self, adapters: Sequence[Adapter], rows: Sequence[int]) -> list[Screening]:
         found = screen_each(self._base, self._gradients, adapters, self._settings.backend)
         if not all(bool(one.gain.isfinite().all()) for one in found):
             raise CalibrationError("an adapter that was kept has values that are not finite")
         scales = self._calibration.scales
-        return [Screened.of(one, self._gradients, rows, scales) for one in found]
+        return [Screened.of(one, self._gradients, rows, scales).screening for one in found]
 
-    def _look(self, nulls: dict[str, Null], report: Report) -> None:
-        """Has the response stage look where it would have looked, and has not yet."""
+    def _look(self, nulls: dict[str, Null], report: Report) -> list[frozenset[str]]:
+        """Has the response stage look where it would have looked, and has not yet.
+
+        Returns:
+            By adapter the concepts at which an audit would have looked.
+        """
         every = [self._scores(one, nulls) for one in self._calibration.harmless]
         entrance, standings = widest_entrance([one.screening for one in every])
-        open_ones = []
+        looked, open_ones = [], []
         for one, stand in zip(every, standings, strict=True):
-            looked = entrance.suspects(one.screening, stand)
-            rows = [row for row in looked if self._concepts[row].concept_id not in one.response]
-            if rows:
+            rows = entrance.suspects(one.screening, stand)
+            looked.append(frozenset(self._concepts[row].concept_id for row in rows))
+            if rows := [r for r in rows if self._concepts[r].concept_id not in one.response]:
                 open_ones.append((one, rows))
-        if not open_ones:
-            return
+        if open_ones:
+            self._measure(open_ones, nulls, report)
+        return looked
+
+    def _measure(
+        self,
+        open_ones: Sequence[tuple[AdapterScores, Sequence[int]]],
+        nulls: dict[str, Null],
+        report: Report,
+    ) -> None:
+        """Measures some concepts on some adapters by the response stage."""
         probes = self._materials.probes
         batch_rows = self._turns(lambda: exact_batch_rows(self._base, probes, probes.plan.rows))
         for done, (one, rows) in enumerate(open_ones):
@@ -271,6 +293,12 @@ class Grower:
     def _named(self) -> list[bool]:
         plans = [probes.plan for probes in self._materials.sets]
         return [plan.named for plan in plans for _ in plan.times]
+
+
+def _restricted(one: AdapterScores, looked: frozenset[str]) -> AdapterScores:
+    """The same adapter, with the response stage's scores of these concepts alone."""
+    kept = {concept: value for concept, value in one.response.items() if concept in looked}
+    return replace(one, response=kept)
 
 
 def _renamed(

@@ -76,6 +76,7 @@ class Judge:
             for index, concept in enumerate(materials.forbidden)
             if concept.concept_id in rows
         }
+        self._knows_all = calibration is None or not materials.uncalibrated
 
     def judge(
         self, adaptation: Adaptation, wanted: Sequence[int], leash: Leash, screen_miss_rate: float
@@ -160,7 +161,8 @@ class Judge:
         found = screen(self._base, gradients, adaptation, self._backend)
         calibration = self._materials.calibration
         scales = NO_SCALES if calibration is None else calibration.scales
-        made = Screened.of(found, gradients, wanted, scales)
+        known = None if self._knows_all else list(self._calibrated)
+        made = Screened.of(found, gradients, wanted, scales, known)
         times_s["screen"] = time.monotonic() - began
         leash.report("screen", 1.0)
         return made

@@ -57,7 +57,8 @@ class KeptAdapter:
 
     Attributes:
         factors: of its change.
-        bank_change: float64 [bank, strata], what the response stage measured on the neutral bank.
+        bank_change: float64 [bank, strata], what the response stage measured on the neutral bank,
+            with the factors as they are kept.
     """
 
     factors: Factors

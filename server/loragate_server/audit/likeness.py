@@ -77,6 +77,12 @@ def profile_of(
     )
 
 
+def with_discord(profile: Profile, found: Profile) -> Profile:
+    """A profile with the discord of another one: the feature that depends on the library."""
+    unevenness, quietest, loudest, _, elsewhere = profile
+    return (unevenness, quietest, loudest, found[3], elsewhere)
+
+
 def _discord(votes: Tensor, relative: Tensor) -> float:
     """Minus the cosine that a fifth of the layers that do anything stay below, with the rest."""
     heard = relative.log() > _LEAST

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from loragate_server.audit.calibration import Binding
+from loragate_server.audit.likeness import Profile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.files import exclusive, whole_file
 
@@ -28,12 +29,14 @@ class Null:
         aim: the same of the aim.
         named: the same of the score under the name.
         response: the response stage's score of adapters that had to be looked at so far.
+        profile: under the name of a whole library: of their layers; see `likeness`.
     """
 
     screen: Mapping[str, float] = field(default_factory=dict)
     aim: Mapping[str, float] = field(default_factory=dict)
     named: Mapping[str, float] = field(default_factory=dict)
     response: Mapping[str, float] = field(default_factory=dict)
+    profile: Mapping[str, Profile] = field(default_factory=dict)
 
 
 _adapter = TypeAdapter(Null)

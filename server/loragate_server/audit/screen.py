@@ -247,10 +247,26 @@ def aims(found: Screen, gradients: ConceptGradients, wanted: Sequence[int]) -> T
     return excess / done if done > 0 else torch.zeros_like(excess)
 
 
-def profile(found: Screen, gradients: ConceptGradients, typical: LayerEffects) -> Profile:
-    """The profile of the changed layers; see `likeness.profile_of`."""
-    bank = slice(gradients.forbidden_count, None)
-    return profile_of(found.layers, found.gain, standardised(found.gain, bank), bank, typical)
+def profile(
+    found: Screen,
+    gradients: ConceptGradients,
+    typical: LayerEffects,
+    known: Sequence[int] | None = None,
+) -> Profile:
+    """The profile of the changed layers; see `likeness.profile_of`.
+
+    Args:
+        found: the gains.
+        gradients: that they are of.
+        typical: what harmless adapters do in each layer.
+        known: the forbidden concepts about which layers may agree; all when None.
+    """
+    first, gain = gradients.forbidden_count, found.gain
+    if known is not None:
+        gain = gain[:, [*known, *range(first, gain.shape[1])]]
+        first = len(known)
+    bank = slice(first, None)
+    return profile_of(found.layers, gain, standardised(gain, bank), bank, typical)
 
 
 def heat_map(found: Screen, gradients: ConceptGradients, concept: int) -> HeatMap | None:

@@ -53,13 +53,14 @@ class Screened:
         gradients: ConceptGradients,
         wanted: Sequence[int],
         scales: Scales = NO_SCALES,
+        known: Sequence[int] | None = None,
     ) -> Screened:
-        """Scores the gains of the wanted concepts."""
+        """Scores the gains of the wanted concepts; `known` are those that `profile` is about."""
         heard = hear(found, gradients, wanted, scales)
         screening = Screening(
             heard.scores.score.tolist(),
             aims(found, gradients, wanted).tolist(),
-            profile(found, gradients, scales.effects),
+            profile(found, gradients, scales.effects, known),
             heard.named.tolist(),
             heard.bank.tolist(),
             tuple(wanted),
@@ -79,7 +80,6 @@ class Responded:
         scores: one value per suspect.
         degree: the same, from the measured errors; 0 to 100.
         change: float64 [suspects, strata], mean log error change.
-        bank_change: float64 [bank, strata], the same of the neutral bank.
         strata: name of each stratum: its time, and "named" where rows were told the name.
         layers: layer profile on the top suspect.
         doubts: why the numbers cannot vouch; empty when they can.
@@ -88,7 +88,6 @@ class Responded:
     scores: Scores
     degree: Tensor
     change: Tensor
-    bank_change: Tensor
     strata: tuple[str, ...]
     layers: tuple[LayerProfile, ...]
     doubts: tuple[tuple[str, str], ...]
@@ -112,7 +111,6 @@ class Responded:
             scores,
             degree_of(excess.mean(1)),
             change[:suspects],
-            change[suspects:],
             strata,
             collected.profile(top, slice(suspects, None)),
             number_doubts(responses),

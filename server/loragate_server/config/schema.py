@@ -37,6 +37,7 @@ class BaseModelEntry(Section):
 
     Attributes:
         calibration: file made by `loragate-server calibrate`; one that does not fit is an error.
+            What was kept for concepts that come later lies beside it.
             Not set: `calibrations/NAME.json` in the state directory, if there is one.
     """
 
