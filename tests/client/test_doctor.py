@@ -66,7 +66,7 @@ def test_the_doctor_finds_a_stale_calibration_and_says_what_to_do(tmp_path: Path
     assert "loragate-server calibrate" in found["remedy"]
     [engine, warned] = told(done)["engine"]
     assert engine["state"] == "ok"
-    assert "is not calibrated" in warned["found"]
+    assert "is uncalibrated" in warned["found"]
 
     named = run("doctor", "--json", "--calibration", str(own), home=tmp_path)
     assert named.returncode == 3

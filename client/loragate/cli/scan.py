@@ -173,12 +173,18 @@ def _kept(
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Lets SIGTERM end this process as an error does, which takes the engine along."""
+    """Lets SIGTERM end this process as an error does, which takes the engine along.
+
+    Whatever the exception became on its way, and be it lost in a callback, the end is SIGTERM's.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    told = threading.Event()
+
     def end(*_: object) -> None:
+        told.set()
         raise SystemExit(_TERMINATED)
 
     before = signal.signal(signal.SIGTERM, end)
@@ -186,6 +192,8 @@ def _ending_in_order() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        if told.is_set():
+            raise SystemExit(_TERMINATED)
 
 
 def _tell_before(used: Path | None, settings: EngineSettings, gathered: Gathered) -> None:
