@@ -116,6 +116,8 @@ def test_nothing_of_the_adapters_is_kept_where_that_is_not_wanted(place: Path) -
         (("few",), 1, "2 harmless adapters are too few"),
         (("broken",), 1, "broken.safetensors"),
         (("foreign",), 1, "match no layer of tiny"),
+        (("biased",), 1, "or give --no-keep"),
+        (("biased", "--no-keep"), 1, "1 harmless adapters are too few"),
         (("harmless", "--base-model", "other"), 3, "there are tiny"),
         (("harmless", "--learned", "wrong.csv"), 1, "wrong.csv:1: write"),
         (("harmless", "--learned", "unknown.csv"), 1, "'kitten' is no forbidden concept"),
@@ -128,7 +130,7 @@ def test_what_cannot_be_used_is_named(
     for index in range(2):
         (place / "few").mkdir(exist_ok=True)
         adapter(place / "few" / f"{index}.safetensors", index)
-    for name in ("broken", "foreign", "nothing-here"):
+    for name in ("broken", "foreign", "biased", "nothing-here"):
         (place / name).mkdir(exist_ok=True)
     (place / "broken" / "broken.safetensors").write_bytes(b"\x10" + bytes(7) + b"not a header")
     save_file(
@@ -137,6 +139,15 @@ def test_what_cannot_be_used_is_named(
             "unet.other.to_q.lora_B.weight": torch.ones(32, 2),
         },
         place / "foreign" / "foreign.safetensors",
+    )
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    save_file(
+        {
+            f"{layer}.lora_A.weight": torch.ones(2, 32),
+            f"{layer}.lora_B.weight": torch.ones(32, 2),
+            f"{layer}.lora_B.bias": torch.ones(32),
+        },
+        place / "biased" / "biased.safetensors",
     )
     (place / "wrong.csv").write_text("learned-0.safetensors\n")
     (place / "unknown.csv").write_text("learned-0.safetensors,kitten\n")

@@ -14,7 +14,7 @@ from loragate_server.audit.calibration import MINIMUM_HARMLESS, Calibration, Cal
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.entrance import widest_entrance
-from loragate_server.audit.factors import NotKeptError, adapter_of, factors_to_keep
+from loragate_server.audit.factors import adapter_of, factors_to_keep
 from loragate_server.audit.kept import KeptAdapter
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.scores import AdapterScores
@@ -118,16 +118,14 @@ class Calibrator:
             report: told "keeping" with the share that is done.
 
         Raises:
-            CalibrationError: one of them cannot be kept.
+            NotKeptError: one of them cannot be kept.
+            CalibrationError: one of them gives numbers that are of no use.
             NoDecisionError: CANCELLED.
         """
         kept = {}
         for index, one in enumerate(harmless):
             report("keeping", index / len(harmless))
-            try:
-                factors = factors_to_keep(self.base, one.adapter)
-            except NotKeptError as error:
-                raise CalibrationError(f"{error}, which cannot be kept") from error
+            factors = factors_to_keep(self.base, one.adapter)
             # measured on what is kept, so that rounding moves it as it will move new concepts
             again = adapter_of(self.base, one.adapter.sha256, factors)
             kept[one.adapter.sha256] = KeptAdapter(factors, self._bank_change(again))

@@ -61,16 +61,26 @@ class Factors:
         return self.codes.nbytes + self.scales.nbytes + self.ranks.nbytes
 
 
+def require_keepable(adapter: Adapter) -> None:
+    """Refuses what cannot be kept.
+
+    Raises:
+        NotKeptError: the adapter changes biases.
+    """
+    for delta in adapter.deltas.values():
+        if isinstance(delta, algebra.LowRank) and delta.bias is not None:
+            raise NotKeptError(f"adapter {adapter.sha256[:12]} changes biases")
+
+
 def factors_to_keep(base: BaseModel, adapter: Adapter) -> Factors:
     """Brings an adapter to the form in which it is kept.
 
     Raises:
         NotKeptError: it changes biases.
     """
+    require_keepable(adapter)
     ranks, rows, scales = [], [], []
     for ref, delta in adapter.deltas.items():
-        if isinstance(delta, algebra.LowRank) and delta.bias is not None:
-            raise NotKeptError(f"adapter {adapter.sha256[:12]} changes biases")
         left, right = _leading(factors_of(base, ref, delta, 1.0))
         ranks.append(len(left))
         for side in (left, right):

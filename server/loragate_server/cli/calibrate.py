@@ -106,6 +106,8 @@ def calibrate(
         library = served_library(wanted)
         base = load_base(entry)
         quiet = _read_folder(harmless, base, wanted.intake)
+        if keep:
+            _require_keepable(quiet)
         loud = _read_labelled(labels, base, wanted.intake)
         materials = build_materials(library, base, wanted.probe_cache, report)
         try:
@@ -167,6 +169,20 @@ def _read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list
     if not files:
         fail(f"{folder} holds no .safetensors file", EXIT_FOUND_WRONG)
     return [_read(file, base, (), settings) for file in files]
+
+
+def _require_keepable(harmless: Sequence[Labelled]) -> None:
+    """Ends the command before the long work and not after it."""
+    from loragate_server.audit.factors import NotKeptError, require_keepable
+
+    for one in harmless:
+        try:
+            require_keepable(one.adapter)
+        except NotKeptError as error:
+            fail(
+                f"{error}, which cannot be kept; take it out of the folder, or give --no-keep",
+                EXIT_FOUND_WRONG,
+            )
 
 
 def _read_labelled(
