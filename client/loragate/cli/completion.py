@@ -32,8 +32,7 @@ def script(shell: str) -> str:
         ValueError: the library is not installed.
     """
     try:
-        import argcomplete
+        from argcomplete.shell_integration import shellcode
     except ImportError:
         raise ValueError(f"Completion needs argcomplete: {INSTALL}") from None
-    text: str = argcomplete.shellcode(["loragate"], shell=shell)
-    return text.strip() + "\n"
+    return shellcode(["loragate"], shell=shell).strip() + "\n"
