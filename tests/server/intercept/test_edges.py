@@ -15,6 +15,10 @@ from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.verdicts import refusal
 
 
+def queued(graph: dict[str, Any]) -> HttpRequest:
+    return post(ROUTES["comfyui"], {"prompt": graph})
+
+
 def optional(server: str, path: str, body: Any) -> list[bool]:
     adapters = extractor(server).extract(post(path, body)).adapters
     return [one.optional for one in adapters]
@@ -83,7 +87,7 @@ def test_with_names_of_bases_a_request_has_to_name_one(model: Any) -> None:
 
 def test_where_some_take_a_strength_of_0_for_1_both_are_read() -> None:
     node = {"class_type": "LoraTagLoader", "inputs": {"text": "<lora:ink:0>"}}
-    found = extractor("comfyui").extract(post(ROUTES["comfyui"], {"prompt": {"7": node}}))
+    found = extractor("comfyui").extract(queued({"7": node}))
     strengths = {(one.denoiser, one.text_encoder) for a in found.adapters for one in a.strengths}
     assert strengths == {(0.0, 0.0), (1.0, 1.0)}
 
@@ -175,7 +179,7 @@ def test_no_file_of_a_repository_lies_outside_of_it(file: str) -> None:
 def test_an_input_for_other_models_may_still_not_fetch_weights(value: str, named: bool) -> None:
     graph = {"7": {"class_type": "MyLoader", "inputs": {"thing": value}}}
     server = extractor("comfyui", model_inputs=["thing"])
-    request = post(ROUTES["comfyui"], {"prompt": graph})
+    request = queued(graph)
     try:
         told = bool(server.extract(request).adapters)
     except RefusedRequestError:
@@ -224,7 +228,7 @@ def test_what_goes_to_a_node_of_loras_may_be_one_whoever_loads_it(
     taker: dict[str, Any], found: list[str]
 ) -> None:
     graph = {"1": node("MyUpscaler", model_name="evil.safetensors"), "2": taker}
-    adapters = extractor("comfyui").extract(post(ROUTES["comfyui"], {"prompt": graph})).adapters
+    adapters = extractor("comfyui").extract(queued(graph)).adapters
     assert [one.path for one in adapters] == found
 
 
@@ -239,7 +243,7 @@ def test_what_goes_to_a_node_of_loras_may_be_one_whoever_loads_it(
 def test_a_text_from_nowhere_or_out_of_a_circle_is_refused(source: dict[str, Any]) -> None:
     graph = {"2": node("LoraTagLoader", text=["3", 0]), "3": source}
     for part in (graph, {"2": graph["2"]}):
-        request = post(ROUTES["comfyui"], {"prompt": part})
+        request = queued(part)
         assert refusal("comfyui", request) == RefusalCode.ADAPTER_UNNAMED
 
 
@@ -291,3 +295,58 @@ def value_error(server: str, request: HttpRequest) -> str:
     with pytest.raises(RefusedRequestError) as caught:
         extractor(server).extract(request)
     return caught.value.message
+
+
+def handed_on(hops: int, kind: str, last: Any, taker: dict[str, Any]) -> dict[str, Any]:
+    """A graph in which a value reaches a node over so many others."""
+    between = {str(n): node(kind, value=[str(n + 1), 0]) for n in range(1, hops)}
+    return {"t": taker, **between, str(hops): last}
+
+
+LINKED = {
+    "text": (
+        "PrimitiveString",
+        node("PrimitiveString", value="<lora:ink:1>"),
+        node("LoraTagLoader", text=["1", 0]),
+    ),
+    "number": (
+        "PrimitiveFloat",
+        node("PrimitiveFloat", value=0.5),
+        node("LoraLoader", lora_name="ink", strength_model=["1", 0], strength_clip=1.0),
+    ),
+    "stack": (
+        "Reroute",
+        node("LoraLoader", lora_name="ink", strength_model=1, strength_clip=1.0),
+        node("LoraStackLoaderX", lora_stack=["1", 0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LINKED)
+def test_what_is_handed_on_seventeen_times_is_followed_and_not_further(kind: str) -> None:
+    between, last, taker = LINKED[kind]
+    near, far = (queued(handed_on(hops, between, last, taker)) for hops in (17, 18))
+    assert {one.path for one in extractor("comfyui").extract(near).adapters} == {
+        "/loras/ink.safetensors"
+    }
+    assert refusal("comfyui", far) == RefusalCode.ADAPTER_UNNAMED
+
+
+@pytest.mark.parametrize(("hops", "found"), [(17, 0), (18, 1)])
+def test_a_model_that_is_handed_on_further_than_anybody_follows_may_be_a_lora(
+    hops: int, found: int
+) -> None:
+    kind, taker = "PrimitiveString", node("MyUpscaler", model_name=["1", 0])
+    graph = handed_on(hops, kind, node(kind, value="x.safetensors"), taker)
+    assert len(extractor("comfyui").extract(queued(graph)).adapters) == found
+
+
+@pytest.mark.parametrize(("more", "read"), [(0, True), (1, False)])
+def test_a_text_of_a_million_letters_is_the_longest_that_is_put_together(
+    more: int, read: bool
+) -> None:
+    parts = ("<lora:ink:1>", "x" * (1_000_000 - 12 + more))
+    source = node("StringConcatenate", string_a=parts[0], string_b=parts[1], delimiter="")
+    graph = {"2": node("LoraTagLoader", text=["3", 0]), "3": source}
+    request = queued(graph)
+    assert (refusal_or_none("comfyui", request) is None) == read
