@@ -89,14 +89,23 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             node.test, ast.Compare
         ):
             yield Mutant(file, line, number, "condition")
-        elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
+        elif isinstance(node, ast.Constant) and _can_change(node.value):
             yield Mutant(file, line, number, "value")
         elif isinstance(node, ast.Return) and not _gives_nothing(node):
             yield Mutant(file, line, number, "result")
 
 
+def _can_change(value: Any) -> bool:
+    """Whether a number has another one next to it: the largest floats have not."""
+    return isinstance(value, bool | int | float) and (isinstance(value, bool) or value + 1 != value)
+
+
 def _gives_nothing(node: ast.Return) -> bool:
-    return node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None)
+    """Whether a result is none, or as false as none is."""
+    value = node.value
+    return value is None or (
+        isinstance(value, ast.Constant) and (value.value is None or value.value is False)
+    )
 
 
 def _left_alone(node: ast.AST) -> Iterator[ast.AST]:
