@@ -3,8 +3,7 @@
 A concept that comes later has to be compared with what harmless adapters do to it, and nobody
 should have to fetch their files for that. A few projections would not do: what a gradient of rank
 4 finds in a layer is far below the error of a sketch. So the change of every layer is kept as its
-leading singular directions in `_LEVELS` steps per row, which moves what the stages measure by less
-than two adapters of the same recipe differ (docs/calibration.md has the numbers).
+leading singular directions in `_LEVELS` steps per row (ADR 23 has what that costs).
 """
 
 from __future__ import annotations

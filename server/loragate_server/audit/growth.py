@@ -37,7 +37,7 @@ from loragate_server.audit.stages import Screened, mean_change, number_doubts, r
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash, Report, Turns, at_once, silent
 
-_AT_ONCE = 16
+_AT_ONCE = 32
 """Adapters that the screen compares in one turn."""
 _FULL_STRENGTH = Strength()
 
@@ -215,7 +215,8 @@ class Grower:
         for start in range(0, len(harmless), _AT_ONCE):
             report("calibrating", start / len(harmless) / 2)
             chunk = harmless[start : start + _AT_ONCE]
-            adapters = [self._kept.adapter(self._base, one.sha256)[0] for one in chunk]
+            read = self._kept.adapters(self._base, (one.sha256 for one in chunk))
+            adapters = [adapter for adapter, _ in read]
             screened = self._turns(partial(self._screened, adapters, rows))
             heard |= {one.sha256: each for one, each in zip(chunk, screened, strict=True)}
         profiles = {sha256: each.profile for sha256, each in heard.items()}
@@ -264,7 +265,7 @@ class Grower:
         batch_rows = self._turns(lambda: exact_batch_rows(self._base, probes, probes.plan.rows))
         for done, (one, rows) in enumerate(open_ones):
             report("calibrating", 0.5 + done / len(open_ones) / 2)
-            adapter, bank_change = self._kept.adapter(self._base, one.sha256)
+            [(adapter, bank_change)] = self._kept.adapters(self._base, [one.sha256])
             changes = [self._change(adapter, row, batch_rows) for row in rows]
             scores = against_bank(-torch.cat([*changes, bank_change]), len(rows), self._named).score
             for row, score in zip(rows, scores.tolist(), strict=True):

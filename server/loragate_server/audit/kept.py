@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel as Section
@@ -67,7 +68,7 @@ class KeptAdapter:
 
 @dataclass(frozen=True)
 class Kept:
-    """An open file. Adapters are read one by one: together they may be larger than memory.
+    """An open file. Adapters are read a few at a time: together they may be larger than memory.
 
     Attributes:
         calibration: digest of the calibration that it belongs to.
@@ -97,22 +98,25 @@ class Kept:
         """Whether an adapter was kept."""
         return sha256 in self.head.adapters
 
-    def adapter(self, base: BaseModel, sha256: str) -> tuple[Adapter, Tensor]:
-        """An adapter again, and its `KeptAdapter.bank_change`.
+    def adapters(self, base: BaseModel, sha256s: Iterable[str]) -> list[tuple[Adapter, Tensor]]:
+        """Adapters again, each with its `KeptAdapter.bank_change`.
 
         Raises:
             KeptError: the file is damaged, has gone, or is of another base model.
         """
         try:
             with safe_open(self.file, framework="pt") as file:
-                found = {part: file.get_tensor(f"{sha256}.{part}") for part in _PARTS}
-            if _sha256(found) != self.head.adapters[sha256]:
-                raise KeptError(_damaged(self.file))
-            layers = tuple(ModuleRef(*self.head.layers[row]) for row in found["layers"].tolist())
-            factors = Factors(layers, found["ranks"], found["codes"], found["scales"])
-            return adapter_of(base, sha256, factors), found["bank_change"]
+                return [self._read(file, base, sha256) for sha256 in sha256s]
         except (OSError, SafetensorError, KeyError, AttributeError, ValueError) as error:
             raise KeptError(_damaged(self.file)) from error
+
+    def _read(self, file: Any, base: BaseModel, sha256: str) -> tuple[Adapter, Tensor]:
+        found = {part: file.get_tensor(f"{sha256}.{part}") for part in _PARTS}
+        if _sha256(found) != self.head.adapters[sha256]:
+            raise ValueError("the numbers are not those that were written")
+        layers = tuple(ModuleRef(*self.head.layers[row]) for row in found["layers"].tolist())
+        factors = Factors(layers, found["ranks"], found["codes"], found["scales"])
+        return adapter_of(base, sha256, factors), found["bank_change"]
 
 
 _PARTS = ("bank_change", "codes", "layers", "ranks", "scales")
