@@ -69,7 +69,15 @@ def alpha_config(folder: Path, policy: Path, log: Path) -> Path:
             "decision_log": str(log),
             "threads": 1,
             "gate": {"queue_limit": 2},
-            "intercept": {"extractors": {"sglang": {"kind": "sglang"}}, "http": True},
+            "intercept": {
+                "extractors": {
+                    "sglang": {"kind": "sglang"},
+                    "comfyui": {"kind": "comfyui", "settings": {"lora_folder": "/loras"}},
+                },
+                "default_extractor": "sglang",
+                "http": True,
+                "relays": {"comfyui": {"listen": "127.0.0.1:0", "upstream": "http://127.0.0.1:9"}},
+            },
             "drain_grace_s": 60,
         },
     )
