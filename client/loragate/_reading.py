@@ -48,9 +48,11 @@ def read_once(path: str | os.PathLike[str], *, limit_s: float | None = None) -> 
     return _within(path, None, limit_s)
 
 
-def read_head(path: str | os.PathLike[str], *, limit_s: float | None = None) -> bytes:
+def read_head(
+    path: str | os.PathLike[str], *, size_bytes: int = _HEAD_BYTES, limit_s: float | None = None
+) -> bytes:
     """The first bytes of a local file, by which its kind can be told; raises as `read_once`."""
-    return _within(path, _HEAD_BYTES, limit_s)
+    return _within(path, size_bytes, limit_s)
 
 
 def _within(path: str | os.PathLike[str], size: int | None, limit_s: float | None) -> bytes:

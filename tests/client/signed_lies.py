@@ -32,7 +32,7 @@ def _of_another(change: Lie) -> Lie:
     return lie
 
 
-def _stated(change: Callable[[dict[str, Any]], object]) -> Lie:
+def stated(change: Callable[[dict[str, Any]], object]) -> Lie:
     """A statement that no service makes, by the right key."""
 
     def lie(verdict: audit_pb2.Verdict) -> None:
@@ -97,13 +97,13 @@ SIGNED_LIES: dict[str, Lie] = {
     "a dry run": _of_another(_set("dry_run", True)),
     "not binding": _of_another(_set("binding", False)),
     "some concepts only": _of_another(lambda v: v.restricted_to_concept_ids.append("another")),
-    "a condition that is not known": _stated(
+    "a condition that is not known": stated(
         lambda statement: statement["predicate"][EXTENSION].update(onlyOnMondays=True)
     ),
-    "another subject": _stated(
+    "another subject": stated(
         lambda statement: statement["subject"][0]["digest"].update(sha256="e" * 64)
     ),
-    "a predicate of another kind": _stated(
+    "a predicate of another kind": stated(
         lambda statement: statement.update(predicateType="https://slsa.dev/provenance/v1")
     ),
     **{f"signed, then: {name}": _signed_before(lie) for name, lie in LIES.items()},

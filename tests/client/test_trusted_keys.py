@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,30 @@ def test_a_revoked_key_is_not_trusted_under_any_name(both: Path, tmp_path: Path)
     assert ids(TrustedKeys(both, pem, revoked=[fingerprint])) == ["new"]
     with pytest.raises(ValueError, match="all are revoked"):
         TrustedKeys(both, revoked=["old", "new"])
+
+
+@pytest.mark.parametrize("spell", [str.upper, "SHA256:{}".format, " {}\n".format])
+def test_a_fingerprint_is_known_however_it_is_written(
+    both: Path, tmp_path: Path, spell: Callable[[str], str]
+) -> None:
+    [key] = TrustedKeys(write_public(OLD, tmp_path / "old.pem")).current()
+    assert ids(TrustedKeys(both, revoked=[spell(key.fingerprint)])) == ["new"]
+    assert ids(TrustedKeys(both, revoked=[" old "])) == ["new"]
+
+
+def test_an_id_that_may_be_of_a_key_without_one_is_no_revocation(tmp_path: Path) -> None:
+    pem = write_public(OLD, tmp_path / "old.pem")
+    with pytest.raises(ValueError, match="Revoke it by its fingerprint"):
+        TrustedKeys(pem, revoked=["2026-01"])
+
+
+@pytest.mark.parametrize("y", [0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18, 1 | 1 << 255])
+def test_a_key_with_which_everybody_can_sign_is_refused(tmp_path: Path, y: int) -> None:
+    x = base64.urlsafe_b64encode(y.to_bytes(32, "little")).rstrip(b"=").decode()
+    entry = {"kid": "all", "kty": "OKP", "crv": "Ed25519", "x": x}
+    (file := tmp_path / "keys.jwks").write_text(json.dumps({"keys": [entry]}))
+    with pytest.raises(ValueError, match="everybody can sign"):
+        TrustedKeys(file)
 
 
 def test_files_are_read_again_when_they_change(both: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,12 @@ KeyFile = str | os.PathLike[str]
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 _LARGEST_BYTES = 1024 * 1024
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_P = 2**255 - 19
+_Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _Y8, _P - _Y8})
+"""The second coordinates of the eight points of small order (RFC 8032, libsodium's list)."""
+
 _PEM_BEGIN, _PEM_END = b"-----BEGIN", b"-----END PUBLIC KEY-----"
 _KINDS = (("OKP", "Ed25519"), ("EC", "P-256"))
 _REMEDY = (
@@ -71,7 +78,7 @@ class TrustedKeys:
             raise ValueError(f"There is no file with trusted keys. {_REMEDY}")
         require_extra()
         self.files = tuple(Path(file) for file in files)
-        self.revoked = frozenset(revoked)
+        self.revoked = frozenset(map(_plain, revoked))
         self._lock = threading.Lock()
         self._seen = self.stamp()
         self._keys = self._read()
@@ -114,12 +121,28 @@ class TrustedKeys:
         # By what they are: a revoked key is not believed under another name either.
         gone = {key.fingerprint for key in found if {key.id, key.fingerprint} & self.revoked}
         kept = tuple(key for key in found if key.fingerprint not in gone)
+        names = sorted(
+            one for one in self.revoked if one not in by_id and not _FINGERPRINT.fullmatch(one)
+        )
+        if names and any(key.id == key.fingerprint for key in found):
+            raise ValueError(
+                f"The key {', '.join(names)} is revoked by its id, and keys in PEM files have "
+                "none, so it may be one of those. Revoke it by its fingerprint, the sha256 of its public "
+                "key in DER, or trust a key set (JWKS), which has ids."
+            )
         if not kept:
             raise ValueError(
                 f"No trusted key is left in {', '.join(map(str, self.files))}: "
                 f"{'all are revoked' if found else 'there is none'}. {_REMEDY}"
             )
         return kept
+
+
+def _plain(revoked: str) -> str:
+    """An id as it stands in key sets, or a fingerprint in small letters, however it is written."""
+    name = revoked.strip()
+    digest = name.lower().removeprefix("sha256:").replace(":", "")
+    return digest if _FINGERPRINT.fullmatch(digest) else name
 
 
 Signers = TrustedKeys | KeyFile | Iterable[KeyFile]
@@ -221,6 +244,17 @@ def _checked(name: str, key: Any) -> TrustedKey:
     is_curve = isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
     if not (is_curve or isinstance(key, Ed25519PublicKey)):
         raise ValueError("It holds a key that is neither Ed25519 nor ECDSA P-256.")
+    if not is_curve and _has_small_order(key):
+        raise ValueError("It holds a key with which everybody can sign.")
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     fingerprint = hashlib.sha256(der).hexdigest()
     return TrustedKey(name or fingerprint, fingerprint, key)
+
+
+def _has_small_order(key: Any) -> bool:
+    """Whether a key of Ed25519 is a point of small order, whose signatures anybody can make."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)  # without the sign of x
+    return y % _P in _SMALL_ORDER

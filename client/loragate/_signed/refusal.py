@@ -15,3 +15,7 @@ class SignatureRefused(ValueError):  # noqa: N818 - its name says what happened
         super().__init__(f"{cause} {remedy}")
         self.cause = cause
         self.remedy = remedy
+
+
+class NotUnderstood(SignatureRefused):
+    """A trusted key has signed something that this client cannot read: it may speak against."""

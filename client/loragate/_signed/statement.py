@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from loragate._signed.refusal import SignatureRefused
+from loragate._signed.refusal import NotUnderstood
 from loragate._signed.strict import strict_json
 from loragate._wire import wire_name
 from loragate.reference import AdapterKind, is_sha256
@@ -47,12 +47,12 @@ def read_statement(payload: bytes) -> Statement:
     """The verdict that a payload states.
 
     Raises:
-        SignatureRefused: it states none, or contradicts itself.
+        NotUnderstood: it states none, or contradicts itself.
     """
     try:
         return _statement(strict_json(payload))
     except (ValueError, OverflowError) as error:
-        raise SignatureRefused(
+        raise NotUnderstood(
             f"What is signed is no verdict that this client understands: {error}", _REMEDY
         ) from None
 

@@ -6,7 +6,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import combinations, product
 from math import atan2, hypot
 
@@ -122,7 +122,8 @@ class KnownBook(Follower):
             rows = known_since(connection, since)
         self._take(rows)
         if rows:
-            self._read_until = rows[-1].decided_at
+            # No clock that is ahead may hide what other replicas decide meanwhile.
+            self._read_until = min(rows[-1].decided_at, datetime.now(UTC))
 
     def _take(self, uses: Iterable[KnownUse]) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,9 @@ later; some 300 bytes each."""
 
 OVERLAP = timedelta(minutes=1)
 """Read again each time: a decision may become visible later than one made after it."""
+
+LOOK_AGAIN_S = 30.0
+"""How often all ruled-out files are looked up whose weights are not known."""
 
 UNKNOWN = "?"
 """Stands for the twins of a file whose weights are not at hand: no measured verdict has it."""
@@ -57,6 +61,7 @@ class WeightsBook(Follower):
         self._twins: Mapping[str, frozenset[str]] = {}
         self._looked_up = frozenset[str]()
         self._read_until: datetime | None = None
+        self._again_at_s = 0.0
 
     def saw(self, sha256: str, weights_sha256: str) -> None:
         """Takes in what intake found in a file."""
@@ -94,13 +99,23 @@ class WeightsBook(Follower):
                 if self._read_until is None:
                     self._read_until = newest(connection) or _BEGINNING
                 recent = weights_since(connection, self._read_until - OVERLAP)
-                self._read_until = newest(connection) or self._read_until
-                # Of the others, whatever becomes known later is recent then.
-                found = read_weights(connection, ruled - self._looked_up)
+                # No clock that is ahead may hide what others write meanwhile.
+                self._read_until = min(newest(connection) or self._read_until, datetime.now(UTC))
+                found = read_weights(connection, self._to_look_up(ruled))
             with self._lock:
                 seen = {sha256: self._seen[sha256] for sha256 in ruled if sha256 in self._seen}
             self._looked_up = ruled
             self._keep({**found, **recent, **seen}, ruled)
+
+    def _to_look_up(self, ruled: frozenset[str]) -> frozenset[str]:
+        """What is newly ruled out, and now and then all whose weights nobody has told yet.
+
+        What becomes known later is recent then, unless the clock of who wrote it is behind.
+        """
+        if time.monotonic() < self._again_at_s:
+            return ruled - self._looked_up
+        self._again_at_s = time.monotonic() + LOOK_AGAIN_S
+        return ruled - self._ruled_weights.keys()
 
     def _keep(self, more: Mapping[str, str], ruled: Iterable[str]) -> None:
         """Takes over what is ruled out, with the weights that are known of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from loragate_server.policy.decision import Decision
+from loragate_server.record import weights_book
 from loragate_server.record.recorder import Recorder
+from loragate_server.record.tables import file_weights
 from loragate_server.record.verdict import Caller
 from loragate_server.record.weights_book import UNKNOWN, WeightsBook
 from loragate_server.record.weights_rows import read_weights, weights_since
@@ -68,6 +71,39 @@ def test_a_book_follows_what_is_ruled_out_and_what_others_record(
     ruled.clear()
     book.refresh()
     assert book.twins_of(FIRST, SAME) == ()
+
+
+@pytest.mark.parametrize("ahead_s", [30, 90, 3600])
+def test_a_clock_that_is_ahead_hides_nothing(
+    recorder: Recorder, ask: Callable[[str, str], None], ahead_s: int
+) -> None:
+    book = WeightsBook(recorder.database, lambda: frozenset({FIRST}))
+    book.refresh()
+    with recorder.database.writing() as connection:
+        later = datetime.now(UTC) + timedelta(seconds=ahead_s)
+        row = {"sha256": OTHER, "weights_sha256": APART, "learned_at": later}
+        connection.execute(file_weights.insert(), row)
+    book.refresh()
+    ask(FIRST, SAME)
+    book.refresh()
+    assert book.twins_of(SECOND, SAME) == (FIRST,)
+
+
+def test_what_a_clock_that_is_behind_wrote_is_looked_up_now_and_then(
+    recorder: Recorder, ask: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(OTHER, APART)
+    book = WeightsBook(recorder.database, lambda: frozenset({FIRST}))
+    book.refresh()
+    with recorder.database.writing() as connection:
+        before = datetime.now(UTC) - timedelta(hours=1)
+        row = {"sha256": FIRST, "weights_sha256": SAME, "learned_at": before}
+        connection.execute(file_weights.insert(), row)
+    book.refresh()
+    assert book.twins_of(SECOND, SAME) == ()
+    monkeypatch.setattr(weights_book.time, "monotonic", lambda: time.monotonic_ns() / 1e9 + 31)
+    book.refresh()
+    assert book.twins_of(SECOND, SAME) == (FIRST,)
 
 
 def test_a_ruled_out_file_counts_as_soon_as_intake_has_seen_it(recorder: Recorder) -> None:
