@@ -127,8 +127,8 @@ class TrustedKeys:
         if names and any(key.id == key.fingerprint for key in found):
             raise ValueError(
                 f"The key {', '.join(names)} is revoked by its id, and keys in PEM files have "
-                "none, so it may be one of those. Revoke it by its fingerprint, the sha256 of its public "
-                "key in DER, or trust a key set (JWKS), which has ids."
+                "none, so it may be one of those. Revoke it by its fingerprint, the sha256 of its "
+                "public key in DER, or trust a key set (JWKS), which has ids."
             )
         if not kept:
             raise ValueError(
