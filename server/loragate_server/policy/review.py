@@ -120,7 +120,7 @@ def apply_rulings(decision: Decision, rulings: Iterable[Ruling], now: datetime) 
     """
     active = [ruling for ruling in rulings if ruling.in_force(now)]
     files = _standing_for(decision.evidence.adapters)
-    rejections = [one for one in active if not one.approved and one.subject.sha256s <= set(files)]
+    rejections = [one for one in active if not one.approved and _is_about(one.subject, files)]
     if rejections:
         reasons = [
             _reason(REJECTED_CODE, f"rejected {_rejected(one, files)}", one) for one in rejections
@@ -174,6 +174,15 @@ def _standing_for(adapters: Sequence[CoverageEvidence]) -> Mapping[str, str]:
     """Digests of the adapters and of files with the same weights, each to the adapter's own."""
     twins = {twin: one.sha256 for one in adapters for twin in one.same_weights_as}
     return {**twins, **{one.sha256: one.sha256 for one in adapters}}
+
+
+def _is_about(subject: Subject, files: Mapping[str, str]) -> bool:
+    """Whether everything that was rejected together is there, each by an adapter of its own.
+
+    Else a file that is fine alone would be ruled out by having been rejected beside its copy.
+    """
+    there = {files[sha256] for sha256 in subject.sha256s if sha256 in files}
+    return len(there) == len(subject.sha256s)
 
 
 def _rejected(ruling: Ruling, files: Mapping[str, str]) -> str:

@@ -88,6 +88,20 @@ def test_a_rejection_holds_beside_other_adapters_but_not_for_others(
     assert apply_rulings(other, [ruling], NOW) == other
 
 
+def test_what_was_rejected_beside_its_copy_is_not_rejected_alone(
+    decided: Make, adapter: Make
+) -> None:
+    """Else anybody could rule a file out, by asking about it together with a copy of it."""
+    copy = adapter("e" * 64)
+    pair = subject_of(decided(SUSPICIOUS, adapters=(adapter(), copy)))
+    alone = replace(adapter(), same_weights_as=(copy.sha256,))
+    clean = decided(CLEAN, adapters=(alone,))
+    assert apply_rulings(clean, [rejection(pair)], NOW) == clean
+    again = (alone, replace(copy, same_weights_as=(alone.sha256,)))
+    blocked = apply_rulings(decided(CLEAN, adapters=again), [rejection(pair)], NOW)
+    assert blocked.verdict is VerdictKind.BLOCK
+
+
 def test_a_rejection_outweighs_an_approval(decided: Make) -> None:
     suspected = decided(SUSPICIOUS)
     subject = subject_of(suspected)
