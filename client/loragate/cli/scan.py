@@ -173,27 +173,36 @@ def _kept(
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Lets SIGTERM end this process as an error does, which takes the engine along.
+    """Lets SIGINT and SIGTERM end this process as an error does, which takes the engine along.
 
-    Whatever the exception became on its way, and be it lost in a callback, the end is SIGTERM's.
+    Whatever the exception became on its way, and be it lost in a callback, the end is theirs.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    told: list[int] = []
 
-    told = threading.Event()
+    def end(number: int, _: object) -> None:
+        told.append(number)
+        raise _ended_by(number)
 
-    def end(*_: object) -> None:
-        told.set()
-        raise SystemExit(_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
+    heard = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, end) for one in heard if not _is_ignored(one)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        if told.is_set():
-            raise SystemExit(_TERMINATED)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        if told:
+            raise _ended_by(told[0])
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
+def _ended_by(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(_TERMINATED)
 
 
 def _tell_before(used: Path | None, settings: EngineSettings, gathered: Gathered) -> None:
