@@ -170,7 +170,8 @@ def test_a_loader_loads_a_name_where_its_published_map_has_it(family: str, step:
 
 @pytest.mark.parametrize(
     ("family", "step"),
-    daily(("sd", 101), ("sdxl", 331), of=product(["sd", "sdxl"], [29, 101, 331])),
+    # Every 331st spelling of sd is one that no loader knows.
+    daily(("sd", 101), ("sdxl", 331), of=[*product(["sd", "sdxl"], [29, 101]), ("sdxl", 331)]),
 )
 def test_a_reading_has_the_layer_that_the_published_map_names_and_no_other(
     family: str, step: int
