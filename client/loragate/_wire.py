@@ -51,6 +51,19 @@ def _member(wrapper: Any, number: int, kind: type[_E], unknown: _E) -> _E:
     return member
 
 
+def _kind(number: int) -> AdapterKind:
+    """What a file was audited as; a server that does not say knows of LoRAs alone.
+
+    Raises:
+        ValueError: it is something of which this SDK does not know what it is.
+    """
+    known = _members(audit_pb2.AdapterKind, AdapterKind)
+    kind: AdapterKind | None = known.get(number or audit_pb2.ADAPTER_KIND_LORA)
+    if kind is None:
+        raise ValueError(f"an adapter was audited as kind {number}, which is not known here")
+    return kind
+
+
 @cache
 def _members(wrapper: Any, kind: type[_E]) -> dict[int, _E]:
     """The members by their numbers on the wire: an answer holds dozens of them."""
@@ -136,7 +149,7 @@ def _adapter(message: audit_pb2.AuditedAdapter) -> AuditedAdapter:
             coverage.matched_modules,
             tuple(coverage.unmapped),
         ),
-        kind=_member(audit_pb2.AdapterKind, message.kind, AdapterKind, AdapterKind.LORA),
+        kind=_kind(message.kind),
     )
 
 

@@ -81,6 +81,7 @@ LIES: dict[str, Lie] = {
     "a digest cut short": lambda v: _adapter(sha256=v.adapters[0].sha256[:40])(v),
     "a digest in capitals": lambda v: _adapter(sha256=v.adapters[0].sha256[:-1] + "G")(v),
     "another kind of file": _adapter(kind="ADAPTER_KIND_EMBEDDING"),
+    "an unknown kind of file": _adapter(kind=7),
     "no strength": _adapter(denoiser_strength=0.0),
     "a weaker denoiser": lambda v: _adapter(
         denoiser_strength=v.adapters[0].denoiser_strength * 0.99
