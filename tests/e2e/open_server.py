@@ -306,6 +306,7 @@ def status_of_large(stack: Stack, path: str, size: int) -> int:
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
         line = connection.makefile("rb").readline().decode()
-        connection.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # who refused may have closed the connection already
+            connection.shutdown(socket.SHUT_RDWR)
         sender.join(10)
     return int(line.split()[1])
