@@ -21,6 +21,8 @@ from loragate.results import (
     Digests,
     Finding,
     KeyCoverage,
+    Measured,
+    MeasureKind,
     Mode,
     Progress,
     Reason,
@@ -132,7 +134,14 @@ def _finding(message: audit_pb2.Finding) -> Finding:
         adapter_sha256s=tuple(message.adapter_sha256s),
         use=message.use,
         measures_withheld=message.measures_withheld,
+        decided_by=_measured(message.decided_by) if message.HasField("decided_by") else None,
+        library_p_value=message.library_p_value if message.HasField("library_p_value") else None,
     )
+
+
+def _measured(message: audit_pb2.Measured) -> Measured:
+    kind = _member(audit_pb2.MeasureKind, message.kind, MeasureKind, MeasureKind.UNKNOWN)
+    return Measured(kind, message.value, message.threshold)
 
 
 def _adapter(message: audit_pb2.AuditedAdapter) -> AuditedAdapter:

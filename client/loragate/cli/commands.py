@@ -16,6 +16,7 @@ from loragate.cli.completion import script
 from loragate.cli.doctor import doctor
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.gate_dir import gate_dir
+from loragate.cli.near_miss import explain_near_misses
 from loragate.cli.output import (
     Explainer,
     as_json,
@@ -30,9 +31,10 @@ from loragate.cli.scan import scan
 from loragate.cli.settings import make_client
 from loragate.cli.table import (
     AUDIT_COLUMNS,
+    FINDING_COLUMNS,
     audit_row,
     error_row,
-    measures,
+    finding_row,
     print_table,
     printable,
     verdict,
@@ -101,14 +103,15 @@ def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
             else:
                 explainer.explain(name, error)
             continue
-        results.append(result)
+        results.append((name, result))
         codes.append(ExitCode.of(result))
         rows.append(audit_row(name, result, took(began)))
         if options.json:
             print_json({"file": name, **as_json(result)})
     if not options.json:
         print_table(AUDIT_COLUMNS, rows, sys.stdout)
-        pilot_note(results)
+        pilot_note(result for _, result in results)
+        explain_near_misses(results)
     return ExitCode.worst(codes)
 
 
@@ -155,10 +158,10 @@ def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     else:
         for line in _description(result):
             print(printable(line))
-        rows = [(f.concept_name, f.verdict, *measures(f)) for f in result.findings]
+        rows = [finding_row(finding) for finding in result.findings]
         if rows:
             print()
-            print_table(("concept", "verdict", "p-value", "score", "degree"), rows, sys.stdout)
+            print_table(FINDING_COLUMNS, rows, sys.stdout)
     return ExitCode.of(result)
 
 

@@ -40,6 +40,14 @@ class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEVERITY_HIGH: _ClassVar[Severity]
     SEVERITY_CRITICAL: _ClassVar[Severity]
 
+class MeasureKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEASURE_KIND_UNSPECIFIED: _ClassVar[MeasureKind]
+    MEASURE_KIND_LIBRARY_P_VALUE: _ClassVar[MeasureKind]
+    MEASURE_KIND_OWN_P_VALUE: _ClassVar[MeasureKind]
+    MEASURE_KIND_SCORE: _ClassVar[MeasureKind]
+    MEASURE_KIND_DEGREE: _ClassVar[MeasureKind]
+
 class AdapterKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ADAPTER_KIND_UNSPECIFIED: _ClassVar[AdapterKind]
@@ -64,6 +72,11 @@ SEVERITY_LOW: Severity
 SEVERITY_MEDIUM: Severity
 SEVERITY_HIGH: Severity
 SEVERITY_CRITICAL: Severity
+MEASURE_KIND_UNSPECIFIED: MeasureKind
+MEASURE_KIND_LIBRARY_P_VALUE: MeasureKind
+MEASURE_KIND_OWN_P_VALUE: MeasureKind
+MEASURE_KIND_SCORE: MeasureKind
+MEASURE_KIND_DEGREE: MeasureKind
 ADAPTER_KIND_UNSPECIFIED: AdapterKind
 ADAPTER_KIND_LORA: AdapterKind
 ADAPTER_KIND_EMBEDDING: AdapterKind
@@ -211,7 +224,7 @@ class ListAuditsResponse(_message.Message):
     def __init__(self, verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Finding(_message.Message):
-    __slots__ = ("concept_id", "concept_name", "category", "severity", "score", "p_value", "degree", "verdict", "remedy", "adapter_sha256s", "use", "measures_withheld")
+    __slots__ = ("concept_id", "concept_name", "category", "severity", "score", "p_value", "degree", "verdict", "remedy", "adapter_sha256s", "use", "measures_withheld", "decided_by", "library_p_value")
     CONCEPT_ID_FIELD_NUMBER: _ClassVar[int]
     CONCEPT_NAME_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +237,8 @@ class Finding(_message.Message):
     ADAPTER_SHA256S_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
     MEASURES_WITHHELD_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_BY_FIELD_NUMBER: _ClassVar[int]
+    LIBRARY_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     concept_id: str
     concept_name: str
     category: str
@@ -236,7 +251,19 @@ class Finding(_message.Message):
     adapter_sha256s: _containers.RepeatedScalarFieldContainer[str]
     use: str
     measures_withheld: bool
-    def __init__(self, concept_id: _Optional[str] = ..., concept_name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., score: _Optional[float] = ..., p_value: _Optional[float] = ..., degree: _Optional[float] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., adapter_sha256s: _Optional[_Iterable[str]] = ..., use: _Optional[str] = ..., measures_withheld: bool = ...) -> None: ...
+    decided_by: Measured
+    library_p_value: float
+    def __init__(self, concept_id: _Optional[str] = ..., concept_name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., score: _Optional[float] = ..., p_value: _Optional[float] = ..., degree: _Optional[float] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., adapter_sha256s: _Optional[_Iterable[str]] = ..., use: _Optional[str] = ..., measures_withheld: bool = ..., decided_by: _Optional[_Union[Measured, _Mapping]] = ..., library_p_value: _Optional[float] = ...) -> None: ...
+
+class Measured(_message.Message):
+    __slots__ = ("kind", "value", "threshold")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    kind: MeasureKind
+    value: float
+    threshold: float
+    def __init__(self, kind: _Optional[_Union[MeasureKind, str]] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("code", "message")

@@ -9,7 +9,7 @@ from loragate_server.adapter.reference import AdapterReference, Kind, Strength
 from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
-from loragate_server.policy.decision import GRAVITY, Finding, Reason, VerdictKind
+from loragate_server.policy.decision import GRAVITY, Finding, Measured, Reason, VerdictKind
 from loragate_server.policy.reasons import told_without_numbers
 from loragate_server.policy.sentences import members_of, use_of, use_words
 from loragate_server.record.verdict import Caller, Verdict
@@ -208,11 +208,21 @@ def _finding(finding: Finding, evidence: Evidence, *, scores: bool) -> wire.Find
         score=concept.score if scores else None,
         p_value=concept.p_value if scores else None,
         degree=concept.degree if scores else None,
+        decided_by=_measured(finding.decided_by) if scores else None,
+        library_p_value=finding.library_p_value if scores else None,
         verdict=_verdict_kind(finding.verdict),
         remedy=_remedy(finding.remedy),
         adapter_sha256s=[one.sha256 for one in members_of(evidence, use)] if told else (),
         use=use_words(evidence, use).rstrip(",") if told else "",
         measures_withheld=not scores,
+    )
+
+
+def _measured(measured: Measured | None) -> wire.Measured | None:
+    if measured is None:
+        return None
+    return wire.Measured(
+        kind=f"MEASURE_KIND_{measured.kind}", value=measured.value, threshold=measured.threshold
     )
 
 
