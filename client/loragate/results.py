@@ -132,7 +132,10 @@ class KeyCoverage:
 
 @dataclass(frozen=True)
 class AuditedAdapter:
-    """One audited adapter; `sha256` is of the very bytes that were audited, as a file of `kind`."""
+    """One audited adapter; `sha256` is of the very bytes that were audited, as a file of `kind`.
+
+    `declared_name` is how the recorded question called it. Nobody has checked that.
+    """
 
     sha256: str
     size_bytes: int
@@ -141,6 +144,7 @@ class AuditedAdapter:
     text_encoder_strength: float
     coverage: KeyCoverage
     kind: AdapterKind = AdapterKind.LORA
+    declared_name: str = ""
 
 
 @dataclass(frozen=True)

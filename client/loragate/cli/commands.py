@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from loragate._reading import NotAFileError, read_once
@@ -130,11 +131,8 @@ def _ask(
     try:
         if len(files) == 1 and not embeddings:
             return client.audit_file(files[0], **asked)
-        loras = [read_once(file) for file in files]
-        words = [
-            AdapterReference(data=read_once(file), kind=AdapterKind.EMBEDDING)
-            for file in embeddings
-        ]
+        loras = [_read(file) for file in files]
+        words = [replace(_read(file), kind=AdapterKind.EMBEDDING) for file in embeddings]
         return client.audit([*loras, *words], **asked)
     except FileNotFoundError as error:
         raise FileNotFoundError(
@@ -147,6 +145,10 @@ def _ask(
             f"{error} `loragate gate-dir` asks the service about a folder; `loragate scan` needs "
             "no service."
         ) from None
+
+
+def _read(file: str) -> AdapterReference:
+    return AdapterReference(data=read_once(file), declared_name=Path(file).name)
 
 
 def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
@@ -237,5 +239,7 @@ def _description(result: AuditResult) -> Iterator[str]:
         yield f"loaders     {', '.join(result.loaders)}"
     for adapter in result.adapters:
         yield f"adapter     {adapter.sha256} ({adapter.format}, {adapter.size_bytes} bytes)"
+        if adapter.declared_name:
+            yield f"called      {adapter.declared_name} (as the caller says)"
     for reason in result.reasons:
         yield f"because     {reason.message} [{reason.code}]"

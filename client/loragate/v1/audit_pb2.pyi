@@ -82,7 +82,7 @@ ADAPTER_KIND_LORA: AdapterKind
 ADAPTER_KIND_EMBEDDING: AdapterKind
 
 class AdapterReference(_message.Message):
-    __slots__ = ("path", "uri", "inline_bytes", "stored_sha256", "weight_name", "revision", "expected_sha256", "denoiser_strength", "text_encoder_strength", "kind")
+    __slots__ = ("path", "uri", "inline_bytes", "stored_sha256", "weight_name", "revision", "expected_sha256", "denoiser_strength", "text_encoder_strength", "kind", "declared_name")
     PATH_FIELD_NUMBER: _ClassVar[int]
     URI_FIELD_NUMBER: _ClassVar[int]
     INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +93,7 @@ class AdapterReference(_message.Message):
     DENOISER_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     TEXT_ENCODER_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_NAME_FIELD_NUMBER: _ClassVar[int]
     path: str
     uri: str
     inline_bytes: bytes
@@ -103,7 +104,8 @@ class AdapterReference(_message.Message):
     denoiser_strength: float
     text_encoder_strength: float
     kind: AdapterKind
-    def __init__(self, path: _Optional[str] = ..., uri: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., stored_sha256: _Optional[str] = ..., weight_name: _Optional[str] = ..., revision: _Optional[str] = ..., expected_sha256: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., kind: _Optional[_Union[AdapterKind, str]] = ...) -> None: ...
+    declared_name: str
+    def __init__(self, path: _Optional[str] = ..., uri: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., stored_sha256: _Optional[str] = ..., weight_name: _Optional[str] = ..., revision: _Optional[str] = ..., expected_sha256: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., kind: _Optional[_Union[AdapterKind, str]] = ..., declared_name: _Optional[str] = ...) -> None: ...
 
 class CallerContext(_message.Message):
     __slots__ = ("service", "tenant", "request_id")
@@ -286,7 +288,7 @@ class KeyCoverage(_message.Message):
     def __init__(self, weight_tensors: _Optional[int] = ..., mapped_tensors: _Optional[int] = ..., matched_modules: _Optional[int] = ..., unmapped: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditedAdapter(_message.Message):
-    __slots__ = ("sha256", "size_bytes", "format", "denoiser_strength", "text_encoder_strength", "coverage", "weights_sha256", "same_weights_as", "kind")
+    __slots__ = ("sha256", "size_bytes", "format", "denoiser_strength", "text_encoder_strength", "coverage", "weights_sha256", "same_weights_as", "kind", "declared_name")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -296,6 +298,7 @@ class AuditedAdapter(_message.Message):
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     SAME_WEIGHTS_AS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_NAME_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     size_bytes: int
     format: str
@@ -305,7 +308,8 @@ class AuditedAdapter(_message.Message):
     weights_sha256: str
     same_weights_as: _containers.RepeatedScalarFieldContainer[str]
     kind: AdapterKind
-    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., format: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., coverage: _Optional[_Union[KeyCoverage, _Mapping]] = ..., weights_sha256: _Optional[str] = ..., same_weights_as: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[AdapterKind, str]] = ...) -> None: ...
+    declared_name: str
+    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., format: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., coverage: _Optional[_Union[KeyCoverage, _Mapping]] = ..., weights_sha256: _Optional[str] = ..., same_weights_as: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[AdapterKind, str]] = ..., declared_name: _Optional[str] = ...) -> None: ...
 
 class Digests(_message.Message):
     __slots__ = ("base_model", "library", "policy")
