@@ -90,7 +90,9 @@ class Core:
         self, path: str | os.PathLike[str], **options: Unpack[AuditOptions]
     ) -> Call[AuditResult]:
         """As `audit`, for a local file, which is read here and only here."""
-        return self.audit(read_once(path), file_name=Path(path).name, **options)
+        name = Path(path).name
+        reference = AdapterReference(data=read_once(path), declared_name=name)
+        return self.audit(reference, file_name=name, **options)
 
     def audit_stored(
         self, adapters: Sequence[AdapterReference], **options: Unpack[AuditOptions]

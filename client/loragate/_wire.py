@@ -21,6 +21,8 @@ from loragate.results import (
     Digests,
     Finding,
     KeyCoverage,
+    Measured,
+    MeasureKind,
     Mode,
     Progress,
     Reason,
@@ -132,7 +134,14 @@ def _finding(message: audit_pb2.Finding) -> Finding:
         adapter_sha256s=tuple(message.adapter_sha256s),
         use=message.use,
         measures_withheld=message.measures_withheld,
+        decided_by=_measured(message.decided_by) if message.HasField("decided_by") else None,
+        library_p_value=message.library_p_value if message.HasField("library_p_value") else None,
     )
+
+
+def _measured(message: audit_pb2.Measured) -> Measured:
+    kind = _member(audit_pb2.MeasureKind, message.kind, MeasureKind, MeasureKind.UNKNOWN)
+    return Measured(kind, message.value, message.threshold)
 
 
 def _adapter(message: audit_pb2.AuditedAdapter) -> AuditedAdapter:
@@ -150,6 +159,7 @@ def _adapter(message: audit_pb2.AuditedAdapter) -> AuditedAdapter:
             tuple(coverage.unmapped),
         ),
         kind=_kind(message.kind),
+        declared_name=message.declared_name,
     )
 
 
@@ -190,7 +200,13 @@ def reference_message(
         denoiser_strength=reference.strength,
         text_encoder_strength=reference.text_encoder_strength,
         kind=None if reference.kind is AdapterKind.LORA else wire_name(reference.kind),
+        declared_name=_as_utf8(reference.declared_name),
     )
+
+
+def _as_utf8(name: str) -> str:
+    """A name for people: one on disk may be no UTF-8, which a message cannot hold."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def request_about(
@@ -214,8 +230,7 @@ def upload_messages(
     header = audit_pb2.UploadHeader(
         declared_size_bytes=len(data),
         sha256=reference.sha256,
-        # For messages alone. A name on disk may be no UTF-8, which a message cannot hold.
-        file_name=file_name.encode("utf-8", "replace").decode(),
+        file_name=_as_utf8(file_name),
         adapter=reference_message(reference, data="apart"),
         base_model=request.base_model,
         caller=request.caller,

@@ -50,6 +50,8 @@ class AdapterReference:
         text_encoder_strength: strength for the text encoders; None for `strength`.
         kind: what the file is; one of another kind is refused. An embedding has no strength; asked
             about beside LoRAs, it is taken for their trigger.
+        declared_name: how your users call it, at most 256 letters, for people who read the
+            decision; "" for the name of the file, where there is one.
     """
 
     path: str | None = None
@@ -61,6 +63,7 @@ class AdapterReference:
     strength: float | None = None
     text_encoder_strength: float | None = None
     kind: AdapterKind = AdapterKind.LORA
+    declared_name: str = ""
 
     def __post_init__(self) -> None:
         if sum(source is not None for source in (self.path, self.uri, self.data)) != 1:

@@ -53,6 +53,29 @@ class ConceptRole(StrEnum):
     NEUTRAL = "NEUTRAL"
 
 
+class MeasureKind(StrEnum):
+    """What of a finding is compared with a limit. Unknown values are read as `UNKNOWN`."""
+
+    UNKNOWN = "UNKNOWN"
+    LIBRARY_P_VALUE = "LIBRARY_P_VALUE"
+    OWN_P_VALUE = "OWN_P_VALUE"
+    SCORE = "SCORE"
+    DEGREE = "DEGREE"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure beside a limit of the policy.
+
+    Attributes:
+        threshold: of p-values the highest, of a score or degree the lowest that reaches it.
+    """
+
+    kind: MeasureKind
+    value: float
+    threshold: float
+
+
 @dataclass(frozen=True)
 class Reason:
     """One reason of a verdict: a stable code and a sentence for people."""
@@ -67,13 +90,18 @@ class Finding:
 
     Attributes:
         score: distance from the neutral bank on the same adapter, in standard deviations.
-        p_value: probability of such a score for a concept that was not learned.
+        p_value: probability of such a score for this concept, had it not been learned.
         degree: degree of penetration, 0 to 100.
         verdict: what the policy decided for this concept alone.
         adapter_sha256s: the adapters that it speaks of: one that was judged alone, or several
             together; empty where an older service does not say.
         use: in words, at which strengths, as which loaders read them.
         measures_withheld: score, p-value and degree are 0 because the caller may not see them.
+        decided_by: what reached a limit of the policy or, where the verdict is ALLOW, the limit
+            that it would reach first; None where there is none, and where an older service or a
+            withheld measure does not say.
+        library_p_value: probability that the most suspicious concept of a harmless adapter looks
+            as suspicious; None likewise.
     """
 
     concept_id: str
@@ -88,6 +116,8 @@ class Finding:
     adapter_sha256s: tuple[str, ...] = ()
     use: str = ""
     measures_withheld: bool = False
+    decided_by: Measured | None = None
+    library_p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +132,10 @@ class KeyCoverage:
 
 @dataclass(frozen=True)
 class AuditedAdapter:
-    """One audited adapter; `sha256` is of the very bytes that were audited, as a file of `kind`."""
+    """One audited adapter; `sha256` is of the very bytes that were audited, as a file of `kind`.
+
+    `declared_name` is how the recorded question called it. Nobody has checked that.
+    """
 
     sha256: str
     size_bytes: int
@@ -111,6 +144,7 @@ class AuditedAdapter:
     text_encoder_strength: float
     coverage: KeyCoverage
     kind: AdapterKind = AdapterKind.LORA
+    declared_name: str = ""
 
 
 @dataclass(frozen=True)

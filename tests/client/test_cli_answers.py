@@ -70,6 +70,75 @@ def test_a_pilots_allow_that_enforcing_would_give_too_says_pilot_and_no_more(
     assert "(pilot" not in capsys.readouterr().out
 
 
+def measured(kind: str, value: float, threshold: float, *, own: float, over: float) -> Any:
+    """Adds to an answer a concept that is let through, as the server gives it."""
+
+    def change(verdict: audit_pb2.Verdict) -> None:
+        limit = audit_pb2.Measured(kind=f"MEASURE_KIND_{kind}", value=value, threshold=threshold)
+        verdict.findings.add(
+            concept_id="bomb",
+            concept_name="Bomb",
+            verdict=audit_pb2.VERDICT_KIND_ALLOW,
+            p_value=own,
+            library_p_value=over,
+            degree=12,
+            decided_by=limit,
+        )
+
+    return change
+
+
+def test_a_near_miss_is_explained_with_both_p_values_and_the_limit(
+    style: Path, fake: FakeAuditServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.falsify = measured("LIBRARY_P_VALUE", 0.21, 0.05, own=0.049, over=0.21)
+    for command in (["audit", str(style)], ["gate-dir", str(style.parent)]):
+        assert main(command) == 0
+        told = capsys.readouterr()
+        assert (
+            "style.safetensors: near miss: 'Bomb' has a p-value of 0.049 alone, 0.21 over the "
+            "library; the limit is 0.05 over the library." in told.err
+        )
+        assert " 0.21 " in told.out  # the one that decides stands in the table
+
+
+def test_what_only_its_degree_lets_through_is_a_near_miss(
+    style: Path, fake: FakeAuditServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.falsify = measured("DEGREE", 12, 20, own=0.001, over=0.004)
+    assert main(["audit", str(style)]) == 0
+    assert "its degree is 12, and below 20 nothing counts." in capsys.readouterr().err
+
+
+def test_what_is_far_from_every_limit_is_not_spoken_of(
+    style: Path, fake: FakeAuditServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.falsify = measured("LIBRARY_P_VALUE", 0.8, 0.05, own=0.3, over=0.8)
+    assert main(["audit", str(style)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_decision_shows_both_p_values_and_the_limit_of_each_concept(
+    style: Path, fake: FakeAuditServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.falsify = measured("LIBRARY_P_VALUE", 0.21, 0.05, own=0.049, over=0.21)
+    result = AuditClient(target=fake.target).audit_file(style)
+    assert main(["get", result.decision_id]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].split() == [
+        "CONCEPT",
+        "VERDICT",
+        "P-VALUE",
+        "ALONE",
+        "SCORE",
+        "DEGREE",
+        "LIMIT",
+    ]
+    assert lines[-1].split("  ")[0] == "Bomb"
+    for cell in ("0.21", "0.049", "12", "library p value 0.05"):
+        assert cell in lines[-1]
+
+
 def test_reports_name_what_only_a_pilot_lets_in(
     style: Path, tmp_path: Path, fake: FakeAuditServer
 ) -> None:

@@ -40,6 +40,8 @@ SURFACE = [
     "InvalidAdapter",
     "InvalidRequest",
     "KeyCoverage",
+    "MeasureKind",
+    "Measured",
     "Mode",
     "NotFound",
     "PermissionDenied",

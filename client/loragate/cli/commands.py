@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from loragate._reading import NotAFileError, read_once
@@ -16,6 +17,7 @@ from loragate.cli.completion import script
 from loragate.cli.doctor import doctor
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.gate_dir import gate_dir
+from loragate.cli.near_miss import explain_near_misses
 from loragate.cli.output import (
     Explainer,
     as_json,
@@ -30,9 +32,10 @@ from loragate.cli.scan import scan
 from loragate.cli.settings import make_client
 from loragate.cli.table import (
     AUDIT_COLUMNS,
+    FINDING_COLUMNS,
     audit_row,
     error_row,
-    measures,
+    finding_row,
     print_table,
     printable,
     verdict,
@@ -101,14 +104,15 @@ def _audit(client: AuditClient, options: argparse.Namespace) -> ExitCode:
             else:
                 explainer.explain(name, error)
             continue
-        results.append(result)
+        results.append((name, result))
         codes.append(ExitCode.of(result))
         rows.append(audit_row(name, result, took(began)))
         if options.json:
             print_json({"file": name, **as_json(result)})
     if not options.json:
         print_table(AUDIT_COLUMNS, rows, sys.stdout)
-        pilot_note(results)
+        pilot_note(result for _, result in results)
+        explain_near_misses(results)
     return ExitCode.worst(codes)
 
 
@@ -127,11 +131,8 @@ def _ask(
     try:
         if len(files) == 1 and not embeddings:
             return client.audit_file(files[0], **asked)
-        loras = [read_once(file) for file in files]
-        words = [
-            AdapterReference(data=read_once(file), kind=AdapterKind.EMBEDDING)
-            for file in embeddings
-        ]
+        loras = [_read(file) for file in files]
+        words = [replace(_read(file), kind=AdapterKind.EMBEDDING) for file in embeddings]
         return client.audit([*loras, *words], **asked)
     except FileNotFoundError as error:
         raise FileNotFoundError(
@@ -146,6 +147,10 @@ def _ask(
         ) from None
 
 
+def _read(file: str) -> AdapterReference:
+    return AdapterReference(data=read_once(file), declared_name=Path(file).name)
+
+
 def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     place = SignedPlace(options.save_signed, several=False)
     result = client.get(options.decision_id)
@@ -155,10 +160,10 @@ def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
     else:
         for line in _description(result):
             print(printable(line))
-        rows = [(f.concept_name, f.verdict, *measures(f)) for f in result.findings]
+        rows = [finding_row(finding) for finding in result.findings]
         if rows:
             print()
-            print_table(("concept", "verdict", "p-value", "score", "degree"), rows, sys.stdout)
+            print_table(FINDING_COLUMNS, rows, sys.stdout)
     return ExitCode.of(result)
 
 
@@ -234,5 +239,7 @@ def _description(result: AuditResult) -> Iterator[str]:
         yield f"loaders     {', '.join(result.loaders)}"
     for adapter in result.adapters:
         yield f"adapter     {adapter.sha256} ({adapter.format}, {adapter.size_bytes} bytes)"
+        if adapter.declared_name:
+            yield f"called      {adapter.declared_name} (as the caller says)"
     for reason in result.reasons:
         yield f"because     {reason.message} [{reason.code}]"

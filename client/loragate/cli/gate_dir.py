@@ -14,6 +14,7 @@ from loragate.cli.adapter_files import find
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.gating import (
     LiveLine,
+    note,
     outcomes_of,
     print_json_of,
     print_table_of,
@@ -21,7 +22,6 @@ from loragate.cli.gating import (
     with_progress,
 )
 from loragate.cli.outcome import Outcome
-from loragate.cli.output import pilot_note
 from loragate.cli.parser import asked_of
 from loragate.cli.saving import SignedPlace
 from loragate.client import AuditClient
@@ -54,7 +54,7 @@ def gate_dir(client: AuditClient, options: argparse.Namespace) -> ExitCode:
         print_json_of(outcomes)
     else:
         print_table_of(outcomes)
-        pilot_note(outcome.result for outcome in outcomes if outcome.result is not None)
+        note(outcomes)
         _note_accepted(outcomes)
     if options.sarif:
         Path(options.sarif).write_bytes(sarif.text(outcomes).encode("utf-8", "replace"))

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import TextIO
 
 from loragate.cli.adapter_files import FoundFile
+from loragate.cli.near_miss import explain_near_misses
 from loragate.cli.outcome import Outcome
-from loragate.cli.output import Explainer, as_json, error_as_json, print_json, took_s
+from loragate.cli.output import (
+    Explainer,
+    as_json,
+    error_as_json,
+    pilot_note,
+    print_json,
+    took_s,
+)
 from loragate.cli.table import AUDIT_COLUMNS, audit_row, error_row, print_table, printable
 from loragate.client import AuditClient
 from loragate.errors import AuditError
@@ -120,6 +128,13 @@ def print_table_of(outcomes: Sequence[Outcome]) -> None:
             print(printable(moved), file=sys.stderr)
     explain(outcomes)
     print_rows(outcomes, sys.stdout)
+
+
+def note(outcomes: Sequence[Outcome]) -> None:
+    """Says on standard error what people should know beside the table."""
+    results = [(one.found.name, one.result) for one in outcomes if one.result is not None]
+    pilot_note(result for _, result in results)
+    explain_near_misses(results)
 
 
 def print_rows(outcomes: Sequence[Outcome], stream: TextIO) -> None:

@@ -26,6 +26,8 @@ from loragate.results import (
     Digests,
     Finding,
     KeyCoverage,
+    Measured,
+    MeasureKind,
     Mode,
     Reason,
     Remedy,
@@ -33,7 +35,7 @@ from loragate.results import (
     Verdict,
 )
 
-FORMAT = 1
+FORMAT = 2
 NAME = "answers.json"
 
 
@@ -177,8 +179,13 @@ def _finding(fields: Mapping[str, Any]) -> Finding:
             "verdict": Verdict(fields["verdict"]),
             "remedy": Remedy(fields["remedy"]),
             "adapter_sha256s": tuple(fields["adapter_sha256s"]),
+            "decided_by": _measured(fields["decided_by"]),
         }
     )
+
+
+def _measured(fields: Mapping[str, Any] | None) -> Measured | None:
+    return None if fields is None else Measured(**{**fields, "kind": MeasureKind(fields["kind"])})
 
 
 def _adapter(fields: Mapping[str, Any]) -> AuditedAdapter:

@@ -20,6 +20,7 @@ from loragate.cli.fingerprint import fingerprint
 from loragate.cli.gating import (
     LiveLine,
     explain,
+    note,
     outcomes_of,
     print_rows,
     require_writable,
@@ -27,7 +28,7 @@ from loragate.cli.gating import (
 )
 from loragate.cli.kept import KeptAnswers
 from loragate.cli.outcome import Outcome
-from loragate.cli.output import pilot_note, took_s
+from loragate.cli.output import took_s
 from loragate.cli.scan_engine import engine_settings
 from loragate.cli.scan_paths import Choice, Gathered, gather
 from loragate.cli.table import printable
@@ -237,7 +238,7 @@ def _show(options: argparse.Namespace, form: str, outcomes: Sequence[Outcome]) -
     if options.verbose:
         for outcome in outcomes:
             _say(f"{outcome.found.name}: {outcome.message}")
-    pilot_note(outcome.result for outcome in outcomes if outcome.result is not None)
+    note(outcomes)
     kept = sum(outcome.result is not None and outcome.result.cached for outcome in outcomes)
     _say(reports.summary(outcomes) + (f" ({kept} as in an earlier scan)" if kept else ""))
 

@@ -8,10 +8,11 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
-from loragate.results import AuditResult, Finding, Mode, Verdict
+from loragate.results import AuditResult, Finding, MeasureKind, Mode, Verdict
 
 AUDIT_COLUMNS = ("file", "verdict", "concept", "p-value", "score", "degree", "remedy", "time")
-RIGHT = frozenset({"p-value", "score", "degree", "time", "pictures"})
+FINDING_COLUMNS = ("concept", "verdict", "p-value", "alone", "score", "degree", "limit")
+RIGHT = frozenset({"p-value", "alone", "score", "degree", "time", "pictures"})
 
 _COLOURS = {"ALLOW": "32", "BLOCK": "31", "ERROR": "31", "REVIEW": "33", "INCONCLUSIVE": "33"}
 
@@ -39,10 +40,20 @@ def verdict(result: AuditResult) -> str:
 
 
 def measures(finding: Finding) -> tuple[str, str, str]:
-    """P-value, score and degree of a finding; dashes where the caller may not see them."""
+    """P-value, score and degree of a finding; dashes where the caller may not see them.
+
+    The p-value is the one that the policy compares: over the library, unless the concept's own
+    decided or the service is older and says that one alone.
+    """
     if finding.measures_withheld:
         return ("-", "-", "-")
-    return (f"{finding.p_value:.2g}", f"{finding.score:.1f}", f"{finding.degree:.0f}")
+    by, over_library = finding.decided_by, finding.library_p_value
+    own = over_library is None or (by is not None and by.kind is MeasureKind.OWN_P_VALUE)
+    return (
+        f"{finding.p_value if own else over_library:.2g}",
+        f"{finding.score:.1f}",
+        f"{finding.degree:.0f}",
+    )
 
 
 def error_row(name: str, reason: str, took: str) -> tuple[str, ...]:
@@ -67,6 +78,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], stream: T
                 for cell, text in zip(row, padded, strict=True)
             ]
         print("  ".join(padded).rstrip(), file=stream)
+
+
+def finding_row(finding: Finding) -> tuple[str, ...]:
+    """One concept of a decision, in the columns of `FINDING_COLUMNS`."""
+    by = finding.decided_by
+    alone = "-" if finding.measures_withheld else f"{finding.p_value:.2g}"
+    limit = "-" if by is None else f"{by.kind.lower().replace('_', ' ')} {by.threshold:g}"
+    p_value, score, degree = measures(finding)
+    return (finding.concept_name, finding.verdict, p_value, alone, score, degree, limit)
 
 
 def _colour(cell: str) -> str:

@@ -40,6 +40,14 @@ class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEVERITY_HIGH: _ClassVar[Severity]
     SEVERITY_CRITICAL: _ClassVar[Severity]
 
+class MeasureKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEASURE_KIND_UNSPECIFIED: _ClassVar[MeasureKind]
+    MEASURE_KIND_LIBRARY_P_VALUE: _ClassVar[MeasureKind]
+    MEASURE_KIND_OWN_P_VALUE: _ClassVar[MeasureKind]
+    MEASURE_KIND_SCORE: _ClassVar[MeasureKind]
+    MEASURE_KIND_DEGREE: _ClassVar[MeasureKind]
+
 class AdapterKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ADAPTER_KIND_UNSPECIFIED: _ClassVar[AdapterKind]
@@ -64,12 +72,17 @@ SEVERITY_LOW: Severity
 SEVERITY_MEDIUM: Severity
 SEVERITY_HIGH: Severity
 SEVERITY_CRITICAL: Severity
+MEASURE_KIND_UNSPECIFIED: MeasureKind
+MEASURE_KIND_LIBRARY_P_VALUE: MeasureKind
+MEASURE_KIND_OWN_P_VALUE: MeasureKind
+MEASURE_KIND_SCORE: MeasureKind
+MEASURE_KIND_DEGREE: MeasureKind
 ADAPTER_KIND_UNSPECIFIED: AdapterKind
 ADAPTER_KIND_LORA: AdapterKind
 ADAPTER_KIND_EMBEDDING: AdapterKind
 
 class AdapterReference(_message.Message):
-    __slots__ = ("path", "uri", "inline_bytes", "stored_sha256", "weight_name", "revision", "expected_sha256", "denoiser_strength", "text_encoder_strength", "kind")
+    __slots__ = ("path", "uri", "inline_bytes", "stored_sha256", "weight_name", "revision", "expected_sha256", "denoiser_strength", "text_encoder_strength", "kind", "declared_name")
     PATH_FIELD_NUMBER: _ClassVar[int]
     URI_FIELD_NUMBER: _ClassVar[int]
     INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +93,7 @@ class AdapterReference(_message.Message):
     DENOISER_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     TEXT_ENCODER_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_NAME_FIELD_NUMBER: _ClassVar[int]
     path: str
     uri: str
     inline_bytes: bytes
@@ -90,7 +104,8 @@ class AdapterReference(_message.Message):
     denoiser_strength: float
     text_encoder_strength: float
     kind: AdapterKind
-    def __init__(self, path: _Optional[str] = ..., uri: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., stored_sha256: _Optional[str] = ..., weight_name: _Optional[str] = ..., revision: _Optional[str] = ..., expected_sha256: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., kind: _Optional[_Union[AdapterKind, str]] = ...) -> None: ...
+    declared_name: str
+    def __init__(self, path: _Optional[str] = ..., uri: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., stored_sha256: _Optional[str] = ..., weight_name: _Optional[str] = ..., revision: _Optional[str] = ..., expected_sha256: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., kind: _Optional[_Union[AdapterKind, str]] = ..., declared_name: _Optional[str] = ...) -> None: ...
 
 class CallerContext(_message.Message):
     __slots__ = ("service", "tenant", "request_id")
@@ -211,7 +226,7 @@ class ListAuditsResponse(_message.Message):
     def __init__(self, verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Finding(_message.Message):
-    __slots__ = ("concept_id", "concept_name", "category", "severity", "score", "p_value", "degree", "verdict", "remedy", "adapter_sha256s", "use", "measures_withheld")
+    __slots__ = ("concept_id", "concept_name", "category", "severity", "score", "p_value", "degree", "verdict", "remedy", "adapter_sha256s", "use", "measures_withheld", "decided_by", "library_p_value")
     CONCEPT_ID_FIELD_NUMBER: _ClassVar[int]
     CONCEPT_NAME_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +239,8 @@ class Finding(_message.Message):
     ADAPTER_SHA256S_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
     MEASURES_WITHHELD_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_BY_FIELD_NUMBER: _ClassVar[int]
+    LIBRARY_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     concept_id: str
     concept_name: str
     category: str
@@ -236,7 +253,19 @@ class Finding(_message.Message):
     adapter_sha256s: _containers.RepeatedScalarFieldContainer[str]
     use: str
     measures_withheld: bool
-    def __init__(self, concept_id: _Optional[str] = ..., concept_name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., score: _Optional[float] = ..., p_value: _Optional[float] = ..., degree: _Optional[float] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., adapter_sha256s: _Optional[_Iterable[str]] = ..., use: _Optional[str] = ..., measures_withheld: bool = ...) -> None: ...
+    decided_by: Measured
+    library_p_value: float
+    def __init__(self, concept_id: _Optional[str] = ..., concept_name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., score: _Optional[float] = ..., p_value: _Optional[float] = ..., degree: _Optional[float] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., adapter_sha256s: _Optional[_Iterable[str]] = ..., use: _Optional[str] = ..., measures_withheld: bool = ..., decided_by: _Optional[_Union[Measured, _Mapping]] = ..., library_p_value: _Optional[float] = ...) -> None: ...
+
+class Measured(_message.Message):
+    __slots__ = ("kind", "value", "threshold")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    kind: MeasureKind
+    value: float
+    threshold: float
+    def __init__(self, kind: _Optional[_Union[MeasureKind, str]] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("code", "message")
@@ -259,7 +288,7 @@ class KeyCoverage(_message.Message):
     def __init__(self, weight_tensors: _Optional[int] = ..., mapped_tensors: _Optional[int] = ..., matched_modules: _Optional[int] = ..., unmapped: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditedAdapter(_message.Message):
-    __slots__ = ("sha256", "size_bytes", "format", "denoiser_strength", "text_encoder_strength", "coverage", "weights_sha256", "same_weights_as", "kind")
+    __slots__ = ("sha256", "size_bytes", "format", "denoiser_strength", "text_encoder_strength", "coverage", "weights_sha256", "same_weights_as", "kind", "declared_name")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -269,6 +298,7 @@ class AuditedAdapter(_message.Message):
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     SAME_WEIGHTS_AS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_NAME_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     size_bytes: int
     format: str
@@ -278,7 +308,8 @@ class AuditedAdapter(_message.Message):
     weights_sha256: str
     same_weights_as: _containers.RepeatedScalarFieldContainer[str]
     kind: AdapterKind
-    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., format: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., coverage: _Optional[_Union[KeyCoverage, _Mapping]] = ..., weights_sha256: _Optional[str] = ..., same_weights_as: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[AdapterKind, str]] = ...) -> None: ...
+    declared_name: str
+    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., format: _Optional[str] = ..., denoiser_strength: _Optional[float] = ..., text_encoder_strength: _Optional[float] = ..., coverage: _Optional[_Union[KeyCoverage, _Mapping]] = ..., weights_sha256: _Optional[str] = ..., same_weights_as: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[AdapterKind, str]] = ..., declared_name: _Optional[str] = ...) -> None: ...
 
 class Digests(_message.Message):
     __slots__ = ("base_model", "library", "policy")

@@ -16,6 +16,9 @@ SOURCES = "path, uri, inline_bytes and stored_sha256"
 
 SHA256_REMEDY = "Send 64 lower-case hexadecimal digits."
 
+MAX_NAME_LETTERS = 256
+"""Letters of a name for people."""
+
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -43,6 +46,7 @@ class AdapterReference:
         also: further strengths at which it may be used instead, where a request can be read so.
         optional: whether the image server may leave it out and load the others without it.
         kind: what the file is sent as; one of the other kind is refused.
+        declared_name: how the caller calls it, for people; nothing is decided by it.
     """
 
     path: str | None = None
@@ -56,6 +60,12 @@ class AdapterReference:
     also: tuple[Strength, ...] = ()
     optional: bool = False
     kind: Kind = "lora"
+    declared_name: str = field(default="", compare=False)
+
+    @property
+    def shown_name(self) -> str:
+        """How the caller calls it, else the end of the path that he asks about; "" for neither."""
+        return self.declared_name or (self.path or "")[-MAX_NAME_LETTERS:]
 
     @property
     def strengths(self) -> tuple[Strength, ...]:

@@ -205,7 +205,8 @@ class Pipeline:
         leash.report("record", 0.0)
         began = time.monotonic()
         context = copy_context()
-        caller = replace(request.caller, trace_id=trace_id())
+        names = tuple(one.shown_name for one in request.adapters)
+        caller = replace(request.caller, trace_id=trace_id(), adapter_names=names)
 
         def work() -> Verdict:
             return context.run(

@@ -18,6 +18,7 @@ from loragate_server.policy.decision import (
     GRAVITY,
     Decision,
     Finding,
+    MeasureKind,
     Mode,
     Reason,
     Remedy,
@@ -25,6 +26,7 @@ from loragate_server.policy.decision import (
 )
 from loragate_server.policy.holm import holm_adjusted
 from loragate_server.policy.listed import decide_listed
+from loragate_server.policy.measure import at_block, at_review, nearest
 from loragate_server.policy.policy import Policy, Thresholds
 from loragate_server.policy.sentences import (
     clear_sentences,
@@ -152,28 +154,32 @@ def _judge(
     thresholds = policy.thresholds_for(concept)
     # Written so that a degree that is not a number counts as above the floor.
     above_floor = not concept.degree < thresholds.min_degree
-    learned = above_floor and _reaches(concept, adjusted_p, thresholds, block=True)
+    blocks = at_block(concept, adjusted_p, thresholds) if above_floor else None
+    suspects = at_review(concept, adjusted_p, thresholds) if above_floor else None
+    measured = blocks or suspects or nearest(concept, adjusted_p, thresholds)
     verdict, remedy, reason = VerdictKind.ALLOW, Remedy.NONE, None
-    if learned and _too_slight(concept, thresholds):
+    if blocks and _too_slight(concept, thresholds):
         verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
         floor = f"Uncalibrated, it is blocked at a degree of {_floor(thresholds):g} or more."
         reason = Reason("concept_suspected", *say("may have learned", floor))
-    elif learned:
+    elif blocks:
         verdict = thresholds.on_block
         remedy = thresholds.remedy or policy.remedy_for(concept.severity)
         reason = Reason("concept_learned", *say("have learned"))
-    elif above_floor and _reaches(concept, adjusted_p, thresholds, block=False):
-        verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
-        reason = Reason("concept_suspected", *say("may have learned"))
-    elif above_floor and _stands_out(concept, thresholds):
+    elif suspects and suspects.kind is MeasureKind.OWN_P_VALUE:
         verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
         own = f"For this concept alone the p-value is {concept.p_value:.3g}."
         reason = Reason("concept_suspected", *say("may have learned something of", own))
+    elif suspects:
+        verdict, remedy = VerdictKind.REVIEW, Remedy.QUARANTINE
+        reason = Reason("concept_suspected", *say("may have learned"))
     invalid = _invalid_measure(concept)
     if invalid and GRAVITY[verdict] < GRAVITY[policy.when_inconclusive]:
         verdict, remedy = policy.when_inconclusive, Remedy.QUARANTINE
         reason = Reason("measurement_invalid", *invalid_sentences(concept, invalid))
-    return Finding(concept, verdict, remedy), (verdict, reason) if reason else None
+        measured = None
+    finding = Finding(concept, verdict, remedy, measured, adjusted_p)
+    return finding, (verdict, reason) if reason else None
 
 
 def _too_slight(concept: ConceptEvidence, thresholds: Thresholds) -> bool:
@@ -183,21 +189,6 @@ def _too_slight(concept: ConceptEvidence, thresholds: Thresholds) -> bool:
 
 def _floor(thresholds: Thresholds) -> float:
     return max(thresholds.min_degree, thresholds.block_degree_uncalibrated)
-
-
-def _reaches(
-    concept: ConceptEvidence, adjusted_p: float, thresholds: Thresholds, *, block: bool
-) -> bool:
-    score = thresholds.block_score if block else thresholds.review_score
-    p_value = thresholds.block_p_value if block else thresholds.review_p_value
-    return (score is not None and concept.score >= score) or (
-        p_value is not None and adjusted_p <= p_value
-    )
-
-
-def _stands_out(concept: ConceptEvidence, thresholds: Thresholds) -> bool:
-    limit = thresholds.review_own_p_value
-    return limit is not None and concept.p_value <= limit
 
 
 def _invalid_measure(concept: ConceptEvidence) -> str:

@@ -56,13 +56,51 @@ class Reason:
     plain: str = ""
 
 
+class MeasureKind(StrEnum):
+    """What is compared with a limit."""
+
+    LIBRARY_P_VALUE = "LIBRARY_P_VALUE"
+    OWN_P_VALUE = "OWN_P_VALUE"
+    SCORE = "SCORE"
+    DEGREE = "DEGREE"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of a concept beside the limit that it is compared with.
+
+    Attributes:
+        value: of a p-value over the library, the one over all concepts (family or Holm-adjusted).
+        threshold: of p-values the highest, of a score or degree the lowest that reaches it.
+    """
+
+    kind: MeasureKind
+    value: float
+    threshold: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is on the side of the limit where the policy acts; not for no number."""
+        if self.kind in (MeasureKind.SCORE, MeasureKind.DEGREE):
+            return self.value >= self.threshold
+        return self.value <= self.threshold
+
+
 @dataclass(frozen=True)
 class Finding:
-    """The policy's view of one concept."""
+    """The policy's view of one concept.
+
+    Attributes:
+        decided_by: what reached a limit, or the limit that it would reach first; None where there
+            is no limit or no number, and in decisions from before it was kept.
+        library_p_value: over all concepts of the library; None in those decisions.
+    """
 
     evidence: ConceptEvidence
     verdict: VerdictKind
     remedy: Remedy
+    decided_by: Measured | None = None
+    library_p_value: float | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from loragate_server.audit.evidence import CoverageEvidence
 from loragate_server.policy.decision import Decision
 
 
@@ -19,6 +20,9 @@ class Caller:
     """Authenticated name of the peer (certificate subject), empty without authentication."""
     trace_id: str = ""
     """Of the trace in which the decision was made, empty without tracing."""
+    adapter_names: tuple[str, ...] = ()
+    """How the caller called each adapter, in their order, "" where he did not. Nobody has checked
+    them, and they come from strangers: escape them wherever they are shown."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,9 @@ class Verdict:
     def binding(self) -> bool:
         """Whether a load may rest on it; the decision's mode says whether the policy enforces."""
         return not self.dry_run and not self.decision.evidence.restricted_to
+
+    @property
+    def named_adapters(self) -> tuple[tuple[CoverageEvidence, str], ...]:
+        """Each adapter with what the caller called it, "" where he did not."""
+        names = iter(self.caller.adapter_names)
+        return tuple((one, next(names, "")) for one in self.decision.evidence.adapters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loragate_server.audit.evidence import CoverageEvidence, Evidence
@@ -32,10 +33,7 @@ def facts(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
     """
     return (
         *_about_decision(wording, verdict),
-        *(
-            _adapter(wording, number, adapter)
-            for number, adapter in enumerate(verdict.decision.evidence.adapters, start=1)
-        ),
+        *_adapters(wording, verdict),
         *_used(wording, verdict.decision.evidence),
         *_made_with(wording, verdict),
         *_asked_by(wording, verdict),
@@ -71,6 +69,14 @@ def _about_decision(wording: Wording, verdict: Verdict) -> tuple[Fact, ...]:
             decision.remedy.value,
         ),
     )
+
+
+def _adapters(wording: Wording, verdict: Verdict) -> Iterator[Fact]:
+    for number, (adapter, name) in enumerate(verdict.named_adapters, start=1):
+        yield _adapter(wording, number, adapter)
+        if name:
+            said = printable(name, _LONGEST)
+            yield Fact(wording("facts.adapter_name", number=number), said)
 
 
 def _adapter(wording: Wording, number: int, adapter: CoverageEvidence) -> Fact:

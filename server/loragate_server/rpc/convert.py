@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from loragate.v1 import audit_pb2 as wire
-from loragate_server.adapter.reference import AdapterReference, Kind, Strength
+from loragate_server.adapter.reference import (
+    MAX_NAME_LETTERS,
+    AdapterReference,
+    Kind,
+    Strength,
+)
 from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
-from loragate_server.policy.decision import GRAVITY, Finding, Reason, VerdictKind
+from loragate_server.policy.decision import GRAVITY, Finding, Measured, Reason, VerdictKind
 from loragate_server.policy.reasons import told_without_numbers
 from loragate_server.policy.sentences import members_of, use_of, use_words
 from loragate_server.record.verdict import Caller, Verdict
@@ -42,7 +48,7 @@ def upload_request(header: wire.UploadHeader) -> GateRequest:
         NoDecisionError: REQUEST_INVALID where a field is too long.
     """
     return GateRequest(
-        adapters=(adapter_reference(header.adapter),),
+        adapters=(_uploaded(header),),
         base_model=header.base_model,
         caller=caller(header.caller),
         dry_run=header.dry_run,
@@ -50,13 +56,22 @@ def upload_request(header: wire.UploadHeader) -> GateRequest:
     )
 
 
+def _uploaded(header: wire.UploadHeader) -> AdapterReference:
+    reference = adapter_reference(header.adapter)
+    if reference.declared_name:
+        return reference
+    return replace(reference, declared_name=header.file_name[-MAX_NAME_LETTERS:])
+
+
 def adapter_reference(message: wire.AdapterReference) -> AdapterReference:
     """An adapter; strengths that are not set are 1, or for text encoders the denoiser's.
 
     Raises:
-        NoDecisionError: REQUEST_INVALID for a kind that this server does not know.
+        NoDecisionError: REQUEST_INVALID for a kind that this server does not know, and for a name
+            that is too long.
     """
     source = message.WhichOneof("source")
+    _require_short("adapters.declared_name", message.declared_name, MAX_NAME_LETTERS)
     denoiser = message.denoiser_strength if message.HasField("denoiser_strength") else 1.0
     text = message.text_encoder_strength
     return AdapterReference(
@@ -71,6 +86,7 @@ def adapter_reference(message: wire.AdapterReference) -> AdapterReference:
             denoiser, text if message.HasField("text_encoder_strength") else denoiser
         ),
         kind=_kind(message.kind),
+        declared_name=message.declared_name,
     )
 
 
@@ -99,20 +115,23 @@ def caller(message: wire.CallerContext) -> Caller:
         NoDecisionError: REQUEST_INVALID for text that the decision log should not hold.
     """
     for field in ("service", "tenant", "request_id"):
-        text = getattr(message, field)
-        if len(text) > MAX_CALLER_LETTERS:
-            raise NoDecisionError(
-                ErrorReason.REQUEST_INVALID,
-                f"caller.{field} has {len(text)} letters.",
-                remedy=f"Use at most {MAX_CALLER_LETTERS}.",
-                metadata={"field": f"caller.{field}"},
-            )
+        _require_short(f"caller.{field}", getattr(message, field), MAX_CALLER_LETTERS)
     return Caller(
         service=message.service,
         tenant=message.tenant,
         request_id=message.request_id,
         identity=IDENTITY.get(),
     )
+
+
+def _require_short(field: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise NoDecisionError(
+            ErrorReason.REQUEST_INVALID,
+            f"{field} has {len(text)} letters.",
+            remedy=f"Use at most {most}.",
+            metadata={"field": field},
+        )
 
 
 def verdict_filter(value: wire.VerdictKind) -> VerdictKind | None:
@@ -154,7 +173,7 @@ def verdict_message(verdict: Verdict, *, scores: bool) -> wire.Verdict:
         remedy=_remedy(decision.remedy),
         reasons=[_reason(each, scores=scores) for each in decision.reasons],
         findings=[_finding(each, evidence, scores=scores) for each in findings],
-        adapters=[_audited_adapter(each) for each in evidence.adapters],
+        adapters=[_audited_adapter(each, name) for each, name in verdict.named_adapters],
         base_model=evidence.base_model,
         digests=wire.Digests(
             base_model=evidence.base_digest,
@@ -208,6 +227,8 @@ def _finding(finding: Finding, evidence: Evidence, *, scores: bool) -> wire.Find
         score=concept.score if scores else None,
         p_value=concept.p_value if scores else None,
         degree=concept.degree if scores else None,
+        decided_by=_measured(finding.decided_by) if scores else None,
+        library_p_value=finding.library_p_value if scores else None,
         verdict=_verdict_kind(finding.verdict),
         remedy=_remedy(finding.remedy),
         adapter_sha256s=[one.sha256 for one in members_of(evidence, use)] if told else (),
@@ -216,11 +237,19 @@ def _finding(finding: Finding, evidence: Evidence, *, scores: bool) -> wire.Find
     )
 
 
+def _measured(measured: Measured | None) -> wire.Measured | None:
+    if measured is None:
+        return None
+    return wire.Measured(
+        kind=f"MEASURE_KIND_{measured.kind}", value=measured.value, threshold=measured.threshold
+    )
+
+
 def _by_gravity(finding: Finding) -> tuple[int, str]:
     return -GRAVITY[finding.verdict], finding.evidence.concept_id
 
 
-def _audited_adapter(coverage: CoverageEvidence) -> wire.AuditedAdapter:
+def _audited_adapter(coverage: CoverageEvidence, name: str) -> wire.AuditedAdapter:
     return wire.AuditedAdapter(
         sha256=coverage.sha256,
         size_bytes=coverage.size_bytes,
@@ -236,6 +265,7 @@ def _audited_adapter(coverage: CoverageEvidence) -> wire.AuditedAdapter:
         ),
         weights_sha256=coverage.weights_sha256,
         same_weights_as=coverage.same_weights_as,
+        declared_name=name,
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,7 +37,8 @@ async def test_an_audit_becomes_a_recorded_verdict(house: Callable[..., Any]) ->
     }
     found = here.recorder.get(verdict.decision_id)
     assert found.decision == verdict.decision
-    assert found.caller == caller
+    assert replace(found.caller, adapter_names=()) == caller
+    assert len(found.caller.adapter_names) == 1
     assert here.counts.answers == [verdict]
 
 

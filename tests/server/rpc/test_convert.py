@@ -11,7 +11,7 @@ from loragate.v1 import audit_pb2 as wire
 from loragate.v1 import error_reason_pb2
 from loragate_server.adapter.reference import Strength
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.policy.decision import Finding, Mode, Reason, Remedy, VerdictKind
+from loragate_server.policy.decision import Finding, MeasureKind, Mode, Reason, Remedy, VerdictKind
 from loragate_server.record.verdict import Verdict
 from loragate_server.rpc.convert import (
     MAX_CALLER_LETTERS,
@@ -42,6 +42,7 @@ def test_verdicts_modes_and_remedies_are_the_same_sets() -> None:
     assert names(wire.VerdictKind, "VERDICT_KIND_") == set(VerdictKind)
     assert names(wire.Mode, "MODE_") == set(Mode)
     assert names(wire.Remedy, "REMEDY_") == set(Remedy)
+    assert names(wire.MeasureKind, "MEASURE_KIND_") == set(MeasureKind)
     severities = {severity_name(each) for each in ("low", "medium", "high", "critical")}
     assert severities == set(wire.Severity.keys()) - {"SEVERITY_UNSPECIFIED"}
 

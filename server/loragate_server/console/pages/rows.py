@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         verdict: what the policy decided, also where it only observed.
-        adapters: first digits of the digests.
+        adapters: first digits of the digests, and what the caller called them.
         suspects: concepts that the policy acts on, gravest first; `more` are not named.
         marks: what else has to be known, such as that it was a pilot.
     """
@@ -30,7 +30,7 @@ class Row:
     machine_time: str
     verdict: str
     verdict_words: str
-    adapters: tuple[str, ...]
+    adapters: tuple[tuple[str, str], ...]
     suspects: tuple[str, ...]
     more: int
     base_model: str
@@ -50,15 +50,21 @@ def row(wording: Wording, verdict: Verdict) -> Row:
         machine_time=verdict.decided_at.isoformat(timespec="seconds"),
         verdict=kind,
         verdict_words=wording(f"verdict.{kind}"),
-        adapters=tuple(
-            printable(adapter.sha256[:DIGITS_SHOWN]) for adapter in decision.evidence.adapters
-        ),
+        adapters=_adapters(verdict),
         suspects=suspects[:MOST_SUSPECTS],
         more=max(0, len(suspects) - MOST_SUSPECTS),
         base_model=printable(decision.evidence.base_model, _NAME_IN_ROW),
         service=printable(verdict.caller.service, _NAME_IN_ROW),
         tenant=printable(verdict.caller.tenant, _NAME_IN_ROW),
         marks=_marks(wording, verdict),
+    )
+
+
+def _adapters(verdict: Verdict) -> tuple[tuple[str, str], ...]:
+    """The first digits of each adapter, and how the caller called it; "" where he did not."""
+    return tuple(
+        (printable(adapter.sha256[:DIGITS_SHOWN]), printable(name, _NAME_IN_ROW))
+        for adapter, name in verdict.named_adapters
     )
 
 

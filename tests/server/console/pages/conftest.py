@@ -46,9 +46,11 @@ def record(recorder: Recorder) -> Callable[..., Verdict]:
         tenant: str = "tenant-a",
         policy: bytes = POLICY,
         dry_run: bool = False,
+        called: str = "",
     ) -> Verdict:
         decision = decide(parse_policy(policy), found or evidence(suspected()))
-        caller = Caller(service, tenant, "request-17", "CN=image-service")
+        names = (called,) if called else ()
+        caller = Caller(service, tenant, "request-17", "CN=image-service", adapter_names=names)
         return recorder.record(decision, caller, stage_times_s={"response": 0.41}, dry_run=dry_run)
 
     return one

@@ -85,6 +85,18 @@ async def test_a_verdict_is_told_by_words_and_a_sign_and_not_by_colour_alone(
     assert "! A person has to decide pilot" in shown
 
 
+async def test_what_a_caller_calls_an_adapter_stands_beside_its_digest_and_changes_no_page(
+    browser: Opens, record: Records
+) -> None:
+    verdict = record(called="Sunset <script>alert(1)</script>\u202e v2")
+    for place in ("/", "/verdicts"):
+        shown = (await browser().see(place)).text("table")
+        assert "Sunset <script>alert(1)</script>\N{REPLACEMENT CHARACTER} v2" in shown
+    page = await browser().see(f"/audits/{verdict.decision_id}")
+    assert "as the caller called it" in page.text()
+    assert "Sunset <script>alert(1)</script>\N{REPLACEMENT CHARACTER} v2" in page.text()
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [
