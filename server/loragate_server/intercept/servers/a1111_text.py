@@ -59,9 +59,7 @@ def refuse_named_base(text: str, place: str, name: str) -> None:
         )
 
 
-def refuse_undecidable(
-    text: str, place: str, name: str, *, wildcards: bool = False, styles: bool = False
-) -> None:
+def refuse_undecidable(text: str, place: str, name: str, *, wildcards: bool, styles: bool) -> None:
     """Refuses a text whose tags come from elsewhere, or come about when choices are drawn.
 
     Args:

@@ -1,0 +1,86 @@
+"""Edges of the parts that extractors are made of, each where a wrong change was left unnoticed."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.wrappers_pb2 import BytesValue
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from loragate_server.intercept.extraction import RefusedRequestError
+from loragate_server.intercept.passing import outline
+from loragate_server.intercept.reading.bases import refuse_other_base
+from loragate_server.intercept.reading.references import is_folder, is_there
+from loragate_server.intercept.reading.tags import Tag
+from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.servers.a1111_text import refuse_undecidable
+from loragate_server.intercept.servers.comfyui_flow import _more_than
+from loragate_server.intercept.servers.protobuf_wire import chunk, parts
+from tests.server.intercept.bodies import extractor
+
+
+@given(st.integers(1, 2**29 - 1), st.binary(max_size=20) | st.integers(0, 70_000).map(bytes))
+@example(1, bytes(128))
+@example(1, bytes(16_384))
+def test_a_field_is_written_as_protobuf_reads_it(number: int, data: bytes) -> None:
+    written = chunk(number, data)
+    [part] = parts(written)
+    assert (part.number, part.data) == (number, data)
+    if number == 1:
+        assert BytesValue.FromString(written).value == data
+
+
+def test_no_model_named_is_the_model_that_is_there_and_true_names_none() -> None:
+    for value in (None, False):
+        refuse_other_base(value, "/model", {"sd15"})
+    with pytest.raises(RefusedRequestError):
+        refuse_other_base(True, "/model", {"sd15"})
+
+
+def test_a_style_in_a_text_is_refused_unless_it_is_allowed() -> None:
+    with pytest.raises(RefusedRequestError, match="names a style"):
+        refuse_undecidable("<style:ink>", "/prompt", "prompt", wildcards=False, styles=False)
+    refuse_undecidable("<style:ink>", "/prompt", "prompt", wildcards=False, styles=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "everywhere"),
+    [("ink", True), ("a/ink", False), ("ink.safetensors", False), ("a/ink.safetensors", False)],
+)
+def test_only_a_bare_name_is_a_tag_to_every_server(name: str, everywhere: bool) -> None:
+    assert Tag("lora", name, (0, 1), (1.0,), {}).everywhere is everywhere
+
+
+@pytest.mark.parametrize(
+    ("counts", "more"),
+    [
+        ([2, 2], False),
+        ([4], False),
+        ([5], True),
+        ([2, 3], True),
+        ([3, 3, 0], True),
+        ([0, 9], False),
+    ],
+)
+def test_ways_are_counted_to_the_most_that_are_looked_at(counts: list[int], more: bool) -> None:
+    assert _more_than(4, counts) is more
+
+
+def test_a_server_without_sockets_opens_none() -> None:
+    assert extractor("comfyui").opens_sockets
+    assert not extractor("cog").opens_sockets
+
+
+def test_a_path_in_a_log_has_twelve_segments_at_most() -> None:
+    def shown(count: int) -> str:
+        path = "/".join(["", *["part"] * count])
+        return outline(HttpRequest(method="GET", path=path, headers={}, body=b""))
+
+    assert shown(12) == f"GET /{'/'.join(['part'] * 12)}"
+    assert shown(13) == shown(12)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_nowhere(name: str) -> None:
+    assert not is_folder(name)
+    assert not is_there(name)
