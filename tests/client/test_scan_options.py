@@ -244,7 +244,13 @@ def test_settings_are_found_upwards_and_the_command_line_wins(
     assert "passed over: ../backup/old.ckpt" in printed.err
     assert all(json.loads(line)["verdict"] is None for line in printed.out.splitlines())
     assert scan("..", "--format", "csv", "--exclude", "*.bin") == 3
-    assert capsys.readouterr().out.startswith("file,verdict")
+    printed = capsys.readouterr()
+    assert printed.out.startswith("file,verdict")
+    assert f"{loras}/.loragate.toml sets policy; --no-settings reads no such file." in printed.err
+    assert scan("..") == 3
+    assert f"{loras}/.loragate.toml sets exclude, policy;" in capsys.readouterr().err
+    assert scan("..", "--settings", "../.loragate.toml") == 3
+    assert " sets " not in capsys.readouterr().err
     assert scan("..", "--no-settings") == 3
     assert capsys.readouterr().out.startswith("FILE")
 

@@ -106,7 +106,7 @@ def _used(options: argparse.Namespace) -> Iterator[Line]:
     except (OSError, ValueError) as error:
         yield Line("problem", "settings", told(error), "mend it, or --no-settings")
         return
-    yield Line("ok", "settings", str(used or "no .loragate.toml here or above"))
+    yield Line("ok", "settings", str(used.file if used else "no .loragate.toml here or above"))
     for name in ("base", "library", "policy", "calibration"):
         yield Line("ok", name, str(getattr(settings, name) or "the one that ships"))
     for what, place in described(settings.state):

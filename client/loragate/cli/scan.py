@@ -57,7 +57,9 @@ def scan(options: argparse.Namespace) -> ExitCode:
         raise FileNotFoundError(_nothing(options.paths, gathered))
     settings = engine_settings(options, gathered.files)
     if options.verbose:
-        _tell_before(used, settings, gathered)
+        _tell_before(used.file if used is not None else None, settings, gathered)
+    elif used is not None and used.decisive and not options.quiet:
+        _say(f"{used.file} sets {', '.join(used.decisive)}; --no-settings reads no such file.")
     outcomes = _outcomes(options, settings, gathered.files)
     _show(options, form, outcomes)
     return _exit_code(outcomes, options.fail_on or "review")

@@ -8,6 +8,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,29 @@ SETTINGS: Mapping[str, Callable[[Any], Any]] = {
 """Every setting, by the name of its option, and how its value is read."""
 
 
-def apply(options: argparse.Namespace, start: Path) -> Path | None:
+DECISIVE = (*PATHS, "include", "exclude", "fail-on", "loader", "strength", "text-encoder-strength")
+"""Settings by which a file may be let through that would not be else."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """The settings file that was read, and which of its settings hold.
+
+    Attributes:
+        found: nobody has named it.
+    """
+
+    file: Path
+    names: tuple[str, ...]
+    found: bool
+
+    @property
+    def decisive(self) -> tuple[str, ...]:
+        """What of a file that nobody named may let files through."""
+        return tuple(name for name in self.names if self.found and name in DECISIVE)
+
+
+def apply(options: argparse.Namespace, start: Path) -> Used | None:
     """Fills in what was not given on the command line.
 
     Args:
@@ -87,7 +110,7 @@ def apply(options: argparse.Namespace, start: Path) -> Path | None:
         start: folder in which, and above which, a file is looked for.
 
     Returns:
-        The file that was read.
+        The file that was read, if any.
 
     Raises:
         ValueError: it cannot be read, or says what cannot be; names the file and the setting.
@@ -97,11 +120,13 @@ def apply(options: argparse.Namespace, start: Path) -> Path | None:
         file = find(start)
     if file is None:
         return None
+    names = []
     for name, value in read(file).items():
         attribute = name.replace("-", "_")
         if getattr(options, attribute) is None:
             setattr(options, attribute, value)
-    return file
+            names.append(name)
+    return Used(file, tuple(names), found=not options.settings)
 
 
 def find(start: Path) -> Path | None:
