@@ -30,6 +30,7 @@ from loragate_server.record.migrate import DEFAULT_TIMEOUT_S, upgrade
 from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.search import Search
 from loragate_server.record.signing.signer import VerdictSigner
+from loragate_server.record.tree.keeper import CheckpointKeeper
 from loragate_server.record.verdict import Caller, Verdict
 
 DEFAULT_PAGE_SIZE = 50
@@ -50,6 +51,7 @@ class Recorder:
         database_timeout_s: float = DEFAULT_TIMEOUT_S,
         migrate: bool = True,
         signer: VerdictSigner | None = None,
+        keeper: CheckpointKeeper | None = None,
     ) -> None:
         """Migrates the database (unless told not to) and opens the log.
 
@@ -59,6 +61,7 @@ class Recorder:
             database_timeout_s: longest wait for the database.
             migrate: whether to make or change the tables.
             signer: signs every decision; None signs none.
+            keeper: of the log's tree; None keeps no tree.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
@@ -66,8 +69,8 @@ class Recorder:
         if migrate:
             upgrade(database_url, database_timeout_s)
         self.database = Database(database_url, database_timeout_s)
-        self.log = DecisionLog(log_path)
-        self._signer = signer
+        self.log = DecisionLog(log_path) if keeper is None else keeper.open_log(log_path)
+        self._signer, self._keeper = signer, keeper
 
     def record(
         self,
@@ -89,6 +92,8 @@ class Recorder:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE, DISK_FULL or
                 SIGNING_UNAVAILABLE; there is no verdict then.
         """
+        if self._keeper is not None:
+            self._keeper.require_in_time()
         now = datetime.now(UTC)
         verdict = Verdict(
             decision_id=new_decision_id(now),
@@ -171,6 +176,8 @@ class Recorder:
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
         """
+        if self._keeper is not None:
+            self._keeper.require_in_time()
         self.log.check()
         self.database.check()
 

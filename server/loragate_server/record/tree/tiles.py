@@ -6,6 +6,8 @@ width in its name. So a crash can leave a tile that nobody needs yet, but none t
 
 from __future__ import annotations
 
+import contextlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def tile_name(level: int, number: int, width: int = WIDTH) -> str:
 
 
 def write_tile(folder: Path, level: int, number: int, hashes: list[bytes]) -> None:
-    """Writes a tile to the disk, unless it is there. A full one takes the partial ones' place.
+    """Writes a tile to the disk, unless it is there; its name is durable, too.
 
     Raises:
         OSError: it cannot be written.
@@ -42,6 +44,20 @@ def write_tile(folder: Path, level: int, number: int, hashes: list[bytes]) -> No
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as partial:
             partial.write_bytes(data)
+        for above in file.parents:
+            sync_folder(above)
+            if above == folder:
+                break
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some file systems have no such thing
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class Tiles:

@@ -29,7 +29,7 @@ from loragate_server.record.tree.merkle import (
     leaf_hash,
     root_of,
 )
-from loragate_server.record.tree.tiles import WIDTH, TileError, Tiles, write_tile
+from loragate_server.record.tree.tiles import WIDTH, TileError, Tiles, sync_folder, write_tile
 
 BEGINS = "tree_begins"
 STATE, CHECKPOINT = "state.json", "checkpoint"
@@ -84,6 +84,7 @@ class LogTree:
         self._lock = threading.Lock()  # over what follows
         self._saving = threading.Lock()
         self._waiting: list[bytes] = []
+        self._gap = ""
         state = read_state(folder)
         if state is None:
             state = TreeState(f"{name}/{secrets.token_hex(8)}")
@@ -126,6 +127,11 @@ class LogTree:
                 if begun_by(line) != self._saved.origin:
                     return
                 self._first_seq = link.seq
+            elif link.seq != self._last.seq + 1:
+                self._gap = (
+                    f"line {link.seq} came to the tree after line {self._last.seq}; start the "
+                    "server again, which then reads the log"
+                )
             self._waiting.append(leaf_hash(line))
             self._last = link
 
@@ -133,9 +139,12 @@ class LogTree:
         """Writes the lines that wait into tiles; when this returns, they are on the disk.
 
         Raises:
+            TreeError: lines are missing between those that came.
             OSError: they cannot be written; they still wait then.
         """
         with self._saving:
+            if self._gap:
+                raise TreeError(self._gap)
             with self._lock:
                 taken, last, first_seq = list(self._waiting), self._last, self._first_seq
             if not taken:
@@ -255,6 +264,7 @@ def write_state(folder: Path, state: TreeState) -> None:
     }
     with whole_file(folder / STATE) as partial:
         partial.write_text(json.dumps(told) + "\n", encoding="ascii")
+    sync_folder(folder)
 
 
 def _edge(folder: Path, state: TreeState) -> list[list[bytes]]:
