@@ -8,8 +8,15 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from loragate_server.config.checkpoints import CheckpointsSection
 from loragate_server.config.signing import SigningKey, SigningSection
-from loragate_server.record.signing.keys import KeyUnusableError, OpenKey, open_keys, read_public
+from loragate_server.record.signing.keys import (
+    KeyUnusableError,
+    OpenKey,
+    open_keys,
+    public_keys,
+    read_public,
+)
 from loragate_server.record.tree.note import (
     Note,
     NoteSignature,
@@ -104,3 +111,13 @@ def read_note_key(file: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise KeyUnusableError(f"{file} is no Ed25519 key, which checkpoints are signed with")
     return key
+
+
+def log_keys(section: CheckpointsSection, signing: SigningSection) -> list[Ed25519PublicKey]:
+    """The public halves of the keys that sign, or signed, checkpoints by a configuration.
+
+    Raises:
+        KeyUnusableError: one cannot be read.
+    """
+    wanted = SigningSection(keys=(section.key,)) if section.key else signing
+    return [key for key in public_keys(wanted).values() if isinstance(key, Ed25519PublicKey)]
