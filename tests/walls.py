@@ -46,6 +46,7 @@ MAY_IMPORT = {
         "audit.evidence",
         "policy.decision",
         "policy.known",
+        "policy.lineage",
         "policy.review",
     ),
     "wording": (),

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
+from loragate_server.record.basis import Basis
 from loragate_server.record.codec import encode, parse_verdict, to_json
 from loragate_server.record.database import Database, Row, decision_unknown
 from loragate_server.record.failures import database_failure
@@ -79,6 +80,7 @@ class Recorder:
         *,
         stage_times_s: Mapping[str, float],
         dry_run: bool = False,
+        basis: Basis | None = None,
     ) -> Verdict:
         """Records a decision; see the module for what holds when this returns.
 
@@ -87,6 +89,7 @@ class Recorder:
             caller: who asked.
             stage_times_s: stage name to seconds, of the whole request.
             dry_run: recorded too, but marked as not binding.
+            basis: with which the decision can be made again.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE, DISK_FULL or
@@ -103,6 +106,7 @@ class Recorder:
             expires_at=now + timedelta(seconds=decision.ttl_s),
             stage_times_s=dict(stage_times_s),
             dry_run=dry_run,
+            basis=basis,
         )
         if self._signer is not None:
             verdict = self._signer.signed(verdict)

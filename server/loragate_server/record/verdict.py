@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from loragate_server.policy.decision import Decision
+from loragate_server.record.basis import Basis
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Verdict:
     """A recorded decision. Times are timezone-aware UTC.
 
     Attributes:
+        basis: with which the decision can be made again; None in records of before that was kept.
         envelope_sha256: lower-case hexadecimal digest of `envelope`; empty where nothing is signed.
         envelope: the signed form (`record.signing`); not in the log, which has its digest.
     """
@@ -38,6 +40,7 @@ class Verdict:
     stage_times_s: dict[str, float]
     dry_run: bool = False
     cached: bool = False
+    basis: Basis | None = None
     envelope_sha256: str = ""
     envelope: bytes = field(default=b"", repr=False, metadata={"recorded": False})
 
