@@ -197,7 +197,12 @@ class Handed:
                 state = read_state(folder)
                 known = None if state is None else (folder, state)
                 skew = timedelta(seconds=self.clock_skew_s)
-                return verify_tree(files, seen, tree=known, skew=skew)
+                trees = (
+                    [one for one in seen if one.checkpoint.origin == origin]
+                    for origin in dict.fromkeys(one.checkpoint.origin for one in seen)
+                )
+                found = (verify_tree(files, one, tree=known, skew=skew) for one in trees)
+                return tuple(problem for problems in found for problem in problems)
             except TreeError as error:
                 return (LogProblem(str(folder), 0, str(error)),)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from loragate_server.record.chain import verify_log
 from loragate_server.record.codec import to_json
+from loragate_server.record.log import DecisionLog
 from loragate_server.record.tree.note import WITNESS_KEY, Verifier, parse_note
 from loragate_server.record.tree.sealed import Seen, verify_tree
 from loragate_server.record.tree.signer import read_note_key
@@ -206,8 +208,6 @@ def test_a_forged_time_shows_against_what_witnesses_saw(tmp_path: Path, hours: i
         told = (keeper.tree.folder / "checkpoint").read_text()
         old = seen[-1].checkpoint.size if seen else 0
         proof = keeper.tree.consistency(old, keeper.tree.saved.size)
-        import base64
-
         lines = "".join(base64.b64encode(one).decode() + "\n" for one in proof)
         answer = witness.add(f"old {old}\n{lines}\n{told}".encode())
         assert answer.status == 200
@@ -218,3 +218,21 @@ def test_a_forged_time_shows_against_what_witnesses_saw(tmp_path: Path, hours: i
     word = "was not there yet" if hours < 0 else "was there when"
     assert all(one.line == 7 for one in found)
     assert word in found[0].message
+
+
+def test_a_log_is_told_from_that_of_another_replica(tmp_path: Path) -> None:
+    """Each replica has its own tree; one command looks at all of them."""
+    seen, files = [], []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        plain = DecisionLog(folder / "decisions.jsonl")  # lines of before there was a tree
+        plain.append_note({"code": "test"})
+        plain.close()
+        seen.append(write_history(folder, [4, 3]))
+        files.append(folder / "decisions.jsonl")
+    for one in seen:
+        for order in (files, files[::-1]):
+            assert verify_tree(order, one, skew=timedelta(seconds=5)) == ()
+    [gone] = verify_tree(files[:1], seen[1])
+    assert "has no line of the tree loragate/" in gone.message

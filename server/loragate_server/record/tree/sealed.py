@@ -18,7 +18,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from loragate_server.record.chain import LogProblem, parse_line
+from loragate_server.record.chain import LogProblem, digest, parse_line
 from loragate_server.record.tree.checkpoint import Checkpoint
 from loragate_server.record.tree.merkle import leaf_hash, root_of
 from loragate_server.record.tree.tiles import WIDTH, TileError, Tiles
@@ -99,16 +99,23 @@ def verify_tree(
 def _leaves(paths: Sequence[Path], origin: str, tree: tuple[Path, TreeState] | None) -> list[Leaf]:
     """The lines of a tree, of which the first may be known by the tiles alone."""
     found: list[Leaf] = []
+    before, inside = "", True
     for path in paths:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 bare = line.removesuffix(b"\n")
                 entry = _entry(bare)
                 seq = int(entry.get("seq", 0))
-                if not found and begun_by(bare) != origin:
-                    if tree is None or seq < tree[1].first_seq:
+                begins = begun_by(bare)
+                if not found and begins != origin:
+                    if tree is None or seq < tree[1].first_seq or begins:
                         continue
                     found = _hashes(tree, seq)
+                elif found and (begins or (number == 1 and entry.get("prev") != before)):
+                    inside = False  # another tree, or the log of another replica
+                if not inside:
+                    continue
+                before = digest(bare)
                 found.append(
                     Leaf(
                         leaf_hash(bare),

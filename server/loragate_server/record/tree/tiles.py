@@ -41,13 +41,12 @@ def write_tile(folder: Path, level: int, number: int, hashes: list[bytes]) -> No
     file = folder / tile_name(level, number, len(hashes))
     data = b"".join(hashes)
     if not (file.is_file() and file.read_bytes() == data):
+        new = [above for above in file.parents if not above.exists()]
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as partial:
             partial.write_bytes(data)
-        for above in file.parents:
+        for above in dict.fromkeys((file.parent, *(one.parent for one in new))):
             sync_folder(above)
-            if above == folder:
-                break
 
 
 def sync_folder(folder: Path) -> None:
