@@ -41,10 +41,12 @@ MAY_IMPORT = {
     "policy": (*BASICS, "severity", "audit.evidence"),
     "record": (
         *BASICS,
+        "config.checkpoints",
         "config.signing",
         "audit.evidence",
         "policy.decision",
         "policy.known",
+        "policy.lineage",
         "policy.review",
     ),
     "wording": (),

@@ -224,6 +224,18 @@ ERRORS = (
         alerts=("DecisionLogFailing", "DatabaseFailing", "DiskFull"),
     ),
     Panel(
+        "Checkpoints of the decision log",
+        "For how long lines have been in no checkpoint that was taken there.",
+        {
+            "max by (instance, taker) (loragate_checkpoint_behind_seconds{$S})": (
+                "{{instance}} {{taker}}"
+            )
+        },
+        unit="s",
+        objective=600,
+        alerts=("CheckpointLate",),
+    ),
+    Panel(
         "gRPC calls that did not end with OK",
         "By status code.",
         {

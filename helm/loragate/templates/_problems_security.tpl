@@ -137,8 +137,14 @@ httpRoute.parentRefs is empty, so no gateway would take the route; name a Gatewa
 {{- define "loragate.problems.signing" }}
 {{- $keys := dig "signing" "keys" list .Values.config }}
 {{- $secret := .Values.signing.existingSecret }}
-{{- if and $secret (not $keys) }}
+{{- $notes := dict "checkpoints" (dig "checkpoints" "key" dict .Values.config) "witness" (dig "witness" "key" dict .Values.config) }}
+{{- if and $secret (not $keys) (not $notes.checkpoints) (not $notes.witness) }}
 signing.existingSecret mounts keys that nothing signs with; name them in config.signing.keys, or leave it empty.
+{{- end }}
+{{- range $section, $key := $notes }}
+{{- if and $key.file (hasPrefix "/etc/loragate/signing/" $key.file) (not $secret) }}
+config.{{ $section }}.key: {{ $key.id }} is a file below /etc/loragate/signing, where nothing is mounted; name its Secret in signing.existingSecret.
+{{- end }}
 {{- end }}
 {{- range $keys }}
 {{- if and .file (hasPrefix "/etc/loragate/signing/" .file) (not $secret) }}

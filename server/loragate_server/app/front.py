@@ -16,6 +16,7 @@ from loragate_server.app.folders import served_library
 from loragate_server.app.ports import GRPC, HTTP, listening, require_free
 from loragate_server.app.reviewing import Shown, follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
+from loragate_server.app.witnessing import open_keeper, open_witness
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
 from loragate_server.metrics.metrics import Metrics
@@ -103,6 +104,7 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     console = await open_console(config, recorder, books, shown, metrics, stack)
     if console is not None:
         web.mount(console)
+    await open_witness(config, web, stack)
     front.http = await listening(web.start(), config.listen.http, HTTP)
     return front
 
@@ -128,9 +130,14 @@ async def _open_record(
     config: Config, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack
 ) -> Recorder:
     signer = await asyncio.to_thread(_open_signer, config)
+    keeper = await asyncio.to_thread(open_keeper, config)
     recorder = await asyncio.to_thread(
-        Recorder, config.database, config.decision_log_file, signer=signer
+        Recorder, config.database, config.decision_log_file, signer=signer, keeper=keeper
     )
+    if keeper is not None:
+        keeper.start()
+        stack.push_async_callback(asyncio.to_thread, keeper.close)
+        metrics.follow_checkpoints(keeper.behind_s)
     stack.push_async_callback(asyncio.to_thread, recorder.close)
     if signer is not None:
         readiness.add_check("signing", signer.check)

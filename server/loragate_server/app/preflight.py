@@ -10,6 +10,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from loragate_server.app.extractors import make_extractors
@@ -39,6 +40,7 @@ def problems(config: Config) -> tuple[str, ...]:
         _tls,
         _console,
         _signing,
+        _checkpoints,
         _packages,
         _devices,
     )
@@ -198,9 +200,32 @@ def _signing(config: Config) -> Iterator[str]:
         yield from str(error).splitlines()
 
 
+def _checkpoints(config: Config) -> Iterator[str]:
+    from loragate_server.record.tree.signer import NoteSigner, read_note_key
+
+    section, witness = config.checkpoints, config.witness
+    wanted: list[Callable[[], object]] = []
+    if section.enabled:
+        own = (section.key,) if section.key else config.signing.keys
+        where = "checkpoints.key" if section.key else "checkpoints: signing.keys"
+        wanted.append(lambda: NoteSigner(where, own))
+        wanted += [partial(read_note_key, one.public_key.expanduser()) for one in section.witnesses]
+    if witness.key is not None:
+        keys = (witness.key,)
+        wanted.append(lambda: NoteSigner("witness.key", keys))
+        wanted += [partial(read_note_key, file.expanduser()) for file in witness.logs]
+    for one in wanted:
+        try:
+            one()
+        except signing_keys.KeyUnusableError as error:
+            yield from str(error).splitlines()
+
+
 def _packages(config: Config) -> Iterator[str]:
     if "s3" in config.intake.enabled_schemes and not _installed("s3fs"):
         yield ("intake.enabled_schemes: s3 needs the extra `s3`: pip install 'loragate-server[s3]'")
+    if any(url.startswith("s3://") for url in config.checkpoints.copies) and not _installed("s3fs"):
+        yield "checkpoints.copies: s3 needs the extra `s3`: pip install 'loragate-server[s3]'"
     if config.tracing.enabled and not _installed("opentelemetry.sdk"):
         yield "tracing.enabled needs the extra `tracing`: pip install 'loragate-server[tracing]'"
     if config.kernel_backend == "triton" and not _installed("triton"):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.coverage import coverage_evidence, reading_doubts
-from loragate_server.audit.evidence import ENGINE_VERSION, Evidence
+from loragate_server.audit.evidence import ENGINE_VERSION, Evidence, Machine
 from loragate_server.audit.gravest import gravest_concepts
 from loragate_server.audit.judge import Judge, Judged
+from loragate_server.audit.machine import digest_of, machine_of
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import HELD_BYTES, Backend
 from loragate_server.audit.uses import MOST_USES, Member, TooManyUsesError, Use, uses_of
@@ -58,15 +59,22 @@ class AuditEngine:
         self.materials = materials
         self.probes = materials.probes
         self.settings = settings or AuditSettings()
+        self._batch_rows = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
+        self._materials_digest = digest_of(materials)
         self.judge = Judge(
             base,
             materials,
-            batch_rows=exact_batch_rows(base, materials.probes, self.settings.batch_rows),
+            batch_rows=self._batch_rows,
             backend=self.settings.backend,
             held_bytes=self.settings.held_bytes,
         )
         if materials.calibration is not None:
             materials.calibration.require(materials.binding)
+
+    @property
+    def machine(self) -> Machine:
+        """What an audit runs on now."""
+        return machine_of(self.base, self._materials_digest, self._batch_rows)
 
     @property
     def calibrated(self) -> bool:
@@ -156,4 +164,5 @@ class AuditEngine:
             uses=tuple(use.evidence for use in uses),
             likeness_p_value=min((p for p in unusual if p is not None), default=None),
             loaders=tuple(dict.fromkeys(name for use in uses for name in use.loaders)),
+            machine=self.machine,
         )

@@ -155,6 +155,29 @@ class CoverageEvidence:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What an audit ran on, as far as its numbers depend on it to the last bit.
+
+    Attributes:
+        materials_digest: lower-case hexadecimal sha256 over every probe and gradient.
+        device: "cpu" with its instruction set, or the name of the GPU.
+        dtype: of the base model.
+        threads: of torch.
+        batch_rows: probe rows per forward pass, which depend on the threads.
+        matmul_precision: of float32, as torch names it.
+        versions: package to version.
+    """
+
+    materials_digest: str
+    device: str
+    dtype: str
+    threads: int
+    batch_rows: int
+    matmul_precision: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything an audit found out about adapters that will be active together.
 
@@ -175,6 +198,7 @@ class Evidence:
         likeness_p_value: how often a harmless adapter has layers as unusual as the most unusual
             use's; None without a calibration. Unusual ones do not end at the screen.
         screen_miss_rate: the policy's, by which the audit ended early; None where none was run.
+        machine: what it ran on; None where none was run, and in records of before that was kept.
     """
 
     adapters: tuple[CoverageEvidence, ...]
@@ -196,3 +220,4 @@ class Evidence:
     restricted_to: tuple[str, ...] = ()
     likeness_p_value: float | None = None
     screen_miss_rate: float | None = None
+    machine: Machine | None = None

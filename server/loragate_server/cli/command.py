@@ -14,6 +14,7 @@ import typer
 from ruamel.yaml import YAML
 
 from loragate_server import __version__
+from loragate_server.cli import checkpoints as sealed
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
 from loragate_server.cli.intercept import intercept
@@ -82,6 +83,7 @@ application.add_typer(settings, name="config")
 application.add_typer(signing, name="signing")
 application.add_typer(database, name="db")
 application.add_typer(decision_log, name="log")
+sealed.add_to(decision_log)
 
 
 def _version(wanted: bool) -> None:
@@ -298,31 +300,39 @@ def log_verify(
         list[Path] | None,
         typer.Argument(help="Log files, rotated ones first. Default: the configured log."),
     ] = None,
+    checkpoints: sealed.CheckpointOption = None,
+    keys: sealed.KeyOption = None,
+    witnesses: sealed.WitnessOption = None,
+    tree: sealed.TreeOption = None,
+    clock_skew: sealed.SkewOption = sealed.DEFAULT_SKEW_S,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
     """Checks that no line of the decision log was changed, removed or inserted.
 
-    Lines cut off at the end cannot be seen from the file alone: compare the last digest with one
-    that was noted elsewhere.
+    An end that was cut off, or a file that was written anew, only shows against a --checkpoint that
+    was handed to somebody else: a file, a folder or a URL.
 
     [bold]Example[/bold]
 
-      loragate-server log verify decisions.jsonl.1 decisions.jsonl
+      loragate-server log verify decisions.jsonl.1 decisions.jsonl --checkpoint s3://audit/logs
     """
     from loragate_server.record.chain import verify_log
 
-    chosen = files or [load(config, {"state_dir": state_dir}).decision_log_file]
+    wanted = load(config, {"state_dir": state_dir})
+    chosen = files or [wanted.decision_log_file]
     with failures():
         found = verify_log(*chosen)
-    for problem in found.problems[:MAX_PROBLEMS_SHOWN]:
+    held_to = sealed.Handed(checkpoints or [], keys or [], witnesses or [], tree, clock_skew)
+    problems = found.problems + held_to.problems(wanted, chosen)
+    for problem in problems[:MAX_PROBLEMS_SHOWN]:
         typer.echo(f"{problem.file}:{problem.line}: {problem.message}", err=True)
-    if (more := len(found.problems) - MAX_PROBLEMS_SHOWN) > 0:
+    if (more := len(problems) - MAX_PROBLEMS_SHOWN) > 0:
         typer.echo(f"... and {more} more problems; is that a decision log?", err=True)
     typer.echo(
         f"{found.lines} lines, {len(found.decision_ids)} decisions, last digest {found.last.sha256}"
     )
-    if not found.intact:
+    if problems:
         raise typer.Exit(EXIT_FOUND_WRONG)
 
 

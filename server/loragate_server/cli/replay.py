@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loragate_server.cli.exact import replay_exactly
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
@@ -31,8 +32,12 @@ _ROWS_WORTH_A_BAR = 1000
 
 def replay(
     policy_file: Annotated[
-        Path, typer.Option("--policy", help="Policy file to decide with.", show_default=False)
-    ],
+        Path | None,
+        typer.Option("--policy", help="Policy file to decide with.", show_default=False),
+    ] = None,
+    exact: Annotated[
+        str, typer.Option(help="Make this one decision again, from the stored bytes.")
+    ] = "",
     since: Annotated[
         str, typer.Option(help="First day (2026-11-01, UTC) or moment (2026-11-01T09:00+09:00).")
     ] = "",
@@ -56,10 +61,15 @@ def replay(
 
     Exit code 1: some decisions could not be read and are named; the others were counted.
 
+    With --exact ID one decision is made again under its own policy (--policy, or the configured
+    one), audit and all, and compared to the last bit. Exit code 1: it is another one; 3: it cannot
+    be the same here, and the reasons are named.
+
     [bold]Examples[/bold]
 
       loragate-server replay --policy stricter.yaml
       loragate-server replay --policy pilot.yaml --since 2026-11-01 --until 2026-11-30 --sweep
+      loragate-server replay --exact 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f
       loragate-server replay --policy stricter.yaml --service image-api --json | jq .would_block
     """
     from loragate_server.cli.replay_output import as_object, show
@@ -68,6 +78,11 @@ def replay(
     from loragate_server.replay import replay as decide_again
 
     wanted = load(config, {"state_dir": state_dir})
+    if exact:
+        replay_exactly(wanted, exact, policy_file, as_json)
+        return
+    if policy_file is None:
+        fail("name the policy to decide with by --policy, or one decision by --exact", EXIT_USAGE)
     policy, swept = _policies(policy_file, sweep)
     span = Span(_moment("--since", since, False), _moment("--until", until, True), service)
     if span.since is not None and span.until is not None and span.since >= span.until:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from loragate_server.config.checkpoints import CheckpointsSection, WitnessSection
 from loragate_server.config.console import ConsoleSection
 from loragate_server.config.gate import GateSection
 from loragate_server.config.intake import IntakeSection
@@ -96,6 +97,8 @@ class Config(GrpcPort):
     console: ConsoleSection = ConsoleSection()
     tracing: TracingSection = TracingSection()
     signing: SigningSection = SigningSection()
+    checkpoints: CheckpointsSection = CheckpointsSection()
+    witness: WitnessSection = WitnessSection()
     kernel_backend: Literal["reference", "triton"] = "reference"
     reflection: bool = False
     log: LogSection = LogSection()
@@ -162,6 +165,12 @@ class Config(GrpcPort):
         """The decision log, absolute."""
         chosen = self.decision_log or self.state_folder / "decisions.jsonl"
         return chosen.expanduser().absolute()
+
+    @property
+    def tree_folder(self) -> Path:
+        """The tree of the decision log, beside it."""
+        log = self.decision_log_file
+        return log.with_name(f"{log.name}.tree")
 
     @property
     def database(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -27,6 +27,7 @@ from loragate_server.gate.pipeline import (
     Case,
     Pipeline,
     ReadAdapter,
+    basis_of,
     hangs_a_loader,
     with_twins,
 )
@@ -34,10 +35,7 @@ from loragate_server.gate.request import GateRequest
 from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
 from loragate_server.gate.worker import Worker, draining
 from loragate_server.intake.fetch import Intake
-from loragate_server.policy.known import KnownUse
-from loragate_server.policy.lineage import Kin
 from loragate_server.policy.policy import Policy
-from loragate_server.policy.review import Ruling
 from loragate_server.policy.store import PolicyStore
 from loragate_server.progress import Leash
 from loragate_server.record.known_book import KnownBook
@@ -73,7 +71,7 @@ class Gate:
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
-        self._intake = IntakeDesk(intake)
+        self._intake, self._loaders = IntakeDesk(intake), intake.settings.loaders
         self._policies = policies
         self._reviews = reviews
         self._known = known
@@ -280,11 +278,9 @@ class Gate:
     async def _audit(self, case: Case, key: VerdictKey, leash: SharedLeash) -> Verdict:
         times_s = {"intake": case.intake_s}
         served, policy = self.bases.get(case.request.base_model), self._policies.current
-        rulings: Sequence[Ruling] = ()
-        known: Sequence[KnownUse] = ()
-        kin: Sequence[Kin] = ()
         twins = self._twins_of(case)
-        decision = self._pipeline.listed(policy, case, served, twins)
+        basis = basis_of(case, self._loaders)
+        decision = self._pipeline.listed(policy, case, served, twins, basis.judged_at)
         listed = decision is not None
         if decision is None:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
@@ -302,9 +298,10 @@ class Gate:
             rulings = self._reviews.about([*(one.sha256 for one in case.files), *chain(*twins)])
             known = self._known.about([one.ways for one in case.adapter_keys], evidence.base_digest)
             kin = self._lineage.about(evidence)
-            decision = self._pipeline.judge(policy, evidence, known, kin, rulings, leash, times_s)
+            basis = basis_of(case, self._loaders, known, kin, rulings)
+            decision = self._pipeline.judge(policy, evidence, basis, leash, times_s)
             self._suspects.put(used_key(key, decision), measured_by, decision)
-        verdict = await self._pipeline.record(decision, case.request, leash, times_s)
+        verdict = await self._pipeline.record(decision, case.request, basis, leash, times_s)
         self._known.learn(verdict)
         self._lineage.learn(verdict)
         self._observer.recorded(verdict)
@@ -316,9 +313,9 @@ class Gate:
         if not listed:  # what is on the deny list is denied whatever else is known of it
             final = replace(
                 final,
-                review_ids=tuple(ruling.review_id for ruling in rulings),
-                known_ids=tuple(one.decision_id for one in known),
-                lineage_ids=decisions_of(kin),
+                review_ids=tuple(ruling.review_id for ruling in basis.rulings),
+                known_ids=tuple(one.decision_id for one in basis.known),
+                lineage_ids=decisions_of(basis.kin),
             )
         self._cache.put(final, verdict)
         return verdict

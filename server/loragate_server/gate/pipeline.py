@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Protocol
 
 from loragate_server.adapter.adapter import Readings
-from loragate_server.adapter.reference import AdapterReference, Kind, StoredFile
+from loragate_server.adapter.reference import Kind, StoredFile, Strength
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
 from loragate_server.audit.sketch import sketches_of
 from loragate_server.audit.uses import Member
@@ -33,6 +33,7 @@ from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling, apply_rulings
 from loragate_server.progress import Leash
+from loragate_server.record.basis import AskedAdapter, AskedStrength, Basis
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Verdict
 from loragate_server.tracing.tracer import note, stage, took, trace_id
@@ -105,7 +106,12 @@ class Pipeline:
         self._closed = False
 
     def listed(
-        self, policy: Policy, case: Case, served: ServedBase, twins: Sequence[tuple[str, ...]]
+        self,
+        policy: Policy,
+        case: Case,
+        served: ServedBase,
+        twins: Sequence[tuple[str, ...]],
+        now: datetime,
     ) -> Decision | None:
         """The decision over a case with an adapter on the deny list, which needs no audit.
 
@@ -114,8 +120,8 @@ class Pipeline:
             case: the question.
             served: the base model that it names.
             twins: of each file, those that are ruled out and hold the same weights.
+            now: by which the policy's lists lapse.
         """
-        now = datetime.now(UTC)
         evidence = with_twins(_unaudited(case, served), twins)
         if not decide_listed(policy, evidence.adapters, now).denied:
             return None
@@ -146,7 +152,7 @@ class Pipeline:
                 for file, one in zip(case.files, case.request.adapters, strict=True):
                     leash.check()
                     read = self._read(file, served.base, leash, kind=one.kind)
-                    members.append(_member(read, one))
+                    members.append(member_of(read, one.strengths, optional=one.optional))
             times_s["read"] = time.monotonic() - began
             leash.check()
             sketches = sketches_of(served.base, members)
@@ -162,11 +168,8 @@ class Pipeline:
                 replace(one, sketches=made, weights_sha256=file.weights_sha256)
                 for one, made, file in zip(evidence.adapters, sketches, case.files, strict=True)
             )
-            return replace(
-                evidence,
-                adapters=adapters,
-                restricted_to=case.restricted_to,
-                screen_miss_rate=policy.screen_miss_rate,
+            return asked_about(
+                replace(evidence, adapters=adapters), case.restricted_to, policy.screen_miss_rate
             )
 
         return await self._worker.submit(work, leash)
@@ -175,25 +178,25 @@ class Pipeline:
         self,
         policy: Policy,
         evidence: Evidence,
-        known: Sequence[KnownUse],
-        kin: Sequence[Kin],
-        rulings: Sequence[Ruling],
+        basis: Basis,
         leash: Leash,
         times_s: dict[str, float],
     ) -> Decision:
         """Applies the policy, then what is on record, and then what people have said."""
         leash.report("policy", 0.0)
         began = time.monotonic()
-        now = datetime.now(UTC)
         with stage("policy"):
-            decision = apply_known(decide(policy, evidence, now=now), known)
-            decision = apply_lineage(decision, kin, policy.lineage)
-            decision = apply_rulings(decision, rulings, now)
+            decision = decided(policy, evidence, basis)
         times_s["policy"] = time.monotonic() - began
         return decision
 
     async def record(
-        self, decision: Decision, request: GateRequest, leash: Leash, times_s: dict[str, float]
+        self,
+        decision: Decision,
+        request: GateRequest,
+        basis: Basis,
+        leash: Leash,
+        times_s: dict[str, float],
     ) -> Verdict:
         """Writes the decision down. Once begun it is finished, whether or not its caller waits.
 
@@ -215,6 +218,7 @@ class Pipeline:
                 caller,
                 stage_times_s=dict(times_s),
                 dry_run=request.dry_run,
+                basis=basis,
             )
 
         if self._closed:
@@ -235,6 +239,39 @@ class Pipeline:
         await asyncio.to_thread(self._record_pool.shutdown, wait=True)
 
 
+def decided(policy: Policy, evidence: Evidence, basis: Basis) -> Decision:
+    """The policy's decision, then what is on record, and then what people have said."""
+    decision = apply_known(decide(policy, evidence, now=basis.judged_at), basis.known)
+    decision = apply_lineage(decision, basis.kin, policy.lineage)
+    return apply_rulings(decision, basis.rulings, basis.judged_at)
+
+
+def basis_of(
+    case: Case,
+    loaders: Sequence[str],
+    known: Sequence[KnownUse] = (),
+    kin: Sequence[Kin] = (),
+    rulings: Sequence[Ruling] = (),
+) -> Basis:
+    """What a question was and what is on record about its files, to be judged now."""
+    adapters = tuple(
+        AskedAdapter(
+            tuple(AskedStrength(each.denoiser, each.text_encoder) for each in one.strengths),
+            file.config_json,
+        )
+        for file, one in zip(case.files, case.request.adapters, strict=True)
+    )
+    now = datetime.now(UTC)
+    return Basis(adapters, tuple(loaders), now, tuple(known), tuple(kin), tuple(rulings))
+
+
+def asked_about(
+    evidence: Evidence, restricted_to: tuple[str, ...], screen_miss_rate: float
+) -> Evidence:
+    """The evidence with what the question and the policy had asked for."""
+    return replace(evidence, restricted_to=restricted_to, screen_miss_rate=screen_miss_rate)
+
+
 def with_twins(evidence: Evidence, twins: Sequence[tuple[str, ...]]) -> Evidence:
     """The evidence with what is ruled out at present and holds the same weights, per adapter."""
     adapters = tuple(
@@ -251,11 +288,12 @@ def hangs_a_loader(evidence: Evidence) -> bool:
     return LOOPS_BELOW_0 in refused or any(TAKES_TOO_LONG in sentence for sentence in doubted)
 
 
-def _member(read: Readings, reference: AdapterReference) -> Member:
+def member_of(read: Readings, strengths: Sequence[Strength], *, optional: bool) -> Member:
+    """What the engine is given of an adapter that was read."""
     return Member(
         read.adapters,
-        reference.strengths,
-        optional=reference.optional,
+        tuple(strengths),
+        optional=optional,
         refused=read.refused,
         doubts=read.doubts,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -70,6 +70,8 @@ class StateMetrics(Series):
         self._collected(self._served_metrics)
         self._record: Asked[None] | None = None
         self._collected(self._record_metrics)
+        self._checkpoints: Callable[[], Mapping[str, float]] = dict
+        self._collected(self._checkpoint_metrics)
         self._open_reviews: Asked[float] | None = None
         self._collected(self._review_metrics)
 
@@ -145,6 +147,14 @@ class StateMetrics(Series):
             check: blocking; raises `NoDecisionError` where it could not.
         """
         self._record = Asked(check)
+
+    def follow_checkpoints(self, behind_s: Callable[[], Mapping[str, float]]) -> None:
+        """Tells at every scrape for how long lines of the log have been in no checkpoint.
+
+        Args:
+            behind_s: by who takes checkpoints; never blocks.
+        """
+        self._checkpoints = behind_s
 
     def follow_open_reviews(self, count: Callable[[], float]) -> None:
         """Tells at every scrape how many reviews wait; no value where `count` raises."""
@@ -234,6 +244,16 @@ class StateMetrics(Series):
         failing = "" if self._record is None else _record_failure(self._record)
         for reason in RECORD_FAILURES:
             family.add_metric((reason,), float(reason == failing))
+        yield family
+
+    def _checkpoint_metrics(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "loragate_checkpoint_behind_seconds",
+            "For how long the decision log has had lines that no checkpoint taken there holds.",
+            labels=("taker",),
+        )
+        for taker, seconds in self._checkpoints().items():
+            family.add_metric((taker,), seconds)
         yield family
 
     def _review_metrics(self) -> Iterator[Metric]:

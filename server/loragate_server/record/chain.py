@@ -6,8 +6,8 @@ line feed; 64 zeros before the first), `time`, `kind` and one of `verdict` (kind
 a decision) and `note` (kind "note": what happened to the log).
 
 A changed, removed or inserted line breaks the chain. Whoever can rewrite the whole file can also
-compute a new chain, and the removal of the last lines leaves a shorter but whole one: ship the
-lines to another machine as they are written if that matters. A log that was moved away while no
+compute a new chain, and the removal of the last lines leaves a shorter but whole one: `record.tree`
+shows both against what was handed to somebody else. A log that was moved away while no
 server ran begins a new chain; `verify_log` accepts that only at the beginning of a file.
 """
 

@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from loragate_server.record.failures import log_failure
 
 MINIMUM_FREE_BYTES = 64 << 10
 LOCK_TIMEOUT_S = 30.0
+
+Wrote = Callable[[Link, bytes], None]
+"""Is told a line, given without its line feed. Must not raise, and must not take long."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,17 +36,25 @@ class DecisionLog:
     says so.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, begin: Link | None = None, wrote: Wrote = lambda _, __: None
+    ) -> None:
         """Opens or creates the file and finds the end of its chain.
+
+        Args:
+            path: of the file.
+            begin: line that an empty file continues; without one it begins a chain.
+            wrote: told each line that is on the disk.
 
         Raises:
             NoDecisionError: DECISION_LOG_UNAVAILABLE or DISK_FULL.
         """
         self._path = path
+        self._wrote = wrote
         self._lock = threading.Lock()
         self._fd = -1
         self._size = 0
-        self._last = Link()
+        self._last = begin or Link()
         self._owed_note: dict[str, Any] | None = None
         self._closed = False
         with self._guarded():
@@ -121,6 +132,7 @@ class DecisionLog:
             raise
         self._size += len(line) + 1
         self._last = Link(seq, digest(line))
+        self._wrote(self._last, line)
         return self._last
 
     def _take_back(self) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
+from loragate_server.record.basis import Basis
 from loragate_server.record.codec import encode, parse_verdict, to_json
 from loragate_server.record.database import Database, Row, decision_unknown
 from loragate_server.record.failures import database_failure
@@ -30,6 +31,7 @@ from loragate_server.record.migrate import DEFAULT_TIMEOUT_S, upgrade
 from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.search import Search
 from loragate_server.record.signing.signer import VerdictSigner
+from loragate_server.record.tree.keeper import CheckpointKeeper
 from loragate_server.record.verdict import Caller, Verdict
 
 DEFAULT_PAGE_SIZE = 50
@@ -50,6 +52,7 @@ class Recorder:
         database_timeout_s: float = DEFAULT_TIMEOUT_S,
         migrate: bool = True,
         signer: VerdictSigner | None = None,
+        keeper: CheckpointKeeper | None = None,
     ) -> None:
         """Migrates the database (unless told not to) and opens the log.
 
@@ -59,6 +62,7 @@ class Recorder:
             database_timeout_s: longest wait for the database.
             migrate: whether to make or change the tables.
             signer: signs every decision; None signs none.
+            keeper: of the log's tree; None keeps no tree.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
@@ -66,8 +70,8 @@ class Recorder:
         if migrate:
             upgrade(database_url, database_timeout_s)
         self.database = Database(database_url, database_timeout_s)
-        self.log = DecisionLog(log_path)
-        self._signer = signer
+        self.log = DecisionLog(log_path) if keeper is None else keeper.open_log(log_path)
+        self._signer, self._keeper = signer, keeper
 
     def record(
         self,
@@ -76,6 +80,7 @@ class Recorder:
         *,
         stage_times_s: Mapping[str, float],
         dry_run: bool = False,
+        basis: Basis | None = None,
     ) -> Verdict:
         """Records a decision; see the module for what holds when this returns.
 
@@ -84,11 +89,14 @@ class Recorder:
             caller: who asked.
             stage_times_s: stage name to seconds, of the whole request.
             dry_run: recorded too, but marked as not binding.
+            basis: with which the decision can be made again.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE, DISK_FULL or
                 SIGNING_UNAVAILABLE; there is no verdict then.
         """
+        if self._keeper is not None:
+            self._keeper.require_in_time()
         now = datetime.now(UTC)
         verdict = Verdict(
             decision_id=new_decision_id(now),
@@ -98,6 +106,7 @@ class Recorder:
             expires_at=now + timedelta(seconds=decision.ttl_s),
             stage_times_s=dict(stage_times_s),
             dry_run=dry_run,
+            basis=basis,
         )
         if self._signer is not None:
             verdict = self._signer.signed(verdict)
@@ -171,6 +180,8 @@ class Recorder:
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
         """
+        if self._keeper is not None:
+            self._keeper.require_in_time()
         self.log.check()
         self.database.check()
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from loragate_server.audit.evidence import CoverageEvidence
 from loragate_server.policy.decision import Decision
+from loragate_server.record.basis import Basis
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Verdict:
     """A recorded decision. Times are timezone-aware UTC.
 
     Attributes:
+        basis: with which the decision can be made again; None in records of before that was kept.
         envelope_sha256: lower-case hexadecimal digest of `envelope`; empty where nothing is signed.
         envelope: the signed form (`record.signing`); not in the log, which has its digest.
     """
@@ -42,6 +44,7 @@ class Verdict:
     stage_times_s: dict[str, float]
     dry_run: bool = False
     cached: bool = False
+    basis: Basis | None = None
     envelope_sha256: str = ""
     envelope: bytes = field(default=b"", repr=False, metadata={"recorded": False})
 

@@ -15,6 +15,7 @@ from loragate_server.config.listen import split_address
 from loragate_server.threads import DaemonPool
 from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness
+from loragate_server.web.witness import MAX_QUESTION_BYTES, WitnessDoor
 
 SMALL_BODY_BYTES = 1024
 SCRAPES_AT_ONCE = 2
@@ -27,8 +28,9 @@ def web_application(
     readiness: Readiness,
     door: CheckDoor | None = None,
     console: web.Application | None = None,
+    witness: WitnessDoor | None = None,
 ) -> web.Application:
-    """`/metrics`, `/healthz` and `/readyz` for GET or HEAD only; door and console if there are."""
+    """`/metrics`, `/healthz` and `/readyz` for GET or HEAD only; the rest if it is given."""
     # Not the loop's own threads: what hangs there must not take the metrics away.
     scrapes = DaemonPool(SCRAPES_AT_ONCE, "metrics")
 
@@ -53,12 +55,16 @@ def web_application(
     limit = SMALL_BODY_BYTES if console is None else FORM_BODY_BYTES
     if door is not None:
         limit = max(limit, door.settings.max_body_bytes)
+    if witness is not None:
+        limit = max(limit, MAX_QUESTION_BYTES)
     application = web.Application(client_max_size=limit)
     application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", readyz)
     if door is not None:
         door.add_to(application.router)
+    if witness is not None:
+        witness.add_to(application.router)
     if console is not None:
         application.add_subapp(CONSOLE, console)
     application.on_response_prepare.append(_plain_headers)
@@ -80,11 +86,16 @@ class WebServer:
         self._readiness = readiness
         self._door = door
         self._console: web.Application | None = None
+        self._witness: WitnessDoor | None = None
         self._runner: web.AppRunner | None = None
 
     def mount(self, console: web.Application) -> None:
         """Adds the console; before `start`."""
         self._console = console
+
+    def mount_witness(self, witness: WitnessDoor) -> None:
+        """Adds the door of a witness; before `start`."""
+        self._witness = witness
 
     async def start(self) -> str:
         """Listens, and returns the address with the port that the system chose.
@@ -93,7 +104,9 @@ class WebServer:
             OSError: the address cannot be bound.
         """
         runner = self._runner = web.AppRunner(
-            web_application(self._registry, self._readiness, self._door, self._console),
+            web_application(
+                self._registry, self._readiness, self._door, self._console, self._witness
+            ),
             access_log=None,
             logger=_quiet_log(),
             handle_signals=False,

@@ -1,0 +1,1 @@
+"""The decision log as a Merkle tree: tiles, checkpoints, proofs, witnesses."""

@@ -1,0 +1,86 @@
+"""Reads checkpoints from where they were handed to, and trusts those that known keys signed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from loragate_server.record.tree.checkpoint import trusted_checkpoint
+from loragate_server.record.tree.note import Note, NoteError, Verifier, parse_note, seen_at
+from loragate_server.record.tree.sealed import Seen
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signatures count.
+
+    Attributes:
+        logs: keys of the log, of which one has to have signed.
+        witnesses: of which one has to have signed, where there are any.
+    """
+
+    logs: Sequence[Ed25519PublicKey]
+    witnesses: Sequence[Verifier] = ()
+
+    def seen(self, note: Note, where: str) -> Seen:
+        """The checkpoint of a note.
+
+        Raises:
+            NoteError: it is not signed as it has to be.
+        """
+        try:
+            checkpoint = trusted_checkpoint(note, self.logs)
+            moments = [at for one in self.witnesses if (at := seen_at(note, one)) is not None]
+        except NoteError as error:
+            raise NoteError(f"{where}: {error}") from None
+        if self.witnesses and not moments:
+            names = ", ".join(one.name for one in self.witnesses)
+            raise NoteError(f"{where}: no witness has signed it ({names})")
+        earliest: datetime | None = min(moments, default=None)
+        return Seen(checkpoint, where, earliest)
+
+
+def read_notes(place: str) -> list[tuple[str, Note]]:
+    """The checkpoints of a file, a history (`checkpoints.jsonl`), or a folder that holds them.
+
+    Args:
+        place: a path, or a URL of fsspec.
+
+    Returns:
+        Each with the name of where it was found.
+
+    Raises:
+        NoteError: there is none, or one is damaged.
+        OSError: it cannot be read.
+    """
+    from fsspec.core import url_to_fs
+
+    files, root = url_to_fs(place)
+    names = [root]
+    if files.isdir(root):
+        names = sorted(name for name in files.find(root) if _is_checkpoint(name))
+    found = [one for name in names for one in _notes(name, files.cat_file(name))]
+    if not found:
+        raise NoteError(f"{place} holds no checkpoint")
+    return found
+
+
+def _is_checkpoint(name: str) -> bool:
+    *_, folder, file = ("", *name.split("/"))
+    return file == "checkpoint" or (folder == "checkpoints" and file.isdigit())
+
+
+def _notes(name: str, data: bytes) -> Iterator[tuple[str, Note]]:
+    try:
+        text = data.decode()
+        if not text.startswith("{"):
+            yield name, parse_note(text)
+            return
+        for number, line in enumerate(text.splitlines(), start=1):
+            yield f"{name}:{number}", parse_note(json.loads(line)["note"])
+    except (NoteError, ValueError, KeyError, TypeError) as error:
+        raise NoteError(f"{name}: {error}") from None
