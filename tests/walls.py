@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "files": (),
     "strict_json": (),
     "severity": (),
+    "places": (),
     "threads": (),
     "time_limit": (),
     "testing": (),
@@ -82,6 +83,7 @@ MAY_IMPORT = {
     "web": (
         "config.intercept",
         "config.listen",
+        "places",
         "progress",
         "threads",
         "tracing.tracer",
@@ -89,6 +91,7 @@ MAY_IMPORT = {
         "intercept.request",
     ),
     "relay": (
+        "places",
         "progress",
         "config.intercept",
         "config.listen",
@@ -101,6 +104,7 @@ MAY_IMPORT = {
         "severity",
         "config.listen",
         "logs",
+        "places",
         "checkpoint",
         "gate",
         "concepts.concept",

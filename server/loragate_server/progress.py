@@ -76,10 +76,9 @@ class Leash:
             raise deadline_passed()
 
 
-def deadline_passed() -> NoDecisionError:
+def deadline_passed(
+    message: str = "The deadline passed before the audit ended.",
+    remedy: str = "Ask again with a longer deadline.",
+) -> NoDecisionError:
     """What a caller is told whose time was too short."""
-    return NoDecisionError(
-        ErrorReason.DEADLINE_EXCEEDED,
-        "The deadline passed before the audit ended.",
-        remedy="Ask again with a longer deadline.",
-    )
+    return NoDecisionError(ErrorReason.DEADLINE_EXCEEDED, message, remedy=remedy)

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from loragate_server.app.calibrating import calibration_notes, uncalibrated
+from loragate_server.app.descriptors import most_connections
 from loragate_server.app.doors import http_check, open_checkpoint, open_relays
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
@@ -187,6 +188,7 @@ async def _open_rpc(
         front.tracer,
         reflection=config.reflection,
         max_message_bytes=config.intercept.message_bytes,
+        max_connections=most_connections(config.listen.max_connections),
         drain_grace_s=config.drain_grace_s,
     )
     stack.push_async_callback(rpc.stop)

@@ -146,8 +146,9 @@ class Gate:
             self._require_open()
             policy, _ = self._admit(request, stored=True)
             admit_size(declared_size_bytes, policy)
-            with self._budget.hold(declared_size_bytes):
-                session = self._intake.receive(declared_size_bytes, sha256, file_name)
+            self._budget.require_room(declared_size_bytes)
+            with self._budget.hold() as held:
+                session = self._intake.receive(declared_size_bytes, sha256, file_name, held.add)
                 try:
                     yield session
                 finally:

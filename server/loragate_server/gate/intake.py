@@ -86,13 +86,25 @@ class IntakeDesk:
         with stage("intake"):
             return await self.run(fetch_all, leash)
 
-    def receive(self, size_bytes: int, sha256: str, file_name: str) -> UploadSession:
+    def receive(
+        self,
+        size_bytes: int,
+        sha256: str,
+        file_name: str,
+        hold: Callable[[int], None] = lambda _: None,
+    ) -> UploadSession:
         """Begins an upload.
+
+        Args:
+            size_bytes: as declared.
+            sha256: as declared.
+            file_name: as declared.
+            hold: told of bytes that have come, before they are taken; may refuse them.
 
         Raises:
             NoDecisionError: FILE_TOO_LARGE, DISK_FULL and what else intake refuses.
         """
-        return UploadSession(self, self._intake.receive(size_bytes, sha256, file_name))
+        return UploadSession(self, self._intake.receive(size_bytes, sha256, file_name), hold)
 
     async def run(self, work: Callable[[], Result], leash: Leash) -> Result:
         """Runs blocking work on the pool, and stops waiting for it at the leash's deadline."""
@@ -122,9 +134,10 @@ class IntakeDesk:
 class UploadSession:
     """One upload on its way into the store."""
 
-    def __init__(self, desk: IntakeDesk, sink: UploadSink) -> None:
+    def __init__(self, desk: IntakeDesk, sink: UploadSink, hold: Callable[[int], None]) -> None:
         self._desk = desk
         self._sink = sink
+        self._hold = hold
         self._gathered = bytearray()
         self._ended = False
         self._last: Future[Any] | None = None
@@ -139,9 +152,11 @@ class UploadSession:
         """Takes the next bytes of the file.
 
         Raises:
-            NoDecisionError: DECLARED_SIZE_MISMATCH as soon as there are too many, DISK_FULL.
+            NoDecisionError: DECLARED_SIZE_MISMATCH as soon as there are too many, DISK_FULL,
+                BYTE_BUDGET_EXHAUSTED.
         """
         leash.check()
+        self._hold(len(chunk))
         self._gathered += chunk
         if len(self._gathered) >= COALESCE_BYTES:
             await self._flush(leash)

@@ -60,6 +60,11 @@ def is_open(method: str) -> bool:
     return method.startswith(_OPEN_SERVICE)
 
 
+def is_upload(method: str) -> bool:
+    """Whether the method takes a file in pieces."""
+    return method == f"{_AUDITS}AuditUpload"
+
+
 def answers_while_draining(method: str) -> bool:
     """Whether the method has answers of its own for a server that takes no new work.
 

@@ -34,9 +34,10 @@ async def upload(here: Any, content: bytes, chunk: int = 1000, **declared: Any) 
     size = declared.get("size", len(content))
     sha256 = declared.get("sha256", hashlib.sha256(content).hexdigest())
     with here.gate.receive(question(here), size, sha256, "a.safetensors") as session:
-        assert here.counts.held_bytes[-1] == size
+        assert here.counts.held_bytes[-1] == 0
         for start in range(0, len(content), chunk):
             await session.write(content[start : start + chunk], leash)
+            assert here.counts.held_bytes[-1] == min(start + chunk, len(content))
         file = await session.finish(leash)
     return await here.gate.decide_stored(question(here), file, leash, intake_s=session.spent_s)
 
