@@ -14,6 +14,9 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 IDENTITY: ContextVar[str] = ContextVar("identity", default="")
 """Authenticated name of the caller of the running call; empty without authentication."""
 
+HOST: ContextVar[str] = ContextVar("host", default="")
+"""Host from which the running call comes."""
+
 SEES_SCORES: ContextVar[bool] = ContextVar("sees_scores", default=False)
 """Whether the caller of the running call may see measured numbers."""
 

@@ -18,7 +18,7 @@ from loragate_server.gate.intake import UploadSession
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.progress import Leash, deadline_passed
 from loragate_server.record.verdict import Verdict
-from loragate_server.rpc.access import SEES_SCORES
+from loragate_server.rpc.access import HOST, IDENTITY, SEES_SCORES
 from loragate_server.rpc.convert import (
     audit_request,
     upload_request,
@@ -26,7 +26,6 @@ from loragate_server.rpc.convert import (
     verdict_message,
 )
 from loragate_server.rpc.leash import call_leash
-from loragate_server.rpc.turnstile import caller_of
 from loragate_server.rpc.uploads import Uploads
 
 SMALLEST_STEP = 0.01
@@ -95,12 +94,12 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     ) -> wire.AuditUploadResponse:
         """Takes a file in, then decides over it."""
         with call_leash(context) as leash:
-            with self._uploads.one_of(caller_of(context)):
+            with self._uploads.one_of(IDENTITY.get() or HOST.get()):
                 async with _at_most(self._upload_timeout_s):
                     header = await _header(request_iterator)
                 request = upload_request(header)
                 with self._gate.receive(
-                    request, header.declared_size_bytes, header.sha256, header.file_name
+                    request, header.declared_size_bytes, header.sha256, header.file_name, leash
                 ) as session:
                     async with _at_most(self._upload_timeout_s):
                         await _receive(request_iterator, session, leash)

@@ -11,7 +11,7 @@ import grpc
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.places import Place, Places
 from loragate_server.progress import deadline_passed
-from loragate_server.rpc.access import IDENTITY, is_open, is_upload
+from loragate_server.rpc.access import HOST, is_open, is_upload
 
 HEALTH_CALLS = 128
 """Of health checks in flight, and as many that watch. They have places of their own, so that no
@@ -66,9 +66,11 @@ class Turnstile(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             call.place = places.enter(host_of(context.peer()), call.give_up)
             if call.place is None:
                 raise _full(places.limit)
+            named = HOST.set(call.place.peer)
             try:
                 return await inner(call, context)
             finally:
+                HOST.reset(named)
                 call.place.leave()
 
         make: Any = (
@@ -142,11 +144,6 @@ class _Call:
 def host_of(peer: str) -> str:
     """The host of a gRPC peer such as `ipv4:10.0.0.1:41233`; a unix socket is one host."""
     return peer if peer.startswith("unix:") else peer.rpartition(":")[0]
-
-
-def caller_of(context: grpc.aio.ServicerContext) -> str:
-    """Whom the running call is counted for: who has proven who it is, else the host."""
-    return IDENTITY.get() or host_of(context.peer())
 
 
 def _streaming(handler: grpc.RpcMethodHandler) -> Callable[[Any, Any], Awaitable[Any]]:
