@@ -36,6 +36,8 @@ class IntakeDesk:
         self._intake = intake
         self._threads = threads
         self._pool = DaemonPool(threads, "intake")
+        # Other people's servers may send a byte a minute, and nothing else shall wait for them.
+        self._remote = DaemonPool(threads, "intake-remote")
 
     async def known_digests(
         self, references: Sequence[AdapterReference], leash: Leash
@@ -84,7 +86,9 @@ class IntakeDesk:
             return tuple(files)
 
         with stage("intake"):
-            return await self.run(fetch_all, leash)
+            remote = any(one.uri is not None for one in references)
+            pool = self._remote if remote else self._pool
+            return await until_deadline(asyncio.wrap_future(pool.submit(fetch_all)), leash)
 
     def receive(
         self,
@@ -128,7 +132,8 @@ class IntakeDesk:
 
     def close(self) -> None:
         """Takes no more work; what runs is left alone, since it may never end."""
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._remote):
+            pool.shutdown(cancel_futures=True)
 
 
 class UploadSession:

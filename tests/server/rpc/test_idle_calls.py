@@ -242,7 +242,7 @@ async def test_calls_that_are_worked_on_are_never_sent_away_for_others(
 async def test_connections_that_never_speak_are_closed(
     house: Callable[..., House], served: tuple[Start, AsyncExitStack]
 ) -> None:
-    start, stack = served
+    start, _stack = served
     host, _, port = (await start(house(), idle_timeout_s=0.5)).rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     async with asyncio.timeout(15):
