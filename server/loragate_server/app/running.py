@@ -27,7 +27,7 @@ from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
-from loragate_server.gate.lineage_book import LineageBook
+from loragate_server.gate.lineage_book import LineageBook, sketches_for
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics.metrics import Metrics
@@ -146,7 +146,14 @@ async def _open_gate(
         observer=front.metrics,
         reviews=front.reviews,
         known=front.known,
-        lineage=await follow(LineageBook(front.recorder.database, front.known), stack),
+        lineage=await follow(
+            LineageBook(
+                front.recorder.database,
+                front.known,
+                remembered=sketches_for(config.gate.verdict_cache_size),
+            ),
+            stack,
+        ),
         weights=front.weights,
     )
     stack.push_async_callback(gate.close, CLOSE_LIMIT_S)
