@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "files": (),
     "strict_json": (),
     "severity": (),
+    "places": (),
     "threads": (),
     "time_limit": (),
     "testing": (),
@@ -84,6 +85,7 @@ MAY_IMPORT = {
     "web": (
         "config.intercept",
         "config.listen",
+        "places",
         "progress",
         "threads",
         "tracing.tracer",
@@ -91,6 +93,7 @@ MAY_IMPORT = {
         "intercept.request",
     ),
     "relay": (
+        "places",
         "progress",
         "config.intercept",
         "config.listen",
@@ -103,6 +106,7 @@ MAY_IMPORT = {
         "severity",
         "config.listen",
         "logs",
+        "places",
         "checkpoint",
         "gate",
         "concepts.concept",

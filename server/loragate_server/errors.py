@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -55,6 +56,14 @@ class ErrorReason(StrEnum):
     SIGNING_UNAVAILABLE = "SIGNING_UNAVAILABLE"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
+
+
+def spread(seconds: float) -> float:
+    """When to ask again, up to half as long again by chance.
+
+    Callers that were refused together must not come back together.
+    """
+    return seconds * random.uniform(1.0, 1.5)
 
 
 class NoDecisionError(Exception):

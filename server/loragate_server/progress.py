@@ -33,16 +33,23 @@ def at_once(piece: Callable[[], _Result]) -> _Result:
     return piece()
 
 
+def go_on() -> None:
+    """A turn of work that nobody else waits behind."""
+
+
 @dataclass
 class Leash:
     """Carries a caller's deadline and cancellation down into the work, which polls `check`.
 
     Attributes:
+        turn: called by work before its long part and between two pieces of that, where it touches
+            no model; whoever runs it may do other work meanwhile.
         alive_monotonic_s: when the work last polled or reported; it hangs if that is long ago.
     """
 
     deadline_monotonic_s: float | None = None
     report: Report = silent
+    turn: Callable[[], None] = field(default_factory=lambda: go_on, init=False, compare=False)
     _cancelled: bool = False  # written once, by one thread: needs no lock
     alive_monotonic_s: float = field(default=-math.inf, init=False, compare=False)
 
@@ -76,10 +83,9 @@ class Leash:
             raise deadline_passed()
 
 
-def deadline_passed() -> NoDecisionError:
+def deadline_passed(
+    message: str = "The deadline passed before the audit ended.",
+    remedy: str = "Ask again with a longer deadline.",
+) -> NoDecisionError:
     """What a caller is told whose time was too short."""
-    return NoDecisionError(
-        ErrorReason.DEADLINE_EXCEEDED,
-        "The deadline passed before the audit ended.",
-        remedy="Ask again with a longer deadline.",
-    )
+    return NoDecisionError(ErrorReason.DEADLINE_EXCEEDED, message, remedy=remedy)

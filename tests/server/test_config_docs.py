@@ -31,6 +31,7 @@ WORDED = {
     "peers": (),
     "intake.loaders": get_args(Loader),
     "intake.roots": (),
+    "intake.reachable_networks": (),
     "intake.enabled_schemes": frozenset(),
     "intercept.extractors": {},
     "intercept.extractors[].settings": {},

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from loragate_server.app.descriptors import most_connections
 from loragate_server.app.doors import check_door
 from loragate_server.app.folders import served_library
 from loragate_server.app.ports import GRPC, HTTP, listening, require_free
@@ -73,7 +74,14 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     metrics, readiness = make_metrics(config), Readiness(("models", "policy", "grpc"))
     tracer = open_tracer(config, stack)
     door = check_door(config) if config.intercept.http else None
-    web = WebServer(config.listen.http, metrics.registry, readiness, door)
+    web = WebServer(
+        config.listen.http,
+        metrics.registry,
+        readiness,
+        door,
+        max_connections=most_connections(config.listen.max_connections),
+        idle_s=config.listen.idle_timeout_s,
+    )
     stack.push_async_callback(web.close)
     require_free(config.listen.grpc, GRPC)
     require_free(config.listen.http, HTTP)

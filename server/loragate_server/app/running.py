@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from loragate_server.app.calibrating import calibration_notes, uncalibrated
+from loragate_server.app.descriptors import most_connections
 from loragate_server.app.doors import http_check, open_checkpoint, open_relays
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.folders import make_state_folder
@@ -26,7 +27,7 @@ from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
-from loragate_server.gate.lineage_book import LineageBook
+from loragate_server.gate.lineage_book import LineageBook, sketches_for
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics.metrics import Metrics
@@ -145,7 +146,14 @@ async def _open_gate(
         observer=front.metrics,
         reviews=front.reviews,
         known=front.known,
-        lineage=await follow(LineageBook(front.recorder.database, front.known), stack),
+        lineage=await follow(
+            LineageBook(
+                front.recorder.database,
+                front.known,
+                remembered=sketches_for(config.gate.verdict_cache_size),
+            ),
+            stack,
+        ),
         weights=front.weights,
     )
     stack.push_async_callback(gate.close, CLOSE_LIMIT_S)
@@ -187,6 +195,7 @@ async def _open_rpc(
         front.tracer,
         reflection=config.reflection,
         max_message_bytes=config.intercept.message_bytes,
+        max_connections=most_connections(config.listen.max_connections),
         drain_grace_s=config.drain_grace_s,
     )
     stack.push_async_callback(rpc.stop)

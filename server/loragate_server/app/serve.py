@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from loragate_server.app.descriptors import AcceptFailures, raise_descriptor_limit
 from loragate_server.app.loading import StoppedWhileStarting
 from loragate_server.app.running import running
 from loragate_server.config.schema import Config
@@ -50,6 +51,8 @@ async def serve_until_signal(
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     sys.setswitchinterval(SWITCH_S)
+    raise_descriptor_limit()
+    AcceptFailures().install(loop)
 
     def on_broken() -> None:
         _end_at_last(config.drain_delay_s + config.drain_grace_s + END_LIMIT_S, end_process)

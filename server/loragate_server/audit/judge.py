@@ -112,6 +112,7 @@ class Judge:
         suspects = expected.suspects
         responded = None
         if suspects:
+            leash.turn()
             responded = self._respond(adaptation, [wanted[i] for i in suspects], leash, times_s)
             if doubts := responded.doubts:
                 return Judged(doubts=doubts, times_s=times_s)
@@ -134,6 +135,7 @@ class Judge:
         if doubts := word_doubts(self._base, adaptation):
             return Judged(doubts=doubts)
         times_s: dict[str, float] = {}
+        leash.turn()
         responded = self._respond(adaptation, wanted, leash, times_s)
         if doubts := responded.doubts:
             return Judged(doubts=doubts, times_s=times_s)

@@ -70,7 +70,7 @@ def measure(
             The last pass is filled up to it, because rows are only comparable at one batch size
             (see `batching`).
         backend: of the activation statistics.
-        leash: polled at every layer; told the stage "response".
+        leash: polled at every layer; told the stage "response", and given turns between passes.
         held_bytes: most bytes of activations that wait for their reduction, per adaptation.
 
     Raises:
@@ -91,6 +91,7 @@ def measure(
     for start in range(0, len(noisy), batch_rows):
         leash.check()
         leash.report("response", start / len(noisy))
+        leash.turn()
         index = torch.arange(start, start + batch_rows) % len(noisy)
         count = min(batch_rows, len(noisy) - start)
         losses = _paired_losses(

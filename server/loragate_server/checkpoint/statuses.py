@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.errors import ErrorReason, NoDecisionError, spread
 from loragate_server.intercept.extraction import Denial, RefusalCode
 
 BAD_REQUEST, FORBIDDEN, TOO_LARGE, UNAVAILABLE = 400, 403, 413, 503
@@ -82,5 +82,5 @@ def with_retry(denial: Denial, error: NoDecisionError) -> Denial:
     if seconds is None:
         return denial
     return replace(
-        denial, headers=(*denial.headers, ("retry-after", str(max(1, math.ceil(seconds)))))
+        denial, headers=(*denial.headers, ("retry-after", str(max(1, math.ceil(spread(seconds))))))
     )

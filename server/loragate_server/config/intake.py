@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork
 
 from loragate_server.config.section import GIB, MIB, Positive, PositiveSeconds, Section
 
@@ -20,6 +20,9 @@ class IntakeSection(Section):
             otherwise, every reading is audited and the gravest stands.
         roots: folders that paths may point into; none means that paths are refused.
         enabled_schemes: kinds of address that may be fetched.
+        reachable_networks: networks beside the public ones that addresses may lie in, on whatever
+            redirections lead there; none means that no host of an internal network is asked.
+        fetch_total_s: after so long a remote source is given up that still sends.
         fetch_timeout_s: after so long without a byte a remote source is given up.
         store_limit_bytes: size above which the stored files used longest ago are deleted.
         scrub_interval_s: between two looks through all that is stored.
@@ -33,7 +36,9 @@ class IntakeSection(Section):
     loaders: Annotated[tuple[Loader, ...], Field(min_length=1)] = get_args(Loader)
     roots: tuple[Path, ...] = ()
     enabled_schemes: frozenset[Literal["hf", "https", "http", "s3"]] = frozenset()
+    reachable_networks: tuple[IPvAnyNetwork, ...] = ()
     fetch_timeout_s: PositiveSeconds = 60.0
+    fetch_total_s: PositiveSeconds = 600.0
     store_limit_bytes: Positive = 20 * GIB
     scrub_interval_s: PositiveSeconds = 86_400.0
     max_file_bytes: Positive = 2 * GIB

@@ -66,13 +66,23 @@ class Listen(Section):
     """Where the server listens. Port 0 lets the system choose.
 
     Attributes:
-        max_concurrent_calls: gRPC calls beyond are refused at once.
+        max_concurrent_calls: gRPC calls beyond are refused at once, but for health checks; calls
+            that owe a message make room first.
+        max_uploads_per_caller: uploads that one caller may have on their way in.
+        max_connections: connections beyond, on either port, make idle ones end or are refused;
+            less where the process may not open so many files.
+        idle_timeout_s: a peer that owes bytes and sends none for so long is given up.
+        upload_timeout_s: an upload that is not complete after so long is given up.
         connection_age_s: age at which a client connects anew, so that it finds new replicas.
     """
 
     grpc: str = "127.0.0.1:50051"
     http: str = "127.0.0.1:9464"
     max_concurrent_calls: Positive = 512
+    max_uploads_per_caller: Positive = 64
+    max_connections: Positive = 1024
+    idle_timeout_s: PositiveSeconds = 30.0
+    upload_timeout_s: PositiveSeconds = 600.0
     connection_age_s: PositiveSeconds | None = None
 
     @field_validator("grpc")

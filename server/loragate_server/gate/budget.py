@@ -24,19 +24,29 @@ class ByteBudget:
         self._observer = observer
 
     @contextmanager
-    def hold(self, size_bytes: int) -> Iterator[None]:
-        """Holds `size_bytes` of the budget inside the block.
+    def hold(self, size_bytes: int = 0) -> Iterator[Held]:
+        """Holds `size_bytes` of the budget inside the block, and what is added there.
 
         Raises:
             NoDecisionError: BYTE_BUDGET_EXHAUSTED, with a retry hint if the bytes can ever fit.
         """
+        held = Held(self)
+        held.add(size_bytes)
+        try:
+            yield held
+        finally:
+            self._add(-held.size_bytes)
+
+    def require_room(self, size_bytes: int) -> None:
+        """Refuses bytes that would not fit now, without holding any.
+
+        What is declared costs nothing to declare: only bytes that have come are held.
+
+        Raises:
+            NoDecisionError: BYTE_BUDGET_EXHAUSTED, as `hold`.
+        """
         if self.used_bytes + size_bytes > self.limit_bytes:
             raise self._refusal(size_bytes)
-        self._add(size_bytes)
-        try:
-            yield
-        finally:
-            self._add(-size_bytes)
 
     def _add(self, size_bytes: int) -> None:
         self.used_bytes += size_bytes
@@ -54,3 +64,25 @@ class ByteBudget:
             metadata={"budget_bytes": str(self.limit_bytes)},
             retry_after_s=1.0 if fits_alone else None,
         )
+
+
+class Held:
+    """What one piece of work holds of a budget.
+
+    Attributes:
+        size_bytes: so much.
+    """
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self.size_bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Holds more.
+
+        Raises:
+            NoDecisionError: BYTE_BUDGET_EXHAUSTED.
+        """
+        self._budget.require_room(size_bytes)
+        self.size_bytes += size_bytes
+        self._budget._add(size_bytes)

@@ -89,9 +89,12 @@ class VerdictCache:
 
 
 def _trimmed(verdict: Verdict) -> Verdict:
-    """The verdict as it will be given again: without the per-layer profile, which no answer holds.
+    """The verdict as it will be given again: with what answers hold, and no more.
 
-    The profile is most of a verdict's memory; the record keeps it.
+    Profile, heat map, sketches, and the evidence of concepts that no finding is about are most of
+    a verdict's memory; the record keeps them.
     """
-    evidence = replace(verdict.decision.evidence, layers=())
+    own = verdict.decision.evidence
+    adapters = tuple(replace(one, sketches=()) for one in own.adapters)
+    evidence = replace(own, adapters=adapters, layers=(), heat_map=None, concepts=())
     return replace(verdict, decision=replace(verdict.decision, evidence=evidence), cached=True)

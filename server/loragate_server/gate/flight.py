@@ -89,6 +89,9 @@ class SingleFlight(Generic[Key, Result]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._flights
+
     async def run(
         self, key: Key, work: Callable[[SharedLeash], Awaitable[Result]], leash: Leash
     ) -> Result:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
 
@@ -33,6 +33,7 @@ from loragate_server.gate.pipeline import (
 )
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
+from loragate_server.gate.tickets import Ticket
 from loragate_server.gate.worker import Worker, draining
 from loragate_server.intake.fetch import Intake
 from loragate_server.policy.policy import Policy
@@ -130,22 +131,36 @@ class Gate:
 
     @contextmanager
     def receive(
-        self, request: GateRequest, declared_size_bytes: int, sha256: str, file_name: str
+        self,
+        request: GateRequest,
+        declared_size_bytes: int,
+        sha256: str,
+        file_name: str,
+        leash: Leash,
     ) -> Iterator[UploadSession]:
         """Takes in an upload for `decide_stored`; refuses before the first byte where it can.
 
         What was received is thrown away unless `UploadSession.finish` returned.
 
+        Args:
+            request: the question that follows.
+            declared_size_bytes: of the file.
+            sha256: of the file, as declared.
+            file_name: as declared.
+            leash: of the call; one whose turn would come too late is refused.
+
         Raises:
             NoDecisionError: as `decide` for what can be known from the header; FILE_TOO_LARGE,
-                BYTE_BUDGET_EXHAUSTED.
+                BYTE_BUDGET_EXHAUSTED, QUEUE_FULL.
         """
         with self._in_flight(), self._counted_failures():
             self._require_open()
             policy, _ = self._admit(request, stored=True)
             admit_size(declared_size_bytes, policy)
-            with self._budget.hold(declared_size_bytes):
-                session = self._intake.receive(declared_size_bytes, sha256, file_name)
+            self.worker.tickets.require_room(request.asker, leash)
+            self._budget.require_room(declared_size_bytes)
+            with self._budget.hold() as held:
+                session = self._intake.receive(declared_size_bytes, sha256, file_name, held.add)
                 try:
                     yield session
                 finally:
@@ -230,23 +245,46 @@ class Gate:
         leash.check()
         policy, served = self._admit(request, stored=False)
         inline_bytes = sum(len(one.inline_bytes or b"") for one in request.adapters)
-        with self._budget.hold(inline_bytes):
+        key: VerdictKey | None = None
+        if not inline_bytes:
+            key = await self._known_key(request, policy, served, leash)
+            if key is not None and (cached := self._cache.get(key)) is not None:
+                return cached
+        # Before anything is hashed, written or read, for in that an overload would be lost.
+        with self._place(key, request, leash) as ticket, self._budget.hold(inline_bytes):
             began = time.monotonic()
-            known = await self._intake.known_digests(request.adapters, leash)
-            if known is not None:
-                adapters = tuple(
-                    AdapterKey(sha256, "", one.strengths, one.optional, one.kind)
-                    for sha256, one in zip(known, request.adapters, strict=True)
-                )
-                cached = self._cache.get(self._key(request, adapters, policy, served))
-                if cached is not None:
+            if inline_bytes:
+                key = await self._known_key(request, policy, served, leash)
+                if key is not None and (cached := self._cache.get(key)) is not None:
                     return cached
             leash.report("intake", 0.0)
             files = await self._intake.fetch(request.adapters, leash)
             case = Case(
                 request, files, inline_bytes=inline_bytes, intake_s=time.monotonic() - began
             )
-            return await self._decide_case(case, leash, policy, served, again=known is not None)
+            again = key is not None
+            return await self._decide_case(case, leash, policy, served, ticket, again=again)
+
+    def _place(
+        self, key: VerdictKey | None, request: GateRequest, leash: Leash
+    ) -> AbstractContextManager[Ticket | None]:
+        """A place in the queue; none is needed where an equal question has one."""
+        if key is not None and key in self._flights:
+            return nullcontext()
+        return self.worker.tickets.one(request.asker, leash)
+
+    async def _known_key(
+        self, request: GateRequest, policy: Policy, served: ServedBase, leash: Leash
+    ) -> VerdictKey | None:
+        """What the question is known by, where no file has to be read for that."""
+        known = await self._intake.known_digests(request.adapters, leash)
+        if known is None:
+            return None
+        adapters = tuple(
+            AdapterKey(sha256, "", one.strengths, one.optional, one.kind)
+            for sha256, one in zip(known, request.adapters, strict=True)
+        )
+        return self._key(request, adapters, policy, served)
 
     async def _decide_stored(
         self, request: GateRequest, stored: StoredFile, leash: Leash, intake_s: float
@@ -254,10 +292,18 @@ class Gate:
         leash.check()
         policy, served = self._admit(request, stored=True)
         case = Case(request, (stored,), uploaded=True, intake_s=intake_s)
-        return await self._decide_case(case, leash, policy, served)
+        with self.worker.tickets.one(request.asker, leash, paid=True) as ticket:
+            return await self._decide_case(case, leash, policy, served, ticket)
 
     async def _decide_case(
-        self, case: Case, leash: Leash, policy: Policy, served: ServedBase, *, again: bool = False
+        self,
+        case: Case,
+        leash: Leash,
+        policy: Policy,
+        served: ServedBase,
+        ticket: Ticket | None,
+        *,
+        again: bool = False,
     ) -> Verdict:
         for file in case.files:
             admit_size(file.size_bytes, policy)
@@ -271,11 +317,15 @@ class Gate:
         async def work(shared: SharedLeash) -> Verdict:
             # Bytes that came with the request are held by whoever sent them, until it is answered.
             with self._budget.hold(max(0, case.size_bytes - case.inline_bytes)):
-                return await self._audit(case, key, shared)
+                return await self._audit(case, key, shared, ticket)
 
+        if ticket is not None and key in self._flights:
+            ticket.leave()  # the equal question has a place
         return await self._flights.run(key, work, leash)
 
-    async def _audit(self, case: Case, key: VerdictKey, leash: SharedLeash) -> Verdict:
+    async def _audit(
+        self, case: Case, key: VerdictKey, leash: SharedLeash, ticket: Ticket | None
+    ) -> Verdict:
         times_s = {"intake": case.intake_s}
         served, policy = self.bases.get(case.request.base_model), self._policies.current
         twins = self._twins_of(case)
@@ -285,7 +335,7 @@ class Gate:
         if decision is None:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
             if evidence is None:
-                evidence = await self._pipeline.measure(policy, case, leash, times_s)
+                evidence = await self._pipeline.measure(policy, case, leash, times_s, ticket)
                 if hangs_a_loader(evidence):
                     self._observer.endless_file()
             measured_by = policy.screen_miss_rate

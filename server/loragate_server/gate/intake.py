@@ -36,6 +36,8 @@ class IntakeDesk:
         self._intake = intake
         self._threads = threads
         self._pool = DaemonPool(threads, "intake")
+        # Other people's servers may send a byte a minute, and nothing else shall wait for them.
+        self._remote = DaemonPool(threads, "intake-remote")
 
     async def known_digests(
         self, references: Sequence[AdapterReference], leash: Leash
@@ -84,15 +86,29 @@ class IntakeDesk:
             return tuple(files)
 
         with stage("intake"):
-            return await self.run(fetch_all, leash)
+            remote = any(one.uri is not None for one in references)
+            pool = self._remote if remote else self._pool
+            return await until_deadline(asyncio.wrap_future(pool.submit(fetch_all)), leash)
 
-    def receive(self, size_bytes: int, sha256: str, file_name: str) -> UploadSession:
+    def receive(
+        self,
+        size_bytes: int,
+        sha256: str,
+        file_name: str,
+        hold: Callable[[int], None] = lambda _: None,
+    ) -> UploadSession:
         """Begins an upload.
+
+        Args:
+            size_bytes: as declared.
+            sha256: as declared.
+            file_name: as declared.
+            hold: told of bytes that have come, before they are taken; may refuse them.
 
         Raises:
             NoDecisionError: FILE_TOO_LARGE, DISK_FULL and what else intake refuses.
         """
-        return UploadSession(self, self._intake.receive(size_bytes, sha256, file_name))
+        return UploadSession(self, self._intake.receive(size_bytes, sha256, file_name), hold)
 
     async def run(self, work: Callable[[], Result], leash: Leash) -> Result:
         """Runs blocking work on the pool, and stops waiting for it at the leash's deadline."""
@@ -116,15 +132,17 @@ class IntakeDesk:
 
     def close(self) -> None:
         """Takes no more work; what runs is left alone, since it may never end."""
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._remote):
+            pool.shutdown(cancel_futures=True)
 
 
 class UploadSession:
     """One upload on its way into the store."""
 
-    def __init__(self, desk: IntakeDesk, sink: UploadSink) -> None:
+    def __init__(self, desk: IntakeDesk, sink: UploadSink, hold: Callable[[int], None]) -> None:
         self._desk = desk
         self._sink = sink
+        self._hold = hold
         self._gathered = bytearray()
         self._ended = False
         self._last: Future[Any] | None = None
@@ -139,9 +157,11 @@ class UploadSession:
         """Takes the next bytes of the file.
 
         Raises:
-            NoDecisionError: DECLARED_SIZE_MISMATCH as soon as there are too many, DISK_FULL.
+            NoDecisionError: DECLARED_SIZE_MISMATCH as soon as there are too many, DISK_FULL,
+                BYTE_BUDGET_EXHAUSTED.
         """
         leash.check()
+        self._hold(len(chunk))
         self._gathered += chunk
         if len(self._gathered) >= COALESCE_BYTES:
             await self._flush(leash)

@@ -27,12 +27,20 @@ class Job:
 
     Attributes:
         background: whether it is a piece of the server's own work, that nobody's load waits for.
+        caller: whose work it is; each has an equal share of the worker.
+        begun: called when the work begins.
+        suspicious: whether a first look was not enough, so that it takes long.
+        charged_s: monotonic time up to which its caller has been charged for it.
     """
 
     work: Callable[[], Any]
     leash: Leash
     future: asyncio.Future[Any]
     background: bool = False
+    caller: str = ""
+    begun: Callable[[], None] = lambda: None
+    suspicious: bool = False
+    charged_s: float = 0.0
     context: Context = field(default_factory=copy_context)
     enqueued_monotonic_s: float = field(default_factory=time.monotonic)
     began_monotonic_s: float = 0.0
@@ -77,6 +85,10 @@ class Job:
     def _run(self) -> Any:
         _RUNNING.set(self)
         return self.work()
+
+
+class Suspended(BaseException):
+    """Ends the first look at a suspect: others come first, and then all of it is done anew."""
 
 
 @contextmanager

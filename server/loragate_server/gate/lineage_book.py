@@ -23,6 +23,8 @@ from loragate_server.record.verdict import Verdict
 REMEMBERED = 16384
 """Adapters whose own sketches are kept, so that cached verdicts can be held against what is blocked
 later; 4 KiB each, or 8."""
+FEWEST_REMEMBERED = 64
+"""However few verdicts are cached: what was just recorded is needed when it is blocked."""
 UNKNOWN = "?"
 """Stands in a key for an adapter whose sketch is not at hand: no measured verdict has it."""
 
@@ -185,6 +187,11 @@ class LineageBook(Follower):
             base: _Blocked(tuple(use for use, _ in rows), np.stack([one for _, one in rows]))
             for base, rows in found.items()
         }
+
+
+def sketches_for(cached_verdicts: int) -> int:
+    """How many adapters' sketches are worth keeping beside so many cached verdicts."""
+    return min(REMEMBERED, max(FEWEST_REMEMBERED, cached_verdicts))
 
 
 def decisions_of(kin: Iterable[Kin]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.job import off_device
 from loragate_server.gate.key import AdapterKey
 from loragate_server.gate.request import GateRequest
+from loragate_server.gate.tickets import Ticket
 from loragate_server.gate.worker import Worker, draining
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
 from loragate_server.models.base import BaseModel
@@ -128,9 +129,21 @@ class Pipeline:
         return decide(policy, evidence, now=now)
 
     async def measure(
-        self, policy: Policy, case: Case, leash: Leash, times_s: dict[str, float]
+        self,
+        policy: Policy,
+        case: Case,
+        leash: Leash,
+        times_s: dict[str, float],
+        ticket: Ticket | None = None,
     ) -> Evidence:
         """Reads the adapters and audits them, on the worker's thread.
+
+        Args:
+            policy: says how early an audit may stop.
+            case: the question.
+            leash: of whoever waits.
+            times_s: takes what each stage took.
+            ticket: the place in the worker's queue, where it was taken before.
 
         Raises:
             NoDecisionError: whatever the worker, the reader or the engine refuses.
@@ -172,7 +185,7 @@ class Pipeline:
                 replace(evidence, adapters=adapters), case.restricted_to, policy.screen_miss_rate
             )
 
-        return await self._worker.submit(work, leash)
+        return await self._worker.submit(work, leash, ticket=ticket)
 
     def judge(
         self,

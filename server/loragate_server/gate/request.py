@@ -15,6 +15,7 @@ class GateRequest:
     Attributes:
         base_model: name of a served base model; empty for the default.
         concept_ids: restricts the audit; empty for the whole library.
+        peer: host from which a caller without a name asks.
     """
 
     adapters: tuple[AdapterReference, ...]
@@ -22,3 +23,9 @@ class GateRequest:
     caller: Caller = field(default_factory=Caller)
     dry_run: bool = False
     concept_ids: tuple[str, ...] = ()
+    peer: str = ""
+
+    @property
+    def asker(self) -> str:
+        """Whose share of the queue it takes: nobody can choose it, as the service's name."""
+        return self.caller.identity or self.peer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,9 +75,12 @@ class Intake:
             if source.size_bytes is not None:
                 self._refuse_large(source.size_bytes)
             sink = Receiver(self._store, self.settings, self._weights)
+            until_s = time.monotonic() + self.settings.fetch_total_s
             try:
-                while chunk := _read(source):
+                while chunk := _read(source, ref):
                     leash.check()
+                    if ref.uri is not None and time.monotonic() > until_s:
+                        raise TimeoutError  # which `open_source` says as of every other cause
                     sink.write(chunk)
                 return sink.finish(ref.expected_sha256, source.config_json)
             finally:
@@ -228,11 +232,13 @@ class UploadSink:
         )
 
 
-def _read(source: Source) -> bytes:
+def _read(source: Source, ref: AdapterReference) -> bytes:
     """The next bytes, which come from where they were opened: a path may be on a network."""
     try:
         return source.file.read(CHUNK_BYTES)
     except OSError as error:
+        if ref.uri is not None:
+            raise
         raise unreadable("The source", error) from error
 
 

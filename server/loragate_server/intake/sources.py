@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,12 @@ from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.beside import CONFIG_NAME, decode_config
 from loragate_server.intake.paths import not_found, open_path
+from loragate_server.intake.reaching import client_maker
+
+_log = logging.getLogger(__name__)
 
 _WEB = ("http", "https")
+_MOST_CAUSES = 4
 _MOST_LETTERS = 8192
 """Of an address; servers of the web accept 8 KiB."""
 
@@ -78,7 +83,7 @@ def _open_uri(ref: AdapterReference, settings: IntakeSection) -> Iterator[Source
         )
     if not address.hostname:
         raise _no_address("uri", "without a host")
-    options = _options(scheme, ref, settings.fetch_timeout_s)
+    options = _options(scheme, ref, settings)
     try:
         config = _config_beside(uri, scheme, ref, settings, options)
         if ref.weight_name:
@@ -90,14 +95,33 @@ def _open_uri(ref: AdapterReference, settings: IntakeSection) -> Iterator[Source
     except Exception as error:
         if _is_missing(error):
             raise not_found(f"{scheme} source") from error
-        # The text of a client library's error may hold credentials from the URI.
-        raise NoDecisionError(
-            ErrorReason.SOURCE_UNREADABLE,
-            f"The {scheme} source could not be read ({type(error).__name__}).",
-            remedy="Check that it exists and that the server may read it.",
-            metadata={"scheme": scheme},
-            retry_after_s=5.0,
-        ) from error
+        raise unreadable_source(scheme, error) from error
+
+
+def unreadable_source(scheme: str, error: Exception) -> NoDecisionError:
+    """The refusal of a remote source, the same for every cause.
+
+    What the server can reach and the caller cannot must not be mapped by asking; and the text of a
+    client library's error may hold credentials from the URI.
+    """
+    _log.warning("a source of the kind %s could not be read: %s", scheme, _names(error))
+    return NoDecisionError(
+        ErrorReason.SOURCE_UNREADABLE,
+        f"The {scheme} source could not be read.",
+        remedy="Check that it exists and that the server may read it, whose log says more; "
+        "internal addresses need intake.reachable_networks.",
+        metadata={"scheme": scheme},
+        retry_after_s=5.0,
+    )
+
+
+def _names(error: BaseException | None) -> str:
+    """The kinds of an error and of its causes, without their texts."""
+    kinds: list[str] = []
+    while error is not None and len(kinds) < _MOST_CAUSES:
+        kinds.append(type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return " because of ".join(kinds)
 
 
 def _address_of(ref: AdapterReference) -> SplitResult:
@@ -175,13 +199,20 @@ def _status(error: BaseException | None) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _options(scheme: str, ref: AdapterReference, timeout_s: float) -> dict[str, Any]:
+def _options(scheme: str, ref: AdapterReference, settings: IntakeSection) -> dict[str, Any]:
     """What a client library is told: how long to wait, and to read the file in one go, once."""
+    timeout_s = settings.fetch_timeout_s
     if scheme in _WEB:
         from aiohttp import ClientTimeout
 
-        patience = ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
-        return {"block_size": 0, "client_kwargs": {"timeout": patience}}
+        patience = ClientTimeout(
+            total=settings.fetch_total_s, sock_connect=timeout_s, sock_read=timeout_s
+        )
+        return {
+            "block_size": 0,
+            "client_kwargs": {"timeout": patience},
+            "get_client": client_maker(settings.reachable_networks),
+        }
     if scheme == "s3":
         return {"config_kwargs": {"connect_timeout": timeout_s, "read_timeout": timeout_s}}
     # The hub's client reads HF_HUB_DOWNLOAD_TIMEOUT from the environment of the server.

@@ -12,9 +12,10 @@ import stat
 import tempfile
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, Generic, NoReturn, TypeVar
 
 from loragate_server.adapter.reference import StoredFile, is_sha256
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -31,6 +32,39 @@ so shortly before it was hashed may have been changed since without a trace."""
 _MARK_EVERY_S = 86_400.0
 
 _Signature = tuple[int, int, int, int, int]
+
+
+REMEMBERED = 16_384
+"""Files that are known, without a look at them, to be unchanged, and when they were used to the
+second: some 500 bytes each. A store may hold many times as many small files."""
+
+_Value = TypeVar("_Value")
+
+
+class _Recent(Generic[_Value]):
+    """A mapping that forgets what was set longest ago when there is too much. Thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, _Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __setitem__(self, name: str, value: _Value) -> None:
+        with self._lock:
+            self._entries[name] = value
+            self._entries.move_to_end(name)
+            while len(self._entries) > self._limit:
+                self._entries.popitem(last=False)
+
+    def get(self, name: str) -> _Value | None:
+        return self._entries.get(name)
+
+    def forget(self, name: str) -> None:
+        with self._lock:
+            self._entries.pop(name, None)
 
 
 class ContentStore:
@@ -55,8 +89,8 @@ class ContentStore:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._on_corrupt = on_corrupt
-        self._proven: dict[str, _Signature] = {}
-        self._used_unix_s: dict[str, float] = {}
+        self._proven: _Recent[_Signature] = _Recent(REMEMBERED)
+        self._used_unix_s: _Recent[float] = _Recent(REMEMBERED)
         self._changing = threading.Lock()
         """Held while names come and go."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,12 +235,12 @@ class ContentStore:
         for path in self._folder.glob("??/*.safetensors"):
             with contextlib.suppress(FileNotFoundError):  # deleted by somebody else
                 status = path.lstat()
-                used_unix_s = max(status.st_mtime, self._used_unix_s.get(path.stem, 0.0))
+                used_unix_s = max(status.st_mtime, self._used_unix_s.get(path.stem) or 0.0)
                 yield used_unix_s, status.st_size, status.st_mtime, path
 
     def _forget(self, sha256: str) -> None:
-        self._proven.pop(sha256, None)
-        self._used_unix_s.pop(sha256, None)
+        self._proven.forget(sha256)
+        self._used_unix_s.forget(sha256)
 
 
 def read_stored(stored: StoredFile) -> bytes:

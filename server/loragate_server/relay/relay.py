@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.frames import CloseCode
@@ -16,6 +17,8 @@ from loragate_server.checkpoint.outcome import CheckOutcome
 from loragate_server.config.intercept import RelayEntry
 from loragate_server.config.listen import split_address
 from loragate_server.intercept.request import HttpRequest
+from loragate_server.places import Places
+from loragate_server.relay.counted import CountedConnection
 from loragate_server.relay.ending import FAILED, STOPPING, cut
 from loragate_server.relay.observer import Cause, RelayObserver
 from loragate_server.relay.opening import (
@@ -76,6 +79,8 @@ class Relay:
         self._stopping = False
         self._open: dict[ServerConnection, Session | None] = {}
         self._ends: set[asyncio.Task[None]] = set()
+        # Half of them may be on their way to open, or be refused.
+        self._places = Places(2 * settings.max_connections)
 
     async def start(self) -> str:
         """Listens, and returns the address with the port that the system chose.
@@ -101,6 +106,7 @@ class Relay:
             close_timeout=self._settings.close_timeout_s,
             server_header=None,
             logger=_wire,
+            create_connection=self._connection,  # type: ignore[arg-type]
         )
         chosen = self._server.sockets[0].getsockname()[1]
         return f"[{host}]:{chosen}" if ":" in host else f"{host}:{chosen}"
@@ -113,6 +119,9 @@ class Relay:
             await self._server.wait_closed()
         await asyncio.gather(*self._ends, return_exceptions=True)
 
+    def _connection(self, *args: Any, **settings: Any) -> ServerConnection:
+        return CountedConnection(self._places, *args, **settings)
+
     async def _opening(self, client: ServerConnection, request: Request) -> Response | None:
         """None where the connection opens; the image server's part is open then."""
         try:
@@ -122,6 +131,8 @@ class Relay:
             if outcome.denial is not None:
                 return response_of(outcome.denial)
             self._open[client] = None
+            if isinstance(client, CountedConnection):
+                client.opened()
             self._when_closed(client)
             upstream = await connected(self._settings, request)
             if client not in self._open:

@@ -14,6 +14,9 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 IDENTITY: ContextVar[str] = ContextVar("identity", default="")
 """Authenticated name of the caller of the running call; empty without authentication."""
 
+HOST: ContextVar[str] = ContextVar("host", default="")
+"""Host from which the running call comes."""
+
 SEES_SCORES: ContextVar[bool] = ContextVar("sees_scores", default=False)
 """Whether the caller of the running call may see measured numbers."""
 
@@ -58,6 +61,11 @@ _BEARER = "bearer "
 def is_open(method: str) -> bool:
     """Whether anybody may call the method at any time: health checks only."""
     return method.startswith(_OPEN_SERVICE)
+
+
+def is_upload(method: str) -> bool:
+    """Whether the method takes a file in pieces."""
+    return method == f"{_AUDITS}AuditUpload"
 
 
 def answers_while_draining(method: str) -> bool:

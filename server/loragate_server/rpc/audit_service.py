@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import grpc
 
 from loragate.v1 import audit_pb2 as wire
 from loragate.v1 import audit_pb2_grpc
+from loragate_server.config.listen import Listen
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.intake import UploadSession
 from loragate_server.policy.decision import VerdictKind
-from loragate_server.progress import Leash
+from loragate_server.progress import Leash, deadline_passed
 from loragate_server.record.verdict import Verdict
-from loragate_server.rpc.access import SEES_SCORES
+from loragate_server.rpc.access import HOST, IDENTITY, SEES_SCORES
 from loragate_server.rpc.convert import (
     audit_request,
     upload_request,
@@ -24,6 +26,7 @@ from loragate_server.rpc.convert import (
     verdict_message,
 )
 from loragate_server.rpc.leash import call_leash
+from loragate_server.rpc.uploads import Uploads
 
 SMALLEST_STEP = 0.01
 """Progress within a stage is told in steps of this share."""
@@ -56,9 +59,11 @@ class Records(Protocol):
 class AuditService(audit_pb2_grpc.AuditServiceServicer):
     """Answers callers; whatever is raised becomes a status in the interceptors."""
 
-    def __init__(self, gate: Gate, records: Records) -> None:
+    def __init__(self, gate: Gate, records: Records, listen: Listen) -> None:
         self._gate = gate
         self._records = records
+        self._uploads = Uploads(listen.max_uploads_per_caller)
+        self._upload_timeout_s = listen.upload_timeout_s
         self._again: dict[tuple[str, bool], wire.AuditResponse] = {}
 
     async def Audit(  # noqa: N802
@@ -89,13 +94,16 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     ) -> wire.AuditUploadResponse:
         """Takes a file in, then decides over it."""
         with call_leash(context) as leash:
-            header = await _header(request_iterator)
-            request = upload_request(header)
-            with self._gate.receive(
-                request, header.declared_size_bytes, header.sha256, header.file_name
-            ) as session:
-                await _receive(request_iterator, session, leash)
-                stored = await session.finish(leash)
+            with self._uploads.one_of(IDENTITY.get() or HOST.get()):
+                async with _at_most(self._upload_timeout_s):
+                    header = await _header(request_iterator)
+                request = upload_request(header)
+                with self._gate.receive(
+                    request, header.declared_size_bytes, header.sha256, header.file_name, leash
+                ) as session:
+                    async with _at_most(self._upload_timeout_s):
+                        await _receive(request_iterator, session, leash)
+                    stored = await session.finish(leash)
             verdict = await self._gate.decide_stored(
                 request, stored, leash, intake_s=session.spent_s
             )
@@ -159,6 +167,23 @@ async def _receive(
         if message.WhichOneof("part") != "chunk":
             raise _protocol("After the header came something that is no chunk.")
         await session.write(message.chunk, leash)
+
+
+@asynccontextmanager
+async def _at_most(seconds: float) -> AsyncIterator[None]:
+    """Gives an upload up that trickles in for longer.
+
+    Raises:
+        NoDecisionError: DEADLINE_EXCEEDED.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise deadline_passed(
+            f"The upload was not complete after {seconds:g} s.",
+            "Upload over a faster connection, or raise listen.upload_timeout_s.",
+        ) from None
 
 
 def _protocol(message: str) -> NoDecisionError:

@@ -19,7 +19,7 @@ from loragate_server.policy.decision import GRAVITY, Finding, Measured, Reason, 
 from loragate_server.policy.reasons import told_without_numbers
 from loragate_server.policy.sentences import members_of, use_of, use_words
 from loragate_server.record.verdict import Caller, Verdict
-from loragate_server.rpc.access import IDENTITY
+from loragate_server.rpc.access import HOST, IDENTITY
 
 MAX_CALLER_LETTERS = 256
 MAX_CONCEPT_IDS = 1000
@@ -38,6 +38,7 @@ def audit_request(message: wire.AuditRequest) -> GateRequest:
         caller=caller(message.caller),
         dry_run=message.dry_run,
         concept_ids=_concept_ids(message.concept_ids),
+        peer=HOST.get(),
     )
 
 
@@ -53,6 +54,7 @@ def upload_request(header: wire.UploadHeader) -> GateRequest:
         caller=caller(header.caller),
         dry_run=header.dry_run,
         concept_ids=_concept_ids(header.concept_ids),
+        peer=HOST.get(),
     )
 
 

@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.errors import ErrorReason, NoDecisionError, spread
 from loragate_server.logs.lines import REQUEST_ID
 
 DOMAIN = "loragate.dev"
@@ -125,7 +125,7 @@ def to_status(error: NoDecisionError) -> status_pb2.Status:
         _attach(status, error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromNanoseconds(round(max(0.0, error.retry_after_s) * 1e9))
+        retry.retry_delay.FromNanoseconds(round(spread(max(0.0, error.retry_after_s)) * 1e9))
         _attach(status, retry)
     return status
 

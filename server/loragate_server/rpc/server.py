@@ -29,6 +29,7 @@ from loragate_server.rpc.interceptors import (
     Traces,
 )
 from loragate_server.rpc.observer import CallObserver
+from loragate_server.rpc.turnstile import HEALTH_CALLS, SPARE_CALLS, Turnstile
 from loragate_server.tracing.tracer import Tracer
 
 SERVICES = (
@@ -44,6 +45,9 @@ PING_AFTER_S, PING_WITHIN_S = 30.0, 15.0
 
 LEAST_PING_INTERVAL_S = 10.0
 """Clients that ping more often are disconnected."""
+
+IDLE_CONNECTION_S = 300.0
+"""A connection without calls for so long is ended; clients connect anew by themselves."""
 
 OLD_CONNECTION_GRACE_S = 60.0
 """Time that calls get to end on a connection that is too old."""
@@ -67,6 +71,7 @@ class RpcServer:
         *,
         reflection: bool = False,
         max_message_bytes: int = MESSAGE_BYTES,
+        max_connections: int = 1024,
         drain_grace_s: float = 20.0,
     ) -> None:
         """Makes the server; it answers proxies only where there is a checkpoint.
@@ -81,6 +86,7 @@ class RpcServer:
             tracer: for spans.
             reflection: whether clients may ask for the API's description.
             max_message_bytes: of one message in either direction.
+            max_connections: at once; those beyond are closed.
             drain_grace_s: how long calls in flight may go on after `drain`.
         """
         self._port = port
@@ -95,13 +101,16 @@ class RpcServer:
                 *([] if tracer is None else [Traces(tracer)]),
                 CallCounter(observer),
                 Refusals(),
+                Turnstile(port.listen.max_concurrent_calls, port.listen.idle_timeout_s),
                 self._doorkeeper,
             ],
-            options=_options(port.listen, max_message_bytes),
-            maximum_concurrent_rpcs=port.listen.max_concurrent_calls,
+            options=_options(port.listen, max_message_bytes, max_connections),
+            maximum_concurrent_rpcs=(
+                port.listen.max_concurrent_calls + 2 * HEALTH_CALLS + SPARE_CALLS
+            ),
         )
         audit_pb2_grpc.add_AuditServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            AuditService(gate, records), self._server
+            AuditService(gate, records, port.listen), self._server
         )
         concept_pb2_grpc.add_ConceptServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ConceptService(keeper), self._server
@@ -165,12 +174,16 @@ class RpcServer:
         return f"{address.rpartition(':')[0]}:{port}"
 
 
-def _options(listen: Listen, max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(listen: Listen, max_message_bytes: int, max_connections: int) -> list[tuple[str, int]]:
     options = [
         # Two servers on one port would answer in turns, each with its own policy.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        # Whoever connects and does not speak HTTP/2, or TLS where it is due, holds a descriptor.
+        ("grpc.server_handshake_timeout_ms", _ms(listen.idle_timeout_s)),
+        ("grpc.max_connection_idle_ms", _ms(IDLE_CONNECTION_S)),
         ("grpc.keepalive_time_ms", _ms(PING_AFTER_S)),
         ("grpc.keepalive_timeout_ms", _ms(PING_WITHIN_S)),
         ("grpc.keepalive_permit_without_calls", 1),

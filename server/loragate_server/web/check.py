@@ -11,6 +11,7 @@ from aiohttp import web
 from loragate_server.config.intercept import InterceptSection
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.progress import Leash
+from loragate_server.web.guard import owed, too_slow
 
 if TYPE_CHECKING:  # loading these for their types alone would load torch
     from loragate_server.checkpoint.outcome import CheckOutcome
@@ -58,7 +59,10 @@ class CheckDoor:
         if self._check is None:
             return _plain(503, "not_ready", "The server is still loading its base models.")
         try:
-            body = await asked.read()
+            async with owed(asked, self.settings.http_timeout_s):
+                body = await asked.read()
+        except TimeoutError:
+            return too_slow()
         except web.HTTPRequestEntityTooLarge:
             limit = self.settings.max_body_bytes
             return _plain(413, "body_incomplete", f"The body has more than {limit} bytes.")

@@ -12,8 +12,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from loragate_server.config.listen import split_address
+from loragate_server.places import Places
 from loragate_server.threads import DaemonPool
-from loragate_server.web.check import CheckDoor
+from loragate_server.web.check import PATH, CheckDoor
+from loragate_server.web.guard import ANSWER_WITHIN_S, GuardedConnection, one_at_work, within
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.witness import MAX_QUESTION_BYTES, WitnessDoor
 
@@ -57,7 +59,8 @@ def web_application(
         limit = max(limit, door.settings.max_body_bytes)
     if witness is not None:
         limit = max(limit, MAX_QUESTION_BYTES)
-    application = web.Application(client_max_size=limit)
+    guards = (one_at_work, within(ANSWER_WITHIN_S, unless=PATH))
+    application = web.Application(client_max_size=limit, middlewares=guards)
     application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", readyz)
@@ -80,14 +83,30 @@ class WebServer:
         registry: CollectorRegistry,
         readiness: Readiness,
         door: CheckDoor | None = None,
+        *,
+        max_connections: int = 1024,
+        idle_s: float = 30.0,
     ) -> None:
+        """Makes the server.
+
+        Args:
+            address: where to listen.
+            registry: of the metrics.
+            readiness: of the server.
+            door: for proxies, if they may ask here.
+            max_connections: beyond, idle ones make room for new ones.
+            idle_s: how long a peer may owe a request, or leave an answer unread.
+        """
         self._host, self._port = split_address(address)
+        self._places = Places(max_connections)
+        self._idle_s = idle_s
         self._registry = registry
         self._readiness = readiness
         self._door = door
         self._console: web.Application | None = None
         self._witness: WitnessDoor | None = None
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     def mount(self, console: web.Application) -> None:
         """Adds the console; before `start`."""
@@ -112,15 +131,24 @@ class WebServer:
             handle_signals=False,
             shutdown_timeout=2.0,
             auto_decompress=False,  # a check sees the body as it was sent
+            # Counts from the start of a connection too, so it bounds the wait for a first header.
+            keepalive_timeout=self._idle_s,
+            lingering_time=2.0,  # in which the rest of a refused body may come
         )
         await runner.setup()
-        await web.TCPSite(runner, self._host, self._port).start()
-        port = runner.addresses[0][1]
+        make = runner.server
+        assert make is not None  # noqa: S101 - there is one after setup
+        self._listening = await asyncio.get_running_loop().create_server(
+            lambda: GuardedConnection(make(), self._places, self._idle_s), self._host, self._port
+        )
+        port = self._listening.sockets[0].getsockname()[1]
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{port}"
 
     async def close(self) -> None:
         """Stops listening and ends open connections. Safe to call twice."""
+        if self._listening is not None:
+            self._listening.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -33,10 +33,11 @@ async def upload(here: Any, content: bytes, chunk: int = 1000, **declared: Any) 
     leash = Leash()
     size = declared.get("size", len(content))
     sha256 = declared.get("sha256", hashlib.sha256(content).hexdigest())
-    with here.gate.receive(question(here), size, sha256, "a.safetensors") as session:
-        assert here.counts.held_bytes[-1] == size
+    with here.gate.receive(question(here), size, sha256, "a.safetensors", Leash()) as session:
+        assert here.counts.held_bytes[-1] == 0
         for start in range(0, len(content), chunk):
             await session.write(content[start : start + chunk], leash)
+            assert here.counts.held_bytes[-1] == min(start + chunk, len(content))
         file = await session.finish(leash)
     return await here.gate.decide_stored(question(here), file, leash, intake_s=session.spent_s)
 
@@ -64,7 +65,7 @@ async def test_the_intake_of_an_upload_is_measured_without_the_waits_for_its_sen
         return finish(self, sha256)
 
     monkeypatch.setattr(Receiver, "finish", slow)
-    with here.gate.receive(question(here), len(content), sha256, "a") as session:
+    with here.gate.receive(question(here), len(content), sha256, "a", Leash()) as session:
         await session.write(content, leash)
         await asyncio.sleep(1)
         file = await session.finish(leash)
@@ -102,7 +103,7 @@ async def test_an_upload_that_cannot_be_decided_is_refused_before_the_first_byte
     ):
         with (
             pytest.raises(NoDecisionError) as error,
-            here.gate.receive(question(here), size, "0" * 64, "a"),
+            here.gate.receive(question(here), size, "0" * 64, "a", Leash()),
         ):
             pytest.fail("the upload was let in")
         assert error.value.reason is reason
@@ -114,7 +115,7 @@ async def test_a_sender_that_goes_away_leaves_nothing(house: Callable[..., Any])
     arrived = asyncio.Event()
 
     async def send() -> None:
-        with here.gate.receive(question(here), 10**6, "0" * 64, "a") as session:
+        with here.gate.receive(question(here), 10**6, "0" * 64, "a", Leash()) as session:
             await session.write(b"x" * 100, Leash())
             arrived.set()
             await asyncio.Event().wait()
@@ -166,7 +167,7 @@ async def test_a_drain_lets_an_upload_end_and_answers_it(
     here = house()
     content, leash = here.files(0), Leash()
     sha256 = hashlib.sha256(content).hexdigest()
-    with here.gate.receive(question(here), len(content), sha256, "a") as session:
+    with here.gate.receive(question(here), len(content), sha256, "a", Leash()) as session:
         draining = asyncio.ensure_future(here.gate.drain(20))
         await until(lambda: here.gate.draining)
         await session.write(content, leash)
@@ -177,7 +178,7 @@ async def test_a_drain_lets_an_upload_end_and_answers_it(
     assert await draining
     with (
         pytest.raises(NoDecisionError) as error,
-        here.gate.receive(question(here), 10, "0" * 64, "a"),
+        here.gate.receive(question(here), 10, "0" * 64, "a", Leash()),
     ):
         pytest.fail("the upload was let in")
     assert error.value.reason is ErrorReason.DRAINING

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from loragate_server.intake.fetch import Intake
 from loragate_server.progress import Leash
 from testkit.waiting import at_most
 
+LOOPBACK = ip_network("127.0.0.0/8")
 GOOD = save({"lora_unet_a.lora_down.weight": np.ones((64, 300), np.float32)})
 
 
@@ -45,6 +47,20 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(GOOD[:1000])
             self.wfile.flush()
             time.sleep(3)
+        elif self.path == "/drips":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(GOOD)))
+            self.end_headers()
+            try:
+                for at in range(100):
+                    self.wfile.write(GOOD[at : at + 1])
+                    time.sleep(0.1)
+            except OSError:
+                return
+        elif self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", f"http://{self.path.removeprefix('/to/')}")
+            self.end_headers()
         elif self.path == "/endless":
             self.send_response(200)
             self.end_headers()
@@ -90,8 +106,10 @@ def intake(tmp_path: Path) -> Intake:
     return Intake(
         IntakeSection(
             enabled_schemes=frozenset({"http"}),
+            reachable_networks=(LOOPBACK,),
             max_file_bytes=1 << 20,
             fetch_timeout_s=0.5,
+            fetch_total_s=2.0,
         ),
         tmp_path / "store",
     )

@@ -305,3 +305,18 @@ async def test_more_connections_than_allowed_are_refused_until_one_ends(site: Ma
         await client.send("[]")
         with pytest.raises(ConnectionClosed):
             await client.recv()
+
+
+async def test_connections_that_never_open_make_room_for_one_that_does(site: MakeSite) -> None:
+    one = await site(relay={"max_connections": 5})
+    crowd = [await asyncio.open_connection("127.0.0.1", one.port) for _ in range(30)]
+    async with one.opened() as client:
+        await client.send(one.start(0))
+        assert json.loads(await client.recv())["type"] == "session.start"
+        late = [await asyncio.open_connection("127.0.0.1", one.port) for _ in range(30)]
+        await client.send(one.start(0))
+        assert await client.recv()
+    gone = [reader.at_eof() or reader.exception() for reader, _ in crowd]
+    assert sum(map(bool, gone)) >= 20
+    for _, writer in crowd + late:
+        writer.close()

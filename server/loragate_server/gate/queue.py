@@ -1,0 +1,140 @@
+"""`FairQueue`: whose work comes next. Two lanes, and in each every caller has an equal share.
+
+The kept ideas: start-time fair queueing (Goyal, Vin and Cheng, 1996), by the seconds that work has
+really taken; and lanes, so that what is quickly told waits for none that takes long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from enum import StrEnum
+
+from loragate_server.gate.job import Job
+
+
+class Lane(StrEnum):
+    """How far work has come."""
+
+    QUICK = "quick"
+    """It has not been looked at yet, and most of it ends at the first look."""
+    SLOW = "slow"
+    """The first look made it a suspect, which takes a hundred times as long."""
+
+
+WEIGHTS = {Lane.QUICK: 4.0, Lane.SLOW: 1.0}
+"""Of the worker's time while both lanes have work: suspects get a fifth, however many others come,
+and the others four fifths, however many suspects."""
+
+_MOST_CLOCKS = 1024
+
+
+class Clocks:
+    """A clock of served seconds for everyone who takes part; the slowest comes next.
+
+    Who comes back after a pause starts at the present time: nobody saves up for a crowd.
+    """
+
+    def __init__(self) -> None:
+        self._served: dict[str, float] = {}
+        self._now = 0.0
+
+    def arrive(self, name: str) -> None:
+        """Somebody has work again who had none."""
+        self._served[name] = max(self._now, self._served.get(name, 0.0))
+
+    def served(self, name: str) -> float:
+        """What somebody has been served, or would start from."""
+        return self._served.get(name, self._now)
+
+    def take(self, name: str) -> None:
+        """Somebody's work begins, which makes that the present time."""
+        self._now = max(self._now, self.served(name))
+        if len(self._served) > _MOST_CLOCKS:
+            self._served = {one: at for one, at in self._served.items() if at > self._now}
+
+    def charge(self, name: str, seconds: float) -> None:
+        """Somebody was served."""
+        self._served[name] = self.served(name) + seconds
+
+
+class FairQueue:
+    """Work that waits. Not thread-safe: whoever uses it holds a lock."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Lane, dict[str, deque[Job]]] = {lane: {} for lane in Lane}
+        self._lane_clocks = Clocks()
+        self._clocks = {lane: Clocks() for lane in Lane}
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Job]:
+        for lane in self._lanes.values():
+            for waiting in list(lane.values()):
+                yield from list(waiting)
+
+    def put(self, job: Job) -> None:
+        """Adds work, behind what its caller has in the same lane."""
+        lane = lane_of(job)
+        if not self._lanes[lane]:
+            self._lane_clocks.arrive(lane)
+        if job.caller not in self._lanes[lane]:
+            self._clocks[lane].arrive(job.caller)
+            self._lanes[lane][job.caller] = deque()
+        self._lanes[lane][job.caller].append(job)
+
+    def pop(self) -> Job:
+        """Takes the work that comes next.
+
+        Raises:
+            IndexError: there is none.
+        """
+        lanes = [lane for lane in Lane if self._lanes[lane]]
+        if not lanes:
+            raise IndexError("nothing waits")
+        return self._pop(min(lanes, key=self._lane_clocks.served))
+
+    def pop_before_slow(self) -> Job | None:
+        """Takes quick work that comes before slow work that has begun, if there is any."""
+        served = self._lane_clocks.served
+        if not self._lanes[Lane.QUICK] or served(Lane.QUICK) > served(Lane.SLOW):
+            return None
+        return self._pop(Lane.QUICK)
+
+    def remove(self, job: Job) -> None:
+        """Takes work out that nobody waits for any more; does nothing where it is not here."""
+        lane = self._lanes[lane_of(job)]
+        waiting = lane.get(job.caller, ())
+        if job in waiting:
+            lane[job.caller].remove(job)
+            if not lane[job.caller]:
+                del lane[job.caller]
+
+    def charge(self, job: Job, seconds: float) -> None:
+        """Takes down that a job was worked at for so long."""
+        lane = lane_of(job)
+        self._lane_clocks.charge(lane, seconds / WEIGHTS[lane])
+        self._clocks[lane].charge(job.caller, seconds)
+
+    def clear(self) -> list[Job]:
+        """Takes everything out."""
+        left = list(self)
+        for lane in self._lanes.values():
+            lane.clear()
+        return left
+
+    def _pop(self, lane: Lane) -> Job:
+        callers = self._lanes[lane]
+        caller = min(callers, key=self._clocks[lane].served)
+        job = callers[caller].popleft()
+        if not callers[caller]:
+            del callers[caller]
+        self._lane_clocks.take(lane)
+        self._clocks[lane].take(caller)
+        return job
+
+
+def lane_of(job: Job) -> Lane:
+    """Where a job waits."""
+    return Lane.SLOW if job.suspicious else Lane.QUICK

@@ -1,0 +1,82 @@
+"""What a server keeps of each audit ends: memory grows to a level that the settings say."""
+
+from __future__ import annotations
+
+import gc
+import json
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loragate_server.adapter.reference import AdapterReference
+from loragate_server.gate.lineage_book import sketches_for
+from loragate_server.gate.request import GateRequest
+from loragate_server.intake import store
+from loragate_server.intake.store import ContentStore
+
+MOST_KEPT = 1500
+"""Bytes that an audit may leave behind for good: two digests, and when its file was used."""
+
+
+def copy_of(data: bytes, number: int) -> bytes:
+    """The same weights in another file."""
+    size = struct.unpack("<Q", data[:8])[0]
+    head = json.loads(data[8 : 8 + size]) | {"__metadata__": {"copy": f"{number:04}"}}
+    text = json.dumps(head).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+
+async def test_an_audit_leaves_little_behind_when_the_cache_is_full(
+    house: Callable[..., Any],
+) -> None:
+    here = house(verdict_cache_size=4)
+    here.gate._lineage._remembered = 4
+
+    async def ask(numbers: range) -> int:
+        for number in numbers:
+            reference = AdapterReference(inline_bytes=copy_of(here.files(0), number))
+            await here.ask(GateRequest(adapters=(reference,)))
+            here.counts.answers.clear()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = await ask(range(12))
+        after = await ask(range(12, 36))
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / 24 < MOST_KEPT
+
+
+async def test_a_cached_verdict_holds_what_answers_hold_and_no_more(
+    house: Callable[..., Any],
+) -> None:
+    here = house()
+    verdict = await here.ask()
+    [entry] = here.gate._cache._entries.values()
+    evidence = entry.verdict.decision.evidence
+    assert verdict.decision.evidence.adapters[0].sketches
+    assert evidence.adapters[0].sketches == ()
+    assert (evidence.layers, evidence.heat_map, evidence.concepts) == ((), None, ())
+    assert entry.verdict.decision.findings == verdict.decision.findings
+    assert len(here.gate._lineage._seen) == 1
+
+
+def test_sketches_are_remembered_for_as_many_files_as_verdicts() -> None:
+    assert [sketches_for(size) for size in (0, 500, 10**6)] == [64, 500, 16384]
+
+
+def test_a_store_of_many_small_files_remembers_the_last_ones(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(store, "REMEMBERED", 5)
+    one = ContentStore(tmp_path, 1 << 30)
+    for number in range(9):
+        file = one.incoming()
+        file.write(b"x")
+        one.adopt(file, f"{number:064x}")
+    assert len(one._used_unix_s) == 5
+    assert len(one._proven) <= 5
