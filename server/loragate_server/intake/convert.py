@@ -18,6 +18,7 @@ from torch import Tensor
 from loragate_server.adapter.adapter import KeyCoverage, ModuleRef
 from loragate_server.adapter.algebra import Dora, LowRank
 from loragate_server.adapter.delta import WeightDelta
+from loragate_server.intake.causes import causes_of
 from loragate_server.intake.factors import FactorGroup, group_factors
 from loragate_server.intake.loader_rules.meaning import LayerScale, Layout, Meaning
 from loragate_server.intake.loader_rules.names import LOADERS
@@ -76,12 +77,14 @@ class Converted:
         readings: one per distinct meaning; at least one, which is of no loader where all refuse.
         refused: loaders that would not load the file, and why.
         unknown: loaders of which it cannot be told what they would do, and why.
+        causes: what can be told about tensors that are in no delta, as (code, sentence).
     """
 
     format: str
     readings: tuple[Reading, ...]
     refused: Mapping[str, str]
     unknown: Mapping[str, str]
+    causes: tuple[tuple[str, str], ...] = ()
 
 
 def convert(
@@ -127,7 +130,10 @@ def convert(
     unknown = dict(read.unknown)
     if rounded := builder.otherwise_in_half([meaning for _, meaning in read.meanings]):
         unknown[_IN_HALF] = f"layer {rounded.module} is another once its factors are rounded"
-    return Converted(named, tuple(readings), read.refused, unknown)
+    left_over = dict.fromkeys(name for each in readings for name in each.coverage.unmapped)
+    namings = [naming, *(each.naming for _, each in read.meanings if each.naming is not None)]
+    causes = tuple(causes_of(layout, namings, left_over))
+    return Converted(named, tuple(readings), read.refused, unknown, causes)
 
 
 def _named(

@@ -95,7 +95,7 @@ def read_layout(layout: Layout, loaders: Sequence[str] = LOADERS) -> Read:
 
 
 def _with_names_of_tables(layout: Layout, meanings: Sequence[Meaning]) -> Layout:
-    """The layout, and the layers of tensors whose names diffusers does not know but a table does."""
+    """The layout with layers of tensors whose names a table knows, though diffusers does not."""
     reached = _reached(layout.naming)
     if layout.weights.keys() <= reached:
         return layout
