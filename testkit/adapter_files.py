@@ -45,12 +45,14 @@ class Case:
         file: the weights, in safetensors.
         config_json: what lies beside it as `adapter_config.json`, or None.
         reference: a pipeline that has loaded it at `strength`.
+        loader: whose reading is compared; empty for the one that knows such a file best.
     """
 
     file: Path
     config_json: str | None
     reference: Any
     strength: Strength
+    loader: str = ""
 
 
 def donor(family: str, component: str, config: Any, seed: int = 7) -> tuple[nn.Module, Any]:

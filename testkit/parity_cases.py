@@ -11,6 +11,7 @@ from peft import LoHaConfig, LoKrConfig
 from loragate_server.adapter.reference import Strength
 from testkit import adapter_files as files
 from testkit.adapter_files import Case
+from testkit.parity_names import LAYOUTS
 
 Maker = Callable[[Path], Case]
 
@@ -233,6 +234,8 @@ CASES: dict[str, dict[str, Maker]] = {
         "LoKr, peft folder": _peft("flux", "transformer", _lokr(files.TRANSFORMER)),
     },
 }
+for _family, _layouts in LAYOUTS.items():
+    CASES[_family].update(_layouts)
 
 _STRENGTHS = (Strength(1.0, 1.0), Strength(-0.8, 0.0), Strength(2.5, -1.3))
 for _family, _name in (("sd", "kohya"), ("sd", "diffusers, DoRA"), ("flux", "diffusers")):

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
+
 from loragate_server.models.base import BaseModel
 
 Layer = tuple[str, str]
@@ -132,6 +135,10 @@ def _comfy_keys(base: BaseModel, *, forge: bool) -> Iterator[tuple[str, Layer]]:
                 yield "lycoris_" + layer.replace(".", "_"), (component, layer)
     if base.family == "flux":
         yield from _flux_keys(base, forge=forge)
+    if base.family == "sd3" and not forge:
+        for layer, original, _ in sd3_originals(base):
+            yield "lora_unet_" + original.replace(".", "_"), ("transformer", layer)
+            yield "diffusion_model." + original, ("transformer", layer)
     two = base.family in ("sdxl", "sd3")
     for component, names in clip_layers(base).items():
         if component == "text_encoder" or (component == "text_encoder_2" and two):
@@ -174,6 +181,35 @@ def flux_originals(base: BaseModel) -> Iterator[tuple[str, str, str]]:
             yield name, f"{theirs}_in.{place}_layer", ""
     yield "proj_out", "final_layer.linear", ""
     yield "norm_out.linear", "final_layer.adaLN_modulation.1", ""
+
+
+class _Asked(dict[str, torch.Tensor]):
+    """A checkpoint that has whatever it is asked for: three rows that say which name it was."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(dict.fromkeys(names, torch.zeros(3, 2)))
+        self.asked: list[str] = []
+
+    def pop(self, name: str, *_: object) -> torch.Tensor:  # type: ignore[override]
+        self.asked.append(name)
+        return torch.tensor([[len(self.asked) - 1, part] for part in range(3)])
+
+
+def sd3_originals(base: BaseModel) -> Iterator[tuple[str, str, int]]:
+    """Diffusers' name, the original one that holds its rows, and the third in which they begin.
+
+    Told by what diffusers does with an original checkpoint.
+    """
+    config = base.denoiser.config
+    blocks = [f"joint_blocks.{number}.x_block.attn.qkv" for number in range(config.num_layers)]
+    twice = [f"joint_blocks.{i}.x_block.attn2.qkv" for i in config.dual_attention_layers]
+    given = _Asked([*(f"{name}.weight" for name in blocks + twice), "context_embedder.weight"])
+    made = convert_sd3_transformer_checkpoint_to_diffusers(given)
+    layers = {name for component, name in base.adaptable_modules() if component == "transformer"}
+    for name, rows in made.items():
+        if name.endswith(".weight") and name.removesuffix(".weight") in layers:
+            original = given.asked[int(rows[0, 0])].removesuffix(".weight")
+            yield name.removesuffix(".weight"), original, int(rows[0, 1])
 
 
 def _flux_keys(base: BaseModel, *, forge: bool) -> Iterator[tuple[str, Layer]]:

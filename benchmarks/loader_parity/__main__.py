@@ -21,9 +21,15 @@ from benchmarks.loader_parity.compare import (
     compare,
 )
 from benchmarks.loader_parity.files import AdapterFile, dotted, kohya, peft_folders
+from benchmarks.loader_parity.spellings import spellings
 from benchmarks.report import write
 
-KINDS = {"kohya's names": kohya, "diffusers' names": dotted, "folder": peft_folders}
+KINDS = {
+    "kohya's names": kohya,
+    "diffusers' names": dotted,
+    "folder": peft_folders,
+    "other spellings": spellings,
+}
 SETS = (
     ("diffusers", "sd", "kohya's names"),
     ("diffusers", "sd", "diffusers' names"),
@@ -31,6 +37,7 @@ SETS = (
     ("diffusers", "sdxl", "diffusers' names"),
     ("diffusers", "sd3", "diffusers' names"),
     ("diffusers", "flux", "diffusers' names"),
+    *(("diffusers", family, "other spellings") for family in ("sd", "sdxl", "sd3", "flux")),
     ("peft", "sd", "folder"),
     ("peft", "sdxl", "folder"),
     ("peft", "sd3", "folder"),

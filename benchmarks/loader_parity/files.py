@@ -56,7 +56,8 @@ def layers(family: str) -> dict[ModuleRef, nn.Module]:
     }
 
 
-def _pair(module: nn.Module, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+def pair(module: nn.Module, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Random factors of a layer, down and up."""
     generator = torch.Generator().manual_seed(seed)
     shape = module.weight.shape
     assert isinstance(shape, torch.Size)
@@ -94,7 +95,7 @@ def kohya(draw: st.DrawFn, family: str) -> AdapterFile:
         if ref.component != "unet" and not name.startswith("text_model."):
             name = f"text_model.{name}"
         stem = prefixes[ref.component] + name.replace(".", "_")
-        down, up = _pair(layers(family)[ref], draw(RANKS), index)
+        down, up = pair(layers(family)[ref], draw(RANKS), index)
         tensors[f"{stem}.lora_down.weight"], tensors[f"{stem}.lora_up.weight"] = down, up
         alpha = alpha_of_all if same else draw(ALPHAS)
         if alpha is not None:
@@ -130,7 +131,7 @@ def dotted(draw: st.DrawFn, family: str) -> AdapterFile:
     for index, ref in enumerate(chosen):
         ranks[ref] = draw(RANKS) if mixed else rank
         stem = f"{ref.component}.{ref.module}"
-        down, up = _pair(layers(family)[ref], ranks[ref], index)
+        down, up = pair(layers(family)[ref], ranks[ref], index)
         tensors[f"{stem}.{down_end}"], tensors[f"{stem}.{up_end}"] = down, up
         alpha = draw(ALPHAS)
         if ending is not None and alpha is not None and alpha >= 0:
@@ -197,7 +198,7 @@ def peft_folders(draw: st.DrawFn, family: str) -> AdapterFile:
     ranks: dict[str, int] = {}
     for index, ref in enumerate(chosen):
         ranks[ref.module] = draw(RANKS) if mixed else rank
-        down, up = _pair(layers(family)[ref], ranks[ref.module], index)
+        down, up = pair(layers(family)[ref], ranks[ref.module], index)
         stem = f"base_model.model.{ref.module}"
         tensors[f"{stem}.lora_A.weight"], tensors[f"{stem}.lora_B.weight"] = down, up
     names = list(ranks)

@@ -1,4 +1,4 @@
-"""The weight deltas themselves: LoRA, Tucker LoRA, DoRA, LoHa, LoKr and dense changes.
+"""The weight deltas themselves: LoRA, Tucker LoRA, DoRA, LoHa, LoKr and changes kept whole.
 
 All arithmetic is float32; a response is given in the dtype that the layer's output has. Strength
 multiplies the scale, as `set_adapters` of diffusers does. W is the layer's weight.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from loragate_server.adapter.delta import LayerShape
+from loragate_server.adapter.delta import LayerShape, WeightDelta
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,39 @@ class Kronecker(_ThroughWeight):
 
 
 @dataclass(frozen=True)
+class Whole(_ThroughWeight):
+    """A change that a file holds as it is, weight by weight: what LyCORIS calls full or diff.
+
+    Attributes:
+        weight: as the layer's own, without a scale.
+        scale: by which it is multiplied; loaders use 1.
+        bias: [out], added to the output with the same scale; or None. `dense` does not hold it.
+        rows: as in `Hadamard`.
+    """
+
+    weight: Tensor
+    scale: float
+    bias: Tensor | None = None
+    rows: slice = field(default_factory=lambda: slice(None))
+
+    def dense(self, layer: LayerShape, strength: float) -> Tensor:
+        """The change, scaled."""
+        return _shaped(self.product()[self.rows], layer.weight) * (self.scale * strength)
+
+    def product(self) -> Tensor:
+        """The change without scale, all rows."""
+        return self.weight
+
+    def response(self, module_input: Tensor, layer: LayerShape, strength: float) -> Tensor:
+        """The layer run with the change in place of its weight, and the change of its bias."""
+        changed = _run(module_input.float(), self.dense(layer, strength), layer)
+        if self.bias is not None:
+            bias = self.bias[self.rows] * (self.scale * strength)
+            changed = changed + (bias if layer.weight.dim() == 2 else bias[:, None, None])
+        return changed.to(module_input.dtype)
+
+
+@dataclass(frozen=True)
 class Dora(_ThroughWeight):
     """DoRA: W' = m * (W + D) / ||W + D||, D = strength * scale * up @ down, norms per output.
 
@@ -168,6 +201,11 @@ class Dora(_ThroughWeight):
         factor = (self.magnitude / norm).reshape(-1, *(1 for _ in weight.shape[1:]))
         change: Tensor = factor * directed - weight
         return change
+
+
+def changed_bias(delta: WeightDelta) -> Tensor | None:
+    """What a delta adds to the layer's bias, without scale and for all rows; None for nothing."""
+    return delta.bias if isinstance(delta, LowRank | Whole) else None
 
 
 def _shaped(product: Tensor, weight: Tensor) -> Tensor:

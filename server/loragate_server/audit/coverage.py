@@ -44,7 +44,7 @@ def coverage_doubts(adaptation: Adaptation) -> tuple[tuple[str, str], ...]:
                 (
                     "no_matching_layers",
                     f"Adapter {short} changes no layer of this base model; it was made for another "
-                    f"one, or its key names are not understood.{loaders}",
+                    f"one, or no loader is known to read its names.{loaders}",
                 )
             )
         elif coverage.unmapped:

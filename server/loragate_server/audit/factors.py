@@ -67,7 +67,7 @@ def require_keepable(adapter: Adapter) -> None:
         NotKeptError: the adapter changes biases.
     """
     for delta in adapter.deltas.values():
-        if isinstance(delta, algebra.LowRank) and delta.bias is not None:
+        if algebra.changed_bias(delta) is not None:
             raise NotKeptError(f"adapter {adapter.sha256[:12]} changes biases")
 
 

@@ -125,11 +125,10 @@ def _products(
 
 def _complete(adapter: Adapter, refs: Sequence[ModuleRef]) -> bool:
     known = set(refs)
-    return all(ref in known and not _has_bias(delta) for ref, delta in adapter.deltas.items())
-
-
-def _has_bias(delta: WeightDelta) -> bool:
-    return isinstance(delta, algebra.LowRank) and delta.bias is not None
+    return all(
+        ref in known and algebra.changed_bias(delta) is None
+        for ref, delta in adapter.deltas.items()
+    )
 
 
 def factors_of(

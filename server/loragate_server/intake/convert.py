@@ -17,7 +17,8 @@ from torch import Tensor
 
 from loragate_server.adapter.adapter import KeyCoverage, ModuleRef
 from loragate_server.adapter.algebra import Dora, LowRank
-from loragate_server.adapter.delta import LayerShape, WeightDelta
+from loragate_server.adapter.delta import WeightDelta
+from loragate_server.intake.causes import causes_of
 from loragate_server.intake.factors import FactorGroup, group_factors
 from loragate_server.intake.loader_rules.meaning import LayerScale, Layout, Meaning
 from loragate_server.intake.loader_rules.names import LOADERS
@@ -36,6 +37,7 @@ from loragate_server.intake.naming import (
     plain_prefix,
 )
 from loragate_server.intake.rounding import same_in_half
+from loragate_server.intake.shapes import like_layer
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 from loragate_server.time_limit import TimeLimitError, cpu_time_limit
@@ -75,12 +77,14 @@ class Converted:
         readings: one per distinct meaning; at least one, which is of no loader where all refuse.
         refused: loaders that would not load the file, and why.
         unknown: loaders of which it cannot be told what they would do, and why.
+        causes: what can be told about tensors that are in no delta, as (code, sentence).
     """
 
     format: str
     readings: tuple[Reading, ...]
     refused: Mapping[str, str]
     unknown: Mapping[str, str]
+    causes: tuple[tuple[str, str], ...] = ()
 
 
 def convert(
@@ -126,7 +130,10 @@ def convert(
     unknown = dict(read.unknown)
     if rounded := builder.otherwise_in_half([meaning for _, meaning in read.meanings]):
         unknown[_IN_HALF] = f"layer {rounded.module} is another once its factors are rounded"
-    return Converted(named, tuple(readings), read.refused, unknown)
+    left_over = dict.fromkeys(name for each in readings for name in each.coverage.unmapped)
+    namings = [naming, *(each.naming for _, each in read.meanings if each.naming is not None)]
+    causes = tuple(causes_of(layout, namings, left_over))
+    return Converted(named, tuple(readings), read.refused, unknown, causes)
 
 
 def _named(
@@ -228,8 +235,10 @@ class _Builder:
         down, up = parts.get(DOWN), parts.get(UP)
         if module is None or down is None or up is None:
             return None
-        if not _fits(layer_shape(module), down, up):
+        fitted = like_layer(layer_shape(module), down, up)
+        if fitted is None:
             return None
+        down, up = fitted
         bias, magnitude = parts.get(BIAS), parts.get(MAGNITUDE)
         if any(each is not None and each.numel() != len(up) for each in (bias, magnitude)):
             return None
@@ -245,6 +254,8 @@ class _Builder:
         if module is None or ref in naming.parts:
             return None
         group, rows = naming.stacked[ref]
+        if "diff_b" in group.factors and getattr(module, "bias", None) is None:
+            return None  # some loaders give the layer a bias, others leave the change out
         return group.delta(layer_shape(module), scale, rows, self._device)
 
     def _moved(self, tensor: Tensor) -> Tensor:
@@ -263,15 +274,6 @@ class _Plain:
     def delta(self, how: LayerScale) -> WeightDelta:
         lora = LowRank(self.down, self.up, how.scale, bias=self.bias if how.bias else None)
         return Dora(lora, self.magnitude) if how.dora and self.magnitude is not None else lora
-
-
-def _fits(layer: LayerShape, down: Tensor, up: Tensor) -> bool:
-    weight = layer.weight.shape
-    ones = (1,) * (len(weight) - 2)
-    plain = layer.groups == 1 and set(layer.dilation) == {1}
-    if not plain or not down.dim() or not len(down):
-        return False
-    return down.shape == (len(down), *weight[1:]) and up.shape == (weight[0], len(down), *ones)
 
 
 def _peft_component(

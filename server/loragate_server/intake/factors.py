@@ -1,4 +1,4 @@
-"""LoHa, LoKr and Tucker LoRA as they lie in a file: several factors under one name."""
+"""LoHa, LoKr, Tucker LoRA and whole changes as they lie in a file: several under one name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loragate_server.adapter.algebra import Hadamard, Kronecker, LowRank
+from loragate_server.adapter.algebra import Hadamard, Kronecker, LowRank, Whole
 from loragate_server.adapter.delta import LayerShape, WeightDelta
 
 _LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 _LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 TUCKER = ("lora_down.weight", "lora_up.weight", "lora_mid.weight")
-FACTOR_SUFFIXES = (*_LOHA, *_LOKR, TUCKER[2])
+_WHOLE = ("diff", "diff_b")
+FACTOR_SUFFIXES = (*_LOHA, *_LOKR, TUCKER[2], *_WHOLE)
 """Ends of names, behind a dot, that no plain LoRA has."""
 
 
@@ -39,10 +40,12 @@ class FactorGroup:
 
     @property
     def kind(self) -> str:
-        """One of "loha", "lokr" and "locon"."""
+        """One of "loha", "lokr", "full" and "locon"."""
         if any(suffix in self.factors for suffix in _LOHA):
             return "loha"
-        return "lokr" if any(suffix in self.factors for suffix in _LOKR) else "locon"
+        if any(suffix in self.factors for suffix in _LOKR):
+            return "lokr"
+        return "full" if any(suffix in self.factors for suffix in _WHOLE) else "locon"
 
     @property
     def out_features(self) -> int | None:
@@ -54,7 +57,7 @@ class FactorGroup:
 
     @property
     def own_scale(self) -> float:
-        """alpha / rank as LyCORIS has it: 1 without alpha, and where LoKr is not factored."""
+        """alpha / rank as LyCORIS has it: 1 without alpha, and where there is no rank."""
         rank = self._rank()
         return 1.0 if self.alpha is None or not rank else self.alpha / rank
 
@@ -62,6 +65,8 @@ class FactorGroup:
         self, layer: LayerShape, scale: float, rows: slice, device: torch.device
     ) -> WeightDelta | None:
         """The weight delta of `layer`, or None where the shapes do not fit it."""
+        if self.kind == "full" and not self._is_like(layer.weight, rows):
+            return None
         meta_layer = LayerShape(torch.empty(layer.weight.shape, device="meta"))
         try:
             self._delta(self._on_meta(), scale, rows).dense(meta_layer, 1.0)
@@ -72,6 +77,13 @@ class FactorGroup:
             return None
         factors = {key: value.to(device, torch.float32) for key, value in self.factors.items()}
         return self._delta(factors, scale, rows)
+
+    def _is_like(self, weight: Tensor, rows: slice) -> bool:
+        """Whether a whole change has the weight's own shape: loaders differ about any other."""
+        changed, bias = self.factors.get("diff"), self.factors.get("diff_b")
+        if changed is None or not changed.dim() or changed[rows].shape != weight.shape:
+            return False
+        return bias is None or bias.shape == changed.shape[:1]
 
     def _on_meta(self) -> dict[str, Tensor]:
         return {key: torch.empty(value.shape, device="meta") for key, value in self.factors.items()}
@@ -92,8 +104,11 @@ class FactorGroup:
 
     def _delta(
         self, factors: Mapping[str, Tensor], scale: float, rows: slice
-    ) -> LowRank | Hadamard | Kronecker:
+    ) -> LowRank | Hadamard | Kronecker | Whole:
         given = set(factors)
+        if self.kind == "full":
+            _expect(given - {"diff_b"}, {"diff"})
+            return Whole(factors["diff"], scale, factors.get("diff_b"), rows)
         self._require_square_core()
         if self.kind == "locon":
             _expect(given, set(TUCKER))

@@ -17,7 +17,7 @@ from loragate_server import strict_json
 from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 """Types that adapter weights have."""
 INTEGER_BYTES = {f"{sign}{bits}": bits // 8 for sign in ("I", "U") for bits in (8, 16, 32, 64)}
 """Types that an alpha may have as well: trainers write what they were configured with."""

@@ -132,7 +132,7 @@ def _widths_of_words(base: BaseModel) -> frozenset[int]:
 
 
 def _doubts(sha256: str, converted: Converted) -> tuple[tuple[str, str], ...]:
-    """Loaders of which nobody can say what they would make of the file."""
+    """What reading left open: loaders that nobody can speak for, and why tensors are left over."""
     doubts = [
         (
             "loader_unknown",
@@ -143,6 +143,7 @@ def _doubts(sha256: str, converted: Converted) -> tuple[tuple[str, str], ...]:
     if not converted.unknown and converted.readings[0].loaders == () and converted.refused:
         whys = "; ".join(f"{loader}: {why}" for loader, why in converted.refused.items())
         doubts.append(("no_loader", f"No loader would load adapter {sha256[:12]}: {whys}."))
+    doubts += [(code, f"Of adapter {sha256[:12]}: {told}") for code, told in converted.causes]
     return tuple(doubts)
 
 

@@ -10,23 +10,67 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.parity import compare, measure, read
+from benchmarks.parity import compare, measure, read, refuse, table
 from loragate_server.adapter.reference import Strength
 from loragate_server.models import BaseModel
 from loragate_server.models.apply import RowPlan, adapted_rows
 from testkit.adapter_files import Case, save
+from testkit.lanes import daily
 from testkit.parity_cases import CASES, every_case
+from testkit.parity_names import LAYOUTS
+from testkit.parity_refused import REFUSED
 from testkit.tiny_models import tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' and peft's own, on odd files
 
 
-@pytest.mark.parametrize(("family", "name"), list(every_case()))
+CHOSEN = {
+    ("sd", "LyCORIS names, LoRA"),
+    ("sd", "full, with biases"),
+    ("sd", "kohya, 1x1 as linear layers"),
+    ("sd", "kohya, float8_e4m3fn"),
+    ("sdxl", "kohya, text projection"),
+    ("sd3", "kohya, original names"),
+    ("sd3", "full, original names"),
+    ("flux", "original names, lora_A"),
+    ("flux", "kohya, original names"),
+    ("flux", "LyCORIS names, LoKr"),
+}
+"""Of the layouts that people's files have, those that every run looks at; all take two minutes."""
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    daily(
+        *(case for case in every_case() if case in CHOSEN or case[1] not in LAYOUTS[case[0]]),
+        of=every_case(),
+    ),
+)
 def test_what_is_audited_is_what_would_be_loaded(family: str, name: str, tmp_path: Path) -> None:
     parity = measure(family, name, tmp_path)
     assert parity.unmapped == 0
     assert parity.base_error == 0.0
     assert parity.holds, parity
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [(family, name) for family, cases in REFUSED.items() for name in cases]
+)
+def test_what_cannot_be_told_is_refused_for_its_cause(
+    family: str, name: str, tmp_path: Path
+) -> None:
+    refusal = refuse(family, name, tmp_path)
+    assert not refusal.vouched
+    assert refusal.holds, refusal
+
+
+def test_the_table_has_every_layout_and_its_line_shows_a_failure(tmp_path: Path) -> None:
+    equal = measure("sd", "full", tmp_path / "a")
+    refused = refuse("sd", "OFT", tmp_path / "b")
+    text = table([equal, replace(equal, error=1.0)], [refused, replace(refused, vouched=True)])
+    assert text.count("| yes |") == text.count("| refused |") == 1
+    assert text.count("| NO |") == 2
+    assert len(list(every_case())) + sum(map(len, REFUSED.values())) >= 60
 
 
 @pytest.mark.parametrize(("denoiser", "text_encoder"), [(1.001, 1.0), (1.0, 1.001)])

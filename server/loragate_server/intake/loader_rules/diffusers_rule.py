@@ -10,6 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from loragate_server.adapter.adapter import ModuleRef
+from loragate_server.intake.loader_rules.diffusers_whole import (
+    converted,
+    require_own_shapes,
+    require_taken,
+)
 from loragate_server.intake.loader_rules.meaning import (
     LayerScale,
     Layout,
@@ -17,7 +22,7 @@ from loragate_server.intake.loader_rules.meaning import (
     Meaning,
     UnknownEffectError,
 )
-from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
+from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0
 from loragate_server.intake.loader_rules.scaling import (
     Scaling,
     chosen_layers,
@@ -25,8 +30,7 @@ from loragate_server.intake.loader_rules.scaling import (
     inferred_scaling,
     wrong_rank,
 )
-from loragate_server.intake.naming import DOWN, UP, State, pipeline_conversion, plain_prefix
-from loragate_server.time_limit import TimeLimitError, cpu_time_limit
+from loragate_server.intake.naming import DOWN, UP, State, plain_prefix
 
 _KEEPS_ALPHAS = frozenset({"sd", "sdxl"})
 """Families whose converters hand alphas on. Others divide them into the weights of some spellings,
@@ -42,9 +46,6 @@ _FOLDED_APART = 2e-2
 _NO_LAYERS = "dummy-target-modules"
 """For which peft adapts nothing."""
 
-LIMIT_S, LIMIT_PER_TENSOR_S = 1.0, 0.002
-"""Processor seconds that a conversion may take; ordinary files need a tenth of them."""
-
 
 def diffusers_rule(layout: Layout) -> Meaning:
     """Ranks and alphas as `get_peft_kwargs` finds them, or as the header declares them."""
@@ -52,6 +53,8 @@ def diffusers_rule(layout: Layout) -> Meaning:
         raise LoaderRefusesError("its names are those of a folder that peft has saved")
     if layout.naming.stacked:
         _refuse_factors(layout)
+    require_taken(layout)
+    require_own_shapes(layout)
     state, alphas = _converted(layout)
     if layout.base.family in _ASKS_EVERY_NAME and any("lora" not in n for n in _names(state)):
         raise LoaderRefusesError("it has alphas or other tensors whose names do not hold 'lora'")
@@ -89,19 +92,19 @@ def diffusers_rule(layout: Layout) -> Meaning:
 
 
 def _refuse_factors(layout: Layout) -> NoReturn:
-    """LoHa, LoKr and Tucker factors end the loading, or they alone are left out.
+    """Factors that it does not know end the loading, or they alone are left out.
 
     Raises:
         LoaderRefusesError: the conversion finds them left over, a name does not hold "lora", or
             nothing else is there to load.
         UnknownEffectError: it may load the rest of the file without them.
     """
-    what = "it holds LoHa, LoKr or Tucker factors"
+    what = "it holds LoHa, LoKr or Tucker factors or whole changes"
     names = (*layout.weights, *layout.alphas)
-    converted = layout.base.family in _KEEPS_ALPHAS and all(n.startswith(_KOHYA) for n in names)
+    kohya = layout.base.family in _KEEPS_ALPHAS and all(n.startswith(_KOHYA) for n in names)
     asked = layout.base.family in _ASKS_EVERY_NAME and any("lora" not in name for name in names)
     rest = any("lora_down" in n or plain_prefix(n) is not None for n in layout.weights)
-    if converted or asked or not rest:
+    if kohya or asked or not rest:
         raise LoaderRefusesError(what)
     raise UnknownEffectError(f"{what}, which it may leave out and load the rest")
 
@@ -115,14 +118,11 @@ def _converted(layout: Layout) -> tuple[State, dict[str, dict[str, Any]]]:
     known = {name: layout.weights[name] for name in layout.naming.plain} | dict(layout.alphas)
     given = {name: known[name] for name in layout.order if name in known}
     try:
-        with cpu_time_limit(LIMIT_S + LIMIT_PER_TENSOR_S * len(given)):
-            return pipeline_conversion(layout.base)(given)
-    except TimeLimitError as error:
+        return converted(layout, given)
+    except UnknownEffectError as error:
         if below_0 and layout.base.family not in _KEEPS_ALPHAS:
             raise LoaderRefusesError(LOOPS_BELOW_0) from error
-        raise UnknownEffectError(TAKES_TOO_LONG) from error
-    except Exception as error:  # a conversion may stumble over anything that an uploader writes
-        raise LoaderRefusesError(f"its conversion fails ({type(error).__name__})") from error
+        raise
 
 
 def _scaling(

@@ -18,6 +18,7 @@ from loragate_server.intake.loader_rules.original_names import (
     denoiser_layers,
     flux_aliases,
     of_flux,
+    of_sd3,
     of_unet,
 )
 from loragate_server.intake.naming import DOWN, PEFT_PREFIX, UP
@@ -181,11 +182,10 @@ def _of_transformer(base: BaseModel) -> Iterator[tuple[str, Refs]]:
             yield f"{start}{layer}", refs
         yield f"lora_transformer_{flat(layer)}", refs
         yield f"lycoris_{flat(layer)}", refs
-    if base.family == "flux":
-        for original, targets in of_flux(layers):
-            refs = tuple(ModuleRef("transformer", layer) for layer in targets)
-            yield f"lora_unet_{flat(original)}", refs
-            yield f"diffusion_model.{original}", refs
+    for original, targets in of_flux(layers) if base.family == "flux" else of_sd3(layers):
+        refs = tuple(ModuleRef("transformer", layer) for layer in targets)
+        yield f"lora_unet_{flat(original)}", refs
+        yield f"diffusion_model.{original}", refs
 
 
 def _of_other_flux(base: BaseModel) -> Iterator[tuple[str, Refs]]:

@@ -50,6 +50,31 @@ _FLUX_ROOTS = {
     "final_layer.adaLN_modulation.1": "norm_out.linear",
 }
 
+_SD3_BLOCK = {
+    "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "x_block.attn.proj": ("attn.to_out.0",),
+    "x_block.attn2.qkv": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
+    "x_block.attn2.proj": ("attn2.to_out.0",),
+    "x_block.mlp.fc1": ("ff.net.0.proj",),
+    "x_block.mlp.fc2": ("ff.net.2",),
+    "x_block.adaLN_modulation.1": ("norm1.linear",),
+    "context_block.attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "context_block.attn.proj": ("attn.to_add_out",),
+    "context_block.mlp.fc1": ("ff_context.net.0.proj",),
+    "context_block.mlp.fc2": ("ff_context.net.2",),
+    "context_block.adaLN_modulation.1": ("norm1_context.linear",),
+}
+_SD3_ROOTS = {
+    "x_embedder.proj": "pos_embed.proj",
+    "context_embedder": "context_embedder",
+    "t_embedder.mlp.0": "time_text_embed.timestep_embedder.linear_1",
+    "t_embedder.mlp.2": "time_text_embed.timestep_embedder.linear_2",
+    "y_embedder.mlp.0": "time_text_embed.text_embedder.linear_1",
+    "y_embedder.mlp.2": "time_text_embed.text_embedder.linear_2",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+}
+
 
 def denoiser_layers(base: BaseModel) -> tuple[str, ...]:
     """The dotted names of the denoiser's adaptable layers."""
@@ -125,3 +150,31 @@ def of_flux(layers: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
                 targets = tuple(f"{ours}.{number}.{tail}" for tail in tails)
                 if known.issuperset(targets):
                     yield f"{theirs}.{number}.{name}", targets
+
+
+def of_sd3(layers: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Names in an original checkpoint of SD3, each with the layers that stand for it."""
+    known = frozenset(layers)
+    for name, layer in _SD3_ROOTS.items():
+        if layer in known:
+            yield name, (layer,)
+    numbers = {name.split(".")[1] for name in layers if name.startswith("transformer_blocks.")}
+    for number in sorted(numbers):
+        for name, tails in _SD3_BLOCK.items():
+            targets = tuple(f"transformer_blocks.{number}.{tail}" for tail in tails)
+            if known.issuperset(targets):
+                yield f"joint_blocks.{number}.{name}", targets
+
+
+def turned_layers(base: BaseModel) -> frozenset[str]:
+    """Layers whose original has its halves the other way round, so that rows do not fit as told.
+
+    The last norms: of the denoiser itself, and in SD3 also of the text in the last block, which
+    ends there.
+    """
+    found = {"norm_out.linear"}
+    if base.family == "sd3":
+        layers = denoiser_layers(base)
+        blocks = [int(n.split(".")[1]) for n in layers if n.startswith("transformer_blocks.")]
+        found.add(f"transformer_blocks.{max(blocks, default=0)}.norm1_context.linear")
+    return frozenset(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loragate_server.adapter.adapter import ModuleRef
+from loragate_server.intake.loader_rules.diffusers_whole import require_own_shapes
 from loragate_server.intake.loader_rules.meaning import (
     LayerScale,
     Layout,
@@ -24,6 +25,7 @@ def peft_rule(layout: Layout) -> Meaning:
         raise LoaderRefusesError("it has no adapter_config.json beside it")
     if layout.folder is None:
         raise LoaderRefusesError("its names are not those that peft saves")
+    require_own_shapes(layout)
     kind = kind_of(layout.config)
     scaling, chosen = declared_scaling(layout.config, kind), chosen_layers(layout.config)
     layers: dict[ModuleRef, LayerScale] = {}

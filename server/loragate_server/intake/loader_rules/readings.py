@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -85,11 +86,43 @@ def read_layout(layout: Layout, loaders: Sequence[str] = LOADERS) -> Read:
             unknown[loader] = str(error)
     for names, _ in found.values():
         refused = {loader: why for loader, why in refused.items() if loader not in names}
-    if any(not meaning.sane for _, meaning in found.values()) or unused_scales(layout):
-        add(UNSCALED, unscaled_rule(layout))
-        add(EVERY_SCALE, every_scale_rule(layout))
+    whole = _with_names_of_tables(layout, [meaning for _, meaning in found.values()])
+    if any(not meaning.sane for _, meaning in found.values()) or unused_scales(whole):
+        for name, rule in ((UNSCALED, unscaled_rule), (EVERY_SCALE, every_scale_rule)):
+            add(name, dataclasses.replace(rule(whole), naming=whole.naming))
     meanings = tuple((tuple(dict.fromkeys(names)), one) for names, one in found.values())
     return Read(meanings, refused, unknown)
+
+
+def _with_names_of_tables(layout: Layout, meanings: Sequence[Meaning]) -> Layout:
+    """The layout with layers of tensors whose names a table knows, though diffusers does not."""
+    reached = _reached(layout.naming)
+    if layout.weights.keys() <= reached:
+        return layout
+    naming = Naming(
+        layout.naming.state,
+        layout.naming.plain,
+        dict(layout.naming.parts),
+        dict(layout.naming.sources),
+        dict(layout.naming.stacked),
+    )
+    for told in (meaning.naming for meaning in meanings if meaning.naming is not None):
+        before = naming.parts.keys() | naming.stacked.keys()
+        for ref, parts in told.parts.items():
+            sources = {part: told.sources[ref, part] for part in parts}
+            if ref not in before and not any(names & reached for names in sources.values()):
+                naming.parts[ref] = parts
+                naming.sources.update({(ref, part): names for part, names in sources.items()})
+        for ref, (group, rows) in told.stacked.items():
+            if ref not in before and not reached & set(group.names):
+                naming.stacked[ref] = group, rows
+    return dataclasses.replace(layout, naming=naming)
+
+
+def _reached(naming: Naming) -> frozenset[str]:
+    """The tensors of which the layer is known."""
+    stacked = (name for group, _ in naming.stacked.values() for name in group.names)
+    return frozenset(stacked).union(*naming.sources.values())
 
 
 def _sameness(layout: Layout, meaning: Meaning) -> Hashable:

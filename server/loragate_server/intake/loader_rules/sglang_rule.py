@@ -20,7 +20,7 @@ from loragate_server.intake.loader_rules.meaning import (
 )
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0
 from loragate_server.intake.loader_rules.patterns import FirstMatch
-from loragate_server.intake.loader_rules.spelling import is_plain, require_one_way
+from loragate_server.intake.loader_rules.spelling import is_plain, require_known, require_one_way
 from loragate_server.intake.loader_rules.tensor_rule import HEADER_ALPHAS
 from loragate_server.intake.naming import plain_prefix
 
@@ -53,6 +53,7 @@ def _meaning(layout: Layout, *, fused: bool) -> Meaning:
     if any(layout.has_magnitude(ref) for ref in layout.naming.parts):
         raise LoaderRefusesError("it does not load DoRA")
     require_one_way(layout)
+    require_known(layout)
     own = (ref for ref in layout.naming.parts if ref.component == "transformer")
     if not all(is_plain(layout, ref) for ref in own):
         raise UnknownEffectError("it may not know the names of all layers")

@@ -37,3 +37,14 @@ def require_one_way(layout: Layout) -> None:
     ways = {next((way for end, way in _ENDS.items() if end in name), "") for name in names}
     if len(ways) > 1:
         raise UnknownEffectError(f"its layers are named in several ways: {', '.join(sorted(ways))}")
+
+
+def require_known(layout: Layout) -> None:
+    """Refuses to tell what becomes of a file of which diffusers, which they follow, knows nothing.
+
+    Raises:
+        UnknownEffectError: no tensor has a layer by its names.
+    """
+    if layout.weights and not layout.naming.parts and not layout.naming.stacked:
+        first = next(iter(layout.weights))
+        raise UnknownEffectError(f"it may know names that diffusers does not, such as {first[:80]}")

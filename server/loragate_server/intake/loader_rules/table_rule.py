@@ -1,8 +1,9 @@
 """What a loader with names of its own loads of a file: the tensors whose names it knows, no others.
 
 Which layer diffusers makes of a name counts for nothing here. It serves to take apart what one
-name holds of several layers; and a tensor whose name the loader does not know is left out only
-where that has told what it is, a part of some layer of the base model.
+name holds of several layers, whose rows lie one under the other otherwise; and a tensor whose name
+the loader does not know is left out only where that, or the widest of the tables, has told what it
+is, a part of some layer of the base model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.factors import FactorGroup
-from loragate_server.intake.loader_rules.key_tables import ALPHA, Hit, KeyTable
+from loragate_server.intake.loader_rules.key_tables import ALPHA, Hit, KeyTable, Refs
 from loragate_server.intake.loader_rules.meaning import (
     LayerScale,
     Layout,
@@ -22,11 +23,9 @@ from loragate_server.intake.loader_rules.meaning import (
     Meaning,
     UnknownEffectError,
 )
+from loragate_server.intake.loader_rules.original_names import turned_layers
 from loragate_server.intake.naming import BIAS, DOWN, MAGNITUDE, UP, Naming
 from loragate_server.models.apply import layer_shape
-
-_TURNED = "norm_out.linear"
-"""Originally with its halves the other way round, so that its tensors do not serve as they are."""
 
 
 @dataclass
@@ -42,12 +41,17 @@ class _Slot:
         self.parts[hit.part] = name, hit
 
 
-def meaning_by_table(layout: Layout, table: KeyTable) -> Meaning:
+def meaning_by_table(layout: Layout, table: KeyTable, widest: KeyTable) -> Meaning:
     """Every layer that the table has names for in the file, by its own alpha / rank.
+
+    Args:
+        layout: the file.
+        table: the loader's names.
+        widest: names by which a tensor is known for what it is, though this loader lacks them.
 
     Raises:
         LoaderRefusesError: it knows no name of the file.
-        UnknownEffectError: names are known in part, or several for one layer.
+        UnknownEffectError: names are known in part, or several for one layer, or nobody knows one.
     """
     hits = {
         name: hit
@@ -64,9 +68,12 @@ def meaning_by_table(layout: Layout, table: KeyTable) -> Meaning:
         for ref in _place_plain(layout, naming, slot):
             scales[ref] = LayerScale(_scale(layout, naming, ref, slot))
     group_scales = dict(_place_groups(layout, naming, hits, groups, slots))
-    left_out = _left_out(layout, hits)
-    if left_out and not any(name in layout.weights for name in hits):
-        raise LoaderRefusesError("it knows none of the names of its layers")
+    left_out = _left_out(layout, hits, widest)
+    if layout.weights and not any(name in layout.weights for name in hits):
+        if left_out:
+            raise LoaderRefusesError("it knows none of the names of its layers")
+        first = next(iter(layout.weights))
+        raise UnknownEffectError(f"no name is one that it is known to read, such as {first[:80]}")
     return Meaning(scales, group_scales, naming=naming, left_out=left_out)
 
 
@@ -86,13 +93,13 @@ def _place_plain(layout: Layout, naming: Naming, slot: _Slot) -> Iterable[Module
         raise UnknownEffectError(
             f"it knows {names[0][:80]}, but not in one way with its other half"
         )
-    refs = factors[0][1].refs
+    refs, turned = factors[0][1].refs, turned_layers(layout.base)
     for ref in refs:
         if ref in naming.parts:
             raise UnknownEffectError(f"layer {ref.module} has several names that it knows")
         own = _converted(layout, ref, *names)
-        if own is None and len(refs) == 1 and ref.module != _TURNED:
-            own = {DOWN: layout.weights[names[0]], UP: layout.weights[names[1]]}
+        if own is None and ref.module not in turned:
+            own = _own_rows(layout, refs, ref, *(layout.weights[name] for name in names))
         if own is None:
             continue  # rows of several layers that were not taken apart stay unaccounted for
         naming.parts[ref] = own
@@ -100,6 +107,19 @@ def _place_plain(layout: Layout, naming: Naming, slot: _Slot) -> Iterable[Module
         for part in own.keys() & {BIAS, MAGNITUDE}:
             naming.sources[ref, part] = layout.naming.sources[ref, part]
     return tuple(ref for ref in refs if ref in naming.parts)
+
+
+def _own_rows(
+    layout: Layout, refs: Refs, ref: ModuleRef, down: Tensor, up: Tensor
+) -> dict[str, Tensor] | None:
+    """The factors of one of the layers that a name is for; None where rows are left or missing."""
+    if len(refs) == 1:
+        return {DOWN: down, UP: up}
+    counts = [_rows(layout, each) for each in refs]
+    if not up.dim() or len(up) != sum(counts):
+        return None
+    first = sum(counts[: refs.index(ref)])
+    return {DOWN: down, UP: up[first : first + _rows(layout, ref)]}
 
 
 def _converted(layout: Layout, ref: ModuleRef, down: str, up: str) -> dict[str, Tensor] | None:
@@ -127,6 +147,7 @@ def _place_groups(
     groups: Mapping[str, FactorGroup],
     slots: Mapping[str, _Slot],
 ) -> Iterable[tuple[ModuleRef, float]]:
+    turned = turned_layers(layout.base)
     for group in {id(group): group for group in groups.values()}.values():
         own = [hits[name] for name in group.names if name in hits]
         if not own:
@@ -140,13 +161,15 @@ def _place_groups(
             raise UnknownEffectError(f"{group.prefix[:80]} has several names that it knows")
         for ref in own[0].refs:
             rows = slice(0, group.out_features)
-            if len(own[0].refs) == 1 and rows.stop != _rows(layout, ref):
-                continue  # it fits no layer, so nothing of its size is made
-            if len(own[0].refs) > 1:
-                converted = layout.naming.stacked.get(ref)
-                if converted is None or converted[0] is not group:
-                    continue
+            counts = [_rows(layout, each) for each in own[0].refs]
+            converted = layout.naming.stacked.get(ref)
+            if len(counts) > 1 and converted is not None and converted[0] is group:
                 rows = converted[1]
+            elif rows.stop != sum(counts) or ref.module in turned:
+                continue  # it fits no layer, so nothing of its size is made
+            else:
+                first = sum(counts[: own[0].refs.index(ref)])
+                rows = slice(first, first + _rows(layout, ref))
             if ref in naming.parts or ref in naming.stacked:
                 raise UnknownEffectError(f"layer {ref.module} has several names that it knows")
             naming.stacked[ref] = group, rows
@@ -158,7 +181,7 @@ def _rows(layout: Layout, ref: ModuleRef) -> int:
     return int(layer.weight.shape[0])
 
 
-def _left_out(layout: Layout, hits: Mapping[str, Hit]) -> frozenset[str]:
+def _left_out(layout: Layout, hits: Mapping[str, Hit], widest: KeyTable) -> frozenset[str]:
     """Tensors without a name that the loader knows, all of whose layers the base model has."""
     known = {ModuleRef(*key) for key in layout.base.adaptable_modules()}
     reached: dict[str, bool] = {}
@@ -168,4 +191,7 @@ def _left_out(layout: Layout, hits: Mapping[str, Hit]) -> frozenset[str]:
     for ref, (group, _) in layout.naming.stacked.items():
         for name in group.names:
             reached[name] = reached.get(name, True) and ref in known
+    for name in layout.weights:
+        if not reached.get(name) and (told := widest.find(name)) is not None:
+            reached[name] = bool(told.refs) and bool(told.part)
     return frozenset(name for name, real in reached.items() if real and name not in hits)

@@ -49,7 +49,7 @@ def comfyui_rule(layout: Layout) -> Meaning:
     of_xlabs = [name for name in layout.weights if tables.xlabs.find(name) is not None]
     if of_xlabs and len(of_xlabs) < len(layout.weights):
         raise UnknownEffectError("it holds XLabs' names beside others")
-    return meaning_by_table(layout, tables.xlabs if of_xlabs else tables.comfyui)
+    return meaning_by_table(layout, tables.xlabs if of_xlabs else tables.comfyui, tables.comfyui)
 
 
 def a1111_rule(layout: Layout) -> Meaning:
@@ -57,20 +57,22 @@ def a1111_rule(layout: Layout) -> Meaning:
     _refuse_folder(layout)
     if layout.base.family == "flux":
         raise LoaderRefusesError("it does not know Flux")
-    return meaning_by_table(layout, _tables(layout.base).a1111)
+    tables = _tables(layout.base)
+    return meaning_by_table(layout, tables.a1111, tables.comfyui)
 
 
 def forge_rule(layout: Layout) -> Meaning:
     """Forge, with a table like ComfyUI's."""
     _refuse_folder(layout)
-    return meaning_by_table(layout, _tables(layout.base).forge)
+    tables = _tables(layout.base)
+    return meaning_by_table(layout, tables.forge, tables.comfyui)
 
 
 def _sdnext_rule(layout: Layout, *, dotted_peft: bool, flat_text: bool) -> Meaning:
     _refuse_folder(layout)
     names = (*layout.weights, *layout.alphas)
     table = SdNextTable(layout.base, names, dotted_peft=dotted_peft, flat_text=flat_text)
-    return meaning_by_table(layout, table)
+    return meaning_by_table(layout, table, _tables(layout.base).comfyui)
 
 
 SDNEXT_RULES: tuple[Rule, ...] = tuple(

@@ -18,8 +18,9 @@ from loragate_server.intake.loader_rules.meaning import (
 )
 from loragate_server.intake.loader_rules.patterns import FirstMatch, require_alike
 from loragate_server.intake.loader_rules.scaling import declared_scaling
+from loragate_server.intake.loader_rules.spelling import require_known
 from loragate_server.intake.loader_rules.tensor_rule import own_alpha_scale
-from loragate_server.intake.naming import BIAS
+from loragate_server.intake.naming import BIAS, plain_prefix
 
 _PLAIN_NAME = re.compile(r"[\w.\-]+\Z", re.ASCII)
 
@@ -80,3 +81,7 @@ def _require_plain(layout: Layout) -> None:
             raise LoaderRefusesError("it loads neither DoRA nor biases")
         if "." not in (layout.prefix_of(ref) or "."):
             raise LoaderRefusesError("it does not know kohya's names")
+    prefixes = [plain_prefix(name) or "." for name in layout.weights]
+    if prefixes and not any("." in prefix for prefix in prefixes):
+        raise LoaderRefusesError("it does not know kohya's names")
+    require_known(layout)

@@ -46,6 +46,11 @@ _IN_RESNET = {
 }
 
 
+_SD3_ORIGINAL = "joint_blocks"
+"""In names of SD3's original code. Some of these layers both load, and q, k and v in one they do
+not; that is not followed here, so such a name is one that they may end at."""
+
+
 class A1111Table:
     """AUTOMATIC1111's names; it ends with an error at a part that it cannot use."""
 
@@ -57,6 +62,8 @@ class A1111Table:
 
     def find(self, name: str) -> Hit | None:
         """The module behind the rewritten key."""
+        if self._base.family == "sd3" and _SD3_ORIGINAL in name:
+            return Hit(name, "", "", ())
         if self._base.denoiser_component == "unet":
             key, _, rest = name.partition(".")
             key = self._rewritten(key)
@@ -164,6 +171,7 @@ class SdNextTable:
         self, base: BaseModel, names: Collection[str], *, dotted_peft: bool, flat_text: bool
     ) -> None:
         self._dotted_peft = dotted_peft
+        self._of_sd3 = base.family == "sd3"
         self._modules = dict(_sdnext_modules(base, flat_text=flat_text))
         self._originals = sorted(_sdnext_blocks(base).items())
         self._starts = [start for start, _ in self._originals]
@@ -179,6 +187,8 @@ class SdNextTable:
 
     def find(self, name: str) -> Hit | None:
         """The module behind the rewritten key."""
+        if self._of_sd3 and _SD3_ORIGINAL in name:
+            return Hit(name, "", "", ())
         key, rest = self._cut(name)
         if key in self._flux:
             found, refs = key, self._flux[key]

@@ -12,6 +12,11 @@ import torch
 
 from loragate_server.intake.convert import convert
 from loragate_server.intake.loader_rules.key_tables import KeyTable, comfyui_table, forge_table
+from loragate_server.intake.loader_rules.original_names import (
+    denoiser_layers,
+    of_sd3,
+    turned_layers,
+)
 from loragate_server.intake.loader_rules.webui_tables import A1111Table, SdNextTable
 from loragate_server.intake.naming import DOWN, UP
 from loragate_server.models.apply import layer_shape
@@ -97,6 +102,8 @@ def stems(family: str) -> tuple[str, ...]:
     if family == "flux":
         for _, original, other in published.flux_originals(base):
             names[TRANSFORMER_STARTS] |= {original, f"{original}_qkv"} | ({other} - {""})
+    if family == "sd3":
+        names[TRANSFORMER_STARTS] |= {original for _, original, _ in published.sd3_originals(base)}
     for starts, layers in names.items():
         for name in {each for layer in layers for each in mangled(layer)}:
             for start in starts:
@@ -197,3 +204,17 @@ def test_a_reading_has_the_layer_that_the_published_map_names_and_no_other(
             if targets:
                 assert found.readings[0].coverage.complete or found.unknown, stem + down
     assert seen > 5
+
+
+def test_rows_of_several_layers_lie_as_in_an_original_checkpoint() -> None:
+    base = base_of("sd3")
+    stated = {(original, layer): part for layer, original, part in published.sd3_originals(base)}
+    turned = turned_layers(base)
+    assert turned == {layer for (_, layer), part in stated.items() if part and "norm" in layer}
+    fused = 0
+    for original, layers in of_sd3(denoiser_layers(base)):
+        parts = [stated[original, layer] for layer in layers if layer not in turned]
+        assert parts == list(range(len(parts)))
+        fused += len(parts) > 1
+    assert fused == 5  # of picture and text in two blocks, and the second attention of the first
+    assert {layer for _, layer in stated} == set(denoiser_layers(base))

@@ -1,0 +1,144 @@
+"""Why a file could not be read in full: what its names say about the model and the kind it is of.
+
+Nothing here makes a file readable. It is asked where tensors are left over, and its answers stand
+beside the reasons for which the verdict is INCONCLUSIVE.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from torch import Tensor
+
+from loragate_server.intake.loader_rules.meaning import Layout
+from loragate_server.intake.naming import DOWN, UP, Naming
+from loragate_server.intake.shapes import like_layer
+from loragate_server.models.apply import layer_shape
+from loragate_server.models.base import BaseModel
+
+_NAMES_OF_FAMILIES: Mapping[str, str] = {
+    "sd": "Stable Diffusion 1 or 2",
+    "sdxl": "SDXL",
+    "sd3": "Stable Diffusion 3",
+    "flux": "Flux",
+}
+_START = (
+    r"(?:\A(?:transformer\.|unet\.|diffusion_model\.|base_model\.model\.)*"
+    r"|\A(?:lora_unet|lora_transformer|lycoris)_+)"
+)
+_OTHERS = (
+    ("Flux.2", r"(?:double|single)_stream_modulation|attn[._]to_qkv_mlp_proj"),
+    ("HiDream", r"(?:double|single)_stream_blocks[._]\d"),
+    ("Chroma", r"distilled_guidance_layer"),
+    ("HunyuanVideo", r"token_refiner|double_blocks\.\d+\.(?:img|txt)_attn_(?:qkv|proj)"),
+    ("Qwen-Image", r"transformer_blocks[._]\d+[._](?:img|txt)_(?:mlp|mod)[._]"),
+    ("Z-Image or Lumina", r"(?:noise|context)_refiner[._]\d"),
+    ("Z-Image or Lumina", _START + r"layers[._]\d+[._](?:attention|feed_forward|adaLN_mod)"),
+    ("Anima or Cosmos", _START + r"blocks[._]\d+[._](?:self|cross)_attn[._](?:[qkv]|output)_proj"),
+    ("Wan", _START + r"blocks[._]\d+[._](?:(?:self|cross)_attn[._]|ffn[._]|attn[12][._])"),
+    ("AuraFlow", r"joint_transformer_blocks[._]\d|(?:double|single)_layers[._]\d"),
+    ("Stable Cascade", r"lora_prior_"),
+    ("PixArt or LTX-Video", r"adaln_single"),
+)
+"""Names of families that the server does not have, and what only their layers are called."""
+_OURS = (
+    ("flux", r"(?:double|single)_blocks[._]\d|single_transformer_blocks[._]\d"),
+    (
+        "sd3",
+        r"joint_blocks[._]\d|" + _START + r"transformer_blocks[._]\d+[._]attn2?[._](?:to|add)_",
+    ),
+    ("sdxl", r"lora_te2_|text_encoder_2\.|attentions[._]\d+[._]transformer_blocks[._][1-9]"),
+    ("sdxl", r"(?:input|output)_blocks[._]\d+[._]1[._]transformer_blocks[._][1-9]"),
+    ("sd", r"down_blocks[._]0[._]attentions|up_blocks[._]3[._]attentions|lora_te_"),
+    ("sd", r"input_blocks[._]1[._]1[._]|output_blocks[._](?:9|10|11)[._]1[._]"),
+)
+_SHARED = {("flux", "sd3")}
+"""Base model and family whose names it has as well, besides those that tell it apart."""
+_KINDS = (
+    ("a DoRA in kohya's spelling", r"dora_scale\Z"),
+    ("rotations (OFT or BOFT)", r"\.(?:oft_blocks|oft_diag|oft_R|boft_\w+)(?:\.|\Z)"),
+    ("a GLoRA", r"\.[ab][12]\.weight\Z"),
+    ("an IA3", r"ia3_l|\.on_input\Z"),
+    ("a VeRA", r"vera_lambda"),
+    ("changes of norms", r"\.[wb]_norm\Z|norm\w*\.(?:diff|diff_b)\Z|(?:query|key)_norm\.scale\Z"),
+    ("changes of biases alone", r"\.diff_b\Z"),
+    ("weights to be put in place of others", r"\.(?:set_weight|reshape_weight)\Z"),
+    ("scales of 8-bit weights", r"\.(?:scale_weight|weight_scale|scale_input|input_scale)\Z"),
+    ("a ControlNet", r"\Acontrol_model\.|\Acontrolnet"),
+    ("a whole model", r"\Amodel\.diffusion_model\.|\Afirst_stage_model\."),
+)
+"""Kinds of adapters that are not read, by the ends of their tensors' names."""
+
+
+def causes_of(
+    layout: Layout, namings: Collection[Naming], left_over: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """What can be told about tensors that reached no layer, as (code, sentence).
+
+    Args:
+        layout: the file.
+        namings: how the loaders read its names.
+        left_over: names of those tensors; nothing is told where there are none.
+    """
+    if not left_over:
+        return
+    base = layout.base
+    if (found := made_for(layout.weights, base.family)) is not None:
+        label, name = found
+        here = _NAMES_OF_FAMILIES.get(base.family, base.family)
+        yield (
+            "other_family",
+            f"By names such as {name[:80]} it was made for {label}; the base model {base.name} is "
+            f"of the family {here}.",
+        )
+    if (found := kind_not_read(left_over)) is not None:
+        label, name = found
+        told = f"It holds {label}, such as {name[:80]}; this kind is not read."
+        yield "unknown_kind", told
+    if (misfit := _misfit(base, namings)) is not None:
+        yield "shape_misfit", misfit
+
+
+def made_for(names: Collection[str], family: str) -> tuple[str, str] | None:
+    """For which other model a file was made, and the name that tells; None where none does."""
+    for label, pattern in _OTHERS:
+        if (name := _first(pattern, names)) is not None:
+            return label, name
+    for own, pattern in _OURS:
+        if (name := _first(pattern, names)) is not None:
+            known = own == family or (family, own) in _SHARED
+            return None if known else (_NAMES_OF_FAMILIES[own], name)
+    return None
+
+
+def kind_not_read(names: Collection[str]) -> tuple[str, str] | None:
+    """Which kind of adapter the tensors are of, and the first; None for one that is not known."""
+    for label, pattern in _KINDS:
+        if (name := _first(pattern, names)) is not None:
+            return label, name
+    return None
+
+
+def _first(pattern: str, names: Collection[str]) -> str | None:
+    search = re.compile(pattern).search
+    return next((name for name in names if search(name)), None)
+
+
+def _misfit(base: BaseModel, namings: Collection[Naming]) -> str | None:
+    """The first layer whose factors are of another size than the layer itself."""
+    layers = base.adaptable_modules()
+    for ref, parts in ((r, p) for naming in namings for r, p in naming.parts.items()):
+        module, down, up = layers.get((ref.component, ref.module)), parts.get(DOWN), parts.get(UP)
+        if module is None or down is None or up is None:
+            continue
+        shape = layer_shape(module)
+        if like_layer(shape, down, up) is None:
+            has, made = tuple(shape.weight.shape), _made(down, up)
+            return f"Layer {ref.module} has the shape {has}; the file's change of it has {made}."
+    return None
+
+
+def _made(down: Tensor, up: Tensor) -> tuple[int, ...]:
+    """The shape of up @ down, as far as there is one."""
+    return (*up.shape[:1], *down.shape[1:])

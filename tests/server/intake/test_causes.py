@@ -1,0 +1,88 @@
+"""A file that is not read in full says for which model it was made, and what it holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from loragate_server.intake.causes import kind_not_read, made_for
+from loragate_server.intake.convert import Converted, convert
+from loragate_server.models import BaseModel
+from testkit.parity_cases import CASES
+from testkit.tiny_models import tiny_base
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
+
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+def names_of(base: BaseModel) -> list[str]:
+    """What diffusers would call a LoRA of every layer of the denoiser."""
+    part = base.denoiser_component
+    return [f"{part}.{n}.lora_A.weight" for c, n in base.adaptable_modules() if c == part]
+
+
+def pair(stem: str, width: int = 64) -> dict[str, Tensor]:
+    return {
+        f"{stem}.lora_A.weight": torch.ones(2, width),
+        f"{stem}.lora_B.weight": torch.ones(width, 2),
+    }
+
+
+def read(tensors: dict[str, Tensor], family: str = "sd") -> Converted:
+    return convert(tensors, tiny_base(family))
+
+
+@pytest.mark.parametrize("family", list(CASES))
+def test_names_of_a_family_are_never_taken_for_another_s(family: str) -> None:
+    assert made_for(names_of(tiny_base(family)), family) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "label"),
+    [
+        ("sd", "sdxl", "Stable Diffusion 1 or 2"),
+        ("sdxl", "sd", "SDXL"),
+        ("sd3", "sdxl", "Stable Diffusion 3"),
+        ("flux", "sd3", "Flux"),
+        ("flux", "sd", "Flux"),
+    ],
+)
+def test_names_of_a_family_are_known_under_another(own: str, other: str, label: str) -> None:
+    found = made_for(names_of(tiny_base(own)), other)
+    assert found is not None
+    assert found[0] == label
+
+
+def test_a_file_that_is_read_in_full_has_no_causes() -> None:
+    assert read(pair(f"unet.{LAYER}")).causes == ()
+
+
+def test_the_cause_names_the_tensor_that_tells_it() -> None:
+    found = read(pair("transformer.transformer_blocks.0.img_mod.1"))
+    (code, told), *_ = found.causes
+    assert code == "other_family"
+    assert "transformer_blocks.0.img_mod.1" in told
+    assert "Qwen-Image" in told
+
+
+def test_a_name_is_cut_before_it_fills_a_sentence() -> None:
+    found = read(pair("transformer.transformer_blocks.0.img_mod." + "x" * 400))
+    assert all(len(told) < 300 for _, told in found.causes)
+
+
+def test_a_layer_of_another_width_says_both_shapes() -> None:
+    found = read(pair(f"unet.{LAYER}", width=48))
+    assert dict(found.causes)["shape_misfit"].count("(") == 2
+
+
+def test_tensors_of_no_known_kind_have_no_kind() -> None:
+    assert kind_not_read(["nothing.weight", "lora_unet_x.lora_up.weight"]) is None
+
+
+def test_names_that_no_loader_reads_leave_no_reading_in_full() -> None:
+    found = read(pair(f"unet.base_model.model.{LAYER}"))
+    assert not any(reading.coverage.complete for reading in found.readings)
+    assert found.refused["diffusers"] == "it takes none of its names for a layer"
+    assert "comfyui" in found.unknown
