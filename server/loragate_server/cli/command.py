@@ -28,6 +28,7 @@ from loragate_server.cli.options import (
     load,
 )
 from loragate_server.cli.owner import end_with_input
+from loragate_server.cli.records import downgrade, reconcile, revision
 from loragate_server.cli.replay import replay
 from loragate_server.cli.report import report
 from loragate_server.cli.signing import signing
@@ -82,6 +83,9 @@ application.add_typer(settings, name="config")
 application.add_typer(signing, name="signing")
 application.add_typer(database, name="db")
 application.add_typer(decision_log, name="log")
+database.command("revision")(revision)
+database.command("downgrade")(downgrade)
+decision_log.command("reconcile")(reconcile)
 
 
 def _version(wanted: bool) -> None:
@@ -311,8 +315,9 @@ def log_verify(
       loragate-server log verify decisions.jsonl.1 decisions.jsonl
     """
     from loragate_server.record.chain import verify_log
+    from loragate_server.record.rotation import files_of
 
-    chosen = files or [load(config, {"state_dir": state_dir}).decision_log_file]
+    chosen = files or files_of(load(config, {"state_dir": state_dir}).decision_log_file)
     with failures():
         found = verify_log(*chosen)
     for problem in found.problems[:MAX_PROBLEMS_SHOWN]:

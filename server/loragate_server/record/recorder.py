@@ -50,6 +50,7 @@ class Recorder:
         database_timeout_s: float = DEFAULT_TIMEOUT_S,
         migrate: bool = True,
         signer: VerdictSigner | None = None,
+        log_file_bytes: int = 0,
     ) -> None:
         """Migrates the database (unless told not to) and opens the log.
 
@@ -59,6 +60,7 @@ class Recorder:
             database_timeout_s: longest wait for the database.
             migrate: whether to make or change the tables.
             signer: signs every decision; None signs none.
+            log_file_bytes: size from which on a file of the log is full; 0 for one without end.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
@@ -66,7 +68,7 @@ class Recorder:
         if migrate:
             upgrade(database_url, database_timeout_s)
         self.database = Database(database_url, database_timeout_s)
-        self.log = DecisionLog(log_path)
+        self.log = DecisionLog(log_path, file_bytes=log_file_bytes)
         self._signer = signer
 
     def record(

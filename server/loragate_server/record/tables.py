@@ -186,11 +186,13 @@ holds = Table(
     Column("release_reason", Text(), nullable=True),
 )
 
-pruned_decisions = Table(
-    "pruned_decisions",
+pruned = Table(
+    "pruned",
     metadata,
-    Column("decision_id", String(32), primary_key=True),
-    Column("decided_at", UtcDateTime(), nullable=False),
+    # Of the decision or the review.
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("made_at", UtcDateTime(), nullable=False),
     Column("pruned_at", UtcDateTime(), nullable=False),
     # Where the row lies since; empty where no archive was configured.
     Column("archive", Text(), nullable=False),

@@ -30,7 +30,7 @@ def test_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> No
             "file_weights",
             "holds",
             "known_uses",
-            "pruned_decisions",
+            "pruned",
             "reviews",
             "sketches",
         }

@@ -20,7 +20,7 @@ def upgrade() -> None:
         op.add_column("audits", sa.Column("evidence_pruned_at", moment, nullable=True))
     if not there.has_table("holds"):
         _make_holds()
-    if not there.has_table("pruned_decisions"):
+    if not there.has_table("pruned"):
         _make_pruned()
 
 
@@ -44,10 +44,11 @@ def _make_holds() -> None:
 
 def _make_pruned() -> None:
     op.create_table(
-        "pruned_decisions",
-        sa.Column("decision_id", sa.String(32), nullable=False),
-        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=False),
+        "pruned",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("pruned_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("archive", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("decision_id", name="pk_pruned_decisions"),
+        sa.PrimaryKeyConstraint("id", name="pk_pruned"),
     )
