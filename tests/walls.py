@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "policy": (*BASICS, "severity", "audit.evidence"),
     "record": (
         *BASICS,
+        "config.retention",
         "config.signing",
         "audit.evidence",
         "policy.decision",

@@ -110,7 +110,7 @@ class Database:
             return [Row(row.payload, row.envelope or b"") for row in connection.execute(query)]
 
     def history(self, size: int, after: Place | None, span: Span) -> list[Stored]:
-        """At most `size` binding decisions of a span, newest first, after a place."""
+        """At most `size` binding decisions of a span that have their evidence, newest first."""
         columns = (audits.c.decided_at, audits.c.decision_id, audits.c.payload)
         query = select(*columns).where(*_within(span), *_after(after))
         query = query.order_by(*_NEWEST_FIRST).limit(size)
@@ -223,6 +223,7 @@ def _after(place: Place | None) -> list[ColumnElement[bool]]:
 def _within(span: Span) -> list[ColumnElement[bool]]:
     return [
         audits.c.binding.is_(True),
+        audits.c.evidence_pruned_at.is_(None),  # nothing is left to decide again
         *conditions(Search(since=span.since, until=span.until, service=span.service)),
     ]
 
