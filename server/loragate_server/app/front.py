@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from loragate_server.app.doors import check_door
 from loragate_server.app.folders import served_library
 from loragate_server.app.ports import GRPC, HTTP, listening, require_free
+from loragate_server.app.retaining import open_retention
 from loragate_server.app.reviewing import Shown, follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.concepts.library import ConceptLibrary
@@ -129,9 +130,14 @@ async def _open_record(
 ) -> Recorder:
     signer = await asyncio.to_thread(_open_signer, config)
     recorder = await asyncio.to_thread(
-        Recorder, config.database, config.decision_log_file, signer=signer
+        Recorder,
+        config.database,
+        config.decision_log_file,
+        signer=signer,
+        log_file_bytes=config.retention.log_file_bytes,
     )
     stack.push_async_callback(asyncio.to_thread, recorder.close)
+    open_retention(config, recorder.log, stack)
     if signer is not None:
         readiness.add_check("signing", signer.check)
     readiness.add_check("record", recorder.check)

@@ -31,6 +31,7 @@ from loragate_server.cli.owner import end_with_input
 from loragate_server.cli.records import downgrade, reconcile, revision
 from loragate_server.cli.replay import replay
 from loragate_server.cli.report import report
+from loragate_server.cli.retention import retention
 from loragate_server.cli.signing import signing
 from loragate_server.errors import NoDecisionError
 from loragate_server.logs.lines import set_up_logs
@@ -81,6 +82,7 @@ application.add_typer(intercept, name="intercept")
 application.add_typer(policy, name="policy")
 application.add_typer(settings, name="config")
 application.add_typer(signing, name="signing")
+application.add_typer(retention, name="retention")
 application.add_typer(database, name="db")
 application.add_typer(decision_log, name="log")
 database.command("revision")(revision)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,7 @@ from loragate_server.cli.options import (
     fail,
     failures,
     load,
+    moment,
 )
 from loragate_server.errors import NoDecisionError
 
@@ -69,7 +69,7 @@ def replay(
 
     wanted = load(config, {"state_dir": state_dir})
     policy, swept = _policies(policy_file, sweep)
-    span = Span(_moment("--since", since, False), _moment("--until", until, True), service)
+    span = Span(moment("--since", since, False), moment("--until", until, True), service)
     if span.since is not None and span.until is not None and span.since >= span.until:
         fail("--until is not later than --since", EXIT_USAGE)
     with (
@@ -102,22 +102,6 @@ def _policies(file: Path, sweep: bool) -> tuple[Policy, list[tuple[float, Policy
         fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
     except NoDecisionError as error:
         fail(error.message, EXIT_USAGE)
-
-
-def _moment(option: str, text: str, last: bool) -> datetime | None:
-    """A day or a moment as it was typed; `last`: a day ends the span with its end."""
-    if not text:
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            fail(f"{option} {text!r} is no day like 2026-11-01 and no moment", EXIT_USAGE)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    begin = datetime.combine(day, time(), UTC)
-    return begin + timedelta(days=1) if last else begin
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from loragate_server.record.retention.archive import Archive
 from loragate_server.record.retention.holds import Hold, holds_in_force
 from loragate_server.record.retention.rows import OldRow, OldRows
 
-Kind = Literal["decisions", "evidence", "reviews", "uploads", "log files"]
+Kind = Literal["decisions", "evidence", "reviews", "uploads", "blocked uploads", "log files"]
 
 _LOGGER = logging.getLogger(__name__)
 
