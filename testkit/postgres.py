@@ -45,12 +45,16 @@ class PostgresServer:
         """Stops it as a crash would."""
         self._run("pg_ctl", "-D", f"{self._folder}/data", "-w", "-m", "immediate", "stop")
 
-    def new_database(self, encoding: str = "UTF8") -> str:
-        """Creates an empty database; returns its URL."""
+    def new_database(self, encoding: str = "UTF8", tablespace: Path | None = None) -> str:
+        """Creates an empty database, in a folder of its own if wanted; returns its URL."""
         name = f"t{uuid.uuid4().hex}"
         address = f"host={self._folder} user=postgres dbname=postgres"
         with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
+            made = f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"
+            if tablespace is not None:
+                connection.execute(f"CREATE TABLESPACE s{name} LOCATION '{tablespace}'")
+                made += f" TABLESPACE s{name}"
+            connection.execute(made)
         return f"postgresql://postgres@/{name}?host={self._folder}"
 
     def _run(self, program: str, *arguments: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +28,12 @@ from loragate_server.record.verdict import Verdict
 from loragate_server.record.weights_rows import insert_weights
 
 _ROWS = select(audits.c.payload, audits.c.envelope)
+MINIMUM_FREE_BYTES = 64 << 10
+_TAKE_ROOM = (
+    "CREATE TEMPORARY TABLE room ON COMMIT DROP AS"
+    " SELECT repeat(md5(number::text), 30) AS text FROM generate_series(1, 200) AS number"
+)
+"""Rows that are too short to be compressed; the file of the table grows at once."""
 _NEWEST_FIRST = (audits.c.decided_at.desc(), audits.c.decision_id.desc())
 
 
@@ -75,6 +83,7 @@ class Database:
         self._path = sqlite_path(url)
         self._file = _identity(self._path)
         self._writer = threading.Lock()
+        self._found_full = False
 
     def insert(self, verdict: Verdict, payload: str, before_commit: Callable[[], None]) -> None:
         """Stores a verdict; it is visible and durable when this returns, and not at all otherwise.
@@ -124,9 +133,23 @@ class Database:
             return int(connection.execute(query).scalar_one())
 
     def check(self) -> None:
-        """Asks the database for something, to see that it answers and has the tables."""
-        with self._connected() as connection:
+        """Finds out whether the next decision could be written: tables, rights and room.
+
+        The disk of a PostgreSQL server is not seen from here. Once a write found no room there, a
+        temporary table tells whether there is any again.
+        """
+        if self._path is None:
+            with self._connected(writes=self._found_full) as connection:
+                connection.execute(select(audits.c.decision_id).limit(1)).all()
+                if self._found_full:
+                    connection.exec_driver_sql(_TAKE_ROOM)
+            self._found_full = False
+            return
+        with self._one_writer(), self._connected(writes=True) as connection:
             connection.execute(select(audits.c.decision_id).limit(1)).all()
+            room = os.statvfs(self._path)
+            if room.f_bavail * room.f_frsize < MINIMUM_FREE_BYTES:
+                raise OSError(errno.ENOSPC, "No space left on device")
 
     def close(self) -> None:
         """Closes all connections."""
@@ -155,7 +178,9 @@ class Database:
                 yield connection
             self._check_still_there()
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise database_failure(error) from error
+            failure = database_failure(error)
+            self._found_full |= failure.reason is ErrorReason.DISK_FULL
+            raise failure from error
 
     @contextlib.contextmanager
     def _one_writer(self) -> Iterator[None]:
