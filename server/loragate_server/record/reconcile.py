@@ -23,13 +23,14 @@ from loragate_server.record.codec import to_json
 from loragate_server.record.database import Database
 from loragate_server.record.tables import audits, reviews
 from loragate_server.record.tables import pruned as pruned_rows
+from loragate_server.record.unfinished import UNFINISHED
 
 SETTLE_S = 1.0
 """How long a decision that is being written may be in the log before it is in the database."""
 
 Kind = Literal["decision", "review"]
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
-_VOID = {"not_answered": "decision_id", "review_void": "review_id"}
+_VOID = {"not_answered": "decision_id", "review_void": "review_id", UNFINISHED: "id"}
 """Codes of notes about what was logged and is in force nowhere, and where the id stands."""
 
 

@@ -7,7 +7,8 @@ decision log and synced; then the row is committed; only then is there a verdict
 - whatever can be read from the database is in the log (a reader never finds an ALLOW that the log,
   which is the authority, does not have);
 - most failures of the database show before the line is written. If the commit itself fails, the
-  log holds a decision that nobody was answered with; a note after it says so.
+  log holds a decision that nobody was answered with; a note after it says so, at the next start
+  where the process was killed in between (`unfinished`).
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
 from loragate_server.record.codec import encode, parse_verdict, to_json
 from loragate_server.record.database import Database, Row, decision_unknown
-from loragate_server.record.failures import database_failure
+from loragate_server.record.failures import database_failure, log_failure
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.migrate import DEFAULT_TIMEOUT_S, upgrade
 from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.search import Search
 from loragate_server.record.signing.signer import VerdictSigner
+from loragate_server.record.unfinished import note_unfinished
 from loragate_server.record.verdict import Caller, Verdict
 
 DEFAULT_PAGE_SIZE = 50
@@ -69,6 +71,10 @@ class Recorder:
             upgrade(database_url, database_timeout_s)
         self.database = Database(database_url, database_timeout_s)
         self.log = DecisionLog(log_path, file_bytes=log_file_bytes)
+        try:
+            note_unfinished(self.database, self.log, log_path)
+        except OSError as error:
+            raise log_failure(error, log_path) from error
         self._signer = signer
 
     def record(

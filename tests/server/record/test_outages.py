@@ -144,7 +144,6 @@ from conftest import _decision
 from loragate_server.errors import NoDecisionError
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller
-from testkit.postgres import PostgresServer
 if os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)  # Permissions do not bind root.
@@ -238,9 +237,7 @@ def test_a_server_without_room_is_not_ready_until_there_is_some(
     assert len(recorder.list()[0]) == 2
 
 
-def test_a_database_that_somebody_locks_is_not_ready(
-    recorder, record, file: Path
-) -> None:
+def test_a_database_that_somebody_locks_is_not_ready(recorder, record, file: Path) -> None:
     record()
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
