@@ -57,6 +57,17 @@ class PostgresServer:
             connection.execute(made)
         return f"postgresql://postgres@/{name}?host={self._folder}"
 
+    def dump(self, database_url: str, file: Path) -> None:
+        """Writes a database to a file as an operator would, while others use it."""
+        self._client("pg_dump", "--format=custom", f"--file={file}", f"--dbname={database_url}")
+
+    def restore(self, database_url: str, file: Path) -> None:
+        """Reads such a file into an empty database."""
+        self._client("pg_restore", "--exit-on-error", f"--dbname={database_url}", str(file))
+
+    def _client(self, program: str, *arguments: str) -> None:
+        subprocess.run([self._binaries / program, *arguments], check=True, capture_output=True)
+
     def _run(self, program: str, *arguments: str) -> None:
         # By a program: to change the user itself, Python would fork, which threads of gRPC in
         # this process do not survive on a busy machine.

@@ -68,19 +68,23 @@ def reconcile(
         list[Path] | None,
         typer.Argument(help="Files of the logs of all replicas. Default: the configured log."),
     ] = None,
+    put_back: Annotated[
+        bool, typer.Option("--fill", help="Put into the database what stands in the log only.")
+    ] = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
     """Compares the decision log with the database, and names what stands in one of them only.
 
-    Servers may run meanwhile. Where replicas share a database, name the log files of all of them.
-    Exits with 1 where something differs.
+    Servers may run meanwhile, but for --fill, which is for a database from a backup. Where replicas
+    share a database, name the log files of all of them. Exits with 1 where something differs.
 
     [bold]Example[/bold]
 
       loragate-server log reconcile replica-*/decisions.jsonl
     """
     from loragate_server.record.database import Database
+    from loragate_server.record.fill import fill
     from loragate_server.record.migrate import DEFAULT_TIMEOUT_S
     from loragate_server.record.reconcile import reconcile as compare
     from loragate_server.record.rotation import files_of
@@ -90,6 +94,10 @@ def reconcile(
     with failures(), closing(Database(wanted.database, DEFAULT_TIMEOUT_S)) as database:
         try:
             found = compare(database, chosen)
+            if put_back:
+                count = fill(database, chosen, found.differences)
+                typer.echo(f"{count} put into the database")
+                found = compare(database, chosen)
         except ValueError as error:
             fail(f"{error}; `loragate-server log verify` tells more", EXIT_FAILED)
     for one in found.differences[:MOST_LISTED]:

@@ -208,10 +208,12 @@ def stored_verdict(database: Database, decision_id: str) -> Verdict:
 
 
 def _decode_row(row: Row) -> Verdict:
-    """As `decode_stored`, with the signed form, which has to be the one that was logged."""
+    """As `decode_stored`, with the signed form, which has to be the one that was logged.
+
+    What was put back from the log has none, and gives none.
+    """
     verdict = decode_stored(row.payload)
-    found = hashlib.sha256(row.envelope).hexdigest() if row.envelope else ""
-    if found != verdict.envelope_sha256:
+    if row.envelope and hashlib.sha256(row.envelope).hexdigest() != verdict.envelope_sha256:
         raise database_failure(ValueError("the signed form of a decision is not the logged one"))
     return replace(verdict, envelope=row.envelope)
 
