@@ -45,6 +45,8 @@ WORDED = {
     "console.roles.reviewer": frozenset(),
     "console.roles.admin": frozenset(),
     "console.session_secret_file": None,
+    "retention.archive": "",
+    "retention.quarantine_key_file": None,
     "signing.keys[].file": None,
     "signing.keys[].uri": "",
     "signing.keys[].public_key": None,

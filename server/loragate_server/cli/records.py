@@ -66,7 +66,7 @@ def downgrade(
 def reconcile(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Files of the logs of all replicas. Default: the configured log."),
+        typer.Argument(help="The log of each replica. Default: the configured one."),
     ] = None,
     put_back: Annotated[
         bool, typer.Option("--fill", help="Put into the database what stands in the log only.")
@@ -77,7 +77,8 @@ def reconcile(
     """Compares the decision log with the database, and names what stands in one of them only.
 
     Servers may run meanwhile, but for --fill, which is for a database from a backup. Where replicas
-    share a database, name the log files of all of them. Exits with 1 where something differs.
+    share a database, name the logs of all of them; rotated files beside a log are read too. Exits
+    with 1 where something differs.
 
     [bold]Example[/bold]
 
@@ -90,7 +91,8 @@ def reconcile(
     from loragate_server.record.rotation import files_of
 
     wanted = load(config, {"state_dir": state_dir})
-    chosen = files or files_of(wanted.decision_log_file)
+    logs = files or [wanted.decision_log_file]
+    chosen = list(dict.fromkeys(one for log in logs for one in files_of(log)))
     with failures(), closing(Database(wanted.database, DEFAULT_TIMEOUT_S)) as database:
         try:
             found = compare(database, chosen)
