@@ -52,7 +52,8 @@ def replay(
 
     It uses the evidence in the database: nothing is audited or written, and the server may run.
 
-    Dry runs are left out. A pilot ends with this command: it tells how much would be blocked.
+    Dry runs are left out, and decisions whose evidence was pruned. A pilot ends with this command:
+    it tells how much would be blocked.
 
     Exit code 1: some decisions could not be read and are named; the others were counted.
 
@@ -77,6 +78,8 @@ def replay(
         closing(Database(wanted.database, DEFAULT_TIMEOUT_S)) as database,
         _progress(database.count(span)) as step,
     ):
+        if left_out := database.count_pruned(span):
+            typer.echo(f"left out: {left_out} decisions whose evidence was pruned", err=True)
         most = None if every else MOST_LISTED
         tally = decide_again(database, span, policy, swept, most, step)
     settings = tuple(setting for setting, _ in swept)

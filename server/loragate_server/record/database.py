@@ -23,7 +23,7 @@ from loragate_server.record.known_rows import insert_known
 from loragate_server.record.paging import Place
 from loragate_server.record.search import Search, conditions, storable
 from loragate_server.record.sketch_rows import insert_sketches
-from loragate_server.record.tables import audited_adapters, audits
+from loragate_server.record.tables import audited_adapters, audits, pruned
 from loragate_server.record.verdict import Verdict
 from loragate_server.record.weights_rows import insert_weights
 
@@ -132,6 +132,21 @@ class Database:
         with self._connected() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def count_pruned(self, span: Span) -> int:
+        """How many binding decisions of a span `history` leaves out, for their evidence is gone."""
+        gone = [audits.c.binding.is_(True), audits.c.evidence_pruned_at.is_not(None)]
+        query = select(func.count()).select_from(audits).where(*gone, *_of_span(span))
+        with self._connected() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def pruned(self, decision_id: str) -> tuple[datetime, str] | None:
+        """When a decision was pruned, and where it is archived ("" for nowhere); None if never."""
+        columns = (pruned.c.pruned_at, pruned.c.archive)
+        query = select(*columns).where(pruned.c.id == storable(decision_id))
+        with self._connected() as connection:
+            found = connection.execute(query).one_or_none()
+        return None if found is None else (found.pruned_at, found.archive)
+
     def check(self) -> None:
         """Finds out whether the next decision could be written: tables, rights and room.
 
@@ -216,6 +231,17 @@ class Database:
             raise FileNotFoundError(f"{self._path.name} was removed or replaced")
 
 
+def decision_pruned(decision_id: str, at: datetime, archive: str) -> NoDecisionError:
+    """The error for an id that names a decision which is there no more."""
+    where = f"It lies in {archive}." if archive else "It was not archived; the log may have it."
+    return NoDecisionError(
+        ErrorReason.DECISION_UNKNOWN,
+        f"The decision {decision_id} was pruned on {at:%Y-%m-%d}.",
+        remedy=where,
+        metadata={"decision_id": decision_id},
+    )
+
+
 def decision_unknown(decision_id: str) -> NoDecisionError:
     """The error for an id that names no decision."""
     return NoDecisionError(
@@ -249,8 +275,12 @@ def _within(span: Span) -> list[ColumnElement[bool]]:
     return [
         audits.c.binding.is_(True),
         audits.c.evidence_pruned_at.is_(None),  # nothing is left to decide again
-        *conditions(Search(since=span.since, until=span.until, service=span.service)),
+        *_of_span(span),
     ]
+
+
+def _of_span(span: Span) -> list[ColumnElement[bool]]:
+    return conditions(Search(since=span.since, until=span.until, service=span.service))
 
 
 def _row(verdict: Verdict, payload: str) -> dict[str, object]:

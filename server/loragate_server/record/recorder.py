@@ -23,7 +23,7 @@ from pathlib import Path
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
 from loragate_server.record.codec import encode, parse_verdict, to_json
-from loragate_server.record.database import Database, Row, decision_unknown
+from loragate_server.record.database import Database, Row, decision_pruned, decision_unknown
 from loragate_server.record.failures import database_failure, log_failure
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.log import DecisionLog
@@ -203,7 +203,8 @@ def stored_verdict(database: Database, decision_id: str) -> Verdict:
     """
     row = database.get(decision_id)
     if row is None:
-        raise decision_unknown(decision_id)
+        gone = database.pruned(decision_id)
+        raise decision_pruned(decision_id, *gone) if gone else decision_unknown(decision_id)
     return _decode_row(row)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from loragate_server.config.retention import RetentionSection
-from loragate_server.errors import NoDecisionError
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Finding, Reason, Remedy, VerdictKind
 from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.record.codec import encode, to_json
@@ -113,8 +113,12 @@ def test_old_decisions_go_and_lie_whole_in_the_archive(
     ids = [record(decision()).decision_id for _ in range(3)]
     kept = [to_json(encode(recorder.get(one))) for one in ids]
     assert by_kind(pruner(recorder, archive).prune())["decisions"].count == 3
-    with pytest.raises(NoDecisionError, match="is recorded"):
+    with pytest.raises(NoDecisionError, match="was pruned on") as caught:
         recorder.get(ids[0])
+    assert caught.value.reason is ErrorReason.DECISION_UNKNOWN
+    assert archive.url in caught.value.remedy
+    with pytest.raises(NoDecisionError, match="is recorded"):
+        recorder.get("0" * 32)
     lines = archived(archive)
     assert [line["id"] for line in lines] == ids
     assert [to_json(line["payload"]) for line in lines] == kept
@@ -147,7 +151,7 @@ def test_evidence_goes_before_the_decision_and_replay_passes_it_over(
     assert left.decision.evidence.adapters == one.decision.evidence.adapters
     assert left.decision.evidence.concepts == ()
     assert left.decision.evidence.layers == ()
-    assert recorder.database.count(Span()) == 0
+    assert (recorder.database.count(Span()), recorder.database.count_pruned(Span())) == (0, 1)
     assert [line["id"] for line in archived(archive)] == [one.decision_id]
     after = reconcile(recorder.database, [log_path])
     assert (after.thinned, after.differences) == (1, ())
