@@ -13,13 +13,14 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import track
 
 from benchmarks.resilience.load import Answer, Load, fresh_questions
 from benchmarks.resilience.stops import ONE_THREAD, free_port
@@ -92,6 +93,7 @@ def kill_replicas(
     callers: int = 8,
     longest_s: float = 1.0,
     torn_every: int = 3,
+    going: Callable[[range], Iterable[int]] = iter,
 ) -> ReplicasKilled:
     """SIGKILL to either replica under load, at random moments.
 
@@ -102,6 +104,7 @@ def kill_replicas(
         callers: that ask at the same time, through client-side balancing.
         longest_s: a kill comes so long after the replica's return at the latest.
         torn_every: after one kill in so many, the log ends in a torn line.
+        going: goes through the numbers of the kills, and may show how far that is.
     """
     result = ReplicasKilled()
     url = postgres.new_database()
@@ -114,7 +117,7 @@ def kill_replicas(
         target = "ipv4:" + ",".join(one.address for one in both)
         with Load(target, fresh_questions(), callers=callers) as load:
             load.wait_for_decisions(callers)
-            for number in range(1, kills + 1):
+            for number in going(range(1, kills + 1)):
                 _kill_one(random.choice(both), load, longest_s, torn=number % torn_every == 0)
                 result.kills += 1
                 result.torn += number % torn_every == 0
@@ -154,7 +157,13 @@ def main(
 ) -> None:
     """Kills replicas and prints what callers got."""
     with tempfile.TemporaryDirectory() as folder, postgres_server() as postgres:
-        done = kill_replicas(Path(folder), postgres, kills=kills, callers=callers)
+        done = kill_replicas(
+            Path(folder),
+            postgres,
+            kills=kills,
+            callers=callers,
+            going=lambda numbers: track(numbers, description="kills"),
+        )
     broken = {
         "allowed, but in no log": done.missing,
         "allowed for no reason": done.open_without_decision,

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
+from typer.testing import CliRunner
 
+from loragate_server.cli.command import application
 from loragate_server.errors import NoDecisionError
 from loragate_server.policy.decision import Decision, VerdictKind
 from loragate_server.record.connect import parse_url
@@ -73,3 +75,23 @@ def test_a_way_that_does_not_lead_back_is_refused(database_url: str, revision: s
         downgrade(database_url, revision)
     assert BEFORE in caught.value.remedy
     assert revision_of(database_url) == OWN
+
+
+def test_the_commands_lead_down_and_up_and_say_where_the_tables_are(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAGATE_DATABASE_URL", database_url)
+    monkeypatch.setenv("LORAGATE_STATE_DIR", str(tmp_path / "state"))
+
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(application, ["db", *words])
+        return done.exit_code, done.output
+
+    assert run("upgrade")[0] == 0
+    assert run("revision") == (0, f"tables {OWN}, this version {OWN}\n")
+    assert run("downgrade", BEFORE)[0] == 0
+    assert run("revision") == (1, f"tables {BEFORE}, this version {OWN}\n")
+    status, said = run("downgrade", "0099")
+    assert (status, "0099" in said) == (3, True)
+    assert run("upgrade")[0] == 0
+    assert run("revision")[0] == 0
