@@ -153,7 +153,7 @@ def _compare(result: ReplicasKilled, answers: Sequence[Answer], logs: Sequence[P
 
 def main(
     kills: Annotated[int, typer.Option(help="How often one of the replicas is killed.")] = 20,
-    callers: Annotated[int, typer.Option(help="That ask at the same time.")] = 8,
+    callers: Annotated[int, typer.Option(help="That ask at the same time.")] = 4,
 ) -> None:
     """Kills replicas and prints what callers got."""
     with tempfile.TemporaryDirectory() as folder, postgres_server() as postgres:

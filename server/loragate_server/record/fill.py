@@ -34,7 +34,9 @@ def fill(database: Database, logs: Sequence[Path], differences: Iterable[Differe
     for path in logs:
         with path.open("rb") as file:
             for line in file:
-                entry = parse_line(line.removesuffix(b"\n"))
+                if not line.endswith(b"\n"):
+                    break  # a copy may end in a line that was being written
+                entry = parse_line(line[:-1])
                 if entry["kind"] == "decision" and entry["verdict"]["decision_id"] in wanted:
                     verdict = decode_verdict(entry["verdict"])
                     database.insert(verdict, to_json(entry["verdict"]), lambda: None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,11 +45,18 @@ class Entry:
 
 @dataclass
 class Logged:
-    """What some logs hold, by kind and id. `void` is in force nowhere."""
+    """What some logs hold, by kind and id.
+
+    Attributes:
+        void: ids of what is in force nowhere.
+        pruned_until: up to when lines may be missing, because files were pruned.
+        read: how much of each file has been read, by its device and inode.
+    """
 
     entries: dict[tuple[Kind, str], Entry] = field(default_factory=dict)
     void: set[str] = field(default_factory=set)
     pruned_until: datetime = _BEGINNING
+    read: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,25 +109,26 @@ def reconcile(
         ValueError: a line of a log cannot be read; the message names file and line.
         NoDecisionError: DATABASE_UNAVAILABLE.
     """
-    before = read_logs(logs)
+    found = Logged()
+    _read_on(found, logs)
+    before = frozenset(found.entries)
     stored, pruned = _stored(database)
-    if any(key not in stored and key[1] not in pruned for key in before.entries):
+    if any(key not in stored and key[1] not in pruned for key in before):
         settle()
         stored, pruned = _stored(database)
     # A row is committed after its line, so what the database had by now is in the log by now.
-    return _compared(before, read_logs(logs), stored, pruned)
+    _read_on(found, logs)
+    return _compared(before, found, stored, pruned)
 
 
-def read_logs(paths: Iterable[Path]) -> Logged:
-    """What the logs say. Raises as `reconcile`."""
-    found = Logged()
+def _read_on(found: Logged, paths: Iterable[Path]) -> None:
+    """Takes in what the logs say that was not read before."""
     for path in paths:
-        for number, line in _whole_lines(path):
+        for number, line in _new_lines(path, found.read):
             try:
                 _take(found, parse_line(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}:{number} is no line of a decision log") from error
-    return found
 
 
 def entry_of(kind: Kind, payload: dict[str, Any]) -> Entry:
@@ -148,12 +157,20 @@ def _take(found: Logged, line: dict[str, Any]) -> None:
             found.pruned_until = max(found.pruned_until, datetime.fromisoformat(note["newest"]))
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """All lines but one that is being written now."""
+def _new_lines(path: Path, read: dict[tuple[int, int], int]) -> Iterator[tuple[int, bytes]]:
+    """Lines after those that were read, each with its number among them.
+
+    One that is being written now is left for the next time.
+    """
     with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        key = (status.st_dev, status.st_ino)
+        file.seek(read.get(key, 0))
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n"):
-                yield number, line[:-1]
+            if not line.endswith(b"\n"):
+                return
+            read[key] = read.get(key, 0) + len(line)
+            yield number, line[:-1]
 
 
 @dataclass(frozen=True)
@@ -203,7 +220,7 @@ def _entry_of_text(kind: Kind, text: str) -> Entry:
 
 
 def _compared(
-    before: Logged,
+    before: frozenset[tuple[Kind, str]],
     after: Logged,
     stored: dict[tuple[Kind, str], _Row],
     pruned: frozenset[str],
@@ -222,7 +239,7 @@ def _compared(
             thinned += 1
         else:
             differences.append(Difference(kind, name, "both"))
-    for kind, name in before.entries.keys() - stored.keys():
+    for kind, name in before - stored.keys():
         if name in after.void:
             not_answered += 1
         elif name in pruned:
