@@ -45,13 +45,28 @@ class PostgresServer:
         """Stops it as a crash would."""
         self._run("pg_ctl", "-D", f"{self._folder}/data", "-w", "-m", "immediate", "stop")
 
-    def new_database(self, encoding: str = "UTF8") -> str:
-        """Creates an empty database; returns its URL."""
+    def new_database(self, encoding: str = "UTF8", tablespace: Path | None = None) -> str:
+        """Creates an empty database, in a folder of its own if wanted; returns its URL."""
         name = f"t{uuid.uuid4().hex}"
         address = f"host={self._folder} user=postgres dbname=postgres"
         with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
+            made = f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"
+            if tablespace is not None:
+                connection.execute(f"CREATE TABLESPACE s{name} LOCATION '{tablespace}'")
+                made += f" TABLESPACE s{name}"
+            connection.execute(made)
         return f"postgresql://postgres@/{name}?host={self._folder}"
+
+    def dump(self, database_url: str, file: Path) -> None:
+        """Writes a database to a file as an operator would, while others use it."""
+        self._client("pg_dump", "--format=custom", f"--file={file}", f"--dbname={database_url}")
+
+    def restore(self, database_url: str, file: Path) -> None:
+        """Reads such a file into an empty database."""
+        self._client("pg_restore", "--exit-on-error", f"--dbname={database_url}", str(file))
+
+    def _client(self, program: str, *arguments: str) -> None:
+        subprocess.run([self._binaries / program, *arguments], check=True, capture_output=True)
 
     def _run(self, program: str, *arguments: str) -> None:
         # By a program: to change the user itself, Python would fork, which threads of gRPC in

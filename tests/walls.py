@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "record": (
         *BASICS,
         "config.checkpoints",
+        "config.retention",
         "config.signing",
         "audit.evidence",
         "policy.decision",

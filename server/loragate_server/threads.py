@@ -33,8 +33,12 @@ class DaemonPool(Executor):
         self._changed = threading.Condition()
         self._closed = False
         self._began_s: dict[int, float] = {}
-        for number in range(1, threads + 1):
-            threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True)
+            for number in range(1, threads + 1)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(
         self,
@@ -62,6 +66,11 @@ class DaemonPool(Executor):
             if len(self._began_s) < self._limit:
                 return 0.0
             return time.monotonic() - max(self._began_s.values())
+
+    @property
+    def alive(self) -> int:
+        """How many of its threads have not ended."""
+        return sum(thread.is_alive() for thread in self._threads)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more work. Never waits for what runs: it may not end.

@@ -61,6 +61,8 @@ WORDED = {
     "witness.key.pin_file": None,
     "witness.key.not_before": None,
     "witness.key.not_after": None,
+    "retention.archive": "",
+    "retention.quarantine_key_file": None,
     "signing.keys[].file": None,
     "signing.keys[].uri": "",
     "signing.keys[].public_key": None,

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from loragate_server.threads import DaemonPool
-from testkit.waiting import at_most
+from testkit.waiting import at_most, eventually
 
 
 def test_it_runs_what_it_is_given_on_few_threads() -> None:
@@ -124,3 +124,10 @@ def test_it_starts_no_thread_once_it_stands(monkeypatch: pytest.MonkeyPatch) -> 
     go_on.set()
     assert first.result(10)
     pool.shutdown()
+
+
+def test_it_tells_how_many_threads_have_not_ended() -> None:
+    pool = DaemonPool(3, "counted")
+    assert pool.alive == 3
+    pool.shutdown()
+    assert eventually(lambda: pool.alive == 0, 10)

@@ -15,6 +15,7 @@ from loragate_server.app.descriptors import most_connections
 from loragate_server.app.doors import check_door
 from loragate_server.app.folders import served_library
 from loragate_server.app.ports import GRPC, HTTP, listening, require_free
+from loragate_server.app.retaining import open_retention
 from loragate_server.app.reviewing import Shown, follow, open_console
 from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.app.witnessing import open_keeper, open_witness
@@ -140,13 +141,19 @@ async def _open_record(
     signer = await asyncio.to_thread(_open_signer, config)
     keeper = await asyncio.to_thread(open_keeper, config)
     recorder = await asyncio.to_thread(
-        Recorder, config.database, config.decision_log_file, signer=signer, keeper=keeper
+        Recorder,
+        config.database,
+        config.decision_log_file,
+        signer=signer,
+        keeper=keeper,
+        log_file_bytes=config.retention.log_file_bytes,
     )
     if keeper is not None:
         keeper.start()
         stack.push_async_callback(asyncio.to_thread, keeper.close)
         metrics.follow_checkpoints(keeper.behind_s)
     stack.push_async_callback(asyncio.to_thread, recorder.close)
+    open_retention(config, recorder.log, stack)
     if signer is not None:
         readiness.add_check("signing", signer.check)
     readiness.add_check("record", recorder.check)

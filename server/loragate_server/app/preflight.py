@@ -17,9 +17,11 @@ from loragate_server.app.extractors import make_extractors
 from loragate_server.app.gpu import gpu_present
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.manifest import read_manifest
+from loragate_server.config.retention import FOREVER
 from loragate_server.config.schema import EMBEDDED_POLICY, Config, StartError
 from loragate_server.config.sources import ignored_environment
 from loragate_server.errors import NoDecisionError
+from loragate_server.intake.quarantine import QuarantineError, read_key
 from loragate_server.policy.parse import parse_policy
 from loragate_server.policy.unmatched import unmatched
 from loragate_server.record.signing import keys as signing_keys
@@ -41,6 +43,7 @@ def problems(config: Config) -> tuple[str, ...]:
         _console,
         _signing,
         _checkpoints,
+        _retention,
         _packages,
         _devices,
     )
@@ -63,6 +66,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *_strays(),
         *rules_without_concept(config.policy, config.library_folder),
         *signing_keys.warnings(config.signing, datetime.now(UTC)),
+        *_unarchived(config),
     )
 
 
@@ -115,6 +119,26 @@ def library_fault(folder: Path, error: NoDecisionError) -> str:
     """The message, which names the library once."""
     named = str(folder) in error.message or str(folder.resolve()) in error.message
     return str(error) if named else f"concept library {folder}: {error}"
+
+
+def _retention(config: Config) -> Iterator[str]:
+    if (file := config.retention.quarantine_key_file) is None:
+        return
+    try:
+        read_key(file.expanduser())
+    except QuarantineError as error:
+        yield f"retention.quarantine_key_file: {error}"
+
+
+def _unarchived(config: Config) -> Iterator[str]:
+    """Nothing is to be lost in silence."""
+    settings = config.retention
+    ends = (settings.decisions, settings.evidence, settings.reviews)
+    if not settings.archive and any(one != FOREVER for one in ends):
+        yield (
+            "retention prunes the record and has no archive: what goes is gone "
+            "(retention.archive names a folder or a URL)"
+        )
 
 
 def _base_models(config: Config) -> Iterator[str]:

@@ -23,6 +23,7 @@ from loragate_server.app.ports import GRPC, listening
 from loragate_server.app.reviewing import follow
 from loragate_server.app.served import describe, served_states
 from loragate_server.app.startup import engine_builder
+from loragate_server.app.vitals import require_descriptors
 from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
@@ -159,6 +160,8 @@ async def _open_gate(
     stack.push_async_callback(gate.close, CLOSE_LIMIT_S)
     front.readiness.add_check("worker", lambda: _require_worker(gate))
     front.readiness.add_check("intake", gate.require_intake)
+    front.readiness.add_check("store", intake.check)
+    front.readiness.add_check("descriptors", require_descriptors)
     return gate
 
 

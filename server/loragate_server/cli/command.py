@@ -29,8 +29,10 @@ from loragate_server.cli.options import (
     load,
 )
 from loragate_server.cli.owner import end_with_input
+from loragate_server.cli.records import downgrade, reconcile, revision
 from loragate_server.cli.replay import replay
 from loragate_server.cli.report import report
+from loragate_server.cli.retention import retention
 from loragate_server.cli.signing import signing
 from loragate_server.errors import NoDecisionError
 from loragate_server.logs.lines import set_up_logs
@@ -81,9 +83,13 @@ application.add_typer(intercept, name="intercept")
 application.add_typer(policy, name="policy")
 application.add_typer(settings, name="config")
 application.add_typer(signing, name="signing")
+application.add_typer(retention, name="retention")
 application.add_typer(database, name="db")
 application.add_typer(decision_log, name="log")
 sealed.add_to(decision_log)
+database.command("revision")(revision)
+database.command("downgrade")(downgrade)
+decision_log.command("reconcile")(reconcile)
 
 
 def _version(wanted: bool) -> None:
@@ -318,9 +324,10 @@ def log_verify(
       loragate-server log verify decisions.jsonl.1 decisions.jsonl --checkpoint s3://audit/logs
     """
     from loragate_server.record.chain import verify_log
+    from loragate_server.record.rotation import files_of
 
     wanted = load(config, {"state_dir": state_dir})
-    chosen = files or [wanted.decision_log_file]
+    chosen = files or files_of(wanted.decision_log_file)
     with failures():
         found = verify_log(*chosen)
     held_to = sealed.Handed(checkpoints or [], keys or [], witnesses or [], tree, clock_skew)

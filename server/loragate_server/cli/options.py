@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -44,6 +45,22 @@ def fail(message: str, code: int) -> NoReturn:
     """Ends the command with a message on standard error."""
     typer.echo(f"loragate-server: {message}", err=True)
     raise typer.Exit(code)
+
+
+def moment(option: str, text: str, last: bool) -> datetime | None:
+    """A day or a moment as it was typed; `last`: a day ends the span with its end."""
+    if not text:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            fail(f"{option} {text!r} is no day like 2026-11-01 and no moment", EXIT_USAGE)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    begin = datetime.combine(day, time(), UTC)
+    return begin + timedelta(days=1) if last else begin
 
 
 @contextmanager

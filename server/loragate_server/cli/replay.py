@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ from loragate_server.cli.options import (
     fail,
     failures,
     load,
+    moment,
 )
 from loragate_server.errors import NoDecisionError
 
@@ -57,7 +57,8 @@ def replay(
 
     It uses the evidence in the database: nothing is audited or written, and the server may run.
 
-    Dry runs are left out. A pilot ends with this command: it tells how much would be blocked.
+    Dry runs are left out, and decisions whose evidence was pruned. A pilot ends with this command:
+    it tells how much would be blocked.
 
     Exit code 1: some decisions could not be read and are named; the others were counted.
 
@@ -84,7 +85,7 @@ def replay(
     if policy_file is None:
         fail("name the policy to decide with by --policy, or one decision by --exact", EXIT_USAGE)
     policy, swept = _policies(policy_file, sweep)
-    span = Span(_moment("--since", since, False), _moment("--until", until, True), service)
+    span = Span(moment("--since", since, False), moment("--until", until, True), service)
     if span.since is not None and span.until is not None and span.since >= span.until:
         fail("--until is not later than --since", EXIT_USAGE)
     with (
@@ -92,6 +93,8 @@ def replay(
         closing(Database(wanted.database, DEFAULT_TIMEOUT_S)) as database,
         _progress(database.count(span)) as step,
     ):
+        if left_out := database.count_pruned(span):
+            typer.echo(f"left out: {left_out} decisions whose evidence was pruned", err=True)
         most = None if every else MOST_LISTED
         tally = decide_again(database, span, policy, swept, most, step)
     settings = tuple(setting for setting, _ in swept)
@@ -117,22 +120,6 @@ def _policies(file: Path, sweep: bool) -> tuple[Policy, list[tuple[float, Policy
         fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
     except NoDecisionError as error:
         fail(error.message, EXIT_USAGE)
-
-
-def _moment(option: str, text: str, last: bool) -> datetime | None:
-    """A day or a moment as it was typed; `last`: a day ends the span with its end."""
-    if not text:
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            fail(f"{option} {text!r} is no day like 2026-11-01 and no moment", EXIT_USAGE)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    begin = datetime.combine(day, time(), UTC)
-    return begin + timedelta(days=1) if last else begin
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from loragate_server.config.gate import GateSection
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.intercept import InterceptSection
 from loragate_server.config.listen import GrpcPort, is_loopback
+from loragate_server.config.retention import RetentionSection
 from loragate_server.config.section import Section
 from loragate_server.config.signing import SigningSection
 from loragate_server.config.tracing import TracingSection
@@ -99,6 +100,7 @@ class Config(GrpcPort):
     signing: SigningSection = SigningSection()
     checkpoints: CheckpointsSection = CheckpointsSection()
     witness: WitnessSection = WitnessSection()
+    retention: RetentionSection = RetentionSection()
     kernel_backend: Literal["reference", "triton"] = "reference"
     reflection: bool = False
     log: LogSection = LogSection()
@@ -145,6 +147,11 @@ class Config(GrpcPort):
     def store_folder(self) -> Path:
         """Where intake keeps the files that it has taken in."""
         return self.state_folder / "store"
+
+    @property
+    def quarantine_folder(self) -> Path:
+        """Where blocked files lie encrypted, if `retention.blocked_uploads` says so."""
+        return self.state_folder / "quarantine"
 
     @property
     def probe_cache(self) -> Path:

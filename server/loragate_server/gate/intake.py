@@ -119,11 +119,13 @@ class IntakeDesk:
         return self._pool.submit(work)
 
     def require_free(self, stuck_s: float = STUCK_S) -> None:
-        """Raises while no file can be read, because all threads still read others.
+        """Raises while no file can be read, because all threads have ended or still read others.
 
         Raises:
-            RuntimeError: so it is for longer than `stuck_s`.
+            RuntimeError: they have ended, or still read for longer than `stuck_s`.
         """
+        if not self._pool.alive:
+            raise RuntimeError("the threads that read adapters have ended")
         busy_s = self._pool.busy_s()
         if busy_s > stuck_s:
             raise RuntimeError(

@@ -55,6 +55,10 @@ class Intake:
         """Ends what `start` began."""
         self._scrubber.close()
 
+    def check(self) -> None:
+        """Finds out whether the next file could be stored; as `ContentStore.check`."""
+        self._store.check()
+
     def keep(self, sha256: str, seconds: float) -> Path | None:
         """The stored file with this digest, which stays for so long; None where there is none.
 

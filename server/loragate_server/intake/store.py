@@ -30,6 +30,8 @@ _SETTLED_NS = 100_000_000
 """File systems tell two changes within some milliseconds apart by nothing: a file that was changed
 so shortly before it was hashed may have been changed since without a trace."""
 _MARK_EVERY_S = 86_400.0
+_TRIAL_BYTES = 64 << 10
+"""A file system may say that it has room and give none: quotas, no inodes left."""
 
 _Signature = tuple[int, int, int, int, int]
 
@@ -133,6 +135,24 @@ class ContentStore:
             )
         except OSError as error:
             raise_disk(error)
+
+    def check(self) -> None:
+        """Writes a file and throws it away, to see whether the next one could be taken in.
+
+        Raises:
+            NoDecisionError: DISK_FULL.
+            OSError: it cannot be written for another reason.
+        """
+        file = self.incoming()
+        try:
+            file.write(bytes(_TRIAL_BYTES))
+            file.flush()
+        except OSError as error:
+            raise_disk(error)
+        finally:
+            with contextlib.suppress(OSError):  # the flush of what found no room
+                file.close()
+            Path(file.name).unlink(missing_ok=True)
 
     def adopt(self, file: BinaryIO, sha256: str) -> Path:
         """Gives a complete temporary file its name, in place of what lies there.

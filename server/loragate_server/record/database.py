@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -21,11 +23,17 @@ from loragate_server.record.known_rows import insert_known
 from loragate_server.record.paging import Place
 from loragate_server.record.search import Search, conditions, storable
 from loragate_server.record.sketch_rows import insert_sketches
-from loragate_server.record.tables import audited_adapters, audits
+from loragate_server.record.tables import audited_adapters, audits, pruned
 from loragate_server.record.verdict import Verdict
 from loragate_server.record.weights_rows import insert_weights
 
 _ROWS = select(audits.c.payload, audits.c.envelope)
+MINIMUM_FREE_BYTES = 64 << 10
+_TAKE_ROOM = (
+    "CREATE TEMPORARY TABLE room ON COMMIT DROP AS"
+    " SELECT repeat(md5(number::text), 30) AS text FROM generate_series(1, 200) AS number"
+)
+"""Rows that are too short to be compressed; the file of the table grows at once."""
 _NEWEST_FIRST = (audits.c.decided_at.desc(), audits.c.decision_id.desc())
 
 
@@ -75,6 +83,7 @@ class Database:
         self._path = sqlite_path(url)
         self._file = _identity(self._path)
         self._writer = threading.Lock()
+        self._found_full = False
 
     def insert(self, verdict: Verdict, payload: str, before_commit: Callable[[], None]) -> None:
         """Stores a verdict; it is visible and durable when this returns, and not at all otherwise.
@@ -110,7 +119,7 @@ class Database:
             return [Row(row.payload, row.envelope or b"") for row in connection.execute(query)]
 
     def history(self, size: int, after: Place | None, span: Span) -> list[Stored]:
-        """At most `size` binding decisions of a span, newest first, after a place."""
+        """At most `size` binding decisions of a span that have their evidence, newest first."""
         columns = (audits.c.decided_at, audits.c.decision_id, audits.c.payload)
         query = select(*columns).where(*_within(span), *_after(after))
         query = query.order_by(*_NEWEST_FIRST).limit(size)
@@ -123,10 +132,39 @@ class Database:
         with self._connected() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def check(self) -> None:
-        """Asks the database for something, to see that it answers and has the tables."""
+    def count_pruned(self, span: Span) -> int:
+        """How many binding decisions of a span `history` leaves out, for their evidence is gone."""
+        gone = [audits.c.binding.is_(True), audits.c.evidence_pruned_at.is_not(None)]
+        query = select(func.count()).select_from(audits).where(*gone, *_of_span(span))
         with self._connected() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def pruned(self, decision_id: str) -> tuple[datetime, str] | None:
+        """When a decision was pruned, and where it is archived ("" for nowhere); None if never."""
+        columns = (pruned.c.pruned_at, pruned.c.archive)
+        query = select(*columns).where(pruned.c.id == storable(decision_id))
+        with self._connected() as connection:
+            found = connection.execute(query).one_or_none()
+        return None if found is None else (found.pruned_at, found.archive)
+
+    def check(self) -> None:
+        """Finds out whether the next decision could be written: tables, rights and room.
+
+        The disk of a PostgreSQL server is not seen from here. Once a write found no room there, a
+        temporary table tells whether there is any again.
+        """
+        if self._path is None:
+            with self._connected(writes=self._found_full) as connection:
+                connection.execute(select(audits.c.decision_id).limit(1)).all()
+                if self._found_full:
+                    connection.exec_driver_sql(_TAKE_ROOM)
+            self._found_full = False
+            return
+        with self._one_writer(), self._connected(writes=True) as connection:
             connection.execute(select(audits.c.decision_id).limit(1)).all()
+            room = os.statvfs(self._path)
+            if room.f_bavail * room.f_frsize < MINIMUM_FREE_BYTES:
+                raise OSError(errno.ENOSPC, "No space left on device")
 
     def close(self) -> None:
         """Closes all connections."""
@@ -155,7 +193,9 @@ class Database:
                 yield connection
             self._check_still_there()
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise database_failure(error) from error
+            failure = database_failure(error)
+            self._found_full |= failure.reason is ErrorReason.DISK_FULL
+            raise failure from error
 
     @contextlib.contextmanager
     def _one_writer(self) -> Iterator[None]:
@@ -191,6 +231,17 @@ class Database:
             raise FileNotFoundError(f"{self._path.name} was removed or replaced")
 
 
+def decision_pruned(decision_id: str, at: datetime, archive: str) -> NoDecisionError:
+    """The error for an id that names a decision which is there no more."""
+    where = f"It lies in {archive}." if archive else "It was not archived; the log may have it."
+    return NoDecisionError(
+        ErrorReason.DECISION_UNKNOWN,
+        f"The decision {decision_id} was pruned on {at:%Y-%m-%d}.",
+        remedy=where,
+        metadata={"decision_id": decision_id},
+    )
+
+
 def decision_unknown(decision_id: str) -> NoDecisionError:
     """The error for an id that names no decision."""
     return NoDecisionError(
@@ -223,8 +274,13 @@ def _after(place: Place | None) -> list[ColumnElement[bool]]:
 def _within(span: Span) -> list[ColumnElement[bool]]:
     return [
         audits.c.binding.is_(True),
-        *conditions(Search(since=span.since, until=span.until, service=span.service)),
+        audits.c.evidence_pruned_at.is_(None),  # nothing is left to decide again
+        *_of_span(span),
     ]
+
+
+def _of_span(span: Span) -> list[ColumnElement[bool]]:
+    return conditions(Search(since=span.since, until=span.until, service=span.service))
 
 
 def _row(verdict: Verdict, payload: str) -> dict[str, object]:

@@ -17,6 +17,7 @@ from typing import Any
 from loragate_server.record.chain import Link, digest, last_line_start, parse_line
 from loragate_server.record.codec import to_json
 from loragate_server.record.failures import log_failure
+from loragate_server.record.rotation import FIRST_NOTE, end_of_rotated, full_name
 
 MINIMUM_FREE_BYTES = 64 << 10
 LOCK_TIMEOUT_S = 30.0
@@ -30,27 +31,35 @@ _LOGGER = logging.getLogger(__name__)
 class DecisionLog:
     """Appends lines to one file and syncs each to the disk before it returns. Thread-safe.
 
-    The format is described in `chain`. One process writes a log; a second one is refused. When
-    the file was moved or emptied from outside (logrotate), the next line goes to a new file and
-    continues the chain. A last line that a crash left torn is moved to `<log>.torn-<n>`, and a note
-    says so.
+    The format is described in `chain`, its files in `rotation`. One process writes a log; a second
+    one is refused. When the file was moved or emptied from outside (logrotate), the next line goes
+    to a new file and continues the chain. A last line that a crash left torn is moved to
+    `<log>.torn-<n>`, and a note says so.
     """
 
     def __init__(
-        self, path: Path, *, begin: Link | None = None, wrote: Wrote = lambda _, __: None
+        self,
+        path: Path,
+        *,
+        begin: Link | None = None,
+        wrote: Wrote = lambda _, __: None,
+        file_bytes: int = 0,
     ) -> None:
         """Opens or creates the file and finds the end of its chain.
 
         Args:
-            path: of the file.
-            begin: line that an empty file continues; without one it begins a chain.
+            path: of the file that is written.
+            begin: line that an empty file continues; without one it goes on from the newest full
+                file, or begins a chain.
             wrote: told each line that is on the disk.
+            file_bytes: size from which on it is full (`rotation`); 0 for one file without end.
 
         Raises:
             NoDecisionError: DECISION_LOG_UNAVAILABLE or DISK_FULL.
         """
         self._path = path
         self._wrote = wrote
+        self._file_bytes = file_bytes
         self._lock = threading.Lock()
         self._fd = -1
         self._size = 0
@@ -115,7 +124,20 @@ class DecisionLog:
     def _append(self, body: dict[str, Any]) -> Link:
         with self._guarded():
             self._follow_file()
+            if 0 < self._file_bytes <= self._size:
+                self._begin_next_file()
             return self._write_line(body)
+
+    def _begin_next_file(self) -> None:
+        """The lock on the full file is held until it has its new name."""
+        full = full_name(self._path)
+        if full.exists():
+            raise OSError(errno.EEXIST, f"{full.name} exists; move it aside")
+        self._path.rename(full)
+        _sync_folder(self._path)
+        self._close_file()
+        self._open()
+        self._write_line({"kind": "note", "note": {"code": FIRST_NOTE, "file": full.name}})
 
     def _write_line(self, body: dict[str, Any]) -> Link:
         now = datetime.now(UTC).isoformat()
@@ -205,6 +227,8 @@ class DecisionLog:
             os.ftruncate(fd, start)
             os.fsync(fd)
             size = start
+        if size == 0 and self._last.seq == 0:
+            self._last = end_of_rotated(self._path)
         self._size = size
 
     def _close_file(self) -> None:

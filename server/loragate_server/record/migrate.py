@@ -1,16 +1,21 @@
-"""Brings a database to the present tables."""
+"""Brings a database to the present tables, and back to those of an older version."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.connect import (
     WRITES,
     create_sqlite_file,
@@ -39,22 +44,101 @@ def upgrade(database_url: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         NoDecisionError: DATABASE_UNAVAILABLE (also when the tables are of a newer version) or
             DISK_FULL.
     """
-    url = parse_url(database_url)
-    path = sqlite_path(url)
-    engine = make_engine(url, timeout_s)
-    try:
+    path = sqlite_path(parse_url(database_url))
+    with _database_failures():
         if path is not None:
             create_sqlite_file(path)
-            _use_wal(engine, timeout_s)
-        with engine.connect().execution_options(**WRITES) as connection, connection.begin():
-            _wait_for_turn(connection)
-            config = alembic_config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except (SQLAlchemyError, sqlite3.Error, CommandError, OSError) as error:
-        raise database_failure(error) from error
+    with _changing(database_url, timeout_s) as connection:
+        _require_known(_revision(connection))
+        command.upgrade(_config_of(connection), "head")
+
+
+def downgrade(database_url: str, revision: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    """Takes the tables back to those of an older version, which must not run meanwhile.
+
+    Raises:
+        NoDecisionError: DATABASE_UNAVAILABLE (also for a revision that is not known, or is newer)
+            or DISK_FULL.
+    """
+    with _changing(database_url, timeout_s) as connection:
+        now = _revision(connection)
+        _require_known(now)
+        known = known_revisions()
+        if now is None or revision not in known or known.index(revision) > known.index(now):
+            raise NoDecisionError(
+                ErrorReason.DATABASE_UNAVAILABLE,
+                f"The tables are of revision {now}, which cannot be taken back to {revision!r}.",
+                remedy=f"Name one of {', '.join(known)} that is older.",
+            )
+        command.downgrade(_config_of(connection), revision)
+
+
+def revision_of(database_url: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> str | None:
+    """The revision of the tables; None where there are none.
+
+    Raises:
+        NoDecisionError: DATABASE_UNAVAILABLE.
+    """
+    engine = make_engine(parse_url(database_url), timeout_s)
+    try:
+        with _database_failures(), engine.connect() as connection:
+            return _revision(connection)
     finally:
         engine.dispose()
+
+
+def known_revisions() -> tuple[str, ...]:
+    """The revisions that this version knows, oldest first; the last one is its own."""
+    scripts = ScriptDirectory.from_config(alembic_config())
+    return tuple(one.revision for one in scripts.walk_revisions())[::-1]
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _require_known(revision: str | None) -> None:
+    """Raises where a newer version has made the tables: it alone knows the way back."""
+    own = known_revisions()[-1]
+    if revision is None or revision in known_revisions():
+        return
+    raise NoDecisionError(
+        ErrorReason.DATABASE_UNAVAILABLE,
+        f"The tables of the database are of revision {revision}, made by a newer version of "
+        f"loragate-server; this one knows them up to {own}.",
+        remedy=f"Start the newer version again, or run `loragate-server db downgrade {own}` with "
+        "it while no server runs, and then start this one (docs/upgrading.md).",
+    )
+
+
+def _config_of(connection: Connection) -> Config:
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    return config
+
+
+@contextmanager
+def _changing(database_url: str, timeout_s: float) -> Iterator[Connection]:
+    """A transaction in which nobody else changes tables."""
+    url = parse_url(database_url)
+    engine = make_engine(url, timeout_s)
+    try:
+        with _database_failures():
+            if sqlite_path(url) is not None:
+                _use_wal(engine, timeout_s)
+            with engine.connect().execution_options(**WRITES) as connection, connection.begin():
+                _wait_for_turn(connection)
+                yield connection
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _database_failures() -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, CommandError, OSError) as error:
+        raise database_failure(error) from error
 
 
 def _wait_for_turn(connection: Connection) -> None:

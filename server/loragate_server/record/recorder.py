@@ -7,7 +7,8 @@ decision log and synced; then the row is committed; only then is there a verdict
 - whatever can be read from the database is in the log (a reader never finds an ALLOW that the log,
   which is the authority, does not have);
 - most failures of the database show before the line is written. If the commit itself fails, the
-  log holds a decision that nobody was answered with; a note after it says so.
+  log holds a decision that nobody was answered with; a note after it says so, at the next start
+  where the process was killed in between (`unfinished`).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
 from loragate_server.record.basis import Basis
 from loragate_server.record.codec import encode, parse_verdict, to_json
-from loragate_server.record.database import Database, Row, decision_unknown
-from loragate_server.record.failures import database_failure
+from loragate_server.record.database import Database, Row, decision_pruned, decision_unknown
+from loragate_server.record.failures import database_failure, log_failure
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.migrate import DEFAULT_TIMEOUT_S, upgrade
@@ -32,6 +33,7 @@ from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.search import Search
 from loragate_server.record.signing.signer import VerdictSigner
 from loragate_server.record.tree.keeper import CheckpointKeeper
+from loragate_server.record.unfinished import note_unfinished
 from loragate_server.record.verdict import Caller, Verdict
 
 DEFAULT_PAGE_SIZE = 50
@@ -53,6 +55,7 @@ class Recorder:
         migrate: bool = True,
         signer: VerdictSigner | None = None,
         keeper: CheckpointKeeper | None = None,
+        log_file_bytes: int = 0,
     ) -> None:
         """Migrates the database (unless told not to) and opens the log.
 
@@ -63,6 +66,7 @@ class Recorder:
             migrate: whether to make or change the tables.
             signer: signs every decision; None signs none.
             keeper: of the log's tree; None keeps no tree.
+            log_file_bytes: size from which on a file of the log is full; 0 for one without end.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
@@ -70,7 +74,14 @@ class Recorder:
         if migrate:
             upgrade(database_url, database_timeout_s)
         self.database = Database(database_url, database_timeout_s)
-        self.log = DecisionLog(log_path) if keeper is None else keeper.open_log(log_path)
+        if keeper is None:
+            self.log = DecisionLog(log_path, file_bytes=log_file_bytes)
+        else:
+            self.log = keeper.open_log(log_path, log_file_bytes)
+        try:
+            note_unfinished(self.database, self.log, log_path)
+        except OSError as error:
+            raise log_failure(error, log_path) from error
         self._signer, self._keeper = signer, keeper
 
     def record(
@@ -206,15 +217,18 @@ def stored_verdict(database: Database, decision_id: str) -> Verdict:
     """
     row = database.get(decision_id)
     if row is None:
-        raise decision_unknown(decision_id)
+        gone = database.pruned(decision_id)
+        raise decision_pruned(decision_id, *gone) if gone else decision_unknown(decision_id)
     return _decode_row(row)
 
 
 def _decode_row(row: Row) -> Verdict:
-    """As `decode_stored`, with the signed form, which has to be the one that was logged."""
+    """As `decode_stored`, with the signed form, which has to be the one that was logged.
+
+    What was put back from the log has none, and gives none.
+    """
     verdict = decode_stored(row.payload)
-    found = hashlib.sha256(row.envelope).hexdigest() if row.envelope else ""
-    if found != verdict.envelope_sha256:
+    if row.envelope and hashlib.sha256(row.envelope).hexdigest() != verdict.envelope_sha256:
         raise database_failure(ValueError("the signed form of a decision is not the logged one"))
     return replace(verdict, envelope=row.envelope)
 

@@ -85,6 +85,8 @@ audits = Table(
     Column("subject_key", String(64), nullable=True),
     # The signed form; NULL where nothing was signed. The payload has its digest.
     Column("envelope", LargeBinary(), nullable=True),
+    # When the measured numbers were taken out of the payload; NULL while it is what was logged.
+    Column("evidence_pruned_at", UtcDateTime(), nullable=True),
     Index(None, "decided_at", "decision_id"),
     Index(None, "verdict", "decided_at", "decision_id"),
     Index(None, "would_be_verdict", "decided_at", "decision_id"),
@@ -168,4 +170,30 @@ reviews = Table(
     Column("payload", Text(), nullable=False),
     # Two people who act on the same state cannot both be right: the second is refused.
     Index(None, "subject_key", "position", unique=True),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    # "sha256", "concept" or "time", and what it is about: a digest, an id, or since/until.
+    Column("kind", String(16), nullable=False),
+    Column("about", Text(), nullable=False),
+    Column("reason", Text(), nullable=False),
+    Column("placed_at", UtcDateTime(), nullable=False),
+    # Holds are released, never deleted: somebody may ask who held what, and until when.
+    Column("released_at", UtcDateTime(), nullable=True),
+    Column("release_reason", Text(), nullable=True),
+)
+
+pruned = Table(
+    "pruned",
+    metadata,
+    # Of the decision or the review.
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("made_at", UtcDateTime(), nullable=False),
+    Column("pruned_at", UtcDateTime(), nullable=False),
+    # Where the row lies since; empty where no archive was configured.
+    Column("archive", Text(), nullable=False),
 )

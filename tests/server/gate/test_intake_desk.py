@@ -14,7 +14,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.intake import IntakeDesk
 from loragate_server.intake.fetch import Intake
 from loragate_server.progress import Leash
-from testkit.waiting import at_most
+from testkit.waiting import at_most, eventually
 
 
 class Hanging(Intake):
@@ -66,3 +66,18 @@ async def test_a_desk_closes_although_a_read_hangs(intake: Hanging) -> None:
     began = time.monotonic()
     desk.close()
     assert time.monotonic() - began < at_most(1)
+
+
+def test_a_desk_whose_threads_have_ended_is_not_free(intake: Hanging) -> None:
+    desk = IntakeDesk(intake)
+    desk.require_free()
+    desk.close()
+
+    def ended() -> bool:
+        try:
+            desk.require_free()
+        except RuntimeError as error:
+            return "have ended" in str(error)
+        return False
+
+    assert eventually(ended, 10)

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.connect import make_engine, parse_url
-from loragate_server.record.migrate import alembic_config, upgrade
+from loragate_server.record.migrate import alembic_config, known_revisions, upgrade
 from loragate_server.record.tables import metadata
 from testkit.postgres import PostgresServer
 
@@ -28,7 +28,9 @@ def test_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> No
             "audits",
             "audited_adapters",
             "file_weights",
+            "holds",
             "known_uses",
+            "pruned",
             "reviews",
             "sketches",
         }
@@ -43,7 +45,7 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
 def test_the_migrations_form_one_line() -> None:
     scripts = ScriptDirectory.from_config(alembic_config())
     assert len(scripts.get_heads()) == 1
-    numbers = [f"{number:04}" for number in range(6, 0, -1)]
+    numbers = [f"{number:04}" for number in range(7, 0, -1)]
     assert [r.revision for r in scripts.walk_revisions()] == numbers
 
 
@@ -77,6 +79,7 @@ def test_tables_of_a_newer_version_are_refused(database_url: str) -> None:
     with pytest.raises(NoDecisionError, match="9999") as caught:
         upgrade(database_url)
     assert caught.value.reason is ErrorReason.DATABASE_UNAVAILABLE
+    assert f"db downgrade {known_revisions()[-1]}" in caught.value.remedy
 
 
 def test_sqlite_keeps_what_was_committed_and_is_private(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Databases that are gone, locked, full or read-only: an error each, and work again afterwards."""
 
 import os
+import pwd
 import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.chain import verify_log
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller
+from testkit.postgres import PostgresServer
 
 
 def refusal(act, reason: ErrorReason = ErrorReason.DATABASE_UNAVAILABLE) -> NoDecisionError:
@@ -181,11 +184,64 @@ def test_a_database_without_room_is_a_full_disk(
     recorder = open_recorder(f"sqlite:///{small_disk}/audits.db", log_path)
     recorder.record(decision(), Caller(), stage_times_s={})
     ballast = fill_disk(small_disk)
+    refusal(recorder.check, ErrorReason.DISK_FULL)
 
     def record_much() -> None:
         recorder.record(decision(text="x" * 100_000), Caller(), stage_times_s={})
 
     refusal(record_much, ErrorReason.DISK_FULL)
     ballast.unlink()
+    recorder.check()
     recorder.record(decision(), Caller(), stage_times_s={})
     assert len(recorder.list()[0]) == 2
+
+
+@pytest.fixture
+def tablespace(own_postgres: PostgresServer) -> Iterator[Path]:
+    """A file system of 24 MiB, in which a database of the server may lie."""
+    with tempfile.TemporaryDirectory(prefix="pg-small-", dir="/tmp") as name:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", name]
+        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            pytest.skip("mounting a small file system needs root")
+        try:
+            (folder := Path(name) / "space").mkdir(mode=0o700)
+            account = pwd.getpwnam("postgres")
+            os.chown(folder, account.pw_uid, account.pw_gid)
+            yield folder
+        finally:
+            own_postgres.stop()
+            subprocess.run(["umount", "-l", name], check=True)
+
+
+@pytest.mark.needs("initdb")
+def test_a_server_without_room_is_not_ready_until_there_is_some(
+    own_postgres: PostgresServer, tablespace: Path, fill_disk, log_path: Path, open_recorder,
+    decision,
+) -> None:  # fmt: skip
+    recorder = open_recorder(own_postgres.new_database(tablespace=tablespace), log_path)
+    recorder.record(decision(), Caller(), stage_times_s={})
+    recorder.check()
+    ballast = fill_disk(tablespace.parent)
+
+    def record_much() -> None:
+        long = "".join(chr(33 + number * number % 90) for number in range(200_000))
+        recorder.record(decision(text=long), Caller(), stage_times_s={})
+
+    refusal(record_much, ErrorReason.DISK_FULL)
+    for _ in range(3):
+        refusal(recorder.check, ErrorReason.DISK_FULL)
+    ballast.unlink()
+    recorder.check()
+    recorder.record(decision(), Caller(), stage_times_s={})
+    recorder.check()
+    assert len(recorder.list()[0]) == 2
+
+
+def test_a_database_that_somebody_locks_is_not_ready(recorder, record, file: Path) -> None:
+    record()
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert "locked" in refusal(recorder.check).message
+    other.execute("ROLLBACK")
+    other.close()
+    recorder.check()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,16 +96,29 @@ def test_a_signed_form_that_was_changed_in_the_database_is_not_told(
 ) -> None:
     verdict = record(signing, decision())
     other = record(signing, decision(VerdictKind.BLOCK))
-    engine = create_engine(database_url)
-    with engine.begin() as connection:
-        for envelope in (None, other.envelope):
-            connection.execute(
-                text("UPDATE audits SET envelope = :e WHERE decision_id = :d"),
-                {"e": envelope, "d": verdict.decision_id},
-            )
-    engine.dispose()
+    _set_envelope(database_url, verdict, other.envelope)
     with pytest.raises(NoDecisionError, match="not the logged one"):
         signing.get(verdict.decision_id)
+
+
+def test_a_decision_whose_signed_form_is_gone_is_told_without_one(
+    signing: Recorder, decision: Any, database_url: str
+) -> None:
+    verdict = record(signing, decision())
+    _set_envelope(database_url, verdict, None)
+    told = signing.get(verdict.decision_id)
+    assert told == replace(verdict, envelope=b"")
+    assert told.envelope_sha256 == verdict.envelope_sha256
+
+
+def _set_envelope(database_url: str, verdict: Verdict, envelope: bytes | None) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE audits SET envelope = :e WHERE decision_id = :d"),
+            {"e": envelope, "d": verdict.decision_id},
+        )
+    engine.dispose()
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "p256"])

@@ -40,7 +40,7 @@ class ReviewBook(Follower):
         self._now = now
         self._monotonic = monotonic
         self._reading = threading.Lock()
-        self._count = -1
+        self._revision = (-1, "")
         self._confirmed_s = float("-inf")
         self._by_file: Mapping[str, tuple[Ruling, ...]] = {}
         self._rejected = frozenset[str]()
@@ -69,14 +69,14 @@ class ReviewBook(Follower):
         with self._reading:
             asked_s = self._monotonic()
             with self._database.reading() as connection:
-                count = rows.review_count(connection)
-                if count != self._count:
+                revision = rows.review_revision(connection)
+                if revision != self._revision:
                     rulings = [one.ruling for one in rows.last_reviews(connection) if one.ruling]
                     self._by_file = _by_file(rulings)
                     self._rejected = frozenset().union(
                         *(one.subject.sha256s for one in rulings if not one.approved)
                     )
-                    self._count = count
+                    self._revision = revision
             self._confirmed_s = asked_s
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select
 
 from loragate_server.record.codec import parse_review
 from loragate_server.record.reviews.review import RecordedReview, ReviewState
@@ -123,9 +123,34 @@ def times_asked(connection: Connection, subject_key: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def review_count(connection: Connection) -> int:
-    """How many events there are; they are never changed or removed, so it tells of new ones."""
-    return int(connection.execute(select(func.count()).select_from(reviews)).scalar_one())
+def review_revision(connection: Connection) -> tuple[int, str]:
+    """Another value whenever there are other events: how many there are, and the newest one.
+
+    Events are never changed. Those of subjects that are over may be pruned.
+    """
+    query = select(func.count(), func.max(reviews.c.review_id)).select_from(reviews)
+    count, newest = connection.execute(query).one()
+    return int(count), newest or ""
+
+
+def waiting(now: datetime) -> Select[tuple[str]]:
+    """The newest decisions of the subjects that wait for a reviewer."""
+    return (
+        select(_newest.c.decision_id)
+        .select_from(_newest)
+        .outerjoin(_last, _newest.c.subject_key == _positions.c.subject_key)
+        .where(_waits(now))
+    )
+
+
+def lapsed_before(moment: datetime) -> Select[tuple[str]]:
+    """The subjects whose approval lapsed before a moment, and about which no decision is left."""
+    about = exists().where(audits.c.subject_key == reviews.c.subject_key)
+    return (
+        select(reviews.c.subject_key)
+        .select_from(_last)
+        .where(reviews.c.state == ReviewState.APPROVED.value, reviews.c.ends_at < moment, ~about)
+    )
 
 
 def last_reviews(connection: Connection) -> list[RecordedReview]:

@@ -67,8 +67,12 @@ class CheckpointKeeper:
         self._round = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def open_log(self, path: Path) -> DecisionLog:
+    def open_log(self, path: Path, file_bytes: int = 0) -> DecisionLog:
         """Opens the log of the tree, and gives the tree what it lacks of it.
+
+        Args:
+            path: of the file that is written.
+            file_bytes: size from which on it is full; 0 for one file without end.
 
         Raises:
             NoDecisionError: DECISION_LOG_UNAVAILABLE or DISK_FULL; so it is for a log that does
@@ -85,7 +89,7 @@ class CheckpointKeeper:
             ) from error
         except OSError as error:
             raise log_failure(error, path) from error
-        log = DecisionLog(path, begin=self.tree.last, wrote=self.tree.wrote)
+        log = DecisionLog(path, begin=self.tree.last, wrote=self.tree.wrote, file_bytes=file_bytes)
         if not self.tree.begun:
             try:
                 log.append_note(self.tree.first_note())

@@ -1,0 +1,115 @@
+"""What a crash left between the two writings: in the log, and not in the database.
+
+A line is written before its row is committed, and only then is anybody answered. A process that is
+killed in between leaves a line that nobody was answered with. At the next start a note says so,
+and `log reconcile` takes it at its word. A database that lacks more than a crash can leave, such
+as one from a backup, is told of and nothing is noted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from loragate_server.record.chain import parse_line
+from loragate_server.record.database import Database
+from loragate_server.record.log import DecisionLog
+from loragate_server.record.rotation import files_of
+from loragate_server.record.tables import audits, pruned, reviews
+
+UNFINISHED = "unfinished_at_start"
+
+_TAIL_BYTES = 4 << 20
+_AT_MOST = 64
+"""More than can be written at once: each needs a connection to the database."""
+_CRASH = timedelta(seconds=30)
+"""All that a crash interrupts was written within so long: longer waits end in an error."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Line:
+    id: str
+    written_at: datetime
+
+
+def note_unfinished(database: Database, log: DecisionLog, path: Path) -> tuple[str, ...]:
+    """Notes what the last process could not finish; returns the ids.
+
+    Args:
+        database: where the rows should be.
+        log: open, so that nobody else writes it.
+        path: of the log.
+
+    Raises:
+        NoDecisionError: log or database do not do their work.
+        OSError: the log cannot be read.
+    """
+    lines = _last_lines(path)
+    if not lines:
+        return ()
+    there = _rows(database, [one.id for one in lines])
+    missing = [one for one in lines if one.id not in there]
+    if not missing:
+        return ()
+    oldest, last = min(one.written_at for one in missing), max(one.written_at for one in lines)
+    if len(missing) == len(lines) > 1 or last - oldest > _CRASH:
+        _LOGGER.error(
+            "The database lacks at least %d of the last decisions of the log; "
+            "`loragate-server log reconcile` names them.",
+            len(missing),
+        )
+        return ()
+    for one in missing:
+        log.append_note({"code": UNFINISHED, "id": one.id})
+    _LOGGER.warning("%d decisions were being written when the last process ended.", len(missing))
+    return tuple(one.id for one in missing)
+
+
+def _rows(database: Database, ids: list[str]) -> set[str]:
+    found: set[str] = set()
+    with database.reading() as connection:
+        for column in (audits.c.decision_id, reviews.c.review_id, pruned.c.id):
+            found |= set(connection.execute(select(column).where(column.in_(ids))).scalars())
+    return found
+
+
+def _last_lines(path: Path) -> list[_Line]:
+    """The last decisions and reviews of the log that no note speaks of already."""
+    lines: list[_Line] = []
+    noted: set[str] = set()
+    for entry in _last_entries(path):
+        if entry["kind"] == "note":
+            note = entry["note"]
+            noted |= {str(note.get(key)) for key in ("id", "decision_id", "review_id")}
+            continue
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            name = (
+                entry["verdict"]["decision_id"]
+                if entry["kind"] == "decision"
+                else entry["review"]["event"]["review_id"]
+            )
+            lines.append(_Line(str(name), datetime.fromisoformat(entry["time"])))
+    return [one for one in lines if one.id not in noted][-_AT_MOST:]
+
+
+def _last_entries(path: Path) -> Iterable[dict[str, Any]]:
+    """What the ends of the last two files hold, oldest first."""
+    for file in files_of(path)[-2:]:
+        with file.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            opened.seek(max(0, size - _TAIL_BYTES))
+            if size > _TAIL_BYTES:
+                opened.readline()  # the end of a line
+            for line in opened:
+                with contextlib.suppress(ValueError):
+                    yield parse_line(line.removesuffix(b"\n"))
