@@ -234,6 +234,7 @@ ERRORS = (
         unit="s",
         objective=600,
         alerts=("CheckpointLate",),
+        width=24,
     ),
     Panel(
         "gRPC calls that did not end with OK",

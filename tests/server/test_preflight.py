@@ -67,6 +67,18 @@ def test_the_configuration_that_ships_can_be_served(given: Given) -> None:
         ),
         ({"tls": {"cert": "/no.pem", "key": "/no.key"}}, "tls: /no.pem"),
         (
+            {"checkpoints": {"enabled": True}},
+            "checkpoints: signing.keys: there is no Ed25519 key to sign with",
+        ),
+        (
+            {"checkpoints": {"enabled": True, "key": {"id": "log", "file": "/no.pem"}}},
+            "checkpoints.key: log: /no.pem cannot be read",
+        ),
+        (
+            {"witness": {"key": {"id": "w", "file": "/no.pem"}, "logs": ["/no.pub"]}},
+            "/no.pub cannot be read",
+        ),
+        (
             {"signing": {"keys": [{"id": "2026", "file": "/no.pem"}]}},
             "signing.keys: 2026: /no.pem cannot be read",
         ),

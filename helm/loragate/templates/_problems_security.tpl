@@ -142,7 +142,7 @@ httpRoute.parentRefs is empty, so no gateway would take the route; name a Gatewa
 signing.existingSecret mounts keys that nothing signs with; name them in config.signing.keys, or leave it empty.
 {{- end }}
 {{- range $section, $key := $notes }}
-{{- if and $key.file (hasPrefix "/etc/loragate/signing/" $key.file) (not $secret) }}
+{{- if and $key.file (hasPrefix "/etc/loragate/signing/" (toString $key.file)) (not $secret) }}
 config.{{ $section }}.key: {{ $key.id }} is a file below /etc/loragate/signing, where nothing is mounted; name its Secret in signing.existingSecret.
 {{- end }}
 {{- end }}

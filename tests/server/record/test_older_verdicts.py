@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from loragate_server.app.exact import decide_exactly
+from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.policy.decision import Mode, VerdictKind
 from loragate_server.policy.known import judged_uses
 from loragate_server.record.codec import encode, parse_verdict
@@ -76,3 +78,13 @@ def test_a_report_can_be_made_of_it(older: Verdict, language: str) -> None:
     page = render(older, language)
     assert "Bomb" in page
     assert older.decision_id in page
+
+
+def test_a_decision_of_before_its_basis_was_kept_says_that_it_cannot_be_made_again(
+    older: Verdict,
+) -> None:
+    found = decide_exactly(Config(), older, EMBEDDED_POLICY)
+    assert not found.same
+    assert found.prevented == (
+        "the record is of before everything was kept that a decision is made from",
+    )

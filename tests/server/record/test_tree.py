@@ -230,3 +230,20 @@ def test_every_crash_between_two_writes_leaves_a_tree_that_goes_on(
     for size in range(1, found.size, 97):
         subtree = Tiles(tmp_path / "decisions.jsonl.tree", found.size).subtree
         assert range_hash(subtree, 0, size) == root_of(hashes[:size])
+
+
+def test_a_line_that_never_came_to_the_tree_keeps_it_from_being_signed(tmp_path: Path) -> None:
+    keeper, log = open_tree_log(tmp_path)
+    fill(log, 2)
+    assert keeper.make() == {}
+    log._wrote = lambda _, __: None  # what a failure of the disk at the wrong moment comes to
+    fill(log, 1, 2)
+    log._wrote = keeper.tree.wrote
+    fill(log, 1, 3)
+    assert "start the server again" in keeper.make()["tree"]
+    log.close()
+    keeper, log = open_tree_log(tmp_path)
+    log.close()
+    assert keeper.make() == {}
+    found = signed_checkpoint(tmp_path)
+    assert (found.size, found.root) == (5, root_of(leaves(tmp_path)))

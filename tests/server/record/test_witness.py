@@ -214,3 +214,17 @@ def test_nothing_is_decided_while_checkpoints_are_overdue(log_folder: Path, tmp_
 def test_settings_that_contradict_each_other_are_refused(kind: type, settings: dict) -> None:
     with pytest.raises(ValueError, match=r"twice|needs|at least|belong together"):
         kind(**settings)
+
+
+def test_a_copy_is_written_whole_or_not_at_all(log_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    keeper, log = open_tree_log(log_folder, copies=(str(copy),))
+    assert keeper.make() == {}
+    [newest] = copy.glob("*/checkpoint")
+    before, number = newest.read_bytes(), newest.stat().st_ino
+    fill(log, 1)
+    assert keeper.make() == {}
+    log.close()
+    assert newest.read_bytes() != before
+    assert newest.stat().st_ino != number  # another file took its place
+    assert not [one for one in copy.rglob("*") if one.is_file() and one.stat().st_size == 0]

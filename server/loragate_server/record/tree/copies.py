@@ -81,7 +81,8 @@ class Copy:
                 self._require_continued(files.cat_file(file), checkpoint, root_at)
         files.makedirs(posixpath.dirname(kept), exist_ok=True)
         for file in (kept, newest):
-            files.pipe_file(file, note.whole.encode())
+            with files.transaction:  # whole or not at all, where a file system could do otherwise
+                files.pipe_file(file, note.whole.encode())
 
     def _require_continued(self, data: bytes, checkpoint: Checkpoint, root_at: RootAt) -> None:
         try:

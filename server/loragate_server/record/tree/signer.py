@@ -50,7 +50,8 @@ class NoteSigner:
         try:
             opened = open_keys(SigningSection(keys=keys), now()) if keys else ()
         except KeyUnusableError as error:
-            raise KeyUnusableError(f"{where}: {error}") from None
+            lines = (line.removeprefix("signing.keys: ") for line in str(error).splitlines())
+            raise KeyUnusableError("\n".join(f"{where}: {line}" for line in lines)) from None
         for one in opened:
             if isinstance(one.public_key, Ed25519PublicKey):
                 self._keys.append((one, one.public_key))
