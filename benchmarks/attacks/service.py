@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import socket
 import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -245,12 +246,12 @@ def _cancel(calls: list[Any]) -> None:
 @asynccontextmanager
 async def _connections(address: str, count: int, sent: bytes) -> AsyncIterator[None]:
     host, _, port = address.rpartition(":")
-    async with AsyncExitStack() as stack:
+    with ExitStack() as stack:
         for _ in range(count):
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(host, int(port))
-                stack.callback(writer.transport.abort)
-                writer.write(sent)
+                one = socket.create_connection((host, int(port)), PROBE_WITHIN_S)
+                stack.callback(one.close)
+                one.sendall(sent)
         yield
 
 

@@ -39,7 +39,7 @@ class Look:
     threads: int
 
 
-async def soak(server: ServerProcess, audits: int) -> list[Look]:
+async def soak(server: ServerProcess, audits: int, token: str = "") -> list[Look]:
     """Looks at the server `LOOKS` times.
 
     Raises:
@@ -47,7 +47,7 @@ async def soak(server: ServerProcess, audits: int) -> list[Look]:
     """
     process, files = psutil.Process(server.pid), fresh(QUICK)
     looks = []
-    async with asker(server.grpc) as caller:
+    async with asker(server.grpc, token) as caller:
 
         async def some(count: int) -> None:
             for _ in range(count):
