@@ -20,6 +20,9 @@ BENCHMARKS = MappingProxyType(
         "parity": "Do our deltas change the outputs as diffusers' own loading does? 2 minutes.",
         "interception": "What asking adds to a request without an adapter, per proxy. 1 minute.",
         "resilience": "Stops, crashes and replicas under load: what callers get. 6 minutes.",
+        "attacks.service": "Idle peers, drips and crowds against a server. 6 minutes.",
+        "resilience.overload": "Files at one to ten times what can be answered. 5 minutes.",
+        "resilience.soak": "Memory and open files over 50,000 audits. An hour or two.",
         "service": "Latency of fresh and cached audits, memory over 200 audits. 10 minutes.",
     }
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import sys
+import threading
+import traceback
 import uuid
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -65,3 +68,10 @@ def _release_memory(error: BaseException) -> None:
     error.__context__ = None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def log_stack(thread: threading.Thread, silent_s: float) -> None:
+    """Says where a thread hangs: names of functions and lines, no values."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    where = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    _log.error("an audit gave no sign of life for %.0f s and is given up:\n%s", silent_s, where)

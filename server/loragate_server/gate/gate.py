@@ -23,6 +23,7 @@ from loragate_server.gate.intake import IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey, used_key
 from loragate_server.gate.lineage_book import LineageBook, decisions_of
 from loragate_server.gate.observer import STAGES, GateObserver
+from loragate_server.gate.on_record import OnRecord
 from loragate_server.gate.pipeline import (
     Case,
     Pipeline,
@@ -74,10 +75,7 @@ class Gate:
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
         self._intake, self._loaders = IntakeDesk(intake), intake.settings.loaders
         self._policies = policies
-        self._reviews = reviews
-        self._known = known
-        self._lineage = lineage
-        self._weights = weights
+        self._on_record = OnRecord(reviews, known, lineage, weights)
         self._suspects = Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size))
         self._pipeline = Pipeline(bases=bases, worker=self.worker, read=read, recorder=recorder)
         self._observer = observer
@@ -284,7 +282,7 @@ class Gate:
             AdapterKey(sha256, "", one.strengths, one.optional, one.kind)
             for sha256, one in zip(known, request.adapters, strict=True)
         )
-        return self._key(request, adapters, policy, served)
+        return self._on_record.key(request, adapters, policy, served)
 
     async def _decide_stored(
         self, request: GateRequest, stored: StoredFile, leash: Leash, intake_s: float
@@ -307,8 +305,8 @@ class Gate:
     ) -> Verdict:
         for file in case.files:
             admit_size(file.size_bytes, policy)
-            self._weights.saw(file.sha256, file.weights_sha256)
-        key = self._key(case.request, case.adapter_keys, policy, served)
+            self._on_record.weights.saw(file.sha256, file.weights_sha256)
+        key = self._on_record.key(case.request, case.adapter_keys, policy, served)
         # Asked again after intake: an equal question may have been answered meanwhile.
         cached = self._cache.get(key, again=again)
         if cached is not None:
@@ -328,7 +326,7 @@ class Gate:
     ) -> Verdict:
         times_s = {"intake": case.intake_s}
         served, policy = self.bases.get(case.request.base_model), self._policies.current
-        twins = self._twins_of(case)
+        twins = self._on_record.twins_of(case)
         basis = basis_of(case, self._loaders)
         decision = self._pipeline.listed(policy, case, served, twins, basis.judged_at)
         listed = decision is not None
@@ -343,17 +341,20 @@ class Gate:
             policy, _ = self._admit(case.request, stored=case.uploaded)
             for file in case.files:
                 admit_size(file.size_bytes, policy)
-            twins = self._twins_of(case)
+            twins = self._on_record.twins_of(case)
             evidence = with_twins(evidence, twins)
-            rulings = self._reviews.about([*(one.sha256 for one in case.files), *chain(*twins)])
-            known = self._known.about([one.ways for one in case.adapter_keys], evidence.base_digest)
-            kin = self._lineage.about(evidence)
+            rulings = self._on_record.reviews.about(
+                [*(one.sha256 for one in case.files), *chain(*twins)]
+            )
+            known = self._on_record.known.about(
+                [one.ways for one in case.adapter_keys], evidence.base_digest
+            )
+            kin = self._on_record.lineage.about(evidence)
             basis = basis_of(case, self._loaders, known, kin, rulings)
             decision = self._pipeline.judge(policy, evidence, basis, leash, times_s)
             self._suspects.put(used_key(key, decision), measured_by, decision)
         verdict = await self._pipeline.record(decision, case.request, basis, leash, times_s)
-        self._known.learn(verdict)
-        self._lineage.learn(verdict)
+        self._on_record.learn(verdict)
         self._observer.recorded(verdict)
         for stage in STAGES:
             if stage in verdict.stage_times_s:
@@ -369,30 +370,3 @@ class Gate:
             )
         self._cache.put(final, verdict)
         return verdict
-
-    def _key(
-        self,
-        request: GateRequest,
-        adapters: tuple[AdapterKey, ...],
-        policy: Policy,
-        served: ServedBase,
-    ) -> VerdictKey:
-        twins = sorted({twin for one in adapters for twin in self._weights.twins_of(one.sha256)})
-        rulings = self._reviews.about([*(adapter.sha256 for adapter in adapters), *twins])
-        ways, base_digest = [one.ways for one in adapters], served.base.digest
-        return VerdictKey(
-            adapters=adapters,
-            base_model=served.name,
-            base_digest=base_digest,
-            library_digest=served.library_digest,
-            policy_digest=policy.digest,
-            concept_ids=tuple(sorted(set(request.concept_ids))),
-            dry_run=request.dry_run,
-            review_ids=tuple(ruling.review_id for ruling in rulings),
-            known_ids=tuple(one.decision_id for one in self._known.about(ways, base_digest)),
-            lineage_ids=self._lineage.decisions_about(ways, base_digest),
-            twins=tuple(twins),
-        )
-
-    def _twins_of(self, case: Case) -> list[tuple[str, ...]]:
-        return [self._weights.twins_of(one.sha256, one.weights_sha256) for one in case.files]

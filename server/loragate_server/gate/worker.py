@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.faults import audit_failed
+from loragate_server.gate.faults import audit_failed, log_stack
 from loragate_server.gate.job import Job, Suspended, given_up, off_device
+from loragate_server.gate.loop_calls import LoopCalls
 from loragate_server.gate.observer import GateObserver, GivenUp
 from loragate_server.gate.queue import FairQueue
 from loragate_server.gate.tickets import Pace, Ticket, Tickets
@@ -68,7 +67,7 @@ class Worker:
         self._running: list[Job] = []
         """The last is at work; those before it let it pass."""
         self._lost: list[threading.Thread] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls = LoopCalls()
         self._thread = self._new_thread()
         self._end_watch = threading.Event()
         threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True).start()
@@ -118,8 +117,8 @@ class Worker:
                 CANCELLED or DEADLINE_EXCEEDED; AUDIT_FAILED or OUT_OF_MEMORY when `work` raises
                 anything but `NoDecisionError`; AUDIT_FAILED when it is given up.
         """
-        self._loop = asyncio.get_running_loop()
-        job = Job(work, leash, self._loop.create_future(), background)
+        loop = self._calls.loop = asyncio.get_running_loop()
+        job = Job(work, leash, loop.create_future(), background)
         if not background:
             ticket = ticket or self.tickets.take("", leash)
             job.caller, job.begun = ticket.caller, ticket.leave
@@ -156,7 +155,7 @@ class Worker:
             left = self._waiting.clear()
             self._changed.notify_all()
         for job in left:
-            self._settle(job, error=draining())
+            self._calls.settle(job, error=draining())
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -216,8 +215,8 @@ class Worker:
     def _run(self, job: Job) -> None:
         wait_s = job.began_monotonic_s - job.enqueued_monotonic_s
         if not (job.background or job.suspicious):
-            self._call_loop(self._observer.queue_wait_seconds, wait_s)
-        self._call_loop(self._observer.queue_depth, self.depth)
+            self._calls.call(self._observer.queue_wait_seconds, wait_s)
+        self._calls.call(self._observer.queue_depth, self.depth)
         try:
             job.leash.check()
             self._require_time(job)
@@ -229,14 +228,14 @@ class Worker:
             self._put_back(job)
         except NoDecisionError as error:
             self._end(job)
-            self._settle(job, error=error)
+            self._calls.settle(job, error=error)
         except BaseException as error:  # this thread has to outlive any audit
             self._end(job)
-            self._settle(job, error=audit_failed(error))
+            self._calls.settle(job, error=audit_failed(error))
         else:
             self._end(job)
             self._took(job)
-            self._settle(job, result=result)
+            self._calls.settle(job, result=result)
         finally:
             job.leash.turn = go_on  # else job and leash would hold each other
 
@@ -259,7 +258,7 @@ class Worker:
             if self._keeps_on() and not job.future.done():
                 self._waiting.put(job)
                 return
-        self._settle(job, error=draining())
+        self._calls.settle(job, error=draining())
 
     def _turn(self, job: Job) -> None:
         """Between two pieces of a job's work: puts it back, or lets others pass."""
@@ -296,7 +295,7 @@ class Worker:
                 running = sum(thread.is_alive() for thread in self._lost) + self._broken
                 if running != stuck:
                     stuck = running
-                    self._call_loop(self._observer.workers_stuck, stuck)
+                    self._calls.call(self._observer.workers_stuck, stuck)
             except Exception:
                 _log.exception("the thread that audits could not be looked after")
 
@@ -314,7 +313,7 @@ class Worker:
             clean = cause == "dead" or all(off_the_device)
             if cause == "stuck":
                 self._lost.append(self._thread)
-                _log_stack(self._thread, self._stuck_after_s)
+                log_stack(self._thread, self._stuck_after_s)
             hanging = sum(thread.is_alive() for thread in self._lost)
             self._broken = not clean or hanging > MOST_LOST
             self._running = []
@@ -324,12 +323,12 @@ class Worker:
             else:
                 self._thread = self._new_thread()
         # Told before it is answered, so that nobody who has the answer sees the counts of before.
-        self._call_loop(self._observer.worker_given_up, cause)
+        self._calls.call(self._observer.worker_given_up, cause)
         if self._broken:
             _log.error("the worker cannot be replaced: the process has to be started again")
-            self._call_loop(self._when_broken)
+            self._calls.call(self._when_broken)
         for one, error in refused:
-            self._settle(one, error=error)
+            self._calls.settle(one, error=error)
 
     def _wrong(self) -> GivenUp | None:
         if not self._thread.is_alive():
@@ -337,35 +336,6 @@ class Worker:
         if self._running and self._running[-1].silent_s() > self._stuck_after_s:
             return "stuck"
         return None
-
-    def _settle(
-        self, job: Job, *, result: object = None, error: NoDecisionError | None = None
-    ) -> None:
-        def settle() -> None:
-            if job.future.done():
-                return
-            if error is None:
-                job.future.set_result(result)
-            else:
-                job.future.set_exception(error)
-
-        self._call_loop(settle)
-
-    def _call_loop(self, function: Callable[..., None], *arguments: object) -> None:
-        """Calls a function on the event loop; nobody waits where there is none."""
-        if self._loop is None:
-            return
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            _log.warning("an audit ended after the event loop that waited for it")
-
-
-def _log_stack(thread: threading.Thread, silent_s: float) -> None:
-    """Says where a thread hangs: names of functions and lines, no values."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    where = "".join(traceback.format_stack(frame)) if frame is not None else ""
-    _log.error("an audit gave no sign of life for %.0f s and is given up:\n%s", silent_s, where)
 
 
 def draining() -> NoDecisionError:

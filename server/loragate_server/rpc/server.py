@@ -29,7 +29,7 @@ from loragate_server.rpc.interceptors import (
     Traces,
 )
 from loragate_server.rpc.observer import CallObserver
-from loragate_server.rpc.turnstile import HEALTH_CALLS, SPARE_CALLS, Turnstile
+from loragate_server.rpc.turnstile import SPARE_CALLS, Turnstile
 from loragate_server.tracing.tracer import Tracer
 
 SERVICES = (
@@ -105,9 +105,7 @@ class RpcServer:
                 self._doorkeeper,
             ],
             options=_options(port.listen, max_message_bytes, max_connections),
-            maximum_concurrent_rpcs=(
-                port.listen.max_concurrent_calls + 2 * HEALTH_CALLS + SPARE_CALLS
-            ),
+            maximum_concurrent_rpcs=port.listen.max_concurrent_calls + SPARE_CALLS,
         )
         audit_pb2_grpc.add_AuditServiceServicer_to_server(  # type: ignore[no-untyped-call]
             AuditService(gate, records, port.listen), self._server

@@ -14,11 +14,14 @@ from loragate_server.progress import deadline_passed
 from loragate_server.rpc.access import HOST, is_open, is_upload
 
 HEALTH_CALLS = 128
-"""Of health checks in flight, and as many that watch. They have places of their own, so that no
-crowd of other calls, nor one of watchers, leaves a check unanswered."""
+"""Of health checks in flight. They have places of their own, so that no crowd of other calls, nor
+one of those that watch, leaves a check unanswered."""
 
-SPARE_CALLS = 256
-"""Calls beyond all places that gRPC itself lets in, so that each is told why it has none."""
+HEALTH_WATCHES = 512
+"""Of health checks that watch: some clients hold one for each connection."""
+
+SPARE_CALLS = 256 + HEALTH_CALLS + HEALTH_WATCHES
+"""Calls that gRPC itself lets in beyond the places of others, so that each is told why."""
 
 Continue = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]
 
@@ -38,7 +41,7 @@ class Turnstile(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(self, max_calls: int, idle_s: float) -> None:
         self._calls = Places(max_calls)
-        self._checks, self._watchers = Places(HEALTH_CALLS), Places(HEALTH_CALLS)
+        self._checks, self._watchers = Places(HEALTH_CALLS), Places(HEALTH_WATCHES)
         self._idle_s = idle_s
         # One entry per method that the server implements.
         self._wrapped: dict[str, grpc.RpcMethodHandler] = {}

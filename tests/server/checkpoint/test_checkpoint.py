@@ -195,7 +195,7 @@ async def test_a_deadline_that_passes_denies_and_says_when_to_ask_again(post: Ma
     assert outcome.result is Result.NO_DECISION
     assert outcome.denial is not None
     assert outcome.denial.status == 503
-    assert ("retry-after", "5") in outcome.denial.headers
+    assert 5 <= int(dict(outcome.denial.headers)["retry-after"]) <= 8  # spread by chance
 
 
 async def test_a_server_that_drains_denies_loads_and_passes_the_rest(post: MakePost) -> None:

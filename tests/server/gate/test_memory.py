@@ -32,7 +32,7 @@ async def test_an_audit_leaves_little_behind_when_the_cache_is_full(
     house: Callable[..., Any],
 ) -> None:
     here = house(verdict_cache_size=4)
-    here.gate._lineage._remembered = 4
+    here.gate._on_record.lineage._remembered = 4
 
     async def ask(numbers: range) -> int:
         for number in numbers:
@@ -62,7 +62,7 @@ async def test_a_cached_verdict_holds_what_answers_hold_and_no_more(
     assert evidence.adapters[0].sketches == ()
     assert (evidence.layers, evidence.heat_map, evidence.concepts) == ((), None, ())
     assert entry.verdict.decision.findings == verdict.decision.findings
-    assert len(here.gate._lineage._seen) == 1
+    assert len(here.gate._on_record.lineage._seen) == 1
 
 
 def test_sketches_are_remembered_for_as_many_files_as_verdicts() -> None:

@@ -122,7 +122,7 @@ async def test_a_check_ends_before_envoys_patience_with_a_denial(front: MakeFron
     one.post.house.engine.let_go()
     assert response.status.code == DENIED
     assert response.denied_response.status.code == 503
-    assert set_headers(response.denied_response.headers)["retry-after"] == "5"
+    assert set_headers(response.denied_response.headers)["retry-after"] in ("5", "6", "7", "8")
 
 
 async def test_a_server_that_drains_denies_loads_instead_of_failing(front: MakeFront) -> None:

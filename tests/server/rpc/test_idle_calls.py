@@ -135,7 +135,7 @@ async def test_health_watchers_keep_nobody_out(
     address = await start(here)
     crowd, caller = Caller(address, stack, 1), Caller(address, stack, 2)
     stub: Any = health_pb2_grpc.HealthStub(crowd.channel)  # type: ignore[no-untyped-call]
-    watching = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(200)]
+    watching = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(600)]
     await asyncio.sleep(0.3)
     assert (await caller.stub.Audit(inline(here, 0), timeout=20)).verdict.decision_id
     assert await caller.health() == health_pb2.HealthCheckResponse.SERVING

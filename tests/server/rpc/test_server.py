@@ -86,7 +86,7 @@ async def test_a_server_that_still_loads_says_when_to_come_back(serve: Any) -> N
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
     retry = error_details_pb2.RetryInfo()
     assert any(detail.Unpack(retry) for detail in details)
-    assert retry.retry_delay.ToMilliseconds() == 2000
+    assert 2000 <= retry.retry_delay.ToMilliseconds() <= 3000  # spread by chance
 
 
 async def test_concepts_are_listed_in_pages(serve: Any) -> None:
