@@ -53,7 +53,8 @@ class PipelineModel(BaseModel):
         Raises:
             ValueError: its channels are not those of the latents, in patches of `patch`.
         """
-        given = int(self.denoiser.config.in_channels)
+        config: Any = self.denoiser.config
+        given = int(config.in_channels)
         latents = int(pipeline.vae.config["latent_channels"]) * self.patch**2
         if given != latents:
             raise ValueError(

@@ -86,7 +86,8 @@ class StableDiffusionModel(PipelineModel):
 
     def _told_guidance(self, count: int) -> Tensor | None:
         """What UNets are told that were distilled with guidance, such as LCM's; None for others."""
-        width = self.denoiser.config.time_cond_proj_dim
+        config: Any = self.denoiser.config
+        width = config.time_cond_proj_dim
         if width is None:
             return None
         scales = torch.full((count,), GUIDANCE_TOLD)
