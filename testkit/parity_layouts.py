@@ -1,4 +1,4 @@
-"""Cases of `benchmarks.parity` whose names or shapes diffusers does not read, but another loader does.
+"""Cases of `benchmarks.parity` that other loaders than diffusers read, by their names or shapes.
 
 The file is written as that loader's users have it. The reference is the same change told a second
 way: layer by layer in diffusers' names, loaded by diffusers, or put into the weights by hand.

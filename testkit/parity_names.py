@@ -88,6 +88,7 @@ def _of_unet(family: str) -> dict[str, Maker]:
         "full, original names": made.whole(
             family, originals("diffusion_model.", dotted=True), bias=True
         ),
+        "full, LyCORIS names": made.whole(family, prefixed("lycoris_")),
     }
 
 
@@ -115,6 +116,9 @@ def _of_transformer(family: str) -> dict[str, Maker]:
         "diffusers, float8_e4m3fn": in_type(family, dotted, _E4M3),
         "diffusers, float8_e5m2": in_type(family, dotted, _E5M2),
         "full, original names": made.whole(family, originals("lora_unet_"), bias=True),
+        "full, original names, dotted": made.whole(
+            family, originals("diffusion_model.", dotted=True)
+        ),
         "full, LyCORIS names": made.whole(family, prefixed("lycoris_")),
     }
 

@@ -94,10 +94,9 @@ def causes_of(
         )
     if (found := kind_not_read(left_over)) is not None:
         label, name = found
-        told = f"It holds {label}, such as {name[:80]}; this kind is not read."
-        yield "unknown_kind", told
-    if (misfit := _misfit(base, namings)) is not None:
-        yield "shape_misfit", misfit
+        yield "unknown_kind", f"It holds {label}, such as {name[:80]}; this kind is not read."
+    if (sentence := _misfit(base, namings)) is not None:
+        yield "shape_misfit", sentence
 
 
 def made_for(names: Collection[str], family: str) -> tuple[str, str] | None:

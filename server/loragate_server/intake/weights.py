@@ -27,8 +27,11 @@ _EXPONENT: dict[str, tuple[np.dtype[Any], int]] = {
     "F32": (np.dtype("<u4"), 0x7F800000),
     "F16": (np.dtype("<u2"), 0x7C00),
     "BF16": (np.dtype("<u2"), 0x7F80),
+    "F8_E5M2": (np.dtype("u1"), 0x7C),
+    "F8_E4M3": (np.dtype("u1"), 0x7F),
 }
-"""Per type: an unsigned view, and the exponent bits that NaN and infinity have all set."""
+"""Per type: an unsigned view, and the bits that NaN and infinity have all set: those of the
+exponent, and in F8_E4M3, which has no infinity, those of the fraction, too."""
 
 
 def read_weights(file: BinaryIO, header: Header) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,41 @@ FAMILIES: dict[str, type[PipelineModel]] = {
     "StableDiffusion3Pipeline": StableDiffusion3Model,
     "FluxPipeline": FluxModel,
 }
+SAME_DENOISER: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "StableDiffusionImg2ImgPipeline",
+            "StableDiffusionInpaintPipeline",
+            "LatentConsistencyModelPipeline",
+            "LatentConsistencyModelImg2ImgPipeline",
+        ),
+        "StableDiffusionPipeline",
+    ),
+    **dict.fromkeys(
+        ("StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
+        "StableDiffusionXLPipeline",
+    ),
+    **dict.fromkeys(
+        ("StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"),
+        "StableDiffusion3Pipeline",
+    ),
+    **dict.fromkeys(
+        (
+            "FluxImg2ImgPipeline",
+            "FluxInpaintPipeline",
+            "FluxKontextPipeline",
+            "FluxKontextInpaintPipeline",
+        ),
+        "FluxPipeline",
+    ),
+}
+"""Pipelines that use the denoiser in another way, and the one as which they are loaded. A model
+whose denoiser takes more than latents, as most for inpainting do, is refused by its channels."""
+
 _PARTS_OF_A_MODEL = frozenset({".json", ".txt", ".model", ".safetensors"})
 _CHUNK_BYTES = 1 << 22
+_VARIANT = re.compile(r"\.(?P<mark>[a-z]\w*)(?:-\d{5}-of-\d{5})?\.safetensors\Z")
+"""What stands before the end of a file's name where it is one of several variants."""
 
 
 class BaseModelError(Exception):
@@ -45,18 +79,23 @@ def load_base_model(
         dtype: what its weights are held in.
 
     Raises:
-        BaseModelError: no such folder, an unknown kind of pipeline, or unreadable parts.
+        BaseModelError: no such folder, an unknown kind of pipeline, unreadable parts, or a model
+            that is used in a way that is not measured.
     """
     kind = _pipeline_class_name(folder)
     digest = digest_of_folder(folder)
     try:
         pipeline = getattr(diffusers, kind).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            variant=variant_of(folder),
         )
+        pipeline.set_progress_bar_config(disable=True)
+        return FAMILIES[kind](pipeline.to(device), name, digest)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise BaseModelError(f"{folder}: {error}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    return FAMILIES[kind](pipeline.to(device), name, digest)
 
 
 def from_pipeline(
@@ -117,13 +156,48 @@ def _model_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def variant_of(folder: Path) -> str | None:
+    """Which variant of the weights a folder holds, such as "fp16"; None where they have no mark.
+
+    Raises:
+        BaseModelError: components have weights of several variants alone, so that none is whole.
+    """
+    marks: dict[str, set[str]] = {}
+    for path in folder.glob("*/*.safetensors"):
+        found = _VARIANT.search(path.name)
+        marks.setdefault(path.parent.name, set()).add(found["mark"] if found else "")
+    marked = [each for each in marks.values() if "" not in each]
+    if not marked:
+        return None
+    common = set.intersection(*marked)
+    if not common:
+        each = ", ".join(f"{name}: {'/'.join(sorted(marks[name]))}" for name in sorted(marks))
+        raise BaseModelError(f"{folder}: no variant of the weights has all components ({each})")
+    return min(common, key=lambda mark: (mark != "fp16", mark))
+
+
 def _pipeline_class_name(folder: Path) -> str:
+    _refuse_single_file(folder)
     index = folder / "model_index.json"
     try:
         described = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BaseModelError(f"{index}: {error}") from error
     kind = described.get("_class_name") if isinstance(described, dict) else None
+    kind = SAME_DENOISER.get(str(kind), str(kind))
     if kind not in FAMILIES:
-        raise BaseModelError(f"{index}: _class_name {kind!r} is not one of {', '.join(FAMILIES)}")
-    return str(kind)
+        known = ", ".join((*FAMILIES, *SAME_DENOISER))
+        raise BaseModelError(f"{index}: _class_name {kind!r} is not one of {known}")
+    return kind
+
+
+def _refuse_single_file(path: Path) -> None:
+    """A checkpoint in one file says neither which schedule it has nor which tokenizer."""
+    inside = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    alone = path.is_file() or (inside and not (path / "model_index.json").exists())
+    if alone:
+        file = path if path.is_file() else inside[0]
+        raise BaseModelError(
+            f"{file} is a checkpoint in one file. Make a folder of it: load it by "
+            "`from_single_file` of its class in diffusers, and write it by `save_pretrained`."
+        )

@@ -19,6 +19,8 @@ class PipelineModel(BaseModel):
 
     latent_multiple: ClassVar[int] = 1
     """Latent height and width are a multiple of this."""
+    patch: ClassVar[int] = 1
+    """Height and width of the patches that become channels before the denoiser."""
 
     def __init__(
         self,
@@ -37,12 +39,29 @@ class PipelineModel(BaseModel):
             if getattr(pipeline, component, None) is not None
         }
         self.denoiser_component = "unet" if "unet" in self.components else "transformer"
+        self._require_latents_alone(pipeline)
         for component in pipeline.components.values():
             if isinstance(component, nn.Module):
                 component.eval().requires_grad_(False)
         if pipeline.vae.config.get("force_upcast") and pipeline.vae.dtype == torch.float16:
             pipeline.vae.to(torch.float32)
         self._picture_size = picture_size or self._default_picture_size()
+
+    def _require_latents_alone(self, pipeline: Any) -> None:
+        """Refuses a denoiser that is given more than noisy latents, such as a masked picture.
+
+        Raises:
+            ValueError: its channels are not those of the latents, in patches of `patch`.
+        """
+        config: Any = self.denoiser.config
+        given = int(config.in_channels)
+        latents = int(pipeline.vae.config["latent_channels"]) * self.patch**2
+        if given != latents:
+            raise ValueError(
+                f"base model {self.name}: its {self.denoiser_component} takes {given} channels "
+                f"where latents have {latents}; models that are given a mask or another picture "
+                "beside them cannot be measured"
+            )
 
     @property
     def device(self) -> torch.device:

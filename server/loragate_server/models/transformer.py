@@ -18,6 +18,22 @@ GUIDANCE = 1.0
 class FlowModel(PipelineModel):
     """A model of the straight path x_t = (1 - t) x + t e, whose velocity is e - x."""
 
+    def __init__(
+        self,
+        pipeline: Any,
+        name: str,
+        digest: str,
+        *,
+        picture_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(pipeline, name, digest, picture_size=picture_size)
+        kind = type(pipeline.scheduler).__name__
+        if "FlowMatch" not in kind and not pipeline.scheduler.config.get("use_flow_sigmas"):
+            raise ValueError(
+                f"base model {name}: its scheduler is {kind}, not one of flow matching, by which "
+                "models of this family are trained"
+            )
+
     def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """(1 - t) x + t e."""
         share = times.to(latents.device, latents.dtype).reshape(-1, *(1 for _ in latents.shape[1:]))
@@ -56,6 +72,7 @@ class FluxModel(FlowModel):
     """Flux: latents packed into 2 x 2 patches, CLIP pooled text and T5 tokens."""
 
     family = "flux"
+    patch = 2
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Gives `encoder_hidden_states` [n, tokens, width] and `pooled_projections` [n, width]."""

@@ -14,6 +14,9 @@ from loragate_server.models.pipeline import PipelineModel
 from loragate_server.models.word_table import WordTable
 
 _PREDICTIONS = ("epsilon", "v_prediction")
+_BETAS = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps")
+GUIDANCE_TOLD = 7.5
+"""Guidance told to UNets distilled with it: what their pipelines ask for, less 1."""
 
 
 class StableDiffusionModel(PipelineModel):
@@ -32,6 +35,7 @@ class StableDiffusionModel(PipelineModel):
         super().__init__(pipeline, name, digest, picture_size=picture_size)
         # Convolutions read neighbouring channels together: up to a third faster on a CPU.
         self.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _require_betas(name, pipeline.scheduler)
         self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         self._predicts = self._schedule.config["prediction_type"]
         if self._predicts not in _PREDICTIONS:
@@ -73,21 +77,64 @@ class StableDiffusionModel(PipelineModel):
         prediction: Tensor = self.denoiser(
             noisy.to(self.dtype),
             self._timesteps(times).to(self.device),
+            timestep_cond=self._told_guidance(len(times)),
             encoder_hidden_states=tensors.pop("encoder_hidden_states"),
             added_cond_kwargs=tensors or None,
             return_dict=False,
         )[0]
         return prediction
 
+    def _told_guidance(self, count: int) -> Tensor | None:
+        """What UNets are told that were distilled with guidance, such as LCM's; None for others."""
+        config: Any = self.denoiser.config
+        width = config.time_cond_proj_dim
+        if width is None:
+            return None
+        scales = torch.full((count,), GUIDANCE_TOLD)
+        told: Tensor = self.pipeline.get_guidance_scale_embedding(scales, embedding_dim=width)
+        return told.to(self.device, self.dtype)
+
     def _timesteps(self, times: Tensor) -> Tensor:
         steps = int(self._schedule.config["num_train_timesteps"])
         return ((times * steps).round().long() - 1).clamp(0, steps - 1)
+
+
+def _require_betas(name: str, scheduler: Any) -> None:
+    """Refuses a model that is noised in another way than by a schedule of betas.
+
+    Raises:
+        ValueError: the scheduler has no betas, or reads its times or its noise otherwise.
+    """
+    config = scheduler.config
+    kind = type(scheduler).__name__
+    betas = config.get("trained_betas") is not None or all(config.get(key) for key in _BETAS)
+    if not betas or "EDM" in kind or "Flow" in kind:
+        raise ValueError(
+            f"base model {name}: its scheduler is {kind}, which has no schedule of betas; a model "
+            "of this family that is noised by EDM or by flow cannot be measured"
+        )
+    if config.get("use_flow_sigmas") or config.get("timestep_type") == "continuous":
+        raise ValueError(
+            f"base model {name}: its {kind} is set to flow sigmas or continuous times; a model of "
+            "this family is measured at the discrete times of its betas alone"
+        )
 
 
 class StableDiffusionXLModel(StableDiffusionModel):
     """SDXL: two CLIP text encoders, pooled text and picture sizes as added conditions."""
 
     family = "sdxl"
+
+    def __init__(
+        self,
+        pipeline: Any,
+        name: str,
+        digest: str,
+        *,
+        picture_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(pipeline, name, digest, picture_size=picture_size)
+        _require_six_sizes(name, pipeline)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Gives `encoder_hidden_states`, `text_embeds` [n, width] and `time_ids` [n, 6].
@@ -111,3 +158,18 @@ class StableDiffusionXLModel(StableDiffusionModel):
 
     def _conversion_options(self) -> dict[str, Any]:
         return {"unet_config": self.denoiser.config}
+
+
+def _require_six_sizes(name: str, pipeline: Any) -> None:
+    """Refuses a UNet that is told something else than six sizes and a pooled text.
+
+    Raises:
+        ValueError: it is, as a refiner is told how pleasing a picture should be.
+    """
+    config, pooled = pipeline.unet.config, pipeline.text_encoder_2.config.projection_dim
+    wanted = 6 * config.addition_time_embed_dim + pooled
+    if config.projection_class_embeddings_input_dim != wanted:
+        raise ValueError(
+            f"base model {name}: its UNet is told {config.projection_class_embeddings_input_dim} "
+            f"numbers beside the text, not {wanted}; refiners of SDXL cannot be measured"
+        )

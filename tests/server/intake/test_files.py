@@ -121,6 +121,9 @@ def zip_bytes() -> bytes:
         (save({"w": np.array([1.0, np.nan], np.float16)}), ErrorReason.WEIGHTS_NOT_FINITE),
         (save({"w": np.array([np.inf], np.float64)}), ErrorReason.WEIGHTS_NOT_FINITE),
         (raw(one(dtype="BF16", data_offsets=[0, 2]), b"\x80\x7f"), ErrorReason.WEIGHTS_NOT_FINITE),
+        (raw(one(dtype="F8_E5M2", data_offsets=[0, 1]), b"\x7c"), ErrorReason.WEIGHTS_NOT_FINITE),
+        (raw(one(dtype="F8_E5M2", data_offsets=[0, 1]), b"\xfd"), ErrorReason.WEIGHTS_NOT_FINITE),
+        (raw(one(dtype="F8_E4M3", data_offsets=[0, 1]), b"\xff"), ErrorReason.WEIGHTS_NOT_FINITE),
     ],
 )
 def test_a_bad_file_is_refused_with_its_own_reason_and_leaves_nothing_behind(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save
 
 from loragate_server.adapter.reference import AdapterReference, StoredFile
@@ -133,3 +134,23 @@ def test_what_was_forgotten_is_read_again(intake: Intake) -> None:
     for _ in range(2):
         for file in files:
             assert known.of(file) == file.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.float8_e4m3fn, "F8_E4M3"), (torch.float8_e5m2, "F8_E5M2")]
+)
+def test_of_all_8_bit_floats_those_that_are_not_finite_are_refused(
+    intake: Intake, dtype: torch.dtype, name: str
+) -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    finite = every.view(dtype).float().isfinite()
+    entry = {"dtype": name, "shape": [1], "data_offsets": [0, 1]}
+    text = json.dumps({"a.lora_down.weight": entry}).encode()
+    for value, usable in zip(every.tolist(), finite.tolist(), strict=True):
+        data = struct.pack("<Q", len(text)) + text + bytes([value])
+        if usable:
+            assert taken(intake, data).weights_sha256
+        else:
+            with pytest.raises(NoDecisionError) as caught:
+                taken(intake, data)
+            assert caught.value.reason is ErrorReason.WEIGHTS_NOT_FINITE

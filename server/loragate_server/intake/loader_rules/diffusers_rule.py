@@ -99,7 +99,10 @@ def _refuse_factors(layout: Layout) -> NoReturn:
             nothing else is there to load.
         UnknownEffectError: it may load the rest of the file without them.
     """
-    what = "it holds LoHa, LoKr or Tucker factors or whole changes"
+    kinds = {group.kind for group, _ in layout.naming.stacked.values()}
+    what = (
+        "it holds whole changes" if kinds == {"full"} else "it holds LoHa, LoKr or Tucker factors"
+    )
     names = (*layout.weights, *layout.alphas)
     kohya = layout.base.family in _KEEPS_ALPHAS and all(n.startswith(_KOHYA) for n in names)
     asked = layout.base.family in _ASKS_EVERY_NAME and any("lora" not in name for name in names)

@@ -1,0 +1,167 @@
+"""Folders of base models: which pipelines and variants are loaded, and which are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from loragate_server.models import BaseModel, BaseModelError, from_pipeline, load_base_model
+from loragate_server.models.loading import SAME_DENOISER, variant_of
+from testkit.tiny_models import tiny_pipeline
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, on tiny configurations
+
+FAMILY_OF = {
+    "StableDiffusionPipeline": "sd",
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+}
+
+
+def saved(pipeline: Any, folder: Path, kind: str | None = None, **options: Any) -> Path:
+    """The pipeline on disk, under the name of another kind of pipeline where one is given."""
+    pipeline.save_pretrained(folder, **options)
+    index = folder / "model_index.json"
+    described = json.loads(index.read_text())
+    index.write_text(json.dumps(described | {"_class_name": kind or described["_class_name"]}))
+    return folder
+
+
+def configured(module: Any, **options: Any) -> Any:
+    """Another module of the same class, with some options changed."""
+    own = {key: value for key, value in module.config.items() if not key.startswith("_")}
+    return type(module)(**(own | options))
+
+
+def output_of(base: BaseModel) -> torch.Tensor:
+    with torch.inference_mode():
+        told = base.encode_prompts(["a red cat"])
+        shape = base.encode_pictures(torch.zeros(1, 3, *base.picture_size)).shape
+        noisy = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        return base.denoise(noisy, torch.tensor([0.4]), told)
+
+
+@pytest.mark.parametrize("kind", list(SAME_DENOISER))
+def test_a_pipeline_of_the_same_denoiser_is_loaded_as_the_one_that_is_measured(
+    kind: str, tmp_path: Path
+) -> None:
+    own = SAME_DENOISER[kind]
+    pipeline = tiny_pipeline(FAMILY_OF[own])
+    folder = saved(pipeline, tmp_path, kind)
+    base = load_base_model(folder, "another")
+    assert base.family == FAMILY_OF[own]
+    assert torch.allclose(output_of(base), output_of(from_pipeline(pipeline, "own")), atol=1e-5)
+    assert set(base.components) <= set(getattr(diffusers, kind)._lora_loadable_modules)
+
+
+def test_a_kind_of_pipeline_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
+    folder = saved(tiny_pipeline("sd"), tmp_path, "StableDiffusionUpscalePipeline")
+    with pytest.raises(BaseModelError, match="StableDiffusionUpscalePipeline"):
+        load_base_model(folder, "another")
+
+
+@pytest.mark.parametrize(("family", "channels"), [("sd", 9), ("sdxl", 8), ("sd3", 8), ("flux", 32)])
+def test_a_denoiser_that_takes_more_than_latents_is_refused(
+    family: str, channels: int, tmp_path: Path
+) -> None:
+    pipeline = tiny_pipeline(family)
+    name = "unet" if family in ("sd", "sdxl") else "transformer"
+    denoiser = getattr(pipeline, name)
+    setattr(pipeline, name, configured(denoiser, in_channels=channels))
+    folder = saved(pipeline, tmp_path)
+    with pytest.raises(BaseModelError, match=f"takes {channels} channels"):
+        load_base_model(folder, "masked")
+
+
+def test_a_unet_distilled_with_guidance_is_told_one(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline("sd")
+    torch.manual_seed(0)
+    pipeline.unet = configured(pipeline.unet, time_cond_proj_dim=8)
+    pipeline.scheduler = diffusers.LCMScheduler.from_config(pipeline.scheduler.config)
+    base = load_base_model(saved(pipeline, tmp_path, "LatentConsistencyModelPipeline"), "lcm")
+    with_guidance = output_of(base)
+    weight = base.denoiser.get_submodule("time_embedding.cond_proj").weight
+    assert isinstance(weight, torch.Tensor)
+    with torch.no_grad():
+        weight.zero_()
+    assert not torch.equal(with_guidance, output_of(base))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "says"),
+    [
+        (diffusers.EDMEulerScheduler(), "EDMEulerScheduler, which has no schedule of betas"),
+        (diffusers.EDMDPMSolverMultistepScheduler(), "no schedule of betas"),
+        (diffusers.FlowMatchEulerDiscreteScheduler(), "no schedule of betas"),
+        (diffusers.DPMSolverMultistepScheduler(use_flow_sigmas=True), "flow sigmas"),
+        (diffusers.EulerDiscreteScheduler(timestep_type="continuous"), "continuous times"),
+        (diffusers.DDIMScheduler(prediction_type="sample"), "prediction_type is 'sample'"),
+    ],
+)
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_a_unet_that_is_noised_otherwise_is_refused_and_given_no_other_schedule(
+    family: str, scheduler: Any, says: str, tmp_path: Path
+) -> None:
+    pipeline = tiny_pipeline(family)
+    pipeline.scheduler = scheduler
+    with pytest.raises(BaseModelError, match=re.escape(says)):
+        load_base_model(saved(pipeline, tmp_path), "edm")
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_transformer_without_flow_matching_is_refused(family: str, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline(family)
+    pipeline.scheduler = diffusers.DDIMScheduler()
+    with pytest.raises(BaseModelError, match="not one of flow matching"):
+        load_base_model(saved(pipeline, tmp_path), "ddim")
+
+
+def test_a_refiner_is_refused_by_what_its_unet_is_told(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline("sdxl")
+    told = 32 + 5 * 8
+    pipeline.unet = configured(pipeline.unet, projection_class_embeddings_input_dim=told)
+    folder = saved(pipeline, tmp_path, "StableDiffusionXLImg2ImgPipeline")
+    with pytest.raises(BaseModelError, match="refiners of SDXL"):
+        load_base_model(folder, "refiner")
+
+
+def test_a_folder_of_half_precision_weights_alone_is_loaded(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline("sd")
+    folder = saved(pipeline, tmp_path, variant="fp16")
+    assert not (folder / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    assert variant_of(folder) == "fp16"
+    base = load_base_model(folder, "half")
+    assert torch.allclose(output_of(base), output_of(from_pipeline(pipeline, "own")), atol=1e-5)
+
+
+def test_weights_without_a_mark_come_before_those_of_a_variant(tmp_path: Path) -> None:
+    folder = saved(tiny_pipeline("sd"), tmp_path)
+    saved(tiny_pipeline("sd", seed=1), tmp_path, variant="fp16")
+    assert variant_of(folder) is None
+    base = load_base_model(folder, "plain")
+    own = from_pipeline(tiny_pipeline("sd"), "own")
+    assert torch.allclose(output_of(base), output_of(own), atol=1e-5)
+
+
+def test_parts_of_several_variants_are_refused(tmp_path: Path) -> None:
+    folder = saved(tiny_pipeline("sd"), tmp_path, variant="fp16")
+    weights = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.bf16.safetensors"))
+    with pytest.raises(BaseModelError, match="no variant of the weights has all components"):
+        load_base_model(folder, "mixed")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_checkpoint_in_one_file_says_how_to_make_a_folder(inside: bool, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"model.diffusion_model.out.2.bias": torch.zeros(4)}, file)
+    with pytest.raises(BaseModelError, match="from_single_file"):
+        load_base_model(tmp_path if inside else file, "single")
