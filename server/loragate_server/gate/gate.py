@@ -351,9 +351,9 @@ class Gate:
             basis = basis_of(case, self._loaders, known, kin, rulings)
             decision = self._pipeline.judge(policy, evidence, basis, leash, times_s)
             self._suspects.put(used_key(key, decision), measured_by, decision)
-        verdict = await self._pipeline.record(decision, case.request, basis, leash, times_s)
-        self._known.learn(verdict)
-        self._lineage.learn(verdict)
+        verdict = await self._pipeline.record(
+            decision, case.request, basis, leash, times_s, self._learn
+        )
         self._observer.recorded(verdict)
         for stage in STAGES:
             if stage in verdict.stage_times_s:
@@ -369,6 +369,10 @@ class Gate:
             )
         self._cache.put(final, verdict)
         return verdict
+
+    def _learn(self, verdict: Verdict) -> None:
+        self._known.learn(verdict)
+        self._lineage.learn(verdict)
 
     def _key(
         self,
