@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,28 +116,42 @@ def test_bytes_that_are_gone_or_were_changed_are_named(past: Past) -> None:
             file.write_bytes(data)
 
 
-def test_a_record_that_was_changed_is_told_by_what_differs(past: Past) -> None:
-    database = past.state / "loragate.sqlite3"
-    with sqlite3.connect(database) as open_database:
-        (before,) = open_database.execute(
-            "select payload from audits where decision_id = ?", (past.decisions["one"],)
+@contextmanager
+def bent(past: Past, decision_id: str) -> Iterator[dict[str, Any]]:
+    """A recorded decision to be changed; the change is in the database inside the block."""
+    with sqlite3.connect(past.state / "loragate.sqlite3") as database:
+        (before,) = database.execute(
+            "select payload from audits where decision_id = ?", (decision_id,)
         ).fetchone()
+
+        def write(payload: str) -> None:
+            change = "update audits set payload = ? where decision_id = ?"
+            database.execute(change, (payload, decision_id))
+            database.commit()
+
         payload = json.loads(before)
+        try:
+            yield payload
+            write(json.dumps(payload))
+            code, out, errors = past.run("replay", "--exact", decision_id)
+            payload.update(code=code, out=out, errors=errors)
+        finally:
+            write(before)
+
+
+def test_a_record_that_was_changed_is_told_by_what_differs(past: Past) -> None:
+    with bent(past, past.decisions["one"]) as payload:
         payload["decision"]["evidence"]["concepts"][0]["score"] += 1e-12
-        open_database.execute(
-            "update audits set payload = ? where decision_id = ?",
-            (json.dumps(payload), past.decisions["one"]),
-        )
-    try:
-        code, _, errors = past.run("replay", "--exact", past.decisions["one"])
-        assert code == 1
-        assert "decision.evidence.concepts[0].score: recorded " in errors
-    finally:
-        with sqlite3.connect(database) as open_database:
-            open_database.execute(
-                "update audits set payload = ? where decision_id = ?",
-                (before, past.decisions["one"]),
-            )
+    assert payload["code"] == 1
+    assert "decision.evidence.concepts[0].score: recorded " in payload["errors"]
+
+
+def test_a_record_that_says_that_nothing_was_audited_is_not_taken_at_its_word(past: Past) -> None:
+    """Else its numbers would be judged again instead of measured."""
+    with bent(past, past.decisions["one"]) as payload:
+        payload["decision"]["evidence"]["machine"] = None
+    assert (payload["code"], payload["out"]) == (1, "")
+    assert "no audit was run, now the deny list has no adapter of it" in payload["errors"]
 
 
 def test_a_decision_that_is_not_on_record_is_a_failure(past: Past) -> None:

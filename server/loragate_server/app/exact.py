@@ -23,12 +23,19 @@ from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evi
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config
 from loragate_server.gate.library import serve_base
-from loragate_server.gate.pipeline import asked_about, decided, member_of, with_twins
+from loragate_server.gate.pipeline import (
+    NOT_AUDITED,
+    asked_about,
+    decided,
+    member_of,
+    with_twins,
+)
 from loragate_server.intake.header import read_header
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.weights import read_weights
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
+from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.parse import parse_policy
 from loragate_server.policy.policy import Policy
 from loragate_server.progress import Leash
@@ -79,8 +86,8 @@ def decide_exactly(config: Config, verdict: Verdict, policy_file: Path) -> Exact
     if prevented + missing:
         return Exact((*prevented, *missing))
     audited = evidence.machine is not None
-    if not audited:  # the deny list had decided, and looks at nothing but digests
-        return Exact(differences=tuple(_differences(verdict, _listed(policy, verdict, basis))))
+    if not audited:
+        return Exact(differences=tuple(_listed_again(policy, verdict, basis)))
     if config.threads:
         torch.set_num_threads(config.threads)
     engine = _engine(config, library, evidence.base_model)
@@ -193,9 +200,20 @@ def _measure(
     return asked_about(evidence, recorded.restricted_to, policy.screen_miss_rate)
 
 
-def _listed(policy: Policy, verdict: Verdict, basis: Basis) -> Decision:
+def _listed_again(policy: Policy, verdict: Verdict, basis: Basis) -> Iterator[tuple[str, str, str]]:
+    """What differs of a decision that no audit was run for.
+
+    Only the deny list decides without one, by digests alone. A record that tells of measurements
+    as well, or of another decision than to deny, was changed: nothing here could repeat it.
+    """
     evidence = verdict.decision.evidence
-    return decide(policy, evidence, now=basis.judged_at)
+    now = basis.judged_at
+    denied = decide_listed(policy, evidence.adapters, now).denied
+    untouched = replace(evidence, concepts=(), layers=(), inconclusive=NOT_AUDITED)
+    if not denied or evidence != untouched:
+        listed = "the deny list has an adapter" if denied else "the deny list has no adapter of it"
+        yield "decision.evidence.machine", "none, so no audit was run", listed
+    yield from _differences(verdict, decide(policy, untouched, now=now))
 
 
 def _differences(verdict: Verdict, decision: Decision) -> Iterator[tuple[str, str, str]]:

@@ -353,8 +353,9 @@ class Gate:
             basis = basis_of(case, self._loaders, known, kin, rulings)
             decision = self._pipeline.judge(policy, evidence, basis, leash, times_s)
             self._suspects.put(used_key(key, decision), measured_by, decision)
-        verdict = await self._pipeline.record(decision, case.request, basis, leash, times_s)
-        self._on_record.learn(verdict)
+        verdict = await self._pipeline.record(
+            decision, case.request, basis, leash, times_s, self._on_record.learn
+        )
         self._observer.recorded(verdict)
         for stage in STAGES:
             if stage in verdict.stage_times_s:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -40,6 +40,9 @@ from loragate_server.record.verdict import Verdict
 from loragate_server.tracing.tracer import note, stage, took, trace_id
 
 _log = logging.getLogger(__name__)
+
+NOT_AUDITED = (("not_audited", "An adapter is on the deny list, so none was audited."),)
+"""What evidence says where the deny list decided."""
 
 
 class ReadAdapter(Protocol):
@@ -210,8 +213,12 @@ class Pipeline:
         basis: Basis,
         leash: Leash,
         times_s: dict[str, float],
+        learn: Callable[[Verdict], None],
     ) -> Verdict:
         """Writes the decision down. Once begun it is finished, whether or not its caller waits.
+
+        `learn` is told of it on the event loop, before any caller is, and even when all have gone:
+        what stands blocked on record counts from then on.
 
         Raises:
             NoDecisionError: DECISION_LOG_UNAVAILABLE, DATABASE_UNAVAILABLE, DISK_FULL or
@@ -241,8 +248,9 @@ class Pipeline:
             with stage("record"):
                 verdict = await asyncio.shield(running)
         except asyncio.CancelledError:
-            running.add_done_callback(_log_outcome)
+            running.add_done_callback(lambda done: _end_alone(done, learn))
             raise
+        learn(verdict)
         spent_s = time.monotonic() - began
         return replace(verdict, stage_times_s={**verdict.stage_times_s, "record": spent_s})
 
@@ -334,7 +342,7 @@ def _unaudited(case: Case, served: ServedBase) -> Evidence:
         ),
         concepts=(),
         layers=(),
-        inconclusive=(("not_audited", "An adapter is on the deny list, so none was audited."),),
+        inconclusive=NOT_AUDITED,
         base_model=served.name,
         base_digest=served.base.digest,
         library_digest=served.library_digest,
@@ -355,6 +363,11 @@ def _trace_engine(times_s: Mapping[str, float]) -> None:
         took("response", response_s)
 
 
-def _log_outcome(running: asyncio.Future[Verdict]) -> None:
-    if not running.cancelled() and (error := running.exception()) is not None:
+def _end_alone(running: asyncio.Future[Verdict], learn: Callable[[Verdict], None]) -> None:
+    """What is left to do when a decision was written whose callers had all gone."""
+    if running.cancelled():
+        return
+    if (error := running.exception()) is not None:
         _log.error("a decision whose caller had gone was not recorded: %s", error)
+    else:
+        learn(running.result())

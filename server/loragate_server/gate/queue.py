@@ -32,7 +32,9 @@ _MOST_CLOCKS = 1024
 class Clocks:
     """A clock of served seconds for everyone who takes part; the slowest comes next.
 
-    Who comes back after a pause starts at the present time: nobody saves up for a crowd.
+    Who comes back after a pause starts at the present time: nobody saves up for a crowd. Time goes
+    on by each one's share of the work that is done, so that those who were served once do not
+    stand behind every stranger who is new: somebody may have as many names as he likes.
     """
 
     def __init__(self) -> None:
@@ -53,9 +55,10 @@ class Clocks:
         if len(self._served) > _MOST_CLOCKS:
             self._served = {one: at for one, at in self._served.items() if at > self._now}
 
-    def charge(self, name: str, seconds: float) -> None:
-        """Somebody was served."""
+    def charge(self, name: str, seconds: float, among: float) -> None:
+        """Somebody was served while so many took part, he among them."""
         self._served[name] = self.served(name) + seconds
+        self._now += seconds / among
 
 
 class FairQueue:
@@ -114,8 +117,9 @@ class FairQueue:
     def charge(self, job: Job, seconds: float) -> None:
         """Takes down that a job was worked at for so long."""
         lane = lane_of(job)
-        self._lane_clocks.charge(lane, seconds / WEIGHTS[lane])
-        self._clocks[lane].charge(job.caller, seconds)
+        weight = WEIGHTS[lane]
+        self._lane_clocks.charge(lane, seconds / weight, sum(WEIGHTS.values()) / weight)
+        self._clocks[lane].charge(job.caller, seconds, len({*self._lanes[lane], job.caller}))
 
     def clear(self) -> list[Job]:
         """Takes everything out."""

@@ -15,7 +15,7 @@ from loragate_server.adapter.reference import AdapterReference
 from loragate_server.errors import ErrorReason, NoDecisionError, spread
 from loragate_server.gate.job import Job
 from loragate_server.gate.observer import GateObserver
-from loragate_server.gate.queue import FairQueue
+from loragate_server.gate.queue import FairQueue, Lane
 from loragate_server.gate.tickets import MEASURED, Pace, Tickets
 from loragate_server.gate.worker import Worker
 from loragate_server.intake.fetch import Receiver
@@ -200,6 +200,30 @@ async def test_who_was_away_saves_nothing_up() -> None:
         taken.append(one.caller)
         queue.charge(one, 1.0)
     assert taken.count("steady") >= 3
+
+
+async def test_no_stream_of_new_names_keeps_out_who_was_served_before() -> None:
+    queue = FairQueue()
+    queue.put(await job("regular"))
+    queue.charge(queue.pop(), 1.0)
+    queue.put(await job("regular"))
+    for number in range(50):
+        for name in range(4):
+            queue.put(await job(f"stranger {number}.{name}"))
+        one = queue.pop()
+        if one.caller == "regular":
+            break
+        queue.charge(one, 1.0)
+    assert one.caller == "regular"
+    assert number < 20
+
+
+async def test_clocks_of_names_that_never_come_back_are_forgotten() -> None:
+    queue = FairQueue()
+    for number in range(5000):
+        queue.put(await job(f"stranger {number}"))
+        queue.charge(queue.pop(), 0.5)
+    assert len(queue._clocks[Lane.QUICK]._served) < 2000
 
 
 async def test_suspects_get_a_fifth_of_the_time_and_the_first_looks_the_rest() -> None:
