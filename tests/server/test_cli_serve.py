@@ -51,7 +51,9 @@ def test_it_says_where_it_listens_when_it_is_ready(server: ServerProcess) -> Non
     assert status == 200
     assert json.loads(body) == {
         "ready": True,
-        "parts": dict.fromkeys(("models", "policy", "grpc", "record", "worker", "intake"), "ok"),
+        "parts": dict.fromkeys(
+            ["models", "policy", "grpc", "record", "worker", "intake", "store", "descriptors"], "ok"
+        ),
         "notes": {"calibration of emoji-tiny": "ok"},
     }
 
