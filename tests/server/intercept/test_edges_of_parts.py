@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue
 from hypothesis import example, given
@@ -16,7 +18,7 @@ from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.servers.a1111_text import refuse_undecidable
 from loragate_server.intercept.servers.comfyui_flow import _more_than
 from loragate_server.intercept.servers.protobuf_wire import chunk, parts
-from tests.server.intercept.bodies import extractor
+from tests.server.intercept.bodies import ROUTES, extractor, post
 
 
 @given(st.integers(1, 2**29 - 1), st.binary(max_size=20) | st.integers(0, 70_000).map(bytes))
@@ -84,3 +86,24 @@ def test_a_path_in_a_log_has_twelve_segments_at_most() -> None:
 def test_a_name_that_no_file_can_have_is_nowhere(name: str) -> None:
     assert not is_folder(name)
     assert not is_there(name)
+
+
+def test_of_two_files_that_a_name_may_mean_each_may_be_the_one_that_is_not_loaded(
+    tmp_path: Path,
+) -> None:
+    for name in ("ink.safetensors", "ink.sft", "robot.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    comfyui = extractor("comfyui", lora_folder=str(tmp_path))
+
+    def optional(name: str) -> list[bool]:
+        inputs = {"lora_name": name, "strength_model": 1, "model": ["1", 0]}
+        graph = {
+            "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "m"}},
+            "2": {"class_type": "LoraLoaderModelOnly", "inputs": inputs},
+            "3": {"class_type": "KSampler", "inputs": {"model": ["2", 0]}},
+        }
+        found = comfyui.extract(post(ROUTES["comfyui"], {"prompt": graph})).adapters
+        return [one.optional for one in found]
+
+    assert optional("ink") == [True, True]
+    assert optional("robot") == [False]
