@@ -10,6 +10,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from loragate_server.cli.command import application
+from loragate_server.record.chain import Link, digest
+from loragate_server.record.codec import to_json
 from loragate_server.record.log import DecisionLog
 from testkit.checkpoints import make_key
 from testkit.tamper import rechained
@@ -102,6 +104,43 @@ def test_an_auditor_needs_the_log_a_checkpoint_and_the_public_key(
     cut = run(*asked, "--key", public)
     assert cut.exit_code == 1
     assert "3 were cut off, or the log was rolled back" in cut.stderr
+
+
+def test_lines_that_are_in_no_file_are_told_of(tmp_path: Path, settings: Path) -> None:
+    path = fill(tmp_path, settings)
+    run("log", "checkpoint", "--config", settings)
+    tree = tmp_path / "state/decisions.jsonl.tree"
+    asked = ("log", "verify", "--checkpoint", tree, "--config", settings)
+    whole = run(*asked)
+    assert (whole.exit_code, whole.stderr) == (0, "")
+    before = path.read_bytes().splitlines(keepends=True)
+
+    path.write_bytes(b"".join(before[100:]))
+    some = run(*asked)
+    assert some.exit_code == 0
+    assert "the first 100 lines of loragate/" in some.stderr
+
+    # A log that was exchanged for one that only says that it goes on.
+    path.unlink()
+    log = DecisionLog(path, begin=Link(len(before), digest(before[-1][:-1])))
+    log.append_decision({"decision_id": "new"}, binding=True)
+    log.close()
+    exchanged = run(*asked)
+    assert f"the first {len(before)} lines of loragate/" in exchanged.stderr
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+00:00", "0001-01-01T00:00:00+23:00"])
+def test_a_time_at_the_edge_of_the_calendar_is_no_way_to_end_the_check(
+    tmp_path: Path, settings: Path, time: str
+) -> None:
+    path = fill(tmp_path, settings, 3)
+    run("log", "checkpoint", "--config", settings)
+    lines = path.read_bytes().splitlines()
+    lines[1:3] = [to_json({**json.loads(line), "time": time}).encode() for line in lines[1:3]]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    tree = tmp_path / "state/decisions.jsonl.tree"
+    found = run("log", "verify", "--checkpoint", tree, "--config", settings)
+    assert (found.exit_code, found.exception.__class__) == (1, SystemExit)
 
 
 def test_a_decision_is_proved_to_those_who_have_neither_log_nor_server(

@@ -201,10 +201,16 @@ class Handed:
                     [one for one in seen if one.checkpoint.origin == origin]
                     for origin in dict.fromkeys(one.checkpoint.origin for one in seen)
                 )
-                found = (verify_tree(files, one, tree=known, skew=skew) for one in trees)
+                found = (
+                    verify_tree(files, one, tree=known, skew=skew, absent=_warn) for one in trees
+                )
                 return tuple(problem for problems in found for problem in problems)
             except TreeError as error:
                 return (LogProblem(str(folder), 0, str(error)),)
+
+
+def _warn(sentence: str) -> None:
+    typer.echo(f"loragate-server: {sentence}", err=True)
 
 
 def _trust(config: Config, keys: Sequence[Path], witnesses: Sequence[str]) -> Trust:

@@ -314,7 +314,8 @@ class Gate:
 
         async def work(shared: SharedLeash) -> Verdict:
             # Bytes that came with the request are held by whoever sent them, until it is answered.
-            with self._budget.hold(max(0, case.size_bytes - case.inline_bytes)):
+            held = self._budget.hold(max(0, case.size_bytes - case.inline_bytes))
+            with held, nullcontext() if ticket is None else ticket.keep():
                 return await self._audit(case, key, shared, ticket)
 
         if ticket is not None and key in self._flights:

@@ -61,6 +61,19 @@ class Ticket:
     def __init__(self, tickets: Tickets, caller: str) -> None:
         self._tickets = tickets
         self.caller = caller
+        self.kept = False
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        """Holds the place for the block: work goes on for others whose question is equal.
+
+        Else whoever asks, is joined and leaves would have work in the queue without a place.
+        """
+        self.kept = True
+        try:
+            yield
+        finally:
+            self.leave()
 
     def leave(self) -> None:
         """Gives the place back. Thread-safe; safe to call twice."""
@@ -107,12 +120,13 @@ class Tickets:
 
     @contextmanager
     def one(self, caller: str, leash: Leash, *, paid: bool = False) -> Iterator[Ticket]:
-        """A place inside the block, as `take`."""
+        """A place inside the block, as `take`; or for as long as work keeps it."""
         ticket = self.take(caller, leash, paid=paid)
         try:
             yield ticket
         finally:
-            ticket.leave()
+            if not ticket.kept:
+                ticket.leave()
 
     def take_back(self, ticket: Ticket) -> None:
         """Takes a place back, once."""

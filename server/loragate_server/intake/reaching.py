@@ -15,8 +15,13 @@ from typing import Any
 
 Network = IPv4Network | IPv6Network
 
-_HIDING = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+_HIDING = ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "::ffff:0:0:0/96")
 """Addresses of IPv6 that hold one of IPv4, which a gateway would connect to."""
+
+_INSIDE = ("fec0::/10", "5f00::/16", "3fff::/20", "100:0:0:1::/64", "192.88.99.0/24")
+"""Networks of one site or of none, which `ipaddress` takes for public: some were so later."""
+
+_REFUSED = tuple(map(ip_network, (*_HIDING, *_INSIDE)))
 
 
 class AddressRefusedError(OSError):
@@ -35,7 +40,7 @@ def may_reach(address: str, allowed: tuple[Network, ...]) -> bool:
         found = found.ipv4_mapped
     if any(found in network for network in allowed):
         return True
-    if found.is_multicast or any(found in network for network in _HIDING):
+    if found.is_multicast or any(found in network for network in _REFUSED):
         return False
     return found.is_global
 

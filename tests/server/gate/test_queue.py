@@ -65,6 +65,29 @@ async def test_a_question_equal_to_a_waiting_one_needs_no_place_in_the_queue(
     assert here.engine.audits == 2
 
 
+async def test_whoever_asks_is_joined_and_leaves_has_no_more_places_for_it(
+    house: Callable[..., Any], until: Callable[..., Any]
+) -> None:
+    here = house(queue_limit=1)
+    here.engine.hold()
+    running = here.ask(here.request(0))
+    await here.engine.has_started()
+    first = here.ask(here.request(1))
+    await until(lambda: here.gate.worker.depth == 1)
+    digest = hashlib.sha256(here.files(1)).hexdigest()
+    joined = here.ask(here.request(adapters=(AdapterReference(stored_sha256=digest),)))
+    await until(lambda: here.counts.shared == 1)
+    first.cancel()
+    await asyncio.wait([first])
+    assert (await refusal(here.ask(here.request(2)))).reason is ErrorReason.QUEUE_FULL
+    joined.cancel()
+    await asyncio.wait([joined])
+    await until(lambda: not here.gate.worker.tickets._out)
+    here.engine.let_go()
+    await running
+    assert (await here.ask(here.request(2))).decision_id
+
+
 async def test_a_deadline_in_the_queue_takes_the_question_out_unaudited(
     house: Callable[..., Any], until: Callable[..., Any]
 ) -> None:

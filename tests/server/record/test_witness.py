@@ -19,6 +19,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.tree.note import WITNESS_KEY, Verifier, parse_note, seen_at
 from loragate_server.record.tree.signer import read_note_key
+from loragate_server.record.tree.trust import read_notes
 from loragate_server.record.tree.witness import Witness, WitnessError
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
@@ -162,6 +163,45 @@ def test_a_witness_holds_every_question_to_the_protocol(log_folder: Path, witnes
     again = made.add(question(keeper, 0))
     assert (again.status, again.content_type, again.body) == (409, "text/x.tlog.size", "4\n")
     assert made.add(question(keeper, 4)).status == 200
+
+
+def test_whoever_knows_a_checkpoint_cannot_fill_the_disk_of_a_witness(
+    log_folder: Path, witness
+) -> None:
+    made, public = witness
+    keeper, log = open_tree_log(log_folder)
+    fill(log, 3)
+    keeper.make()
+    log.close()
+    note = (keeper.tree.folder / "checkpoint").read_text()
+    junk = f"\N{EM DASH} anybody {base64.b64encode(bytes(30_000)).decode()}\n"
+    assert made.add(question(keeper, 0, note + junk)).status == 200
+    memory = log_folder.parent / "memory"
+    size = sum(file.stat().st_size for file in memory.rglob("*"))
+    assert size < 10_000
+    for _ in range(20):
+        answer = made.add(question(keeper, 4, note + junk))
+        assert answer.status == 200
+        seen = parse_note(note + answer.body)
+        assert seen_at(seen, Verifier("witness", read_note_key(public), WITNESS_KEY))
+    assert sum(file.stat().st_size for file in memory.rglob("*")) == size
+
+
+def test_a_history_with_a_torn_end_is_whole_again_with_the_next_checkpoint(
+    log_folder: Path, witness
+) -> None:
+    made, _ = witness
+    keeper, log = open_tree_log(log_folder)
+    keeper.make()
+    assert made.add(question(keeper, 0)).status == 200
+    [history] = log_folder.parent.glob("memory/*/checkpoints.jsonl")
+    with history.open("ab") as file:
+        file.write(b'{"note": "loragate/0123')
+    fill(log, 3)
+    keeper.make()
+    log.close()
+    assert made.add(question(keeper, 1)).status == 200
+    assert len(read_notes(str(history))) == 2
 
 
 def test_a_witness_that_lost_its_memory_signs_nothing(log_folder: Path, witness) -> None:

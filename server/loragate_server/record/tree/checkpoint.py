@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from loragate_server.record.tree.merkle import EMPTY_ROOT, HASH_BYTES
-from loragate_server.record.tree.note import Note, NoteError, Verifier, is_name, signed_by
+from loragate_server.record.tree.note import (
+    Note,
+    NoteError,
+    NoteSignature,
+    Verifier,
+    is_name,
+    signed_by,
+)
 
 _MAX_SIZE = 1 << 63
 
@@ -81,3 +88,12 @@ def trusted_checkpoint(note: Note, keys: Iterable[Ed25519PublicKey]) -> Checkpoi
     if not any(signed):
         raise NoteError(f"no key that is trusted has signed the checkpoint of {found.origin}")
     return found
+
+
+def log_signatures(
+    note: Note, origin: str, keys: Iterable[Ed25519PublicKey]
+) -> tuple[NoteSignature, ...]:
+    """Of the signatures below a note those by keys of its log, each once; see `signed_by`."""
+    known = {(one.name, one.key_id) for one in (Verifier(origin, key) for key in keys)}
+    found = (one for one in note.signatures if (one.name, one.key_id) in known)
+    return tuple(dict.fromkeys(found))

@@ -11,7 +11,7 @@ checkpoints are; within that, its writer's clock is all there is.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, pairwise
@@ -66,6 +66,7 @@ def verify_tree(
     *,
     tree: tuple[Path, TreeState] | None = None,
     skew: timedelta = DEFAULT_SKEW,
+    absent: Callable[[str], None] = lambda _: None,
 ) -> tuple[LogProblem, ...]:
     """What is wrong about a log, as far as checkpoints tell.
 
@@ -75,6 +76,8 @@ def verify_tree(
         tree: folder and state of the tree beside the log; it names a line that was changed, and
             stands in for lines in files that are there no more.
         skew: see `DEFAULT_SKEW`.
+        absent: told of lines of which there is only the hash: that is no fault where old files
+            were deleted on purpose, and one where nobody knows of it.
 
     Raises:
         TreeError: the checkpoints are of different trees, or there are none.
@@ -88,6 +91,11 @@ def verify_tree(
     leaves = _leaves(paths, origin, known)
     if not leaves:
         return (LogProblem(str(paths[-1]), 0, f"has no line of the tree {origin}"),)
+    if gone := sum(leaf.number == 0 for leaf in leaves):
+        absent(
+            f"the first {gone} lines of {origin} are in no file that was named; only their hashes "
+            "are there, so nobody can read what was decided"
+        )
     ordered = sorted(seen, key=lambda one: one.checkpoint.size)
     return (
         *_forks(ordered),
@@ -209,11 +217,11 @@ def _times(leaves: Sequence[Leaf], seen: Sequence[Seen], skew: timedelta) -> Ite
         place = bisect_right(sizes, index)  # so many checkpoints do not have the line
         after = earlier[place - 1] if place > 0 else None
         before = later[place] if place < len(later) else None
-        if after is not None and leaf.time < after - skew:
+        if after is not None and after - leaf.time > skew:
             yield _late(leaf, f"was not there yet when a witness saw the log at {after}")
-        if before is not None and leaf.time > before + skew:
+        if before is not None and leaf.time - before > skew:
             yield _late(leaf, f"was there when a witness saw the log at {before}")
-        if latest is not None and leaf.time < latest - skew:
+        if latest is not None and latest - leaf.time > skew:
             yield _late(leaf, f"follows one of {latest}")
         if leaf.decided is not None and abs(leaf.time - leaf.decided) > skew:
             yield _late(leaf, f"has a decision of {leaf.decided}")
@@ -238,9 +246,9 @@ def _of(value: object, name: str) -> object:
 def _moment(value: object) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+        return moment.astimezone(UTC) if moment is not None and moment.tzinfo else None
+    except (ValueError, OverflowError):  # the latter for the first and the last day of all time
         return None
-    return moment.astimezone(UTC) if moment is not None and moment.tzinfo else None
 
 
 def newest(seen: Iterable[Seen]) -> Seen:

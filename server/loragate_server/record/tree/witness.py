@@ -18,10 +18,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from loragate_server.files import whole_file
+from loragate_server.record.chain import last_line_start
 from loragate_server.record.signing.keys import KeyUnusableError
 from loragate_server.record.tree.checkpoint import (
     Checkpoint,
     decode_hash,
+    log_signatures,
     parse_checkpoint,
     trusted_checkpoint,
 )
@@ -115,8 +117,11 @@ class Witness:
             except ProofError as error:
                 raise Refusal(_answer(422, str(error))) from None
             signed = self._signer.seen(note.text, self._name)
-            kept = replace(note, signatures=(*note.signatures, *signed))
-            _remember(file, kept.whole)
+            # What is remembered already is not written again, nor what anybody else put below the
+            # note: whoever has seen a checkpoint may send it as often as he likes.
+            if before.size == 0 or checkpoint != before:
+                own = log_signatures(note, checkpoint.origin, self._logs)
+                _remember(file, replace(note, signatures=(*own, *signed)).whole)
         return Answer(200, _PLAIN, "".join(one.line for one in signed))
 
 
@@ -162,11 +167,21 @@ def _remember(file: Path, whole: str) -> None:
 def append_history(file: Path, whole: str) -> None:
     """Adds a checkpoint to those of before.
 
+    A line that a full disk or a crash left torn is taken away first: it would spoil the next one.
+
     Raises:
         OSError: it cannot be written.
     """
-    with file.open("a", encoding="ascii") as history:
-        history.write(json.dumps({"note": whole}) + "\n")
+    line = json.dumps({"note": whole}).encode("ascii") + b"\n"
+    with open(file, "a+b", opener=_private) as history:
+        end = history.seek(0, os.SEEK_END)
+        if end and os.pread(history.fileno(), 1, end - 1) != b"\n":
+            history.truncate(last_line_start(history.fileno(), end))
+        history.write(line)
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
 
 
 def _answer(status: int, why: str) -> Answer:
