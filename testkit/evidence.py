@@ -91,6 +91,13 @@ def decision(
     return replace(made, **facts)
 
 
+def as_answered(made: Decision) -> Decision:
+    """What of a decision a cached verdict keeps: all that answers hold."""
+    adapters = tuple(replace(one, sketches=()) for one in made.evidence.adapters)
+    kept = replace(made.evidence, adapters=adapters, layers=(), heat_map=None, concepts=())
+    return replace(made, evidence=kept)
+
+
 def verdict(made: Decision | None = None, **facts: Any) -> Verdict:
     """A decision that was recorded, of a caller who said nothing of themselves."""
     recorded = Verdict("e" * 32, made or decision(), Caller(), NOW, NOW + timedelta(seconds=60), {})

@@ -101,7 +101,8 @@ def test_the_engine_ends_with_the_scan_however_that_ends(
 ) -> None:
     state = tmp_path / "state"
     with subprocess.Popen(
-        [*COMMAND, str(LEARNED), "--state", str(state)],
+        # All examples, so that it is still at work when the signal comes, however late that is.
+        [*COMMAND, str(LEARNED.parent), "--state", str(state)],
         cwd=tmp_path,
         env=surroundings(tmp_path),
         stdout=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from loragate_server.gate import pipeline
 
 READING, MODEL = 0.123, 0.321
 
-_audit, _member = AuditEngine.audit, pipeline._member
+_audit, _member_of = AuditEngine.audit, pipeline.member_of
 
 
 def _hang() -> None:
@@ -31,15 +31,15 @@ def audit(self: AuditEngine, members: Sequence[Member], *arguments: Any, **optio
     return _audit(self, members, *arguments, **options)
 
 
-def member(read: Any, reference: Any) -> Member:
+def member_of(read: Any, strengths: Sequence[Any], **options: Any) -> Member:
     """As the pipeline's, but for one strength."""
-    if reference.strength.denoiser == READING:
+    if any(one.denoiser == READING for one in strengths):
         _hang()
-    return _member(read, reference)
+    return _member_of(read, strengths, **options)
 
 
 AuditEngine.audit = audit  # type: ignore[method-assign]
-pipeline._member = member
+pipeline.member_of = member_of
 
 if __name__ == "__main__":
     main()

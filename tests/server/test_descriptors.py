@@ -24,9 +24,9 @@ def report() -> dict[str, Any]:
 
 def in_a_process(limits: tuple[int, int], code: str) -> str:
     """What a program prints that is started with these limits."""
+    first = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, {limits})\n"
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
+        [sys.executable, "-c", first + code],
         capture_output=True,
         text=True,
         check=True,

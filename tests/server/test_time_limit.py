@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loragate_server.adapter.reference import StoredFile
-from loragate_server.intake.loader_rules import diffusers_rule
+from loragate_server.intake.loader_rules import diffusers_whole
 from loragate_server.intake.reader import read_adapter
 from loragate_server.time_limit import TimeLimitError, cpu_time_limit, watch_from_now_on
 from testkit.tiny_models import tiny_base
@@ -117,7 +117,7 @@ def test_an_alpha_below_0_never_reaches_a_conversion_that_would_not_end(
 def test_a_conversion_that_loops_for_another_reason_is_ended_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffusers_rule, "LIMIT_S", 0.2)
+    monkeypatch.setattr(diffusers_whole, "LIMIT_S", 0.2)
     base = tiny_base("sd")
     real = type(base).convert_keys
     calls = []

@@ -16,6 +16,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Remedy, VerdictKind
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Caller
+from testkit.evidence import as_answered
 
 POLICY = "version: 1\nmode: enforce\ndefaults:\n  block_score: 6\n  review_score: 4\n"
 
@@ -68,8 +69,7 @@ async def test_the_second_question_is_answered_from_the_cache(
     assert second.cached
     assert second.decision_id == first.decision_id
     assert second.expires_at == first.expires_at
-    without_layers = dataclasses.replace(first.decision.evidence, layers=())
-    assert second.decision == dataclasses.replace(first.decision, evidence=without_layers)
+    assert second.decision == as_answered(first.decision)
     assert here.engine.audits == 1
     assert here.recorded() == 1
     assert here.counts.cached == {"miss": 1, "hit": 1}
@@ -112,10 +112,7 @@ async def test_a_cached_verdict_is_the_one_that_would_be_given_again(
         again = await forgets.ask()
     assert forgets.engine.audits == 2
     assert not again.cached
-    layers = again.decision.evidence
-    assert cached.decision == dataclasses.replace(
-        again.decision, evidence=dataclasses.replace(layers, layers=())
-    )
+    assert cached.decision == as_answered(again.decision)
 
 
 async def test_a_verdict_leaves_the_cache_when_it_expires(

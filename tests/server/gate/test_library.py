@@ -26,6 +26,7 @@ from loragate_server.gate.library import MOST_WAITING, LibraryKeeper, serve_base
 from loragate_server.models import BaseModel
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.progress import Leash, Report, Turns
+from testkit.evidence import as_answered
 
 COLOURS = ("red", "green", "blue", "yellow", "cyan", "magenta", "black", "gray", "white", "brown")
 
@@ -125,8 +126,9 @@ async def test_a_real_audit_is_recorded_and_a_cached_one_is_what_would_be_said_a
     assert not again.cached
 
     def said(verdict: Any) -> Any:
-        evidence = dataclasses.replace(verdict.decision.evidence, layers=(), stage_times_s={})
-        return dataclasses.replace(verdict.decision, evidence=evidence)
+        decision = as_answered(verdict.decision)
+        evidence = dataclasses.replace(decision.evidence, stage_times_s={})
+        return dataclasses.replace(decision, evidence=evidence)
 
     assert said(first) == said(cached) == said(again)
     assert first.decision.evidence.layers == again.decision.evidence.layers != ()
