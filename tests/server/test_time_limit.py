@@ -131,7 +131,15 @@ def test_a_conversion_that_loops_for_another_reason_is_ended_and_named(
 
     monkeypatch.setattr(type(base), "convert_keys", endless)
     path = tmp_path / "adapter.safetensors"
-    save_file(kohya("lora_unet_mid_block_attentions_0_proj_in", torch.tensor(77.0), 64, 64), path)
+    save_file(
+        kohya(
+            "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q",
+            torch.tensor(77.0),
+            64,
+            64,
+        ),
+        path,
+    )
     found = read_adapter(StoredFile("0" * 64, path.stat().st_size, path), base)
     [(code, sentence)] = found.doubts
     assert code == "loader_unknown"
