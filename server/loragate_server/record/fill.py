@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from loragate_server.record.chain import parse_line
-from loragate_server.record.codec import decode_verdict, parse_review, to_json
 from loragate_server.record.database import Database
+from loragate_server.record.put_back import put_back
 from loragate_server.record.reconcile import Difference
-from loragate_server.record.reviews.rows import insert_review
 
 
 def fill(database: Database, logs: Sequence[Path], differences: Iterable[Difference]) -> int:
@@ -37,13 +36,9 @@ def fill(database: Database, logs: Sequence[Path], differences: Iterable[Differe
                 if not line.endswith(b"\n"):
                     break  # a copy may end in a line that was being written
                 entry = parse_line(line[:-1])
-                if entry["kind"] == "decision" and entry["verdict"]["decision_id"] in wanted:
-                    verdict = decode_verdict(entry["verdict"])
-                    database.insert(verdict, to_json(entry["verdict"]), lambda: None)
-                    done += 1
-                elif entry["kind"] == "review" and entry["review"]["event"]["review_id"] in wanted:
-                    text = to_json(entry["review"])
-                    with database.writing() as connection:
-                        insert_review(connection, parse_review(text), text)
+                if (entry["kind"] == "decision" and entry["verdict"]["decision_id"] in wanted) or (
+                    entry["kind"] == "review" and entry["review"]["event"]["review_id"] in wanted
+                ):
+                    put_back(database, entry)
                     done += 1
     return done

@@ -2,8 +2,10 @@
 
 A line is written before its row is committed, and only then is anybody answered. A process that is
 killed in between leaves a line that nobody was answered with. At the next start a note says so,
-and `log reconcile` takes it at its word. A database that lacks more than a crash can leave, such
-as one from a backup, is told of and nothing is noted.
+and `log reconcile` takes it at its word. What blocks is put into the database instead: whether
+somebody was answered cannot be told from a database that lost its last moments (a backup, another
+PostgreSQL server that took over), and a block that nobody heard of does no harm. A database that
+lacks more than a crash can leave is told of and nothing is noted.
 """
 
 from __future__ import annotations
@@ -18,10 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
+from loragate_server.errors import NoDecisionError
+from loragate_server.policy.decision import VerdictKind
 from loragate_server.record.chain import parse_line
 from loragate_server.record.database import Database
 from loragate_server.record.log import DecisionLog
+from loragate_server.record.put_back import put_back
+from loragate_server.record.reviews.review import ReviewState
 from loragate_server.record.rotation import files_of
 from loragate_server.record.tables import audits, pruned, reviews
 
@@ -40,10 +47,12 @@ _LOGGER = logging.getLogger(__name__)
 class _Line:
     id: str
     written_at: datetime
+    entry: dict[str, Any]
+    blocks: bool
 
 
 def note_unfinished(database: Database, log: DecisionLog, path: Path) -> tuple[str, ...]:
-    """Notes what the last process could not finish; returns the ids.
+    """Notes what the last process could not finish, or puts it back; returns the ids.
 
     Args:
         database: where the rows should be.
@@ -70,9 +79,26 @@ def note_unfinished(database: Database, log: DecisionLog, path: Path) -> tuple[s
         )
         return ()
     for one in missing:
+        if one.blocks and _put_back(database, one):
+            continue
         log.append_note({"code": UNFINISHED, "id": one.id})
     _LOGGER.warning("%d decisions were being written when the last process ended.", len(missing))
     return tuple(one.id for one in missing)
+
+
+def _put_back(database: Database, line: _Line) -> bool:
+    """Whether it is in the database now; it is not where another review has taken its place.
+
+    Raises:
+        NoDecisionError: the database does not do its work.
+    """
+    try:
+        put_back(database, line.entry)
+    except NoDecisionError as error:
+        if isinstance(error.__cause__, IntegrityError):
+            return False
+        raise
+    return True
 
 
 def _rows(database: Database, ids: list[str]) -> set[str]:
@@ -98,8 +124,17 @@ def _last_lines(path: Path) -> list[_Line]:
                 if entry["kind"] == "decision"
                 else entry["review"]["event"]["review_id"]
             )
-            lines.append(_Line(str(name), datetime.fromisoformat(entry["time"])))
+            lines.append(
+                _Line(str(name), datetime.fromisoformat(entry["time"]), entry, _blocks(entry))
+            )
     return [one for one in lines if one.id not in noted][-_AT_MOST:]
+
+
+def _blocks(entry: dict[str, Any]) -> bool:
+    """Whether a line keeps something from being loaded."""
+    if entry["kind"] == "decision":
+        return bool(entry["verdict"]["decision"]["would_be_verdict"] == VerdictKind.BLOCK)
+    return bool(entry["review"]["state"] == ReviewState.REJECTED)
 
 
 def _last_entries(path: Path) -> Iterable[dict[str, Any]]:

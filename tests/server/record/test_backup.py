@@ -123,3 +123,26 @@ def test_a_backup_under_load_restores_and_the_log_fills_the_gap(
     reopened = Recorder(restored_url, log)
     assert reopened.get(blocked.decision_id) == blocked
     reopened.close()
+
+
+def test_a_start_on_a_backup_of_a_moment_ago_explains_no_block_away(
+    recorder: Recorder,
+    database_url: str,
+    log_path: Path,
+    backup: Backup,
+    decision: Callable[..., Decision],
+    blocking: Decision,
+    open_recorder: Callable[..., Recorder],
+) -> None:
+    recorder.record(decision(), Caller(), stage_times_s={})
+    restored = backup()
+    answered = recorder.record(blocking, Caller(), stage_times_s={})
+    recorder.close()
+
+    again = open_recorder(restored, log_path)
+
+    book = KnownBook(again.database)
+    book.refresh()
+    assert [use.decision_id for use in book.alone()] == [answered.decision_id]
+    found = reconcile(again.database, [log_path], settle=lambda: None)
+    assert (found.equal, found.not_answered, found.differences) == (2, 0, ())

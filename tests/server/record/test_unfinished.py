@@ -6,16 +6,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from loragate_server.policy.decision import Decision
+from loragate_server.policy.decision import Decision, Finding, Reason, Remedy, VerdictKind
 from loragate_server.record.chain import verify_log
 from loragate_server.record.connect import parse_url
 from loragate_server.record.reconcile import reconcile
 from loragate_server.record.recorder import Recorder
+from loragate_server.record.reviews.book import ReviewBook
+from loragate_server.record.reviews.review import ReviewAction
+from loragate_server.record.reviews.reviews import ReviewRules, Reviews
 from loragate_server.record.unfinished import UNFINISHED
 from loragate_server.record.verdict import Caller
 
@@ -94,3 +99,50 @@ def test_a_database_that_lacks_more_than_a_crash_leaves_is_not_explained_away(
     assert "log reconcile" in caplog.text
     found = reconcile(recorder.database, [log_path], settle=lambda: None)
     assert len(found.differences) == (3 if lost == "all" else 1)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_rejection_is_put_back_unless_another_review_has_its_place(
+    database_url: str,
+    log_path: Path,
+    open_recorder: Callable[..., Recorder],
+    decision: Callable[..., Decision],
+    taken: bool,
+) -> None:
+    recorder = open_recorder(database_url, log_path)
+    made = decision(VerdictKind.REVIEW)
+    [concept] = made.evidence.concepts
+    suspected = replace(
+        made,
+        evidence=replace(made.evidence, inconclusive=()),
+        reasons=(Reason("concept_learned", "It may have learned 'Cat'."),),
+        findings=(Finding(concept, VerdictKind.REVIEW, Remedy.QUARANTINE),),
+    )
+    verdict = recorder.record(suspected, Caller(), stage_times_s={})
+    rules = ReviewRules(frozenset(), timedelta(days=30))
+    reviews = Reviews(recorder, rules, told=lambda _: None)
+
+    def act(action: ReviewAction, expires_at: datetime | None = None) -> None:
+        reviews.act(
+            verdict.decision_id, action, reviewer="alice", reason="so", position=0,
+            expires_at=expires_at,
+        )  # fmt: skip
+
+    act(ReviewAction.REJECT)
+    engine = create_engine(parse_url(database_url))
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM reviews"))
+    engine.dispose()
+    lines = log_path.read_bytes()
+    if taken:
+        act(ReviewAction.APPROVE, datetime.now(UTC) + timedelta(days=1))
+        log_path.write_bytes(lines)  # of another replica, which has a log of its own
+    recorder.close()
+
+    again = open_recorder(database_url, log_path)
+
+    book = ReviewBook(again.database)
+    book.refresh()
+    [ruling] = book.about([verdict.decision.evidence.adapters[0].sha256])
+    assert ruling.approved == taken
+    assert len(notes(log_path)) == taken
