@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import insert, text
 
 from loragate_server.config.retention import RetentionSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Finding, Reason, Remedy, VerdictKind
 from loragate_server.policy.review import ReviewedAdapter
+from loragate_server.record import tables
 from loragate_server.record.codec import encode, to_json
 from loragate_server.record.database import Span
 from loragate_server.record.known_book import KnownBook
@@ -221,6 +224,67 @@ def test_an_approval_that_lapsed_long_ago_goes_after_its_decisions(
     assert (pruned["decisions"].count, pruned["reviews"].count) == (1, 1)
     book.refresh()
     assert book.about(["a" * 64]) == ()
+
+
+def test_a_review_that_goes_hides_none_that_comes_from_a_clock_that_is_behind(
+    recorder: Recorder, record: Record, found: Callable[..., Decision], archive: Archive
+) -> None:
+    reviews = Reviews(recorder, ReviewRules(frozenset(), timedelta(days=30)), told=lambda _: None)
+
+    def act(verdict: Verdict, action: ReviewAction, position: int) -> None:
+        end = datetime.now(UTC) + timedelta(days=1) if action is ReviewAction.APPROVE else None
+        reviews.act(
+            verdict.decision_id, action, reviewer="alice", reason="so", position=position,
+            expires_at=end,
+        )  # fmt: skip
+
+    old, other = record(found(VerdictKind.REVIEW)), record(found(VerdictKind.REVIEW, "b" * 64))
+    act(old, ReviewAction.APPROVE, 0)
+    act(other, ReviewAction.APPROVE, 0)
+    with recorder.database.writing() as connection:  # its clock was ahead of all others
+        connection.execute(
+            text("UPDATE reviews SET review_id = :id WHERE subject_key = "
+                 "(SELECT subject_key FROM audits WHERE decision_id = :d)"),
+            {"id": "f" * 32, "d": other.decision_id},
+        )  # fmt: skip
+    book = ReviewBook(recorder.database)
+    book.refresh()
+    assert [one.approved for one in book.about(["b" * 64])] == [True]
+
+    with recorder.database.writing() as connection:
+        lapsed = connection.execute(text("SELECT min(review_id) FROM reviews")).scalar_one()
+        connection.execute(text("DELETE FROM reviews WHERE review_id = :id"), {"id": lapsed})
+        connection.execute(
+            insert(tables.pruned).values(
+                id=lapsed, kind="review", made_at=LATER, pruned_at=LATER, archive=""
+            )
+        )
+    act(other, ReviewAction.REJECT, 1)
+    book.refresh()
+    assert [one.approved for one in book.about(["b" * 64])] == [False]
+
+
+def test_what_cannot_be_read_is_not_taken_away_when_a_hold_comes_meanwhile(
+    recorder: Recorder, record: Record, found: Callable[..., Decision], archive: Archive
+) -> None:
+    odd = record(found(VerdictKind.REVIEW, "b" * 64))
+    record(found(VerdictKind.REVIEW, "b" * 64))  # of which the newest waits for a person
+    with recorder.database.writing() as connection:
+        connection.execute(
+            text("UPDATE audits SET payload = :text WHERE decision_id = :id"),
+            {"text": '{"decision": {}}', "id": odd.decision_id},
+        )
+
+    class Late(Archive):
+        """While it writes, somebody places a hold."""
+
+        def add_rows(self, kind: str, rows: Iterable[Mapping[str, Any]]) -> str:
+            with recorder.database.writing() as connection:
+                place(connection, HOLDS[0], datetime.now(UTC))
+            return super().add_rows(kind, rows)
+
+    settings = RetentionSection(decisions="90d")
+    assert by_kind(pruner(recorder, Late(archive.url), settings).prune())["decisions"].count == 0
 
 
 def test_what_waits_for_a_reviewer_stays_whole(

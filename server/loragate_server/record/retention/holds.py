@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select, text, update
 
 from loragate_server.record.tables import holds
 
@@ -157,6 +157,15 @@ def all_holds(connection: Connection) -> list[PlacedHold]:
 def holds_in_force(connection: Connection) -> tuple[Hold, ...]:
     """What is held now."""
     return tuple(one.hold for one in all_holds(connection) if one.released_at is None)
+
+
+def keep_holds_out(connection: Connection) -> None:
+    """Until the transaction ends, nobody places a hold: it would come too late unseen.
+
+    SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE holds IN SHARE MODE"))
 
 
 def names(found: Iterable[Hold]) -> str:

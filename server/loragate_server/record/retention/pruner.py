@@ -17,7 +17,7 @@ from loragate_server.record.database import Database
 from loragate_server.record.paging import Place
 from loragate_server.record.retention import rows
 from loragate_server.record.retention.archive import Archive
-from loragate_server.record.retention.holds import Hold, holds_in_force
+from loragate_server.record.retention.holds import Hold, holds_in_force, keep_holds_out
 from loragate_server.record.retention.rows import OldRow, OldRows
 
 Kind = Literal["decisions", "evidence", "reviews", "uploads", "blocked uploads", "log files"]
@@ -159,8 +159,10 @@ class Pruner:
         """Archived and read again first; a hold that came meanwhile still counts."""
         at = self._archive.add_rows(work.kind, map(_archived, free))
         with self._database.writing() as connection:
+            keep_holds_out(connection)
             holds = holds_in_force(connection)
-            still = [one for one in free if not _held_by(work, one, holds)]
+            # None, for what nobody can tell, is not the same as no hold at all.
+            still = [one for one in free if _held_by(work, one, holds) == []]
             return work.remove(connection, still, self._now, at) if still else 0
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, in
 
 from loragate_server.record.codec import parse_review
 from loragate_server.record.reviews.review import RecordedReview, ReviewState
-from loragate_server.record.tables import audits, reviews
+from loragate_server.record.tables import audits, pruned, reviews
 
 _SETTLED = (ReviewState.APPROVED.value, ReviewState.REJECTED.value)
 
@@ -126,11 +126,13 @@ def times_asked(connection: Connection, subject_key: str) -> int:
 def review_revision(connection: Connection) -> tuple[int, str]:
     """Another value whenever there are other events: how many there are, and the newest one.
 
-    Events are never changed. Those of subjects that are over may be pruned.
+    Events are never changed. Those of subjects that are over may be pruned, and count on: else one
+    that goes would hide another that comes, where that was written by a clock that is behind.
     """
     query = select(func.count(), func.max(reviews.c.review_id)).select_from(reviews)
     count, newest = connection.execute(query).one()
-    return int(count), newest or ""
+    gone = select(func.count()).select_from(pruned).where(pruned.c.kind == "review")
+    return int(count) + int(connection.execute(gone).scalar_one()), newest or ""
 
 
 def waiting(now: datetime) -> Select[tuple[str]]:
