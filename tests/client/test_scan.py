@@ -102,7 +102,8 @@ def test_the_engine_ends_with_the_scan_however_that_ends(
     state = tmp_path / "state"
     with subprocess.Popen(
         # All examples, so that it is still at work when the signal comes, however late that is.
-        [*COMMAND, str(LEARNED.parent), "--state", str(state)],
+        # A job in the background of a shell ignores SIGINT, and so does all that it starts.
+        ["env", "--default-signal=INT", *COMMAND, str(LEARNED.parent), "--state", str(state)],
         cwd=tmp_path,
         env=surroundings(tmp_path),
         stdout=subprocess.DEVNULL,

@@ -47,7 +47,8 @@ def test_a_replica_audits_a_digest_once_and_knows_what_the_other_decided(
 def test_a_replica_that_stands_still_allows_nothing_and_comes_back(running: Replicas) -> None:
     stood = stop_one(running, still_s=2.0)
     assert stood.without_decision["DEADLINE_EXCEEDED"] > 0
-    assert set(stood.without_decision) == {"DEADLINE_EXCEEDED"}
+    # A question whose turn would come after its deadline is not let into the queue.
+    assert set(stood.without_decision) <= {"DEADLINE_EXCEEDED", "QUEUE_FULL"}
     assert stood.open_without_decision == []
     assert stood.missing == []
 

@@ -107,6 +107,7 @@ async def test_a_thread_that_comes_back_to_life_takes_no_work_and_no_device(
 
     await refusal(desk.submit(work))
     names = [await desk.submit(threading.get_ident) for _ in range(3)]
+    await until(lambda: desk.told.stuck[-1:] == [1])
     desk.end.set()
     await until(lambda: desk.told.stuck[-1:] == [0])
     assert {await desk.submit(threading.get_ident) for _ in range(3)} == set(names)
