@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,22 @@ def test_a_line_of_before_the_tree_is_said_to_have_no_proof(tmp_path: Path, sett
     refused = run("log", "prove", "old", "--config", settings)
     assert refused.exit_code == 3
     assert "line 1 was written before the log had a tree" in refused.stderr
+
+
+def test_checkpoints_in_a_place_that_does_not_answer_are_no_sign_of_tampering(
+    tmp_path: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, settings, count=1)
+    with socket.socket() as taken:  # bound and never listening, so that nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        for place in ("s3://audit/loragate", "unheard-of://audit"):
+            failed = run("log", "verify", "--checkpoint", place, "--config", settings)
+            assert failed.exit_code == 3, failed.output
+            assert failed.stderr.startswith(f"loragate-server: {place} cannot be read: ")
 
 
 def test_a_log_in_the_hands_of_a_server_is_left_to_it(tmp_path: Path, settings: Path) -> None:
