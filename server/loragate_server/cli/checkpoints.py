@@ -73,7 +73,7 @@ def checkpoint(config: ConfigOption = None, state_dir: StateOption = None) -> No
     if not wanted.checkpoints.enabled:
         fail("checkpoints.enabled is false, so the log has no tree; turn it on.", EXIT_FAILED)
     problems: dict[str, str] = {}
-    if not _is_written(wanted.decision_log_file):
+    if not is_written(wanted.decision_log_file):
         with failures():
             keeper = open_keeper(wanted)
             if keeper is not None:
@@ -280,7 +280,7 @@ def _lines_of(files: Sequence[Path], decision_id: str) -> Iterator[tuple[int, by
                         yield entry["seq"], line.removesuffix(b"\n")
 
 
-def _is_written(log: Path) -> bool:
+def is_written(log: Path) -> bool:
     """Whether a server has the log open."""
     try:
         with log.open("rb") as file:
