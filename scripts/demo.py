@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from loragate import AuditClient, AuditError
+from loragate.cli.table import measures
 from loragate_server.testing import server_process
 
 ADAPTERS = Path(__file__).parent.parent / "examples" / "adapters"
@@ -46,13 +47,14 @@ def audit_row(client: AuditClient, path: Path) -> list[str]:
         return [path.stem, verdict, "-", "-", "-", "-", result.remedy.name, took]
     top = result.findings[0]
     hit = top.verdict.name != "ALLOW"
+    p_value, score, degree = measures(top)  # as `loragate audit` shows them
     return [
         path.stem,
         verdict,
         top.concept_name if hit else "-",
-        f"{top.score:.1f}",
-        f"{top.p_value:.1e}",
-        f"{top.degree:.0f}",
+        score,
+        p_value,
+        degree,
         result.remedy.name.lower().replace("_", " "),
         took,
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import signal
@@ -55,6 +57,11 @@ def test_a_folder_has_the_verdicts_of_a_live_server_and_nothing_stays(
     ]
     assert said["loras/old.pt"]["error"]["reason"] == "NOT_SAFETENSORS"
     assert "3 files: 1 ALLOW, 1 BLOCK, 1 ERROR" in done.stderr
+    rows = csv.DictReader(io.StringIO(scan("loras", "--format", "csv", home=tmp_path).stdout))
+    for row, line in zip(rows, said.values(), strict=True):
+        top = line["findings"][0] if "findings" in line else {}
+        for column in ("p_value", "library_p_value"):
+            assert row[column] == (f"{top[column]:.6g}" if top else ""), (row, column)
 
     (state := tmp_path / "server").mkdir()
     with forked_server(state) as server, AuditClient(server.grpc, timeout=120) as client:

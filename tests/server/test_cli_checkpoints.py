@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,46 @@ def test_a_decision_is_proved_to_those_who_have_neither_log_nor_server(
     assert run("log", "prove", "d9999", "--config", settings).exit_code == 1
 
 
+def test_a_decision_is_proved_from_a_full_file_of_the_log(tmp_path: Path, settings: Path) -> None:
+    path = fill(tmp_path, settings, count=3)
+    log = DecisionLog(path, file_bytes=1)
+    log.append_decision({"decision_id": "later"}, binding=True)
+    log.close()
+    assert len(list(path.parent.glob("decisions.jsonl.0*"))) == 1
+    run("log", "checkpoint", "--config", settings)
+    proved = run("log", "prove", "d1", "--config", settings)
+    assert proved.exit_code == 0, proved.output
+    proof = tmp_path / "d1.tlog-proof"
+    proof.write_text(proved.stdout)
+    assert run("log", "check", proof, "--config", settings).exit_code == 0
+
+
+def test_a_line_of_before_the_tree_is_said_to_have_no_proof(tmp_path: Path, settings: Path) -> None:
+    log = DecisionLog(tmp_path / "state" / "decisions.jsonl")
+    log.append_decision({"decision_id": "old"}, binding=True)
+    log.close()
+    fill(tmp_path, settings, count=1)
+    refused = run("log", "prove", "old", "--config", settings)
+    assert refused.exit_code == 3
+    assert "line 1 was written before the log had a tree" in refused.stderr
+
+
+def test_checkpoints_in_a_place_that_does_not_answer_are_no_sign_of_tampering(
+    tmp_path: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, settings, count=1)
+    with socket.socket() as taken:  # bound and never listening, so that nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        for place in ("s3://audit/loragate", "unheard-of://audit"):
+            failed = run("log", "verify", "--checkpoint", place, "--config", settings)
+            assert failed.exit_code == 3, failed.output
+            assert failed.stderr.startswith(f"loragate-server: {place} cannot be read: ")
+
+
 def test_a_log_in_the_hands_of_a_server_is_left_to_it(tmp_path: Path, settings: Path) -> None:
     path = fill(tmp_path, settings)
     before = run("log", "checkpoint", "--config", settings)
@@ -196,3 +237,13 @@ def test_without_a_tree_there_is_no_checkpoint(tmp_path: Path) -> None:
     refused = run("log", "checkpoint", "--state-dir", tmp_path)
     assert refused.exit_code == 3
     assert "checkpoints.enabled" in refused.stderr
+
+
+def test_a_proof_that_no_checkpoint_is_there_for_says_so(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "decisions.jsonl")
+    log.append_decision({"decision_id": "d0"}, binding=True)
+    log.close()
+    refused = run("log", "prove", "d0", "--state-dir", tmp_path)
+    assert refused.exit_code == 3
+    assert "there is no checkpoint at " in refused.stderr
+    assert "checkpoints.enabled is false" in refused.stderr

@@ -85,6 +85,9 @@ def test_a_problem_of_the_environment_or_a_flag_is_blamed_on_it(
         ("- a\n", ":1: has to be a mapping"),
         ("nothing: 1\n", ":1: nothing: no such setting"),
         ("base_models: []\n", "base_models is empty"),
+        ("retention: {uploads: 90}\n", ":1: retention.uploads: "),
+        ("retention: {uploads: 1s}\n", "'1s' is no span; write days like 90d, hours like 36h"),
+        ("retention: {uploads: 0d}\n", "'0d' is no span"),
         ("drain_grace_s: .nan\n", ":1: drain_grace_s: "),
     ],
 )

@@ -242,6 +242,20 @@ def test_a_sealed_file_is_opened_by_the_command(
     assert not (tmp_path / "other").exists()
 
 
+def test_a_digest_that_nothing_was_sealed_under_is_told(
+    config: Config, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (key := tmp_path / "key").write_bytes(KEY)
+    monkeypatch.setenv("LORAGATE_RETENTION__BLOCKED_UPLOADS", "quarantine")
+    monkeypatch.setenv("LORAGATE_RETENTION__QUARANTINE_KEY_FILE", str(key))
+    output = tmp_path / "shown.safetensors"
+    short = run("retention", "unseal", "3b1f", "--output", output)
+    assert (short.exit_code, "'3b1f' is no sha256: 64 digits" in short.output) == (2, True)
+    unknown = run("retention", "unseal", "b" * 64, "--output", output)
+    assert (unknown.exit_code, "has no sealed file bbb" in unknown.output) == (3, True)
+    assert not output.exists()
+
+
 def test_a_quarantine_without_a_key_and_pruning_without_an_archive_are_told(
     config: Config, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ CSV_COLUMNS = (
     "reason",
     "concept",
     "p_value",
+    "library_p_value",
     "score",
     "degree",
     "remedy",
@@ -92,10 +93,11 @@ def _csv(outcomes: Sequence[Outcome]) -> str:
 
 def _csv_row(outcome: Outcome) -> list[object]:
     """One row; what a file may have written into it is a text for every spreadsheet."""
-    result, numbers = outcome.result, ["", "", ""]
+    result, numbers = outcome.result, ["", "", "", ""]
     top = result.top_finding if result is not None else None
     if top is not None and not top.measures_withheld:
-        numbers = [f"{top.p_value:.6g}", f"{top.score:.6g}", f"{top.degree:.6g}"]
+        library = "" if top.library_p_value is None else f"{top.library_p_value:.6g}"
+        numbers = [f"{top.p_value:.6g}", library, f"{top.score:.6g}", f"{top.degree:.6g}"]
     concept = top.concept_id if top is not None and top.verdict is not Verdict.ALLOW else ""
     return [
         _plain(outcome.found.name),

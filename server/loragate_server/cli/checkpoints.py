@@ -68,13 +68,12 @@ def checkpoint(config: ConfigOption = None, state_dir: StateOption = None) -> No
       loragate-server log checkpoint > /media/usb/checkpoint
     """
     from loragate_server.app.witnessing import open_keeper
-    from loragate_server.record.tree.tree import CHECKPOINT
 
     wanted = load(config, {"state_dir": state_dir})
     if not wanted.checkpoints.enabled:
         fail("checkpoints.enabled is false, so the log has no tree; turn it on.", EXIT_FAILED)
     problems: dict[str, str] = {}
-    if not _is_written(wanted.decision_log_file):
+    if not is_written(wanted.decision_log_file):
         with failures():
             keeper = open_keeper(wanted)
             if keeper is not None:
@@ -84,7 +83,7 @@ def checkpoint(config: ConfigOption = None, state_dir: StateOption = None) -> No
     for label, message in problems.items():
         typer.echo(f"loragate-server: {label}: {message}", err=True)
     with failures():
-        typer.echo((wanted.tree_folder / CHECKPOINT).read_text(encoding="utf-8"), nl=False)
+        typer.echo(_newest(wanted), nl=False)
     if problems:
         raise typer.Exit(EXIT_FAILED)
 
@@ -92,7 +91,8 @@ def checkpoint(config: ConfigOption = None, state_dir: StateOption = None) -> No
 def prove(
     decision_id: Annotated[str, typer.Argument(help="Of the decision.", show_default=False)],
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Log files. Default: the configured log.")
+        list[Path] | None,
+        typer.Argument(help="Log files. Default: the configured log, with its full files."),
     ] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
@@ -106,26 +106,37 @@ def prove(
 
       loragate-server log prove 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f > 0192f3c8.tlog-proof
     """
+    from loragate_server.record.rotation import files_of
     from loragate_server.record.tree.checkpoint import parse_checkpoint
     from loragate_server.record.tree.merkle import inclusion_proof
     from loragate_server.record.tree.note import NoteError, parse_note
     from loragate_server.record.tree.proof import LineProof
     from loragate_server.record.tree.tiles import TileError, Tiles
-    from loragate_server.record.tree.tree import CHECKPOINT, TreeError, read_state
+    from loragate_server.record.tree.tree import TreeError, read_state
 
     wanted = load(config, {"state_dir": state_dir})
     folder = wanted.tree_folder
     with failures():
-        found = next(_lines_of(files or [wanted.decision_log_file], decision_id), None)
+        found = next(_lines_of(files or files_of(wanted.decision_log_file), decision_id), None)
         if found is None:
             fail(f"the log has no decision {decision_id}", EXIT_FOUND_WRONG)
         try:
+            note = parse_note(_newest(wanted))
             state = read_state(folder)
-            note = parse_note((folder / CHECKPOINT).read_text(encoding="utf-8"))
             size = parse_checkpoint(note.text).size
-            if state is None or not 0 <= found[0] - state.first_seq < size:
-                fail(f"line {found[0]} is in no checkpoint yet", EXIT_FAILED)
-            index = found[0] - state.first_seq
+            index = found[0] - (0 if state is None else state.first_seq)
+            if index < 0:
+                fail(
+                    f"line {found[0]} was written before the log had a tree, so it has no proof "
+                    "of its own; `loragate-server log verify --checkpoint` shows that it stands",
+                    EXIT_FAILED,
+                )
+            if state is None or index >= size:
+                fail(
+                    f"line {found[0]} is in no checkpoint yet; a server makes one every "
+                    "checkpoints.interval_s, `loragate-server log checkpoint` where none runs",
+                    EXIT_FAILED,
+                )
             path = inclusion_proof(Tiles(folder, size).subtree, index, size)
         except (TreeError, TileError, NoteError) as error:
             fail(str(error), EXIT_FAILED)
@@ -209,6 +220,26 @@ class Handed:
                 return (LogProblem(str(folder), 0, str(error)),)
 
 
+def _newest(wanted: Config) -> str:
+    """The newest checkpoint of the configured log, or the end of the command.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    from loragate_server.record.tree.tree import CHECKPOINT
+
+    file = wanted.tree_folder / CHECKPOINT
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        why = (
+            "A server makes the first one checkpoints.interval_s after a line was written"
+            if wanted.checkpoints.enabled
+            else "checkpoints.enabled is false"
+        )
+        fail(f"there is no checkpoint at {file}. {why}.", EXIT_FAILED)
+
+
 def _warn(sentence: str) -> None:
     typer.echo(f"loragate-server: {sentence}", err=True)
 
@@ -249,7 +280,7 @@ def _lines_of(files: Sequence[Path], decision_id: str) -> Iterator[tuple[int, by
                         yield entry["seq"], line.removesuffix(b"\n")
 
 
-def _is_written(log: Path) -> bool:
+def is_written(log: Path) -> bool:
     """Whether a server has the log open."""
     try:
         with log.open("rb") as file:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from loragate_server.cli.checkpoints import is_written
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
@@ -58,6 +59,11 @@ def downgrade(
     from loragate_server.record.migrate import downgrade as take_back
 
     wanted = load(config, {"state_dir": state_dir})
+    if is_written(wanted.decision_log_file):
+        fail(
+            f"a server writes {wanted.decision_log_file}; stop all servers of this database first",
+            EXIT_FAILED,
+        )
     with failures():
         take_back(wanted.database, to)
     typer.echo(f"The tables are those of revision {to}.")

@@ -171,16 +171,25 @@ def unseal(
 
       loragate-server retention unseal 3b1f... --output evidence.safetensors
     """
+    from loragate_server.adapter.reference import is_sha256
     from loragate_server.files import whole_file
     from loragate_server.intake.quarantine import QuarantineError, opened, read_key, sealed_path
 
     wanted = load(config, {"state_dir": state_dir})
     key_file = wanted.retention.quarantine_key_file
     if key_file is None:
-        fail("retention.quarantine_key_file is not set", EXIT_USAGE)
+        fail(
+            "retention.quarantine_key_file is not set; name the key that the file was sealed with",
+            EXIT_USAGE,
+        )
     if output.exists():
-        fail(f"{output} exists", EXIT_USAGE)
+        fail(f"{output} exists; nothing is written over", EXIT_USAGE)
+    sha256 = sha256.lower()
+    if not is_sha256(sha256):
+        fail(f"{sha256!r} is no sha256: 64 digits 0-9 and a-f", EXIT_USAGE)
     file = sealed_path(wanted.quarantine_folder, sha256)
+    if not file.exists():
+        fail(f"{file.parent} has no sealed file {sha256}", EXIT_FAILED)
     with failures():
         try:
             key = read_key(key_file.expanduser())

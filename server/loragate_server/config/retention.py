@@ -7,14 +7,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from loragate_server.config.section import Section
 
 FOREVER = "forever"
 _UNITS = {"d": "days", "h": "hours"}
 
-Span = Annotated[str, Field(pattern=r"^(forever|[1-9][0-9]{0,5}[dh])$")]
+_SPAN = re.compile(r"forever|[1-9][0-9]{0,5}[dh]")
+
+
+def _span(text: str) -> str:
+    if not _SPAN.fullmatch(text):
+        raise ValueError(f"{text!r} is no span; write days like 90d, hours like 36h, or forever")
+    return text
+
+
+Span = Annotated[str, AfterValidator(_span)]
 """`90d`, `36h` or `forever`."""
 
 

@@ -95,3 +95,16 @@ def test_the_commands_lead_down_and_up_and_say_where_the_tables_are(
     assert (status, "0099" in said) == (3, True)
     assert run("upgrade")[0] == 0
     assert run("revision")[0] == 0
+
+
+def test_tables_are_not_taken_back_under_a_server(tmp_path: Path) -> None:
+    database_url, log = f"sqlite:///{tmp_path}/loragate.sqlite3", tmp_path / "decisions.jsonl"
+    server = Recorder(database_url, log)
+    state = ["--state-dir", str(tmp_path)]
+    refused = CliRunner().invoke(application, ["db", "downgrade", BEFORE, *state])
+    assert refused.exit_code == 3
+    assert f"a server writes {log}; stop all servers" in refused.stderr
+    assert revision_of(database_url) == OWN
+    server.close()
+    done = CliRunner().invoke(application, ["db", "downgrade", BEFORE, *state])
+    assert done.exit_code == 0, done.output

@@ -57,16 +57,27 @@ def read_notes(place: str) -> list[tuple[str, Note]]:
         NoteError: there is none, or one is damaged.
         OSError: it cannot be read.
     """
+    try:
+        held = _held(place)
+    except Exception as error:  # each file system of fsspec has errors of its own
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise OSError(f"{place} cannot be read: {type(error).__name__}: {error}") from error
+    found = [one for name, data in held for one in _notes(name, data)]
+    if not found:
+        raise NoteError(f"{place} holds no checkpoint")
+    return found
+
+
+def _held(place: str) -> list[tuple[str, bytes]]:
+    """The files at a place that hold checkpoints: the one that was named, or those in a folder."""
     from fsspec.core import url_to_fs
 
     files, root = url_to_fs(place)
     names = [root]
     if files.isdir(root):
         names = sorted(name for name in files.find(root) if _is_checkpoint(name))
-    found = [one for name in names for one in _notes(name, files.cat_file(name))]
-    if not found:
-        raise NoteError(f"{place} holds no checkpoint")
-    return found
+    return [(name, files.cat_file(name)) for name in names]
 
 
 def _is_checkpoint(name: str) -> bool:
