@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 from pathlib import Path
@@ -14,7 +15,9 @@ from loragate_server.cli.command import application
 from loragate_server.record.chain import Link, digest
 from loragate_server.record.codec import to_json
 from loragate_server.record.log import DecisionLog
-from testkit.checkpoints import make_key
+from loragate_server.record.tree.merkle import consistency_proof
+from loragate_server.record.tree.tiles import Tiles
+from testkit.checkpoints import make_key, make_witness
 from testkit.tamper import rechained
 
 DECISIONS = 300
@@ -105,6 +108,44 @@ def test_an_auditor_needs_the_log_a_checkpoint_and_the_public_key(
     cut = run(*asked, "--key", public)
     assert cut.exit_code == 1
     assert "3 were cut off, or the log was rolled back" in cut.stderr
+
+
+def test_a_witness_that_was_away_is_missed_until_it_has_signed_again(
+    tmp_path: Path, settings: Path
+) -> None:
+    _, log_public = make_key(tmp_path, "log-key")
+    witness, public = make_witness(tmp_path, log_public)
+    (handed := tmp_path / "checkpoints").mkdir()
+    asked = ("log", "verify", "--checkpoint", tmp_path, "--config", settings)
+    asked = (*asked, "--witness", f"witness={public}")
+
+    def grown(old: int, *, signed: bool) -> None:
+        path = fill(tmp_path, settings, count=3)
+        note = run("log", "checkpoint", "--config", settings).stdout
+        size = int(note.split("\n")[1])
+        if signed:
+            tiles = Tiles(Path(f"{path}.tree"), size)
+            proof = consistency_proof(tiles.subtree, old, size) if old else []
+            lines = "".join(base64.b64encode(one).decode() + "\n" for one in proof)
+            note += witness.add(f"old {old}\n{lines}\n{note}".encode()).body
+        (handed / str(size)).write_text(note)
+
+    grown(0, signed=True)
+    assert run(*asked).exit_code == 0
+    grown(4, signed=False)
+    away = run(*asked)
+    assert away.exit_code == 1
+    assert f"{handed}/7:0: no witness has signed it (witness); one has signed that of 4 lines" in (
+        away.stderr
+    )
+    grown(4, signed=True)
+    witness.close()
+    back = run(*asked)
+    assert back.exit_code == 0, back.output
+
+    path = tmp_path / "state" / "decisions.jsonl"
+    path.write_bytes(rechained(path.read_bytes().replace(b'"d7"', b'"x7"')))
+    assert f"is not what {handed}/10 has" in run(*asked).stderr
 
 
 def test_lines_that_are_in_no_file_are_told_of(tmp_path: Path, settings: Path) -> None:

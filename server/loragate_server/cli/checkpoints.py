@@ -40,7 +40,9 @@ KeyOption = Annotated[
 ]
 WitnessOption = Annotated[
     list[str] | None,
-    typer.Option("--witness", help="NAME=PEM: one of these has to have signed."),
+    typer.Option(
+        "--witness", help="NAME=PEM: one of these has to have signed; the longest, of several."
+    ),
 ]
 TreeOption = Annotated[
     Path | None,
@@ -201,21 +203,26 @@ class Handed:
         with failures():
             try:
                 notes = [one for place in self.places for one in read_notes(place)]
-                seen = [trust.seen(note, where) for where, note in notes]
+                seen = [trust.signed(note, where) for where, note in notes]
             except NoteError as error:
                 return (LogProblem(self.places[0], 0, str(error)),)
             try:
                 state = read_state(folder)
                 known = None if state is None else (folder, state)
                 skew = timedelta(seconds=self.clock_skew_s)
-                trees = (
+                trees = [
                     [one for one in seen if one.checkpoint.origin == origin]
                     for origin in dict.fromkeys(one.checkpoint.origin for one in seen)
+                ]
+                unseen = (
+                    LogProblem(max(one, key=lambda each: each.checkpoint.size).where, 0, told)
+                    for one in trees
+                    if (told := trust.unwitnessed(one))
                 )
                 found = (
                     verify_tree(files, one, tree=known, skew=skew, absent=_warn) for one in trees
                 )
-                return tuple(problem for problems in found for problem in problems)
+                return (*unseen, *(problem for problems in found for problem in problems))
             except TreeError as error:
                 return (LogProblem(str(folder), 0, str(error)),)
 

@@ -27,21 +27,45 @@ class Trust:
     witnesses: Sequence[Verifier] = ()
 
     def seen(self, note: Note, where: str) -> Seen:
-        """The checkpoint of a note.
+        """The checkpoint of a note that stands alone, such as that of a proof.
 
         Raises:
             NoteError: it is not signed as it has to be.
+        """
+        found = self.signed(note, where)
+        if told := self.unwitnessed([found]):
+            raise NoteError(f"{where}: {told}")
+        return found
+
+    def signed(self, note: Note, where: str) -> Seen:
+        """The checkpoint of a note among others, of which `unwitnessed` judges.
+
+        Raises:
+            NoteError: no key of the log has signed it, or a signature of a witness is damaged.
         """
         try:
             checkpoint = trusted_checkpoint(note, self.logs)
             moments = [at for one in self.witnesses if (at := seen_at(note, one)) is not None]
         except NoteError as error:
             raise NoteError(f"{where}: {error}") from None
-        if self.witnesses and not moments:
-            names = ", ".join(one.name for one in self.witnesses)
-            raise NoteError(f"{where}: no witness has signed it ({names})")
         earliest: datetime | None = min(moments, default=None)
         return Seen(checkpoint, where, earliest)
+
+    def unwitnessed(self, seen: Sequence[Seen]) -> str:
+        """Why checkpoints of one tree are not witnessed; empty where they are.
+
+        A log that holds what the longest one says holds what every shorter one should say, so a
+        witness that was away for a while is missed only until it has signed again.
+        """
+        longest = max(one.checkpoint.size for one in seen)
+        if not self.witnesses or any(
+            one.moment is not None and one.checkpoint.size == longest for one in seen
+        ):
+            return ""
+        names = ", ".join(one.name for one in self.witnesses)
+        sizes = [one.checkpoint.size for one in seen if one.moment is not None]
+        upto = f"; one has signed that of {max(sizes)} lines" if sizes else ""
+        return f"no witness has signed it ({names}){upto}"
 
 
 def read_notes(place: str) -> list[tuple[str, Note]]:
