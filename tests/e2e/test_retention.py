@@ -64,10 +64,13 @@ def test_a_blocked_adapter_stays_blocked_after_everything_was_pruned(tmp_path: P
         assert [one.code for one in company.reasons] == ["known_bad"]
         assert blocked.decision_id in company.reasons[0].message
         assert client.audit_file(SEPIA).verdict is Verdict.ALLOW
+    page = tmp_path / "report.html"
     report = forked_command(
-        ("report", blocked.decision_id, "--state-dir", str(state)), environment(state, variables)
+        ("report", blocked.decision_id, "--state-dir", str(state), "--out", str(page)),
+        environment(state, variables),
     )
     assert report.returncode == 0, report.stderr
+    assert page.exists()
     same = forked_command(
         ("log", "reconcile", "--state-dir", str(state)), environment(state, variables)
     )
