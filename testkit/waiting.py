@@ -6,10 +6,14 @@ import os
 import time
 from collections.abc import Callable
 
+MOST_BUSY = 6.0
+"""Beyond this the load says little: a container sees that of the whole machine around it beside
+its own few processors, and a test that hangs would be waited for through hours."""
+
 
 def busyness() -> float:
-    """By how much longer things take now than on an idle machine; at least 1."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """By how much longer things take now than on an idle machine; at least 1, at most MOST_BUSY."""
+    return min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), MOST_BUSY)
 
 
 BESIDE_OTHERS = 4.0

@@ -11,14 +11,8 @@ from pathlib import Path
 import pytest
 
 from testkit.lanes import begin_with_the_longest
-from testkit.waiting import busyness
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
-    """On a busy machine a test may take longer, in the measure in which it is busy."""
-    if config.getoption("timeout", None) is None:
-        config.option.timeout = float(config.getini("timeout")) * busyness()
+pytest_plugins = ["testkit.hanging"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
