@@ -261,6 +261,7 @@ def suspect(leash: Leash, let_go: threading.Event, log: list[str], name: str) ->
     def work() -> str:
         log.append(f"look {name}")
         leash.turn()
+        log.append(f"found {name}")
         while not let_go.wait(0.005):
             leash.check()
             leash.turn()
@@ -270,14 +271,14 @@ def suspect(leash: Leash, let_go: threading.Event, log: list[str], name: str) ->
     return work
 
 
-async def test_a_first_look_waits_for_no_suspect(worker: Worker) -> None:
+async def test_a_first_look_waits_for_no_suspect(worker: Worker, until: Callable[..., Any]) -> None:
     let_go, log = threading.Event(), []
     leashes = [Leash() for _ in range(4)]
     suspects = [
         asyncio.ensure_future(worker.submit(suspect(leash, let_go, log, str(number)), leash))
         for number, leash in enumerate(leashes)
     ]
-    await asyncio.sleep(0.1)
+    await until(lambda: any(one.startswith("found") for one in log))
     for number in range(5):
         quick = worker.submit(lambda: "quick", Leash())
         assert await asyncio.wait_for(quick, 5) == "quick", number
@@ -290,20 +291,21 @@ async def test_a_suspect_that_is_alone_goes_on_at_once(worker: Worker) -> None:
     let_go, log, leash = threading.Event(), [], Leash()
     let_go.set()
     assert await worker.submit(suspect(leash, let_go, log, "a"), leash) == "a"
-    assert log == ["look a", "done a"]
+    assert log == ["look a", "found a", "done a"]
 
 
-async def test_a_suspect_found_while_another_lets_it_pass_is_put_back(worker: Worker) -> None:
+async def test_a_suspect_found_while_another_lets_it_pass_is_put_back(
+    worker: Worker, until: Callable[..., Any]
+) -> None:
     let_go, log = threading.Event(), []
     first, second = Leash(), Leash()
     one = asyncio.ensure_future(worker.submit(suspect(first, let_go, log, "a"), first))
-    await asyncio.sleep(0.05)
+    await until(lambda: "found a" in log)
     two = asyncio.ensure_future(worker.submit(suspect(second, let_go, log, "b"), second))
-    while "look b" not in log:
-        await asyncio.sleep(0.005)
+    await until(lambda: "look b" in log)
     let_go.set()
     assert await asyncio.gather(one, two) == ["a", "b"]
-    assert log == ["look a", "look b", "done a", "look b", "done b"]
+    assert log == ["look a", "found a", "look b", "done a", "look b", "found b", "done b"]
 
 
 async def test_a_suspect_is_not_starved_by_first_looks(worker: Worker) -> None:
@@ -331,10 +333,12 @@ async def test_a_suspect_is_not_starved_by_first_looks(worker: Worker) -> None:
     assert 20 < sum(counts) < 250
 
 
-async def test_work_that_fails_while_it_passes_another_harms_only_itself(worker: Worker) -> None:
+async def test_work_that_fails_while_it_passes_another_harms_only_itself(
+    worker: Worker, until: Callable[..., Any]
+) -> None:
     let_go, log, leash = threading.Event(), [], Leash()
     one = asyncio.ensure_future(worker.submit(suspect(leash, let_go, log, "a"), leash))
-    await asyncio.sleep(0.05)
+    await until(lambda: "found a" in log)
 
     def fails() -> None:
         raise ValueError("a broken file")
@@ -346,14 +350,15 @@ async def test_work_that_fails_while_it_passes_another_harms_only_itself(worker:
     assert await one == "a"
 
 
-async def test_a_suspect_whose_caller_goes_is_not_done_anew(worker: Worker) -> None:
+async def test_a_suspect_whose_caller_goes_is_not_done_anew(
+    worker: Worker, until: Callable[..., Any]
+) -> None:
     let_go, log = threading.Event(), []
     first, second = Leash(), Leash()
     one = asyncio.ensure_future(worker.submit(suspect(first, let_go, log, "a"), first))
-    await asyncio.sleep(0.05)
+    await until(lambda: "found a" in log)
     two = asyncio.ensure_future(worker.submit(suspect(second, let_go, log, "b"), second))
-    while "look b" not in log:
-        await asyncio.sleep(0.005)
+    await until(lambda: "look b" in log)
     two.cancel()
     await asyncio.wait([two])
     let_go.set()
