@@ -29,7 +29,7 @@ demo: ## Start a real server and audit five files through the SDK
 
 test: setup lint types proto-check pytest ## Everything that has to hold before a change lands
 
-test-all: LANE :=
+test-all: LANE := --hypothesis-profile searching
 test-all: test ## The same, and what plays real time, repeats or sweeps
 
 lint: ## Check style and formatting

@@ -1,4 +1,8 @@
-"""Which cases of a test run daily, and which in the long lane alone."""
+"""Which cases of a test run daily, and which in the long lane alone.
+
+Properties are tried on the same cases every day, so that what fails today is what was changed
+today. The long lane looks for new ones: `make test-all`, or `--hypothesis-profile searching`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 LONGEST_FIRST = (
     "e2e/test_trust.py",
@@ -37,6 +42,14 @@ LONGEST_FIRST = (
 )
 """Files of tests that take longest. They begin first, so that no process is left with one of them
 when the others have ended; what `--durations` shows puts them here."""
+
+
+def try_the_same_properties_daily() -> None:
+    """Sets up the profiles of Hypothesis. How long a case takes says nothing on a busy machine."""
+    calm = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("daily", derandomize=True, **calm)
+    settings.register_profile("searching", derandomize=False, **calm)
+    settings.load_profile("daily")
 
 
 def begin_with_the_longest(items: list[pytest.Item], tests: Path) -> None:

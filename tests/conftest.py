@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from testkit.lanes import begin_with_the_longest
+from testkit.lanes import begin_with_the_longest, try_the_same_properties_daily
 
 pytest_plugins = ["testkit.hanging"]
+
+try_the_same_properties_daily()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
