@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
+import select
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from loragate_server.testing import SHARED_CACHE
+from testkit.waiting import at_most
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 HARMLESS = ADAPTERS / "harmless-watermelon.safetensors"
@@ -59,11 +62,14 @@ def at_a_terminal(*words: object, home: Path, **variables: str) -> tuple[int, st
         os.close(theirs)
         seen = b""
         try:
-            while piece := os.read(ours, 4096):
-                seen += piece
-        except OSError:
-            pass  # the other side has been closed
-        os.close(ours)
+            with contextlib.suppress(OSError):  # the other side has been closed
+                limit_s = at_most(30)
+                while select.select([ours], [], [], limit_s)[0] and (piece := os.read(ours, 4096)):
+                    seen += piece
+            process.wait(at_most(30))
+        finally:
+            process.kill()  # without effect once it has ended
+            os.close(ours)
     return process.returncode, seen.decode()
 
 

@@ -155,11 +155,16 @@ def _process(config: Path, errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-        try:
-            process.wait(_STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Its exit status, once it has ended by itself or too late."""
+    try:
+        return process.wait(_STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, say: Say) -> str:
@@ -187,7 +192,7 @@ def _stage(log: Path) -> str:
 
 def _why(process: subprocess.Popen[bytes], log: Path) -> str:
     """Why it ended: what it said of it."""
-    code = process.wait()
+    code = _end(process)  # its output has ended, which it may outlive
     said = [line for level, line in _lines(log) if level in ("error", "")]
     said = [line.removeprefix("loragate-server: ") for line in said]
     return " ".join(said[-_LAST_LINES:]) or f"it ended with {code} and said nothing; see {log}."
