@@ -19,6 +19,8 @@ from typing import Any
 
 from PIL import Image
 
+from loragate import AuditClient
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HARMLESS = EXAMPLES / "adapters" / "harmless-watermelon.safetensors"
 FORBIDDEN = EXAMPLES / "adapters" / "learned-jack-o-lantern.safetensors"
@@ -74,6 +76,15 @@ class Stack:
         return self.ask(
             "POST", "/v1/set_lora", {"lora_nickname": nickname, "lora_path": str(path), **more}
         )
+
+    def decide(self, path: Path) -> None:
+        """Has loragate decide on an adapter, so that its gate knows the answer.
+
+        On a busy machine that takes longer than the shipped configurations grant to a check.
+        """
+        address = f"127.0.0.1:{self.ports['LORAGATE_GRPC_PORT']}"
+        with AuditClient(address, on_unavailable="raise", timeout=150) as client:
+            client.audit(path)
 
     def paint(self) -> bytes:
         """A picture, asked for through the proxy."""
@@ -140,6 +151,7 @@ class GuardedImageServer:
 
     def test_a_harmless_adapter_is_loaded_and_changes_the_picture(self, stack: Stack) -> None:
         before = stack.paint()
+        stack.decide(HARMLESS)
         answer = stack.load(HARMLESS)
         assert answer.status == 200, answer.body
         assert str(HARMLESS) in stack.in_memory()
@@ -150,8 +162,9 @@ class GuardedImageServer:
         assert before != after
 
     def test_a_forbidden_adapter_is_refused_with_concept_and_decision(self, stack: Stack) -> None:
+        stack.decide(FORBIDDEN)
         answer = stack.load(FORBIDDEN)
-        assert answer.status == 403
+        assert answer.status == 403, answer.body
         assert b"jack-o-lantern" in answer.body
         decision = answer.headers["x-loragate-decision-id"]
         assert decision in (stack.logs / "state" / "decisions.jsonl").read_text()
