@@ -14,6 +14,7 @@ import pytest
 
 from loragate import AuditClient
 from loragate_server.config.schema import EMBEDDED_POLICY
+from loragate_server.testing import environment
 from testkit.checkpoints import make_key
 from testkit.servers import forked_command, forked_server
 
@@ -28,8 +29,7 @@ class Past:
 
     def run(self, *words: object, **settings: str) -> tuple[int, str, str]:
         named = {**self.settings, **{f"LORAGATE_{k}": v for k, v in settings.items()}}
-        variables = {**named, "LORAGATE_STATE_DIR": str(self.state)}
-        done = forked_command([str(word) for word in words], variables)
+        done = forked_command([str(word) for word in words], environment(self.state, named))
         return done.returncode, done.stdout, done.stderr
 
 
