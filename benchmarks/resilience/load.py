@@ -108,12 +108,13 @@ class Load:
     ) -> None:
         """Prepares; the questions go to whoever asks next, and callers end with them."""
         self._client = AuditClient(target, timeout=timeout_s, service="load")
+        self._longest_s = timeout_s + PATIENCE_S
         self._questions = enumerate(questions)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._answers: list[Answer] = []
         self._threads = [
-            threading.Thread(target=self._ask_on, name=f"caller-{number}")
+            threading.Thread(target=self._ask_on, name=f"caller-{number}", daemon=True)
             for number in range(callers)
         ]
 
@@ -129,8 +130,12 @@ class Load:
         trace: TracebackType | None,
     ) -> None:
         self._stopped.set()
-        self.join()
+        end_s = time.monotonic() + self._longest_s
+        for thread in self._threads:
+            thread.join(max(0.0, end_s - time.monotonic()))
         self._client.close()
+        if hanging := [thread.name for thread in self._threads if thread.is_alive()]:
+            raise RuntimeError(f"{hanging} have no answer long after their time was over")
 
     def join(self) -> None:
         """Waits until every question is answered."""
