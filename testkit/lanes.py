@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 LONGEST_FIRST = (
     "e2e/test_trust.py",
@@ -45,8 +45,15 @@ when the others have ended; what `--durations` shows puts them here."""
 
 
 def try_the_same_properties_daily() -> None:
-    """Sets up the profiles of Hypothesis. How long a case takes says nothing on a busy machine."""
-    calm = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    """Sets up the profiles of Hypothesis. How long a case takes says nothing on a busy machine.
+
+    What else a failing case could be is not looked for: it takes hours where a case writes files.
+    """
+    calm: dict[str, Any] = {
+        "deadline": None,
+        "suppress_health_check": [HealthCheck.too_slow],
+        "phases": [phase for phase in Phase if phase is not Phase.explain],
+    }
     settings.register_profile("daily", derandomize=True, **calm)
     settings.register_profile("searching", derandomize=False, **calm)
     settings.load_profile("daily")
