@@ -30,6 +30,7 @@ from loragate.errors import (
     Unavailable,
 )
 from loragate.fail_open import fail_open_total
+from loragate.listing import ListOptions
 from loragate.reference import AdapterKind, AdapterReference, AuditOptions
 from loragate.results import (
     SERVICE_UNAVAILABLE,
@@ -78,6 +79,7 @@ __all__ = [
     "InvalidAdapter",
     "InvalidRequest",
     "KeyCoverage",
+    "ListOptions",
     "MeasureKind",
     "Measured",
     "Mode",

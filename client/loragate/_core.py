@@ -21,6 +21,7 @@ from loragate._reading import read_once
 from loragate._signed.folder import AcceptedVerdicts
 from loragate.config import ClientConfig, check_timeout
 from loragate.fail_open import ACCEPTED, note_answer, note_audit, without_decision
+from loragate.listing import ListOptions, require_asked_for
 from loragate.reference import (
     ASK_FIRST_BYTES,
     INLINE_LIMIT_BYTES,
@@ -34,7 +35,6 @@ from loragate.results import (
     AuditResult,
     Concept,
     Progress,
-    Verdict,
 )
 from loragate.v1 import audit_pb2, concept_pb2
 
@@ -151,39 +151,27 @@ class Core:
             operation="get",
             method=_AUDIT + "GetAudit",
             request=lambda: audit_pb2.GetAuditRequest(decision_id=decision_id),
-            parse=lambda response: self._recorded(response.verdict, decision_id=decision_id),
+            parse=lambda response: self._recorded(response.verdict, {}, decision_id=decision_id),
             timeout_s=self._timeout(_AUDIT + "GetAudit", timeout),
         )
 
-    def list_page(
-        self,
-        token: str,
-        *,
-        adapter_sha256: str,
-        verdict: Verdict | None,
-        page_size: int,
-        timeout: float | None,
-    ) -> Call[Page[AuditResult]]:
-        """One page of ListAudits; ValueError for a digest that no adapter can have."""
-        require_sha256(adapter_sha256)
-        request = audit_pb2.ListAuditsRequest(
-            page_size=page_size,
-            page_token=token,
-            adapter_sha256=adapter_sha256.lower(),
-            verdict=_wire.wire_name(verdict) if verdict else None,
-        )
+    def list_page(self, token: str, **options: Unpack[ListOptions]) -> Call[Page[AuditResult]]:
+        """One page of ListAudits.
+
+        Raises:
+            ValueError: a digest that no adapter can have, or a moment without a timezone.
+        """
+        require_sha256(options.get("adapter_sha256", ""))
+        request = _wire.list_request(token, options)
         return Call(
             operation="list",
             method=_AUDIT + "ListAudits",
             request=lambda: request,
             parse=lambda response: Page(
-                tuple(
-                    self._recorded(one, adapter_sha256=adapter_sha256.lower(), verdict=verdict)
-                    for one in response.verdicts
-                ),
+                tuple(self._recorded(one, options) for one in response.verdicts),
                 response.next_page_token,
             ),
-            timeout_s=self._timeout(_AUDIT + "ListAudits", timeout),
+            timeout_s=self._timeout(_AUDIT + "ListAudits", options.get("timeout")),
         )
 
     def concept_page(
@@ -312,23 +300,13 @@ class Core:
         return replace(result, audited_bytes=references[0].data if len(references) == 1 else None)
 
     def _recorded(
-        self,
-        message: audit_pb2.Verdict,
-        *,
-        decision_id: str = "",
-        adapter_sha256: str = "",
-        verdict: Verdict | None = None,
+        self, message: audit_pb2.Verdict, asked: ListOptions, *, decision_id: str = ""
     ) -> AuditResult:
         """Reads a decision on record, which has to be one of those that were asked for."""
         result = _wire.result_from(message)
-        fits = (
-            result.decision_id
-            and decision_id in ("", result.decision_id)
-            and verdict in (None, result.verdict)
-            and adapter_sha256 in ("", *(adapter.sha256 for adapter in result.adapters))
-        )
-        if not fits:
+        if not result.decision_id or decision_id not in ("", result.decision_id):
             raise ValueError(f"the decision {result.decision_id!r} was not asked for")
+        require_asked_for(result, asked)
         result = replace(result, clock_skew_s=self.config.clock_skew_s)
         operation = "get" if decision_id else "list"
         return believed(self.config.require_signature, message, result, operation=operation)

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from loragate.listing import ListOptions
 from loragate.reference import AdapterKind, AdapterReference
 from loragate.results import (
     AuditedAdapter,
@@ -161,6 +162,32 @@ def _adapter(message: audit_pb2.AuditedAdapter) -> AuditedAdapter:
         kind=_kind(message.kind),
         declared_name=message.declared_name,
     )
+
+
+def list_request(token: str, asked: ListOptions) -> audit_pb2.ListAuditsRequest:
+    """The question for one page.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: a moment has no timezone.
+    """
+    if unknown := sorted(set(asked) - ListOptions.__optional_keys__):
+        raise TypeError(f"list takes no {', '.join(unknown)}")
+    verdict, since, before = asked.get("verdict"), asked.get("since"), asked.get("before")
+    request = audit_pb2.ListAuditsRequest(
+        page_size=asked.get("page_size", 50),
+        page_token=token,
+        adapter_sha256=asked.get("adapter_sha256", "").lower(),
+        verdict=wire_name(verdict) if verdict else None,
+        service=asked.get("service", ""),
+        base_model=asked.get("base_model", ""),
+    )
+    for field, moment in ((request.decided_since, since), (request.decided_before, before)):
+        if moment is not None:
+            if moment.tzinfo is None:
+                raise ValueError(f"{moment} has no timezone; datetime.now(UTC) has one.")
+            field.FromDatetime(moment)
+    return request
 
 
 def progress_from(message: audit_pb2.Progress) -> Progress:

@@ -25,8 +25,9 @@ from loragate.config import (
     resolve_target,
 )
 from loragate.errors import Internal
+from loragate.listing import ListOptions
 from loragate.reference import AdapterReference, AuditOptions, Source
-from loragate.results import AuditResult, Concept, Progress, Verdict
+from loragate.results import AuditResult, Concept, Progress
 
 T = TypeVar("T")
 
@@ -190,33 +191,18 @@ class AsyncAuditClient:
         """
         return await self._send(self._core.get(decision_id, timeout))
 
-    async def list(
-        self,
-        *,
-        adapter_sha256: str = "",
-        verdict: Verdict | None = None,
-        page_size: int = 50,
-        timeout: float | None = None,
-    ) -> AsyncIterator[AuditResult]:
+    async def list(self, **options: Unpack[ListOptions]) -> AsyncIterator[AuditResult]:
         """Yields recorded decisions, newest first; asks for the next page when it is needed.
 
         Args:
-            adapter_sha256: only decisions over an adapter with this digest.
-            verdict: only decisions with this verdict.
-            page_size: decisions per request.
-            timeout: seconds for each page.
+            **options: see `ListOptions`.
+
+        Raises:
+            ValueError: a digest that no adapter can have, or a moment without a timezone.
         """
         token = ""
         while True:
-            page = await self._send(
-                self._core.list_page(
-                    token,
-                    adapter_sha256=adapter_sha256,
-                    verdict=verdict,
-                    page_size=page_size,
-                    timeout=timeout,
-                )
-            )
+            page = await self._send(self._core.list_page(token, **options))
             for item in page.items:
                 yield item
             token = page.next_token

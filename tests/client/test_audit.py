@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from loragate import (
     AdapterKind,
     AdapterReference,
+    AuditError,
     AuditResult,
     Concept,
     Internal,
@@ -269,6 +271,35 @@ async def test_lists_follow_pages_and_filters(client: Any, fake: Any) -> None:
     assert [result.decision_id for result in blocked] == [made[4]]
     of_one = await client.collect("list", adapter_sha256=sha256(b"2").upper())
     assert [result.decision_id for result in of_one] == [made[2]]
+    assert listed[0].base_model
+    assert not await client.collect("list", base_model=f"not {listed[0].base_model}")
+    assert len(await client.collect("list", base_model=listed[0].base_model)) == 7
+    begun = min(result.decided_at for result in listed)
+    assert len(await client.collect("list", since=begun)) == 7
+    assert not await client.collect("list", before=begun)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"base_model": "another"},
+        {"since": datetime(2999, 1, 1, tzinfo=UTC)},
+        {"before": datetime(1999, 1, 1, tzinfo=UTC)},
+    ],
+)
+async def test_a_service_that_knows_no_such_filter_is_not_believed(
+    client: Any, fake: Any, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    await client.audit(SMALL)
+    ask = audit_pb2.ListAuditsRequest
+    monkeypatch.setattr("loragate._wire.list_request", lambda token, _: ask(page_token=token))
+    with pytest.raises(AuditError, match="was not asked for"):
+        await client.collect("list", **asked)
+
+
+async def test_a_moment_without_a_timezone_is_refused(client: Any) -> None:
+    with pytest.raises(ValueError, match="has no timezone"):
+        await client.collect("list", since=datetime(2026, 1, 1))
 
 
 async def test_concepts_come_and_go(client: Any, fake: Any) -> None:

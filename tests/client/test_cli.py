@@ -150,6 +150,13 @@ def test_get_and_list_show_recorded_decisions(
     assert main(["list", "--verdict", "block", "--json"]) == 0
     (only,) = capsys.readouterr().out.splitlines()
     assert json.loads(only)["decision_id"] == block["decision_id"]
+    for none in (
+        ["--base-model", "another"],
+        ["--before", "2020-01-01"],
+        ["--since", "2999-01-01"],
+    ):
+        assert main(["list", "--json", *none]) == 0
+        assert capsys.readouterr().out == "", none
     assert main(["list", "--limit", "1", "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert main(["get", "unknown"]) == 3

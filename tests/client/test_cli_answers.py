@@ -235,6 +235,7 @@ def test_what_is_no_file_has_a_word_and_a_remedy_and_no_class_of_python(
     ("arguments", "said"),
     [
         (["list", "--sha256", "zz"], "'zz' is not a sha256, which has 64 hexadecimal digits"),
+        (["list", "--since", "yesterday"], "'yesterday' is not a moment, which is a day or a time"),
         (["list", "--sha256", SHA256[:12]], "`loragate get` show digests in full"),
         (["list", "--limit", "many"], "'many' is not a positive whole number"),
         (["list", "--limit", "-1"], "'-1' is not a positive whole number"),

@@ -40,6 +40,7 @@ SURFACE = [
     "InvalidAdapter",
     "InvalidRequest",
     "KeyCoverage",
+    "ListOptions",
     "MeasureKind",
     "Measured",
     "Mode",

@@ -6,11 +6,12 @@ import hashlib
 import json
 import urllib.request
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from loragate import AdapterBlocked, AuditClient, AuditResult, Progress, Verdict
+from loragate import AdapterBlocked, AuditClient, AuditResult, ListOptions, Progress, Verdict
 from loragate_server.policy.store import DEFAULT_POLICY_FILE
 from loragate_server.testing import ServerProcess
 
@@ -82,6 +83,25 @@ def test_a_decision_can_be_looked_up_and_listed(client: AuditClient) -> None:
     listed = list(client.list(adapter_sha256=result.adapters[0].sha256, page_size=1))
     assert result.decision_id in {each.decision_id for each in listed}
     assert all(each.verdict is Verdict.ALLOW for each in client.list(verdict=Verdict.ALLOW))
+
+
+def test_a_list_is_of_one_service_one_base_model_and_one_span_of_time(
+    server: ServerProcess, client: AuditClient
+) -> None:
+    with AuditClient(
+        server.grpc, on_unavailable="raise", timeout=120, service="gallery"
+    ) as gallery:
+        result = gallery.audit_file(ADAPTERS / HARMLESS[0], strength=0.31)
+    moment = result.decided_at
+    assert moment is not None
+    since: list[ListOptions] = [{}, {"since": moment}, {"before": moment + timedelta(hours=1)}]
+    for more in since:
+        [found] = client.list(service="gallery", base_model=result.base_model, **more)
+        assert found.decision_id == result.decision_id
+    assert not list(client.list(service="gallery", before=moment))
+    assert not list(client.list(service="gallery", since=moment + timedelta(seconds=1)))
+    assert not list(client.list(service="gallery", base_model="another"))
+    assert not list(client.list(service="galler"))
 
 
 def test_a_watched_audit_tells_its_stages_and_then_the_verdict(client: AuditClient) -> None:

@@ -172,6 +172,10 @@ def _list(client: AuditClient, options: argparse.Namespace) -> ExitCode:
         client.list(
             adapter_sha256=options.sha256 or "",
             verdict=Verdict(options.verdict) if options.verdict else None,
+            service=options.service or "",
+            base_model=options.base_model or "",
+            since=options.since,
+            before=options.before,
             page_size=min(options.limit, 100),
         ),
         options.limit,

@@ -266,7 +266,8 @@ def _add_list(commands: _Commands) -> None:
         commands,
         "list",
         "list recorded decisions, newest first",
-        "example:\n  loragate list --verdict block --limit 10\n\n"
+        "examples:\n  loragate list --verdict block --limit 10\n"
+        "  loragate list --service gallery --since 2026-11-01 --before 2026-12-01\n\n"
         "Leaves with 0, or with 3 when the list cannot be had.",
     )
     parser.add_argument(
@@ -278,6 +279,13 @@ def _add_list(commands: _Commands) -> None:
         metavar="HEX",
         help="only of the adapter with this digest, in full",
     )
+    parser.add_argument("--service", metavar="NAME", help="only those that this service asked for")
+    parser.add_argument("--base-model", metavar="NAME", help="only those on this base model")
+    when = "a day (from midnight UTC) or a time with its offset"
+    parser.add_argument(
+        "--since", type=values.moment, metavar="WHEN", help=f"only from then on: {when}"
+    )
+    parser.add_argument("--before", type=values.moment, metavar="WHEN", help="only of before then")
     parser.add_argument(
         "--limit", type=values.count, default=50, metavar="N", help="at most so many (default: 50)"
     )

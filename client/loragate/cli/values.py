@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from datetime import UTC, datetime
 
 from loragate.reference import is_sha256
 
@@ -38,6 +39,17 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def moment(text: str) -> datetime:
+    """A day, which begins at midnight UTC, or a time, which is of UTC unless it says otherwise."""
+    try:
+        read = datetime.fromisoformat(text)
+        return read if read.tzinfo else read.replace(tzinfo=UTC)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a moment, which is a day or a time such as 2026-11-29T14:00+01:00"
+        ) from None
 
 
 def sha256(text: str) -> str:

@@ -268,6 +268,12 @@ class _AuditService(audit_pb2_grpc.AuditServiceServicer):
                 not request.adapter_sha256
                 or request.adapter_sha256 in [adapter.sha256 for adapter in verdict.adapters]
             )
+            and request.base_model in ("", verdict.base_model)
+            and request.decided_since.ToNanoseconds() <= verdict.decided_at.ToNanoseconds()
+            and (
+                not request.HasField("decided_before")
+                or verdict.decided_at.ToNanoseconds() < request.decided_before.ToNanoseconds()
+            )
         ]
         page, token = _page(found, request.page_size, request.page_token)
         told = [self._fake._sent(verdict) for verdict in page]

@@ -206,16 +206,24 @@ class GetAuditResponse(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ...) -> None: ...
 
 class ListAuditsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token", "adapter_sha256", "verdict")
+    __slots__ = ("page_size", "page_token", "adapter_sha256", "verdict", "service", "base_model", "decided_since", "decided_before")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_SHA256_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
     adapter_sha256: str
     verdict: VerdictKind
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ...) -> None: ...
+    service: str
+    base_model: str
+    decided_since: _timestamp_pb2.Timestamp
+    decided_before: _timestamp_pb2.Timestamp
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., service: _Optional[str] = ..., base_model: _Optional[str] = ..., decided_since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., decided_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListAuditsResponse(_message.Message):
     __slots__ = ("verdicts", "next_page_token")

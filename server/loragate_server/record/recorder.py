@@ -152,6 +152,10 @@ class Recorder:
         page_token: str = "",
         adapter_sha256: str = "",
         verdict: VerdictKind | None = None,
+        service: str = "",
+        base_model: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> tuple[Verdicts, str]:
         """Recorded decisions, newest first, and the token of the next page ("" on the last one).
 
@@ -160,11 +164,22 @@ class Recorder:
             page_token: from the page before, with the same filters; "" for the first page.
             adapter_sha256: only decisions about this adapter; "" for all.
             verdict: only decisions with this binding verdict; None for all.
+            service: only decisions that it asked for; "" for all.
+            base_model: only decisions on the one of this name; "" for all.
+            since: the first moment that belongs to the list; timezone-aware.
+            until: the first moment that no longer belongs to it; timezone-aware.
 
         Raises:
             NoDecisionError: PAGE_TOKEN_INVALID, REQUEST_INVALID or DATABASE_UNAVAILABLE.
         """
-        search = Search(answered=verdict, adapter_sha256=adapter_sha256.lower())
+        search = Search(
+            answered=verdict,
+            adapter_sha256=adapter_sha256.lower(),
+            service=service,
+            base_model=base_model,
+            since=since,
+            until=until,
+        )
         return self.search(search, page_size, page_token)
 
     def search(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import grpc
 
@@ -15,14 +15,14 @@ from loragate_server.config.listen import Listen
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.intake import UploadSession
-from loragate_server.policy.decision import VerdictKind
 from loragate_server.progress import Leash, deadline_passed
 from loragate_server.record.verdict import Verdict
 from loragate_server.rpc.access import HOST, IDENTITY, SEES_SCORES
 from loragate_server.rpc.convert import (
+    Filters,
     audit_request,
+    filters_of,
     upload_request,
-    verdict_filter,
     verdict_message,
 )
 from loragate_server.rpc.leash import call_leash
@@ -46,11 +46,7 @@ class Records(Protocol):
         ...
 
     def list(
-        self,
-        page_size: int = 0,
-        page_token: str = "",
-        adapter_sha256: str = "",
-        verdict: VerdictKind | None = None,
+        self, page_size: int = 0, page_token: str = "", **filters: Unpack[Filters]
     ) -> tuple[list[Verdict], str]:
         """A page of recorded decisions, and the next page's token."""
         ...
@@ -137,11 +133,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     ) -> wire.ListAuditsResponse:
         """Looks a page of decisions up."""
         verdicts, token = await asyncio.to_thread(
-            self._records.list,
-            request.page_size,
-            request.page_token,
-            request.adapter_sha256,
-            verdict_filter(request.verdict),
+            self._records.list, request.page_size, request.page_token, **filters_of(request)
         )
         return wire.ListAuditsResponse(
             verdicts=[_told(each) for each in verdicts], next_page_token=token

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TypedDict
 
 from loragate.v1 import audit_pb2 as wire
 from loragate_server.adapter.reference import (
@@ -136,12 +138,34 @@ def _require_short(field: str, text: str, most: int) -> None:
         )
 
 
-def verdict_filter(value: wire.VerdictKind) -> VerdictKind | None:
-    """The verdict that a list is restricted to, or None.
+class Filters(TypedDict):
+    """What a list is restricted to, as `Records.list` takes it."""
+
+    adapter_sha256: str
+    verdict: VerdictKind | None
+    service: str
+    base_model: str
+    since: datetime | None
+    until: datetime | None
+
+
+def filters_of(request: wire.ListAuditsRequest) -> Filters:
+    """What a list is restricted to.
 
     Raises:
-        NoDecisionError: REQUEST_INVALID for a number that is no verdict.
+        NoDecisionError: REQUEST_INVALID for a number that is no verdict, and for no moment.
     """
+    return Filters(
+        verdict=_verdict_filter(request.verdict),
+        adapter_sha256=request.adapter_sha256,
+        service=request.service,
+        base_model=request.base_model,
+        since=_moment(request, "decided_since"),
+        until=_moment(request, "decided_before"),
+    )
+
+
+def _verdict_filter(value: wire.VerdictKind) -> VerdictKind | None:
     if value == wire.VERDICT_KIND_UNSPECIFIED:
         return None
     try:
@@ -153,6 +177,21 @@ def verdict_filter(value: wire.VerdictKind) -> VerdictKind | None:
             remedy="Use a value of VerdictKind, or none for all verdicts.",
             metadata={"field": "verdict"},
         ) from None
+
+
+def _moment(request: wire.ListAuditsRequest, field: str) -> datetime | None:
+    if not request.HasField(field):
+        return None
+    try:
+        moment: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise NoDecisionError(
+            ErrorReason.REQUEST_INVALID,
+            f"{field} is no moment of the years 1 to 9999.",
+            remedy="Send a valid google.protobuf.Timestamp, or none.",
+            metadata={"field": field},
+        ) from None
+    return moment
 
 
 def verdict_message(verdict: Verdict, *, scores: bool) -> wire.Verdict:

@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from loragate.v1 import audit_pb2 as wire
 from loragate.v1 import error_reason_pb2
@@ -17,8 +18,8 @@ from loragate_server.rpc.convert import (
     MAX_CALLER_LETTERS,
     adapter_reference,
     audit_request,
+    filters_of,
     severity_name,
-    verdict_filter,
     verdict_message,
 )
 from loragate_server.rpc.errors import CODES
@@ -92,11 +93,41 @@ def test_a_caller_cannot_fill_the_log() -> None:
     assert caught.value.metadata["field"] == "caller.tenant"
 
 
-def test_a_filter_is_a_verdict_or_none() -> None:
-    assert verdict_filter(wire.VERDICT_KIND_UNSPECIFIED) is None
-    assert verdict_filter(wire.VERDICT_KIND_BLOCK) is VerdictKind.BLOCK
-    with pytest.raises(NoDecisionError, match="no verdict 77"):
-        verdict_filter(77)  # type: ignore[arg-type]
+def test_a_list_is_restricted_to_what_is_asked_for() -> None:
+    assert not any(filters_of(wire.ListAuditsRequest()).values())
+    asked = wire.ListAuditsRequest(
+        adapter_sha256="a" * 64,
+        verdict=wire.VERDICT_KIND_BLOCK,
+        service="gallery",
+        base_model="tiny",
+        decided_since=Timestamp(seconds=0),
+    )
+    asked.decided_before.FromDatetime(NOW)
+    assert filters_of(asked) == {
+        "verdict": VerdictKind.BLOCK,
+        "adapter_sha256": "a" * 64,
+        "service": "gallery",
+        "base_model": "tiny",
+        "since": datetime(1970, 1, 1, tzinfo=UTC),
+        "until": NOW,
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (wire.ListAuditsRequest(verdict=77), "verdict"),  # type: ignore[arg-type]
+        (wire.ListAuditsRequest(decided_since=Timestamp(seconds=1 << 60)), "decided_since"),
+        (wire.ListAuditsRequest(decided_before=Timestamp(nanos=-1)), "decided_before"),
+    ],
+)
+def test_a_filter_that_can_hold_of_nothing_is_named(
+    asked: wire.ListAuditsRequest, field: str
+) -> None:
+    with pytest.raises(NoDecisionError) as caught:
+        filters_of(asked)
+    assert caught.value.reason is ErrorReason.REQUEST_INVALID
+    assert caught.value.metadata["field"] == field
 
 
 def verdict() -> Verdict:
