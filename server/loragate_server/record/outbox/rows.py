@@ -71,7 +71,8 @@ def add(connection: Connection, event: Event, receivers: Sequence[str]) -> bool:
     # Another replica may tell of the same topic at the same moment.
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     added = dialect.insert(events).values(**values).on_conflict_do_nothing()
-    if connection.execute(added).rowcount != 1:
+    # Asked for, because drivers differ in how many rows they say were inserted.
+    if connection.execute(added.returning(events.c.event_id)).first() is None:
         return False
     deliveries = [
         {
