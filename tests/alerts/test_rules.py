@@ -36,8 +36,8 @@ NOT_EVERYWHERE = {
     "loragate_kernel_compilations_total",
     "loragate_reviews_open",
 }
-"""No series where the log has no tree, nobody is told, Triton does not run, or nobody reviews; their
-families are there."""
+"""No series where the log has no tree, nobody is told of events, Triton does not run, or nobody
+reviews; their families are there."""
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="scripts/install_test_tools.sh installs promtool"

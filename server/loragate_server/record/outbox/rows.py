@@ -18,6 +18,8 @@ from loragate_server.record.search import storable
 from loragate_server.record.tables import event_deliveries, events
 
 MAX_ERROR_LETTERS = 300
+BATCH = 500
+"""Rows that are changed at once."""
 
 _waiting = event_deliveries.c.dead_at.is_(None)
 
@@ -169,13 +171,12 @@ def failed(
 
 
 def receiver_fails(connection: Connection, receiver: str, now: datetime) -> None:
-    """Notes for all that waits for a receiver since when it has been waiting because of that."""
+    """Notes for what waits for a receiver since when it has been waiting because of that.
+
+    For the oldest `BATCH` of which it is not noted: decisions need the lock that is held meanwhile.
+    """
     c = event_deliveries.c
-    connection.execute(
-        update(event_deliveries)
-        .where(c.receiver == receiver, _waiting, c.failing_since.is_(None))
-        .values(failing_since=now)
-    )
+    _change(connection, receiver, (c.failing_since.is_(None),), {"failing_since": now})
 
 
 def give_up(
@@ -188,15 +189,31 @@ def give_up(
         receiver: name.
         since: timezone-aware.
         now: timezone-aware.
-        event_id: of the only event that it may be; "" for all that wait for the receiver.
+        event_id: of the only event that it may be; "" for the oldest `BATCH` that wait.
     """
     c = event_deliveries.c
-    query = update(event_deliveries).where(
-        c.receiver == receiver, _waiting, c.failing_since <= since
-    )
+    meant = [c.failing_since <= since]
     if event_id:
-        query = query.where(c.event_id == event_id)
-    return connection.execute(query.values(dead_at=now)).rowcount
+        meant.append(c.event_id == event_id)
+    return _change(connection, receiver, meant, {"dead_at": now})
+
+
+def _change(
+    connection: Connection,
+    receiver: str,
+    meant: Sequence[ColumnElement[bool]],
+    values: dict[str, datetime],
+) -> int:
+    """Changes the oldest that wait for a receiver and are meant; returns how many."""
+    c = event_deliveries.c
+    oldest = (
+        select(c.event_id)
+        .where(c.receiver == receiver, _waiting, *meant)
+        .order_by(c.made_at, c.event_id)
+        .limit(BATCH)
+    )
+    of_batch = (c.receiver == receiver, _waiting, c.event_id.in_(oldest.scalar_subquery()))
+    return connection.execute(update(event_deliveries).where(*of_batch).values(**values)).rowcount
 
 
 def forget_topics(connection: Connection, prefix: str, keep: str = "") -> None:
