@@ -91,7 +91,7 @@ def retry_events(
     from loragate_server.record.outbox.letters import retry
 
     wanted = load(config, {"state_dir": state_dir})
-    choice = _choice(ids, receiver, every=every)
+    choice = _choice(ids, receiver, "--all" if every else "")
     with failures(), _database(wanted) as database, database.writing() as connection:
         count = retry(connection, choice, datetime.now(UTC))
     _told(count, "to be sent again", asked=bool(ids))
@@ -118,7 +118,7 @@ def drop_events(
     from loragate_server.record.outbox.letters import drop
 
     wanted = load(config, {"state_dir": state_dir})
-    choice = _choice(ids, receiver, every=every, dead=True if every else None)
+    choice = _choice(ids, receiver, "--all-dead" if every else "")
     with failures(), _database(wanted) as database, database.writing() as connection:
         count = drop(connection, choice)
     _told(count, "dropped", asked=bool(ids))
@@ -148,14 +148,21 @@ def show_keys(config: ConfigOption = None, state_dir: StateOption = None) -> Non
             )
 
 
-def _choice(
-    ids: list[str] | None, receiver: str, *, every: bool, dead: bool | None = None
-) -> Choice:
-    """What was asked for; nothing is never everything."""
+def _choice(ids: list[str] | None, receiver: str, every: str) -> Choice:
+    """What was asked for; nothing is never everything.
+
+    Args:
+        ids: of events.
+        receiver: name; "" for any.
+        every: the option that means all instead; "" where it was not given.
+    """
     from loragate_server.record.outbox.letters import Choice
 
-    if bool(ids) == every:
-        fail("name the ids of events, or ask for all of them; not both", EXIT_USAGE)
+    if ids and every:
+        fail(f"name ids of events or {every}, not both", EXIT_USAGE)
+    if not ids and not every:
+        fail("name the ids of events, as `list` shows them, or ask for all (--help)", EXIT_USAGE)
+    dead = True if every == "--all-dead" else None
     return Choice(tuple(one.lower() for one in ids or ()), receiver, dead)
 
 

@@ -57,7 +57,7 @@ class Content:
             verdict: the decision that the reviewer looked at; None where it is on record no more.
         """
         event, ruling = review.event, review.ruling
-        about = self._about(verdict) if verdict else {"decision_id": event.decision_id}
+        about = self._about(verdict) if verdict else _subject(review)
         return {
             **about,
             "review_id": event.review_id,
@@ -129,6 +129,18 @@ def kind_of_review(review: RecordedReview) -> EventKind | None:
     if review.state is ReviewState.REJECTED:
         return EventKind.REJECTED
     return EventKind.APPROVED if review.state is ReviewState.APPROVED else None
+
+
+def _subject(review: RecordedReview) -> dict[str, Any]:
+    """What a review is about, without the decision: which files, and suspected of what."""
+    adapters, concept_ids = review.subject.adapters, review.subject.concept_ids
+    return {
+        "decision_id": review.event.decision_id,
+        "adapters": [{"sha256": one.sha256} for one in adapters[:MOST_NAMED]],
+        "adapter_count": len(adapters),
+        "concepts": [{"id": clean(one)} for one in concept_ids[:MOST_NAMED]],
+        "concept_count": len(concept_ids),
+    }
 
 
 def of_calibration(base_model: str, concept_ids: Sequence[str]) -> dict[str, Any]:

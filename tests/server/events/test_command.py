@@ -83,7 +83,7 @@ def test_dead_letters_are_dropped_and_the_others_stay(home: House, ask: Ask) -> 
     [
         (("retry",), 2, "name the ids of events"),
         (("drop",), 2, "name the ids of events"),
-        (("retry", "abc", "--all"), 2, "not both"),
+        (("retry", "abc", "--all"), 2, "--all, not both"),
         (("retry", "0" * 32), 3, "none of these events waits"),
         (("drop", "\ud800"), 3, "none of these events waits"),
         (("drop", "'; DROP TABLE events"), 3, "none of these events waits"),

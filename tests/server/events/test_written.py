@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from loragate_server.cli.command import application
 from loragate_server.config.events import EventKind, EventReceiver
 from loragate_server.errors import NoDecisionError
 from loragate_server.policy.decision import Mode, VerdictKind
@@ -133,6 +135,44 @@ def test_what_is_put_back_from_the_log_is_told_of_once(
             connection.exec_driver_sql(f"DELETE FROM {table}")
     put_back(home.database, lines(tmp_path / "decisions-0.jsonl")[0])
     assert len(home.rows("event_deliveries")) == 2
+
+
+def test_a_ruling_about_a_decision_that_is_gone_names_files_and_concepts(
+    house: OpenHouse, receiver: MakeReceiver, tmp_path: Path
+) -> None:
+    home = house(receiver(URL, kinds=frozenset({EventKind.REJECTED})))
+    verdict = home.record(suspected(VerdictKind.REVIEW))
+    rules = ReviewRules(frozenset(), timedelta(days=30))
+    act: dict[str, Any] = {"reviewer": "alice", "reason": "it is one", "position": 0}
+    Reviews(home.recorder, rules, told=lambda _: None).act(
+        verdict.decision_id, ReviewAction.REJECT, **act
+    )
+    with home.database.writing() as connection:
+        for table in ("audited_adapters", "reviews", "audits", "event_deliveries", "events"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    put_back(home.database, lines(tmp_path / "decisions-0.jsonl")[1])
+    [event] = bodies(home)
+    assert event["data"]["adapters"] == [{"sha256": "a" * 64}]
+    assert event["data"]["concepts"] == [{"id": "cat"}]
+    assert event["subject"] == verdict.decision_id
+
+
+def test_what_a_restored_database_lacks_is_told_of_when_it_is_filled(
+    house: OpenHouse, receiver: MakeReceiver, database_url: str, tmp_path: Path
+) -> None:
+    told = receiver(URL)
+    home = house(told)
+    verdict = home.record(suspected())
+    with home.database.writing() as connection:
+        for table in ("audited_adapters", "known_uses", "audits", "event_deliveries", "events"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    settings = {"name": "tickets", "url": URL, "secret_file": str(told.secret_file)}
+    content = {"database_url": database_url, "events": {"receivers": [settings]}}
+    (config := tmp_path / "loragate.yaml").write_text(json.dumps(content))
+    words = ["log", "reconcile", "--fill", str(tmp_path / "decisions-0.jsonl")]
+    filled = CliRunner().invoke(application, [*words, "--config", str(config)])
+    assert filled.exit_code == 0, filled.output
+    assert [one["id"] for one in bodies(home)] == [verdict.decision_id]
 
 
 WRITER = """
