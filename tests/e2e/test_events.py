@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
+from urllib.request import urlopen
 
 from loragate import AuditClient, Verdict
+from loragate_server.config.schema import EMBEDDED_PIPELINE
 from loragate_server.testing import ServerProcess, environment
 from testkit.event_receiver import make_secret, receiver_process
 from testkit.servers import forked_command, forked_server
@@ -54,7 +57,7 @@ def test_events_survive_a_receiver_that_is_away_and_a_server_that_is_killed(
     }
     settings = {"LORAGATE_EVENTS__RECEIVERS": json.dumps([receiver])}
     with suppress(TimeoutExpired), forked_server(state, settings) as server:
-        made = block(server, [1.0, 0.9])
+        made = block(server, [1.0])
         assert eventually(lambda: "did not take" in server.log.read_text(), 20.0)
         os.kill(server.pid, signal.SIGKILL)
     assert secret.read_text().strip() not in (state / "server.log").read_text()
@@ -62,7 +65,7 @@ def test_events_survive_a_receiver_that_is_away_and_a_server_that_is_killed(
         receiver_process(port, secret, file),
         forked_server(state, settings) as server,
     ):
-        made += block(server, [0.8])
+        made += block(server, [0.9])
         assert eventually(lambda: {one["id"] for one in taken(file)} == set(made), 60.0)
     events = {one["id"]: one for one in taken(file)}
     first = events[made[0]]
@@ -73,3 +76,29 @@ def test_events_survive_a_receiver_that_is_away_and_a_server_that_is_killed(
         ("events", "list", "--state-dir", str(state)), environment(state, settings)
     )
     assert (listed.returncode, listed.stdout) == (0, "")
+
+
+def test_a_base_model_without_a_calibration_is_told_of_once(tmp_path: Path) -> None:
+    (state := tmp_path / "state").mkdir()
+    secret, file = make_secret(tmp_path / "secret"), tmp_path / "taken"
+    copy = shutil.copytree(EMBEDDED_PIPELINE, tmp_path / "pipeline")  # for which there is none
+    with receiver_process(0, secret, file) as port:
+        receiver = {
+            "name": "tickets",
+            "url": f"http://127.0.0.1:{port}/events",
+            "secret_file": str(secret),
+        }
+        settings = {
+            "LORAGATE_BASE_MODELS": json.dumps([{"name": "own", "folder": str(copy)}]),
+            "LORAGATE_EVENTS__RECEIVERS": json.dumps([receiver]),
+        }
+        for _ in range(2):
+            with forked_server(state, settings) as server:
+                assert eventually(lambda: bool(taken(file)), 60.0)
+                with urlopen(f"http://{server.http}/metrics") as answer:
+                    metrics = answer.read().decode()
+    [event] = taken(file)
+    assert event["type"] == "loragate.calibration.stale.v1"
+    assert event["data"]["base_model"] == "own"
+    assert event["data"]["concept_count"] > 3
+    assert 'loragate_events_dead_letters{receiver="tickets"} 0.0' in metrics

@@ -24,8 +24,8 @@ from loragate_server.threads import DaemonPool
 
 TROUBLE_S = 5.0
 """Between two attempts to use a database that is away."""
-WATCH_S = 30.0
-"""Between two looks at the calibrations."""
+WATCH_S = 2.0
+"""Between two looks at the calibrations, which ask nobody while nothing has changed."""
 CLOSE_LIMIT_S = 2.0
 """For the attempts that run. What is cut off is repeated when its lease has run out."""
 
@@ -72,6 +72,8 @@ class Dispatcher:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._work())
+        except Exception:  # decisions go on, and the age of what waits tells of it as well
+            _log.exception("events: nothing is sent any more; start the server again")
         finally:
             self._loop.close()
 

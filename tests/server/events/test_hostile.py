@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import pytest
+import trustme
 
 from loragate_server.config.events import EventReceiver
 from loragate_server.events.sending import Sender
@@ -116,3 +118,19 @@ async def test_a_receiver_that_speaks_no_tls_is_told_apart(receiver: MakeReceive
         async with Sender(receiver(url.replace("http:", "https:"))) as sender:
             failed = await sender.send(EVENT, datetime.now(UTC))
     assert "cannot be reached" in failed.error or "connection failed" in failed.error
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
+    receiver: MakeReceiver,
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    def speak(connection: socket.socket) -> None:
+        with suppress(ssl.SSLError):
+            context.wrap_socket(connection, server_side=True).close()
+
+    with peer(speak) as url:
+        async with Sender(receiver(url.replace("http:", "https:"))) as sender:
+            failed = await sender.send(EVENT, datetime.now(UTC))
+    assert failed.error.startswith("its certificate is not trusted: ")

@@ -74,6 +74,14 @@ def test_a_file_without_a_secret_keeps_the_server_from_starting(tmp_path: Path) 
     assert "hush" not in problem
 
 
+def test_what_is_not_installed_is_named_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loragate_server.app.preflight._installed", lambda _: False)
+    config = Config(state_dir=tmp_path, events={"receivers": [GOOD]})  # type: ignore[arg-type]
+    assert "pip install 'loragate-server[events]'" in problems(config)[0]
+
+
 def test_an_address_that_others_can_listen_on_is_warned_of(tmp_path: Path) -> None:
     def told(url: str) -> bool:
         events = {"receivers": [{**GOOD, "url": url}]}
