@@ -13,6 +13,8 @@ from loragate_server.record.database import Database
 from loragate_server.record.outbox.announcer import Announcer
 from loragate_server.record.outbox.letters import backlogs
 
+NEEDS_EXTRA = "events.receivers needs the extra `events`: pip install 'loragate-server[events]'"
+
 
 def make_announcer(config: Config) -> Announcer | None:
     """Who writes events beside what is recorded; None where nobody is told.
@@ -65,9 +67,6 @@ def open_events(
     dispatcher = Dispatcher(config.events, database, metrics, watch)
     dispatcher.start()
     stack.push_async_callback(asyncio.to_thread, dispatcher.close)
-
-
-NEEDS_EXTRA = "events.receivers needs the extra `events`: pip install 'loragate-server[events]'"
 
 
 def secret_problems(config: Config) -> Iterator[str]:

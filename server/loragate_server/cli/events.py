@@ -80,9 +80,10 @@ def retry_events(
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Has events sent again at once, as if they had never been tried; dead letters too.
+    """Has events sent again as if they had never been tried; dead letters too.
 
-    The servers send them. An event keeps its id, so that a receiver which has it can tell.
+    The servers send them, after a receiver that failed as soon as their pause is over: within five
+    minutes. An event keeps its id, so that a receiver which has it can tell.
 
     [bold]Example[/bold]
 

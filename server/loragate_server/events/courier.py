@@ -102,6 +102,7 @@ class Courier:
     async def _put_off(self, claimed: Claim, outcome: Outcome) -> float:
         self._failures += 1
         pause = max(pause_s(self._failures), outcome.retry_after_s)
+        given_up = await self._write(lambda one: self._note(one, claimed, outcome.error))
         if self._failures in (1, 2):  # who is away for long fills no log
             _log.warning(
                 "events: %s did not take %s: %s",
@@ -109,7 +110,6 @@ class Courier:
                 claimed.event.event_id,
                 outcome.error,
             )
-        given_up = await self._write(lambda one: self._note(one, claimed, outcome.error))
         if given_up:
             _log.error(
                 "events: %d for %s are given up after %s; `loragate-server events list` shows them",
