@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboard.panel import Panel
-from scripts.dashboard.rows_state import CLIENTS, IN_FORCE, INTERCEPTION, REVIEWS
+from scripts.dashboard.rows_state import CLIENTS, EVENTS, IN_FORCE, INTERCEPTION, REVIEWS
 from scripts.dashboard.rows_work import CACHE, ERRORS, LATENCY, NOW, QUEUE, VERDICTS
 
 ROWS: dict[str, tuple[Panel, ...]] = {
@@ -16,5 +16,6 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Calibration, policy and versions by replica": IN_FORCE,
     "Interception": INTERCEPTION,
     "Reviews": REVIEWS,
+    "Events": EVENTS,
     "Image servers": CLIENTS,
 }

@@ -145,6 +145,35 @@ REVIEWS = (
     ),
 )
 
+EVENTS = (
+    Panel(
+        "Age of the oldest event that waits",
+        "By receiver; 0 where all is delivered.",
+        {"max by (receiver) (loragate_events_oldest_seconds{$S})": "{{receiver}}"},
+        unit="s",
+        objective=3600,
+        alerts=("EventsNotDelivered",),
+    ),
+    Panel(
+        "Events that were given up",
+        "They lie in the database until they are sent again or dropped.",
+        {"max by (receiver) (loragate_events_dead_letters{$S})": "{{receiver}}"},
+        objective=1,
+        alerts=("EventsNotDelivered",),
+    ),
+    Panel(
+        "Attempts at which events were not taken, 1 h",
+        "By receiver and kind.",
+        {
+            "sum by (receiver, kind) (increase(loragate_events_failed_total{$S}[1h]))": (
+                "{{receiver}} {{kind}}"
+            )
+        },
+        alerts=("EventsNotDelivered",),
+        stacked=True,
+    ),
+)
+
 CLIENTS = (
     Panel(
         "Audits that image servers asked for",

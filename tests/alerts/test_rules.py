@@ -31,11 +31,13 @@ RECORDED = {
 OF_PROMETHEUS = {"up", "ALERTS"}
 NOT_EVERYWHERE = {
     "loragate_checkpoint_behind_seconds",
+    "loragate_events_dead_letters",
+    "loragate_events_oldest_seconds",
     "loragate_kernel_compilations_total",
     "loragate_reviews_open",
 }
-"""No series where the log has no tree, Triton does not run, or nobody reviews; their families are
-there."""
+"""No series where the log has no tree, nobody is told of events, Triton does not run, or nobody
+reviews; their families are there."""
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="scripts/install_test_tools.sh installs promtool"

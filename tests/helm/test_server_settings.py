@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from loragate_server.config.console import ConsoleSection, OidcSection, ProxySection
+from loragate_server.config.events import EventKind
 from loragate_server.config.schema import Config
 from loragate_server.config.sources import load_config
 from loragate_server.config.tracing import TracingSection
@@ -59,6 +60,7 @@ def test_mounts_and_paths_of_the_configuration_agree(
         paths.append(config.policy)
     for key in config.signing.keys:
         paths += [one for one in (key.file, key.public_key, key.pin_file) if one is not None]
+    paths += [one.secret_file for one in config.events.receivers]
     if config.console.session_secret_file:
         paths.append(config.console.session_secret_file)
     for path in paths:
@@ -91,6 +93,20 @@ def test_the_keys_of_signatures_are_files_of_the_secret(
     volumes = rendering.workload()["spec"]["template"]["spec"]["volumes"]
     [secret] = [one["secret"] for one in volumes if one["name"] == "loragate-signing"]
     assert secret == {"secretName": "loragate-signing", "defaultMode": 0o440}
+
+
+def test_the_secrets_of_events_are_files_of_the_secret(
+    loaded: Callable[[Rendering], Config],
+) -> None:
+    rendering = scenario_on("ha-postgresql", "1.33")
+    events = loaded(rendering).events
+    [receiver] = events.receivers
+    assert (receiver.name, receiver.give_up_after) == ("tickets", "2d")
+    assert receiver.kinds == {EventKind.BLOCK, EventKind.REVIEW}
+    assert events.source == "urn:loragate:eu"
+    volumes = rendering.workload()["spec"]["template"]["spec"]["volumes"]
+    [secret] = [one["secret"] for one in volumes if one["name"] == "loragate-events"]
+    assert secret == {"secretName": "loragate-events", "defaultMode": 0o440}
 
 
 def test_the_console_knows_its_people(loaded: Callable[[Rendering], Config]) -> None:

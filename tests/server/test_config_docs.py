@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 import loragate_server
+from loragate_server.config.events import EventKind
 from loragate_server.config.intake import Loader
 from loragate_server.config.schema import Config
 from loragate_server.config.sources import load_config
@@ -61,6 +62,8 @@ WORDED = {
     "witness.key.pin_file": None,
     "witness.key.not_before": None,
     "witness.key.not_after": None,
+    "events.receivers": (),
+    "events.receivers[].kinds": frozenset(EventKind),
     "retention.archive": "",
     "retention.quarantine_key_file": None,
     "signing.keys[].file": None,

@@ -152,3 +152,16 @@ config.signing.keys: {{ .id }} is a file below /etc/loragate/signing, where noth
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- define "loragate.problems.events" }}
+{{- $receivers := dig "events" "receivers" list .Values.config }}
+{{- $secret := .Values.events.existingSecret }}
+{{- if and $secret (not $receivers) }}
+events.existingSecret mounts secrets that nothing is signed with; name receivers in config.events.receivers, or leave it empty.
+{{- end }}
+{{- range $receivers }}
+{{- if and (hasPrefix "/etc/loragate/events/" .secret_file) (not $secret) }}
+config.events.receivers: {{ .name }} has its secret below /etc/loragate/events, where nothing is mounted; name its Secret in events.existingSecret.
+{{- end }}
+{{- end }}
+{{- end }}

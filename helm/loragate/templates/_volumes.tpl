@@ -31,6 +31,11 @@ lie beside those of another application. */}}
   mountPath: /etc/loragate/signing
   readOnly: true
 {{- end }}
+{{- if .Values.events.existingSecret }}
+- name: loragate-events
+  mountPath: /etc/loragate/events
+  readOnly: true
+{{- end }}
 - name: loragate-state
   mountPath: /var/lib/loragate
   {{- if and .Values.persistence.enabled (include "loragate.isShared" .) (not (include "loragate.claimsPerReplica" .)) (include "loragate.hasSeveralReplicas" .) }}
@@ -90,6 +95,12 @@ lie beside those of another application. */}}
   secret:
     secretName: {{ . }}
     # The server refuses a private key that others than its owner and its group may read.
+    defaultMode: 0440
+{{- end }}
+{{- with .Values.events.existingSecret }}
+- name: loragate-events
+  secret:
+    secretName: {{ . }}
     defaultMode: 0440
 {{- end }}
 {{- include "loragate.stateVolume" . }}

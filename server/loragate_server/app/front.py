@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from loragate_server.app.announcing import make_announcer, open_events
 from loragate_server.app.descriptors import most_connections
 from loragate_server.app.doors import check_door
 from loragate_server.app.folders import served_library
@@ -108,6 +109,7 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
         lambda: library,
     )
     policies.on_change(lambda policy: warn_of_rules(policy, front.library()))
+    open_events(config, recorder.database, metrics, lambda: front.uncalibrated(), stack)
     shown = Shown(lambda: front.library(), lambda: front.uncalibrated())
     books = (reviews, weights)
     console = await open_console(config, recorder, books, shown, metrics, stack)
@@ -147,6 +149,7 @@ async def _open_record(
         signer=signer,
         keeper=keeper,
         log_file_bytes=config.retention.log_file_bytes,
+        announcer=make_announcer(config),
     )
     if keeper is not None:
         keeper.start()

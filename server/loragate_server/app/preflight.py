@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from loragate_server.app.announcing import NEEDS_EXTRA, secret_problems
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.gpu import gpu_present
 from loragate_server.concepts.concept import Concept
@@ -44,6 +45,7 @@ def problems(config: Config) -> tuple[str, ...]:
         _signing,
         _checkpoints,
         _retention,
+        _events,
         _packages,
         _devices,
     )
@@ -67,6 +69,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *rules_without_concept(config.policy, config.library_folder),
         *signing_keys.warnings(config.signing, datetime.now(UTC)),
         *_unarchived(config),
+        *_readable_events(config),
     )
 
 
@@ -128,6 +131,24 @@ def _retention(config: Config) -> Iterator[str]:
         read_key(file.expanduser())
     except QuarantineError as error:
         yield f"retention.quarantine_key_file: {error}"
+
+
+def _events(config: Config) -> Iterator[str]:
+    if not config.events.receivers:
+        return
+    if not (_installed("cloudevents.core") and _installed("standardwebhooks")):
+        yield NEEDS_EXTRA
+        return
+    yield from secret_problems(config)
+
+
+def _readable_events(config: Config) -> Iterator[str]:
+    for one in config.events.receivers:
+        if one.plain:
+            yield (
+                f"events.receivers: {one.name}: what it is told can be read on the way to it; name "
+                "an https address"
+            )
 
 
 def _unarchived(config: Config) -> Iterator[str]:

@@ -17,6 +17,7 @@ from loragate_server import __version__
 from loragate_server.cli import checkpoints as sealed
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
+from loragate_server.cli.events import events
 from loragate_server.cli.intercept import intercept
 from loragate_server.cli.options import (
     EXIT_FAILED,
@@ -54,6 +55,7 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
   loragate-server replay --policy stricter.yaml
   loragate-server signing jwks > loragate.jwks
+  loragate-server events list --dead
   loragate-server concepts add mascot --name "Our mascot" --severity high mascot-*.png
 
 Exit codes: 0 done, 1 something checked is wrong, 2 wrong usage or configuration, 3 failed.
@@ -79,6 +81,7 @@ application.command()(calibrate)
 application.command()(report)
 application.command()(replay)
 application.add_typer(concepts, name="concepts")
+application.add_typer(events, name="events")
 application.add_typer(intercept, name="intercept")
 application.add_typer(policy, name="policy")
 application.add_typer(settings, name="config")

@@ -90,6 +90,7 @@ def reconcile(
 
       loragate-server log reconcile replica-*/decisions.jsonl
     """
+    from loragate_server.app.announcing import make_announcer
     from loragate_server.record.database import Database
     from loragate_server.record.fill import fill
     from loragate_server.record.migrate import DEFAULT_TIMEOUT_S
@@ -99,7 +100,10 @@ def reconcile(
     wanted = load(config, {"state_dir": state_dir})
     logs = files or [wanted.decision_log_file]
     chosen = list(dict.fromkeys(one for log in logs for one in files_of(log)))
-    with failures(), closing(Database(wanted.database, DEFAULT_TIMEOUT_S)) as database:
+    with (
+        failures(),
+        closing(Database(wanted.database, DEFAULT_TIMEOUT_S, make_announcer(wanted))) as database,
+    ):
         try:
             found = compare(database, chosen)
             if put_back:

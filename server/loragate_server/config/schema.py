@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from loragate_server.config.checkpoints import CheckpointsSection, WitnessSection
 from loragate_server.config.console import ConsoleSection
+from loragate_server.config.events import EventsSection
 from loragate_server.config.gate import GateSection
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.intercept import InterceptSection
@@ -101,6 +102,7 @@ class Config(GrpcPort):
     checkpoints: CheckpointsSection = CheckpointsSection()
     witness: WitnessSection = WitnessSection()
     retention: RetentionSection = RetentionSection()
+    events: EventsSection = EventsSection()
     kernel_backend: Literal["reference", "triton"] = "reference"
     reflection: bool = False
     log: LogSection = LogSection()

@@ -20,6 +20,7 @@ from loragate_server.policy.review import subject_of
 from loragate_server.record.connect import WRITES, make_engine, parse_url, sqlite_path
 from loragate_server.record.failures import database_failure
 from loragate_server.record.known_rows import insert_known
+from loragate_server.record.outbox.announcer import Announcer, Silent
 from loragate_server.record.paging import Place
 from loragate_server.record.search import Search, conditions, storable
 from loragate_server.record.sketch_rows import insert_sketches
@@ -75,9 +76,18 @@ class Database:
     not do its work, and works again as soon as the database does.
     """
 
-    def __init__(self, database_url: str, timeout_s: float) -> None:
-        """Connects to nothing yet; the tables have to exist (`migrate.upgrade`)."""
+    def __init__(
+        self, database_url: str, timeout_s: float, announcer: Announcer | None = None
+    ) -> None:
+        """Connects to nothing yet; the tables have to exist (`migrate.upgrade`).
+
+        Args:
+            database_url: of SQLAlchemy.
+            timeout_s: longest wait for the database.
+            announcer: is told of every decision and review in the transaction that writes it.
+        """
         url = parse_url(database_url)
+        self.announcer = announcer or Silent()
         self._timeout_s = timeout_s
         self._engine = make_engine(url, timeout_s)
         self._path = sqlite_path(url)
@@ -102,6 +112,7 @@ class Database:
             insert_known(connection, verdict)
             insert_sketches(connection, verdict)
             insert_weights(connection, verdict)
+            self.announcer.decided(connection, verdict)
             before_commit()
 
     def get(self, decision_id: str) -> Row | None:

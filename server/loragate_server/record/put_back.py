@@ -1,4 +1,8 @@
-"""Inserts a row as its line in the decision log says it, without signed form and sketches."""
+"""Inserts a row as its line in the decision log says it, without signed form and sketches.
+
+Others are told of it as of any row: whether they were told before the database lost it, nobody
+knows, and an event that comes twice has the same id.
+"""
 
 from __future__ import annotations
 
@@ -21,4 +25,6 @@ def put_back(database: Database, entry: dict[str, Any]) -> None:
     else:
         text = to_json(entry["review"])
         with database.writing() as connection:
-            insert_review(connection, parse_review(text), text)
+            review = parse_review(text)
+            insert_review(connection, review, text)
+            database.announcer.reviewed(connection, review)

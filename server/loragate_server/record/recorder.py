@@ -29,6 +29,7 @@ from loragate_server.record.failures import database_failure, log_failure
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.migrate import DEFAULT_TIMEOUT_S, upgrade
+from loragate_server.record.outbox.announcer import Announcer
 from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.search import Search
 from loragate_server.record.signing.signer import VerdictSigner
@@ -56,6 +57,7 @@ class Recorder:
         signer: VerdictSigner | None = None,
         keeper: CheckpointKeeper | None = None,
         log_file_bytes: int = 0,
+        announcer: Announcer | None = None,
     ) -> None:
         """Migrates the database (unless told not to) and opens the log.
 
@@ -67,13 +69,14 @@ class Recorder:
             signer: signs every decision; None signs none.
             keeper: of the log's tree; None keeps no tree.
             log_file_bytes: size from which on a file of the log is full; 0 for one without end.
+            announcer: as of `Database`.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
         """
         if migrate:
             upgrade(database_url, database_timeout_s)
-        self.database = Database(database_url, database_timeout_s)
+        self.database = Database(database_url, database_timeout_s, announcer)
         if keeper is None:
             self.log = DecisionLog(log_path, file_bytes=log_file_bytes)
         else:

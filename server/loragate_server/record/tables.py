@@ -197,3 +197,39 @@ pruned = Table(
     # Where the row lies since; empty where no archive was configured.
     Column("archive", Text(), nullable=False),
 )
+
+events = Table(
+    "events",
+    metadata,
+    # Of the decision or review that it tells of, where there is one.
+    Column("event_id", String(32), primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("made_at", UtcDateTime(), nullable=False),
+    # What is told only once while it lasts; NULL where every event is another.
+    Column("topic", String(64), nullable=True),
+    # As it is sent: made once, so that every attempt says the same.
+    Column("body", Text(), nullable=False),
+    Index(None, "topic", unique=True),
+)
+
+event_deliveries = Table(
+    "event_deliveries",
+    metadata,
+    Column(
+        "event_id",
+        String(32),
+        ForeignKey("events.event_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("receiver", String(64), primary_key=True),
+    Column("made_at", UtcDateTime(), nullable=False),
+    # Of the next attempt, or the end of the lease of the one that runs.
+    Column("due_at", UtcDateTime(), nullable=False),
+    Column("attempts", Integer(), nullable=False),
+    # When an attempt first failed, of this event or of one before it; NULL where none has.
+    Column("failing_since", UtcDateTime(), nullable=True),
+    # When it was given up; NULL while it is still tried.
+    Column("dead_at", UtcDateTime(), nullable=True),
+    Column("last_error", Text(), nullable=False),
+    Index(None, "receiver", "dead_at", "made_at", "event_id"),
+)

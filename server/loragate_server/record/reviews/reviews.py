@@ -180,6 +180,7 @@ class Reviews:
                     rows.insert_review(connection, review, to_json(payload))
                 except IntegrityError as error:
                     raise _stale() from error
+                self._recorder.database.announcer.reviewed(connection, review)
                 self._recorder.log.append_review(payload)
                 logged = True
         except NoDecisionError as error:

@@ -1,0 +1,1 @@
+"""What others are told: CloudEvents, signed, sent until they are taken or given up."""
