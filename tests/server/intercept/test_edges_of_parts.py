@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from loragate_server.intercept.extraction import RefusedRequestError
+from loragate_server.intercept.extraction import Extraction, RefusedRequestError
 from loragate_server.intercept.passing import outline
 from loragate_server.intercept.reading.bases import refuse_other_base
 from loragate_server.intercept.reading.references import is_folder, is_there
@@ -107,3 +108,17 @@ def test_of_two_files_that_a_name_may_mean_each_may_be_the_one_that_is_not_loade
 
     assert optional("ink") == [True, True]
     assert optional("robot") == [False]
+
+
+def test_a_route_of_a1111_that_takes_no_body_names_no_adapter_without_one() -> None:
+    interrupt = HttpRequest("POST", "/sdapi/v1/interrupt")
+    assert extractor("a1111").extract(interrupt) == Extraction()
+    blank = replace(interrupt, headers={"content-length": "1"}, body=b" ")
+    with pytest.raises(RefusedRequestError, match="came without a body"):
+        extractor("a1111").extract(blank)
+
+
+def test_a_name_with_a_bracket_is_no_tag_yet() -> None:
+    assert extractor("a1111").extract(post(ROUTES["a1111"], {"a<b": 1})).adapters == ()
+    with pytest.raises(RefusedRequestError, match="is a name with a tag"):
+        extractor("a1111").extract(post(ROUTES["a1111"], {"a<lora:b:1>": 1}))
