@@ -118,6 +118,17 @@ MAY_IMPORT = {
         "tracing.tracer",
         *NOUNS,
     ),
+    "rest": (
+        "errors",
+        "strict_json",
+        "progress",
+        "config.listen",
+        "web.guard",
+        "rpc.access",
+        "rpc.calls",
+        "rpc.errors",
+        "tracing.tracer",
+    ),
     "metrics": (
         "errors",
         "threads",
