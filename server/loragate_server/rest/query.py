@@ -7,9 +7,11 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from loragate_server import strict_json
 from loragate_server.rest.strict import invalid, is_repeated
 
 _TRUTH = {"true": True, "false": False}
+_NUMBERS = frozenset({FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_DOUBLE})
 
 
 def from_query(
@@ -43,7 +45,7 @@ def _put(kind: Descriptor, value: dict[str, Any], name: str, text: str) -> None:
     field = kind.fields_by_name.get(last)
     if field is None or field.message_type is not None:
         raise _unknown(name)
-    read = _truth(name, text) if field.type == FieldDescriptor.TYPE_BOOL else text
+    read = _value(field, name, text)
     if is_repeated(field):
         value.setdefault(last, []).append(read)
     elif last in value:
@@ -52,10 +54,16 @@ def _put(kind: Descriptor, value: dict[str, Any], name: str, text: str) -> None:
         value[last] = read
 
 
-def _truth(name: str, text: str) -> bool:
-    if text not in _TRUTH:
-        raise invalid(f"{name} is true or false, not {text[:60]!r}.", name)
-    return _TRUTH[text]
+def _value(field: FieldDescriptor, name: str, text: str) -> Any:
+    """The text as JSON would hold it."""
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return _TRUTH.get(text, text)
+    if field.type not in _NUMBERS:
+        return text
+    try:
+        return strict_json.read(text, exact=True)
+    except ValueError:
+        raise invalid(f"{name} is no number but {text[:60]!r}.", name) from None
 
 
 def _unknown(name: str) -> Exception:

@@ -17,16 +17,10 @@ MOST_DEPTH = 16
 
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?")
 _URL_SAFE = str.maketrans("-_", "+/")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|NaN|-?Infinity")
+_WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _FRACTIONS = frozenset({FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT})
-_IN_WORDS = frozenset(
-    {
-        FieldDescriptor.TYPE_STRING,
-        FieldDescriptor.TYPE_ENUM,
-        FieldDescriptor.TYPE_BOOL,
-        FieldDescriptor.TYPE_MESSAGE,
-    }
-)
+_LONG = frozenset({FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64})
+"""Types that JSON has no numbers for: they are written as a text, and may be."""
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -97,21 +91,20 @@ def _read(text: bytes) -> Any:
 def _look(kind: Any, value: Any, path: str) -> None:
     """Refuses what protobuf's reader would take for something near it."""
     if not isinstance(value, dict):
-        where = path or "The request"
-        raise invalid(f"{where} is no object but {_shown(value)}.", path)
+        raise invalid(f"{path or 'The request'} is no object but {_shown(value)}.", path)
     known = {field.name: field for field in kind.fields}
     known |= {field.json_name: field for field in kind.fields}
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for name, inner in value.items():
         where = f"{path}.{name}" if path else name
         field = known.get(name)
         if field is None:
             raise invalid(f"There is no field {where[:200]!r} in {kind.name}.", where)
-        if field.name in seen:
-            raise invalid(f"The field {where!r} stands twice, in both its spellings.", where)
-        seen.add(field.name)
-        if inner is None:
-            continue
+        choice = field.containing_oneof
+        optional = choice is None or len(choice.fields) == 1
+        taken = seen.setdefault(field.name if optional else choice.full_name, name)
+        if taken != name:
+            raise invalid(f"{where} and {taken} cannot both be set.", where)
         if not is_repeated(field):
             _look_at_one(field, inner, where)
         elif isinstance(inner, list):
@@ -127,25 +120,28 @@ def _look_at_one(field: FieldDescriptor, value: Any, path: str) -> None:
     elif field.type == FieldDescriptor.TYPE_BYTES:
         if not isinstance(value, str) or not _BASE64.fullmatch(value.translate(_URL_SAFE)):
             raise invalid(f"{path} is no base64.", path)
+    elif field.type == FieldDescriptor.TYPE_BOOL:
+        if not isinstance(value, bool):
+            raise invalid(f"{path} is true or false, not {_shown(value)}.", path)
+    elif not isinstance(value, str):
+        _look_at_number(field, value, path)
+    elif field.enum_type is not None:
+        if value not in field.enum_type.values_by_name:
+            raise invalid(f"There is no {field.enum_type.name} {_shown(value)}.", path)
     elif field.type == FieldDescriptor.TYPE_STRING:
-        if not isinstance(value, str):
-            raise invalid(f"{path} is no text but {_shown(value)}.", path)
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise invalid(f"{path} holds half a surrogate pair, which is no letter.", path)
-    elif field.type not in _IN_WORDS:
-        _look_at_number(field, value, path)
+    elif field.type not in _LONG or not _WHOLE.fullmatch(value):
+        raise invalid(f"{path} is no number but {_shown(value)}.", path)
 
 
 def _look_at_number(field: FieldDescriptor, value: Any, path: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if field.type == FieldDescriptor.TYPE_STRING or field.enum_type is not None:
+        raise invalid(f"{path} is no text but {_shown(value)}.", path)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise invalid(f"{path} is no number but {_shown(value)}.", path)
-    if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        raise invalid(f"{path} is no number but {_shown(value)}.", path)
-    if isinstance(value, str) and field.type in _FRACTIONS and value.lstrip("-")[:1].isdigit():
-        try:
-            strict_json.require_exact(value)
-        except strict_json.NoNumberError:
-            raise invalid(f"{path} cannot be kept as it is: {value[:60]}.", path) from None
+    if field.type not in _FRACTIONS and value != int(value):
+        raise invalid(f"{path} is no whole number but {_shown(value)}.", path)
 
 
 def _shown(value: Any) -> str:
