@@ -39,7 +39,7 @@ LATE_S = 0.5
 
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 _HEADER = audit_pb2.DESCRIPTOR.message_types_by_name["UploadHeader"]
-_SOURCES = frozenset({"path", "uri", "inline_bytes", "stored_sha256"})
+SOURCES = frozenset({"path", "uri", "inline_bytes", "stored_sha256"})
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -160,7 +160,7 @@ async def _problems(request: web.Request, handler: _Handler) -> web.StreamRespon
 def _upload_header(request: web.Request) -> audit_pb2.AuditUploadRequest:
     """What is said of the file: by the query, and by headers that say it anyway."""
     asked = from_query(_HEADER, request.query.items(), {})
-    if named := _SOURCES & set(asked.get("adapter", ())):
+    if named := SOURCES & set(asked.get("adapter", ())):
         raise invalid(
             "The body is the file; no other source may be named.", f"adapter.{min(named)}"
         )
