@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -102,10 +104,11 @@ class RestCall:
 
     async def write(self, message: Message) -> None:
         """Sends one of several answers, each on a line of its own."""
-        if self.stream is None:
-            self.stream = web.StreamResponse(headers={hdrs.CONTENT_TYPE: LINES, **self.headers})
-            await self.stream.prepare(self._request)
-        await self.stream.write(_line(as_json(message)))
+        with _reader_there():
+            if self.stream is None:
+                self.stream = web.StreamResponse(headers={hdrs.CONTENT_TYPE: LINES, **self.headers})
+                await self.stream.prepare(self._request)
+            await self.stream.write(_line(as_json(message)))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -131,19 +134,34 @@ class RestCall:
         document = problem.problem_of(status, http_status, request_id)
         if self.stream is None:
             return problem.answer(document, self.headers)
-        await self.stream.write(_line({"problem": document}))
+        with _reader_there():
+            await self.stream.write(_line({"problem": document}))
         return await self._end()
 
     async def _end(self) -> web.StreamResponse:
         if self.stream is None:  # no method ends without an answer
             return problem.answer(problem.plain_problem(500, "The call gave no answer."))
-        await self.stream.write_eof()
+        with _reader_there():
+            await self.stream.write_eof()
         return self.stream
 
 
 def as_json(message: Message) -> dict[str, Any]:
     """A message as it goes out; what has its default value is not there."""
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+@contextmanager
+def _reader_there() -> Iterator[None]:
+    """Whoever does not read any more has left, which is no fault of anybody's.
+
+    Raises:
+        asyncio.CancelledError: they have.
+    """
+    try:
+        yield
+    except ConnectionError:
+        raise asyncio.CancelledError from None
 
 
 def _seconds(given: Sequence[str]) -> float | None:

@@ -84,7 +84,8 @@ class RestDoor:
                 try:
                     return await running
                 except asyncio.CancelledError:
-                    if request.transport is not None:  # the server ends
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():  # it is the server that ends
                         running.cancel()
                         raise
                     return web.Response(status=problem.GONE)
