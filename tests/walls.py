@@ -122,6 +122,7 @@ MAY_IMPORT = {
         "errors",
         "strict_json",
         "progress",
+        "threads",
         "config.listen",
         "web.guard",
         "rpc.access",

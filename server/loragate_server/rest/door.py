@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from google.protobuf.message import Message
 
 from loragate.v1 import audit_pb2
@@ -27,12 +28,19 @@ from loragate_server.rest.strict import invalid, make_message, read_message
 from loragate_server.rpc.access import Access
 from loragate_server.rpc.calls import Calls
 from loragate_server.rpc.errors import abort, to_status
+from loragate_server.threads import DaemonPool
 from loragate_server.tracing.tracer import note
 from loragate_server.web.guard import while_connected
 
 OPENAPI = Path(__file__).with_name("openapi.json")
 OPENAPI_PATH = "/openapi.json"
 PREFIXES = ("/v1/audits", "/v1/concepts", OPENAPI_PATH)
+
+SMALL_BYTES = 16 << 10
+"""Of JSON that is read on the event loop."""
+
+READERS = 2
+"""Threads that read larger ones."""
 
 LATE_S = 0.5
 """The work learns of its deadline first, and says so in its own words."""
@@ -52,13 +60,14 @@ class RestDoor:
     """
 
     def __init__(self, port: GrpcPort, public_url: str = "") -> None:
-        self.prefixes = PREFIXES
-        self.middleware = _problems
+        self.prefixes: tuple[str, ...] = PREFIXES
+        self.middleware: Middleware = _problems
         self._listen = port.listen
         self._anonymous = Access(port, http=True).anonymous
         self._public_url = public_url
         self._openapi = OPENAPI.read_bytes()
         self._calls: Calls | None = None
+        self._reading = DaemonPool(READERS, "rest")
 
     def open(self, calls: Calls) -> None:
         """Lets calls in."""
@@ -140,9 +149,15 @@ class RestDoor:
             raise invalid("What is asked belongs into the body.", next(iter(asked)))
         elif rule.takes == LINES:
             async for line in body.lines(self._listen.upload_timeout_s):
-                yield _small(read_message(line, question))
+                yield _small(await self._message(line, question))
         else:
-            yield _small(read_message(await body.whole(), question))
+            yield _small(await self._message(await body.whole(), question))
+
+    async def _message(self, text: bytes, kind: type[Message]) -> Message:
+        """The message; a large one is read where it keeps nobody waiting."""
+        if len(text) <= SMALL_BYTES:
+            return read_message(text, kind)
+        return await asyncio.wrap_future(self._reading.submit(lambda: read_message(text, kind)))
 
 
 @web.middleware

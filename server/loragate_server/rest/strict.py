@@ -15,6 +15,9 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 MOST_DEPTH = 16
 """Of objects and lists in each other; no message of the API comes near."""
 
+MOST_ITEMS = 2000
+"""Of one list; twice what any may have. A million empty ones would fit into a body."""
+
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?")
 _URL_SAFE = str.maketrans("-_", "+/")
 _WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
@@ -108,6 +111,8 @@ def _look(kind: Any, value: Any, path: str) -> None:
         if not is_repeated(field):
             _look_at_one(field, inner, where)
         elif isinstance(inner, list):
+            if len(inner) > MOST_ITEMS:
+                raise invalid(f"{where} has {len(inner)} entries, over {MOST_ITEMS}.", where)
             for one in inner:
                 _look_at_one(field, one, where)
         else:

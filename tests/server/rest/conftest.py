@@ -49,10 +49,14 @@ async def rest(serve: Serve) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def start(
-            port: GrpcPort | None = None, public_url: str = "", *, closed: bool = False
+            port: GrpcPort | None = None,
+            public_url: str = "",
+            *,
+            closed: bool = False,
+            **settings: Any,
         ) -> Rest:
             port = port or GrpcPort(listen=Listen(grpc="127.0.0.1:0", http="127.0.0.1:0"))
-            front = await serve(port)
+            front = await serve(port, **settings)
             door = RestDoor(port, public_url)
             server = WebServer("127.0.0.1:0", Metrics().registry, Readiness([]))
             server.mount_api(door)

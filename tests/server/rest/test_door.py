@@ -11,11 +11,14 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import ValidationError
 
 from loragate.v1 import concept_pb2, concept_pb2_grpc
 from loragate_server.config.listen import GrpcPort, Listen, Permission, Token
+from loragate_server.config.tracing import TracingSection
 from loragate_server.rest.body import JSON_BYTES
+from loragate_server.tracing.export import Tracing
 from tests.server.rest.conftest import JSON, Open, Rest
 
 LIST = "/loragate.v1.ConceptService/ListConcepts"
@@ -290,3 +293,20 @@ async def test_a_digest_that_is_none_is_refused(rest: Open, digest: str) -> None
     headers = {"Content-Type": "application/octet-stream", "Content-Digest": digest}
     status, told, _ = await here.ask("POST", "/v1/audits:upload", data=b"x", headers=headers)
     assert (status, told["field"]) == (400, "Content-Digest")
+
+
+async def test_a_span_has_the_name_of_the_method_and_says_by_which_address(rest: Open) -> None:
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(TracingSection(sample_ratio=1.0), exporter)
+    here = await rest(tracer=tracing)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    await here.ask("GET", "/v1/concepts/nobody", headers=headers)
+    await asyncio.to_thread(tracing.close)
+    [span] = exporter.get_finished_spans()
+    assert span.name == "loragate.v1.ConceptService/GetConcept"
+    assert span.context is not None
+    assert f"{span.context.trace_id:032x}" == trace
+    assert span.attributes is not None
+    assert span.attributes["http.route"] == "/v1/concepts/{concept_id}"
+    assert span.attributes["rpc.response.status_code"] == "NOT_FOUND"

@@ -110,6 +110,10 @@ def test_what_is_no_document_is_refused(text: bytes) -> None:
     refused(text)
 
 
+def test_a_list_may_not_be_longer_than_any_needs_to_be() -> None:
+    refused('{"adapters": [' + "{}," * 100_000 + "{}]}")
+
+
 def test_a_fraction_is_no_page_size() -> None:
     assert refused('{"page_size": 1.5}', wire.ListAuditsRequest).metadata["field"] == "page_size"
     assert refused('{"page_size": 2147483648}', wire.ListAuditsRequest)
