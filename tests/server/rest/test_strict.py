@@ -35,7 +35,8 @@ def test_both_spellings_of_a_name_are_read() -> None:
 
 def test_bytes_are_read_in_both_alphabets_of_base64() -> None:
     data = bytes(range(256))
-    for spelt in (base64.b64encode(data), base64.urlsafe_b64encode(data)):
+    urls = base64.urlsafe_b64encode(data)
+    for spelt in (base64.b64encode(data), urls, urls.rstrip(b"=")):
         message = read_message(adapter(inline_bytes=spelt.decode()).encode(), wire.AuditRequest)
         assert message.adapters[0].inline_bytes == data
 
@@ -55,6 +56,10 @@ def test_bytes_are_read_in_both_alphabets_of_base64() -> None:
         (adapter(denoiser_strength=True), "adapters.denoiser_strength"),
         (adapter(inline_bytes="a!!a"), "adapters.inline_bytes"),
         (adapter(inline_bytes="aaaaa"), "adapters.inline_bytes"),
+        (adapter(inline_bytes="aa==aa=="), "adapters.inline_bytes"),
+        (adapter(inline_bytes="aaa ="), "adapters.inline_bytes"),
+        (adapter(inline_bytes="ａａａａ"), "adapters.inline_bytes"),
+        (adapter(inline_bytes=["aaaa"]), "adapters.inline_bytes"),
         (adapter(kind=1), "adapters.kind"),
         (adapter(kind="ADAPTER_KIND_MODEL"), "adapters.kind"),
         ('{"dry_run": 1}', "dry_run"),
