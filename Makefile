@@ -39,11 +39,13 @@ lint: ## Check style and formatting
 types: ## Check types
 	$(bin)/mypy
 
-proto: ## Regenerate the stubs from proto/
+proto: ## Regenerate the stubs and openapi.json from proto/
 	scripts/proto.sh
+	$(bin)/python -m scripts.openapi
 
-proto-check: ## Lint proto/, look for breaking changes and stale stubs
+proto-check: ## Lint proto/, look for breaking changes, stale stubs and a stale openapi.json
 	scripts/proto.sh --check
+	$(bin)/python -m scripts.openapi --check
 
 chart: ## Carry the comments of the chart's values into its README and schema, render and lint it
 	scripts/chart.sh

@@ -128,6 +128,18 @@ MAY_IMPORT = {
         "tracing.tracer",
         *NOUNS,
     ),
+    "rest": (
+        "errors",
+        "strict_json",
+        "progress",
+        "threads",
+        "config.listen",
+        "web.guard",
+        "rpc.access",
+        "rpc.calls",
+        "rpc.errors",
+        "tracing.tracer",
+    ),
     "metrics": (
         "errors",
         "threads",

@@ -8,11 +8,22 @@ its own words around the errors of this module.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from decimal import Context, Decimal
 from typing import Any, NoReturn
 
 Pairs = list[tuple[str, Any]]
 """What stands in an object, in the order of the text."""
+
+
+_WHOLE = 1 << 53
+"""Up to it a double keeps every whole number."""
+
+_DIGITS = 17
+"""So many suffice to write any double; whoever writes more means another number."""
+
+_PRECISE = Context(prec=10_000)
 
 
 class DoubledNameError(ValueError):
@@ -37,6 +48,7 @@ def read(
     look: Callable[[Pairs], None] | None = None,
     fractions: bool = True,
     infinite: bool = False,
+    exact: bool = False,
 ) -> Any:
     """The value of a document.
 
@@ -45,10 +57,12 @@ def read(
         look: shown each object as soon as it is read, the inner ones first; may raise.
         fractions: whether numbers may have a point, an exponent or a sign before zero.
         infinite: whether NaN and Infinity are numbers, as they are to Python.
+        exact: whether numbers have to be such that every reader keeps them as they are (RFC 7493).
 
     Raises:
         DoubledNameError: an object has the same name twice.
-        NoNumberError: NaN, Infinity, or a fraction where none is allowed.
+        NoNumberError: NaN, Infinity, a fraction where none is allowed, or a number that is not
+            exact.
         ValueError: no JSON, or something behind its end.
         RecursionError: nested too deep to be read at all.
     """
@@ -61,13 +75,34 @@ def read(
             raise DoubledNameError(_doubled(pairs))
         return found
 
+    if fractions:
+        parse_float, parse_int = (_exact, _exact_whole) if exact else (None, None)
+    else:
+        parse_float, parse_int = _no_number, _whole
     return json.loads(
         text,
         object_pairs_hook=unique,
         parse_constant=float if infinite else _no_number,
-        parse_float=None if fractions else _no_number,
-        parse_int=None if fractions else _whole,
+        parse_float=parse_float,
+        parse_int=parse_int,
     )
+
+
+def require_exact(text: str) -> None:
+    """Refuses a number that a double cannot keep: too large, too small, or with too many digits.
+
+    Raises:
+        NoNumberError: it is one.
+    """
+    value = float(text)
+    if not math.isfinite(value) or abs(value) > _WHOLE:
+        raise NoNumberError(text)
+    try:
+        written = Decimal(text).normalize(_PRECISE)
+    except ArithmeticError:  # an exponent of twenty digits
+        raise NoNumberError(text) from None
+    if len(written.as_tuple().digits) > _DIGITS or (value == 0) != written.is_zero():
+        raise NoNumberError(text)
 
 
 def nesting(value: Any) -> int:
@@ -88,6 +123,17 @@ def _doubled(pairs: Pairs) -> str:
             return name
         seen.add(name)
     raise AssertionError("no name stands there twice")
+
+
+def _exact(text: str) -> float:
+    require_exact(text)
+    return float(text)
+
+
+def _exact_whole(text: str) -> int:
+    if len(text) > _DIGITS or abs(int(text)) > _WHOLE:
+        raise NoNumberError(text)
+    return int(text)
 
 
 def _whole(text: str) -> int:

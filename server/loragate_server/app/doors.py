@@ -25,6 +25,7 @@ from loragate_server.progress import Leash
 from loragate_server.relay.observer import RelayObserver
 from loragate_server.relay.relay import Relay
 from loragate_server.relay.session import Check as CheckMessage
+from loragate_server.rest.door import RestDoor
 from loragate_server.rpc.access import Access
 from loragate_server.web.check import Check, CheckDoor
 from loragate_server.web.readiness import Readiness
@@ -60,6 +61,11 @@ def open_checkpoint(
 def check_door(config: Config) -> CheckDoor:
     """`/v1/check`, closed until the checkpoint is there."""
     return CheckDoor(config.intercept, _authorizer(config))
+
+
+def rest_door(config: Config) -> RestDoor:
+    """The API as JSON, closed until the calls are there."""
+    return RestDoor(config, config.console.public_url if config.console.enabled else "")
 
 
 def _authorizer(config: Config) -> Callable[[str], str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from loragate_server.app.announcing import make_announcer, open_events
 from loragate_server.app.descriptors import most_connections
-from loragate_server.app.doors import check_door
+from loragate_server.app.doors import check_door, rest_door
 from loragate_server.app.folders import served_library
 from loragate_server.app.ports import GRPC, HTTP, listening, require_free
 from loragate_server.app.retaining import open_retention
@@ -32,6 +32,7 @@ from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.signing.keys import KeyUnusableError
 from loragate_server.record.signing.signer import VerdictSigner
 from loragate_server.record.weights_book import WeightsBook
+from loragate_server.rest.door import RestDoor
 from loragate_server.tracing.tracer import Tracer
 from loragate_server.web.check import CheckDoor
 from loragate_server.web.readiness import Readiness
@@ -47,6 +48,7 @@ class Front:
     Attributes:
         http: address of the HTTP port, with the port that the system chose.
         door: `/v1/check`, closed until there is a checkpoint; None where it is not wanted.
+        rest: the API as JSON, closed until there are calls; None where it is not wanted.
         library: the library in force; whoever serves another one puts it here.
         uncalibrated: by base model the concepts that no calibration speaks for; whoever serves
             base models puts it here.
@@ -57,6 +59,7 @@ class Front:
     readiness: Readiness
     tracer: Tracer | None
     door: CheckDoor | None
+    rest: RestDoor | None
     policies: PolicyStore
     recorder: Recorder
     reviews: ReviewBook
@@ -84,6 +87,9 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
         max_connections=most_connections(config.listen.max_connections),
         idle_s=config.listen.idle_timeout_s,
     )
+    rest = rest_door(config) if config.rest.enabled else None
+    if rest is not None:
+        web.mount_api(rest)
     stack.push_async_callback(web.close)
     require_free(config.listen.grpc, GRPC)
     require_free(config.listen.http, HTTP)
@@ -101,6 +107,7 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
         readiness,
         tracer,
         door,
+        rest,
         policies,
         recorder,
         reviews,

@@ -205,6 +205,8 @@ async def _open_rpc(
     grpc = await listening(rpc.start(), config.listen.grpc, GRPC)
     if config.tls is not None:
         front.metrics.follow_certificate(config.tls.cert)
+    if front.rest is not None:
+        front.rest.open(rpc.calls)
     if front.door is not None and checkpoint is not None:
         check = http_check(checkpoint)
         front.door.open(check if front.tracer is None else traced(check, front.tracer))

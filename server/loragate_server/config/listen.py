@@ -66,8 +66,8 @@ class Listen(Section):
     """Where the server listens. Port 0 lets the system choose.
 
     Attributes:
-        max_concurrent_calls: gRPC calls beyond are refused at once, but for health checks; calls
-            that owe a message make room first.
+        max_concurrent_calls: calls beyond, over gRPC and as JSON together, are refused at once, but
+            for health checks; calls that owe a message make room first.
         max_uploads_per_caller: uploads that one caller may have on their way in.
         max_connections: connections beyond, on either port, make idle ones end or are refused;
             less where the process may not open so many files.

@@ -18,6 +18,7 @@ from loragate_server.config.gate import GateSection
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.intercept import InterceptSection
 from loragate_server.config.listen import GrpcPort, is_loopback
+from loragate_server.config.rest import RestSection
 from loragate_server.config.retention import RetentionSection
 from loragate_server.config.section import Section
 from loragate_server.config.signing import SigningSection
@@ -97,6 +98,7 @@ class Config(GrpcPort):
     gate: GateSection = GateSection()
     intercept: InterceptSection = InterceptSection()
     console: ConsoleSection = ConsoleSection()
+    rest: RestSection = RestSection()
     tracing: TracingSection = TracingSection()
     signing: SigningSection = SigningSection()
     checkpoints: CheckpointsSection = CheckpointsSection()

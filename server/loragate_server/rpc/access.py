@@ -8,7 +8,13 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 
-from loragate_server.config.listen import EVERYTHING, ORDINARY, GrpcPort, Permission
+from loragate_server.config.listen import (
+    EVERYTHING,
+    ORDINARY,
+    GrpcPort,
+    Permission,
+    is_loopback,
+)
 from loragate_server.errors import ErrorReason, NoDecisionError
 
 IDENTITY: ContextVar[str] = ContextVar("identity", default="")
@@ -77,15 +83,28 @@ def answers_while_draining(method: str) -> bool:
 
 
 class Access:
-    """Checks callers against the settings."""
+    """Checks callers against the settings.
 
-    def __init__(self, port: GrpcPort) -> None:
-        self._required = port.authenticates
+    Args:
+        port: the settings.
+        http: for the HTTP port, which has neither TLS nor client certificates. Where strangers can
+            reach it, callers need a token even if those of the gRPC port show something else.
+
+    Attributes:
+        anonymous: whether it lets in who shows nothing, as only this machine can reach the port.
+    """
+
+    def __init__(self, port: GrpcPort, *, http: bool = False) -> None:
+        local = is_loopback(port.listen.http) if http else port.on_loopback
+        strangers = http and not local and not port.insecure_off_loopback
+        self._required = port.authenticates or strangers
+        self.anonymous = local and not self._required
         self._tokens = port.tokens
         self._peers = {peer.identity: peer.permissions for peer in port.peers}
         # Whoever is on this machine can read the record itself; a stranger cannot.
-        unseen = frozenset() if port.on_loopback else {Permission.SCORES}
+        unseen = frozenset() if local else {Permission.SCORES}
         self._anybody = EVERYTHING - unseen
+        self._http = http
 
     def require(
         self, method: str, authorization: str, peer: Mapping[str, Iterable[bytes]]
@@ -140,9 +159,18 @@ class Access:
         name = peer_name(peer)
         if name:
             return name, self._peers.get(name, ORDINARY)
-        if self._required:
+        if not self._required:
+            return "", self._anybody
+        if not self._http:
             raise _unauthenticated("The call carries neither token nor client certificate.")
-        return "", self._anybody
+        if self._tokens:
+            raise _unauthenticated(
+                "The call carries no token.", "Send 'Authorization: Bearer TOKEN'."
+            )
+        raise _unauthenticated(
+            "The HTTP port has no TLS, and the server knows no token.",
+            "Set tokens, or use gRPC.",
+        )
 
     def _holder(self, authorization: str) -> tuple[str, frozenset[Permission]]:
         if not authorization.lower().startswith(_BEARER):

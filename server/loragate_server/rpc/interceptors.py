@@ -152,11 +152,7 @@ class Doorkeeper(AroundInterceptor):
         if is_open(method):
             yield
             return
-        if self.draining and not answers_while_draining(method):
-            raise draining()
-        identity, permissions = self._access.require(
-            method, metadata_value(context, "authorization"), context.auth_context()
-        )
+        identity, permissions = self.admit(method, context)
         named = IDENTITY.set(identity)
         seeing = SEES_SCORES.set(Permission.SCORES in permissions)
         try:
@@ -164,6 +160,20 @@ class Doorkeeper(AroundInterceptor):
         finally:
             SEES_SCORES.reset(seeing)
             IDENTITY.reset(named)
+
+    def admit(
+        self, method: str, context: grpc.aio.ServicerContext
+    ) -> tuple[str, frozenset[Permission]]:
+        """The caller's name and permissions, if the call may be made now.
+
+        Raises:
+            NoDecisionError: DRAINING, UNAUTHENTICATED or PERMISSION_DENIED.
+        """
+        if self.draining and not answers_while_draining(method):
+            raise draining()
+        return self._access.require(
+            method, metadata_value(context, "authorization"), context.auth_context()
+        )
 
 
 def metadata_value(context: grpc.aio.ServicerContext, key: str) -> str:

@@ -18,6 +18,7 @@ from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.access import AUTHORIZATION, EXTERNAL_PROCESSOR, Access
 from loragate_server.rpc.audit_service import AuditService, Records
 from loragate_server.rpc.authz_service import AuthzService, authz_handler
+from loragate_server.rpc.calls import Calls
 from loragate_server.rpc.concept_service import ConceptService
 from loragate_server.rpc.credentials import server_credentials
 from loragate_server.rpc.ext_proc_service import ExtProcService, ext_proc_handler
@@ -57,7 +58,11 @@ _Status = health_pb2.HealthCheckResponse
 
 
 class RpcServer:
-    """Serves the API in the running event loop, from `start` to `stop`."""
+    """Serves the API in the running event loop, from `start` to `stop`.
+
+    Attributes:
+        calls: the same methods for callers on the HTTP port, who have the same limits.
+    """
 
     def __init__(
         self,
@@ -93,26 +98,19 @@ class RpcServer:
         self._drain_grace_s = drain_grace_s
         self._stop_by_monotonic_s = 0.0
         self._doorkeeper = Doorkeeper(Access(port))
+        self._http_doorkeeper = Doorkeeper(Access(port, http=True))
         self._health = health.aio.HealthServicer()
+        turnstile = Turnstile(port.listen.max_concurrent_calls, port.listen.idle_timeout_s)
+        self.calls = Calls([*_around(observer, tracer), turnstile.beside()], self._http_doorkeeper)
         self._server = grpc.aio.server(
-            # The outermost first: everything that is refused has an id and is counted.
-            interceptors=[
-                RequestIds(),
-                *([] if tracer is None else [Traces(tracer)]),
-                CallCounter(observer),
-                Refusals(),
-                Turnstile(port.listen.max_concurrent_calls, port.listen.idle_timeout_s),
-                self._doorkeeper,
-            ],
+            interceptors=[*_around(observer, tracer), turnstile, self._doorkeeper],
             options=_options(port.listen, max_message_bytes, max_connections),
             maximum_concurrent_rpcs=port.listen.max_concurrent_calls + SPARE_CALLS,
         )
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            AuditService(gate, records, port.listen), self._server
-        )
-        concept_pb2_grpc.add_ConceptServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            ConceptService(keeper), self._server
-        )
+        audits, concepts = AuditService(gate, records, port.listen), ConceptService(keeper)
+        for each in (self._server, self.calls):
+            audit_pb2_grpc.add_AuditServiceServicer_to_server(audits, each)  # type: ignore[no-untyped-call]
+            concept_pb2_grpc.add_ConceptServiceServicer_to_server(concepts, each)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services: tuple[str, ...] = SERVICES
         if checkpoint is not None:
@@ -147,7 +145,7 @@ class RpcServer:
     async def drain(self) -> None:
         """Refuses new calls, which begins the grace time; those in flight go on."""
         if not self._doorkeeper.draining:
-            self._doorkeeper.draining = True
+            self._doorkeeper.draining = self._http_doorkeeper.draining = True
             self._stop_by_monotonic_s = time.monotonic() + self._drain_grace_s
         await self.announce_drain()
 
@@ -170,6 +168,12 @@ class RpcServer:
         if local:
             return address
         return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _around(observer: CallObserver, tracer: Tracer | None) -> list[grpc.aio.ServerInterceptor]:
+    """The outermost first: everything that is refused has an id and is counted."""
+    traces = [] if tracer is None else [Traces(tracer)]
+    return [RequestIds(), *traces, CallCounter(observer), Refusals()]
 
 
 def _options(listen: Listen, max_message_bytes: int, max_connections: int) -> list[tuple[str, int]]:

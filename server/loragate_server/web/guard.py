@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
@@ -30,6 +30,7 @@ class GuardedConnection(asyncio.Protocol):
         self._places = places
         self._idle_s = idle_s
         self._cutting: asyncio.TimerHandle | None = None
+        self.when_lost: set[Callable[[], object]] = set()
         self.place: Place | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,6 +56,8 @@ class GuardedConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Gives the place back."""
         self._let_be()
+        for tell in tuple(self.when_lost):
+            tell()
         if self.place is not None:
             self.place.leave()
             self._inner.connection_lost(exc)
@@ -90,7 +93,7 @@ async def one_at_work(request: web.Request, handler: Handler) -> web.StreamRespo
         place.waits()
 
 
-def within(seconds: float, unless: str) -> Callable[..., Awaitable[web.StreamResponse]]:
+def within(seconds: float, unless: tuple[str, ...]) -> Callable[..., Awaitable[web.StreamResponse]]:
     """A middleware that ends what takes too long with 408, but for paths that begin with `unless`.
 
     Most of the time is the peer's, who sends a body slowly.
@@ -125,6 +128,22 @@ async def owed(request: web.Request, within_s: float) -> AsyncIterator[None]:
     finally:
         if place is not None:
             place.works()
+
+
+@contextmanager
+def while_connected(request: web.Request, gone: Callable[[], object]) -> Iterator[None]:
+    """Inside it `gone` is called as soon as the peer leaves, or at once if it has left already."""
+    protocol = None if request.transport is None else request.transport.get_protocol()
+    if not isinstance(protocol, GuardedConnection):
+        if request.transport is None:
+            gone()
+        yield
+        return
+    protocol.when_lost.add(gone)
+    try:
+        yield
+    finally:
+        protocol.when_lost.discard(gone)
 
 
 def too_slow() -> web.Response:

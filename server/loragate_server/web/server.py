@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from types import TracebackType
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -25,12 +27,29 @@ FORM_BODY_BYTES = 64 * 1024
 CONSOLE = "/console"
 
 
+class ApiDoor(Protocol):
+    """What the HTTP port needs to know of the API, which lies behind a wall.
+
+    Attributes:
+        prefixes: of its paths, which have limits of their own.
+        middleware: around all answers.
+    """
+
+    prefixes: tuple[str, ...]
+    middleware: Middleware
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Adds the routes."""
+        ...
+
+
 def web_application(
     registry: CollectorRegistry,
     readiness: Readiness,
     door: CheckDoor | None = None,
     console: web.Application | None = None,
     witness: WitnessDoor | None = None,
+    api: ApiDoor | None = None,
 ) -> web.Application:
     """`/metrics`, `/healthz` and `/readyz` for GET or HEAD only; the rest if it is given."""
     # Not the loop's own threads: what hangs there must not take the metrics away.
@@ -59,7 +78,10 @@ def web_application(
         limit = max(limit, door.settings.max_body_bytes)
     if witness is not None:
         limit = max(limit, MAX_QUESTION_BYTES)
-    guards = (one_at_work, within(ANSWER_WITHIN_S, unless=PATH))
+    unhurried = (PATH,) if api is None else (PATH, *api.prefixes)
+    guards = [one_at_work, within(ANSWER_WITHIN_S, unless=unhurried)]
+    if api is not None:
+        guards.append(api.middleware)
     application = web.Application(client_max_size=limit, middlewares=guards)
     application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", healthz)
@@ -68,6 +90,8 @@ def web_application(
         door.add_to(application.router)
     if witness is not None:
         witness.add_to(application.router)
+    if api is not None:
+        api.add_to(application.router)
     if console is not None:
         application.add_subapp(CONSOLE, console)
     application.on_response_prepare.append(_plain_headers)
@@ -105,6 +129,7 @@ class WebServer:
         self._door = door
         self._console: web.Application | None = None
         self._witness: WitnessDoor | None = None
+        self._api: ApiDoor | None = None
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
 
@@ -116,6 +141,10 @@ class WebServer:
         """Adds the door of a witness; before `start`."""
         self._witness = witness
 
+    def mount_api(self, api: ApiDoor) -> None:
+        """Adds the API as JSON; before `start`."""
+        self._api = api
+
     async def start(self) -> str:
         """Listens, and returns the address with the port that the system chose.
 
@@ -124,7 +153,12 @@ class WebServer:
         """
         runner = self._runner = web.AppRunner(
             web_application(
-                self._registry, self._readiness, self._door, self._console, self._witness
+                self._registry,
+                self._readiness,
+                self._door,
+                self._console,
+                self._witness,
+                self._api,
             ),
             access_log=None,
             logger=_quiet_log(),
