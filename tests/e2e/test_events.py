@@ -95,7 +95,7 @@ def test_a_base_model_without_a_calibration_is_told_of_once(tmp_path: Path) -> N
         for _ in range(2):
             with forked_server(state, settings) as server:
                 assert eventually(lambda: bool(taken(file)), 60.0)
-                with urlopen(f"http://{server.http}/metrics") as answer:
+                with urlopen(f"http://{server.http}/metrics", timeout=60) as answer:
                     metrics = answer.read().decode()
     [event] = taken(file)
     assert event["type"] == "loragate.calibration.stale.v1"
