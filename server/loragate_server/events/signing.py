@@ -79,7 +79,7 @@ def read_signatures(file: Path) -> tuple[Signature, ...]:
 
 
 def _at_once(file: str, flags: int) -> int:
-    """Opens a pipe that nobody writes to as an empty file: else it would be waited for, for ever."""
+    """Opens a pipe that nobody writes to as an empty file: else it is waited for, for ever."""
     return os.open(file, flags | os.O_NONBLOCK)
 
 
