@@ -10,7 +10,7 @@ import pytest
 
 from loragate_server.config.events import EventReceiver
 from loragate_server.events.courier import IDLE_S, LONGEST_PAUSE_S, Courier, pause_s
-from loragate_server.record.outbox.letters import Choice, backlogs, letters, retry
+from loragate_server.record.outbox.letters import Choice, backlogs, letters, retry, walk
 from testkit.event_receiver import Taken, event_receiver
 from testkit.waiting import at_most
 from tests.server.events.conftest import (
@@ -97,7 +97,8 @@ async def test_a_receiver_that_is_away_longer_gets_no_more_than_dead_letters(
     assert any("cannot be reached" in one.last_error for one in found)
     assert await runner.step() == IDLE_S
     with home.database.writing() as connection:
-        assert retry(connection, Choice(dead=True), clock.now) == 30
+        dead = Choice(dead=True)
+        assert retry(connection, dead, walk(connection, dead), clock.now) == 30
     with event_receiver(port) as again:
         await drain(runner, clock)
         assert sorted(again.ids) == sorted(made)

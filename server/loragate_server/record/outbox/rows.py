@@ -142,15 +142,28 @@ def delivered(connection: Connection, event_id: str, receiver: str) -> bool:
 
     Events with a topic stay: else they would be told again.
     """
-    # Two that take away the last two deliveries would each find the other's still there.
-    lock = select(events.c.event_id).where(events.c.event_id == event_id).with_for_update()
-    connection.execute(lock).all()
+    lock_events(connection, [event_id])
     gone = delete(event_deliveries).where(*_delivery(event_id, receiver))
     there = connection.execute(gone).rowcount > 0
-    left = exists().where(event_deliveries.c.event_id == events.c.event_id)
-    over = (events.c.event_id == event_id) & events.c.topic.is_(None) & ~left
-    connection.execute(delete(events).where(over))
+    forget_delivered(connection, [event_id])
     return there
+
+
+def lock_events(connection: Connection, event_ids: Sequence[str]) -> None:
+    """Before deliveries are taken away.
+
+    Two that take away the last two of one event would each find the other's still there. All lock
+    in the same order, so that they do not wait for each other.
+    """
+    those = select(events.c.event_id).where(events.c.event_id.in_(event_ids))
+    connection.execute(those.order_by(events.c.event_id).with_for_update()).all()
+
+
+def forget_delivered(connection: Connection, event_ids: Sequence[str]) -> None:
+    """Takes away those of some events that are still to be delivered to nobody, but for topics."""
+    left = exists().where(event_deliveries.c.event_id == events.c.event_id)
+    over = events.c.event_id.in_(event_ids) & events.c.topic.is_(None) & ~left
+    connection.execute(delete(events).where(over))
 
 
 def failed(
