@@ -7,7 +7,7 @@ tells a claim from a later one of somebody else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -192,6 +192,17 @@ def receiver_fails(connection: Connection, receiver: str, now: datetime) -> None
     _change(connection, receiver, (c.failing_since.is_(None),), {"failing_since": now})
 
 
+def receiver_takes(connection: Connection, receiver: str) -> int:
+    """Notes that what was never tried does not wait because of the receiver; returns for how many.
+
+    For the oldest `BATCH` at most. Else what comes late only because much waits would be given up
+    as soon as the receiver fails again.
+    """
+    c = event_deliveries.c
+    meant = (c.attempts == 0, c.failing_since.is_not(None))
+    return _change(connection, receiver, meant, {"failing_since": None})
+
+
 def give_up(
     connection: Connection, receiver: str, since: datetime, now: datetime, event_id: str = ""
 ) -> int:
@@ -215,7 +226,7 @@ def _change(
     connection: Connection,
     receiver: str,
     meant: Sequence[ColumnElement[bool]],
-    values: dict[str, datetime],
+    values: Mapping[str, datetime | None],
 ) -> int:
     """Changes the oldest that wait for a receiver and are meant; returns how many."""
     c = event_deliveries.c
