@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
-from subprocess import TimeoutExpired
+from subprocess import Popen, TimeoutExpired
 from typing import Any
 from urllib.request import urlopen
 
@@ -95,10 +98,55 @@ def test_a_base_model_without_a_calibration_is_told_of_once(tmp_path: Path) -> N
         for _ in range(2):
             with forked_server(state, settings) as server:
                 assert eventually(lambda: bool(taken(file)), 60.0)
-                with urlopen(f"http://{server.http}/metrics") as answer:
+                with urlopen(f"http://{server.http}/metrics", timeout=60) as answer:
                     metrics = answer.read().decode()
     [event] = taken(file)
     assert event["type"] == "loragate.calibration.stale.v1"
     assert event["data"]["base_model"] == "own"
     assert event["data"]["concept_count"] > 3
     assert 'loragate_events_dead_letters{receiver="tickets"} 0.0' in metrics
+
+
+def documented(language: str, containing: str) -> str:
+    """The example of docs/events.md that holds some text."""
+    document = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    found = re.findall(rf"^```{language}\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    [example] = [one for one in found if containing in one]
+    return str(example)
+
+
+def test_whoever_tries_it_as_documented_sees_an_event(tmp_path: Path) -> None:
+    (state := tmp_path / "state").mkdir()
+    secret, port, seen = (
+        make_secret(tmp_path / "tickets.secret"),
+        str(free_port()),
+        tmp_path / "out",
+    )
+    program, config = tmp_path / "receive.py", tmp_path / "events.yaml"
+    program.write_text(documented("python", "8900").replace("8900", port))
+    # The server of a test is started in another folder.
+    text = documented("yaml", "8900").replace("8900", port)
+    config.write_text(text.replace(secret.name, str(secret)))
+    with (
+        seen.open("w") as out,
+        Popen([sys.executable, program], cwd=tmp_path, stdout=out) as receiver,
+    ):
+        try:
+            with forked_server(state, config=config) as server:
+                adapter = ADAPTERS / "learned-bomb.safetensors"
+                asked = [
+                    sys.executable,
+                    "-m",
+                    "loragate",
+                    "audit",
+                    "--target",
+                    server.grpc,
+                    adapter,
+                ]
+                told = subprocess.run(asked, capture_output=True, text=True, timeout=300)
+                assert told.returncode == 1, told.stderr
+                assert eventually(lambda: "loragate.decision.block.v1 0" in seen.read_text(), 30.0)
+                subprocess.run(asked, capture_output=True, timeout=300, check=False)
+        finally:
+            receiver.kill()
+    assert len(seen.read_text().splitlines()) == 1

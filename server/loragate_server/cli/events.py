@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,10 +25,14 @@ from loragate_server.cli.options import (
 from loragate_server.config.schema import Config
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from loragate_server.record.database import Database
-    from loragate_server.record.outbox.letters import Choice, Letter
+    from loragate_server.record.outbox.letters import Choice, Key, Letter
 
 DEFAULT_MOST = 100
+PAUSE_S = 0.05
+"""Between two batches, so that whoever waits for a lock gets it."""
 
 events = typer.Typer(no_args_is_help=True, help="Events that wait for their receivers.")
 
@@ -93,8 +98,9 @@ def retry_events(
 
     wanted = load(config, {"state_dir": state_dir})
     choice = _choice(ids, receiver, "--all" if every else "")
-    with failures(), _database(wanted) as database, database.writing() as connection:
-        count = retry(connection, choice, datetime.now(UTC))
+    count = _in_batches(
+        wanted, choice, lambda one, keys: retry(one, choice, keys, datetime.now(UTC))
+    )
     _told(count, "to be sent again", asked=bool(ids))
 
 
@@ -120,8 +126,7 @@ def drop_events(
 
     wanted = load(config, {"state_dir": state_dir})
     choice = _choice(ids, receiver, "--all-dead" if every else "")
-    with failures(), _database(wanted) as database, database.writing() as connection:
-        count = drop(connection, choice)
+    count = _in_batches(wanted, choice, lambda one, keys: drop(one, choice, keys))
     _told(count, "dropped", asked=bool(ids))
 
 
@@ -165,6 +170,25 @@ def _choice(ids: list[str] | None, receiver: str, every: str) -> Choice:
         fail("name the ids of events, as `list` shows them, or ask for all (--help)", EXIT_USAGE)
     dead = True if every == "--all-dead" else None
     return Choice(tuple(one.lower() for one in ids or ()), receiver, dead)
+
+
+def _in_batches(
+    wanted: Config, choice: Choice, change: Callable[[Connection, Sequence[Key]], int]
+) -> int:
+    """Changes what was chosen, with pauses: of SQLite there is one lock, and decisions need it."""
+    from loragate_server.record.outbox.letters import walk
+
+    count, last = 0, None
+    with failures(), _database(wanted) as database:
+        while True:
+            with database.reading() as connection:
+                keys = walk(connection, choice, last)
+            if not keys:
+                return count
+            with database.writing() as connection:
+                count += change(connection, keys)
+            last = keys[-1]
+            sleep(PAUSE_S)
 
 
 def _told(count: int, what: str, *, asked: bool) -> None:

@@ -66,6 +66,8 @@ class Courier:
         self._now = now
         self._give_up_after = span_of(receiver.give_up_after)
         self._failures = 0
+        # Whether it may be noted for what was never tried that the receiver fails; by others too.
+        self._noted = True
 
     async def step(self) -> float:
         """Makes one attempt if anything is due; returns the seconds to wait before the next step.
@@ -86,6 +88,8 @@ class Courier:
             _log.info("events: %s takes events again", name)
         self._failures = 0
         await self._write(lambda one: rows.delivered(one, claimed.event.event_id, name))
+        if self._noted:
+            self._noted = await self._write(lambda one: rows.receiver_takes(one, name)) > 0
         return 0.0
 
     async def _claim(self) -> Claim | None:
@@ -126,6 +130,7 @@ class Courier:
         rows.failed(connection, claimed, now, due_at, error)
         of_receiver = self._failures > 1
         if of_receiver:
+            self._noted = True
             rows.receiver_fails(connection, name, now)
         if self._give_up_after is None:
             return 0

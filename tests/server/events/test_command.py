@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from loragate_server.cli import events as command
 from loragate_server.cli.command import application
 from loragate_server.config.events import EventReceiver
-from loragate_server.record.outbox.letters import Choice, retry
+from loragate_server.policy.decision import VerdictKind
+from loragate_server.record.outbox import letters
+from loragate_server.record.outbox.letters import Choice, drop, retry, walk
 from loragate_server.record.outbox.rows import give_up, receiver_fails
 from tests.server.events.conftest import Clock, House, OpenHouse, suspected
 
@@ -113,5 +116,40 @@ def test_public_keys_are_shown_and_secrets_are_not(home: House, ask: Ask, tmp_pa
 
 def test_a_letter_that_is_sent_again_has_not_been_failing(home: House, clock: Clock) -> None:
     with home.database.writing() as connection:
-        assert retry(connection, Choice(receiver="old"), clock.now) == 2
+        old = Choice(receiver="old")
+        assert retry(connection, old, walk(connection, old), clock.now) == 2
         assert give_up(connection, "old", clock.now, clock.now) == 0
+
+
+def test_many_letters_are_changed_by_batches_that_others_can_write_between(
+    house: OpenHouse, receiver: MakeReceiver, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters, "BATCH", 2)
+    home = house(receiver(URL, "tickets"), receiver(URL, "old"))
+    for n in range(5):
+        home.record(suspected(sha256=f"{n + 7:064x}"))
+    seen: list[int] = []
+
+    def pause(_: float) -> None:
+        home.record(suspected(VerdictKind.ALLOW))
+        seen.append(len(home.rows("event_deliveries")))
+
+    monkeypatch.setattr(command, "sleep", pause)
+    assert ask("retry", "--all").stdout == "14 to be sent again\n"
+    assert len(seen) == 7
+    with home.database.writing() as connection:
+        receiver_fails(connection, "old", datetime.now(UTC) - timedelta(days=2))
+        assert give_up(connection, "old", datetime.now(UTC), datetime.now(UTC)) == 7
+    seen.clear()
+    assert ask("drop", "--all-dead").stdout == "7 dropped\n"
+    assert seen == [12, 10, 8, 7]
+    assert len(home.rows("events")) == 7
+
+
+def test_what_changed_between_the_look_and_the_batch_is_left(home: House, clock: Clock) -> None:
+    dead = Choice(dead=True)
+    with home.database.writing() as connection:
+        keys = walk(connection, dead)
+        assert retry(connection, dead, keys[:1], clock.now) == 1
+        assert drop(connection, dead, keys) == 1
+    assert len(home.rows("event_deliveries")) == 3

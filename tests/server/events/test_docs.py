@@ -80,37 +80,45 @@ def test_every_kind_is_documented() -> None:
 
 
 def test_the_documented_settings_are_valid() -> None:
-    [text] = blocks("yaml")
-    settings = EventsSection(**YAML(typ="safe").load(text)["events"])
-    assert settings.receivers[0].kinds == {EventKind.BLOCK, EventKind.REVIEW}
+    settings = [EventsSection(**YAML(typ="safe").load(one)["events"]) for one in blocks("yaml")]
+    first, here = (one.receivers[0] for one in settings)
+    assert first.kinds == {EventKind.BLOCK, EventKind.REVIEW}
+    assert here.kinds == frozenset(EventKind)
 
 
 async def test_the_documented_code_takes_real_events_once_and_no_forged_ones(
     receiver: MakeReceiver, clock: Clock
 ) -> None:
-    spaces: list[dict[str, Any]] = [{} for _ in blocks("python")]
-    for code, space in zip(blocks("python"), spaces, strict=True):
+    codes = blocks("python")[1:]  # the first is a program, played with a real server
+    spaces: list[dict[str, Any]] = [{} for _ in codes]
+    for code, space in zip(codes, spaces, strict=True):
         exec(code, space)  # what a reader would copy
     take, require_signed = spaces[0]["take"], spaces[1]["require_signed"]
-    body = json.dumps({"id": "1", "data": {}})
+    content = json.dumps({"id": "1", "data": {}})
     with event_receiver() as server:
         told = receiver(server.url)
         secret = told.secret_file.read_text().strip()
-        told.secret_file.write_text(f"{secret}\nwhsk_{'B' * 43}=\n")
-        public_key = read_signatures(told.secret_file)[1].public_key
+        # While keys are exchanged: whoever has one public half meets a signature of the other too.
+        told.secret_file.write_text(f"whsk_{'A' * 43}=\n{secret}\nwhsk_{'B' * 43}=\n")
+        public_keys = [one.public_key for one in read_signatures(told.secret_file)[::2]]
         async with Sender(told) as sender:
-            sent = await sender.send(Event("1", "decision.block", clock(), body), clock())
+            sent = await sender.send(Event("1", "decision.block", clock(), content), clock())
         assert sent.error == ""
         [one] = server.taken
     seen: set[str] = set()
     assert take(one.body, one.headers, secret, seen)["id"] == "1"
     assert take(one.body, one.headers, secret, seen) is None
-    require_signed(one.body, one.headers, public_key)
+    for public_key in public_keys:
+        require_signed(one.body, one.headers, public_key)
     forged = one.body.replace(b"1", b"2")
     with pytest.raises(WebhookVerificationError):
         take(forged, one.headers, secret, seen)
-    with pytest.raises(InvalidSignature):
-        require_signed(forged, one.headers, public_key)
+    for body, headers in (
+        (forged, one.headers),
+        (one.body, {**one.headers, "webhook-signature": "v1,AAAA"}),
+    ):
+        with pytest.raises(InvalidSignature):
+            require_signed(body, headers, public_key)
     late = {**one.headers, "webhook-timestamp": str(int(time.time()) - 400)}
     with pytest.raises(ValueError, match="too old"):
         require_signed(one.body, late, public_key)

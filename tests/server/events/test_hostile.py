@@ -85,8 +85,10 @@ OK = b"HTTP/1.1 200 OK\r\n"
 async def test_what_is_no_answer_is_a_failure_in_time(
     receiver: MakeReceiver, speak: Speak, said: str
 ) -> None:
+    # Where there is an answer, a busy machine has time for it.
+    timeout_s = 0.5 if said.startswith("no answer") else 60.0
     with peer(speak) as url:
-        async with Sender(receiver(url, timeout_s=0.5)) as sender:
+        async with Sender(receiver(url, timeout_s=timeout_s)) as sender:
             began = time.monotonic()
             failed = await sender.send(EVENT, datetime.now(UTC))
     assert time.monotonic() - began < at_most(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -89,6 +90,16 @@ def test_what_is_no_secret_is_refused_without_showing_it(tmp_path: Path, content
         read_signatures(file)
     assert str(file) in str(caught.value)
     assert len(content) < 7 or content[6:] not in str(caught.value)
+
+
+@pytest.mark.parametrize("writer", [False, True])
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, writer: bool) -> None:
+    os.mkfifo(pipe := tmp_path / "secret")
+    held = os.open(pipe, os.O_RDWR) if writer else -1
+    with pytest.raises(SecretUnusableError, match="has to hold 1 to 8 secrets"):
+        read_signatures(pipe)
+    if writer:
+        os.close(held)
 
 
 def test_a_secret_that_is_not_there_is_named(tmp_path: Path) -> None:

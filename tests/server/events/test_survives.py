@@ -10,7 +10,7 @@ import pytest
 
 from loragate_server.config.events import EventReceiver
 from loragate_server.events.courier import IDLE_S, LONGEST_PAUSE_S, Courier, pause_s
-from loragate_server.record.outbox.letters import Choice, backlogs, letters, retry
+from loragate_server.record.outbox.letters import Choice, backlogs, letters, retry, walk
 from testkit.event_receiver import Taken, event_receiver
 from testkit.waiting import at_most
 from tests.server.events.conftest import (
@@ -97,10 +97,39 @@ async def test_a_receiver_that_is_away_longer_gets_no_more_than_dead_letters(
     assert any("cannot be reached" in one.last_error for one in found)
     assert await runner.step() == IDLE_S
     with home.database.writing() as connection:
-        assert retry(connection, Choice(dead=True), clock.now) == 30
+        dead = Choice(dead=True)
+        assert retry(connection, dead, walk(connection, dead), clock.now) == 30
     with event_receiver(port) as again:
         await drain(runner, clock)
         assert sorted(again.ids) == sorted(made)
+
+
+async def test_what_was_never_tried_is_not_given_up_when_a_receiver_that_came_back_fails_again(
+    house: OpenHouse, receiver: MakeReceiver, courier: OpenCourier, clock: Clock
+) -> None:
+    takes = False
+    with event_receiver(answer=lambda _: 204 if takes else 503) as server:
+        told = receiver(server.url, give_up_after="2h")
+        home = house(told)
+        ids(home, 30)
+        clock.move(1)
+        runner = await courier(home, told)
+        for _ in range(4):
+            clock.move(await runner.step())
+        assert all(one["failing_since"] for one in home.rows("event_deliveries"))
+        takes = True
+        for _ in range(3):
+            assert await runner.step() == 0.0
+        clock.move(7300)
+        takes = False
+        for _ in range(3):
+            clock.move(await runner.step())
+        with home.database.reading() as connection:
+            stands = backlogs(connection)["tickets"]
+            dead = letters(connection, Choice(dead=True), 100)
+        assert stands.waiting + stands.dead == 27
+        assert len(dead) <= 4, "only what it has failed to take"
+        assert all(one.attempts for one in dead)
 
 
 async def test_a_server_that_was_down_for_days_gives_no_event_up_for_that(

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_, update
 
-from loragate_server.record.outbox.rows import delivered
+from loragate_server.record.outbox.rows import BATCH, forget_delivered, lock_events
 from loragate_server.record.search import storable
 from loragate_server.record.tables import event_deliveries, events
+
+Key = tuple[str, str]
+"""Of a letter: the event's id, and the name of the receiver."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +94,57 @@ def letters(connection: Connection, choice: Choice, most: int) -> list[Letter]:
     return [Letter(*row) for row in connection.execute(query)]
 
 
-def retry(connection: Connection, choice: Choice, now: datetime) -> int:
-    """Makes letters due at once, as if they had never been tried; returns how many."""
+def walk(connection: Connection, choice: Choice, after: Key | None = None) -> list[Key]:
+    """The next `BATCH` letters in the order of their keys; ids of events grow with time.
+
+    What is changed goes by batches, each in a transaction of its own: decisions need the lock that
+    is held meanwhile.
+
+    Args:
+        connection: that may only read.
+        choice: which.
+        after: the last of the batch before; None for the first one.
+    """
+    c = event_deliveries.c
+    query = select(c.event_id, c.receiver).where(*choice.conditions)
+    if after is not None:
+        query = query.where(tuple_(c.event_id, c.receiver) > tuple_(*after))
+    query = query.order_by(c.event_id, c.receiver).limit(BATCH)
+    return [(row.event_id, row.receiver) for row in connection.execute(query)]
+
+
+def retry(connection: Connection, choice: Choice, keys: Sequence[Key], now: datetime) -> int:
+    """Makes letters due at once, as if they had never been tried; returns how many.
+
+    Args:
+        connection: in a transaction that writes.
+        choice: what has to hold of them still.
+        keys: of a batch.
+        now: timezone-aware.
+    """
     again = {"due_at": now, "attempts": 0, "failing_since": None, "dead_at": None}
-    query = update(event_deliveries).where(*choice.conditions).values(**again)
+    query = update(event_deliveries).where(*choice.conditions, _among(keys)).values(**again)
     return connection.execute(query).rowcount
 
 
-def drop(connection: Connection, choice: Choice) -> int:
-    """Takes letters away, undelivered; returns how many."""
-    c = event_deliveries.c
-    query = select(c.event_id, c.receiver).where(*choice.conditions)
-    found = connection.execute(query.order_by(c.event_id, c.receiver)).all()
-    return sum(delivered(connection, row.event_id, row.receiver) for row in found)
+def drop(connection: Connection, choice: Choice, keys: Sequence[Key]) -> int:
+    """Takes letters away, undelivered; returns how many.
+
+    Args:
+        connection: in a transaction that writes.
+        choice: what has to hold of them still.
+        keys: of a batch.
+    """
+    ids = sorted({event_id for event_id, _ in keys})
+    lock_events(connection, ids)
+    gone = delete(event_deliveries).where(*choice.conditions, _among(keys))
+    count = connection.execute(gone).rowcount
+    forget_delivered(connection, ids)
+    return count
+
+
+def _among(keys: Sequence[Key]) -> ColumnElement[bool]:
+    return tuple_(event_deliveries.c.event_id, event_deliveries.c.receiver).in_(keys)
 
 
 def backlogs(connection: Connection) -> dict[str, Backlog]:

@@ -7,7 +7,7 @@ tells a claim from a later one of somebody else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -142,15 +142,28 @@ def delivered(connection: Connection, event_id: str, receiver: str) -> bool:
 
     Events with a topic stay: else they would be told again.
     """
-    # Two that take away the last two deliveries would each find the other's still there.
-    lock = select(events.c.event_id).where(events.c.event_id == event_id).with_for_update()
-    connection.execute(lock).all()
+    lock_events(connection, [event_id])
     gone = delete(event_deliveries).where(*_delivery(event_id, receiver))
     there = connection.execute(gone).rowcount > 0
-    left = exists().where(event_deliveries.c.event_id == events.c.event_id)
-    over = (events.c.event_id == event_id) & events.c.topic.is_(None) & ~left
-    connection.execute(delete(events).where(over))
+    forget_delivered(connection, [event_id])
     return there
+
+
+def lock_events(connection: Connection, event_ids: Sequence[str]) -> None:
+    """Before deliveries are taken away.
+
+    Two that take away the last two of one event would each find the other's still there. All lock
+    in the same order, so that they do not wait for each other.
+    """
+    those = select(events.c.event_id).where(events.c.event_id.in_(event_ids))
+    connection.execute(those.order_by(events.c.event_id).with_for_update()).all()
+
+
+def forget_delivered(connection: Connection, event_ids: Sequence[str]) -> None:
+    """Takes away those of some events that are still to be delivered to nobody, but for topics."""
+    left = exists().where(event_deliveries.c.event_id == events.c.event_id)
+    over = events.c.event_id.in_(event_ids) & events.c.topic.is_(None) & ~left
+    connection.execute(delete(events).where(over))
 
 
 def failed(
@@ -179,6 +192,17 @@ def receiver_fails(connection: Connection, receiver: str, now: datetime) -> None
     _change(connection, receiver, (c.failing_since.is_(None),), {"failing_since": now})
 
 
+def receiver_takes(connection: Connection, receiver: str) -> int:
+    """Notes that what was never tried does not wait because of the receiver; returns for how many.
+
+    For the oldest `BATCH` at most. Else what comes late only because much waits would be given up
+    as soon as the receiver fails again.
+    """
+    c = event_deliveries.c
+    meant = (c.attempts == 0, c.failing_since.is_not(None))
+    return _change(connection, receiver, meant, {"failing_since": None})
+
+
 def give_up(
     connection: Connection, receiver: str, since: datetime, now: datetime, event_id: str = ""
 ) -> int:
@@ -202,7 +226,7 @@ def _change(
     connection: Connection,
     receiver: str,
     meant: Sequence[ColumnElement[bool]],
-    values: dict[str, datetime],
+    values: Mapping[str, datetime | None],
 ) -> int:
     """Changes the oldest that wait for a receiver and are meant; returns how many."""
     c = event_deliveries.c
