@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from loragate_server.rest.door import SOURCES
-from loragate_server.rest.strict import is_repeated
+from loragate_server.rest.strict import holds_message, is_repeated
 
 _Field = FieldDescriptor
 _PLAIN: dict[int, dict[str, Any]] = {
@@ -58,7 +58,7 @@ class Schemas:
             name = f"{outer}{field.name}"
             if outer and field.name in SOURCES:
                 continue  # the body is the file
-            if field.message_type is not None:
+            if holds_message(field):
                 yield from self.flat(field.message_type, f"{name}.")
             else:
                 yield name, self._shape(field), self._said[field.full_name]

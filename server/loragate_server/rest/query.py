@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from loragate_server import strict_json
-from loragate_server.rest.strict import invalid, is_repeated
+from loragate_server.rest.strict import holds_message, invalid, is_repeated
 
 _TRUTH = {"true": True, "false": False}
 _NUMBERS = frozenset({FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_DOUBLE})
@@ -39,11 +39,12 @@ def _put(kind: Descriptor, value: dict[str, Any], name: str, text: str) -> None:
     *outer, last = name.split(".")
     for part in outer:
         field = kind.fields_by_name.get(part)
-        if field is None or field.message_type is None or is_repeated(field):
+        inner = None if field is None or not holds_message(field) else field.message_type
+        if field is None or inner is None or is_repeated(field):
             raise _unknown(name)
-        kind, value = field.message_type, value.setdefault(part, {})
+        kind, value = inner, value.setdefault(part, {})
     field = kind.fields_by_name.get(last)
-    if field is None or field.message_type is not None:
+    if field is None or holds_message(field):
         raise _unknown(name)
     read = _value(field, name, text)
     if is_repeated(field):

@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from loragate_server import strict_json
 from loragate_server.errors import ErrorReason, NoDecisionError
+
+_MOMENT = Timestamp.DESCRIPTOR.full_name
 
 MOST_DEPTH = 16
 """Of objects and lists in each other; no message of the API comes near."""
@@ -119,8 +122,15 @@ def _look(kind: Any, value: Any, path: str) -> None:
             raise invalid(f"{where} is no list but {_shown(inner)}.", where)
 
 
+def holds_message(field: FieldDescriptor) -> bool:
+    """Whether a field holds an object in JSON: a moment is a message, and a text there."""
+    return field.message_type is not None and field.message_type.full_name != _MOMENT
+
+
 def _look_at_one(field: FieldDescriptor, value: Any, path: str) -> None:
-    if field.message_type is not None:
+    if field.message_type is not None and not holds_message(field):
+        _look_at_moment(value, path)
+    elif field.message_type is not None:
         _look(field.message_type, value, path)
     elif field.type == FieldDescriptor.TYPE_BYTES:
         if not isinstance(value, str) or not _is_base64(value):
@@ -138,6 +148,14 @@ def _look_at_one(field: FieldDescriptor, value: Any, path: str) -> None:
             raise invalid(f"{path} holds half a surrogate pair, which is no letter.", path)
     elif field.type not in _LONG or not _WHOLE.fullmatch(value):
         raise invalid(f"{path} is no number but {_shown(value)}.", path)
+
+
+def _look_at_moment(value: Any, path: str) -> None:
+    try:
+        Timestamp().FromJsonString(value)
+    except (ValueError, TypeError, OverflowError):
+        said = "is no moment such as 2026-11-29T14:00:00Z but"
+        raise invalid(f"{path} {said} {_shown(value)}.", path) from None
 
 
 def _look_at_number(field: FieldDescriptor, value: Any, path: str) -> None:

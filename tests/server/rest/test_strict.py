@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from loragate.v1 import audit_pb2 as wire
 from loragate.v1 import concept_pb2
@@ -143,6 +144,18 @@ def test_a_query_says_what_json_says() -> None:
         dry_run=True,
         concept_ids=["a", "b"],
     )
+
+
+def test_a_moment_is_a_text_with_its_offset() -> None:
+    at_two = wire.ListAuditsRequest(decided_since=Timestamp(seconds=1_764_424_800))
+    for text in ("2025-11-29T14:00:00Z", "2025-11-29T15:00:00%2B01:00".replace("%2B", "+")):
+        assert query(f"decided_since={text}", wire.ListAuditsRequest) == at_two
+        assert read_message(f'{{"decided_since": "{text}"}}'.encode(), wire.ListAuditsRequest)
+    for wrong in ('"2025-11-29"', '"yesterday"', "17", "{}", '{"seconds": 17}', "null"):
+        text = f'{{"decided_since": {wrong}}}'
+        assert refused(text, wire.ListAuditsRequest).metadata["field"] == "decided_since", wrong
+    with pytest.raises(NoDecisionError):
+        query("decided_since.seconds=17", wire.ListAuditsRequest)
 
 
 @pytest.mark.parametrize(
