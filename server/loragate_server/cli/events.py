@@ -88,7 +88,8 @@ def retry_events(
     """Has events sent again as if they had never been tried; dead letters too.
 
     The servers send them, after a receiver that failed as soon as their pause is over: within five
-    minutes. An event keeps its id, so that a receiver which has it can tell.
+    minutes, or when it asked to be left alone until (Retry-After, an hour at most). An event
+    keeps its id, so that a receiver which has it can tell.
 
     [bold]Example[/bold]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from loragate_server.config.events import EventReceiver
 from loragate_server.events.courier import IDLE_S, LONGEST_PAUSE_S, Courier, pause_s
 from loragate_server.record.outbox.letters import Choice, backlogs, letters, retry, walk
+from loragate_server.record.outbox.rows import claim, receiver_fails
 from testkit.event_receiver import Taken, event_receiver
 from testkit.waiting import at_most
 from tests.server.events.conftest import (
@@ -284,3 +286,20 @@ def test_pauses_grow_to_some_minutes_and_differ() -> None:
     assert all(LONGEST_PAUSE_S / 2 <= pause_s(40) <= LONGEST_PAUSE_S for _ in range(50))
     assert pause_s(10**6) <= LONGEST_PAUSE_S
     assert len({pause_s(5) for _ in range(20)}) > 10
+
+
+def test_replicas_that_note_the_same_failure_do_not_wait_for_each_other(
+    house: OpenHouse, receiver: MakeReceiver, clock: Clock, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer")
+    home = house(receiver("http://127.0.0.1:9/"))
+    ids(home, 4)
+    clock.move(1)
+    lease = clock.now + timedelta(seconds=20)
+    with home.database.writing() as one:
+        assert claim(one, "tickets", clock.now, lease) is not None
+        with home.database.writing() as other:
+            receiver_fails(other, "tickets", clock.now)
+    noted = [row["failing_since"] is not None for row in home.rows("event_deliveries")]
+    assert sorted(noted) == [False, True, True, True]

@@ -123,6 +123,7 @@ def retry(connection: Connection, choice: Choice, keys: Sequence[Key], now: date
         now: timezone-aware.
     """
     again = {"due_at": now, "attempts": 0, "failing_since": None, "dead_at": None}
+    _lock(connection, keys)
     query = update(event_deliveries).where(*choice.conditions, _among(keys)).values(**again)
     return connection.execute(query).rowcount
 
@@ -137,14 +138,24 @@ def drop(connection: Connection, choice: Choice, keys: Sequence[Key]) -> int:
     """
     ids = sorted({event_id for event_id, _ in keys})
     lock_events(connection, ids)
+    _lock(connection, keys)
     gone = delete(event_deliveries).where(*choice.conditions, _among(keys))
     count = connection.execute(gone).rowcount
     forget_delivered(connection, ids)
     return count
 
 
+def _lock(connection: Connection, keys: Sequence[Key]) -> None:
+    """All lock in the same order, so that two commands do not wait for each other."""
+    c = event_deliveries.c
+    those = select(c.event_id).where(_among(keys)).order_by(c.event_id, c.receiver)
+    connection.execute(those.with_for_update()).all()
+
+
 def _among(keys: Sequence[Key]) -> ColumnElement[bool]:
-    return tuple_(event_deliveries.c.event_id, event_deliveries.c.receiver).in_(keys)
+    c = event_deliveries.c
+    # The first half is for PostgreSQL, which uses no index for pairs.
+    return c.event_id.in_([one for one, _ in keys]) & tuple_(c.event_id, c.receiver).in_(keys)
 
 
 def backlogs(connection: Connection) -> dict[str, Backlog]:

@@ -228,15 +228,23 @@ def _change(
     meant: Sequence[ColumnElement[bool]],
     values: Mapping[str, datetime | None],
 ) -> int:
-    """Changes the oldest that wait for a receiver and are meant; returns how many."""
+    """Changes the oldest that wait for a receiver and are meant; returns how many.
+
+    In two steps: PostgreSQL plans an update with a limit below it so that it takes seconds, and
+    rows that others have locked are left to the next time, since two would wait for each other.
+    """
     c = event_deliveries.c
     oldest = (
         select(c.event_id)
         .where(c.receiver == receiver, _waiting, *meant)
         .order_by(c.made_at, c.event_id)
         .limit(BATCH)
+        .with_for_update(skip_locked=True)
     )
-    of_batch = (c.receiver == receiver, _waiting, c.event_id.in_(oldest.scalar_subquery()))
+    found = connection.execute(oldest).scalars().all()
+    if not found:
+        return 0
+    of_batch = (c.receiver == receiver, c.event_id.in_(found))
     return connection.execute(update(event_deliveries).where(*of_batch).values(**values)).rowcount
 
 
