@@ -83,6 +83,7 @@ def test_while_secrets_are_exchanged_every_event_is_signed_with_each(tmp_path: P
         "ｗ",
         "whsec_" + "A" * 20_000,
     ],
+    ids=range(12),  # some are made anew each time
 )
 def test_what_is_no_secret_is_refused_without_showing_it(tmp_path: Path, content: str) -> None:
     (file := tmp_path / "secret").write_text(content)
