@@ -24,7 +24,6 @@ from loragate_server.events.signing import (
 from loragate_server.record.outbox.rows import Event
 from testkit.event_receiver import event_receiver, make_secret
 
-NOW = datetime.now(UTC)
 BODY = '{"id": "1", "text": "\\u30ed\\u30e9"}'
 
 
@@ -34,7 +33,7 @@ def encoded(prefix: str, count: int) -> str:
 
 def test_a_shared_secret_signs_as_the_reference_implementation_checks(tmp_path: Path) -> None:
     file = make_secret(tmp_path / "secret")
-    headers = signed_headers(read_signatures(file), "1", NOW, BODY)
+    headers = signed_headers(read_signatures(file), "1", datetime.now(UTC), BODY)
     webhook = Webhook(file.read_text().strip())
     assert webhook.verify(BODY, headers)["id"] == "1"
     with pytest.raises(WebhookVerificationError):
@@ -47,7 +46,7 @@ def test_a_shared_secret_signs_as_the_reference_implementation_checks(tmp_path: 
 def test_a_key_pair_signs_so_that_its_public_half_checks(tmp_path: Path, count: int) -> None:
     (file := tmp_path / "secret").write_text(encoded("whsk_", count))
     [signature] = read_signatures(file)
-    headers = signed_headers([signature], "1", NOW, BODY)
+    headers = signed_headers([signature], "1", datetime.now(UTC), BODY)
     version, _, signed = headers["webhook-signature"].partition(",")
     assert version == "v1a"
     public = base64.b64decode(signature.public_key.removeprefix("whpk_"))
@@ -61,7 +60,7 @@ def test_a_key_pair_signs_so_that_its_public_half_checks(tmp_path: Path, count: 
 def test_while_secrets_are_exchanged_every_event_is_signed_with_each(tmp_path: Path) -> None:
     old, new = encoded("whsec_", 32), encoded("whsec_", 24)
     (file := tmp_path / "secrets").write_text(f"{new}\n\n{old}\n{encoded('whsk_', 32)}\r\n")
-    headers = signed_headers(read_signatures(file), "1", NOW, BODY)
+    headers = signed_headers(read_signatures(file), "1", datetime.now(UTC), BODY)
     assert [one[:3] for one in headers["webhook-signature"].split(" ")] == ["v1,", "v1,", "v1a"]
     for secret in (old, new):
         assert Webhook(secret).verify(BODY, headers)
@@ -114,7 +113,9 @@ async def test_what_is_sent_can_be_checked_as_it_came(
     with event_receiver() as server:
         told = receiver(server.url)
         async with Sender(told) as sender:
-            sent = await sender.send(Event("1", "decision.block", NOW, BODY), datetime.now(UTC))
+            sent = await sender.send(
+                Event("1", "decision.block", datetime.now(UTC), BODY), datetime.now(UTC)
+            )
         assert sent.error == ""
         [taken] = server.taken
     assert taken.headers["content-type"] == "application/cloudevents+json"
@@ -125,13 +126,13 @@ async def test_what_is_sent_can_be_checked_as_it_came(
 async def test_an_address_with_a_token_is_in_no_error(
     receiver: Callable[..., EventReceiver],
 ) -> None:
-    event = Event("1", "decision.block", NOW, BODY)
+    event = Event("1", "decision.block", datetime.now(UTC), BODY)
     for url in (
         "http://127.0.0.1:9/hook/TOKEN",
         "http://no-such-host.invalid/TOKEN",
         "https://127.0.0.1:9/?key=TOKEN",
     ):
         async with Sender(receiver(url)) as sender:
-            failed = await sender.send(event, NOW)
+            failed = await sender.send(event, datetime.now(UTC))
         assert failed.error
         assert "TOKEN" not in failed.error
