@@ -39,10 +39,16 @@ class Body:
             NoDecisionError: REQUEST_INVALID, answered with status 415.
         """
         request = self._request
+        codings = request.headers.getall(hdrs.TRANSFER_ENCODING, ["chunked"])
         plain = request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() == "identity"
         charset = (request.charset or "utf-8").lower()
         named = request.headers.getall(hdrs.CONTENT_TYPE, [])
-        if len(named) != 1 or request.content_type != kind or not plain:
+        if (
+            len(named) != 1
+            or request.content_type != kind
+            or not plain
+            or [one.lower() for one in codings] != ["chunked"]
+        ):
             raise _unsupported(f"The body is not sent as {kind}, without Content-Encoding.", kind)
         if kind != BYTES and charset != "utf-8":
             raise _unsupported(f"The charset {charset[:40]} is not UTF-8.", kind)

@@ -63,7 +63,7 @@ def _value(field: FieldDescriptor, name: str, text: str) -> Any:
         return text
     try:
         return strict_json.read(text, exact=True)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise invalid(f"{name} is no number but {text[:60]!r}.", name) from None
 
 

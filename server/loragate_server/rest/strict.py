@@ -22,6 +22,10 @@ MOST_DEPTH = 16
 MOST_ITEMS = 2000
 """Of one list; twice what any may have. A million empty ones would fit into a body."""
 
+MOST_PARTS = 50_000
+"""Of one text, counted by what stands between them before it is read: a value takes many times the
+memory of its two letters."""
+
 _URL_SAFE = str.maketrans("-_", "+/")
 _WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _FRACTIONS = frozenset({FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT})
@@ -38,7 +42,12 @@ def read_message(text: bytes, kind: type[_Message]) -> _Message:
         NoDecisionError: REQUEST_INVALID; metadata entry "field" names what is wrong, where a name
             is to blame.
     """
-    return make_message(_read(text), kind)
+    try:
+        return make_message(_read(text), kind)
+    except NoDecisionError as error:
+        # Its frames hold what was read, and whoever waits in another thread holds it in a circle.
+        error.__context__ = None
+        raise error.with_traceback(None) from None
 
 
 def make_message(value: Any, kind: type[_Message]) -> _Message:
@@ -67,6 +76,7 @@ def is_repeated(field: FieldDescriptor) -> bool:
 
 def invalid(message: str, field: str = "") -> NoDecisionError:
     """What somebody is told whose request cannot be read."""
+    message, field = (_writable(one) for one in (message, field))
     return NoDecisionError(
         ErrorReason.REQUEST_INVALID,
         message,
@@ -75,7 +85,14 @@ def invalid(message: str, field: str = "") -> NoDecisionError:
     )
 
 
+def _writable(text: str) -> str:
+    """The text with half surrogate pairs, which no message can hold, written as JSON has them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _read(text: bytes) -> Any:
+    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_PARTS:
+        raise invalid(f"The JSON has more than {MOST_PARTS} parts.")
     try:
         value = strict_json.read(text.decode(), exact=True)
     except strict_json.DoubledNameError as error:
@@ -128,6 +145,12 @@ def holds_message(field: FieldDescriptor) -> bool:
 
 
 def _look_at_one(field: FieldDescriptor, value: Any, path: str) -> None:
+    if (
+        isinstance(value, str)
+        and not value.isascii()
+        and any("\ud800" <= letter <= "\udfff" for letter in value)
+    ):
+        raise invalid(f"{path} holds half a surrogate pair, which is no letter.", path)
     if field.message_type is not None and not holds_message(field):
         _look_at_moment(value, path)
     elif field.message_type is not None:
@@ -143,10 +166,9 @@ def _look_at_one(field: FieldDescriptor, value: Any, path: str) -> None:
     elif field.enum_type is not None:
         if value not in field.enum_type.values_by_name:
             raise invalid(f"There is no {field.enum_type.name} {_shown(value)}.", path)
-    elif field.type == FieldDescriptor.TYPE_STRING:
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise invalid(f"{path} holds half a surrogate pair, which is no letter.", path)
-    elif field.type not in _LONG or not _WHOLE.fullmatch(value):
+    elif field.type != FieldDescriptor.TYPE_STRING and (
+        field.type not in _LONG or not _WHOLE.fullmatch(value)
+    ):
         raise invalid(f"{path} is no number but {_shown(value)}.", path)
 
 

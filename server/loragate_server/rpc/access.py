@@ -176,7 +176,7 @@ class Access:
         if not authorization.lower().startswith(_BEARER):
             raise _unauthenticated("The authorization is not of the form 'Bearer TOKEN'.")
         token = authorization[len(_BEARER) :].strip()
-        digest = hashlib.sha256(token.encode()).hexdigest()
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
         found = None
         # Compares with all, whatever is found: the time must not tell which one is near.
         for grant in self._tokens:

@@ -25,6 +25,8 @@ from loragate_server.rpc.access import HOST, IDENTITY
 
 MAX_CALLER_LETTERS = 256
 MAX_CONCEPT_IDS = 1000
+MAX_ADAPTERS = 1000
+"""Counted before they are read; the policy allows far fewer."""
 SHOWN_UNMAPPED = 20
 
 
@@ -34,6 +36,13 @@ def audit_request(message: wire.AuditRequest) -> GateRequest:
     Raises:
         NoDecisionError: REQUEST_INVALID where a field is too long.
     """
+    if (count := len(message.adapters)) > MAX_ADAPTERS:
+        raise NoDecisionError(
+            ErrorReason.REQUEST_INVALID,
+            f"The request names {count} adapters.",
+            remedy=f"Name at most {MAX_ADAPTERS}, and no more than limits.max_adapters allows.",
+            metadata={"field": "adapters"},
+        )
     return GateRequest(
         adapters=tuple(adapter_reference(each) for each in message.adapters),
         base_model=message.base_model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import traceback
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from loragate.v1 import concept_pb2
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.rest.query import from_query
 from loragate_server.rest.strict import make_message, read_message
+from loragate_server.rpc.errors import to_status
 
 
 def refused(text: str | bytes, kind: Any = wire.AuditRequest) -> NoDecisionError:
@@ -183,3 +185,31 @@ def test_what_stands_in_the_path_does_not_stand_in_the_query() -> None:
     kind = concept_pb2.GetConceptRequest.DESCRIPTOR
     with pytest.raises(NoDecisionError):
         from_query(kind, [("concept_id", "a")], {"concept_id": "b"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"\ud800": 1}',
+        r'{"\ud800": 1, "\ud800": 2}',
+        r'{"adapters": [{"\ud800": 1}]}',
+        r'{"adapters": [{"kind": "\ud800"}]}',
+    ],
+)
+def test_half_a_letter_in_a_name_is_refused_in_words_that_can_be_sent(text: str) -> None:
+    to_status(refused(text)).SerializeToString()
+
+
+def test_what_was_read_is_not_kept_by_its_refusal() -> None:
+    error = refused("[" + "{}," * 1000 + "{}]")
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    assert "make_message" not in frames
+
+
+def test_a_text_of_too_many_parts_is_refused_unread() -> None:
+    assert "parts" in refused(b"[" + b"{}," * 60_000 + b"{}]").message
+
+
+def test_a_parameter_nested_too_deep_is_refused() -> None:
+    with pytest.raises(NoDecisionError):
+        from_query(wire.ListAuditsRequest.DESCRIPTOR, [("page_size", "[" * 7000)], {})

@@ -188,3 +188,9 @@ def test_a_verdict_goes_out_whole() -> None:
     assert message.findings[0].use == ("Adapter aaaaaaaaaaaa at strength 0.5 (text encoders 0.25)")
     again = verdict_message(dataclasses.replace(verdict(), dry_run=True), scores=True)
     assert again.dry_run
+
+
+def test_a_million_adapters_are_counted_before_they_are_read() -> None:
+    message = wire.AuditRequest.FromString(b"\x0a\x00" * 1_000_000)
+    with pytest.raises(NoDecisionError, match="1000000 adapters"):
+        audit_request(message)
