@@ -233,7 +233,7 @@ class A1111(ImageServer):
             parts = name.removeprefix(_HUB).split("/")
             return hub_file("/".join(parts[:2]), place, strength, file="/".join(parts[2:]) or None)
         if isinstance(name, str) and name.startswith("/"):
-            return anywhere(name, place, strength, hub_ids=False)
+            return anywhere(name, place, strength)
         if isinstance(name, str) and "://" in name:
             raise unnamed(place, "is no name of a LoRA.", "Write <lora:name:strength>.")
         return in_folder(
@@ -359,7 +359,7 @@ def _prompts(body: dict[str, Any]) -> str:
 
 
 def _is_looked_up(name: str) -> bool:
-    return not name.startswith("/") and "://" not in name
+    return not name.startswith("/")
 
 
 def _as_name(folder: str) -> Spelling:

@@ -51,7 +51,7 @@ from loragate_server.intercept.servers.comfyui_links import (
     refuse_made_or_chosen,
 )
 from loragate_server.intercept.servers.comfyui_models import MODEL_INPUTS
-from loragate_server.intercept.servers.comfyui_names import as_file, lies_among_loras
+from loragate_server.intercept.servers.comfyui_names import lies_among_loras
 from loragate_server.intercept.servers.comfyui_request import Graph
 from loragate_server.intercept.servers.comfyui_tags import (
     is_lora_class,
@@ -312,8 +312,6 @@ class ComfyUI(ImageServer):
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
         resolvers = resolvers_of(node.class_type, one.text, managed=graph.managed)
-        if "\\" in one.text:
-            resolvers = resolvers or (as_file,)
         paths = graph.files.meant_by(one.text, resolvers if takes_file else ())
         for meant in self._meant(reference, paths):
             spot = Spot(one.location, one.text, spelling=spelling)

@@ -196,7 +196,7 @@ def reads_tags(class_type: str, name: str) -> bool:
 
 
 def resolvers_of(class_type: str, name: str, *, managed: bool) -> tuple[Resolver, ...]:
-    """How a name in an input is looked up; empty where a node takes it for a path as it is.
+    """How a name in an input is looked up, as it stands at last.
 
     Args:
         class_type: of the node.
