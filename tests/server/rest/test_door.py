@@ -142,20 +142,55 @@ def test_the_grpc_port_keeps_its_own_rule() -> None:
         ({"Origin": "https://gate.example.com"}, 200),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
-        ({"Host": "evil.example"}, 421),
-        ({"Host": "evil.example:80"}, 421),
-        ({"Host": "localhost:9464"}, 200),
-        ({"Host": "[::1]:9464"}, 200),
     ],
 )
 async def test_a_page_of_another_site_can_ask_nothing(
     rest: Open, headers: dict[str, str], status: int
 ) -> None:
-    here = await rest(public_url="https://gate.example.com")
+    port = GrpcPort(listen=loopback(), tokens=(token("reader", Permission.READ),))
+    here = await rest(port, public_url="https://gate.example.com")
+    found, told, _ = await here.ask("GET", "/v1/concepts", headers=bearer("reader") | headers)
+    assert found == status
+    if status != 200:
+        assert told["reason"] == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "evil.example:80"}, 421),
+        ({"Host": "localhost:9464"}, 200),
+        ({"Host": "[::1]:9464"}, 200),
+        ({"X-Forwarded-For": "203.0.113.7"}, 403),
+        ({"Via": "1.1 proxy"}, 403),
+        ({"Forwarded": "for=203.0.113.7"}, 403),
+    ],
+)
+async def test_who_shows_nothing_is_on_this_machine(
+    rest: Open, headers: dict[str, str], status: int
+) -> None:
+    here = await rest()
     found, told, _ = await here.ask("GET", "/v1/concepts", headers=headers)
     assert found == status
     if status != 200:
         assert told["reason"] == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_behind_the_proxy_of_a_console_nobody_asks_without_a_token(
+    rest: Open, method: str
+) -> None:
+    """A stranger may give any host to a proxy that passes hosts on."""
+    here = await rest(public_url="https://gate.example.com")
+    found, told, _ = await here.ask(method, "/v1/concepts/bomb", headers={"Host": "localhost"})
+    assert (found, told["reason"]) == (403, "PERMISSION_DENIED")
+    assert "console.public_url is set" in told["detail"]
+
+
+async def test_a_console_of_this_machine_has_no_proxy(rest: Open) -> None:
+    here = await rest(public_url="http://localhost:9464")
+    assert (await here.ask("GET", "/v1/concepts"))[0] == 200
 
 
 async def test_without_a_console_no_page_may_ask(rest: Open) -> None:
