@@ -19,6 +19,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.review import subject_of
 from loragate_server.record.connect import WRITES, make_engine, parse_url, sqlite_path
 from loragate_server.record.failures import database_failure
+from loragate_server.record.finding_rows import insert_findings
 from loragate_server.record.known_rows import insert_known
 from loragate_server.record.outbox.announcer import Announcer, Silent
 from loragate_server.record.paging import Place
@@ -109,6 +110,7 @@ class Database:
             rows = _adapter_rows(verdict)
             if rows:
                 connection.execute(insert(audited_adapters), rows)
+            insert_findings(connection, verdict)
             insert_known(connection, verdict)
             insert_sketches(connection, verdict)
             insert_weights(connection, verdict)
@@ -128,6 +130,12 @@ class Database:
         query = query.order_by(*_NEWEST_FIRST).limit(size)
         with self._connected() as connection:
             return [Row(row.payload, row.envelope or b"") for row in connection.execute(query)]
+
+    def count_found(self, search: Search, most: int) -> int:
+        """How many decisions `page` would give in all, counted up to `most`."""
+        some = select(audits.c.decision_id).where(*conditions(search)).limit(most).subquery()
+        with self._connected() as connection:
+            return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
 
     def history(self, size: int, after: Place | None, span: Span) -> list[Stored]:
         """At most `size` binding decisions of a span that have their evidence, newest first."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, exists
 
 from loragate_server.policy.decision import VerdictKind
-from loragate_server.record.tables import audited_adapters, audits
+from loragate_server.record.tables import audited_adapters, audits, findings, reviews
 
 _PREFIX = re.compile("[0-9a-f]{8,63}")
 
@@ -24,6 +24,10 @@ class Search:
         adapter_sha256: of any of the adapters; its first 8 hexadecimal digits or more will do.
         since: timezone-aware; the first moment that belongs to the span.
         until: timezone-aware; the first moment that no longer belongs to it.
+        concept_id: the policy acted on this concept.
+        severities: it acted on a concept of one of these; on that one, where both are given.
+        least_degree: it acted on a concept that was penetrated this much or more, 0 to 100.
+        reviewer: this person has acted on its review, whichever way.
     """
 
     answered: VerdictKind | None = None
@@ -34,11 +38,15 @@ class Search:
     base_model: str = ""
     since: datetime | None = None
     until: datetime | None = None
+    concept_id: str = ""
+    severities: tuple[str, ...] = ()
+    least_degree: float | None = None
+    reviewer: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:
         """The conditions as text, which page tokens are bound to."""
-        return (
+        words = (
             self.adapter_sha256,
             self.answered or "",
             self.verdict or "",
@@ -48,6 +56,10 @@ class Search:
             self.since.isoformat() if self.since else "",
             self.until.isoformat() if self.until else "",
         )
+        degree = "" if self.least_degree is None else repr(self.least_degree)
+        later = (self.concept_id, ",".join(self.severities), degree, self.reviewer)
+        # Tokens that an older version gave go on being good where these are not used.
+        return (*words, *later) if any(later) else words
 
 
 def conditions(search: Search) -> list[ColumnElement[bool]]:
@@ -71,6 +83,24 @@ def conditions(search: Search) -> list[ColumnElement[bool]]:
     if search.adapter_sha256:
         of_audit = audited_adapters.c.decision_id == audits.c.decision_id
         wanted.append(exists().where(of_audit, _same_adapter(search.adapter_sha256)))
+    found = _of_finding(search)
+    if found:
+        wanted.append(exists().where(findings.c.decision_id == audits.c.decision_id, *found))
+    if search.reviewer:
+        about = reviews.c.subject_key == audits.c.subject_key
+        wanted.append(exists().where(about, reviews.c.reviewer == storable(search.reviewer)))
+    return wanted
+
+
+def _of_finding(search: Search) -> list[ColumnElement[bool]]:
+    """What has to hold of one and the same concept that the policy acted on."""
+    wanted: list[ColumnElement[bool]] = []
+    if search.concept_id:
+        wanted.append(findings.c.concept_id == storable(search.concept_id))
+    if search.severities:
+        wanted.append(findings.c.severity.in_(search.severities))
+    if search.least_degree is not None:
+        wanted.append(findings.c.degree >= search.least_degree)
     return wanted
 
 

@@ -115,6 +115,20 @@ audited_adapters = Table(
     Index(None, "sha256", "decision_id"),
 )
 
+findings = Table(
+    "findings",
+    metadata,
+    # The concepts that the policy acted on, for those who search by them.
+    *_row_of_decision(),
+    Column("concept_id", Text(), nullable=False),
+    Column("concept_name", Text(), nullable=False),
+    Column("severity", String(16), nullable=False),
+    # 0 to 100; NULL where nothing valid was measured.
+    Column("degree", Float(53), nullable=True),
+    Index(None, "concept_id", "decision_id"),
+    Index(None, "severity", "decision_id"),
+)
+
 known_uses = Table(
     "known_uses",
     metadata,
@@ -166,10 +180,14 @@ reviews = Table(
     # What the events of the subject come to after this one, and when that lapses.
     Column("state", String(16), nullable=False),
     Column("ends_at", UtcDateTime(), nullable=True),
+    # Whose act it was; NULL where an older version wrote the row.
+    Column("reviewer", Text(), nullable=True),
     # The event, its subject and its standing as JSON, as they were logged.
     Column("payload", Text(), nullable=False),
     # Two people who act on the same state cannot both be right: the second is refused.
     Index(None, "subject_key", "position", unique=True),
+    Index(None, "reviewer", "subject_key"),
+    Index(None, "reviewed_at"),
 )
 
 holds = Table(

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, in
 
 from loragate_server.record.codec import parse_review
 from loragate_server.record.reviews.review import RecordedReview, ReviewState
+from loragate_server.record.search import storable
 from loragate_server.record.tables import audits, pruned, reviews
 
 _SETTLED = (ReviewState.APPROVED.value, ReviewState.REJECTED.value)
@@ -83,6 +84,7 @@ def insert_review(connection: Connection, review: RecordedReview, payload: str) 
             reviewed_at=event.reviewed_at,
             state=review.state.value,
             ends_at=review.ends_at,
+            reviewer=storable(event.reviewer),
             payload=payload,
         )
     )

@@ -1,0 +1,116 @@
+"""The concepts that decisions were made for, and whose act a review is, in columns to search by.
+
+What is recorded already is read out of its payload, so that the search finds it as well. A payload
+that cannot be read is left out: nothing can show it either.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+from loragate_server.record.search import storable
+
+revision = "0010"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+_ROWS_AT_ONCE = 500
+
+
+def upgrade() -> None:
+    table = op.create_table(
+        "findings",
+        sa.Column("decision_id", sa.String(32), nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("concept_id", sa.Text(), nullable=False),
+        sa.Column("concept_name", sa.Text(), nullable=False),
+        sa.Column("severity", sa.String(16), nullable=False),
+        sa.Column("degree", sa.Float(53), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["decision_id"],
+            ["audits.decision_id"],
+            name="fk_findings_decision_id_audits",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("decision_id", "position", name="pk_findings"),
+    )
+    for column in ("concept_id", "severity"):
+        op.create_index(f"ix_findings_{column}_decision_id", "findings", [column, "decision_id"])
+    op.add_column("reviews", sa.Column("reviewer", sa.Text(), nullable=True))
+    op.create_index("ix_reviews_reviewer_subject_key", "reviews", ["reviewer", "subject_key"])
+    op.create_index("ix_reviews_reviewed_at", "reviews", ["reviewed_at"])
+    _fill_findings(op.get_bind(), table)
+    _fill_reviewers(op.get_bind())
+
+
+def downgrade() -> None:
+    op.drop_index("ix_reviews_reviewed_at", "reviews")
+    op.drop_index("ix_reviews_reviewer_subject_key", "reviews")
+    op.drop_column("reviews", "reviewer")
+    op.drop_table("findings")
+
+
+def _fill_findings(connection: sa.Connection, table: sa.Table) -> None:
+    columns = [sa.column(name) for name in ("decision_id", "would_be_verdict", "payload")]
+    audits = sa.table("audits", *columns)
+    # Where the policy acted on nothing, the whole decision is mild.
+    grave = sa.select(columns[0], columns[2]).where(columns[1] != "ALLOW")
+    for rows in _in_parts(connection, grave.select_from(audits), columns[0]):
+        found = [row for one in rows for row in _findings(*one)]
+        if found:
+            connection.execute(table.insert(), found)
+
+
+def _fill_reviewers(connection: sa.Connection) -> None:
+    key, payload, reviewer = map(sa.column, ("review_id", "payload", "reviewer"))
+    reviews = sa.table("reviews", key, payload, reviewer)
+    for rows in _in_parts(connection, sa.select(key, payload).select_from(reviews), key):
+        for review_id, text in rows:
+            name = _object(text).get("event", {}).get("reviewer")
+            if isinstance(name, str):
+                change = sa.update(reviews).where(key == review_id)
+                connection.execute(change.values(reviewer=storable(name)))
+
+
+def _in_parts(
+    connection: sa.Connection, query: sa.Select[Any], key: sa.ColumnClause[Any]
+) -> Iterator[list[tuple[str, str]]]:
+    """All rows by rising key, a few at a time: no cursor stays open beside what is written."""
+    last = ""
+    while True:
+        part = query.where(key > last).order_by(key).limit(_ROWS_AT_ONCE)
+        rows = [(str(row[0]), str(row[1])) for row in connection.execute(part)]
+        if not rows:
+            return
+        yield rows
+        last = rows[-1][0]
+
+
+def _findings(decision_id: str, text: str) -> Iterator[dict[str, Any]]:
+    decision = _object(text).get("decision", {})
+    acted = [one for one in decision.get("findings", []) if one.get("verdict") != "ALLOW"]
+    for position, one in enumerate(acted):
+        concept = one.get("evidence", {})
+        degree = concept.get("degree")
+        measured = isinstance(degree, int | float) and math.isfinite(degree)
+        yield {
+            "decision_id": decision_id,
+            "position": position,
+            "concept_id": storable(str(concept.get("concept_id", ""))),
+            "concept_name": storable(str(concept.get("concept_name", ""))),
+            "severity": storable(str(concept.get("severity", "")))[:16],
+            "degree": float(degree) if measured else None,
+        }
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
