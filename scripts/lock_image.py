@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements-image.txt"
 UV = "uv==0.13.9"
 OWN = {"loragate": "client", "loragate-kernels": "kernels", "loragate-server": "server"}
-EXTRAS = "postgres,s3,console,tracing,signing,events"
+EXTRAS = "postgres,s3,console,plot,tracing,signing,events"
 OLDEST_PYTHON = "3.11"
 WITH_TORCH = re.compile(r"(torch|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 """What comes with the build of torch that the image is made with."""

@@ -269,7 +269,8 @@ def test_axe_finds_nothing_serious_on_any_page(
     found: list[str] = []
     for path in (
         "", "verdicts", "verdicts?adapter=x", f"audits/{suspect}", f"audits/{reviewed}", "concepts",
-        "concepts/robot-face", "statistics", "statistics?since=x", "nothing",
+        "verdicts?severity=high&degree=x", "concepts/robot-face", "trends", "trends?since=x",
+        "statistics", "statistics?since=x", "nothing",
     ):  # fmt: skip
         page.goto(f"/console/{path}")
         assert page.locator("html").get_attribute("lang") == language
@@ -298,8 +299,8 @@ def axe(page: Page) -> list[str]:
 def test_pages_can_be_read_at_twice_and_four_times_the_size(
     console: Console, suspect: str, language: str
 ) -> None:
-    paths = ("", "verdicts", f"audits/{suspect}", "concepts", "statistics")
-    for width in (640, 320):
+    paths = ("", "verdicts", f"audits/{suspect}", "concepts", "trends", "statistics")
+    for width in (640, 390, 320):
         view = {"width": width, "height": 480}
         page = console.person("alice", language=language, viewport=view)
         for path in paths:
@@ -307,6 +308,43 @@ def test_pages_can_be_read_at_twice_and_four_times_the_size(
             wide = page.evaluate("document.documentElement.scrollWidth")
             assert wide <= width, f"{path} is {wide} pixels wide at {width}"
         page.context.close()
+
+
+@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("ja", "dark")])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_trends_are_drawn_in_the_colours_and_the_size_of_the_window(
+    console: Console, suspect: str, language: str, scheme: str, width: int
+) -> None:
+    view = {"width": width, "height": 900}
+    page = console.person("alice", language=language, color_scheme=scheme, viewport=view)
+    page.goto("/console/trends", wait_until="networkidle")
+    size = "wide" if width > 640 else "narrow"
+    for image in page.locator("figure img").all():
+        drawn = image.evaluate("one => one.complete && one.naturalWidth > 0")
+        assert drawn, "the picture is not shown"
+        chosen = image.evaluate("one => one.currentSrc")
+        assert f"scheme={scheme}&size={size}" in chosen
+    page.locator("summary").first.click()
+    assert page.locator("table").first.is_visible()
+    page.context.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_the_filters_show_can_be_kept_as_a_file(
+    console: Console, suspect: str, language: str
+) -> None:
+    page = console.person("alice", language=language)
+    page.goto("/console/verdicts")
+    page.locator("#severity").select_option("high")
+    page.locator("#degree").fill("1")
+    page.locator("#concept").fill("bomb")
+    page.locator("form[role=search] button").click()
+    assert page.locator("tbody tr").count() > 0
+    for kind in ("csv", "json"):
+        with page.expect_download() as download:
+            page.locator(f".exports a[href*='.{kind}?']").click()
+        assert suspect in Path(download.value.path()).read_text("utf-8-sig")
+    page.context.close()
 
 
 def test_the_log_holds_all_of_it_and_verifies(console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -11,9 +12,12 @@ from loragate_server.console.errors import show_errors
 from loragate_server.console.frame import choose_language, keep_own_headers
 from loragate_server.console.pages.audit import act, audit, report
 from loragate_server.console.pages.concepts import concept, concepts, picture
+from loragate_server.console.pages.export import AT_ONCE, EXPORTS, export
 from loragate_server.console.pages.pilot import pilot
 from loragate_server.console.pages.pilot_figures import FIGURES, Figures
 from loragate_server.console.pages.queue import queue
+from loragate_server.console.pages.trend_figures import TREND_FIGURES, TrendFigures
+from loragate_server.console.pages.trends import trend_picture, trends
 from loragate_server.console.pages.verdicts import verdicts
 from loragate_server.console.sources import SOURCES, Sources
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from loragate_server.access import Access
 
 STATIC = "/static/{name}"
+TREND_PICTURE = "/trends/{kind:verdicts|concepts|waits}.svg"
 
 
 def console_application(sources: Sources, access: Access) -> web.Application:
@@ -35,17 +40,24 @@ def console_application(sources: Sources, access: Access) -> web.Application:
     application[SOURCES] = sources
     application[ASSETS] = read_assets()
     application[FIGURES] = Figures(sources.recorder.database, sources.policy_file)
+    application[TREND_FIGURES] = TrendFigures(sources.recorder.database)
+    application[EXPORTS] = asyncio.Semaphore(AT_ONCE)
     access.install(application)
     application.on_response_prepare.append(keep_own_headers)
     router = application.router
     router.add_get("/", queue, name="queue")
     router.add_get("/verdicts", verdicts, name="verdicts")
+    router.add_get("/verdicts/export.{kind:csv|json}", export, name="export")
     router.add_get("/audits/{decision_id}", audit, name="audit")
     router.add_post("/audits/{decision_id}", act)
     router.add_get("/audits/{decision_id}/report", report, name="report")
     router.add_get("/concepts", concepts, name="concepts")
     router.add_get("/concepts/{concept_id}", concept, name="concept")
     router.add_get("/concepts/{concept_id}/pictures/{sha256}", picture, name="picture")
+    router.add_get("/trends", trends, name="trends")
+    router.add_get(
+        "/trends/{kind:verdicts|concepts|waits}.svg", trend_picture, name="trend_picture"
+    )
     router.add_get("/statistics", pilot, name="pilot")
     router.add_get(STATIC, asset, name="asset")
     return application

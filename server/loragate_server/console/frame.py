@@ -29,7 +29,7 @@ WORDING: Final = web.RequestKey("wording", Wording)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_PAGES = ("queue", "verdicts", "concepts", "pilot")
+_PAGES = ("queue", "verdicts", "concepts", "trends", "pilot")
 _YEAR_S = 365 * 86400
 _LONGEST_NAME = 100
 

@@ -6,8 +6,8 @@ from aiohttp import web
 
 from loragate_server.console.frame import WORDING, page
 from loragate_server.console.pages.chart import chart
+from loragate_server.console.pages.filters import read_days
 from loragate_server.console.pages.pilot_figures import FIGURES, MOST_DECISIONS
-from loragate_server.console.pages.verdicts import read_days
 from loragate_server.record.database import Span
 
 

@@ -112,6 +112,14 @@ async def test_what_a_caller_calls_an_adapter_stands_beside_its_digest_and_chang
         ("until=2000-01-01", set()),
         ("since=2100-01-01", set()),
         ("verdict=REVIEW&service=image-service", {"review"}),
+        ("concept=star-captain", {"review", "blocked", "other"}),
+        ("concept=old-wizard", set()),
+        ("severity=medium", {"review", "blocked", "other"}),
+        ("severity=high", set()),
+        ("degree=21", {"review", "blocked", "other"}),
+        ("degree=21,1", set()),
+        ("concept=star-captain&severity=low&degree=0&service=batch", {"other"}),
+        ("reviewer=nobody", set()),
         ("unknown=1", {"review", "blocked", "other"}),
     ],
 )
@@ -164,7 +172,8 @@ async def test_filters_are_kept_in_the_form_and_in_the_links_of_the_pages(
 @pytest.mark.parametrize(
     "query",
     ["adapter=abc", "adapter=" + "g" * 8, "adapter=%27%20OR%201=1", "since=yesterday",
-     "until=9999-12-31", "since=2026-02-30", "verdict=MAYBE", "since=2026-02-02&until=2026-02-01"],
+     "until=9999-12-31", "since=2026-02-30", "verdict=MAYBE", "severity=grave", "degree=x",
+     "degree=-1", "degree=nan", "degree=101", "since=2026-02-02&until=2026-02-01"],
 )  # fmt: skip
 async def test_a_filter_that_means_nothing_is_named(
     query: str, language: str, browser: Opens, record: Records

@@ -56,18 +56,16 @@ def downgrade() -> None:
 
 
 def _fill_findings(connection: sa.Connection, table: sa.Table) -> None:
-    columns = [sa.column(name) for name in ("decision_id", "would_be_verdict", "payload")]
-    audits = sa.table("audits", *columns)
-    # Where the policy acted on nothing, the whole decision is mild.
-    grave = sa.select(columns[0], columns[2]).where(columns[1] != "ALLOW")
-    for rows in _in_parts(connection, grave.select_from(audits), columns[0]):
+    key, payload = _texts("decision_id", "payload")
+    audits = sa.table("audits", key, payload)
+    for rows in _in_parts(connection, sa.select(key, payload).select_from(audits), key):
         found = [row for one in rows for row in _findings(*one)]
         if found:
             connection.execute(table.insert(), found)
 
 
 def _fill_reviewers(connection: sa.Connection) -> None:
-    key, payload, reviewer = map(sa.column, ("review_id", "payload", "reviewer"))
+    key, payload, reviewer = _texts("review_id", "payload", "reviewer")
     reviews = sa.table("reviews", key, payload, reviewer)
     for rows in _in_parts(connection, sa.select(key, payload).select_from(reviews), key):
         for review_id, text in rows:
@@ -77,8 +75,12 @@ def _fill_reviewers(connection: sa.Connection) -> None:
                 connection.execute(change.values(reviewer=storable(name)))
 
 
+def _texts(*names: str) -> list[sa.ColumnClause[str]]:
+    return [sa.column(name, sa.Text()) for name in names]
+
+
 def _in_parts(
-    connection: sa.Connection, query: sa.Select[Any], key: sa.ColumnClause[Any]
+    connection: sa.Connection, query: Any, key: sa.ColumnClause[Any]
 ) -> Iterator[list[tuple[str, str]]]:
     """All rows by rising key, a few at a time: no cursor stays open beside what is written."""
     last = ""

@@ -1,0 +1,165 @@
+"""Decisions and reviews counted by day, in UTC, on a connection that the caller has opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, String, func, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from loragate_server.record.database import Span
+from loragate_server.record.reviews.review import RecordedReview, ReviewAction, ReviewState
+from loragate_server.record.reviews.rows import events_about
+from loragate_server.record.search import Search, conditions
+from loragate_server.record.tables import audits, findings, reviews
+
+_SETTLED = (ReviewState.APPROVED, ReviewState.REJECTED)
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many decisions a day had of one kind. `name`: verdict, or id of a concept."""
+
+    day: date
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A review that a person settled, and since when it had waited for one; timezone-aware."""
+
+    settled_at: datetime
+    waited_since: datetime
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds; 0 where clocks of replicas are apart the wrong way."""
+        return max(0.0, (self.settled_at - self.waited_since).total_seconds())
+
+
+class _utc_day(FunctionElement[str]):  # noqa: N801 - a function of SQL
+    """The day of a moment as text, like 2026-11-30."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(_utc_day, "sqlite")
+def _sqlite_day(element: Any, compiler: Any, **options: Any) -> str:
+    return f"date({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_utc_day, "postgresql")
+def _postgres_day(element: Any, compiler: Any, **options: Any) -> str:
+    moment = compiler.process(element.clauses, **options)
+    return f"to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+
+
+def verdicts_by_day(connection: Connection, span: Span) -> list[Counted]:
+    """Binding decisions by what the policy decided, also where it only observed."""
+    day = _utc_day(audits.c.decided_at)
+    query = select(day, audits.c.would_be_verdict, func.count()).where(*_binding(span))
+    rows = connection.execute(query.group_by(day, audits.c.would_be_verdict))
+    return [Counted(date.fromisoformat(on), name, count) for on, name, count in rows]
+
+
+def concepts_by_day(connection: Connection, span: Span) -> list[Counted]:
+    """Binding decisions by the concepts that the policy acted on."""
+    day = _utc_day(audits.c.decided_at)
+    query = (
+        select(day, findings.c.concept_id, func.count())
+        .join_from(findings, audits, findings.c.decision_id == audits.c.decision_id)
+        .where(*_binding(span))
+        .group_by(day, findings.c.concept_id)
+    )
+    return [Counted(date.fromisoformat(on), *rest) for on, *rest in connection.execute(query)]
+
+
+def newest_names(connection: Connection, concept_ids: Iterable[str]) -> dict[str, str]:
+    """What the newest decision about each concept calls it."""
+    wanted = list(concept_ids)
+    newest = (
+        select(func.max(findings.c.decision_id).label("decision_id"), findings.c.concept_id)
+        .where(findings.c.concept_id.in_(wanted))
+        .group_by(findings.c.concept_id)
+        .subquery()
+    )
+    same = (findings.c.decision_id == newest.c.decision_id) & (
+        findings.c.concept_id == newest.c.concept_id
+    )
+    query = select(findings.c.concept_id, findings.c.concept_name).join_from(findings, newest, same)
+    return {row.concept_id: row.concept_name for row in connection.execute(query)}
+
+
+def settled_reviews(connection: Connection, span: Span, most: int) -> list[Settled]:
+    """Reviews that were settled in a span, at most so many, the latest first.
+
+    A review waits from the first question about its subject; once settled, from when it was
+    reopened, or first asked about after its approval had lapsed.
+    """
+    columns = reviews.c
+    acts = [columns.state.in_([one.value for one in _SETTLED]), *_reviewed(span)]
+    query = select(columns.review_id, columns.subject_key).where(*acts)
+    query = query.order_by(columns.reviewed_at.desc()).limit(most)
+    wanted = {row.review_id: row.subject_key for row in connection.execute(query)}
+    keys = sorted(set(wanted.values()))
+    found: list[Settled] = []
+    for start in range(0, len(keys), _AT_ONCE):
+        some = keys[start : start + _AT_ONCE]
+        asked = _first_asked(connection, some)
+        for key, events in events_about(connection, some).items():
+            for review_id, one in _waits(connection, key, events, asked):
+                if review_id in wanted:
+                    found.append(one)
+    return sorted(found, key=lambda one: one.settled_at, reverse=True)
+
+
+def _waits(
+    connection: Connection,
+    key: str,
+    events: Sequence[RecordedReview],
+    asked: Mapping[str, datetime],
+) -> Iterator[tuple[str, Settled]]:
+    """The events of a subject that settled it, each with the time since when it had waited."""
+    since, ends = asked.get(key), None
+    for one in events:
+        at = one.event.reviewed_at
+        if ends is not None and at >= ends:
+            since = _first_asked(connection, [key], ends).get(key, ends)
+        if one.event.action is ReviewAction.REOPEN:
+            since = at
+        elif one.state in _SETTLED:
+            # Whoever takes an approval back has waited for nothing.
+            if since is not None:
+                yield one.event.review_id, Settled(at, since)
+            since = None
+        ends = one.ends_at
+
+
+def _first_asked(
+    connection: Connection, keys: Sequence[str], after: datetime | None = None
+) -> dict[str, datetime]:
+    query = select(audits.c.subject_key, func.min(audits.c.decided_at).label("at"))
+    query = query.where(audits.c.subject_key.in_(keys)).group_by(audits.c.subject_key)
+    if after is not None:
+        query = query.where(audits.c.decided_at > after)
+    return {row.subject_key: row.at for row in connection.execute(query)}
+
+
+def _reviewed(span: Span) -> list[ColumnElement[bool]]:
+    at = reviews.c.reviewed_at
+    since = [at >= span.since] if span.since else []
+    return [*since, *([at < span.until] if span.until else [])]
+
+
+def _binding(span: Span) -> list[ColumnElement[bool]]:
+    return [
+        audits.c.binding.is_(True),
+        *conditions(Search(since=span.since, until=span.until, service=span.service)),
+    ]
