@@ -57,6 +57,7 @@ def main(
                 "audit": f"audits/{severe}",
                 "concepts": "concepts",
                 "concept": "concepts/robot-face",
+                "trends": "trends",
                 "statistics": "statistics",
             }.items():
                 page.goto(f"/console/{path}", wait_until="networkidle")

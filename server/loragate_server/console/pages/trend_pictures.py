@@ -138,7 +138,7 @@ def _draw_waits(axes: Axes, trends: Trends, ink: str) -> None:
     axes.vlines(places, medians, longest, color=ink, linewidth=1)
     axes.plot(places, longest, "_", color=ink, markersize=8)
     axes.plot(places, medians, "o", color=_CONCEPTS[0], markersize=6, markeredgecolor=ink)
-    axes.set_ylim(0, 1.08 * max(longest, default=0) or 1.0)
+    axes.set_ylim(0, max(1.0, 1.08 * max(longest, default=0)))
 
 
 def _frame(axes: Axes, days: Sequence[date], most_ticks: int) -> None:
@@ -147,6 +147,7 @@ def _frame(axes: Axes, days: Sequence[date], most_ticks: int) -> None:
     axes.grid(axis="y", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
+    axes.tick_params(axis="x", pad=8)
     axes.set_xlim(-0.6, len(days) - 0.4)
     step = -(-len(days) // most_ticks)
     places = range(0, len(days), step)
