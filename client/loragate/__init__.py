@@ -31,6 +31,7 @@ from loragate.errors import (
 )
 from loragate.fail_open import fail_open_total
 from loragate.listing import ListOptions
+from loragate.many import Audited
 from loragate.reference import AdapterKind, AdapterReference, AuditOptions
 from loragate.results import (
     SERVICE_UNAVAILABLE,
@@ -50,6 +51,7 @@ from loragate.results import (
     Severity,
     Verdict,
 )
+from loragate.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from loragate.aio import AsyncAuditClient
@@ -67,6 +69,7 @@ __all__ = [
     "AuditError",
     "AuditOptions",
     "AuditResult",
+    "Audited",
     "AuditedAdapter",
     "Cancelled",
     "Concept",
@@ -88,6 +91,7 @@ __all__ = [
     "Progress",
     "Reason",
     "Remedy",
+    "RetryPolicy",
     "Severity",
     "TlsConfig",
     "Unauthenticated",

@@ -10,8 +10,8 @@ import grpc
 
 from loragate._certificates import read_certificates
 from loragate._names import IN_PYTHON, Names
-from loragate._service_config import channel_config
-from loragate._trace import trace_metadata
+from loragate._service_config import channel_config, config_without_retries
+from loragate._trace import CallSpan
 from loragate.config import ClientConfig, TlsConfig, check_token
 from loragate.v1 import audit_pb2_grpc, concept_pb2_grpc
 
@@ -19,10 +19,15 @@ RECHECK_S = 10.0
 """How often certificate files are looked at for a change."""
 
 
-def channel_options(tls: TlsConfig | None) -> list[tuple[str, Any]]:
-    """Options of every channel: service config of the SDK, keepalive, limits."""
+def channel_options(tls: TlsConfig | None, *, own_retries: bool = False) -> list[tuple[str, Any]]:
+    """Options of every channel: service config of the SDK, keepalive, limits.
+
+    Args:
+        tls: of the client.
+        own_retries: the user says how often a call is made, so that gRPC must not make it again.
+    """
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", channel_config()),
+        ("grpc.service_config", config_without_retries() if own_retries else channel_config()),
         # Retries are part of what the SDK promises; a DNS record must not change them.
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.keepalive_time_ms", 30_000),
@@ -55,21 +60,27 @@ def credentials(tls: TlsConfig, names: Names = IN_PYTHON) -> Any:
 
 def open_channel(config: ClientConfig, library: Any) -> Any:
     """Opens a channel of `grpc` or `grpc.aio`; nothing is sent before the first call."""
-    options = channel_options(config.tls)
+    options = channel_options(config.tls, own_retries=config.retry is not None)
+    taken: dict[str, Any] = {"options": options}
+    if library is not grpc and config.interceptors:
+        taken["interceptors"] = config.interceptors
     if config.tls is None:
-        return library.insecure_channel(config.target, options=options)
-    return library.secure_channel(
-        config.target, credentials(config.tls, config.names), options=options
-    )
+        channel = library.insecure_channel(config.target, **taken)
+    else:
+        secrets = credentials(config.tls, config.names)
+        channel = library.secure_channel(config.target, secrets, **taken)
+    if library is grpc and config.interceptors:
+        return grpc.intercept_channel(channel, *config.interceptors)
+    return channel
 
 
-def call_metadata(config: ClientConfig) -> tuple[tuple[str, str], ...]:
-    """What every call sends along: the token, as of now, and the caller's trace."""
+def call_metadata(config: ClientConfig, span: CallSpan) -> tuple[tuple[str, str], ...]:
+    """What every attempt sends along: the token, as of now, and the trace."""
     token = config.token
     if callable(token):
         token = token()
         check_token(token, config.names.token)
-    return (*((("authorization", f"Bearer {token}"),) if token else ()), *trace_metadata())
+    return (*((("authorization", f"Bearer {token}"),) if token else ()), *span.metadata())
 
 
 class CertificateWatch:

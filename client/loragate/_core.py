@@ -18,6 +18,7 @@ from loragate import _service_config, _wire
 from loragate._call import Call
 from loragate._question import Question, believed, require_sha256, result_for
 from loragate._reading import read_once
+from loragate._service_config import RetryPolicy
 from loragate._signed.folder import AcceptedVerdicts
 from loragate.config import ClientConfig, check_timeout
 from loragate.fail_open import ACCEPTED, note_answer, note_audit, without_decision
@@ -153,6 +154,7 @@ class Core:
             request=lambda: audit_pb2.GetAuditRequest(decision_id=decision_id),
             parse=lambda response: self._recorded(response.verdict, {}, decision_id=decision_id),
             timeout_s=self._timeout(_AUDIT + "GetAudit", timeout),
+            resend=self._resend(_AUDIT + "GetAudit"),
         )
 
     def list_page(self, token: str, **options: Unpack[ListOptions]) -> Call[Page[AuditResult]]:
@@ -172,6 +174,7 @@ class Core:
                 response.next_page_token,
             ),
             timeout_s=self._timeout(_AUDIT + "ListAudits", options.get("timeout")),
+            resend=self._resend(_AUDIT + "ListAudits"),
         )
 
     def concept_page(
@@ -187,6 +190,7 @@ class Core:
                 response.next_page_token,
             ),
             timeout_s=self._timeout(_CONCEPT + "ListConcepts", timeout),
+            resend=self._resend(_CONCEPT + "ListConcepts"),
         )
 
     def concept_get(self, concept_id: str, timeout: float | None) -> Call[Concept]:
@@ -197,6 +201,7 @@ class Core:
             request=lambda: concept_pb2.GetConceptRequest(concept_id=concept_id),
             parse=lambda response: _wire.concept_from(response.concept),
             timeout_s=self._timeout(_CONCEPT + "GetConcept", timeout),
+            resend=self._resend(_CONCEPT + "GetConcept"),
         )
 
     def concept_create(
@@ -225,6 +230,12 @@ class Core:
     def _timeout(self, method: str, timeout: float | None) -> float:
         check_timeout(timeout)
         return timeout or self.config.timeout_s or _service_config.timeout_s(method)
+
+    def _resend(self, method: str, usual: RetryPolicy | None = None) -> RetryPolicy | None:
+        """The retries that the SDK makes itself: all of them, where the user sets them."""
+        if self.config.retry is None:
+            return usual
+        return _service_config.chosen_policy(method, self.config.retry)
 
     def _request(self, options: AuditOptions) -> audit_pb2.AuditRequest:
         """What is asked, without the adapters that it is asked about."""
@@ -280,7 +291,7 @@ class Core:
                 ),
                 audited_bytes=data,
             ),
-            resend=_service_config.resend_policy(_AUDIT + name),
+            resend=self._resend(_AUDIT + name, _service_config.resend_policy(_AUDIT + name)),
         )
 
     def _question(self, references: Sequence[AdapterReference], options: AuditOptions) -> Question:

@@ -9,11 +9,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from loragate.retries import RetryPolicy as Chosen
+
 FILE = "audit_grpc_service_config.json"
 STREAMS = ("WatchAudit",)
 """Methods with a policy for retries that answer with a stream."""
 
 _AUDIT = "loragate.v1.AuditService/Audit"
+_UPLOAD = "loragate.v1.AuditService/AuditUpload"
 REFUSING_CODE = "RESOURCE_EXHAUSTED"
 """Said by a service that is there; a file or an answer that is too large is among its causes."""
 
@@ -58,6 +61,16 @@ def channel_config() -> str:
     return json.dumps(config)
 
 
+@cache
+def config_without_retries() -> str:
+    """The same where the SDK makes all attempts itself, as the user says."""
+    config = json.loads(channel_config())
+    for method in config["methodConfig"]:
+        method.pop("retryPolicy", None)
+    config.pop("retryThrottling", None)
+    return json.dumps(config)
+
+
 def _for_channel(method: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in method.items() if key != "timeout"}
     kept["name"] = [name for name in method["name"] if name["method"] not in STREAMS]
@@ -96,6 +109,23 @@ def resend_policy(method: str) -> RetryPolicy | None:
     if policy is None or method != _AUDIT:
         return policy  # gRPC keeps too little of an upload to send it again
     return replace(policy, codes=policy.codes & {REFUSING_CODE})
+
+
+def chosen_policy(method: str, chosen: Chosen) -> RetryPolicy | None:
+    """The retries of a method as the user sets them; None where it must not be sent twice.
+
+    After which codes, only the service config says.
+    """
+    policy = retry_policy(_AUDIT if method == _UPLOAD else method)
+    if policy is None:
+        return None
+    return RetryPolicy(
+        max_attempts=chosen.attempts,
+        initial_backoff_s=chosen.first_pause,
+        max_backoff_s=chosen.longest_pause,
+        multiplier=chosen.factor,
+        codes=policy.codes,
+    )
 
 
 def _method_config(method: str) -> dict[str, Any]:

@@ -6,28 +6,32 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
-from loragate._async import GRPC, audit_call, audit_file_call, sleep
+from loragate._async import GRPC, INTERCEPTORS, audit_call, audit_file_call, each, sleep
 from loragate._call import Attempts, Call
 from loragate._channel import Connection, call_metadata
 from loragate._core import Core
 from loragate._signed.keys import Signers, trusted
 from loragate._status import error_from
+from loragate._trace import CallSpan
 from loragate.config import (
     CLOCK_SKEW_S,
     ClientConfig,
     OnUnavailable,
     TlsConfig,
     Token,
+    check_interceptors,
     resolve_target,
 )
-from loragate.errors import Internal
+from loragate.errors import AuditError, Internal
 from loragate.listing import ListOptions
+from loragate.many import DEFAULT_CONCURRENCY, Audited
 from loragate.reference import AdapterReference, AuditOptions, Source
 from loragate.results import AuditResult, Concept, Progress
+from loragate.retries import RetryPolicy
 
 T = TypeVar("T")
 
@@ -60,6 +64,9 @@ class AsyncAuditClient:
         accept_signed: folder with signed verdicts (`*.json`) from elsewhere. Where one of them
             allows exactly what is asked about bytes at hand, nobody is asked. Such questions have
             to name `expected_base_digest`.
+        retry: how often a call is made, `loragate.RetryPolicy`; None for the SDK's own ways.
+        interceptors: client interceptors of gRPC, the first outermost; each attempt passes them,
+            token and all. What they raise reaches the caller.
     """
 
     def __init__(
@@ -75,6 +82,8 @@ class AsyncAuditClient:
         clock_skew: float = CLOCK_SKEW_S,
         require_signature: Signers | None = None,
         accept_signed: str | os.PathLike[str] | None = None,
+        retry: RetryPolicy | None = None,
+        interceptors: Sequence[Any] = (),
     ) -> None:
         self._set_up(
             ClientConfig(
@@ -88,6 +97,8 @@ class AsyncAuditClient:
                 clock_skew,
                 require_signature=None if require_signature is None else trusted(require_signature),
                 accept_signed=None if accept_signed is None else Path(accept_signed),
+                retry=retry,
+                interceptors=tuple(interceptors),
             )
         )
 
@@ -99,6 +110,7 @@ class AsyncAuditClient:
         return client
 
     def _set_up(self, config: ClientConfig) -> None:
+        check_interceptors(config.interceptors, INTERCEPTORS)
         self._core = Core(config)
         self._connection = Connection(config, GRPC)
         self.concepts = AsyncConcepts(self)
@@ -150,6 +162,34 @@ class AsyncAuditClient:
         """
         return await self._send(self._core.audit_stored(adapters, **options))
 
+    def audit_many(
+        self,
+        adapters: Iterable[Source],
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        **options: Unpack[AuditOptions],
+    ) -> AsyncIterator[Audited]:
+        """As `audit`, for many adapters, each asked about alone; yields answers as they come.
+
+        An adapter about which no decision exists ends nothing: `Audited.error` says why. The next
+        adapter is taken from `adapters` when there is room for it, 1 to 64 at a time.
+
+        Raises:
+            ValueError: the arguments contradict each other.
+        """
+        return each(self.audit, adapters, concurrency, options)
+
+    def audit_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        **options: Unpack[AuditOptions],
+    ) -> AsyncIterator[Audited]:
+        """As `audit_many`, for files on this machine; so many are in memory at a time."""
+        told = (AuditError, OSError, ValueError)  # the last is said of what is no regular file
+        return each(self.audit_file, paths, concurrency, options, told)
+
     async def watch(
         self, adapters: Source | Sequence[Source], **options: Unpack[AuditOptions]
     ) -> AsyncIterator[Progress | AuditResult]:
@@ -158,30 +198,35 @@ class AsyncAuditClient:
         if call.known is not None:
             yield call.known
             return
-        attempts = Attempts(call)
+        attempts, span = Attempts(call), self._span(call)
+        last: object = None
         pause: float | None = 0.0
-        while pause is not None:
-            await sleep(pause)
-            heard = False
-            stream = self._connection.method(call.name)(
-                call.request(), timeout=attempts.begin(), metadata=call_metadata(self._core.config)
-            )
-            try:
-                async for event in stream:
-                    heard = True
-                    item = call.read(event)
-                    yield item
-                    if isinstance(item, AuditResult):
-                        return
-            except grpc.RpcError as failure:
-                error = error_from(failure, call.operation, self._core.config)
-            else:
-                raise Internal("The stream ended without a verdict.", operation=call.operation)
-            finally:
-                stream.cancel()
-            # Nobody is told twice that the audit begins.
-            pause = None if heard else attempts.pause_after(error)
-        yield attempts.settle(error)
+        try:
+            while pause is not None:
+                await sleep(pause)
+                heard = False
+                metadata = call_metadata(self._core.config, span)
+                stream = self._connection.method(call.name)(
+                    call.request(), timeout=attempts.begin(), metadata=metadata
+                )
+                try:
+                    async for event in stream:
+                        heard = True
+                        item = last = call.read(event)
+                        yield item
+                        if isinstance(item, AuditResult):
+                            return
+                except grpc.RpcError as failure:
+                    last = error = error_from(failure, call.operation, self._core.config)
+                else:
+                    raise Internal("The stream ended without a verdict.", operation=call.operation)
+                finally:
+                    stream.cancel()
+                # Nobody is told twice that the audit begins.
+                pause = None if heard else attempts.pause_after(error)
+            yield attempts.settle(error)
+        finally:
+            span.end(last)
 
     async def get(self, decision_id: str, *, timeout: float | None = None) -> AuditResult:
         """Returns a recorded decision.
@@ -221,14 +266,29 @@ class AsyncAuditClient:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
+    def _span(self, call: Call[T]) -> CallSpan:
+        return CallSpan(call.method, call.operation, self._core.config.target)
+
     async def _send(self, call: Call[T]) -> T:
         if call.known is not None:
             return call.known
-        attempts = Attempts(call)
+        span = self._span(call)
+        outcome: object = None
+        try:
+            outcome = result = await self._sent(Attempts(call), span)
+        except Exception as error:
+            outcome = error
+            raise
+        else:
+            return result
+        finally:
+            span.end(outcome)
+
+    async def _sent(self, attempts: Attempts[T], span: CallSpan) -> T:
         while True:
             call = attempts.call
             method = self._connection.method(call.name)
-            metadata = call_metadata(self._core.config)
+            metadata = call_metadata(self._core.config, span)
             try:
                 return call.read(
                     await method(call.request(), timeout=attempts.begin(), metadata=metadata)

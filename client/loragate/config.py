@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from loragate._names import IN_PYTHON, Names
 from loragate._signed.keys import TrustedKeys
 from loragate._target import DEFAULT_TARGET, check_target
+from loragate.retries import RetryPolicy
 
 TARGET_VARIABLE = "LORAGATE_TARGET"
 
@@ -76,6 +77,8 @@ class ClientConfig:
         names: what messages call the settings.
         require_signature: the keys by one of which every verdict has to be signed.
         accept_signed: folder with signed verdicts from elsewhere, which are believed as answers.
+        retry: how often a call is made; None for what the service config says.
+        interceptors: of gRPC, for every call.
     """
 
     target: str
@@ -89,6 +92,8 @@ class ClientConfig:
     names: Names = field(default=IN_PYTHON, repr=False)
     require_signature: TrustedKeys | None = None
     accept_signed: Path | None = None
+    retry: RetryPolicy | None = None
+    interceptors: tuple[Any, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         check_target(self.target, self.names.target)
@@ -123,6 +128,20 @@ class ClientConfig:
 def resolve_target(target: str | None) -> str:
     """The target given, else that of `LORAGATE_TARGET`, else the service on this machine."""
     return target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+
+
+def check_interceptors(interceptors: tuple[Any, ...], kinds: tuple[type, ...]) -> None:
+    """Refuses what gRPC would refuse only with the first call.
+
+    Raises:
+        ValueError: one is no interceptor of the client's kind.
+    """
+    for one in interceptors:
+        if not isinstance(one, kinds):
+            names = ", ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
+            raise ValueError(
+                f"{type(one).__name__} is no interceptor of this client. Derive it from {names}."
+            )
 
 
 def check_timeout(timeout_s: float | None) -> None:
