@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from loragate_server.audit.evidence import HeatMap
+from loragate_server.report.blocks import block_in_words
 from loragate_server.wording.printable import printable
 from loragate_server.wording.wording import Wording
 
@@ -37,9 +38,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One layer or group of layers."""
+    """One layer or group of layers; `name` is the model's own, where `label` is another."""
 
     label: str
+    name: str
     cells: tuple[Cell, ...]
 
 
@@ -144,7 +146,8 @@ def _row(wording: Wording, heat_map: HeatMap, label: str, indices: list[int]) ->
         values = [heat_map.values[index][column] for index in indices]
         numbers = [value for value in values if not math.isnan(value)]
         cells.append(_cell(wording, name, time, max(numbers, default=math.nan)))
-    return Row(name, tuple(cells))
+    words = block_in_words(wording, name)
+    return Row(words or name, name if words else "", tuple(cells))
 
 
 def _cell(wording: Wording, layer: str, time: str, value: float) -> Cell:

@@ -13,6 +13,7 @@ from loragate_server.policy.lineage import LINEAGE_CODES
 from loragate_server.policy.review import APPROVED_CODE, REJECTED_CODE
 from loragate_server.policy.sentences import use_of
 from loragate_server.record.verdict import Verdict
+from loragate_server.report.change import what_would_change
 from loragate_server.report.facts import Fact, facts
 from loragate_server.report.heat import Heat, draw
 from loragate_server.report.numbers import Sureness, sureness
@@ -31,7 +32,13 @@ _DEGREES = ((60.0, "deep"), (30.0, "clear"), (10.0, "slight"), (-math.inf, "hard
 
 @dataclass(frozen=True)
 class ConceptView:
-    """One concept. `degree` is 0 to 100, or None where it was not measured."""
+    """One concept.
+
+    Attributes:
+        degree: 0 to 100, or None where it was not measured.
+        hands: by how many people or sources its pictures are; "" in old records.
+        change: what decided, and what would change it; "" in old records.
+    """
 
     name: str
     concept_id: str
@@ -46,6 +53,8 @@ class ConceptView:
     degree_words: str
     stage: str
     use: str
+    hands: str
+    change: str
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,8 @@ def _concept(
         degree_words=wording(f"degree.{words}") if words else wording("degree.none"),
         stage=wording(f"stage.{concept.stage}"),
         use=use_in_words(wording, evidence, use_of(evidence, concept)),
+        hands=wording("found.hands_count", count=concept.hands) if concept.hands else "",
+        change=what_would_change(wording, finding),
     )
 
 

@@ -311,6 +311,11 @@ def rows(page: Page) -> list[str]:
     return [data for place, data in page.texts if {".heat", "tbody", "bdi"} <= place]
 
 
+def names(page: Page) -> list[str]:
+    """The names of the model's own beside them."""
+    return [data for place, data in page.texts if {".heat", "tbody", "code"} <= place]
+
+
 def test_many_layers_are_drawn_together(
     heat_map: Callable[..., HeatMap],
     evidence: Callable[..., Evidence],
@@ -319,13 +324,15 @@ def test_many_layers_are_drawn_together(
 ) -> None:
     unet = english(evidence(concept(score=6), heat_map=heat_map()))
     assert "32 layers are shown in 14 groups" in unet.text("#heat")
-    assert rows(unet)[:2] == ["down_blocks.0.resnets", "down_blocks.0.attentions"]
+    assert rows(unet)[:2] == ["Block 1: shapes and textures", "Block 1: attention"]
+    assert names(unet)[:2] == ["down_blocks.0.resnets", "down_blocks.0.attentions"]
     assert len(rows(unet)) == 14 + 32
     assert "Output side" in unet.text("#heat")
 
     blocks = tuple(f"transformer_blocks.{n}" for n in range(57))
     transformer = english(evidence(concept(score=6), heat_map=heat_map(blocks)))
-    assert rows(transformer)[:2] == ["transformer_blocks.0 – 3", "transformer_blocks.4 – 7"]
+    assert rows(transformer)[:2] == ["Blocks 1 to 4", "Blocks 5 to 8"]
+    assert names(transformer)[0] == "transformer_blocks.0 – 3"
     assert len(rows(transformer)) == 15 + 57
 
     small = english(evidence(concept(score=6), heat_map=heat_map(blocks[:6])))

@@ -16,6 +16,7 @@ from loragate_server.console.assets import OWN_HEADERS
 from loragate_server.console.frame import WORDING, address, page
 from loragate_server.console.pages.review_form import Form, Problem, read_form
 from loragate_server.console.pages.review_panel import panel
+from loragate_server.console.pages.ruled import ruled
 from loragate_server.console.sources import SOURCES
 from loragate_server.record.reviews.review import ReviewCase
 from loragate_server.record.reviews.reviews import RefusalCode, ReviewRefused
@@ -97,7 +98,7 @@ def _page(
     """
     wording = request[WORDING]
     longest = request.app[SOURCES].reviews.rules.longest_approval
-    report = report_on(case.verdict, wording)
+    report = ruled(wording, case, report_on(case.verdict, wording))
     adapters = case.verdict.decision.evidence.adapters
     shown = panel(wording, case, request[USER], longest, typed or Form())
     return page(

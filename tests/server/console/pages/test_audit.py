@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from loragate_server.console.wording import console_wording
 from loragate_server.record.chain import verify_log
-from loragate_server.record.reviews.review import ReviewState
+from loragate_server.record.reviews.review import ReviewAction, ReviewState
 from loragate_server.record.reviews.reviews import Reviews
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
@@ -316,3 +317,30 @@ async def test_the_second_approver_sees_the_first_one_and_the_earlier_end_counts
     assert shown.index("alice approved") < shown.index("bob approved")
     end = datetime.fromisoformat(SOON) + timedelta(days=1)
     assert f"The approval lapses on {end:%Y-%m-%d} 00:00:00 UTC" in shown
+
+
+@pytest.mark.parametrize("language", REPORT.languages)
+async def test_the_head_of_an_older_decision_follows_the_ruling_and_its_report_stays(
+    language: str, browser: Opens, record: Records, reviews: Reviews
+) -> None:
+    wording = console_wording(language)
+    verdict = record()
+    reader = browser(language=language)
+    before = await reader.see(path(verdict))
+    for position, (action, words) in enumerate(
+        [(ReviewAction.APPROVE, "approved"), (ReviewAction.REJECT, "rejected")]
+    ):
+        reviews.act(
+            verdict.decision_id, action, reviewer="bob", reason="Seen.", position=position,
+            expires_at=datetime.now(UTC) + timedelta(days=3),
+        )  # fmt: skip
+        page = await reader.see(path(verdict))
+        assert wording(f"ruled.words_{words}") in page.text(".verdict")
+        assert page.text("h1") != before.text("h1")
+    reviews.act(
+        verdict.decision_id, ReviewAction.REOPEN, reviewer="root", reason="Again.", position=2,
+        admin=True,
+    )  # fmt: skip
+    assert (await reader.see(path(verdict))).text("h1") == before.text("h1")
+    report = await (await reader.ask(f"{path(verdict)}/report")).text()
+    assert before.text("h1") in report
