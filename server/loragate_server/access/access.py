@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from loragate_server.access import pages
 from loragate_server.access.audit import log_missing_role, log_refusal
+from loragate_server.access.demo import DemoDoor
 from loragate_server.access.forms import (
     FORM_TOKENS,
     SAFE_METHODS,
@@ -70,7 +72,11 @@ class Door(Protocol):
 class Access:
     """Lets people in, gives pages their `User`, and looks at every form before a page does."""
 
-    def __init__(self, section: ConsoleSection, door: Door, tokens: FormTokens) -> None:
+    def __init__(
+        self, section: ConsoleSection, door: Door, tokens: FormTokens, first_link: str = ""
+    ) -> None:
+        """Args: `first_link` opens the console once; "" where people sign in."""
+        self.first_link = first_link
         self._section, self._door, self._tokens = section, door, tokens
         self._headers = security_headers(section.public_url)
 
@@ -148,6 +154,8 @@ def make_access(section: ConsoleSection, clock: Clock = time.time) -> Access:
         ValueError: secrets cannot be used, or a package is missing; a line for each says what to
             do.
     """
+    if section.auth == "demo":
+        return _demo_access(section, clock)
     if section.session_secret_file is None or not section.public_url:
         raise ValueError("the console needs console.public_url and console.session_secret_file")
     faults: list[str] = []
@@ -163,6 +171,12 @@ def make_access(section: ConsoleSection, clock: Clock = time.time) -> Access:
     if faults or door is None:
         raise ValueError("\n".join(faults))
     return Access(section, door, FormTokens(secret, section.session_s, clock))
+
+
+def _demo_access(section: ConsoleSection, clock: Clock) -> Access:
+    secret = secrets.token_bytes(48)  # nobody else has to know it, and a restart ends all
+    door = DemoDoor(section, secret, CookieJar(secure=False), clock)
+    return Access(section, door, FormTokens(secret, section.session_s, clock), door.first_link)
 
 
 def require_role(request: web.Request, role: Role) -> User:

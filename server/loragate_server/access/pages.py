@@ -20,7 +20,7 @@ ACCESS: Final = Catalogue(_HERE / "languages")
 """The sentences of these pages."""
 
 _WITHOUT_LINK: Final = frozenset(
-    {Refusal.WRONG_HOST, Refusal.PROXY_UNTRUSTED, Refusal.PROXY_HEADERS}
+    {Refusal.WRONG_HOST, Refusal.PROXY_UNTRUSTED, Refusal.PROXY_HEADERS, Refusal.DEMO_LINK}
 )
 _RETRY_AFTER_S: Final = 30
 

@@ -27,6 +27,7 @@ class Refusal(StrEnum):
     GROUPS_UNUSABLE = "groups_unusable"
     PROXY_UNTRUSTED = "proxy_untrusted"
     PROXY_HEADERS = "proxy_headers"
+    DEMO_LINK = "demo_link"
 
     @property
     def status(self) -> HTTPStatus:
@@ -44,6 +45,7 @@ _STATUS: Final = {
     Refusal.PROVIDER_DOWN: HTTPStatus.SERVICE_UNAVAILABLE,
     Refusal.PROVIDER_WRONG: HTTPStatus.BAD_GATEWAY,
     Refusal.PROXY_HEADERS: HTTPStatus.BAD_REQUEST,
+    Refusal.DEMO_LINK: HTTPStatus.UNAUTHORIZED,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -97,6 +98,10 @@ async def open_console(
         access = make_access(section)
     except (ValueError, OSError, ImportError) as error:
         raise StartError(f"console: {error}") from error
+    if access.first_link:
+        # Not into the log, which others may read: on standard output, beside the line of "ready".
+        sys.stdout.write(f"loragate-server console: {access.first_link}\n")
+        sys.stdout.flush()
     await access.start()
     stack.push_async_callback(access.close)
     sources = Sources(

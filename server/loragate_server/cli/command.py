@@ -17,6 +17,7 @@ from loragate_server import __version__
 from loragate_server.cli import checkpoints as sealed
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
+from loragate_server.cli.console_demo import with_demo
 from loragate_server.cli.events import events
 from loragate_server.cli.intercept import intercept
 from loragate_server.cli.options import (
@@ -134,6 +135,10 @@ def serve(
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="human or json.")] = None,
+    console_demo: Annotated[
+        bool,
+        typer.Option("--console-demo", help="Console for a first look, by a link, on loopback."),
+    ] = False,
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="End, too, when standard input does: a pipe.")
     ] = False,
@@ -143,8 +148,9 @@ def serve(
     Callers ask over gRPC; proxies too, or on the HTTP port (intercept.http), or send WebSockets to
     the relays of the configuration (intercept.relays), which read every message.
 
-    Says "loragate-server ready: grpc=ADDRESS http=ADDRESS" on standard output when it can decide;
-    everything else goes to standard error. A port of 0 lets the system choose.
+    Says "loragate-server ready: grpc=ADDRESS http=ADDRESS" on standard output when it can decide,
+    with --console-demo a link to the console before; everything else goes to standard error. A
+    port of 0 lets the system choose.
 
     [bold]Examples[/bold]
 
@@ -163,7 +169,7 @@ def serve(
     }
     if until_eof:
         end_with_input()
-    wanted = load(config, flags)
+    wanted = with_demo(config, flags) if console_demo else load(config, flags)
     set_up_logs(wanted.log.level, wanted.log.format)
     from loragate_server.app.preflight import require, warnings
 

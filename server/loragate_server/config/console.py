@@ -103,7 +103,7 @@ class ConsoleSection(Section):
 
     enabled: bool = False
     public_url: str = ""
-    auth: Literal["oidc", "proxy"] = "oidc"
+    auth: Literal["oidc", "proxy", "demo"] = "oidc"
     oidc: OidcSection | None = None
     proxy: ProxySection = ProxySection()
     roles: RolesSection = RolesSection()
@@ -130,7 +130,10 @@ class ConsoleSection(Section):
             name
             for name, wanted in (
                 ("public_url", not self.public_url),
-                ("session_secret_file", self.session_secret_file is None),
+                (
+                    "session_secret_file",
+                    self.session_secret_file is None and self.auth != "demo",
+                ),
                 ("oidc", self.auth == "oidc" and self.oidc is None),
             )
             if wanted
@@ -139,6 +142,11 @@ class ConsoleSection(Section):
             raise ValueError(f"the console is enabled and needs {', '.join(missing)}")
         if not (self.roles.viewer | self.roles.reviewer | self.roles.admin):
             raise ValueError("the console is enabled, but roles names no group: nobody could enter")
+        if self.auth == "demo" and urlsplit(self.public_url).scheme != "http":
+            raise ValueError(
+                f"auth is demo, and public_url {self.public_url} leads off this machine; give "
+                "http://127.0.0.1 with the port of listen.http"
+            )
         if self.auth == "proxy" and self.proxy.secret_file is None and self._can_be_changed:
             raise ValueError(
                 "roles names reviewers or admins, and whatever reaches the port from "

@@ -127,6 +127,8 @@ class Config(GrpcPort):
                 f"intercept.http answers checks on {self.listen.http}, which is not on loopback, "
                 "and needs tokens; insecure_off_loopback: true overrides this"
             )
+        if self.console.enabled and self.console.auth == "demo":
+            self._require_demo_here()
         for name, relay in self.intercept.relays.items():
             if not (self.insecure_off_loopback or self.tokens or is_loopback(relay.listen)):
                 raise ValueError(
@@ -134,6 +136,14 @@ class Config(GrpcPort):
                     "and needs tokens; insecure_off_loopback: true overrides this"
                 )
         return self
+
+    def _require_demo_here(self) -> None:
+        """No option lets a console without sign-in be reached from elsewhere."""
+        if not is_loopback(self.listen.http):
+            raise ValueError(
+                f"console.auth is demo, and listen.http is {self.listen.http}; a console that "
+                "nobody signs in to listens on loopback alone, such as 127.0.0.1:9464"
+            )
 
     @property
     def library_folder(self) -> Path:
