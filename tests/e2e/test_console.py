@@ -330,6 +330,39 @@ def test_trends_are_drawn_in_the_colours_and_the_size_of_the_window(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_the_picture_of_a_severe_concept_is_blurred_until_its_box_is_checked(
+    console: Console, suspect: str, language: str
+) -> None:
+    page = console.person("alice", language=language)
+    page.goto(f"/console/audits/{suspect}")
+    picture, box = page.locator(".veil img").first, page.locator(".veil input").first
+    blurred = "one => getComputedStyle(one).filter"
+    assert "blur" in picture.evaluate(blurred)
+    box.focus()
+    page.keyboard.press("Space")
+    assert picture.evaluate(blurred) == "none"
+    picture.click()
+    assert "blur" in picture.evaluate(blurred)
+    page.context.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_queue_is_a_card_for_each_row_on_a_telephone(
+    console: Console, suspect: str, language: str
+) -> None:
+    view = {"width": 390, "height": 844}
+    page = console.person("alice", language=language, viewport=view)
+    page.goto("/console/")
+    assert page.locator("tbody tr").first.is_visible()
+    for region in page.locator(".scroll").all():
+        assert region.evaluate("one => one.scrollWidth <= one.clientWidth"), "it scrolls sideways"
+    assert axe(page) == []
+    page.locator(f"table a[href$='{suspect}']").click()
+    assert axe(page) == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_what_the_filters_show_can_be_kept_as_a_file(
     console: Console, suspect: str, language: str
 ) -> None:

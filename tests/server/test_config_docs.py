@@ -47,6 +47,7 @@ WORDED = {
     "console.roles.reviewer": frozenset(),
     "console.roles.admin": frozenset(),
     "console.session_secret_file": None,
+    "console.sensitive_categories": frozenset(),
     "checkpoints.key": None,
     "checkpoints.key.file": None,
     "checkpoints.key.uri": "",

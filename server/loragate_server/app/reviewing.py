@@ -105,6 +105,11 @@ async def open_console(
     await access.start()
     stack.push_async_callback(access.close)
     sources = Sources(
-        recorder, reviews, shown.library, config.policy.expanduser(), shown.uncalibrated
+        recorder,
+        reviews,
+        shown.library,
+        config.policy.expanduser(),
+        shown.uncalibrated,
+        section.sensitive_categories,
     )
     return console_application(sources, access)

@@ -99,6 +99,7 @@ class ConsoleSection(Section):
         four_eyes_severities: a suspected concept of these severities needs two approvals, by
             different people.
         max_approval_s: longest life of an approval.
+        sensitive_categories: no page ever shows a reference picture of concepts of these.
     """
 
     enabled: bool = False
@@ -111,6 +112,7 @@ class ConsoleSection(Section):
     session_s: PositiveSeconds = 8 * 3600.0
     four_eyes_severities: frozenset[Severity] = frozenset({"high", "critical"})
     max_approval_s: PositiveSeconds = 90 * 86400.0
+    sensitive_categories: frozenset[str] = frozenset()
 
     @field_validator("public_url")
     @classmethod

@@ -24,6 +24,7 @@ class Sources:
         library: gives the library in force; it changes while the server runs.
         policy_file: replayed with other thresholds for the statistics.
         uncalibrated: gives by base model the concepts that no calibration speaks for.
+        sensitive_categories: pictures of concepts of these are never shown.
     """
 
     recorder: Recorder
@@ -31,6 +32,7 @@ class Sources:
     library: Callable[[], ConceptLibrary]
     policy_file: Path
     uncalibrated: Callable[[], Mapping[str, Sequence[str]]]
+    sensitive_categories: frozenset[str] = frozenset()
 
 
 SOURCES: Final = web.AppKey("sources", Sources)

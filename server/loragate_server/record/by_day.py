@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, String, func, select
@@ -12,12 +12,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from loragate_server.record.database import Span
-from loragate_server.record.reviews.review import RecordedReview, ReviewAction, ReviewState
 from loragate_server.record.reviews.rows import events_about
+from loragate_server.record.reviews.waits import SETTLED, Settled, waits
 from loragate_server.record.search import Search, conditions
 from loragate_server.record.tables import audits, findings, reviews
 
-_SETTLED = (ReviewState.APPROVED, ReviewState.REJECTED)
 _AT_ONCE = 500
 
 
@@ -28,19 +27,6 @@ class Counted:
     day: date
     name: str
     count: int
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A review that a person settled, and since when it had waited for one; timezone-aware."""
-
-    settled_at: datetime
-    waited_since: datetime
-
-    @property
-    def waited_s(self) -> float:
-        """Seconds; 0 where clocks of replicas are apart the wrong way."""
-        return max(0.0, (self.settled_at - self.waited_since).total_seconds())
 
 
 class _utc_day(FunctionElement[str]):  # noqa: N801 - a function of SQL
@@ -104,7 +90,7 @@ def settled_reviews(connection: Connection, span: Span, most: int) -> list[Settl
     reopened, or first asked about after its approval had lapsed.
     """
     columns = reviews.c
-    acts = [columns.state.in_([one.value for one in _SETTLED]), *_reviewed(span)]
+    acts = [columns.state.in_([one.value for one in SETTLED]), *_reviewed(span)]
     query = select(columns.review_id, columns.subject_key).where(*acts)
     query = query.order_by(columns.reviewed_at.desc()).limit(most)
     wanted = {row.review_id: row.subject_key for row in connection.execute(query)}
@@ -112,44 +98,9 @@ def settled_reviews(connection: Connection, span: Span, most: int) -> list[Settl
     found: list[Settled] = []
     for start in range(0, len(keys), _AT_ONCE):
         some = keys[start : start + _AT_ONCE]
-        asked = _first_asked(connection, some)
-        for key, events in events_about(connection, some).items():
-            for review_id, one in _waits(connection, key, events, asked):
-                if review_id in wanted:
-                    found.append(one)
+        for wait in waits(connection, events_about(connection, some)).values():
+            found += [one for review_id, one in wait.settled if review_id in wanted]
     return sorted(found, key=lambda one: one.settled_at, reverse=True)
-
-
-def _waits(
-    connection: Connection,
-    key: str,
-    events: Sequence[RecordedReview],
-    asked: Mapping[str, datetime],
-) -> Iterator[tuple[str, Settled]]:
-    """The events of a subject that settled it, each with the time since when it had waited."""
-    since, ends = asked.get(key), None
-    for one in events:
-        at = one.event.reviewed_at
-        if ends is not None and at >= ends:
-            since = _first_asked(connection, [key], ends).get(key, ends)
-        if one.event.action is ReviewAction.REOPEN:
-            since = at
-        elif one.state in _SETTLED:
-            # Whoever takes an approval back has waited for nothing.
-            if since is not None:
-                yield one.event.review_id, Settled(at, since)
-            since = None
-        ends = one.ends_at
-
-
-def _first_asked(
-    connection: Connection, keys: Sequence[str], after: datetime | None = None
-) -> dict[str, datetime]:
-    query = select(audits.c.subject_key, func.min(audits.c.decided_at).label("at"))
-    query = query.where(audits.c.subject_key.in_(keys)).group_by(audits.c.subject_key)
-    if after is not None:
-        query = query.where(audits.c.decided_at > after)
-    return {row.subject_key: row.at for row in connection.execute(query)}
 
 
 def _reviewed(span: Span) -> list[ColumnElement[bool]]:

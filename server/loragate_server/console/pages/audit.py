@@ -14,6 +14,7 @@ from loragate_server.access import csrf_token, require_role
 from loragate_server.access.identity import USER, Role
 from loragate_server.console.assets import OWN_HEADERS
 from loragate_server.console.frame import WORDING, address, page
+from loragate_server.console.pages.references import references
 from loragate_server.console.pages.review_form import Form, Problem, read_form
 from loragate_server.console.pages.review_panel import panel
 from loragate_server.console.pages.ruled import ruled
@@ -110,6 +111,7 @@ def _page(
         decision_id=case.verdict.decision_id,
         adapters=[adapter.sha256 for adapter in adapters],
         panel=shown,
+        references=references(request, case.verdict.decision),
         event=next((one for one in shown.events if one.review_id == done), None),
         refusal=refusal,
         csrf=csrf_token(request),

@@ -31,7 +31,8 @@ class ConceptView:
 
     Attributes:
         hands: who shows it, and how sure one may be with one alone.
-        pictures: the digests that the pictures are served by.
+        pictures: the digests that the pictures are served by; empty where none may be shown.
+        hidden: whether none may, because of its category.
     """
 
     concept_id: str
@@ -42,11 +43,11 @@ class ConceptView:
     prompts: tuple[str, ...]
     hands: str
     pictures: tuple[str, ...]
+    hidden: bool
 
 
 async def concepts(request: web.Request) -> web.Response:
     """The forbidden concepts, gravest first."""
-    wording = request[WORDING]
     library = request.app[SOURCES].library()
     ordered = sorted(library.forbidden, key=lambda one: (-SEVERITIES.index(one.severity), one.name))
     return page(
@@ -55,7 +56,7 @@ async def concepts(request: web.Request) -> web.Response:
         digest=library.digest,
         neutral=len(library.neutral),
         uncalibrated=_uncalibrated(request, [one.concept_id for one in library.forbidden]),
-        concepts=[_view(wording, one) for one in ordered],
+        concepts=[_view(request, one) for one in ordered],
     )
 
 
@@ -67,7 +68,7 @@ async def concept(request: web.Request) -> web.Response:
     return page(
         request,
         "concept",
-        concept=_view(wording, found),
+        concept=_view(request, found),
         uncalibrated=_uncalibrated(request, [found.concept_id]),
         rows=rows,
         looked_at=MAX_PAGE_SIZE,
@@ -76,7 +77,10 @@ async def concept(request: web.Request) -> web.Response:
 
 async def picture(request: web.Request) -> web.Response:
     """A small version of a reference picture; only pictures of the library can be named."""
-    found = request.app[SOURCES].library().get(request.match_info["concept_id"])
+    sources = request.app[SOURCES]
+    found = sources.library().get(request.match_info["concept_id"])
+    if found.category in sources.sensitive_categories:
+        raise web.HTTPNotFound
     wanted = request.match_info["sha256"]
     for file, sha256 in zip(found.picture_files, found.picture_sha256, strict=True):
         if sha256 == wanted:
@@ -99,7 +103,9 @@ def _findings(wording: Wording, recorder: Recorder, concept_id: str) -> list[Row
     ]
 
 
-def _view(wording: Wording, concept: Concept) -> ConceptView:
+def _view(request: web.Request, concept: Concept) -> ConceptView:
+    wording = request[WORDING]
+    hidden = concept.category in request.app[SOURCES].sensitive_categories
     return ConceptView(
         concept_id=concept.concept_id,
         name=printable(concept.name),
@@ -108,7 +114,8 @@ def _view(wording: Wording, concept: Concept) -> ConceptView:
         role=wording(f"concepts.role_{concept.role}"),
         prompts=tuple(printable(prompt) for prompt in concept.prompts),
         hands=_hands(wording, concept),
-        pictures=concept.picture_sha256,
+        pictures=() if hidden else concept.picture_sha256,
+        hidden=hidden,
     )
 
 

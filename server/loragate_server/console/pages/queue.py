@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from aiohttp import web
 
 from loragate_server.console.frame import WORDING, address, page
+from loragate_server.console.pages.durations import duration
+from loragate_server.console.pages.references import References, gravest, references
 from loragate_server.console.pages.rows import Row, row
 from loragate_server.console.sources import SOURCES
+from loragate_server.policy.decision import VerdictKind
+from loragate_server.record.reviews.review import ReviewCase
+from loragate_server.severity import SEVERITIES
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A review in the queue; `state` is a key of the wording."""
+    """A review in the queue.
+
+    Attributes:
+        state: key of the wording.
+        age: for how long it has waited, in words.
+        severity: of the gravest suspected concept, and in words.
+        references: what the suspected concepts look like.
+    """
 
     row: Row
     asked: int
     state: str
+    age: str
+    severity: str
+    severity_words: str
+    references: tuple[References, ...]
 
 
 async def queue(request: web.Request) -> web.Response:
     """Open reviews and those that wait for a second approval, newest first."""
     reviews = request.app[SOURCES].reviews
-    wording = request[WORDING]
     token = request.query.get("page_token", "")
     cases, next_token = await asyncio.to_thread(reviews.queue, page_token=token)
     count = await asyncio.to_thread(reviews.open_count)
@@ -32,8 +48,25 @@ async def queue(request: web.Request) -> web.Response:
     return page(
         request,
         "queue",
-        waiting=[Waiting(row(wording, one.verdict), one.asked, one.state.value) for one in cases],
+        waiting=[_waiting(request, one) for one in cases],
         count=count,
         first=str(start) if token else "",
         older=str(start.with_query(page_token=next_token)) if next_token else "",
+    )
+
+
+def _waiting(request: web.Request, case: ReviewCase) -> Waiting:
+    wording, decision = request[WORDING], case.verdict.decision
+    severity = gravest(
+        one.evidence.severity for one in decision.findings if one.verdict is VerdictKind.REVIEW
+    )
+    waited = datetime.now(UTC) - (case.waiting_since or case.verdict.decided_at)
+    return Waiting(
+        row=row(wording, case.verdict),
+        asked=case.asked,
+        state=case.state.value,
+        age=duration(wording, max(0.0, waited.total_seconds())),
+        severity=severity if severity in SEVERITIES else "unknown",
+        severity_words=wording.name("severity", severity),
+        references=references(request, decision),
     )

@@ -17,13 +17,13 @@ from aiohttp import web
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.record.by_day import (
     Counted,
-    Settled,
     concepts_by_day,
     newest_names,
     settled_reviews,
     verdicts_by_day,
 )
 from loragate_server.record.database import Database, Span
+from loragate_server.record.reviews.waits import Settled
 
 MOST_DAYS = 366
 MOST_CONCEPTS = 6

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from loragate_server.console.assets import OWN_HEADERS
 from loragate_server.console.frame import WORDING, address, page
+from loragate_server.console.pages.durations import duration
 from loragate_server.console.pages.filters import read_days
 from loragate_server.console.pages.trend_figures import (
     MOST_DAYS,
@@ -35,7 +36,6 @@ from loragate_server.wording.printable import printable
 from loragate_server.wording.wording import Wording
 
 _USUAL = timedelta(days=29)
-_HOUR_S, _MINUTE_S = 3600.0, 60.0
 _PICTURE_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
 )
@@ -139,15 +139,6 @@ def _waited(wording: Wording, waited: Waited) -> tuple[str, ...]:
         duration(wording, waited.median_s),
         duration(wording, waited.longest_s),
     )
-
-
-def duration(wording: Wording, seconds: float) -> str:
-    """A time in the unit that people would use for it."""
-    if seconds < _HOUR_S:
-        return wording("duration.minutes", count=round(seconds / _MINUTE_S))
-    if seconds < 48 * _HOUR_S:
-        return wording("duration.hours", hours=wording.decimal(seconds / _HOUR_S))
-    return wording("duration.days", days=wording.decimal(seconds / (24 * _HOUR_S)))
 
 
 def _addresses(request: web.Request, days: Days) -> dict[str, dict[str, str]]:

@@ -63,6 +63,7 @@ class ReviewCase:
         events: everything that reviewers did, in order.
         needs_second: whether an approval needs two different people.
         asked: recorded decisions about the same subject.
+        waiting_since: timezone-aware; None where it waits for nobody, or that was not asked for.
     """
 
     verdict: Verdict
@@ -71,6 +72,7 @@ class ReviewCase:
     state: ReviewState
     needs_second: bool
     asked: int
+    waiting_since: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -27,6 +27,7 @@ from loragate_server.record.reviews.review import (
     ruling_of,
     standing,
 )
+from loragate_server.record.reviews.waits import waits
 from loragate_server.record.verdict import Verdict
 
 MAX_REASON_LENGTH = 2000
@@ -100,8 +101,14 @@ class Reviews:
             before = after.decision_id if after else ""
             found = rows.open_subjects(connection, now, wanted + 1, before)
             events = rows.events_about(connection, [one.subject_key for one in found])
+            waiting = waits(connection, events, now)
         cases = [
-            self._described(decode_stored(one.payload), events[one.subject_key], one.asked, now)
+            replace(
+                self._described(
+                    decode_stored(one.payload), events[one.subject_key], one.asked, now
+                ),
+                waiting_since=waiting[one.subject_key].since,
+            )
             for one in found[:wanted]
         ]
         if len(found) <= wanted:

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from loragate_server.console.pages import trends
-from loragate_server.console.pages.trends import duration, read_span
+from loragate_server.console.pages.durations import duration
+from loragate_server.console.pages.trends import read_span
 from loragate_server.console.wording import console_wording
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.wording import REPORT
