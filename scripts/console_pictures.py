@@ -23,7 +23,6 @@ from loragate import AuditClient  # noqa: E402
 from loragate_server.console.wording import CONSOLE  # noqa: E402
 from tests.e2e.console_stack import ADAPTERS, Console, running_console  # noqa: E402
 
-COLOURS = 64
 MOST_PIXELS = 1900
 """Height of a picture; an audit goes on with what a report shows."""
 POLICY = """version: 1
@@ -91,10 +90,10 @@ def review(console: Console, decision_id: str, action: str, reason: str) -> None
 
 
 def save(page: Page, file: Path) -> None:
-    """Writes the upper part of a page, in few colours, which keeps the file small."""
+    """Writes the upper part of a page, in its true colours."""
     with Image.open(io.BytesIO(page.screenshot(full_page=True))) as taken:
         upper = taken.convert("RGB").crop((0, 0, taken.width, min(taken.height, MOST_PIXELS)))
-    upper.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    upper.save(file, optimize=True)
     typer.echo(f"{file}: {file.stat().st_size // 1024} KiB, {upper.width}x{upper.height}")
 
 
