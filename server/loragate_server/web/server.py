@@ -25,6 +25,8 @@ SMALL_BODY_BYTES = 1024
 SCRAPES_AT_ONCE = 2
 FORM_BODY_BYTES = 64 * 1024
 CONSOLE = "/console"
+EXPORTS = f"{CONSOLE}/verdicts/export."
+"""Files that are written for as long as they are read; the page has a limit of its own."""
 
 
 class ApiDoor(Protocol):
@@ -78,7 +80,7 @@ def web_application(
         limit = max(limit, door.settings.max_body_bytes)
     if witness is not None:
         limit = max(limit, MAX_QUESTION_BYTES)
-    unhurried = (PATH,) if api is None else (PATH, *api.prefixes)
+    unhurried = (PATH, EXPORTS) if api is None else (PATH, EXPORTS, *api.prefixes)
     guards = [one_at_work, within(ANSWER_WITHIN_S, unless=unhurried)]
     if api is not None:
         guards.append(api.middleware)

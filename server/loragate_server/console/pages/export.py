@@ -81,6 +81,9 @@ async def _stream(request: web.Request, recorder: Recorder, search: Search) -> w
     except (NoDecisionError, TimeoutError, ConnectionError) as error:
         _log.warning("an export was broken off: %s", error or "its reader is too slow")
         _break_off(request)
+    except asyncio.CancelledError:  # whoever ends the request would answer it a second time
+        _break_off(request)
+        raise
     except Exception:  # an error page would be written into the file
         _log.exception("an export failed")
         _break_off(request)

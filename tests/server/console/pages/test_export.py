@@ -6,12 +6,14 @@ import asyncio
 import csv
 import io
 import json
+import threading
 from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestClient
+from aiohttp.typedefs import Handler
 
 from loragate_server.console.pages import export as exporting
 from loragate_server.console.pages.export import EXPORTS
@@ -142,6 +144,42 @@ async def test_what_fails_on_the_way_breaks_the_file_off(
     async with asyncio.timeout(30):
         with pytest.raises(ClientError):
             await answer.read()
+
+
+async def test_a_request_that_is_ended_on_the_way_is_not_answered_twice(
+    browser: Opens,
+    record: Records,
+    recorder: Recorder,
+    client: TestClient[web.Request, web.Application],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for _ in range(MAX_PAGE_SIZE + 1):
+        record()
+    search, asked, ended = recorder.search, 0, threading.Event()
+
+    def slow(*arguments: object) -> object:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            ended.wait(30)
+        return search(*arguments)  # type: ignore[arg-type]
+
+    @web.middleware
+    async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(1):
+                return await handler(request)
+        except TimeoutError:
+            return web.Response(status=408)
+
+    monkeypatch.setattr(recorder, "search", slow)
+    monkeypatch.setattr(client.app, "_middlewares_handlers", ((limit, True),))
+    monkeypatch.setattr(client.app, "_run_middlewares", True)
+    answer = await browser().ask("/verdicts/export.json")
+    async with asyncio.timeout(30):
+        with pytest.raises(ClientError):
+            await answer.read()
+    ended.set()
 
 
 async def test_exports_beyond_those_that_run_are_sent_away_for_a_while(
