@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from loragate_server.cli.command import application
 from loragate_server.errors import NoDecisionError
-from loragate_server.policy.decision import Decision, VerdictKind
+from loragate_server.policy.decision import Decision, Finding, Remedy, VerdictKind
 from loragate_server.record.connect import parse_url
 from loragate_server.record.migrate import downgrade, known_revisions, revision_of, upgrade
 from loragate_server.record.recorder import Recorder
@@ -108,3 +109,21 @@ def test_tables_are_not_taken_back_under_a_server(tmp_path: Path) -> None:
     server.close()
     done = CliRunner().invoke(application, ["db", "downgrade", BEFORE, *state])
     assert done.exit_code == 0, done.output
+
+
+def test_a_step_up_reads_what_each_decision_found_out_of_it(
+    database_url: str, log_path: Path, decision: Callable[..., Decision]
+) -> None:
+    recorder = Recorder(database_url, log_path)
+    made = decision(VerdictKind.BLOCK)
+    [concept] = made.evidence.concepts
+    odd = replace(concept, concept_name="\x00\ud800", severity="s" * 40, degree=float("nan"))
+    found = tuple(Finding(one, VerdictKind.BLOCK, Remedy.NONE) for one in (concept, odd))
+    recorder.record(replace(made, findings=found), Caller("images"), stage_times_s={})
+    recorder.close()
+    before = rows(database_url)
+    assert len(before["findings"]) == 2
+    downgrade(database_url, BEFORE)
+    assert "findings" not in rows(database_url)
+    upgrade(database_url)
+    assert rows(database_url) == before

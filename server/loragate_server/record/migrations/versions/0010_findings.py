@@ -23,6 +23,11 @@ _ROWS_AT_ONCE = 500
 
 
 def upgrade() -> None:
+    connection = op.get_bind()
+    # The constraint would keep replicas of the older version from recording decisions for as long
+    # as this reads: PostgreSQL gets it when everything is read. SQLite has no replicas, nor such a
+    # way.
+    later = connection.dialect.name == "postgresql"
     table = op.create_table(
         "findings",
         sa.Column("decision_id", sa.String(32), nullable=False),
@@ -31,21 +36,18 @@ def upgrade() -> None:
         sa.Column("concept_name", sa.Text(), nullable=False),
         sa.Column("severity", sa.String(16), nullable=False),
         sa.Column("degree", sa.Float(53), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["decision_id"],
-            ["audits.decision_id"],
-            name="fk_findings_decision_id_audits",
-            ondelete="CASCADE",
-        ),
         sa.PrimaryKeyConstraint("decision_id", "position", name="pk_findings"),
+        *(() if later else (_of_decision(),)),
     )
+    _fill_findings(connection, table)
     for column in ("concept_id", "severity"):
         op.create_index(f"ix_findings_{column}_decision_id", "findings", [column, "decision_id"])
+    if later:
+        _constrain()
     op.add_column("reviews", sa.Column("reviewer", sa.Text(), nullable=True))
     op.create_index("ix_reviews_reviewer_subject_key", "reviews", ["reviewer", "subject_key"])
     op.create_index("ix_reviews_reviewed_at", "reviews", ["reviewed_at"])
-    _fill_findings(op.get_bind(), table)
-    _fill_reviewers(op.get_bind())
+    _fill_reviewers(connection)
 
 
 def downgrade() -> None:
@@ -53,6 +55,33 @@ def downgrade() -> None:
     op.drop_index("ix_reviews_reviewer_subject_key", "reviews")
     op.drop_column("reviews", "reviewer")
     op.drop_table("findings")
+
+
+def _of_decision() -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        ["decision_id"],
+        ["audits.decision_id"],
+        name="fk_findings_decision_id_audits",
+        ondelete="CASCADE",
+    )
+
+
+def _constrain() -> None:
+    """Decisions may have been pruned meanwhile, which nothing took out of the new table."""
+    op.execute("LOCK TABLE audits IN SHARE ROW EXCLUSIVE MODE")
+    op.execute(
+        "DELETE FROM findings WHERE NOT EXISTS"
+        " (SELECT 1 FROM audits WHERE audits.decision_id = findings.decision_id)"
+    )
+    op.create_foreign_key(
+        "fk_findings_decision_id_audits",
+        "findings",
+        "audits",
+        ["decision_id"],
+        ["decision_id"],
+        ondelete="CASCADE",
+        postgresql_not_valid=True,
+    )
 
 
 def _fill_findings(connection: sa.Connection, table: sa.Table) -> None:
