@@ -47,10 +47,20 @@ LEFT_OUT = ("growth", "patterns", "comfyui_templates")
 """Of time alone, or of pages that load nothing."""
 TIMED = "less_than_a_millisecond"
 """A test of time within another file; a machine that watches every line does not pass it."""
+BESIDE = (
+    "server/checkpoint",
+    "server/relay",
+    "server/rpc/test_ext_proc_*.py",
+    "server/test_cli_intercept.py",
+)
+"""What else asks the extractors in its own process."""
 TESTS = [
-    str(one.relative_to(ROOT))
-    for one in sorted((ROOT / FOLDER).glob("test_*.py"))
-    if one.stem.removeprefix("test_") not in LEFT_OUT
+    *(
+        str(one.relative_to(ROOT))
+        for one in sorted((ROOT / FOLDER).glob("test_*.py"))
+        if one.stem.removeprefix("test_") not in LEFT_OUT
+    ),
+    *(str(one.relative_to(ROOT)) for name in BESIDE for one in sorted((ROOT / "tests").glob(name))),
 ]
 LIMIT_S = 60
 SLOWER = 20
@@ -310,6 +320,8 @@ def main(
     print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s", flush=True)
     began = time.monotonic()
     tally = Tally(tests, jobs, began + minutes * 60, longest_s, len(chosen))
+    # Those whose tests are quick come first: what the time does not suffice for is less.
+    chosen = sorted(chosen, key=lambda one: sum(tally.asked(one).values()))
     loading = [one for one in chosen if tally.runs_while_loading(one)]
     within = [one for one in chosen if one not in set(loading)]
     print(f"{len(within)} in functions that run in tests alone", flush=True)
