@@ -47,13 +47,8 @@ LEFT_OUT = ("growth", "patterns", "comfyui_templates")
 """Of time alone, or of pages that load nothing."""
 TIMED = "less_than_a_millisecond"
 """A test of time within another file; a machine that watches every line does not pass it."""
-BESIDE = (
-    "server/checkpoint",
-    "server/relay",
-    "server/rpc/test_ext_proc_*.py",
-    "server/test_cli_intercept.py",
-)
-"""What else asks the extractors in its own process."""
+BESIDE = ("server/relay", "server/test_cli_intercept.py")
+"""What else asks the extractors in its own process, and audits nothing."""
 TESTS = [
     *(
         str(one.relative_to(ROOT))
