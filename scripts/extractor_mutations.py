@@ -47,15 +47,13 @@ LEFT_OUT = ("growth", "patterns", "comfyui_templates")
 """Of time alone, or of pages that load nothing."""
 TIMED = "less_than_a_millisecond"
 """A test of time within another file; a machine that watches every line does not pass it."""
-BESIDE = ("server/relay", "server/test_cli_intercept.py")
-"""What else asks the extractors in its own process, and audits nothing."""
 TESTS = [
     *(
         str(one.relative_to(ROOT))
         for one in sorted((ROOT / FOLDER).glob("test_*.py"))
         if one.stem.removeprefix("test_") not in LEFT_OUT
     ),
-    *(str(one.relative_to(ROOT)) for name in BESIDE for one in sorted((ROOT / "tests").glob(name))),
+    "tests/server/test_cli_intercept.py",
 ]
 LIMIT_S = 60
 SLOWER = 20
