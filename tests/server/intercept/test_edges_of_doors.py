@@ -81,8 +81,13 @@ def test_a_door_that_sees_messages_opens_what_is_read_and_what_loads_nothing() -
             server.open_socket(opening("/elsewhere"))
     with pytest.raises(RefusedRequestError, match="has a body"):
         omni.open_socket(replace(opening("/v1/realtime/video"), body=b"x"))
-    with pytest.raises(RefusedRequestError, match="is not complete"):
-        omni.open_socket(opening("/v1/realtime/video", sec_websocket_version="8"))
+    for wrong in (
+        {"sec_websocket_version": "8"},
+        {"sec_websocket_key": "!" + HANDSHAKE["sec-websocket-key"]},
+        {"sec_websocket_key": base64.b64encode(bytes(17)).decode()},
+    ):
+        with pytest.raises(RefusedRequestError, match="is not complete"):
+            omni.open_socket(opening("/v1/realtime/video", **wrong))
 
 
 @pytest.mark.parametrize("kind", ["triton", "kserve"])
