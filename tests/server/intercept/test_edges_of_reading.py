@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 import pytest
@@ -15,6 +16,7 @@ from loragate_server.intercept.reading.bodies import BodyLimits
 from loragate_server.intercept.reading.findings import Findings, Found, Spot, rewritten
 from loragate_server.intercept.reading.forms import read_form
 from loragate_server.intercept.reading.joining import may_become_a_tag
+from loragate_server.intercept.reading.json_spans import replace_strings
 from loragate_server.intercept.reading.references import anywhere, checked_text
 from loragate_server.intercept.reading.tags import tags_in
 from tests.server.intercept.bodies import multipart, post
@@ -153,3 +155,11 @@ def test_parts_of_a_denoiser_that_differ_are_not_measured(tag: str) -> None:
 def test_parts_of_a_denoiser_that_agree_with_the_whole_are_the_whole() -> None:
     [tag] = tags_in("<lora:x:0.5:in=0.5:mid=0.5:out=0.5>", "/prompt")
     assert tag.name == "x"
+
+
+@pytest.mark.parametrize("text", ['{"a":1,"b":["x","y"]}', '{ "a" : 1 , "b" : [ "x" , "y" ] }'])
+def test_a_text_is_replaced_in_json_with_blanks_and_without(text: str) -> None:
+    assert json.loads(replace_strings(text, {("b", 1): "new", ("b", 0): "other"})) == {
+        "a": 1,
+        "b": ["other", "new"],
+    }
