@@ -3,10 +3,11 @@
     .venv/bin/python -m scripts.extractor_mutations --sample 120 --seed 1
 
 A change turns a comparison, a condition, a number, a truth value, an `and` or the result of a
-function. Sentences for people and types are left alone. Every change runs in a process of its own,
-forked before any extractor is loaded, against the tests that run its line, until one fails; no
-other test can notice it. The unchanged code has to pass. Prints each change that survived, with its
-line, and the share.
+function. Sentences for people and types are left alone. Every change runs in a process of its own
+against the tests that run its line, until one fails; no other test can notice it. A change within a
+function that runs in tests alone is made after the tests are loaded; any other in a process that
+has loaded no extractor yet. The unchanged code has to pass. Prints each change that survived, with
+its line, and the share.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Annotated, Any, NoReturn, cast
 
 import pytest
 import typer
 
+from scripts.changed_functions import InForks, Question, put_in_place
 from scripts.tests_of_lines import TestsOfLines, Watched
+from scripts.wrong_changes import Mutant, changed, mutants_of, place_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "loragate_server.intercept"
@@ -45,102 +48,18 @@ LEFT_OUT = ("growth", "patterns", "comfyui_templates")
 TIMED = "less_than_a_millisecond"
 """A test of time within another file; a machine that watches every line does not pass it."""
 TESTS = [
-    str(one.relative_to(ROOT))
-    for one in sorted((ROOT / FOLDER).glob("test_*.py"))
-    if one.stem.removeprefix("test_") not in LEFT_OUT
+    *(
+        str(one.relative_to(ROOT))
+        for one in sorted((ROOT / FOLDER).glob("test_*.py"))
+        if one.stem.removeprefix("test_") not in LEFT_OUT
+    ),
+    "tests/server/test_cli_intercept.py",
 ]
 LIMIT_S = 60
 SLOWER = 20
 """Times the seconds that its tests took before: a change may make an end never come."""
 OUR_OWN = ("loragate", "tests", "testkit", "scripts", "kernels", "benchmarks", "__main__")
 FORK = multiprocessing.get_context("fork")
-COMPARED = {
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-}
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change: the file, the line, the place in the tree, and what is done there."""
-
-    file: str
-    line: int
-    node: int
-    what: str
-
-
-def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Every change that is made in a file."""
-    tree = ast.parse(path.read_text())
-    file = str(path.relative_to(SOURCES))
-    passed_over = {id(inner) for node in ast.walk(tree) for inner in _left_alone(node)}
-    for number, node in enumerate(ast.walk(tree)):
-        line = getattr(node, "lineno", 0)
-        if id(node) in passed_over:
-            continue
-        if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARED:
-            yield Mutant(file, line, number, "comparison")
-        elif isinstance(node, ast.BoolOp):
-            yield Mutant(file, line, number, "and for or")
-        elif isinstance(node, ast.If | ast.IfExp | ast.While) and not isinstance(
-            node.test, ast.Compare
-        ):
-            yield Mutant(file, line, number, "condition")
-        elif isinstance(node, ast.Constant) and _can_change(node.value):
-            yield Mutant(file, line, number, "value")
-        elif isinstance(node, ast.Return) and not _gives_nothing(node):
-            yield Mutant(file, line, number, "result")
-
-
-def _can_change(value: Any) -> bool:
-    """Whether a number has another one next to it: the largest floats have not."""
-    return isinstance(value, bool | int | float) and (isinstance(value, bool) or value + 1 != value)
-
-
-def _gives_nothing(node: ast.Return) -> bool:
-    """Whether a result is none, or as false as none is."""
-    value = node.value
-    return value is None or (
-        isinstance(value, ast.Constant) and (value.value is None or value.value is False)
-    )
-
-
-def _left_alone(node: ast.AST) -> Iterator[ast.AST]:
-    """What is said to people, types, and the arguments of decorators."""
-    if isinstance(node, ast.Raise):
-        for call in ast.walk(node):
-            if isinstance(call, ast.Call):
-                yield from (one for arg in call.args for one in ast.walk(arg))
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield from (one for part in node.decorator_list for one in ast.walk(part))
-    if isinstance(node, ast.AnnAssign):
-        yield from ast.walk(node.annotation)
-
-
-def changed(path: Path, mutant: Mutant) -> ast.Module:
-    """The tree of a file with the change in it."""
-    tree = ast.parse(path.read_text())
-    node: Any = list(ast.walk(tree))[mutant.node]
-    if mutant.what == "comparison":
-        node.ops[0] = COMPARED[type(node.ops[0])]()
-    elif mutant.what == "and for or":
-        node.op = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
-    elif mutant.what == "condition":
-        node.test = ast.UnaryOp(ast.Not(), node.test)
-    elif mutant.what == "value":
-        node.value = not node.value if isinstance(node.value, bool) else node.value + 1
-    else:
-        node.value = ast.Constant(None)
-    return ast.fix_missing_locations(tree)
 
 
 class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -234,12 +153,8 @@ def _run(mutant: Mutant | None, plugin: object, files: Sequence[str]) -> int:
         sys.meta_path.insert(0, _Changed(name, path, changed(path, mutant)))
     sys.dont_write_bytecode = True
     given = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-m", "not long"]
-    given += [
-        "-k",
-        f"not {TIMED}",
-        "-W",
-        "ignore::pytest.PytestAssertRewriteWarning",
-    ]  # plugins are loaded already
+    given += ["-k", f"not {TIMED}"]
+    given += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins are loaded already
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         try:
             return int(pytest.main([*given, *files], plugins=[plugin]))
@@ -260,7 +175,7 @@ class Trial:
         """Starts the process."""
         self.process = FORK.Process(target=_end, args=(self.mutant, self.tests))
         self.process.start()
-        self.until = time.monotonic() + LIMIT_S + SLOWER * sum(self.tests.values())
+        self.until = time.monotonic() + _within_s(self.tests)
 
     def survived(self) -> bool | None:
         """Whether the tests passed; None while they run. What takes too long was noticed."""
@@ -271,42 +186,106 @@ class Trial:
         return bool(self.process.exitcode in (0, pytest.ExitCode.NO_TESTS_COLLECTED))
 
 
-def _asked_first(mutant: Mutant, tests: TestsOfLines) -> dict[str, float]:
-    tree = ast.parse((SOURCES / mutant.file).read_text())
-    return tests.of(mutant.file, tree, list(ast.walk(tree))[mutant.node])
+@dataclass
+class Tally:
+    """What became of the changes that were tried so far."""
+
+    tests: TestsOfLines
+    jobs: int
+    until: float
+    longest_s: float
+    of: int
+    noticed: int = 0
+    survived: list[Mutant] = field(default_factory=list)
+
+    def left_s(self) -> float:
+        """Seconds until no change is begun any more."""
+        return max(0.0, self.until - time.monotonic())
+
+    def add(self, mutant: Mutant, what: str) -> None:
+        """Counts one, and tells of it."""
+        self.noticed += what == "noticed"
+        if what == "survived":
+            self.survived.append(mutant)
+            source = (SOURCES / mutant.file).read_text().splitlines()[mutant.line - 1].strip()
+            print(f"SURVIVED {mutant.file}:{mutant.line} {mutant.what}: {source}", flush=True)
+        if not (self.noticed + len(self.survived)) % 25:
+            count = self.noticed + len(self.survived)
+            print(f"{count} of {self.of}, {len(self.survived)} survived", flush=True)
+
+    def asked(self, mutant: Mutant) -> dict[str, float]:
+        """The tests of a change, quickest first, and their seconds."""
+        tree, node = place_of(SOURCES / mutant.file, mutant)
+        found = self.tests.of(mutant.file, tree, node)
+        quickest = sorted(found, key=found.__getitem__)
+        return {name: found[name] for name in quickest if found[name] <= self.longest_s}
+
+    def runs_while_loading(self, mutant: Mutant) -> bool:
+        """Whether the changed statement runs before any test."""
+        tree, node = place_of(SOURCES / mutant.file, mutant)
+        return self.tests.runs_while_loading(mutant.file, tree, node)
 
 
-def tried(
-    mutants: Sequence[Mutant], tests: TestsOfLines, jobs: int, limit_s: float
-) -> tuple[int, list[Mutant], float]:
-    """How many were tried until the time was over, those that survived, and the seconds."""
-    began = time.monotonic()
-    alive: list[Mutant] = []
-    waiting = [Trial(mutant, _asked_first(mutant, tests)) for mutant in reversed(mutants)]
+def _within_s(tests: Mapping[str, float]) -> float:
+    return LIMIT_S + SLOWER * sum(tests.values())
+
+
+def try_functions(mutants: Sequence[Mutant], tally: Tally) -> list[Mutant]:
+    """Tries changes in forks of one process; returns those for which that is not possible."""
+    here, there = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=_try_functions, args=(mutants, tally, there))
+    child.start()
+    there.close()
+    cannot = []
+    with suppress(EOFError):
+        while True:
+            mutant, what = here.recv()
+            if what == "cannot":
+                cannot.append(mutant)
+            else:
+                tally.add(mutant, what)
+    child.join()
+    if child.exitcode:
+        raise typer.Exit(2)
+    return cannot
+
+
+def _try_functions(mutants: Sequence[Mutant], tally: Tally, answer: Any) -> NoReturn:
+    def change(mutant: Mutant, functions: Sequence[FunctionType]) -> None:
+        path = SOURCES / mutant.file
+        put_in_place(path, changed(path, mutant), functions)
+
+    questions = []
+    for mutant in mutants:
+        tests = tally.asked(mutant)
+        questions.append(Question(mutant, list(tests), _within_s(tests)))
+    forks = InForks(
+        questions,
+        change,
+        SOURCES,
+        lambda mutant, what: answer.send((mutant, what)),
+        jobs=tally.jobs,
+        limit_s=tally.left_s(),
+    )
+    code = _run(None, forks, TESTS)
+    answer.close()
+    os._exit(int(code not in (0, pytest.ExitCode.NO_TESTS_COLLECTED)))
+
+
+def try_files(mutants: Sequence[Mutant], tally: Tally) -> None:
+    """Tries changes in processes that have loaded no extractor yet."""
+    waiting = [Trial(mutant, tally.asked(mutant)) for mutant in reversed(mutants)]
     running: list[Trial] = []
-    number = 0
-    while running or (waiting and time.monotonic() - began < limit_s):
-        while waiting and len(running) < jobs and time.monotonic() - began < limit_s:
+    while running or (waiting and tally.left_s()):
+        while waiting and len(running) < tally.jobs and tally.left_s():
             running.append(waiting.pop())
             running[-1].begin()
         for trial in list(running):
             survived = trial.survived()
-            if survived is None:
-                continue
-            running.remove(trial)
-            number += 1
-            if survived:
-                alive.append(trial.mutant)
-                _tell(trial.mutant)
-            if not number % 10:
-                print(f"{number} of {len(mutants)}, {len(alive)} survived", flush=True)
+            if survived is not None:
+                running.remove(trial)
+                tally.add(trial.mutant, "survived" if survived else "noticed")
         time.sleep(0.05)
-    return number, alive, time.monotonic() - began
-
-
-def _tell(mutant: Mutant) -> None:
-    source = (SOURCES / mutant.file).read_text().splitlines()[mutant.line - 1].strip()
-    print(f"SURVIVED {mutant.file}:{mutant.line} {mutant.what}: {source}", flush=True)
 
 
 def main(
@@ -318,26 +297,38 @@ def main(
     again: Annotated[
         Path | None, typer.Option(help="Tries what survived there, instead of a sample.")
     ] = None,
+    longest_s: Annotated[
+        float, typer.Option(help="Tests that take longer are not asked, which notices less.")
+    ] = 1000.0,
     out: Annotated[Path | None, typer.Option(help="Where the figures are written.")] = None,
 ) -> None:
     """Tries the changes and reports."""
     files = [one for one in sorted(SOURCES.rglob("*.py")) if only in str(one)]
-    every = [mutant for path in files for mutant in mutants_of(path)]
+    every = [mutant for path in files for mutant in mutants_of(path, SOURCES)]
     chosen = random.Random(seed).sample(every, sample) if sample else every
     if again is not None:
         chosen = [Mutant(**one) for one in json.loads(again.read_text())["survived"]]
     tests = mapped()
     require_sound(tests)
     print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s", flush=True)
-    count, alive, seconds = tried(chosen, tests, jobs, minutes * 60)
+    began = time.monotonic()
+    tally = Tally(tests, jobs, began + minutes * 60, longest_s, len(chosen))
+    # Those whose tests are quick come first: what the time does not suffice for is less.
+    chosen = sorted(chosen, key=lambda one: sum(tally.asked(one).values()))
+    loading = [one for one in chosen if tally.runs_while_loading(one)]
+    within = [one for one in chosen if one not in set(loading)]
+    print(f"{len(within)} in functions that run in tests alone", flush=True)
+    try_files([*try_functions(within, tally), *loading], tally)
+    count = tally.noticed + len(tally.survived)
     figures = {
         "changes": len(every),
         "tried": count,
         "seed": seed,
-        "noticed": count - len(alive),
-        "share": round(1 - len(alive) / max(count, 1), 4),
-        "survived": [asdict(one) for one in alive],
-        "seconds": round(seconds),
+        "longest_s": longest_s,
+        "noticed": tally.noticed,
+        "share": round(tally.noticed / max(count, 1), 4),
+        "survived": [asdict(one) for one in tally.survived],
+        "seconds": round(time.monotonic() - began),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {
             "python": platform.python_version(),

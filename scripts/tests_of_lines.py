@@ -12,10 +12,17 @@ import pytest
 
 @dataclass(frozen=True)
 class TestsOfLines:
-    """Which tests run which lines of which file, and how many seconds each test takes."""
+    """Which tests run which lines of which file.
+
+    Attributes:
+        lines: by file and line, the tests.
+        seconds: how long each test takes.
+        loading: by file, the lines that ran before any test did, while files were loaded.
+    """
 
     lines: dict[str, dict[int, list[str]]]
     seconds: dict[str, float]
+    loading: dict[str, set[int]]
 
     def of(self, file: str, tree: ast.AST, node: ast.AST) -> dict[str, float]:
         """The tests that run the statement in which a node of a file's tree is, with their seconds.
@@ -23,13 +30,17 @@ class TestsOfLines:
         A line that runs when its file is loaded belongs to every test that runs any of the file.
         """
         lines = self.lines.get(file, {})
-        within = _statement(tree, node)
+        within = statement(tree, node)
         names = {name for line in within for name in lines.get(line, ())}
         names = names or {name for found in lines.values() for name in found}
         return {name: self.seconds[name] for name in names}
 
+    def runs_while_loading(self, file: str, tree: ast.AST, node: ast.AST) -> bool:
+        """Whether the statement in which a node is has run before any test."""
+        return not self.loading.get(file, set()).isdisjoint(statement(tree, node))
 
-def _statement(tree: ast.AST, node: ast.AST) -> range:
+
+def statement(tree: ast.AST, node: ast.AST) -> range:
     """The lines of the smallest statement around a node; of a compound one, of its head."""
     line = getattr(node, "lineno", 0)
     around = [
@@ -71,11 +82,16 @@ class Watched:
         """What was noted."""
         self._lines.stop()
         data = self._lines.get_data()
-        lines = {
-            str(Path(file).relative_to(self._sources)): {
-                line: [name for name in names if name]
-                for line, names in data.contexts_by_lineno(file).items()
-            }
+        by_line = {
+            str(Path(file).relative_to(self._sources)): data.contexts_by_lineno(file)
             for file in data.measured_files()
         }
-        return TestsOfLines(lines, self.seconds)
+        lines = {
+            file: {line: [name for name in names if name] for line, names in found.items()}
+            for file, found in by_line.items()
+        }
+        loading = {
+            file: {line for line, names in found.items() if "" in names}
+            for file, found in by_line.items()
+        }
+        return TestsOfLines(lines, self.seconds, loading)

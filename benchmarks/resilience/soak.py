@@ -15,6 +15,7 @@ from typing import Annotated
 
 import psutil
 import typer
+from rich.progress import track
 
 from benchmarks.report import write
 from benchmarks.resilience.asking import asker
@@ -56,7 +57,7 @@ async def soak(server: ServerProcess, audits: int, token: str = "") -> list[Look
                     raise RuntimeError(f"no decision: {told}")
 
         each = max(1, audits // LOOKS // CALLERS)
-        for number in range(1, LOOKS + 1):
+        for number in track(range(1, LOOKS + 1), description="looks"):
             await asyncio.gather(*(some(each) for _ in range(CALLERS)))
             with process.oneshot():
                 looks.append(
@@ -79,6 +80,12 @@ def growth_kib(looks: Sequence[Look]) -> float:
     return 1024 * over / sum((one.audits - mean_audits) ** 2 for one in half)
 
 
+def most_over_first(looks: Sequence[Look]) -> float:
+    """By which part of the first look's memory a later look was over it, or under it."""
+    first = looks[0].rss_mib
+    return max((one.rss_mib - first for one in looks), key=abs) / first
+
+
 def run(folder: Path, audits: int, settings: Mapping[str, str] = CACHED) -> list[Look]:
     """Starts a server and looks at it."""
     with server_process(folder, ONE_THREAD | dict(settings)) as server:
@@ -93,9 +100,11 @@ def main(audits: Annotated[int, typer.Option(help="How many.")] = 50_000) -> Non
     lines += [
         f"| {one.audits} | {one.rss_mib:.0f} | {one.files} | {one.threads} |" for one in looks
     ]
+    lines += ["", f"Farthest from the first look: {most_over_first(looks):+.1%} of its memory."]
     lines += ["", f"Growth over the second half: {growth_kib(looks):.2f} KiB per audit."]
     lines += ["", "Once it was 22.7 KiB with the default cache, and 6.1 KiB with one of 50."]
     result = {"looks": [asdict(one) for one in looks], "growth_kib": growth_kib(looks)}
+    result["most_over_first"] = most_over_first(looks)
     write("soak", result, "\n".join(lines))
 
 

@@ -121,6 +121,18 @@ def test_the_configuration_shown_is_a_configuration_file_of_the_same(tmp_path: P
     assert load_config(again).gate.queue_limit == 7
 
 
+def test_sets_are_shown_in_the_order_of_the_alphabet(tmp_path: Path) -> None:
+    (secret := tmp_path / "secret").write_text("whsec_" + "a" * 44)
+    receiver = {"name": "sink", "url": "https://sink.example/", "secret_file": str(secret)}
+    (file := tmp_path / "loragate.yaml").write_text(
+        json.dumps({"events": {"receivers": [receiver]}})
+    )
+    shown = YAML(typ="safe").load(run("config", "show", "--config", file).stdout)
+    kinds = shown["events"]["receivers"][0]["kinds"]
+    assert len(kinds) == 6
+    assert kinds == sorted(kinds)
+
+
 def test_the_configuration_shown_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAGATE_DATABASE_URL", "postgresql://loragate:geheim@db/loragate")
     shown = run("config", "show").stdout

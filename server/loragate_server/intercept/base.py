@@ -25,7 +25,6 @@ from loragate_server.intercept.passing import (
 from loragate_server.intercept.reading.bodies import (
     BodyLimits,
     coded_again,
-    content_coding,
     plain_bytes,
 )
 from loragate_server.intercept.reading.findings import Findings, rewritten
@@ -207,7 +206,7 @@ class ImageServer(ABC):
         body = rewritten(findings, plain, paths) if paths else plain
         if body is None:
             return None
-        return body if content_coding(request) == "identity" else coded_again(body, request)
+        return coded_again(body, request)
 
     def unless_adapter(self, place: str, holder: str) -> str:
         """What the operator can do where a file was taken for an adapter and is none; or nothing.
