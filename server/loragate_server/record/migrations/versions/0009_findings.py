@@ -14,7 +14,7 @@ from alembic import op
 
 from loragate_server.record.search import storable
 
-revision = "0010"
+revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
