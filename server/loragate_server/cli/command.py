@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from loragate_server import __version__
 from loragate_server.cli import checkpoints as sealed
+from loragate_server.cli.base import base
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
 from loragate_server.cli.events import events
@@ -51,6 +52,7 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server config check --config /etc/loragate.yaml
   loragate-server policy check /etc/loragate/policy.yaml
   loragate-server intercept explain --extractor comfyui < request.http
+  loragate-server base add sdxl --from /models/sdxl --config /etc/loragate.yaml
   loragate-server calibrate /srv/loras/reviewed
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
   loragate-server replay --policy stricter.yaml
@@ -80,6 +82,7 @@ decision_log = typer.Typer(no_args_is_help=True, help="The decision log.")
 application.command()(calibrate)
 application.command()(report)
 application.command()(replay)
+application.add_typer(base, name="base")
 application.add_typer(concepts, name="concepts")
 application.add_typer(events, name="events")
 application.add_typer(intercept, name="intercept")
