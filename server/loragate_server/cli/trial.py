@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from loragate_server.config.schema import BaseModelEntry, Config
 
 if TYPE_CHECKING:
     from loragate_server.models.base import BaseModel
+    from loragate_server.trials.school import Class, SchoolSettings
 
 BaseModelOption = Annotated[
     str, typer.Option("--base-model", help="Name; the default one when empty.")
@@ -32,6 +34,38 @@ GuidanceOption = Annotated[
     float | None,
     typer.Option(help="Guidance. Default: the pipeline's own.", show_default=False),
 ]
+
+SubjectsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="For training: a folder of pictures for each harmless subject. Default: the base "
+        "model draws nouns that the library has not.",
+        show_default=False,
+    ),
+]
+PicturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="For training: further pictures of concepts, a folder for each, named by its id. "
+        "Default: those of the library beyond the first 12 of a concept.",
+        show_default=False,
+    ),
+]
+StepsOption = Annotated[
+    int,
+    typer.Option("--steps", min=0, help="Of each training, about. Default: by the base model."),
+]
+RateOption = Annotated[
+    float, typer.Option("--learning-rate", min=0.0, help="Default: by the base model.")
+]
+BatchOption = Annotated[
+    int, typer.Option("--batch", min=0, help="Pictures a step. Default: by the base model.")
+]
+PromptOption = Annotated[
+    str,
+    typer.Option("--prompt", help="With {} for the noun: how the base model is asked to draw."),
+]
+PROMPT = "a photo of a {}"
 
 
 def entry_of(config: Config, name: str) -> BaseModelEntry:
@@ -68,3 +102,62 @@ def require_one(**given: object) -> None:
     if len(named) != 1:
         wanted = " or ".join(f"--{name.rstrip('_')}" for name in given)
         fail(f"give {wanted}" + (", not both" if named else ""), EXIT_USAGE)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The options of a command that trains, as they were given."""
+
+    subjects: Path | None
+    pictures: Path | None
+    nouns: Path | None
+    prompt: str
+    draw_steps: int
+    steps: int
+    learning_rate: float
+    batch: int
+
+    def settings(self) -> SchoolSettings:
+        """The same for the room that trains."""
+        from loragate_server.trials.drawing import DrawingSettings
+        from loragate_server.trials.school import SchoolSettings
+
+        return SchoolSettings(
+            subjects=self.subjects,
+            pictures=self.pictures,
+            nouns=self.nouns,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            batch=self.batch,
+            drawing=DrawingSettings(self.draw_steps),
+            manner=self.prompt,
+        )
+
+
+def say_what_is_learned(enrolled: Class) -> None:
+    """What the operator should know before hours of training."""
+    plan = enrolled.plan
+    typer.echo(
+        f"{enrolled.harmless} harmless and {enrolled.learned} learning adapters: about "
+        f"{plan.steps} steps of {plan.batch} at {plan.learning_rate:g}, kept in {enrolled.folder}",
+        err=True,
+    )
+    if enrolled.subjects is not None and len(enrolled.subjects.names) < enrolled.harmless:
+        typer.echo(
+            f"note: {enrolled.harmless} harmless adapters share {len(enrolled.subjects.names)} "
+            "subjects; more of them, by --nouns or --subjects, would say more",
+            err=True,
+        )
+    if enrolled.kept is None:
+        return
+    if missing := enrolled.kept.missing(enrolled.library):
+        typer.echo(
+            f"note: no other pictures than references of {', '.join(missing)}; nothing learns them",
+            err=True,
+        )
+    if enrolled.kept.left_out:
+        typer.echo(
+            f"note: left out {len(enrolled.kept.left_out)} pictures that are references "
+            f"themselves, such as {enrolled.kept.left_out[0]}",
+            err=True,
+        )
