@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "files": (),
     "strict_json": (),
     "severity": (),
+    "shares": (),
     "places": (),
     "threads": (),
     "time_limit": (),
@@ -43,6 +44,7 @@ MAY_IMPORT = {
     "policy": (*BASICS, "severity", "audit.evidence"),
     "trials": (
         *BASICS,
+        "shares",
         "wording",
         "adapter",
         "intake",
@@ -92,6 +94,7 @@ MAY_IMPORT = {
     "console": (
         *BASICS,
         "severity",
+        "shares",
         "access",
         "config.console",
         "concepts.concept",
@@ -168,6 +171,7 @@ MAY_IMPORT = {
     "cli": (
         *BASICS,
         "severity",
+        "shares",
         "adapter",
         "app",
         "audit",
@@ -212,6 +216,7 @@ LIGHT = (
     "loragate_server.record",
     "loragate_server.replay",
     "loragate_server.report",
+    "loragate_server.shares",
     "loragate_server.testing",
     "loragate_server.tracing.tracer",
     "loragate_server.web",

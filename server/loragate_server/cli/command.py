@@ -18,6 +18,7 @@ from loragate_server.cli import checkpoints as sealed
 from loragate_server.cli.base import base
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
+from loragate_server.cli.evaluate import evaluate
 from loragate_server.cli.events import events
 from loragate_server.cli.intercept import intercept
 from loragate_server.cli.options import (
@@ -80,6 +81,7 @@ settings = typer.Typer(no_args_is_help=True, help="The server's own configuratio
 database = typer.Typer(no_args_is_help=True, help="The database of decisions.")
 decision_log = typer.Typer(no_args_is_help=True, help="The decision log.")
 application.command()(calibrate)
+application.command()(evaluate)
 application.command()(report)
 application.command()(replay)
 application.add_typer(base, name="base")

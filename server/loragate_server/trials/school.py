@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from loragate_server.concepts.library import ConceptLibrary
@@ -86,6 +86,11 @@ class Class:
             for index in range(self.learned):
                 lesson = concept_lesson(concepts, self.kept.pictures, index)
                 yield lesson, recipe_of(self.plan, self.part, seed + _LEARNED_SEED + index)
+
+    def each_taught(self, times: int) -> Class:
+        """The same class with so many learning adapters for each concept that can be taught."""
+        concepts = [] if self.kept is None else self.kept.concepts(self.library)
+        return replace(self, learned=times * len(concepts))
 
     def train(self, report: Report = silent) -> list[Trained]:
         """Trains what is missing; see `Campaign.run`."""
