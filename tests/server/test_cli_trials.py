@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -103,6 +104,22 @@ def test_an_evaluation_without_a_calibration_says_how_to_make_one(
     assert "calibrate --train 150 --learned 40" in refused.stderr
 
 
+def test_how_long_it_would_take_is_measured_and_nothing_is_kept(
+    place: Path, tmp_path: Path
+) -> None:
+    told = run(
+        place,
+        *("calibrate", "--train", 99, "--learned", 2, "--steps", 50, "--estimate"),
+        *("--draw-steps", 1, "--state-dir", tmp_path),
+    )
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"^792 pictures to draw, \d+\.\d\d s each$", told.stdout, re.MULTILINE)
+    assert re.search(r"^5050 steps to train, \d+\.\d{3} s each$", told.stdout, re.MULTILINE)
+    assert re.search(r"^about \d+\.\d h in all", told.stdout, re.MULTILINE)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.rglob("*.png"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -117,6 +134,7 @@ def test_an_evaluation_without_a_calibration_says_how_to_make_one(
             1,
             "'no-concept' is no forbidden concept",
         ),
+        (("calibrate", "things", "--estimate"), 2, "--estimate is about what is trained"),
         (("evaluate", "--learned", 0, "--harmless", 0), 2, "there is nothing to measure"),
         (("evaluate", "--base-model", "other"), 3, "there are tiny"),
     ],

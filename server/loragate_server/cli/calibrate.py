@@ -30,6 +30,7 @@ from loragate_server.cli.trial import (
     BatchOption,
     Choices,
     DrawStepsOption,
+    EstimateOption,
     NounsOption,
     PicturesOption,
     PromptOption,
@@ -38,6 +39,7 @@ from loragate_server.cli.trial import (
     SubjectsOption,
     entry_of,
     load_entry,
+    say_estimate,
     say_what_is_learned,
     trial_failures,
 )
@@ -95,6 +97,7 @@ def calibrate(
     steps: StepsOption = 0,
     learning_rate: RateOption = 0.0,
     batch: BatchOption = 0,
+    estimate: EstimateOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
@@ -124,6 +127,8 @@ def calibrate(
     labels = _labels(Path(learned)) if learned and not to_learn else {}
     if harmless is None and not train:
         fail("name a folder of harmless adapters, or a number to --train", EXIT_USAGE)
+    if estimate and not train and not to_learn:
+        fail("--estimate is about what is trained; give --train or a number", EXIT_USAGE)
     if plot is not None:
         _require_drawable(plot, bool(labels or to_learn))
     if harmless is not None and not harmless.is_dir():
@@ -153,6 +158,9 @@ def calibrate(
             require_keepable_ones(quiet)
         loud = read_labelled(labels, base, wanted.intake)
         enrolled = _enrol(wanted, base, library, choices, (train, to_learn))
+        if estimate and enrolled is not None:
+            say_estimate(enrolled)
+            return
         materials = build_materials(library, base, wanted.probe_cache, report)
         for one in enrolled.train(report) if enrolled else ():
             group = loud if one.learned else quiet

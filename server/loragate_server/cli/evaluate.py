@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -24,6 +24,7 @@ from loragate_server.cli.trial import (
     BatchOption,
     Choices,
     DrawStepsOption,
+    EstimateOption,
     NounsOption,
     PicturesOption,
     PromptOption,
@@ -32,6 +33,7 @@ from loragate_server.cli.trial import (
     SubjectsOption,
     entry_of,
     load_entry,
+    say_estimate,
     say_what_is_learned,
     trial_failures,
 )
@@ -63,6 +65,7 @@ def evaluate(
     steps: StepsOption = 0,
     learning_rate: RateOption = 0.0,
     batch: BatchOption = 0,
+    estimate: EstimateOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
@@ -86,6 +89,7 @@ def evaluate(
     wanted = load(config, {"state_dir": state_dir})
     entry = entry_of(wanted, base_model)
     choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
+    from loragate_server.app.calibrating import calibration_file
     from loragate_server.app.folders import make_state_folder, served_library
     from loragate_server.app.startup import engine_builder
     from loragate_server.cli.progress import progress_bars
@@ -97,12 +101,11 @@ def evaluate(
 
     with trial_failures(), progress_bars() as report:
         policy = _policy(wanted)
-        out.mkdir(parents=True, exist_ok=True)
+        if calibration_file(wanted, entry.name) is None and not estimate:
+            _fail_uncalibrated(entry.name)  # before hours, and not after them
         make_state_folder(wanted)
         library = served_library(wanted)
         base = load_entry(entry)
-        engine = engine_builder(wanted)(base, library, report, at_once)
-        _require_calibrated(engine, entry.name)
         enrolled = enrol(
             base,
             library,
@@ -114,6 +117,12 @@ def evaluate(
         )
         enrolled = enrolled.each_taught(learned)
         say_what_is_learned(enrolled)
+        if estimate:
+            say_estimate(enrolled)
+            return
+        engine = engine_builder(wanted)(base, library, report, at_once)
+        _require_calibrated(engine, entry.name)
+        out.mkdir(parents=True, exist_ok=True)
         trained = enrolled.train(report)
         judged = judge_all(engine, policy, trained, wanted.intake.loaders, report)
         made = Evaluation(_basis(engine, policy, enrolled), judged)
@@ -130,13 +139,17 @@ def _policy(config: Config) -> Policy:
     return parse_policy(file.read_bytes(), file.name)
 
 
+def _fail_uncalibrated(name: str) -> NoReturn:
+    fail(
+        f"base model {name} has no calibration that fits; make one with `loragate-server "
+        "calibrate --train 150 --learned 40`",
+        EXIT_FAILED,
+    )
+
+
 def _require_calibrated(engine: AuditEngine, name: str) -> None:
     if not engine.calibrated:
-        fail(
-            f"base model {name} has no calibration that fits; make one with `loragate-server "
-            "calibrate --train 150 --learned 40`",
-            EXIT_FAILED,
-        )
+        _fail_uncalibrated(name)
     if unknown := engine.materials.uncalibrated:
         fail(
             f"the calibration of {name} does not know {', '.join(unknown)}; make a new one with "

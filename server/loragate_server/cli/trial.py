@@ -61,6 +61,10 @@ RateOption = Annotated[
 BatchOption = Annotated[
     int, typer.Option("--batch", min=0, help="Pictures a step. Default: by the base model.")
 ]
+EstimateOption = Annotated[
+    bool,
+    typer.Option("--estimate", help="Train nothing: say how long it would take here, and end."),
+]
 PromptOption = Annotated[
     str,
     typer.Option("--prompt", help="With {} for the noun: how the base model is asked to draw."),
@@ -161,3 +165,19 @@ def say_what_is_learned(enrolled: Class) -> None:
             f"themselves, such as {enrolled.kept.left_out[0]}",
             err=True,
         )
+
+
+def say_estimate(enrolled: Class) -> None:
+    """What all of it would take on this machine."""
+    from loragate_server.trials.estimate import estimate
+
+    found = estimate(enrolled)
+    if found.pictures:
+        typer.echo(f"{found.pictures} pictures to draw, {found.picture_s:.2f} s each")
+    typer.echo(f"{found.steps} steps to train, {found.step_s:.3f} s each")
+    typer.echo(
+        f"about {found.total_s / 3600:.1f} h in all, if nothing of it is there yet, and "
+        f"{found.disk_bytes / 1e9:.2f} GB of disk"
+    )
+    if found.memory_bytes:
+        typer.echo(f"{found.memory_bytes / 2**30:.1f} GiB of GPU memory at most")

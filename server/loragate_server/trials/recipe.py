@@ -33,7 +33,7 @@ class Plan:
     batch: int
 
 
-_PLANS = {
+PLANS = {
     "sd": Plan(800, 1e-4, 2),
     "sdxl": Plan(800, 1e-4, 1),
     "sd3": Plan(800, 1e-4, 1),
@@ -56,7 +56,7 @@ class Recipe:
 def plan_for(base: BaseModel, steps: int = 0, learning_rate: float = 0.0, batch: int = 0) -> Plan:
     """The plan for a base model, with what an operator wants otherwise; 0 for the usual."""
     numbers = sum(each.numel() for each in base.denoiser.parameters())
-    plan = _TOY if numbers < _TINY else _PLANS[base.family]
+    plan = _TOY if numbers < _TINY else PLANS[base.family]
     return replace(
         plan,
         steps=steps or plan.steps,
