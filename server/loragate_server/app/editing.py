@@ -28,6 +28,7 @@ def add_base_model(file: Path, entry: Mapping[str, object]) -> None:
         ConfigError: the file cannot be used, or could not with the entry; it is as it was.
         OSError: it cannot be written.
     """
+    file = file.resolve()  # a link stays one
     before = _read(file)
     after = _with_base_model(file, before, entry)
     with whole_file(file) as partial:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from loragate_server.trials.school import Class
 
 RATES = (0.10, 0.05, 0.02, 0.01)
+MOST_DIGITS = 7
+"""Of a number of adapters; what has more is a file."""
 
 
 def calibrate(
@@ -123,8 +125,9 @@ def calibrate(
       loragate-server calibrate --train 150 --learned 40 --config /etc/loragate.yaml
       loragate-server calibrate reviewed --learned learned.csv --plot rates.png
     """
-    to_learn = int(learned) if learned.isascii() and learned.isdigit() else 0
-    labels = _labels(Path(learned)) if learned and not to_learn else {}
+    counted = learned.isascii() and learned.isdigit() and len(learned) < MOST_DIGITS
+    to_learn = int(learned) if counted else 0
+    labels = _labels(Path(learned)) if learned and not counted else {}
     if harmless is None and not train:
         fail("name a folder of harmless adapters, or a number to --train", EXIT_USAGE)
     if estimate and not train and not to_learn:

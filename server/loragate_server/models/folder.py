@@ -150,7 +150,7 @@ def _shards(inside: Path) -> set[str]:
     for index in inside.glob("*.safetensors.index*.json"):
         try:
             described = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names |= set(described.values())
+            names |= {str(name) for name in described.values()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BaseModelError(f"{index} cannot be read ({type(error).__name__})") from error
     return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from pathlib import Path
 from loragate_server.files import exclusive, whole_file
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Report, silent
+from loragate_server.trials.errors import TrialError
 from loragate_server.trials.lessons import Lesson
 from loragate_server.trials.recipe import Recipe
 from loragate_server.trials.training import METHOD, train_adapter
@@ -41,6 +43,31 @@ class Campaign:
     def __init__(self, base: BaseModel, folder: Path) -> None:
         self.base = base
         self.folder = folder / base.digest[:16]
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Digests of all pictures that adapters of a calibration learned from.
+
+        Raises:
+            TrialError: the list of them is damaged.
+        """
+        try:
+            return frozenset(map(str, json.loads(self._used_file.read_text("utf-8"))))
+        except FileNotFoundError:
+            return frozenset()
+        except (ValueError, TypeError) as error:
+            raise TrialError(
+                f"{self._used_file} is damaged; delete it, and calibrate anew"
+            ) from error
+
+    def remember(self, digests: Iterable[str]) -> None:
+        """Adds pictures to those, so that no evaluation ever takes them."""
+        with whole_file(self._used_file) as partial:
+            partial.write_text(json.dumps(sorted(self.used.union(digests))), "utf-8")
+
+    @property
+    def _used_file(self) -> Path:
+        return self.folder / "calibrated-on.json"
 
     def file_of(self, lesson: Lesson, recipe: Recipe) -> Path:
         """Where an adapter is, or will be."""
@@ -72,13 +99,13 @@ class Campaign:
         with exclusive(self.folder / ".lock", lambda: report("waiting for another training", 0.0)):
             for left_over in self.folder.glob(f"{_SCRATCH}*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a run that was killed
-            report("training", 0.0)
             for number, (lesson, recipe) in enumerate(work):
                 file = self.file_of(lesson, recipe)
-                if not file.exists():
+                if not file.exists():  # what is there already would make the rest look quick
+                    report("training", number / count)
                     self._train(lesson, recipe, file, report, (number, count))
-                report("training", (number + 1) / count)
                 found.append(Trained(file, lesson.learned))
+            report("training", 1.0)
         return found
 
     def _train(

@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from loragate_server.concepts.pictures import MIN_SIDE
 from loragate_server.files import whole_file
 from loragate_server.models.base import BaseModel
 from loragate_server.models.pipeline import PipelineModel
 from loragate_server.trials.errors import TrialError
+from loragate_server.trials.memory import memory_told
 
 _METHOD = "1"
 _TRIES = 3
@@ -98,7 +100,7 @@ class Artist:
         wanted: dict[str, Any] = {"num_inference_steps": self.settings.steps}
         if self.settings.guidance is not None:
             wanted["guidance_scale"] = self.settings.guidance
-        with _one_dtype(self.base), torch.inference_mode():
+        with memory_told(self.base), _decoding_in_its_dtype(self.base), torch.inference_mode():
             [drawn] = self.base.pipeline(
                 prompt,
                 height=height,
@@ -111,21 +113,23 @@ class Artist:
 
 
 @contextmanager
-def _one_dtype(base: PipelineModel) -> Iterator[None]:
-    """Inside it, the VAE has the dtype of the denoiser, from which its pipeline starts.
+def _decoding_in_its_dtype(base: PipelineModel) -> Iterator[None]:
+    """Inside it, the VAE takes latents of another dtype than its own.
 
-    `PipelineModel` lifts some to float32, where pipelines do so by themselves while they decode.
-    The numbers stay: they were those of the lower precision before.
+    `PipelineModel` holds some in float32, as they overflow in half precision. Pipelines would hand
+    them the denoiser's dtype.
     """
-    vae = base.pipeline.vae
-    before = vae.dtype
+    vae: Any = base.pipeline.vae
+    decode = vae.decode
+
+    def lifted(latents: Tensor, *others: Any, **named: Any) -> Any:
+        return decode(latents.to(vae.dtype), *others, **named)
+
+    vae.decode = lifted
     try:
-        if before != base.dtype:
-            vae.to(base.dtype)
         yield
     finally:
-        if vae.dtype != before:
-            vae.to(before)
+        del vae.decode
 
 
 def _blank(picture: Image.Image) -> bool:

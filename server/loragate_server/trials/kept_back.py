@@ -6,7 +6,7 @@ comes in from outside, and the numbers would flatter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.pictures import read_file
 from loragate_server.trials.errors import TrialError
 from loragate_server.trials.folders import subjects_in
+from loragate_server.trials.lessons import digest_of
 from loragate_server.trials.nouns import Part, slug
 
 SHOWN = max(plan.pictures for plan in GradientPlan().plans)
@@ -51,7 +52,9 @@ class KeptBack:
         return [concept_id for concept_id in every if concept_id not in self.pictures]
 
 
-def kept_back(library: ConceptLibrary, folder: Path | None, part: Part) -> KeptBack:
+def kept_back(
+    library: ConceptLibrary, folder: Path | None, part: Part, used: Container[str] = ()
+) -> KeptBack:
     """Every second picture for each part, beginning with the evaluation.
 
     Args:
@@ -59,6 +62,7 @@ def kept_back(library: ConceptLibrary, folder: Path | None, part: Part) -> KeptB
         folder: one with a folder per concept, named by its id; None for the pictures of the library
             beyond the first `SHOWN`.
         part: who asks.
+        used: digests of pictures that are not to be taken.
 
     Raises:
         TrialError: a folder is named like no forbidden concept; there is no folder.
@@ -74,7 +78,8 @@ def kept_back(library: ConceptLibrary, folder: Path | None, part: Part) -> KeptB
             own = _thumbnail(path)
             same = any(float(np.abs(own - other).mean()) < _SAME for other in shown)
             (left_out if same else free).append(path)
-        if chosen := free[(part is not Part.EVALUATE) :: 2]:
+        ours = free[(part is not Part.EVALUATE) :: 2]
+        if chosen := [path for path in ours if digest_of(path) not in used]:
             pictures[concept.concept_id] = chosen
     return KeptBack(pictures, tuple(left_out))
 

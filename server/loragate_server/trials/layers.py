@@ -12,8 +12,10 @@ from diffusers.training_utils import cast_training_params
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
 
 from loragate_server.models.pipeline import PipelineModel
+from loragate_server.trials.errors import TrialError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """Layers that adapters of image models change most of all."""
@@ -50,6 +52,9 @@ def save_layers(base: PipelineModel, path: Path) -> None:
     state = get_peft_model_state_dict(base.denoiser)
     halved = {name: value.detach().to("cpu", torch.float16) for name, value in state.items()}
     layers = {f"{base.denoiser_component}_lora_layers": convert_state_dict_to_diffusers(halved)}
-    type(base.pipeline).save_lora_weights(
-        path.parent, weight_name=path.name, safe_serialization=True, **layers
-    )
+    try:
+        type(base.pipeline).save_lora_weights(
+            path.parent, weight_name=path.name, safe_serialization=True, **layers
+        )
+    except SafetensorError as error:  # which is no OSError, though the disk be full
+        raise TrialError(f"{path.parent} cannot be written: {error}") from error

@@ -41,17 +41,25 @@ class Lesson:
     learned: tuple[str, ...] = ()
 
     @property
-    def digest(self) -> str:
-        """sha256 (lower-case hexadecimal) of captions and bytes of the pictures.
+    def picture_digests(self) -> tuple[str, ...]:
+        """sha256 (lower-case hexadecimal) of the bytes of each picture.
 
         Raises:
-            OSError: a picture cannot be read.
+            OSError: one cannot be read.
         """
-        digest = hashlib.sha256()
-        for path, caption in self.examples:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-            digest.update(f"{caption}\0".encode())
-        return digest.hexdigest()
+        return tuple(digest_of(path) for path, _ in self.examples)
+
+    @property
+    def digest(self) -> str:
+        """The same of captions and pictures together."""
+        captions = [caption for _, caption in self.examples]
+        told = repr(list(zip(self.picture_digests, captions, strict=True)))
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """sha256 (lower-case hexadecimal) of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Subjects(Protocol):

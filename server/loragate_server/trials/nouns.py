@@ -5,6 +5,7 @@ The list is shuffled once and for all, so that every stretch of it is a mixture.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -16,7 +17,7 @@ from loragate_server.trials.errors import TrialError
 NOUNS = Path(__file__).with_name("nouns.txt")
 MOST_LETTERS = 80
 _EVALUATED = 3
-"""One subject in so many is kept for the evaluation."""
+"""About one subject in so many is kept for the evaluation."""
 
 
 class Part(Enum):
@@ -76,10 +77,9 @@ def slug_words(text: str) -> str:
 
 
 def share(names: Sequence[str], part: Part) -> tuple[str, ...]:
-    """The names that one part may use; the same ones whenever it is asked."""
-    kept_for = Part.EVALUATE
-    return tuple(
-        name
-        for index, name in enumerate(names)
-        if (index % _EVALUATED == _EVALUATED - 1) == (part is kept_for)
-    )
+    """The names that one part may use. A name is of the same part whatever stands beside it."""
+    return tuple(name for name in names if _is_evaluated(name) == (part is Part.EVALUATE))
+
+
+def _is_evaluated(name: str) -> bool:
+    return hashlib.sha256(name.encode()).digest()[0] % _EVALUATED == 0

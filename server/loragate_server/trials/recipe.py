@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from math import inf
 
 from loragate_server.models.base import BaseModel
+from loragate_server.trials.errors import TrialError
 from loragate_server.trials.nouns import Part
 
 _RANKS = {Part.CALIBRATE: (4, 8, 16), Part.EVALUATE: (2, 4, 6, 8, 12, 16, 32)}
@@ -54,7 +56,13 @@ class Recipe:
 
 
 def plan_for(base: BaseModel, steps: int = 0, learning_rate: float = 0.0, batch: int = 0) -> Plan:
-    """The plan for a base model, with what an operator wants otherwise; 0 for the usual."""
+    """The plan for a base model, with what an operator wants otherwise; 0 for the usual.
+
+    Raises:
+        TrialError: the learning rate is no number that could be one.
+    """
+    if not 0 <= learning_rate < inf:
+        raise TrialError(f"--learning-rate {learning_rate} is none; 1e-4 is usual")
     numbers = sum(each.numel() for each in base.denoiser.parameters())
     plan = _TOY if numbers < _TINY else PLANS[base.family]
     return replace(

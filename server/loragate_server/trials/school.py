@@ -24,7 +24,8 @@ from loragate_server.trials.nouns import NOUNS, Part, read_nouns
 from loragate_server.trials.recipe import Plan, Recipe, plan_for, recipe_of
 from loragate_server.trials.subjects import MANNER, brought_subjects, drawn_subjects
 
-LEAST_SUBJECTS = 3
+ADAPTERS = "adapters"
+LEAST_SUBJECTS = 2
 _SEEDS = {Part.CALIBRATE: 1_000_000, Part.EVALUATE: 2_000_000}
 _LEARNED_SEED = 500_000
 
@@ -93,9 +94,19 @@ class Class:
         return replace(self, learned=times * len(concepts))
 
     def train(self, report: Report = silent) -> list[Trained]:
-        """Trains what is missing; see `Campaign.run`."""
-        campaign = Campaign(self.base, self.folder / "adapters")
-        return campaign.run(self.work, self.harmless + self.learned, report)
+        """Trains what is missing; see `Campaign.run`. Remembers what a calibration learned from."""
+        campaign = Campaign(self.base, self.folder / ADAPTERS)
+        seen: set[str] = set()
+
+        def noted() -> Iterator[tuple[Lesson, Recipe]]:
+            for lesson, recipe in self.work:
+                seen.update(lesson.picture_digests)
+                yield lesson, recipe
+
+        trained = campaign.run(noted(), self.harmless + self.learned, report)
+        if self.part is Part.CALIBRATE:
+            campaign.remember(seen)
+        return trained
 
 
 def enrol(
@@ -126,9 +137,12 @@ def enrol(
     """
     if settings.manner.count("{}") != 1:
         raise TrialError(f"the prompt {settings.manner!r} has to hold {{}} once, for the noun")
+    used: frozenset[str] = frozenset()
+    if part is Part.EVALUATE:
+        used = Campaign(base, folder / ADAPTERS).used
     subjects: Subjects | None = None
     if harmless and settings.subjects is not None:
-        subjects = brought_subjects(library, settings.subjects, part)
+        subjects = brought_subjects(library, settings.subjects, part, used)
     elif harmless:
         nouns = read_nouns(settings.nouns or NOUNS)
         artist = Artist(base, folder / "drawn", settings.drawing)
@@ -137,7 +151,7 @@ def enrol(
         require_subjects(subjects, part, LEAST_SUBJECTS)
     kept = None
     if learned:
-        kept = kept_back(library, settings.pictures, part)
+        kept = kept_back(library, settings.pictures, part, used)
         require_taught(kept)
     plan = plan_for(base, settings.steps, settings.learning_rate, settings.batch)
     return Class(base, folder, part, plan, library, subjects, kept, harmless, learned)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.trials.bank import free_nouns
 from loragate_server.trials.drawing import Artist
 from loragate_server.trials.folders import subjects_in
+from loragate_server.trials.lessons import digest_of
 from loragate_server.trials.nouns import Part, share
 
 DRAWN = 8
@@ -57,13 +58,29 @@ def drawn_subjects(
     return DrawnSubjects(share(free_nouns(library, nouns), part), artist, manner)
 
 
-def brought_subjects(library: ConceptLibrary, folder: Path, part: Part) -> BroughtSubjects:
+def brought_subjects(
+    library: ConceptLibrary, folder: Path, part: Part, used: Container[str] = ()
+) -> BroughtSubjects:
     """Those of a folder that a part may use.
+
+    Args:
+        library: what is in its bank, or forbidden, is left out.
+        folder: a folder of pictures for each.
+        part: who asks.
+        used: digests of pictures; what has one of them is left out.
 
     Raises:
         TrialError: as `subjects_in`.
         NoDecisionError: CONCEPT_PICTURES_INVALID.
     """
     found = subjects_in(folder)
-    names = share(free_nouns(library, tuple(found)), part)
-    return BroughtSubjects(names, {name: [path for path, _ in found[name]] for name in names})
+    pictures = {
+        name: [path for path, _ in found[name]]
+        for name in share(free_nouns(library, tuple(found)), part)
+    }
+    unused = {
+        name: paths
+        for name, paths in pictures.items()
+        if not any(digest_of(path) in used for path in paths)
+    }
+    return BroughtSubjects(tuple(unused), unused)

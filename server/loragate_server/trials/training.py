@@ -15,6 +15,7 @@ from loragate_server.trials.descent import descend, nothing
 from loragate_server.trials.errors import TrialError
 from loragate_server.trials.layers import fresh_layers, save_layers
 from loragate_server.trials.lessons import Lesson
+from loragate_server.trials.memory import memory_told
 from loragate_server.trials.recipe import Recipe
 
 METHOD = "1"
@@ -47,6 +48,17 @@ def train_adapter(
     """
     if not isinstance(base, PipelineModel):
         raise TrialError(f"base model {base.name} has no pipeline to train on")
+    with memory_told(base):
+        _train(base, lesson, recipe, path, after)
+
+
+def _train(
+    base: PipelineModel,
+    lesson: Lesson,
+    recipe: Recipe,
+    path: Path,
+    after: Callable[[int], None],
+) -> None:
     latents, conditioning, rows = _data(base, lesson)
     generator = torch.Generator().manual_seed(recipe.seed)
     with fresh_layers(base, recipe.rank, recipe.seed) as parameters:

@@ -22,7 +22,14 @@ def test_the_list_that_ships_fills_a_bank_and_leaves_subjects_for_both_parts() -
     calibrated, evaluated = share(rest, Part.CALIBRATE), share(rest, Part.EVALUATE)
     assert set(calibrated) | set(evaluated) == set(rest)
     assert not set(calibrated) & set(evaluated)
-    assert (len(calibrated), len(evaluated)) == (242, 121)
+    assert (len(calibrated), len(evaluated)) == (240, 123)
+
+
+def test_a_word_stays_in_its_part_whatever_comes_or_goes_beside_it() -> None:
+    words = read_nouns(NOUNS)
+    for part in Part:
+        every = share(words, part)
+        assert share(words[5:], part) == tuple(one for one in every if one in words[5:])
 
 
 def test_words_that_are_in_a_forbidden_name_are_left_out() -> None:

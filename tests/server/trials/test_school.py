@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import pytest
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.trials.errors import TrialError
 from loragate_server.trials.kept_back import SHOWN, kept_back
-from loragate_server.trials.lessons import harmless_lesson
+from loragate_server.trials.lessons import digest_of, harmless_lesson
 from loragate_server.trials.nouns import Part
 from loragate_server.trials.recipe import Plan, recipe_of
 from loragate_server.trials.school import Class, SchoolSettings, enrol
 from loragate_server.trials.subjects import brought_subjects
+from testkit.scribbled import png
 from testkit.tiny_models import tiny_base
 
 
@@ -69,6 +71,7 @@ def test_work_that_was_interrupted_goes_on_where_it_was(
     assert sorted(one.file for one in trained) == sorted(folder.rglob("*.safetensors"))
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
+        "calibrated-on.json",
         *(one.file.name for one in trained),
     }
 
@@ -91,6 +94,64 @@ def test_a_lesson_does_not_depend_on_how_many_there_are(
     [group] = [lesson for lesson in first if "group" in lesson.name]
     assert len(group.examples) == 6
     assert all(not lesson.learned for lesson in first)
+
+
+def test_what_a_calibration_learned_from_is_never_evaluated_with(
+    library: ConceptLibrary, things: Path, tmp_path: Path
+) -> None:
+    enrolled(library, tmp_path, things, learned=4).train()
+    moved = tmp_path / "moved"  # under another name a subject may be of the other part
+    for name in brought_subjects(library, things, Part.CALIBRATE).names[:3]:
+        for number in range(4):
+            shutil.copytree(things / name.replace(" ", "-"), moved / f"{name}-{number}")
+    shutil.copytree(things, moved, dirs_exist_ok=True)
+    (pictures := tmp_path / "pictures" / "mascot").mkdir(parents=True)
+    taught = kept_back(library, None, Part.CALIBRATE).pictures["mascot"]
+    for index, data in enumerate((*(path.read_bytes() for path in taught), png(999))):
+        (pictures / f"{index}.png").write_bytes(data)  # every second one is to be evaluated with
+    chosen = enrolled(
+        library, tmp_path, moved, part=Part.EVALUATE, pictures=pictures.parent, learned=1
+    )
+    learned_from = {digest_of(path) for path in taught}
+    for lesson, _ in chosen.work:
+        assert not learned_from & set(lesson.picture_digests)
+    assert chosen.kept is not None
+    assert [path.name for path in chosen.kept.pictures["mascot"]] == ["2.png"]
+    assert chosen.subjects is not None
+    assert set(chosen.subjects.names) == set(brought_subjects(library, things, Part.EVALUATE).names)
+
+
+def test_a_damaged_list_of_what_was_learned_from_is_told(
+    library: ConceptLibrary, things: Path, tmp_path: Path
+) -> None:
+    [first, *_] = enrolled(library, tmp_path, things).train()
+    (first.file.parent / "calibrated-on.json").write_text("{")
+    with pytest.raises(TrialError, match=r"calibrated-on.json is damaged; delete it"):
+        enrolled(library, tmp_path, things, part=Part.EVALUATE)
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_an_adapter(
+    library: ConceptLibrary,
+    things: Path,
+    small_disk: Path,
+    fill_disk: Callable[[Path], Path],
+) -> None:
+    trial = enrolled(library, small_disk, things)
+    (small_disk / "adapters" / trial.base.digest[:16]).mkdir(parents=True)
+    ballast = fill_disk(small_disk)
+    with pytest.raises((TrialError, OSError), match=r"cannot be written|No space left"):
+        trial.train()
+    ballast.unlink()
+    assert not list(small_disk.rglob("*.safetensors"))
+    assert len(trial.train()) == 5
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1.0])
+def test_a_learning_rate_that_is_none_is_refused(
+    library: ConceptLibrary, things: Path, tmp_path: Path, rate: float
+) -> None:
+    with pytest.raises(TrialError, match="--learning-rate"):
+        enrolled(library, tmp_path, things, learning_rate=rate)
 
 
 def test_recipes_of_an_evaluation_differ_more_than_those_of_a_calibration() -> None:

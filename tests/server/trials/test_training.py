@@ -110,6 +110,22 @@ def _loss(base: BaseModel, lesson: Lesson) -> float:
         return float((predicted - base.target(latents, noise, times)).square().mean())
 
 
+def test_memory_that_is_too_small_is_told_and_the_base_stays_as_it_was(
+    lesson: Lesson, tmp_path: Path
+) -> None:
+    base = tiny_base("sd")
+    before = numbers(base)
+
+    def short(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = base.denoiser.register_forward_pre_hook(short)
+    with pytest.raises(TrialError, match=r"memory of cpu is too small .* --batch 1"):
+        train_adapter(base, lesson, RECIPE, tmp_path / "a.safetensors")
+    handle.remove()
+    require_same(base, before)
+
+
 def test_a_training_that_diverges_is_refused_and_leaves_nothing(
     lesson: Lesson, tmp_path: Path
 ) -> None:
