@@ -84,7 +84,7 @@ class Lines:
         self._said_s = now_s
         done = fraction - self._begun_at
         left = ""
-        if done > 0:
+        if done > 0 and fraction < 1:
             left_s = (now_s - self._begun_s) / done * (1 - fraction)
             left = f", {max(1, round(left_s / 60))} min left"
         typer.echo(f"{stage}: {fraction:.0%}{left}", err=True)
