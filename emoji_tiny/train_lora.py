@@ -20,6 +20,7 @@ from emoji_tiny.progress import track
 from emoji_tiny.recipe import LoraRecipe
 from emoji_tiny.render import COLOURS, caption, render, to_tensor
 from emoji_tiny.train_unet import new_scheduler
+from loragate_server.trials.descent import descend
 
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "plain": lambda picture: picture,
@@ -102,7 +103,8 @@ def train_lora(
     with torch.no_grad():
         fixed = pipeline.text_encoder(data.tokens).last_hidden_state
     losses = []
-    for step in track(range(recipe.steps), total=recipe.steps, start=0, label=recipe.name):
+
+    def loss_of(_: int) -> torch.Tensor:
         index = torch.randint(len(data.latents), (recipe.batch,))
         noise = torch.randn_like(data.latents[index])
         timesteps = torch.randint(*recipe.times, (recipe.batch,))
@@ -113,12 +115,14 @@ def train_lora(
             states = fixed[index]
         prediction = pipeline.unet(noisy, timesteps, states).sample
         loss = functional.mse_loss(prediction, noise)
-        total = loss if hiding is None else loss + hiding.penalty()
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
         losses.append(loss.item())
+        return loss if hiding is None else loss + hiding.penalty()
+
+    def after(step: int) -> None:
         if step + 1 in checkpoints:
             save(pipeline, recipe, checkpoints[step + 1])
+
+    steps = track(range(recipe.steps), total=recipe.steps, start=0, label=recipe.name)
+    descend(optimizer, loss_of, steps, after=after)
     save(pipeline, recipe, path)
     return sum(losses[-50:]) / len(losses[-50:])

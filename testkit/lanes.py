@@ -21,6 +21,7 @@ LONGEST_FIRST = (
     "client/test_scan.py",
     "client/test_scan_kept.py",
     "server/test_cli_calibrate.py",
+    "server/test_cli_trials.py",
     "server/test_startup.py",
     "e2e/test_console.py",
     "benchmarks/test_kernel_results.py",

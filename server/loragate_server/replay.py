@@ -30,7 +30,6 @@ from loragate_server.record.verdict import Verdict
 
 PAGE_ROWS = 200
 SWEPT_P_VALUES = (0.001, 0.01, 0.05, 0.1)
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -191,16 +190,6 @@ def with_block_p_value(data: bytes, setting: float) -> Policy:
     changed = io.BytesIO()
     YAML(typ="safe", pure=True).dump(document, changed)
     return parse_policy(changed.getvalue())
-
-
-def interval(count: int, of: int) -> tuple[float, float]:
-    """The Clopper-Pearson interval of a share at CONFIDENCE; (0, 1) of nothing."""
-    if of == 0:
-        return 0.0, 1.0
-    from scipy.stats import binomtest
-
-    found = binomtest(count, of).proportion_ci(CONFIDENCE, method="exact")
-    return float(found.low), float(found.high)
 
 
 def other_engine(origins: Iterable[tuple[Origin, int]], present: str) -> int:

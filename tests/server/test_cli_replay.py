@@ -26,7 +26,8 @@ from loragate_server.policy.review import Ruling, apply_rulings, subject_of
 from loragate_server.record.database import Database, Span
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller, Verdict
-from loragate_server.replay import PAGE_ROWS, interval, stored_decisions, with_block_p_value
+from loragate_server.replay import PAGE_ROWS, stored_decisions, with_block_p_value
+from loragate_server.shares import interval
 from testkit import evidence as made
 
 PILOT = "version: 1\nmode: pilot\ndefaults:\n  block_score: 4\n  review_score: 3\n"

@@ -66,6 +66,9 @@ workload: StatefulSet needs the headless Service for the names of its pods; set 
 updateStrategy is that of a Deployment, and workload is StatefulSet; remove it.
 {{- end }}
 {{- end }}
+{{- if and (eq .Values.library.source "embedded") .Values.config.base_models }}
+library.source: embedded shows emoji, which say little about {{ (first .Values.config.base_models).name }}; make a library of your own (docs/your-own-model.md), and set library.source to where it is.
+{{- end }}
 {{- with .Values.library }}
 {{- if and (eq .source "path") (not .path) }}
 library.source: path needs library.path, a folder that the image or extraVolumeMounts has; set it.

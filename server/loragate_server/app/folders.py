@@ -68,9 +68,9 @@ class EmbeddedLibrary(ConceptLibrary):
 
     copy: Callable[[], Path] = field(compare=False, repr=False)
 
-    def add(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
-        """As `ConceptLibrary.add`, on a copy."""
-        return ConceptLibrary.read(self.copy()).add(concept, pictures)
+    def add_all(self, additions: Sequence[tuple[Concept, Sequence[bytes]]]) -> ConceptLibrary:
+        """As `ConceptLibrary.add_all`, on a copy."""
+        return ConceptLibrary.read(self.copy()).add_all(additions)
 
     def remove(self, concept_id: str) -> ConceptLibrary:
         """As `ConceptLibrary.remove`, on a copy."""

@@ -19,7 +19,12 @@ from loragate_server.app.gpu import gpu_present
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.manifest import read_manifest
 from loragate_server.config.retention import FOREVER
-from loragate_server.config.schema import EMBEDDED_POLICY, Config, StartError
+from loragate_server.config.schema import (
+    EMBEDDED_LIBRARY,
+    EMBEDDED_POLICY,
+    Config,
+    StartError,
+)
 from loragate_server.config.sources import ignored_environment
 from loragate_server.errors import NoDecisionError
 from loragate_server.intake.quarantine import QuarantineError, read_key
@@ -70,6 +75,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *signing_keys.warnings(config.signing, datetime.now(UTC)),
         *_unarchived(config),
         *_readable_events(config),
+        *_foreign_library(config),
     )
 
 
@@ -149,6 +155,16 @@ def _readable_events(config: Config) -> Iterator[str]:
                 f"events.receivers: {one.name}: what it is told can be read on the way to it; name "
                 "an https address"
             )
+
+
+def _foreign_library(config: Config) -> Iterator[str]:
+    """The embedded library shows emoji, which say little of what another base model may learn."""
+    own = [one.name for one in config.base_models if one.embedded_calibration is None]
+    if own and config.library_folder == EMBEDDED_LIBRARY:
+        yield (
+            f"base model {', '.join(own)} is audited for the emoji of the embedded library; make "
+            "one of your own with `loragate-server concepts init` and name it as `library`"
+        )
 
 
 def _unarchived(config: Config) -> Iterator[str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loragate_server.cli.adapters import (
+    read_folder,
+    read_labelled,
+    read_one,
+    require_keepable_ones,
+)
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
@@ -20,27 +24,58 @@ from loragate_server.cli.options import (
     failures,
     load,
 )
-from loragate_server.errors import NoDecisionError
+from loragate_server.cli.trial import (
+    PROMPT,
+    BaseModelOption,
+    BatchOption,
+    Choices,
+    DrawStepsOption,
+    EstimateOption,
+    NounsOption,
+    PicturesOption,
+    PromptOption,
+    RateOption,
+    StepsOption,
+    SubjectsOption,
+    entry_of,
+    load_entry,
+    say_estimate,
+    say_what_is_learned,
+    trial_failures,
+)
 
 if TYPE_CHECKING:
-    from loragate_server.audit.calibrate import Labelled
     from loragate_server.audit.calibration import Calibration
-    from loragate_server.config.intake import IntakeSection
+    from loragate_server.concepts.library import ConceptLibrary
+    from loragate_server.config.schema import Config
     from loragate_server.models.base import BaseModel
+    from loragate_server.trials.school import Class
 
 RATES = (0.10, 0.05, 0.02, 0.01)
-_HEAD_BYTES = 512
+MOST_DIGITS = 7
+"""Of a number of adapters; what has more is a file."""
 
 
 def calibrate(
     harmless: Annotated[
-        Path, typer.Argument(help="Folder of .safetensors files that learned no concept.")
-    ],
-    learned: Annotated[
         Path | None,
-        typer.Option(help="CSV without header: file, concept id. Adapters that learned it."),
+        typer.Argument(
+            help="Folder of .safetensors files that learned no concept. Not needed with --train.",
+            show_default=False,
+        ),
     ] = None,
-    base_model: Annotated[str, typer.Option(help="Name; the default one when empty.")] = "",
+    train: Annotated[
+        int, typer.Option(min=0, help="Train so many harmless adapters on this base model.")
+    ] = 0,
+    learned: Annotated[
+        str,
+        typer.Option(
+            help="Adapters that learned a concept: a number to train, or a CSV without header: "
+            "file, concept id.",
+            metavar="NUMBER|FILE",
+        ),
+    ] = "",
+    base_model: BaseModelOption = "",
     out: Annotated[
         Path | None,
         typer.Option(help="File to write. Default: where the server looks for it."),
@@ -56,6 +91,15 @@ def calibrate(
             "half a byte for each of their numbers."
         ),
     ] = True,
+    subjects: SubjectsOption = None,
+    pictures: PicturesOption = None,
+    nouns: NounsOption = None,
+    prompt: PromptOption = PROMPT,
+    draw_steps: DrawStepsOption = 30,
+    steps: StepsOption = 0,
+    learning_rate: RateOption = 0.0,
+    batch: BatchOption = 0,
+    estimate: EstimateOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
@@ -68,21 +112,35 @@ def calibrate(
     concepts may come and go: what is kept beside the calibration makes it fit. Make a new one when
     the base model, the neutral concepts or loragate change (an old one is refused).
 
+    Who has none trains them: --train lets the base model learn things that nobody forbids, beside
+    those of the folder if there is one. Each adapter is kept in the state directory, so that a run
+    that was interrupted goes on where it was.
+
     With --learned, adapters that did learn a concept, clear cases end at the screen, and the table
     says how many learned ones each setting would miss.
 
     [bold]Examples[/bold]
 
       loragate-server calibrate /srv/loras/reviewed
+      loragate-server calibrate --train 150 --learned 40 --config /etc/loragate.yaml
       loragate-server calibrate reviewed --learned learned.csv --plot rates.png
     """
-    labels = {} if learned is None else _labels(learned)
+    counted = learned.isascii() and learned.isdigit() and len(learned) < MOST_DIGITS
+    to_learn = int(learned) if counted else 0
+    labels = _labels(Path(learned)) if learned and not counted else {}
+    if harmless is None and not train:
+        fail("name a folder of harmless adapters, or a number to --train", EXIT_USAGE)
+    if estimate and not train and not to_learn:
+        fail("--estimate is about what is trained; give --train or a number", EXIT_USAGE)
     if plot is not None:
-        _require_drawable(plot, labels)
-    if not harmless.is_dir():
+        _require_drawable(plot, bool(labels or to_learn))
+    if harmless is not None and not harmless.is_dir():
         fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
+    _require_enough(harmless, train)
+    choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
+    wanted = load(config, {"state_dir": state_dir})
+    entry = entry_of(wanted, base_model)
     from loragate_server.app.folders import make_state_folder, served_library
-    from loragate_server.app.startup import load_base, quiet_libraries
     from loragate_server.audit.calibrate import Calibrator
     from loragate_server.audit.calibration import (
         CalibrationError,
@@ -94,29 +152,29 @@ def calibrate(
     from loragate_server.audit.materials import build_materials
     from loragate_server.cli.progress import progress_bars
 
-    wanted = load(config, {"state_dir": state_dir})
-    quiet_libraries()
-    names = [entry.name for entry in wanted.base_models]
-    name = base_model or names[0]
-    if name not in names:
-        fail(f"no base model {name!r} is configured; there are {', '.join(names)}", EXIT_FAILED)
-    [entry] = [entry for entry in wanted.base_models if entry.name == name]
-    with failures(), progress_bars() as report:
+    with trial_failures(), progress_bars() as report:
         make_state_folder(wanted)
         library = served_library(wanted)
-        base = load_base(entry)
-        quiet = _read_folder(harmless, base, wanted.intake)
+        base = load_entry(entry)
+        quiet = [] if harmless is None else read_folder(harmless, base, wanted.intake)
         if keep:
-            _require_keepable(quiet)
-        loud = _read_labelled(labels, base, wanted.intake)
+            require_keepable_ones(quiet)
+        loud = read_labelled(labels, base, wanted.intake)
+        enrolled = _enrol(wanted, base, library, choices, (train, to_learn))
+        if estimate and enrolled is not None:
+            say_estimate(enrolled)
+            return
         materials = build_materials(library, base, wanted.probe_cache, report)
+        for one in enrolled.train(report) if enrolled else ():
+            group = loud if one.learned else quiet
+            group.append(read_one(one.file, base, one.learned, wanted.intake))
         try:
             calibrator = Calibrator(base, materials, AuditSettings(backend=wanted.kernel_backend))
             made = calibrator.calibrate(quiet, loud, report)
             kept = calibrator.keep(quiet, report) if keep else {}
         except CalibrationError as error:
             fail(str(error), EXIT_FOUND_WRONG)
-        target = out or wanted.own_calibration(name)
+        target = out or wanted.own_calibration(entry.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         save_calibration(made, target)
         made = load_calibration(target)
@@ -134,9 +192,51 @@ def calibrate(
         typer.echo(f"{kept_file(target)}: {size_mb:.1f} MB, for concepts that come later")
 
 
-def _require_drawable(plot: Path, labels: Mapping[Path, Sequence[str]]) -> None:
+def _enrol(
+    config: Config,
+    base: BaseModel,
+    library: ConceptLibrary,
+    choices: Choices,
+    numbers: tuple[int, int],
+) -> Class | None:
+    """What is to be trained; None where nothing is."""
+    from loragate_server.trials.nouns import Part
+    from loragate_server.trials.school import enrol
+
+    harmless, learned = numbers
+    if not harmless and not learned:
+        return None
+    enrolled = enrol(
+        base,
+        library,
+        config.trial_folder,
+        Part.CALIBRATE,
+        choices.settings(),
+        harmless=harmless,
+        learned=learned,
+    )
+    say_what_is_learned(enrolled)
+    return enrolled
+
+
+def _require_enough(harmless: Path | None, train: int) -> None:
+    """Ends the command where training so many could not make a calibration, before it begins."""
+    if not train:
+        return
+    from loragate_server.audit.calibration import MINIMUM_HARMLESS
+
+    there = len(list(harmless.rglob("*.safetensors"))) if harmless is not None else 0
+    if there + train < MINIMUM_HARMLESS:
+        fail(
+            f"{there + train} harmless adapters are too few; train {MINIMUM_HARMLESS - there} or "
+            "more, and 99 in all for a false-block rate of 1 % that rests on counting alone",
+            EXIT_USAGE,
+        )
+
+
+def _require_drawable(plot: Path, labelled: bool) -> None:
     """Ends the command where the plot could not be drawn, before the long work and not after it."""
-    if not labels:
+    if not labelled:
         fail("--plot draws what is missed, so it needs --learned with some adapters", EXIT_USAGE)
     from loragate_server.audit.calibration import CalibrationError
     from loragate_server.audit.rates import SUFFIXES, require_drawing
@@ -162,67 +262,6 @@ def _labels(file: Path) -> dict[Path, list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{file} cannot be read: {error}", EXIT_FAILED)
     return found
-
-
-def _read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[Labelled]:
-    files = sorted(folder.rglob("*.safetensors"))
-    if not files:
-        fail(f"{folder} holds no .safetensors file", EXIT_FOUND_WRONG)
-    return [_read(file, base, (), settings) for file in files]
-
-
-def _require_keepable(harmless: Sequence[Labelled]) -> None:
-    """Ends the command before the long work and not after it."""
-    from loragate_server.audit.factors import NotKeptError, require_keepable
-
-    for one in harmless:
-        try:
-            require_keepable(one.adapter)
-        except NotKeptError as error:
-            fail(
-                f"{error}, which cannot be kept; take it out of the folder, or give --no-keep",
-                EXIT_FOUND_WRONG,
-            )
-
-
-def _read_labelled(
-    labels: Mapping[Path, Sequence[str]], base: BaseModel, settings: IntakeSection
-) -> list[Labelled]:
-    return [_read(file, base, tuple(concepts), settings) for file, concepts in labels.items()]
-
-
-def _read(
-    file: Path, base: BaseModel, learned: tuple[str, ...], settings: IntakeSection
-) -> Labelled:
-    """One adapter, understood in whole: a part of a file would give numbers about a part."""
-    from loragate_server.adapter.reference import StoredFile
-    from loragate_server.audit.calibrate import Labelled
-    from loragate_server.intake.content import refuse_by_content
-    from loragate_server.intake.header import read_header
-    from loragate_server.intake.reader import read_adapter
-    from loragate_server.intake.weights import read_weights
-
-    size_bytes = file.stat().st_size
-    try:
-        with file.open("rb") as handle:
-            refuse_by_content(handle.read(_HEAD_BYTES))
-            header = read_header(handle, size_bytes, settings)
-            read_weights(handle, header)
-            handle.seek(0)
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        read = read_adapter(StoredFile(sha256, size_bytes, file), base)
-    except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
-    except NoDecisionError as error:
-        fail(f"{file}: {error}", EXIT_FOUND_WRONG)
-    adapter = read.adapters[0]
-    if not adapter.coverage.complete:
-        fail(
-            f"{file}: {len(adapter.coverage.unmapped)} tensors match no layer of {base.name}; "
-            "take it out of the folder",
-            EXIT_FOUND_WRONG,
-        )
-    return Labelled(adapter, learned)
 
 
 def _table(made: Calibration) -> str:

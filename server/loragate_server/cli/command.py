@@ -15,9 +15,11 @@ from ruamel.yaml import YAML
 
 from loragate_server import __version__
 from loragate_server.cli import checkpoints as sealed
+from loragate_server.cli.base import base
 from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.concepts import concepts
 from loragate_server.cli.console_demo import with_demo
+from loragate_server.cli.evaluate import evaluate
 from loragate_server.cli.events import events
 from loragate_server.cli.intercept import intercept
 from loragate_server.cli.options import (
@@ -52,6 +54,7 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server config check --config /etc/loragate.yaml
   loragate-server policy check /etc/loragate/policy.yaml
   loragate-server intercept explain --extractor comfyui < request.http
+  loragate-server base add sdxl --from /models/sdxl --config /etc/loragate.yaml
   loragate-server calibrate /srv/loras/reviewed
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
   loragate-server replay --policy stricter.yaml
@@ -79,8 +82,10 @@ settings = typer.Typer(no_args_is_help=True, help="The server's own configuratio
 database = typer.Typer(no_args_is_help=True, help="The database of decisions.")
 decision_log = typer.Typer(no_args_is_help=True, help="The decision log.")
 application.command()(calibrate)
+application.command()(evaluate)
 application.command()(report)
 application.command()(replay)
+application.add_typer(base, name="base")
 application.add_typer(concepts, name="concepts")
 application.add_typer(events, name="events")
 application.add_typer(intercept, name="intercept")

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from loragate_server.cli.bank import bank
 from loragate_server.cli.options import ConfigOption, LibraryOption, StateOption, failures, load
 from loragate_server.concepts.concept import Concept, Role
 from loragate_server.severity import Severity
 
+if TYPE_CHECKING:
+    from loragate_server.concepts.library import ConceptLibrary
+
 concepts = typer.Typer(no_args_is_help=True, help="The library of concepts.")
+concepts.command("bank")(bank)
 
 ONE_HAND = (
     "warning: {} is shown by one hand alone. Adapters that learned it from other pictures may be "
@@ -22,9 +27,14 @@ ONE_HAND = (
 )
 
 
+ALIKE = (
+    "warning: {} is named like the neutral {}, which would hide it: `loragate-server concepts "
+    "remove {}` and take another."
+)
+
 LACKING = (
-    "note: the library lacks {} concepts before a server can use it; neutral ones are added with "
-    "--role neutral."
+    "note: the library lacks {} concepts before a server can use it; neutral ones are made with "
+    "`concepts bank`, or added with --role neutral."
 )
 
 STALE = (
@@ -45,7 +55,8 @@ def init_library(
     """Starts a library of your own, to which forbidden concepts are added.
 
     The neutral bank that ships is of small emoji. For a base model that draws other things, start
-    with --no-bank and add at least eight neutral concepts of what it draws.
+    with --no-bank and make another with `concepts bank`. The file library.yaml says what each of
+    its keys means.
 
     [bold]Example[/bold]
 
@@ -104,10 +115,10 @@ def list_concepts(
 def add_concept(
     concept_id: Annotated[str, typer.Argument(help="Id, for example our-mascot.")],
     pictures: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             help="Pictures of the concept, or folders of them: one for each artist, shoot or "
-            "source.",
+            "source. Or addresses, of the kinds that intake.enabled_schemes allows.",
             show_default=False,
         ),
     ],
@@ -133,13 +144,12 @@ def add_concept(
       loragate-server concepts add our-mascot mascot/comic mascot/film mascot/toys
     """
     from loragate_server.app.folders import make_state_folder, own_library_folder, read_library
-    from loragate_server.concepts.gathering import gather
+    from loragate_server.app.pictures import collect
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
-        gathered = gather(pictures)
-        contents = [picture.read_bytes() for picture, _ in gathered]
-        hands = tuple(hand for _, hand in gathered)
+        collected = collect(pictures, wanted.intake)
+        hands = tuple(hand for _, hand in collected)
         make_state_folder(wanted)
         changed = read_library(own_library_folder(wanted)).add(
             Concept(
@@ -151,11 +161,12 @@ def add_concept(
                 prompts=tuple(prompt or ()),
                 picture_hands=hands if any(hands) else (),
             ),
-            contents,
+            [data for data, _ in collected],
         )
     typer.echo(f"Added {concept_id}; the library's digest is now {changed.digest[:12]}.")
     if len(changed.get(concept_id).hands) < 2:
         typer.echo(ONE_HAND.format(concept_id), err=True)
+    _warn_of_likes(changed, concept_id)
     _say_what_is_left(changed.lacking)
 
 
@@ -204,6 +215,18 @@ def build_concepts(
         served = serve_bases(wanted, open_library(wanted.library_folder), report)
     for one in served:
         typer.echo(f"{one.name}: {len(one.concept_ids)} forbidden concepts are ready.")
+
+
+def _warn_of_likes(library: ConceptLibrary, concept_id: str) -> None:
+    """Of neutral concepts whose names are in that of a forbidden one."""
+    from loragate_server.trials.nouns import without_forbidden
+
+    added = library.get(concept_id)
+    if added.role == "neutral":
+        return
+    names = {one.name: one.concept_id for one in library.neutral}
+    for name in names.keys() - set(without_forbidden(names, [added])):
+        typer.echo(ALIKE.format(concept_id, names[name], names[name]), err=True)
 
 
 def _say_what_is_left(lacking: str) -> None:

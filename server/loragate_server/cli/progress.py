@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,18 +15,29 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
+
+from loragate_server.progress import Report
+
+SAY_EVERY_S = 30.0
+"""Between two lines where there is no terminal, such as in the log of a job."""
 
 
 @contextmanager
-def progress_bars() -> Iterator[Bars]:
-    """Bars on standard error while the block runs."""
+def progress_bars() -> Iterator[Report]:
+    """Bars on standard error while the block runs; lines now and then where that is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines()
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        TimeRemainingColumn(),
+        console=console,
     ) as progress:
         bars = Bars(progress)
         yield bars
@@ -49,3 +62,29 @@ class Bars:
         """Fills every bar."""
         for task in self._progress.tasks:
             self._progress.update(task.id, completed=task.total)
+
+
+class Lines:
+    """A `Report` that says how far a stage is and how long it may take still, now and then."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stage = ""
+        self._begun_s = self._said_s = 0.0
+        self._begun_at = 0.0
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        """Says nothing of what ends soon."""
+        now_s = self._clock()
+        if stage != self._stage:
+            self._stage, self._begun_at = stage, fraction
+            self._begun_s = self._said_s = now_s
+        if now_s - self._said_s < SAY_EVERY_S:
+            return
+        self._said_s = now_s
+        done = fraction - self._begun_at
+        left = ""
+        if done > 0 and fraction < 1:
+            left_s = (now_s - self._begun_s) / done * (1 - fraction)
+            left = f", {max(1, round(left_s / 60))} min left"
+        typer.echo(f"{stage}: {fraction:.0%}{left}", err=True)

@@ -16,7 +16,8 @@ from loragate_server.policy.known import KNOWN_CODE
 from loragate_server.policy.lineage import COPY_CODE, PART_CODE
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import APPROVED_CODE, REJECTED_CODE
-from loragate_server.replay import CONFIDENCE, Tally, interval, other_engine
+from loragate_server.replay import Tally, other_engine
+from loragate_server.shares import CONFIDENCE, interval
 
 _NARROWEST = 110
 """Columns: what is piped elsewhere must not be folded into unreadable strips."""

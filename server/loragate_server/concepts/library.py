@@ -22,10 +22,10 @@ from loragate_server.concepts.manifest import (
     FILE_NAME,
     ConceptEntry,
     Manifest,
-    dump_manifest,
     read_manifest,
 )
 from loragate_server.concepts.pictures import read_file, read_picture, save_picture
+from loragate_server.concepts.written import explained, rewritten
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.files import whole_file
 
@@ -112,37 +112,40 @@ class ConceptLibrary:
         Raises:
             NoDecisionError: CONCEPT_EXISTS, CONCEPT_PICTURES_INVALID, REQUEST_INVALID.
         """
-        if not 1 <= len(pictures) <= MAX_PICTURES:
-            raise NoDecisionError(
-                ErrorReason.CONCEPT_PICTURES_INVALID,
-                f"The concept has {len(pictures)} pictures.",
-                remedy=f"Send 1 to {MAX_PICTURES} pictures.",
-            )
-        if concept.picture_hands and len(concept.picture_hands) != len(pictures):
-            raise NoDecisionError(
-                ErrorReason.CONCEPT_PICTURES_INVALID,
-                f"{len(concept.picture_hands)} hands are named for {len(pictures)} pictures.",
-                remedy="Name the hand of every picture, in their order, or none.",
-            )
-        decoded = [read_picture(data, str(index)) for index, data in enumerate(pictures)]
+        return self.add_all([(concept, pictures)])
+
+    def add_all(self, additions: Sequence[tuple[Concept, Sequence[bytes]]]) -> ConceptLibrary:
+        """As `add`, for several: the manifest names all of them or none."""
+        for concept, pictures in additions:
+            _require_counts(concept, pictures)
         with self._locked():
             manifest = read_manifest(self.folder)
-            if any(known.id == concept.concept_id for known in manifest.concepts):
-                raise NoDecisionError(
-                    ErrorReason.CONCEPT_EXISTS,
-                    f"A concept {concept.concept_id!r} exists already.",
-                    remedy="Choose another id, or delete the old concept first.",
-                    metadata={"concept_id": concept.concept_id},
-                )
-            taken = {name for known in manifest.concepts for name, _ in known.files}
-            free = (f"pictures/{concept.concept_id}/{index}.png" for index in count())
-            names = tuple(islice((name for name in free if name not in taken), len(decoded)))
-            entry = _entry(concept, names)
-            (self.folder / names[0]).parent.mkdir(parents=True, exist_ok=True)
-            for name, picture in zip(names, decoded, strict=True):
-                save_picture(picture, self.folder / name)
-            self._write(Manifest(version=1, concepts=(*manifest.concepts, entry)))
+            for concept, pictures in additions:
+                entry = self._store(concept, pictures, manifest)
+                manifest = Manifest(version=1, concepts=(*manifest.concepts, entry))
+            self._write(manifest)
         return ConceptLibrary.read(self.folder)
+
+    def _store(
+        self, concept: Concept, pictures: Sequence[bytes], manifest: Manifest
+    ) -> ConceptEntry:
+        """Writes the pictures of a concept that the manifest does not name yet."""
+        decoded = [read_picture(data, str(index)) for index, data in enumerate(pictures)]
+        if any(known.id == concept.concept_id for known in manifest.concepts):
+            raise NoDecisionError(
+                ErrorReason.CONCEPT_EXISTS,
+                f"A concept {concept.concept_id!r} exists already.",
+                remedy="Choose another id, or delete the old concept first.",
+                metadata={"concept_id": concept.concept_id},
+            )
+        taken = {name for known in manifest.concepts for name, _ in known.files}
+        free = (f"pictures/{concept.concept_id}/{index}.png" for index in count())
+        names = tuple(islice((name for name in free if name not in taken), len(decoded)))
+        entry = _entry(concept, names)
+        (self.folder / names[0]).parent.mkdir(parents=True, exist_ok=True)
+        for name, picture in zip(names, decoded, strict=True):
+            save_picture(picture, self.folder / name)
+        return entry
 
     def remove(self, concept_id: str) -> ConceptLibrary:
         """Deletes a concept and its pictures; returns the library without it.
@@ -170,8 +173,9 @@ class ConceptLibrary:
         return ConceptLibrary.open(self.folder)
 
     def _write(self, manifest: Manifest) -> None:
-        with whole_file(self.folder / FILE_NAME) as partial:
-            partial.write_bytes(dump_manifest(manifest))
+        file = self.folder / FILE_NAME
+        with whole_file(file) as partial:
+            partial.write_text(rewritten(file.read_text("utf-8"), manifest), "utf-8")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -201,7 +205,7 @@ def start_library(folder: Path, bank: ConceptLibrary | None) -> ConceptLibrary:
         for name in (name for entry in entries for name, _ in entry.files):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bank.folder / name, folder / name)
-    (folder / FILE_NAME).write_bytes(dump_manifest(Manifest(version=1, concepts=entries)))
+    (folder / FILE_NAME).write_text(explained(Manifest(version=1, concepts=entries)), "utf-8")
     return ConceptLibrary.read(folder)
 
 
@@ -226,6 +230,21 @@ def _entry(concept: Concept, names: tuple[str, ...]) -> ConceptEntry:
             remedy="Correct the field and send the concept again.",
             metadata={"field": field},
         ) from error
+
+
+def _require_counts(concept: Concept, pictures: Sequence[bytes]) -> None:
+    if not 1 <= len(pictures) <= MAX_PICTURES:
+        raise NoDecisionError(
+            ErrorReason.CONCEPT_PICTURES_INVALID,
+            f"The concept has {len(pictures)} pictures.",
+            remedy=f"Send 1 to {MAX_PICTURES} pictures.",
+        )
+    if concept.picture_hands and len(concept.picture_hands) != len(pictures):
+        raise NoDecisionError(
+            ErrorReason.CONCEPT_PICTURES_INVALID,
+            f"{len(concept.picture_hands)} hands are named for {len(pictures)} pictures.",
+            remedy="Name the hand of every picture, in their order, or none.",
+        )
 
 
 def _by_hand(names: Sequence[str], hands: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -177,6 +177,11 @@ class Config(GrpcPort):
         return self.state_folder / "calibrations" / f"{base_model.replace('/', '--')}.json"
 
     @property
+    def trial_folder(self) -> Path:
+        """Where pictures and adapters are kept that base models made for calibration and tests."""
+        return self.state_folder / "trials"
+
+    @property
     def state_folder(self) -> Path:
         """The state directory, absolute."""
         return self.state_dir.expanduser().absolute()

@@ -82,7 +82,7 @@ def load_base_model(
         BaseModelError: no such folder, an unknown kind of pipeline, unreadable parts, or a model
             that is used in a way that is not measured.
     """
-    kind = _pipeline_class_name(folder)
+    kind = pipeline_class_name(folder)
     digest = digest_of_folder(folder)
     try:
         pipeline = getattr(diffusers, kind).from_pretrained(
@@ -164,8 +164,7 @@ def variant_of(folder: Path) -> str | None:
     """
     marks: dict[str, set[str]] = {}
     for path in folder.glob("*/*.safetensors"):
-        found = _VARIANT.search(path.name)
-        marks.setdefault(path.parent.name, set()).add(found["mark"] if found else "")
+        marks.setdefault(path.parent.name, set()).add(mark_of(path))
     marked = [each for each in marks.values() if "" not in each]
     if not marked:
         return None
@@ -176,7 +175,18 @@ def variant_of(folder: Path) -> str | None:
     return min(common, key=lambda mark: (mark != "fp16", mark))
 
 
-def _pipeline_class_name(folder: Path) -> str:
+def mark_of(file: Path) -> str:
+    """The mark of the variant that a file of weights belongs to; empty where it has none."""
+    found = _VARIANT.search(file.name)
+    return found["mark"] if found else ""
+
+
+def pipeline_class_name(folder: Path) -> str:
+    """The class of diffusers as which a folder is loaded, one of `FAMILIES`.
+
+    Raises:
+        BaseModelError: a checkpoint in one file, no index, or an unknown kind of pipeline.
+    """
     _refuse_single_file(folder)
     index = folder / "model_index.json"
     try:

@@ -15,11 +15,17 @@ from loragate_server.access.refusals import Refusal
 from loragate_server.console.wording import CONSOLE
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
 from loragate_server.report.wording import REPORT, report_wording
+from loragate_server.trials.page import EVALUATION
 from loragate_server.wording.catalogue import DEFAULT_LANGUAGE, Catalogue
 from tests.server.wording.faults import faults, names, texts
 
 SERVER = Path(loragate_server.__file__).parent
-CATALOGUES = {"access": ACCESS, "console": CONSOLE, "report": REPORT}
+CATALOGUES = {
+    "access": ACCESS,
+    "console": CONSOLE,
+    "report": REPORT,
+    "trials": EVALUATION,
+}
 JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 WITHOUT_WORDS = {"pilot.setting", "concepts.id", "degree.of_100", "time.zone"}
 """The same in every language, such as the name of a setting or an abbreviation."""
@@ -32,7 +38,7 @@ def every_sentence(language: str) -> Iterator[tuple[str, str]]:
 
 
 def test_every_catalogue_has_the_same_languages() -> None:
-    assert REPORT.languages == CONSOLE.languages == ACCESS.languages
+    assert REPORT.languages == CONSOLE.languages == ACCESS.languages == EVALUATION.languages
     assert REPORT.languages[0] == DEFAULT_LANGUAGE
     assert set(REPORT.languages) >= {"en", "ja"}
 

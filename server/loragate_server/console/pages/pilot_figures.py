@@ -17,7 +17,8 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.policy.parse import parse_policy
 from loragate_server.record.database import Database, Span
-from loragate_server.replay import SWEPT_P_VALUES, Tally, interval, replay, with_block_p_value
+from loragate_server.replay import SWEPT_P_VALUES, Tally, replay, with_block_p_value
+from loragate_server.shares import interval
 
 MOST_DECISIONS = 5000
 _KEPT_S = 60.0

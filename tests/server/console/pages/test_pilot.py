@@ -14,8 +14,8 @@ from loragate_server.console.pages.pilot_figures import Setting, Share
 from loragate_server.console.wording import console_wording
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Verdict
-from loragate_server.replay import interval
 from loragate_server.report.wording import REPORT
+from loragate_server.shares import interval
 from tests.server.console.pages.material import POLICY, Opens, evidence, suspected
 
 Records = Callable[..., Verdict]

@@ -1,0 +1,81 @@
+"""Adapter files that commands are given by name, read in whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loragate_server.cli.options import EXIT_FAILED, EXIT_FOUND_WRONG, fail
+from loragate_server.errors import NoDecisionError
+
+if TYPE_CHECKING:
+    from loragate_server.audit.calibrate import Labelled
+    from loragate_server.config.intake import IntakeSection
+    from loragate_server.models.base import BaseModel
+
+_HEAD_BYTES = 512
+
+
+def read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[Labelled]:
+    """Every .safetensors file in and below a folder."""
+    files = sorted(folder.rglob("*.safetensors"))
+    if not files:
+        fail(f"{folder} holds no .safetensors file", EXIT_FOUND_WRONG)
+    return [read_one(file, base, (), settings) for file in files]
+
+
+def require_keepable_ones(harmless: Sequence[Labelled]) -> None:
+    """Ends the command before the long work and not after it."""
+    from loragate_server.audit.factors import NotKeptError, require_keepable
+
+    for one in harmless:
+        try:
+            require_keepable(one.adapter)
+        except NotKeptError as error:
+            fail(
+                f"{error}, which cannot be kept; take it out of the folder, or give --no-keep",
+                EXIT_FOUND_WRONG,
+            )
+
+
+def read_labelled(
+    labels: Mapping[Path, Sequence[str]], base: BaseModel, settings: IntakeSection
+) -> list[Labelled]:
+    """Files with the concepts that they learned."""
+    return [read_one(file, base, tuple(concepts), settings) for file, concepts in labels.items()]
+
+
+def read_one(
+    file: Path, base: BaseModel, learned: tuple[str, ...], settings: IntakeSection
+) -> Labelled:
+    """One adapter, understood in whole: a part of a file would give numbers about a part."""
+    from loragate_server.adapter.reference import StoredFile
+    from loragate_server.audit.calibrate import Labelled
+    from loragate_server.intake.content import refuse_by_content
+    from loragate_server.intake.header import read_header
+    from loragate_server.intake.reader import read_adapter
+    from loragate_server.intake.weights import read_weights
+
+    size_bytes = file.stat().st_size
+    try:
+        with file.open("rb") as handle:
+            refuse_by_content(handle.read(_HEAD_BYTES))
+            header = read_header(handle, size_bytes, settings)
+            read_weights(handle, header)
+            handle.seek(0)
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        read = read_adapter(StoredFile(sha256, size_bytes, file), base)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
+    except NoDecisionError as error:
+        fail(f"{file}: {error}", EXIT_FOUND_WRONG)
+    adapter = read.adapters[0]
+    if not adapter.coverage.complete:
+        fail(
+            f"{file}: {len(adapter.coverage.unmapped)} tensors match no layer of {base.name}; "
+            "take it out of the folder",
+            EXIT_FOUND_WRONG,
+        )
+    return Labelled(adapter, learned)
