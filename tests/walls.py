@@ -16,7 +16,7 @@ NOT_FOR = {
 }
 """Package to what none of its modules may import, not even inside a function."""
 
-BASICS = ("errors", "files", "progress", "threads", "time_limit")
+BASICS = ("errors", "files", "out_of_memory", "progress", "threads", "time_limit")
 NOUNS = ("adapter.reference", "audit.evidence", "policy.decision", "record.verdict")
 WORDS = ("policy.reasons", "policy.sentences")
 """What a decision says in words, without deciding anything."""
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "strict_json": (),
     "severity": (),
     "places": (),
+    "out_of_memory": (),
     "threads": (),
     "time_limit": (),
     "testing": (),

@@ -9,17 +9,18 @@ weigh alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from loragate_kernels.lora_response import LayerDirections
 from loragate_server.adapter.adapter import ModuleRef
+from loragate_server.concepts.building.dense import of_rows
+from loragate_server.concepts.building.stratum import Rows, key, layers_of
 from loragate_server.concepts.cache import TensorCache
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
@@ -28,16 +29,11 @@ from loragate_server.concepts.probes import (
     ProbeSet,
     build_probes,
 )
-from loragate_server.models.base import BaseModel, per_row_loss
+from loragate_server.models.base import BaseModel
 from loragate_server.progress import Report, Turns, at_once, silent
 
 _METHOD = "2"
 """Raised when the same plan gives other gradients, so that cached ones are not used any more."""
-_OVERSAMPLING = 4
-_ROUNDING = 1e-4
-"""Root of the smallest singular value of a unit-norm gradient that float32 can tell from none."""
-_LOSS_SCALE = 1024.0
-"""Gradients in half precision would vanish without it; lengths are not kept, so it cancels."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +164,14 @@ def assemble(
 ) -> ConceptGradients:
     """Puts what `compute` made where the base model is, ready for `inner_products`."""
     lengths = (plan.rank,) * (len(probes[0].concepts) * len(plan.strata))
-    weights = _weights(base)
+    refs = layers_of(base)
     layers = {
         ref: LayerDirections.low_rank(
-            stored[_key("left", ref)].to(base.device),
-            stored[_key("right", ref)].to(base.device),
+            stored[key("left", ref)].to(base.device),
+            stored[key("right", ref)].to(base.device),
             lengths,
         )
-        for ref in weights
+        for ref in refs
     }
     return ConceptGradients(
         base.digest,
@@ -183,33 +179,9 @@ def assemble(
         plan,
         probes[0].concepts,
         plan.strata,
-        {ref: stored[_key("norm", ref)].to(base.device) for ref in weights},
+        {ref: stored[key("norm", ref)].to(base.device) for ref in refs},
         layers,
     )
-
-
-def _key(side: str, ref: ModuleRef) -> str:
-    return f"{side}.{ref.component}.{ref.module}"
-
-
-def _weights(base: BaseModel) -> dict[ModuleRef, nn.Parameter]:
-    """The weights that an adapter may change, of the denoiser and of the text encoders."""
-    found: dict[ModuleRef, nn.Parameter] = {}
-    for (component, name), module in base.adaptable_modules().items():
-        assert isinstance(module.weight, nn.Parameter)  # noqa: S101 - linear or convolution
-        found[ModuleRef(component, name)] = module.weight
-    return found
-
-
-@contextmanager
-def _differentiable(weights: Mapping[ModuleRef, nn.Parameter]) -> Iterator[None]:
-    try:
-        for weight in weights.values():
-            weight.requires_grad_(True)
-        yield
-    finally:
-        for weight in weights.values():
-            weight.requires_grad_(False)
 
 
 def compute(
@@ -244,82 +216,11 @@ def _of_concept(
         for level in range(len(each.plan.times)):
 
             def piece(probes: ProbeSet = each, level: int = level) -> dict[str, Tensor]:
-                return _of_stratum(base, probes, concept, level, rank)
+                return of_rows(base, Rows.of(probes, concept, level), rank)
 
             for name, tensor in turns(piece).items():
                 parts.setdefault(name, []).append(tensor)
     return {name: torch.cat(tensors) for name, tensors in parts.items()}
-
-
-def _of_stratum(
-    base: BaseModel, probes: ProbeSet, concept: int, level: int, rank: int
-) -> dict[str, Tensor]:
-    """The same of one concept at one time; the model is as before when this returns or raises."""
-    weights = _weights(base)
-    made = {}
-    with _differentiable(weights):
-        gradients = _gradients(base, probes, concept, level, weights)
-    for ref, gradient in zip(weights, gradients, strict=True):
-        norm = gradient.float().norm()
-        left, right = compress(gradient.flatten(1).float(), rank)
-        made[_key("norm", ref)] = (norm / _LOSS_SCALE).reshape(1).cpu()
-        made[_key("left", ref)] = left.half().cpu()
-        made[_key("right", ref)] = right.half().cpu()
-    return made
-
-
-def _gradients(
-    base: BaseModel,
-    probes: ProbeSet,
-    concept: int,
-    level: int,
-    weights: Mapping[ModuleRef, nn.Parameter],
-) -> tuple[Tensor, ...]:
-    """d(mean log loss)/dW of one concept at one time, dense, by layer; zeros where it has none."""
-    rows = slice(level, None, len(probes.plan.times))
-    # made in inference mode, which autograd refuses; a copy is an ordinary tensor
-    noisy = probes.noisy[concept, rows].clone()
-    target = probes.target[concept, rows].clone()
-    same = torch.zeros(len(noisy), dtype=torch.long, device=noisy.device)
-    with torch.enable_grad():
-        told = base.encode_prompts([probes.prompt_of(concept)]).rows(same)
-        prediction = base.denoise(noisy, probes.times[rows].clone(), told)
-        loss = per_row_loss(prediction, target).log().mean() * _LOSS_SCALE
-        return torch.autograd.grad(
-            loss, list(weights.values()), allow_unused=True, materialize_grads=True
-        )
-
-
-def compress(gradient: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """A unit-norm gradient [out, in] as left [rank, out] and right [rank, in]: left' right.
-
-    The best approximation of its rank up to the error of randomised subspace iteration (arXiv
-    0909.4061, algorithm 4.4). A gradient of zero, and ranks that the matrix does not have, give
-    rows of zeros.
-    """
-    left = gradient.new_zeros(rank, len(gradient))
-    right = gradient.new_zeros(rank, gradient.shape[1])
-    norm = gradient.norm()
-    if not norm > 0:
-        return left, right
-    unit = gradient / norm
-    width = min(rank + _OVERSAMPLING, *gradient.shape)
-    generator = torch.Generator().manual_seed(0)  # the same gradient gives the same directions
-    start = torch.randn(gradient.shape[1], width, generator=generator).to(unit)
-    basis = torch.linalg.qr(unit @ start).Q
-    basis = torch.linalg.qr(unit @ (unit.t() @ basis)).Q
-    small = basis.t() @ unit
-    # squared singular values of the small matrix; ascending, so the leading ones come last
-    squares, vectors = torch.linalg.eigh(small @ small.t())
-    kept = min(rank, width)
-    squares, vectors = squares.flip(0)[:kept].clamp_min(0), vectors.flip(1)[:, :kept]
-    # the root of the singular value on both sides keeps both well inside float16
-    root = squares.pow(0.25)
-    left[:kept] = ((basis @ vectors) * root).t()
-    # directions that are rounding alone are left out; dividing by their root would blow them up
-    real = root > _ROUNDING
-    right[:kept] = torch.where(real, vectors / root.clamp_min(_ROUNDING), 0.0).t() @ small
-    return left, right
 
 
 def restricted(gradients: ConceptGradients, rank: int) -> ConceptGradients:
