@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "logs": ("tracing.tracer",),
     "models": (*BASICS, "adapter"),
     "intake": (*BASICS, "strict_json", "adapter", "config.intake", "models"),
-    "concepts": (*BASICS, "severity", "adapter", "models"),
-    "audit": (*BASICS, "adapter", "intake", "models", "concepts"),
+    "concepts": (*BASICS, "severity", "adapter", "config.gradients", "models"),
+    "audit": (*BASICS, "adapter", "config.gradients", "intake", "models", "concepts"),
     "policy": (*BASICS, "severity", "audit.evidence"),
     "record": (
         *BASICS,

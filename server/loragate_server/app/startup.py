@@ -70,7 +70,9 @@ def engine_builder(config: Config) -> BuildEngine:
     def build(
         base: BaseModel, library: ConceptLibrary, report: Report, turns: Turns
     ) -> AuditEngine:
-        materials = build_materials(library, base, config.probe_cache, report, turns=turns)
+        materials = build_materials(
+            library, base, config.probe_cache, report, turns=turns, settings=config.gradients
+        )
         calibration = find_calibration(config, base, materials, settings, report, turns)
         materials = replace(materials, calibration=calibration)
         return turns(lambda: AuditEngine(base, materials, settings))

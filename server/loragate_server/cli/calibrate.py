@@ -109,7 +109,9 @@ def calibrate(
         if keep:
             _require_keepable(quiet)
         loud = _read_labelled(labels, base, wanted.intake)
-        materials = build_materials(library, base, wanted.probe_cache, report)
+        materials = build_materials(
+            library, base, wanted.probe_cache, report, settings=wanted.gradients
+        )
         try:
             calibrator = Calibrator(base, materials, AuditSettings(backend=wanted.kernel_backend))
             made = calibrator.calibrate(quiet, loud, report)

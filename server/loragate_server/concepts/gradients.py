@@ -19,65 +19,21 @@ from torch import Tensor
 
 from loragate_kernels.lora_response import LayerDirections
 from loragate_server.adapter.adapter import ModuleRef
-from loragate_server.concepts.building.dense import of_rows
-from loragate_server.concepts.building.stratum import Rows, key, layers_of
+from loragate_server.concepts.building.builder import Builder
+from loragate_server.concepts.building.stratum import key, layers_of
 from loragate_server.concepts.cache import TensorCache
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.concepts.probes import (
-    ProbePlan,
-    ProbeSet,
-    build_probes,
-)
+from loragate_server.concepts.plan import GradientPlan as GradientPlan
+from loragate_server.concepts.plan import LeanPlan as LeanPlan
+from loragate_server.concepts.plan import Stratum as Stratum
+from loragate_server.concepts.probes import ProbeSet, build_probes
+from loragate_server.config.gradients import GradientsSection
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Report, Turns, at_once, silent
 
 _METHOD = "2"
 """Raised when the same plan gives other gradients, so that cached ones are not used any more."""
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """Rows that belong together: one time, one kind of prompt.
-
-    Attributes:
-        time: noise level, as a share of the schedule.
-        named: whether the rows are told the concept's own prompt.
-    """
-
-    time: float
-    named: bool
-
-
-@dataclass(frozen=True)
-class GradientPlan:
-    """How gradients are made and kept.
-
-    Attributes:
-        plans: pictures and times of the rows; each time of each plan gives a gradient of its own.
-            All have the same neutral bank. Rows cost time once, when gradients are made: 12 find
-            clearly more than 4, and 24 no more than 12. Under the name, where adapters that
-            learned from other pictures show most, one more time finds more.
-        rank: kept per layer, concept and stratum; `python -m benchmarks.audit.ranks` measures what
-            a lower one costs.
-    """
-
-    plans: tuple[ProbePlan, ...] = (
-        ProbePlan(pictures=12, times=(0.16, 0.75), neutral=64),
-        ProbePlan(pictures=12, times=(0.3, 0.6), neutral=64, named=True),
-    )
-    rank: int = 4
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1, not {self.rank}")
-        if len({plan.neutral for plan in self.plans}) != 1:
-            raise ValueError("plans must be one or more, all with the same neutral bank")
-
-    @property
-    def strata(self) -> tuple[Stratum, ...]:
-        """What each gradient of a concept stands for, in order."""
-        return tuple(Stratum(time, plan.named) for plan in self.plans for time in plan.times)
 
 
 @dataclass(frozen=True)
@@ -129,6 +85,7 @@ def build_gradients(
     report: Report = silent,
     plan: GradientPlan | None = None,
     turns: Turns = at_once,
+    settings: GradientsSection | None = None,
 ) -> ConceptGradients:
     """Computes the gradients; those of concepts that were seen before come from the cache.
 
@@ -141,20 +98,23 @@ def build_gradients(
         cache_dir: folder for one file per concept; created when missing.
         report: told the stage "gradients" and the share of concepts done. What it raises ends
             the work.
-        plan: the default plan when None.
+        plan: the default plan when None, of the kind that the settings choose.
         turns: when the base model is free; a gradient of one concept at one time is made in one.
+        settings: which way, and how much memory; the defaults when None.
 
     Raises:
-        NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
+        NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written;
+            OUT_OF_MEMORY before anything is made where the predicted peak does not fit, or when it
+            was wrong; AUDIT_FAILED for a gradient that is not finite.
     """
-    plan = plan or GradientPlan()
-    probes = [build_probes(library, base, cache_dir, report, each, turns) for each in plan.plans]
+    plans = (plan or GradientPlan()).plans  # those of every kind, unless one is given
+    probes = [build_probes(library, base, cache_dir, report, each, turns) for each in plans]
+    builder = Builder(base, probes, settings or GradientsSection(), turns, plan)
+    plan = builder.plan
     cache = TensorCache(cache_dir, "gradients", base, repr(plan), _METHOD)
     pictures = max(each.pictures for each in plan.plans)
     stored = cache.each(
-        [concept.shown(pictures) for concept in probes[0].concepts],
-        lambda concept: _of_concept(base, probes, concept, plan.rank, turns),
-        report,
+        [concept.shown(pictures) for concept in probes[0].concepts], builder.make, report
     )
     return assemble(base, probes, plan, _joined(stored))
 
@@ -185,7 +145,10 @@ def assemble(
 
 
 def compute(
-    base: BaseModel, probes: Sequence[ProbeSet], rank: int, report: Report = silent
+    base: BaseModel,
+    probes: Sequence[ProbeSet],
+    plan: GradientPlan,
+    report: Report = silent,
 ) -> dict[str, Tensor]:
     """The gradients by layer, on the CPU.
 
@@ -193,10 +156,11 @@ def compute(
         left.LAYER float16 [concepts * strata * rank, out], right.LAYER float16 [..., in], and
         norm.LAYER float32 [concepts * strata].
     """
+    builder = Builder(base, probes, GradientsSection(), at_once, plan)
     count, parts = len(probes[0].concepts), []
     for concept in range(count):
         report("gradients", concept / count)
-        parts.append(_of_concept(base, probes, concept, rank, at_once))
+        parts.append(builder.make(concept))
     report("gradients", 1.0)
     return _joined(parts)
 
@@ -205,22 +169,6 @@ def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The gradients of several concepts as one; empties `parts`, which would be there twice."""
     names = list(parts[0])
     return {name: torch.cat([part.pop(name) for part in parts]) for name in names}
-
-
-def _of_concept(
-    base: BaseModel, probes: Sequence[ProbeSet], concept: int, rank: int, turns: Turns
-) -> dict[str, Tensor]:
-    """The same as `compute`, of one concept."""
-    parts: dict[str, list[Tensor]] = {}
-    for each in probes:
-        for level in range(len(each.plan.times)):
-
-            def piece(probes: ProbeSet = each, level: int = level) -> dict[str, Tensor]:
-                return of_rows(base, Rows.of(probes, concept, level), rank)
-
-            for name, tensor in turns(piece).items():
-                parts.setdefault(name, []).append(tensor)
-    return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
 
 def restricted(gradients: ConceptGradients, rank: int) -> ConceptGradients:

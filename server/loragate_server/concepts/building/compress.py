@@ -17,11 +17,9 @@ def compress(gradient: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     0909.4061, algorithm 4.4). A gradient of zero, and ranks that the matrix does not have, give
     rows of zeros.
     """
-    left = gradient.new_zeros(rank, len(gradient))
-    right = gradient.new_zeros(rank, gradient.shape[1])
     norm = gradient.norm()
     if not norm > 0:
-        return left, right
+        return gradient.new_zeros(rank, len(gradient)), gradient.new_zeros(rank, gradient.shape[1])
     unit = gradient / norm
     width = min(rank + OVERSAMPLING, *gradient.shape)
     generator = torch.Generator().manual_seed(0)  # the same gradient gives the same directions
@@ -29,9 +27,19 @@ def compress(gradient: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     basis = torch.linalg.qr(unit @ start).Q
     basis = torch.linalg.qr(unit @ (unit.t() @ basis)).Q
     small = basis.t() @ unit
+    return cut(basis, small, rank)
+
+
+def cut(basis: Tensor, small: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The leading part of basis [out, width] small [width, in] as left [rank, out] and right.
+
+    The columns of `basis` are orthonormal, and the norm of the whole matrix is 1 or less.
+    """
+    left = small.new_zeros(rank, len(basis))
+    right = small.new_zeros(rank, small.shape[1])
     # squared singular values of the small matrix; ascending, so the leading ones come last
     squares, vectors = torch.linalg.eigh(small @ small.t())
-    kept = min(rank, width)
+    kept = min(rank, len(small))
     squares, vectors = squares.flip(0)[:kept].clamp_min(0), vectors.flip(1)[:, :kept]
     # the root of the singular value on both sides keeps both well inside float16
     root = squares.pow(0.25)

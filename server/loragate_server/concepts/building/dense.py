@@ -30,8 +30,8 @@ def of_rows(base: BaseModel, rows: Rows, rank: int) -> dict[str, Tensor]:
     """
     weights = weights_of(base)
     with memory_named(base, rows, _REMEDY):
-        with _differentiable(weights.values()):
-            gradients = _gradients(base, rows, list(weights.values()))
+        with differentiable(weights.values()):
+            gradients = gradients_of(base, rows, list(weights.values()))
         made = dict(zip(weights, gradients, strict=True))
         norms = {ref: gradient.float().norm() for ref, gradient in made.items()}
         require_finite(base, rows, norms)
@@ -40,7 +40,8 @@ def of_rows(base: BaseModel, rows: Rows, rank: int) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _differentiable(weights: Iterable[nn.Parameter]) -> Iterator[None]:
+def differentiable(weights: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside it, these weights have gradients."""
     try:
         for weight in weights:
             weight.requires_grad_(True)
@@ -50,7 +51,7 @@ def _differentiable(weights: Iterable[nn.Parameter]) -> Iterator[None]:
             weight.requires_grad_(False)
 
 
-def _gradients(base: BaseModel, rows: Rows, weights: list[nn.Parameter]) -> tuple[Tensor, ...]:
+def gradients_of(base: BaseModel, rows: Rows, weights: list[nn.Parameter]) -> tuple[Tensor, ...]:
     """d(mean log loss)/dW, dense, by layer; zeros where it has none."""
     with torch.enable_grad():
         told = base.encode_prompts([rows.prompt]).rows(same_row(len(rows), rows.noisy.device))
