@@ -21,6 +21,7 @@ import typer
 
 from benchmarks.scale.models import published
 from loragate_server.concepts.building.builder import Builder
+from loragate_server.concepts.building.memory.need import needed_bytes
 from loragate_server.concepts.gradients import GradientPlan, LeanPlan
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbePlan, build_probes
@@ -75,7 +76,7 @@ def gradients_of(
     took_s = time.perf_counter() - began
     return {
         "way": way,
-        "predicted_bytes": need.peak,
+        "predicted_bytes": needed_bytes(need, base.device),
         "measured_bytes": resident("VmHWM") - before,
         "model_bytes": loaded - before,
         "weights_bytes": need.weights,

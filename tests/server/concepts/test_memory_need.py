@@ -17,7 +17,12 @@ from loragate_server.cli.command import application
 from loragate_server.concepts.building import dense, lean
 from loragate_server.concepts.building.builder import Builder
 from loragate_server.concepts.building.memory.live import LiveBytes, bytes_of
-from loragate_server.concepts.building.memory.need import Shapes, dense_need, lean_need
+from loragate_server.concepts.building.memory.need import (
+    Shapes,
+    dense_need,
+    lean_need,
+    needed_bytes,
+)
 from loragate_server.concepts.building.memory.room import free_bytes
 from loragate_server.concepts.building.sketch import Widths
 from loragate_server.concepts.building.stratum import Rows
@@ -104,7 +109,7 @@ def test_fewer_rows_go_at_once_where_memory_is_short(
     every = builder_of(library, base, tmp_path, GradientsSection(), plan).needs()
     assert [need.rows for need in every] == [4, 3, 2, 1]
     for need in (every[0], every[-1]):
-        settings = GradientsSection(memory_bytes=need.peak + need.peak // 20)
+        settings = GradientsSection(memory_bytes=needed_bytes(need, base.device))
         assert builder_of(library, base, tmp_path, settings, plan).fitting() == need
 
 

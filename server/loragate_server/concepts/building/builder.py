@@ -17,6 +17,7 @@ from loragate_server.concepts.building.memory.need import (
     dense_need,
     directions_bytes,
     lean_need,
+    needed_bytes,
 )
 from loragate_server.concepts.building.memory.room import free_bytes
 from loragate_server.concepts.building.stratum import Rows
@@ -28,11 +29,6 @@ from loragate_server.models.base import BaseModel
 from loragate_server.progress import Turns
 
 _GB = 1e9
-_GAPS = 0.05
-_SCRATCH_BYTES = 256 << 20
-"""What no tensor shows: gaps between tensors, as a share of the work, and on a GPU scratch space
-of the libraries. Its context is there already, with the base model."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +73,7 @@ class Builder:
                 self._base.name,
                 "lean" if isinstance(self.plan, LeanPlan) else "dense",
                 need.rows,
-                _gigabytes(self._required(need)),
+                _gigabytes(needed_bytes(need, self._base.device)),
             )
         parts: dict[str, list[Tensor]] = {}
         for each in self._probes:
@@ -101,7 +97,7 @@ class Builder:
         """
         room = self.room()
         for need in (found := self.needs()):
-            if room is None or self._required(need) <= room:
+            if room is None or needed_bytes(need, self._base.device) <= room:
                 return need
         raise self._too_large(found[-1], room or 0)
 
@@ -111,10 +107,6 @@ class Builder:
         there = None if free is None else free + self._shapes.weights
         limit = self._settings.memory_bytes
         return min(limit, there or limit) if limit else there
-
-    def _required(self, need: Need) -> int:
-        scratch = _SCRATCH_BYTES if self._base.device.type == "cuda" else 0
-        return need.peak + int(_GAPS * (need.peak - need.weights)) + scratch
 
     def _piece(self, probes: ProbeSet, concept: int, level: int) -> dict[str, Tensor]:
         def piece() -> dict[str, Tensor]:
@@ -175,6 +167,7 @@ class Builder:
 
     def _too_large(self, need: Need, room: int) -> NoDecisionError:
         base = self._base
+        wanted = needed_bytes(need, base.device)
         lean_too = not isinstance(self.plan, LeanPlan)
         remedies = [
             "set `gradients.kind: lean`" if lean_too else "",
@@ -184,13 +177,17 @@ class Builder:
         return NoDecisionError(
             ErrorReason.OUT_OF_MEMORY,
             f"The gradients of {len(self._probes[0].concepts)} concepts on base model {base.name} "
-            f"need {_gigabytes(self._required(need))} of {base.device} at their peak, and "
-            f"{_gigabytes(room)} are there: {_gigabytes(need.weights)} are weights, "
+            f"need {_gigabytes(wanted)} of {base.device} at their peak, and {_gigabytes(room)} are "
+            f"there: {_gigabytes(need.weights)} are weights, "
             f"{_gigabytes(need.passes - need.weights)} the work, "
             f"{_gigabytes(need.after - need.weights)} what is kept.",
-            remedy=f"{', or '.join(one for one in remedies if one).capitalize()}.",
-            metadata={"needed_bytes": str(self._required(need)), "free_bytes": str(room)},
+            remedy=_sentence(", or ".join(one for one in remedies if one)),
+            metadata={"needed_bytes": str(wanted), "free_bytes": str(room)},
         )
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _element_bytes(base: BaseModel) -> int:
