@@ -90,7 +90,8 @@ def serve_bases(
     Args:
         config: base models and kernel backend.
         library: the open concept library.
-        report: told "loading NAME", "compiling kernels" and "probes of NAME" with the share
+        report: told "loading NAME", "compiling kernels", "probes of NAME" and "gradients of NAME",
+            and "calibrating NAME" where a calibration follows its library, with the share
             that is done. What it raises ends the work.
 
     Raises:
@@ -106,10 +107,10 @@ def serve_bases(
         if base.device not in ready:
             prepare_kernels(config.kernel_backend, base.device, report)
             ready.add(base.device)
-        stage = f"probes of {entry.name}"
+        stage = f"materials of {entry.name}"
 
-        def report_probes(_: str, fraction: float, stage: str = stage) -> None:
-            report(stage, fraction)
+        def report_probes(inner: str, fraction: float, name: str = entry.name) -> None:
+            report(f"{inner} {name}" if inner == "calibrating" else f"{inner} of {name}", fraction)
 
         try:
             one = serve_base(base, library, build, report_probes)
