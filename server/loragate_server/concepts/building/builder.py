@@ -57,6 +57,7 @@ class Builder:
         self._turns = turns
         self.plan = plan or self._chosen()
         self._at_once = 0
+        self._leave = False
 
     def make(self, concept: int) -> dict[str, Tensor]:
         """The gradients of one concept, by its number; see `compute`.
@@ -67,12 +68,13 @@ class Builder:
         """
         if not self._at_once:
             need = self.fitting()
-            self._at_once = need.rows
+            self._at_once, self._leave = need.rows, need.away
             _log.info(
-                "gradients on %s: the %s way, %d rows at once, at most %s",
+                "gradients on %s: the %s way, %d rows at once%s, at most %s",
                 self._base.name,
                 "lean" if isinstance(self.plan, LeanPlan) else "dense",
                 need.rows,
+                ", text encoders away meanwhile" if need.away else "",
                 _gigabytes(needed_bytes(need, self._base.device)),
             )
         parts: dict[str, list[Tensor]] = {}
@@ -85,8 +87,13 @@ class Builder:
     def needs(self) -> tuple[Need, ...]:
         """What could be done, the fastest first: its memory, predicted."""
         if isinstance(self.plan, LeanPlan):
-            most = min(self._settings.rows_at_once, self._rows)
-            return tuple(self._lean(rows) for rows in range(most, 0, -1))
+            counts = range(min(self._settings.rows_at_once, self._rows), 0, -1)
+            here = [self._lean(rows) for rows in counts]
+            if self._base.device.type == "cpu":
+                return tuple(here)
+            # to and fro costs more time than smaller micro-batches
+            beside = self._shapes.beside
+            return (*here, *(replace(n, passes=n.passes - beside, away=True) for n in here))
         return (dense_need(self._shapes),)
 
     def fitting(self) -> Need:
@@ -112,8 +119,9 @@ class Builder:
         def piece() -> dict[str, Tensor]:
             rows = Rows.of(probes, concept, level)
             if isinstance(self.plan, LeanPlan):
+                rank, widths = self.plan.rank, self.plan.widths
                 return lean.of_rows(
-                    self._base, rows, self.plan.rank, self.plan.widths, self._at_once
+                    self._base, rows, rank, widths, self._at_once, leave=self._leave
                 )
             return dense.of_rows(self._base, rows, self.plan.rank)
 
@@ -163,7 +171,7 @@ class Builder:
         """Every row more takes as much as the second one does."""
         one, two = self._slope
         passes = one.passes + (rows - 1) * (two.passes - one.passes)
-        return Need(one.weights, passes, one.encoders, one.after, rows)
+        return replace(one, passes=passes, rows=rows)
 
     def _too_large(self, need: Need, room: int) -> NoDecisionError:
         base = self._base

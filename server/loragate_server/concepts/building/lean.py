@@ -1,7 +1,7 @@
 """The lean way: micro-batches, checkpointed blocks, and sketches in place of whole gradients.
 
-Text encoders run first and leave the device while the denoiser works: by the chain rule their own
-gradients need no more of it than the gradient of what they said.
+Text encoders run first and can leave the device while the denoiser works: by the chain rule their
+own gradients need no more of it than the gradient of what they said.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ _REMEDY = "Choose a device with more memory, or end what else uses it."
 
 
 def of_rows(
-    base: BaseModel, rows: Rows, rank: int, widths: Widths, at_once: int
+    base: BaseModel,
+    rows: Rows,
+    rank: int,
+    widths: Widths,
+    at_once: int,
+    *,
+    leave: bool = False,
 ) -> dict[str, Tensor]:
     """The directions of all layers, on the CPU; the model is as before when this ends.
 
@@ -40,6 +46,7 @@ def of_rows(
         rank: directions kept per layer.
         widths: of the sketches.
         at_once: rows of a micro-batch.
+        leave: whether text encoders and VAE leave the device while the denoiser works.
 
     Raises:
         NoDecisionError: AUDIT_FAILED for a gradient that is not finite; OUT_OF_MEMORY.
@@ -47,7 +54,7 @@ def of_rows(
     layers = layers_of(base)
     with memory_named(base, rows, _REMEDY):
         sketches = {ref: Sketch(layer, widths, base.device) for ref, layer in layers.items()}
-        _through(base, rows, layers, sketches, at_once)
+        _through(base, rows, layers, sketches, at_once, leave)
         norms, sides = {}, {}
         for ref in layers:
             norms[ref], left, right = sketches.pop(ref).finish(rank)
@@ -62,6 +69,7 @@ def _through(
     layers: Mapping[ModuleRef, Layer],
     sketches: Mapping[ModuleRef, Sketch],
     at_once: int,
+    leave: bool,
 ) -> None:
     """The passes: text encoders forward, denoiser both ways, text encoders both ways."""
     shown = {ref: sketch.add for ref, sketch in sketches.items()}
@@ -71,7 +79,7 @@ def _through(
         told = base.encode_prompts([rows.prompt])
     # float32, so that nothing is lost where the shares of micro-batches add up
     leaves = {name: each.float().requires_grad_() for name, each in told.tensors.items()}
-    with away(base), checkpointed(base.denoiser), tapped(own, shown):
+    with away(base, leave), checkpointed(base.denoiser), tapped(own, shown):
         for first in range(0, len(rows), at_once):
             part = slice(first, first + at_once)
             torch.autograd.backward(loss_of(base, rows, part, told, leaves))
@@ -114,10 +122,10 @@ def checkpointed(denoiser: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def away(base: BaseModel) -> Iterator[None]:
-    """Inside it, what the denoiser does without lies in the memory of the machine."""
+def away(base: BaseModel, leave: bool) -> Iterator[None]:
+    """Inside it, what the denoiser does without lies in the memory of the machine, if it may."""
     device = base.device
-    if device.type == "cpu":
+    if not leave or device.type == "cpu":
         yield
         return
     resting = [one for one in base.beside().values() if _device(one) == device]

@@ -42,6 +42,7 @@ class Need:
         encoders: the passes of the text encoders, and what stays while they last.
         after: base model and directions of all concepts, when the work is done.
         rows: rows of one pass.
+        away: whether text encoders and VAE leave the device while the denoiser works.
     """
 
     weights: int
@@ -49,6 +50,7 @@ class Need:
     encoders: int
     after: int
     rows: int
+    away: bool = False
 
     @property
     def peak(self) -> int:
@@ -109,11 +111,6 @@ class Shapes:
         """Bytes of what the denoiser does without."""
         return bytes_of(*self.base.beside().values())
 
-    @property
-    def stays(self) -> int:
-        """Bytes of it that stay while the denoiser works: all on a CPU, else nothing."""
-        return self.beside if self.base.device.type == "cpu" else 0
-
 
 def needed_bytes(need: Need, device: torch.device) -> int:
     """What a device has to have for it: the peak of all tensors, and what goes between them."""
@@ -128,7 +125,7 @@ def directions_bytes(base: BaseModel, rank: int, gradients: int) -> int:
 
 
 def lean_need(shapes: Shapes, widths: Widths, at_once: int) -> Need:
-    """What the lean way needs with micro-batches of so many rows."""
+    """What the lean way needs with micro-batches of so many rows, and all on the device."""
     twin = shapes.twin
     layers = layers_of(twin)
     others = [ref for ref in layers_of(shapes.base) if ref not in layers]
@@ -140,12 +137,12 @@ def lean_need(shapes: Shapes, widths: Widths, at_once: int) -> Need:
         with checkpointed(twin.denoiser), tapped(layers, shown):
             torch.autograd.backward(loss_of(twin, rows, slice(0, at_once), shapes.told, leaves))
     of_others = _sketches_bytes(shapes.base, others, widths)
-    denoiser, every = bytes_of(twin.denoiser), shapes.weights
+    every = shapes.weights
     kept = shapes.directions if shapes.base.device.type == "cpu" else 0
     sketched = _sketches_bytes(twin, list(layers), widths) + of_others
     return Need(
         weights=every,
-        passes=denoiser + shapes.stays + live.peak + of_others + kept,
+        passes=every + live.peak + of_others + kept,
         encoders=every + sketched + shapes.encoding + kept,
         after=every + shapes.directions,
         rows=at_once,
