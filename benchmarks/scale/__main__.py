@@ -88,7 +88,8 @@ def _table(measured_: list[dict[str, float]], predicted_: dict[str, dict[str, fl
         "",
         "One concept at one time (12 rows) on SD 1.5 at its real size: random weights in bfloat16, "
         "pictures of 128 x 128, one thread of a CPU. The peak is the resident memory of a process "
-        "of its own, less what it had before it made the model.",
+        "of its own, less what it had before it made the model. Seconds are of processor time: the "
+        "machine did other things beside.",
         "",
         "| way | rows at once | predicted, GB | measured, GB | apart | seconds |",
         "|---|---|---|---|---|---|",

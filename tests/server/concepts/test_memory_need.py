@@ -170,3 +170,23 @@ def test_where_the_prediction_was_wrong_half_the_rows_go_at_once(
     assert [record.args for record in caplog.records] == [("tiny-sd", 2), ("tiny-sd", 1)]
     wanted = builder_of(library, base, tmp_path, GradientsSection(rows_at_once=1), plan).make(0)
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
+
+
+def test_a_model_that_does_not_run_without_numbers_is_built_with_a_warning(
+    library: ConceptLibrary, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = tiny_base("sd")
+    handle = base.denoiser.conv_out.register_forward_hook(_look_at_numbers)
+    try:
+        builder = builder_of(library, base, tmp_path, GradientsSection(), None)
+        made = builder.make(0)
+    finally:
+        handle.remove()
+    assert type(builder.plan) is GradientPlan
+    assert made
+    assert "nobody can tell what memory they take" in caplog.text
+
+
+def _look_at_numbers(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+    del given
+    float(output.detach().sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -26,6 +26,7 @@ from loragate_server.concepts.probes import ProbeSet
 from loragate_server.config.gradients import GradientsSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.models.base import BaseModel
+from loragate_server.out_of_memory import is_out_of_memory
 from loragate_server.progress import Turns
 
 _GB = 1e9
@@ -67,22 +68,29 @@ class Builder:
                 fit, or when it was wrong; AUDIT_FAILED for a gradient that is not finite.
         """
         if not self._at_once:
-            need = self.fitting()
-            self._at_once, self._leave = need.rows, need.away
-            _log.info(
-                "gradients on %s: the %s way, %d rows at once%s, at most %s",
-                self._base.name,
-                "lean" if isinstance(self.plan, LeanPlan) else "dense",
-                need.rows,
-                ", text encoders away meanwhile" if need.away else "",
-                _gigabytes(needed_bytes(need, self._base.device)),
-            )
+            self._start()
         parts: dict[str, list[Tensor]] = {}
         for each in self._probes:
             for level in range(len(each.plan.times)):
                 for name, tensor in self._piece(each, concept, level).items():
                     parts.setdefault(name, []).append(tensor)
         return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+    def _start(self) -> None:
+        """Settles how many rows go at once, and says what that takes."""
+        need = self._foretold(self.fitting)
+        if need is None:
+            self._at_once = min(self._settings.rows_at_once, self._rows)
+            return
+        self._at_once, self._leave = need.rows, need.away
+        _log.info(
+            "gradients on %s: the %s way, %d rows at once%s, at most %s",
+            self._base.name,
+            "lean" if isinstance(self.plan, LeanPlan) else "dense",
+            need.rows,
+            ", text encoders away meanwhile" if need.away else "",
+            _gigabytes(needed_bytes(need, self._base.device)),
+        )
 
     def needs(self) -> tuple[Need, ...]:
         """What could be done, the fastest first: its memory, predicted."""
@@ -145,9 +153,27 @@ class Builder:
             limit = self._settings.dense_bytes
             self.plan = GradientPlan()  # whose number of gradients the shapes are about
             # without what is kept: one concept more in the library must not change the kind
-            peak = dense_need(replace(self._shapes, directions=0)).peak
-            kind = "dense" if peak <= limit else "lean"
+            need = self._foretold(lambda: dense_need(replace(self._shapes, directions=0)))
+            kind = "dense" if need is None or need.peak <= limit else "lean"
         return GradientPlan() if kind == "dense" else LeanPlan()
+
+    def _foretold(self, predict: Callable[[], Need]) -> Need | None:
+        """A prediction; None, with a warning, for a model that does not run on `meta`.
+
+        It is built as if nothing were known of it: the dense way, unless the lean one is set.
+        """
+        try:
+            return predict()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            _log.warning(
+                "gradients on %s: nobody can tell what memory they take, as the model does not run "
+                "without numbers (%s)",
+                self._base.name,
+                str(error).strip().splitlines()[0],
+            )
+            return None
 
     @property
     def _rows(self) -> int:
