@@ -48,7 +48,8 @@ def tiny_base(family: str, seed: int = 0, **options: Any) -> BaseModel:
     )
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer(room: int = TOKENS) -> PreTrainedTokenizerFast:
+    """A tokenizer of these words; prompts have `room` tokens at most."""
     special = ["<start>", "<end>", "<unknown>"]
     vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
@@ -62,7 +63,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         eos_token="<end>",
         pad_token="<end>",
         unk_token="<unknown>",
-        model_max_length=TOKENS,
+        model_max_length=room,
     )
 
 
@@ -134,7 +135,7 @@ def _sd(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         vae=_vae(4),
         text_encoder=CLIPTextModel(_clip_config()),
-        tokenizer=_tokenizer(),
+        tokenizer=tiny_tokenizer(),
         unet=unet,
         scheduler=_discrete_schedule(prediction_type),
         safety_checker=None,
@@ -163,8 +164,8 @@ def _sdxl() -> StableDiffusionXLPipeline:
         vae=_vae(4),
         text_encoder=CLIPTextModel(_clip_config()),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config()),
-        tokenizer=_tokenizer(),
-        tokenizer_2=_tokenizer(),
+        tokenizer=tiny_tokenizer(),
+        tokenizer_2=tiny_tokenizer(),
         unet=unet,
         scheduler=_discrete_schedule("epsilon"),
         add_watermarker=False,
@@ -192,11 +193,11 @@ def _sd3(with_t5: bool = True) -> StableDiffusion3Pipeline:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_vae(4, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModelWithProjection(_clip_config()),
-        tokenizer=_tokenizer(),
+        tokenizer=tiny_tokenizer(),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config()),
-        tokenizer_2=_tokenizer(),
+        tokenizer_2=tiny_tokenizer(),
         text_encoder_3=_t5(2 * WIDTH) if with_t5 else None,
-        tokenizer_3=_tokenizer() if with_t5 else None,
+        tokenizer_3=tiny_tokenizer() if with_t5 else None,
     )
 
 
@@ -217,9 +218,9 @@ def _flux(guidance_embeds: bool = True) -> FluxPipeline:
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=_vae(4, shift_factor=0.11, scaling_factor=0.36, use_quant_conv=False),
         text_encoder=CLIPTextModel(_clip_config()),
-        tokenizer=_tokenizer(),
+        tokenizer=tiny_tokenizer(),
         text_encoder_2=_t5(),
-        tokenizer_2=_tokenizer(),
+        tokenizer_2=tiny_tokenizer(),
         transformer=transformer,
     )
 

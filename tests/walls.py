@@ -16,7 +16,7 @@ NOT_FOR = {
 }
 """Package to what none of its modules may import, not even inside a function."""
 
-BASICS = ("errors", "files", "progress", "threads", "time_limit")
+BASICS = ("errors", "files", "out_of_memory", "progress", "threads", "time_limit")
 NOUNS = ("adapter.reference", "audit.evidence", "policy.decision", "record.verdict")
 WORDS = ("policy.reasons", "policy.sentences")
 """What a decision says in words, without deciding anything."""
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "severity": (),
     "shares": (),
     "places": (),
+    "out_of_memory": (),
     "threads": (),
     "time_limit": (),
     "testing": (),
@@ -39,8 +40,8 @@ MAY_IMPORT = {
     "logs": ("tracing.tracer",),
     "models": (*BASICS, "adapter"),
     "intake": (*BASICS, "strict_json", "adapter", "config.intake", "models"),
-    "concepts": (*BASICS, "severity", "adapter", "models"),
-    "audit": (*BASICS, "adapter", "intake", "models", "concepts"),
+    "concepts": (*BASICS, "severity", "adapter", "config.gradients", "models"),
+    "audit": (*BASICS, "adapter", "config.gradients", "intake", "models", "concepts"),
     "policy": (*BASICS, "severity", "audit.evidence"),
     "trials": (
         *BASICS,

@@ -84,6 +84,28 @@ def exclusive(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def at_most_one(lock: Path) -> Iterator[bool]:
+    """As `exclusive`, without waiting: tells whether the block is for this process and thread.
+
+    The file goes away with the block. Who has opened it meanwhile may enter then beside one that
+    makes a new file: what the block does has to be there for both to see before it ends.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError:  # whoever writes there will say what is wrong with the folder
+        yield True
+        return
+    with file:
+        taken = _take(file.fileno())
+        try:
+            yield taken
+        finally:
+            if taken:
+                lock.unlink(missing_ok=True)
+
+
 def _take(lock: int) -> bool:
     """Whether nobody else has the lock, which is taken where there is one."""
     try:

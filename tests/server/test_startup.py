@@ -115,6 +115,7 @@ def test_kernels_are_compiled_once_for_a_device_before_its_first_probe(
         "loading one",
         "compiling kernels",
         "probes of one",
+        "gradients of one",
         "loading two",  # the same model: its probes are there already
     ]
 

@@ -24,6 +24,7 @@ from loragate_server.gate.library import BuildEngine, serve_base
 from loragate_server.models import load_base_model
 from loragate_server.models.base import BaseModel
 from loragate_server.models.loading import BaseModelError
+from loragate_server.out_of_memory import is_out_of_memory
 from loragate_server.progress import Report, Turns, silent
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ def load_base(entry: BaseModelEntry) -> BaseModel:
             dtype=getattr(torch, entry.dtype),
         )
     except BaseModelError as error:
+        if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+            raise StartError(_no_room(f"base model {entry.name}", entry)) from error
         raise StartError(f"base model {entry.name}: {error}") from error
 
 
@@ -67,7 +70,9 @@ def engine_builder(config: Config) -> BuildEngine:
     def build(
         base: BaseModel, library: ConceptLibrary, report: Report, turns: Turns
     ) -> AuditEngine:
-        materials = build_materials(library, base, config.probe_cache, report, turns=turns)
+        materials = build_materials(
+            library, base, config.probe_cache, report, turns=turns, settings=config.gradients
+        )
         calibration = find_calibration(config, base, materials, settings, report, turns)
         materials = replace(materials, calibration=calibration)
         return turns(lambda: AuditEngine(base, materials, settings))
@@ -85,7 +90,8 @@ def serve_bases(
     Args:
         config: base models and kernel backend.
         library: the open concept library.
-        report: told "loading NAME", "compiling kernels" and "probes of NAME" with the share
+        report: told "loading NAME", "compiling kernels", "probes of NAME" and "gradients of NAME",
+            and "calibrating NAME" where a calibration follows its library, with the share
             that is done. What it raises ends the work.
 
     Raises:
@@ -101,15 +107,19 @@ def serve_bases(
         if base.device not in ready:
             prepare_kernels(config.kernel_backend, base.device, report)
             ready.add(base.device)
-        stage = f"probes of {entry.name}"
+        stage = f"materials of {entry.name}"
 
-        def report_probes(_: str, fraction: float, stage: str = stage) -> None:
-            report(stage, fraction)
+        def report_probes(inner: str, fraction: float, name: str = entry.name) -> None:
+            report(f"{inner} {name}" if inner == "calibrating" else f"{inner} of {name}", fraction)
 
         try:
             one = serve_base(base, library, build, report_probes)
         except NoDecisionError as error:
             raise StartError(f"{stage}: {error}") from error
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise StartError(_no_room(stage, entry)) from error
         if entry.calibration is not None and not one.engine.calibrated:
             raise StartError(
                 f"base model {entry.name}: {entry.calibration} does not fit this base model, "
@@ -118,6 +128,15 @@ def serve_bases(
             )
         served.append(one)
     return tuple(served)
+
+
+def _no_room(what: str, entry: BaseModelEntry) -> str:
+    """What an operator can do where a model, or the work with it, has no room."""
+    smaller = "set dtype: bfloat16, which takes half, or " if entry.dtype == "float32" else ""
+    return (
+        f"{what}: there is no memory left on {entry.device}; {smaller}choose a device with more "
+        "memory, or end what else uses it. What is built already is kept."
+    )
 
 
 def prepare_kernels(backend: str, device: torch.device, report: Report = silent) -> None:

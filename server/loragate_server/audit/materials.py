@@ -12,6 +12,7 @@ from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan, build_gradients
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbePlan, ProbeSet, build_probes
+from loragate_server.config.gradients import GradientsSection
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Report, Turns, at_once, silent
 
@@ -100,6 +101,7 @@ def build_materials(
     *,
     gradients: GradientPlan | None = None,
     turns: Turns = at_once,
+    settings: GradientsSection | None = None,
 ) -> Materials:
     """Builds probes and gradients, concept by concept, or reads them; without a calibration.
 
@@ -110,12 +112,14 @@ def build_materials(
         report: told what is being made.
         gradients: the default plan when None.
         turns: when the base model is free.
+        settings: which way gradients are made, and in how much memory.
 
     Raises:
-        NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
+        NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written; what
+            `build_gradients` raises.
     """
     return Materials(
         build_probes(library, base, cache_dir, report, GENERIC, turns),
         build_probes(library, base, cache_dir, report, NAMED, turns),
-        build_gradients(library, base, cache_dir, report, gradients, turns),
+        build_gradients(library, base, cache_dir, report, gradients, turns, settings),
     )

@@ -164,7 +164,9 @@ def calibrate(
         if estimate and enrolled is not None:
             say_estimate(enrolled)
             return
-        materials = build_materials(library, base, wanted.probe_cache, report)
+        materials = build_materials(
+            library, base, wanted.probe_cache, report, settings=wanted.gradients
+        )
         for one in enrolled.train(report) if enrolled else ():
             group = loud if one.learned else quiet
             group.append(read_one(one.file, base, one.learned, wanted.intake))

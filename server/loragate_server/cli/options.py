@@ -13,10 +13,16 @@ import typer
 from loragate_server.config.schema import Config, StartError
 from loragate_server.config.sources import ConfigError, load_config
 from loragate_server.errors import NoDecisionError
+from loragate_server.out_of_memory import is_out_of_memory
 
 EXIT_FOUND_WRONG = 1
 EXIT_USAGE = 2
 EXIT_FAILED = 3
+
+NO_MEMORY = (
+    "there is no memory left on the machine or its device. End what else uses it, choose a device "
+    "with more, or load the base model in bfloat16. What was built already is kept."
+)
 
 ConfigOption = Annotated[
     Path | None,
@@ -70,6 +76,10 @@ def failures() -> Iterator[None]:
         yield
     except (NoDecisionError, StartError) as error:
         fail(str(error), EXIT_FAILED)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fail(NO_MEMORY, EXIT_FAILED)
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         fail(f"{what}{error.strerror or error}", EXIT_FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,35 @@ from loragate_server.progress import Report
 
 SAY_EVERY_S = 30.0
 """Between two lines where there is no terminal, such as in the log of a job."""
+_SAYS = "loragate_server.concepts.building"
+"""The logger that says how gradients are made, and in how much memory, before it begins."""
+
+
+class _Lines(logging.Handler):
+    """Puts lines of a log above the bars."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one."""
+        self._console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[None]:
+    logger, lines = logging.getLogger(_SAYS), _Lines(console)
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(lines)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 @contextmanager
@@ -29,16 +59,21 @@ def progress_bars() -> Iterator[Report]:
     """Bars on standard error while the block runs; lines now and then where that is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines()
+        with _shown(console):
+            yield Lines()
         return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
+    with (
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+        ) as progress,
+        _shown(progress.console),
+    ):
         bars = Bars(progress)
         yield bars
         bars.finish()

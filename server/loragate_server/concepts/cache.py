@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -18,12 +18,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.files import exclusive, whole_file
+from loragate_server.files import at_most_one, whole_file
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Report
 
 KEPT_OTHERS = 4
 """Libraries on the same base model whose files stay besides: several servers may share a folder."""
+
+_ASK_AGAIN_S = 0.1
+"""Between two looks at what others make."""
 
 Tensors = dict[str, Tensor]
 
@@ -50,7 +53,8 @@ class TensorCache:
     ) -> list[Tensors]:
         """The tensors of every concept, on the CPU; what is missing is made and kept.
 
-        Where another server makes the same just now, it is waited for and not made twice.
+        Processes that share the folder share the work: what another one makes just now is left to
+        it, and waited for in the end.
 
         Args:
             concepts: by concept what its tensors depend on, as text.
@@ -64,20 +68,30 @@ class TensorCache:
         paths = [self._path(concept) for concept in concepts]
         found = [_read(path) for path in paths]
         missing = [number for number, tensors in enumerate(found) if tensors is None]
-        for done, number in enumerate(missing):
-            say = partial(report, self._purpose, 1 - (len(missing) - done) / len(found))
-            say()
-            with exclusive(self._folder / f".{self._stem}.lock", say):
-                # another server may have made it while this one waited
-                tensors = _read(paths[number])
-                if tensors is None:
-                    tensors = make(number)
-                    self._write(paths[number], tensors)
-            found[number] = tensors
+        left = missing
+        while left:
+            elsewhere: list[int] = []
+            for done, number in enumerate(left):
+                report(self._purpose, 1 - (len(left) - done + len(elsewhere)) / len(found))
+                found[number] = self._made(paths[number], number, make)
+                if found[number] is None:
+                    elsewhere.append(number)
+            if len(elsewhere) == len(left):
+                time.sleep(_ASK_AGAIN_S)
+            left = elsewhere
         if missing:
             report(self._purpose, 1.0)
             self._remove_oldest(paths)
         return [tensors for tensors in found if tensors is not None]
+
+    def _made(self, path: Path, number: int, make: Callable[[int], Tensors]) -> Tensors | None:
+        """The tensors of a concept, made unless they are there; None while another makes them."""
+        with at_most_one(path.with_suffix(".lock")) as own:
+            tensors = _read(path)  # another may have made it since
+            if tensors is None and own:
+                tensors = make(number)
+                self._write(path, tensors)
+        return tensors
 
     def _path(self, concept: str) -> Path:
         key = hashlib.sha256("\0".join((*self._common, concept)).encode()).hexdigest()
@@ -86,8 +100,8 @@ class TensorCache:
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as partial:
-                save_file(dict(tensors), partial, metadata={"sha256": _sha256(tensors)})
+            with whole_file(path) as unfinished:
+                save_file(dict(tensors), unfinished, metadata={"sha256": _sha256(tensors)})
         except (OSError, SafetensorError) as error:
             raise NoDecisionError(
                 ErrorReason.DISK_FULL,

@@ -15,6 +15,7 @@ from loragate_server.config.checkpoints import CheckpointsSection, WitnessSectio
 from loragate_server.config.console import ConsoleSection
 from loragate_server.config.events import EventsSection
 from loragate_server.config.gate import GateSection
+from loragate_server.config.gradients import GradientsSection
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.intercept import InterceptSection
 from loragate_server.config.listen import GrpcPort, is_loopback
@@ -96,6 +97,7 @@ class Config(GrpcPort):
     decision_log: Path | None = None
     intake: IntakeSection = IntakeSection()
     gate: GateSection = GateSection()
+    gradients: GradientsSection = GradientsSection()
     intercept: InterceptSection = InterceptSection()
     console: ConsoleSection = ConsoleSection()
     rest: RestSection = RestSection()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import sys
 import threading
@@ -10,17 +9,9 @@ import traceback
 import uuid
 
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.out_of_memory import is_out_of_memory
 
 RETRY_AFTER_S = 5.0
-
-_SAID_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-"""What torch says in a plain RuntimeError, on the CPU and where a library of CUDA had no room."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,16 +39,6 @@ def audit_failed(error: BaseException) -> NoDecisionError:
         remedy=f"Look for incident {incident} in the server's log.",
         metadata={"incident": incident},
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the machine or its device has no memory left."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    text = str(error) if isinstance(error, RuntimeError) else ""
-    return any(words in text for words in _SAID_OF_MEMORY)
 
 
 def _release_memory(error: BaseException) -> None:

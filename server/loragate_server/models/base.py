@@ -114,6 +114,10 @@ class BaseModel(ABC):
         """
         return {}
 
+    def beside(self) -> Mapping[str, nn.Module]:
+        """By name, what the denoiser does without while it works: text encoders and the VAE."""
+        return {name: one for name, one in self.components.items() if one is not self.denoiser}
+
     def adaptable_modules(self) -> dict[tuple[str, str], nn.Module]:
         """Every linear and convolutional layer of `components`, by (component, dotted name)."""
         return {

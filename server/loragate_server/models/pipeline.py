@@ -73,6 +73,14 @@ class PipelineModel(BaseModel):
         """What the denoiser computes in."""
         return next(self.denoiser.parameters()).dtype
 
+    def beside(self) -> Mapping[str, nn.Module]:
+        """Every network of the pipeline but the denoiser; see `BaseModel`."""
+        return {
+            name: one
+            for name, one in self.pipeline.components.items()
+            if isinstance(one, nn.Module) and one is not self.denoiser
+        }
+
     @property
     def picture_size(self) -> tuple[int, int]:
         """Height and width in pixels that `encode_pictures` expects."""

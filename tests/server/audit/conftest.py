@@ -100,7 +100,7 @@ def gradients_of(make_probes: MakeProbes) -> MakeGradients:
     def gradients(base: BaseModel) -> ConceptGradients:
         if base.digest not in made:
             probes = [make_probes(base, plan) for plan in PLAN.plans]
-            stored = compute(base, probes, PLAN.rank)
+            stored = compute(base, probes, PLAN)
             made[base.digest] = assemble(base, probes, PLAN, stored)
         return made[base.digest]
 

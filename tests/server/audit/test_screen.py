@@ -16,12 +16,8 @@ from loragate_server.audit.effects import key_of
 from loragate_server.audit.response import measure
 from loragate_server.audit.screen import degrees, hear, heat_map, screen, standardised
 from loragate_server.audit.weights import Scales, role_of
-from loragate_server.concepts.gradients import (
-    ConceptGradients,
-    GradientPlan,
-    compress,
-    restricted,
-)
+from loragate_server.concepts.building.compress import compress
+from loragate_server.concepts.gradients import ConceptGradients, GradientPlan, restricted
 from loragate_server.concepts.probes import ProbePlan
 from loragate_server.models import BaseModel
 from loragate_server.models.apply import layer_shape

@@ -72,8 +72,8 @@ def test_one_concept_more_computes_one_and_changes_no_bit_of_the_others(
     of_all, turns.count = turns.count, 0
     more = library.add(fox, [draw(5), draw(6)])
     after = build_gradients(more, base, tmp_path, silent, PLAN, turns)
-    # one turn for its pictures, and one for each time of each kind of prompt
-    assert (of_all, turns.count) == (11 * 3, 3)
+    # one turn for its pictures, one for each time of each kind of prompt, and one to learn shapes
+    assert (of_all, turns.count) == (11 * 3 + 1, 3 + 1)
     assert "fox" in [one.concept_id for one in after.concepts]
     for concept in library.concepts:
         for old, new in zip(
@@ -113,4 +113,4 @@ def test_another_name_needs_nothing_and_another_prompt_its_own_gradients(
     assert turns.count == 0
     other = Concept("leo", "Leo", "animal", "low", "forbidden", ("a lion",))
     build_gradients(more.add(other, pictures), base, tmp_path, silent, PLAN, turns)
-    assert turns.count == 2, "its pictures are known, its prompt is not"
+    assert turns.count == 2 + 1, "its pictures are known, its prompt is not; one is for shapes"

@@ -1,0 +1,1 @@
+"""How much memory gradients will take, told before they are made."""
