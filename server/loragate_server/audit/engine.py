@@ -117,8 +117,7 @@ class AuditEngine:
         plan = self._plan(members)
         # One after the other: whoever runs this may let others pass between two of them.
         judged = [
-            self.judge.judge([use.adaptation], wanted, leash, screen_miss_rate)[0]
-            for use in plan.uses
+            self.judge.judge(use.adaptation, wanted, leash, screen_miss_rate) for use in plan.uses
         ]
         return self._evidence(members, plan.uses, judged, plan.doubts)
 
@@ -148,7 +147,7 @@ class AuditEngine:
         wanted = self._wanted(concept_ids)
         plans = [self._plan(members) for members in questions]
         judged = iter(
-            self.judge.judge(
+            self.judge.judge_many(
                 [use.adaptation for plan in plans for use in plan.uses],
                 wanted,
                 leash,

@@ -90,6 +90,13 @@ class Judge:
         self._knows_all = calibration is None or not materials.uncalibrated
 
     def judge(
+        self, adaptation: Adaptation, wanted: Sequence[int], leash: Leash, screen_miss_rate: float
+    ) -> Judged:
+        """As `judge_many`, of one use."""
+        [found] = self.judge_many([adaptation], wanted, leash, screen_miss_rate)
+        return found
+
+    def judge_many(
         self,
         adaptations: Sequence[Adaptation],
         wanted: Sequence[int],
