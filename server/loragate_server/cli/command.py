@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from loragate_server import __version__
 from loragate_server.cli import checkpoints as sealed
 from loragate_server.cli.calibrate import calibrate
+from loragate_server.cli.catalogue import catalogue
 from loragate_server.cli.concepts import concepts
 from loragate_server.cli.events import events
 from loragate_server.cli.intercept import intercept
@@ -52,6 +53,7 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server policy check /etc/loragate/policy.yaml
   loragate-server intercept explain --extractor comfyui < request.http
   loragate-server calibrate /srv/loras/reviewed
+  loragate-server catalogue scan /srv/loras
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
   loragate-server replay --policy stricter.yaml
   loragate-server signing jwks > loragate.jwks
@@ -80,6 +82,7 @@ decision_log = typer.Typer(no_args_is_help=True, help="The decision log.")
 application.command()(calibrate)
 application.command()(report)
 application.command()(replay)
+application.add_typer(catalogue, name="catalogue")
 application.add_typer(concepts, name="concepts")
 application.add_typer(events, name="events")
 application.add_typer(intercept, name="intercept")

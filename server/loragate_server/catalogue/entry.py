@@ -1,0 +1,57 @@
+"""`Entry`: one file of a catalogue, and the columns in which entries travel between stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loragate_server.adapter.reference import AdapterReference
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file that a source lists.
+
+    Attributes:
+        location: absolute path, or address for fsspec; names the file in results.
+        sha256: that a manifest promises; "" where it promises none.
+        name: how people call it; "" for the end of the location.
+        metadata: JSON object with what else a manifest says; nothing is decided by it.
+    """
+
+    location: str
+    sha256: str = ""
+    name: str = ""
+    metadata: str = "{}"
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is an address and no path."""
+        return "://" in self.location
+
+    @property
+    def reference(self) -> AdapterReference:
+        """Where intake finds it."""
+        path, uri = (None, self.location) if self.remote else (self.location, None)
+        return AdapterReference(path=path, uri=uri, expected_sha256=self.sha256 or None)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As stages hand it on."""
+        return {
+            "location": self.location,
+            "expected_sha256": self.sha256,
+            "name": self.name,
+            "metadata": self.metadata,
+        }
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Entry:
+        """The entry of a row."""
+        return cls(row["location"], row["expected_sha256"], row["name"], row["metadata"])
+
+
+def key_of(sha256: str, config_sha256: str) -> str:
+    """What a file is audited as, once: its bytes, and the configuration that scales them."""
+    return f"{sha256}.{config_sha256}" if config_sha256 else sha256
