@@ -33,9 +33,11 @@ stages with equal needs are put into one process, and then nothing is read while
 HANDED_ON_BYTES = 64 << 20
 """Files go to an auditor a batch at a time, or as soon as they are so large together."""
 
-_FOLDER = "loragate-ray-"
-"""Begins the name of a local instance's folder; the number of its process follows. Short, because
-sockets lie in it, whose paths may have 107 bytes."""
+_FOLDER = "lg-ray-"
+"""Begins the name of a local instance's folder; the number of its process follows."""
+
+_LONGEST_FOLDER = 44
+"""Bytes: Ray makes sockets in it whose paths are 62 longer, and 107 are allowed."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,7 @@ def ray_instance(machines: Machines) -> Iterator[None]:
     """
     import ray
 
-    _sweep()
-    folder = Path(tempfile.gettempdir(), f"{_FOLDER}{os.getpid()}")
+    folder = _own_folder()
     # Nobody is told that it is used: auditors must reach nothing but what they audit.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -199,12 +200,17 @@ def _get(reference: Any) -> Any:
     return ray.get(reference)
 
 
-def _sweep() -> None:
-    """Removes the folders of instances whose process was killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        number = folder.name.removeprefix(_FOLDER)
-        if number.isdecimal() and not Path("/proc", number).exists():
+def _own_folder() -> Path:
+    """A new folder for a local instance. Those of processes that were killed are removed."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) + len(f"/{_FOLDER}{os.getpid()}-12345678") > _LONGEST_FOLDER:
+        parent = Path("/tmp")  # noqa: S108 - the folder itself is made for us alone
+    for folder in parent.glob(f"{_FOLDER}*"):
+        number = folder.name.split("-")[2]
+        killed = number.isdecimal() and not Path("/proc", number).exists()
+        if killed and folder.lstat().st_uid == os.getuid():
             shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=parent))
 
 
 def _schema(fields: Mapping[str, str]) -> Any:
