@@ -84,6 +84,7 @@ MAY_IMPORT = {
         "audit",
         "policy",
         "record",
+        "report",
         "gate",
     ),
     "intercept": ("strict_json", "adapter.reference"),

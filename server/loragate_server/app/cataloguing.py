@@ -146,8 +146,9 @@ async def _run(
     results = Results(folder)
     known = await asyncio.to_thread(known_places, folder, retry=job.retry)
     recorded = await asyncio.to_thread(scanned, front.recorder.database, scan_id)
-    listed = await asyncio.to_thread(lambda: {one.location for one in job.source.entries()})
-    before = sum(location in listed for location in known)
+    listed = await asyncio.to_thread(lambda: {one.location: one for one in job.source.entries()})
+    asked = list(remaining(iter(listed.values()), known))
+    before = len(listed) - len(asked)
     progress = Progress(len(listed), before)
     if before:
         say(f"going on: {before} of {len(listed)} files have their result")
@@ -166,7 +167,7 @@ async def _run(
     if progress.left:
         with ray_job.ray_instance(job.machines):
             rows = ray_job.run(
-                remaining(job.source.entries(), known),
+                iter(asked),
                 job.machines,
                 intake_json=job.source.settings(config.intake).model_dump_json(),
                 serve=partial(serve_one, config_json, job.base_model),
@@ -181,8 +182,9 @@ async def _run(
                 tell=lambda one: say(one.line),
                 stopped=stopped,
             )
-    refused = sum(known.get(location, False) for location in listed)
-    return Outcome(len(listed), refused + progress.done[REFUSED], progress.left + left)
+    anew = {entry.location for entry in asked}
+    refused = sum(one.refused for place, one in known.items() if place in {*listed} - anew)
+    return Outcome(folder, len(listed), refused + progress.done[REFUSED], progress.left + left)
 
 
 def _served_elsewhere(config_json: str, base_model: str) -> ServedBase:

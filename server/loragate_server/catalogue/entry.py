@@ -15,12 +15,14 @@ class Entry:
 
     Attributes:
         location: absolute path, or address for fsspec; names the file in results.
+        version: changes when the file does, as far as its source tells without reading it.
         sha256: that a manifest promises; "" where it promises none.
         name: how people call it; "" for the end of the location.
         metadata: JSON object with what else a manifest says; nothing is decided by it.
     """
 
     location: str
+    version: str = ""
     sha256: str = ""
     name: str = ""
     metadata: str = "{}"
@@ -41,6 +43,7 @@ class Entry:
         """As stages hand it on."""
         return {
             "location": self.location,
+            "version": self.version,
             "expected_sha256": self.sha256,
             "name": self.name,
             "metadata": self.metadata,
@@ -49,7 +52,8 @@ class Entry:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Entry:
         """The entry of a row."""
-        return cls(row["location"], row["expected_sha256"], row["name"], row["metadata"])
+        words = ("location", "version", "expected_sha256", "name", "metadata")
+        return cls(*(row[word] for word in words))
 
 
 def key_of(sha256: str, config_sha256: str) -> str:

@@ -88,7 +88,8 @@ def _in_folder(folder: Path) -> Iterator[Entry]:
         folders.sort()
         for name in sorted(names):
             if name.endswith(WEIGHTS):
-                yield Entry(str(Path(here, name)))
+                location = str(Path(here, name))
+                yield Entry(location, _version(location))
 
 
 def _address(text: str) -> Source:
@@ -104,9 +105,10 @@ def _address(text: str) -> Source:
 
         try:
             files, root = fsspec.core.url_to_fs(text)
-            for name in sorted(files.find(root)):
+            for name, about in sorted(files.find(root, detail=True).items()):
                 if name.endswith(WEIGHTS):
-                    yield Entry(f"{scheme}://{name}")
+                    told = (about.get(key) for key in ("size", "ETag", "LastModified", "sha256"))
+                    yield Entry(f"{scheme}://{name}", " ".join(map(str, filter(None, told))))
         except ImportError as error:
             raise SourceError(
                 f"{scheme}:// needs a package: pip install 'loragate-server[{scheme}]'"
@@ -164,15 +166,26 @@ def _entry(path: Path, number: int, value: object) -> Entry:
         raise _fault(path, number, "has a sha256 that is not 64 hexadecimal digits")
     if given[0] == "uri" and "://" not in location:
         raise _fault(path, number, "has a uri without a scheme")
+    version = ""
     if given[0] == "path":
         if "://" in location:
             raise _fault(path, number, "has an address as its path; call it uri")
         location = os.path.normpath(path.parent / location)
+        version = _version(location)
     rest = {key: one for key, one in value.items() if key not in (*_LOCATIONS, "sha256", "name")}
     metadata = json.dumps(rest, default=str, sort_keys=True)
     if len(metadata) > _MOST_METADATA:
         raise _fault(path, number, f"has more than {_MOST_METADATA} letters of metadata")
-    return Entry(location, sha256.lower(), name, metadata)
+    return Entry(location, f"{version} {sha256}".strip(), sha256.lower(), name, metadata)
+
+
+def _version(path: str) -> str:
+    """Of a local file; "" for what is not there, which the reader refuses with the reason."""
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _fault(path: Path, number: int, what: str) -> SourceError:

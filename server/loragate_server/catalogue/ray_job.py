@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import warnings
@@ -68,6 +69,10 @@ def ray_instance(machines: Machines) -> Iterator[None]:
     Raises:
         ConnectionError: there is no cluster at the address.
     """
+    if not machines.address:
+        # Ray listens on all addresses, and whoever it lets in can run code.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 
     folder = _own_folder()
@@ -221,6 +226,7 @@ def _schema(fields: Mapping[str, str]) -> Any:
 
 _ENTRY = {
     "location": "string",
+    "version": "string",
     "expected_sha256": "string",
     "name": "string",
     "metadata": "string",

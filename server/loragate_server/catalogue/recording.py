@@ -183,6 +183,7 @@ def _of_file(row: Row) -> dict[str, Any]:
     sha256, _, config_sha256 = row["key"].partition(".")
     return {
         "location": row["location"],
+        "version": row["version"],
         "name": row["name"],
         "metadata": row["metadata"],
         "sha256": sha256 or row["sha256"],

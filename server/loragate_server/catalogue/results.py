@@ -21,6 +21,7 @@ FORMAT = "1"
 SCHEMA = pa.schema(
     [
         ("location", pa.string()),
+        ("version", pa.string()),
         ("name", pa.string()),
         ("metadata", pa.string()),
         ("sha256", pa.string()),

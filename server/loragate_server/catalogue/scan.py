@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,13 @@ class Outcome:
     """How a run of a scan ended.
 
     Attributes:
+        folder: of its results.
         listed: files that the source lists.
         refused: those that have no decision, of all runs.
         left: those that were not reached.
     """
 
+    folder: Path
     listed: int
     refused: int
     left: int
@@ -50,8 +52,20 @@ def scan_id_of(source: str, served: ServedBase, policy: Policy) -> str:
     return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
 
 
-def known_places(folder: Path, *, retry: bool) -> dict[str, bool]:
-    """Places that have their result, and whether they were refused.
+@dataclass(frozen=True)
+class Known:
+    """What results say about a place.
+
+    Attributes:
+        version: of the file that they are about.
+    """
+
+    version: str
+    refused: bool
+
+
+def known_places(folder: Path, *, retry: bool) -> dict[str, Known]:
+    """Places that have their result.
 
     Args:
         folder: of the results.
@@ -60,22 +74,24 @@ def known_places(folder: Path, *, retry: bool) -> dict[str, bool]:
     Raises:
         OSError: a part cannot be read.
     """
-    known: dict[str, bool] = {}
-    for batch in read_parts(folder, ["location", "outcome", "reason"]):
+    known: dict[str, Known] = {}
+    for batch in read_parts(folder, ["location", "version", "outcome", "reason"]):
         for row in batch.to_pylist():
             refused = row["outcome"] == REFUSED
             if retry and refused and row["reason"] in AGAIN:
                 known.pop(row["location"], None)
             else:
-                known[row["location"]] = refused
+                known[row["location"]] = Known(row["version"] or "", refused)
     return known
 
 
-def remaining(entries: Iterator[Entry], known: dict[str, bool]) -> Iterator[Entry]:
-    """The entries that have no result, each place once."""
+def remaining(entries: Iterator[Entry], known: Mapping[str, Known]) -> Iterator[Entry]:
+    """The entries that have no result or have changed since, each place once."""
     seen = set[str]()
     for entry in entries:
-        if entry.location not in known and entry.location not in seen:
+        before = known.get(entry.location)
+        done = before is not None and before.version == entry.version
+        if not done and entry.location not in seen:
             seen.add(entry.location)
             yield entry
 

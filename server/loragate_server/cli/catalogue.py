@@ -18,7 +18,10 @@ from loragate_server.cli.options import (
     failures,
     load,
 )
+from loragate_server.cli.report import offered
 from loragate_server.logs.lines import set_up_logs
+from loragate_server.report.wording import REPORT
+from loragate_server.wording.catalogue import DEFAULT_LANGUAGE
 
 NEEDS_EXTRA = "catalogue needs the extra `ray`: pip install 'loragate-server[ray]'"
 
@@ -120,3 +123,42 @@ def scan(
         raise typer.Exit(EXIT_FAILED)
     if done.refused:
         raise typer.Exit(EXIT_FOUND_WRONG)
+
+
+@catalogue.command()
+def summary(
+    folder: Annotated[
+        Path, typer.Argument(help="Results of one scan, as `scan` names them.", show_default=False)
+    ],
+    language: Annotated[
+        str,
+        typer.Option(
+            help="Language of the page.",
+            metavar=f"[{'|'.join(REPORT.languages)}]",
+            callback=offered,
+        ),
+    ] = DEFAULT_LANGUAGE,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write. Default: summary.html in the folder."),
+    ] = None,
+) -> None:
+    """Writes what a scan found as one HTML page: verdicts, concepts, families, refusals, cost.
+
+    [bold]Example[/bold]
+
+      loragate-server catalogue summary /srv/results/69748da27a2f9655 --language ja
+    """
+    if not importlib.util.find_spec("pyarrow"):
+        fail(NEEDS_EXTRA, EXIT_USAGE)
+    from loragate_server.catalogue.results import parts_in
+    from loragate_server.catalogue.summary import summarise
+    from loragate_server.report.summary import render_summary
+
+    if not parts_in(folder):
+        fail(f"{folder} holds no results of a scan; name a folder below its --out", EXIT_USAGE)
+    with failures():
+        found = summarise(folder)
+        file = out or folder / "summary.html"
+        file.write_text(render_summary(found, language), encoding="utf-8")
+    typer.echo(f"{file}: {found.files} files, {language}")

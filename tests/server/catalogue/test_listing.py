@@ -48,7 +48,8 @@ def test_manifests_in_json_lines_and_parquet_say_the_same(tmp_path: Path) -> Non
     columns = {name: [row.get(name) for row in rows] for name in (*rows[0], "uri")}
     parquet.write_table(pa.table(columns), tmp_path / "m.parquet")
     first, second = listed(tmp_path / "m.jsonl")
-    assert first == Entry(str(tmp_path / "one.safetensors"), DIGEST, "One", '{"likes": 3}')
+    place = str(tmp_path / "one.safetensors")
+    assert first == Entry(place, DIGEST.upper(), DIGEST, "One", '{"likes": 3}')
     assert second.remote
     assert second.reference.uri == "s3://bucket/two.safetensors"
     again = [(one.location, one.sha256, one.name) for one in listed(tmp_path / "m.parquet")]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from loragate_server.catalogue.claims import Claim, Claims
+from loragate_server.catalogue.listing import open_source
 from loragate_server.catalogue.progress import Progress
 from loragate_server.catalogue.results import PART_ROWS, Results, parts_in, read_parts
-from loragate_server.catalogue.scan import known_places
+from loragate_server.catalogue.scan import known_places, remaining
 
 
 def test_a_file_is_audited_for_the_place_that_comes_first() -> None:
@@ -86,5 +87,25 @@ def test_what_failed_for_reasons_that_may_have_gone_is_looked_at_again_where_wan
         results.add({"location": place, "outcome": "refused", "reason": reason})
     results.add({"location": "/fine", "outcome": "decided"})
     results.flush()
-    assert known_places(tmp_path, retry=False) == {"/net": True, "/pickle": True, "/fine": False}
-    assert known_places(tmp_path, retry=True) == {"/pickle": True, "/fine": False}
+    known = known_places(tmp_path, retry=False)
+    assert {place: one.refused for place, one in known.items()} == {
+        "/net": True,
+        "/pickle": True,
+        "/fine": False,
+    }
+    assert set(known_places(tmp_path, retry=True)) == {"/pickle", "/fine"}
+
+
+def test_a_file_that_was_replaced_since_is_looked_at_again(tmp_path: Path) -> None:
+    for name in ("same", "other"):
+        (tmp_path / f"{name}.safetensors").write_text(name)
+    results = Results(tmp_path / "out")
+    for entry in open_source(str(tmp_path)).entries():
+        results.add({"location": entry.location, "version": entry.version, "outcome": "decided"})
+    results.flush()
+    known = known_places(tmp_path / "out", retry=False)
+    assert not list(remaining(open_source(str(tmp_path)).entries(), known))
+    (tmp_path / "other.safetensors").write_text("longer than before")
+    (tmp_path / "third.safetensors").touch()
+    left = remaining(open_source(str(tmp_path)).entries(), known)
+    assert [Path(one.location).stem for one in left] == ["other", "third"]
