@@ -117,7 +117,7 @@ def _look(played: Played, source: Path, state: Path) -> None:
         stages["response" if any(one.stage == "response" for one in concepts) else "screen"] += 1
     places: set[str] = set()
     outcomes: Counter[str] = Counter()
-    for folder in (state / "catalogue").iterdir():
+    for folder in {part.parent for part in (state / "catalogue").glob("*/part-*.parquet")}:
         for batch in read_parts(folder):
             for row in batch.to_pylist():
                 places.add(row["location"])

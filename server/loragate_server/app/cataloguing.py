@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import json
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,7 @@ from loragate_server.app.startup import engine_builder, load_base, quiet_librari
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.catalogue import ray_job
 from loragate_server.catalogue.auditing import Question
+from loragate_server.catalogue.entry import Entry
 from loragate_server.catalogue.listing import Source
 from loragate_server.catalogue.progress import REFUSED, Progress
 from loragate_server.catalogue.ray_job import Machines
@@ -32,6 +34,7 @@ from loragate_server.catalogue.scan import (
     known_places,
     remaining,
     scan_id_of,
+    settled,
 )
 from loragate_server.config.console import ConsoleSection
 from loragate_server.config.schema import BaseModelEntry, Config, StartError
@@ -43,9 +46,8 @@ from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics.catalogue import follow_catalogue
 from loragate_server.models.base import BaseModel
+from loragate_server.policy.policy import Policy
 from loragate_server.record.scanned import scanned
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Job:
     Attributes:
         out: folder of the results.
         retry: look again at what was refused for reasons that may have gone.
+        every_s: pause between two looks at the source; None for a single one.
     """
 
     source: Source
@@ -62,6 +65,7 @@ class Job:
     machines: Machines
     base_model: str = ""
     retry: bool = False
+    every_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def serve_one(config_json: str, base_model: str) -> ServedBase:
     Raises:
         StartError: it cannot be served.
     """
-    config = Config.model_validate_json(config_json)
+    config = Config.model_validate(json.loads(config_json))
     torch.set_num_threads(config.threads or 1)
     quiet_libraries()
     base = load_base(entry_of(config, base_model))
@@ -103,13 +107,16 @@ def serve_one(config_json: str, base_model: str) -> ServedBase:
 async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
     """Runs a scan to its end, or to SIGTERM or SIGINT, after which it can go on.
 
+    A job with a pause looks again and again, and ends by a signal alone. A policy that changes
+    ends it too, for its verdicts would be those of another scan.
+
     Args:
         config: of a server; its ports are not opened, but that of the metrics is.
         job: what is asked for.
         say: told lines for people.
 
     Raises:
-        StartError: it cannot begin as it is configured, or Ray is not installed.
+        StartError: it cannot begin as it is configured.
         SourceError: the source cannot be listed.
         NoDecisionError: nothing can be recorded.
     """
@@ -118,81 +125,112 @@ async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopped.set)
     make_state_folder(config)
-    config_json = config.model_dump_json()
     config = config.model_copy(update={"console": ConsoleSection()})
     async with AsyncExitStack() as stack:
         front = await open_front(config, stack)
-        served = await asyncio.to_thread(_served_elsewhere, config_json, job.base_model)
+        serve = partial(serve_one, _for_auditors(config), job.base_model)
+        served = await asyncio.to_thread(_served_elsewhere, serve)
         gate = await _open_gate(config, front, served, stack)
-        front.readiness.set("models")
-        front.readiness.set("grpc")
+        for part in ("models", "grpc"):
+            front.readiness.set(part)
+
+        def stop(_: Policy) -> None:
+            loop.call_soon_threadsafe(stopped.set)
+
+        front.policies.on_change(stop)
         scan_id = scan_id_of(job.source.text, served, front.policies.current)
         say(f"scan {scan_id} of {job.source.text}; metrics at http://{front.http}/metrics")
-        return await _run(config, job, front, gate, served, scan_id, say, stopped, config_json)
+        running = _Running(config, job, front, gate, served, serve, scan_id, say, stopped)
+        follow_catalogue(front.metrics.registry, lambda: running.progress)
+        while True:
+            outcome = await running.once()
+            if job.every_s is None or stopped.is_set():
+                return outcome
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), job.every_s)
+                return outcome
 
 
-async def _run(
-    config: Config,
-    job: Job,
-    front: Front,
-    gate: Gate,
-    served: ServedBase,
-    scan_id: str,
-    say: Callable[[str], None],
-    stopped: asyncio.Event,
-    config_json: str,
-) -> Outcome:
-    folder = job.out / scan_id
-    results = Results(folder)
-    known = await asyncio.to_thread(known_places, folder, retry=job.retry)
-    recorded = await asyncio.to_thread(scanned, front.recorder.database, scan_id)
-    listed = await asyncio.to_thread(lambda: {one.location: one for one in job.source.entries()})
-    asked = list(remaining(iter(listed.values()), known))
-    before = len(listed) - len(asked)
-    progress = Progress(len(listed), before)
-    if before:
-        say(f"going on: {before} of {len(listed)} files have their result")
-    recording = Recording(
-        scan_id,
-        served.name,
-        decide=gate.decide_measured,
-        stored=front.recorder.get,
-        recorded=recorded,
-        results=results,
-        progress=progress,
-    )
-    follow_catalogue(front.metrics.registry, progress)
-    question = Question(config.intake.loaders, front.policies.current.screen_miss_rate)
-    left = 0
-    if progress.left:
-        with ray_job.ray_instance(job.machines):
+@dataclass
+class _Running:
+    """The open parts of a scan, for one look at its source or many."""
+
+    config: Config
+    job: Job
+    front: Front
+    gate: Gate
+    served: ServedBase
+    serve: Callable[[], ServedBase]
+    scan_id: str
+    say: Callable[[str], None]
+    stopped: asyncio.Event
+    progress: Progress = field(default_factory=lambda: Progress(0))
+
+    async def once(self) -> Outcome:
+        """Audits what has no result yet."""
+        job, folder = self.job, self.job.out / self.scan_id
+        results = Results(folder)
+        known = await asyncio.to_thread(known_places, folder, retry=job.retry)
+        listed = await asyncio.to_thread(self._listed)
+        asked = list(remaining(iter(listed.values()), known))
+        before = len(listed) - len(asked)
+        self.progress = progress = Progress(len(listed), before)
+        if before and job.every_s is None:
+            self.say(f"going on: {before} of {len(listed)} files have their result")
+        left = await self._audit(asked, results) if asked else 0
+        earlier = listed.keys() - {entry.location for entry in asked}
+        refused = sum(known[place].refused for place in earlier)
+        return Outcome(folder, len(listed), refused + progress.done[REFUSED], progress.left + left)
+
+    def _listed(self) -> dict[str, Entry]:
+        entries = self.job.source.entries()
+        if self.job.every_s is not None:
+            entries = settled(entries, time.time())
+        return {entry.location: entry for entry in entries}
+
+    async def _audit(self, asked: Sequence[Entry], results: Results) -> int:
+        recorded = await asyncio.to_thread(scanned, self.front.recorder.database, self.scan_id)
+        recording = Recording(
+            self.scan_id,
+            self.served.name,
+            decide=self.gate.decide_measured,
+            stored=self.front.recorder.get,
+            recorded=recorded,
+            results=results,
+            progress=self.progress,
+        )
+        intake, policy = self.config.intake, self.front.policies.current
+        with ray_job.ray_instance(self.job.machines):
             rows = ray_job.run(
                 iter(asked),
-                job.machines,
-                intake_json=job.source.settings(config.intake).model_dump_json(),
-                serve=partial(serve_one, config_json, job.base_model),
-                question=question,
+                self.job.machines,
+                intake_json=self.job.source.settings(intake).model_dump_json(),
+                serve=self.serve,
+                question=Question(intake.loaders, policy.screen_miss_rate),
                 recorded=list(recorded),
             )
-            left = await consume(
+            return await consume(
                 rows,
                 recording,
                 results,
-                progress,
-                tell=lambda one: say(one.line),
-                stopped=stopped,
+                self.progress,
+                tell=lambda one: self.say(one.line),
+                stopped=self.stopped,
             )
-    anew = {entry.location for entry in asked}
-    refused = sum(one.refused for place, one in known.items() if place in {*listed} - anew)
-    return Outcome(folder, len(listed), refused + progress.done[REFUSED], progress.left + left)
 
 
-def _served_elsewhere(config_json: str, base_model: str) -> ServedBase:
+def _for_auditors(config: Config) -> str:
+    """What an auditor has to know: no password, token or key goes to a cluster."""
+    needed = {"base_models", "library", "state_dir", "cache_dir", "kernel_backend", "threads"}
+    return config.model_dump_json(include=needed)
+
+
+def _served_elsewhere(serve: Callable[[], ServedBase]) -> ServedBase:
     """What the gate is told of the base model: names and digests, without the weights in memory.
 
     The probes are built here, once, so that a hundred auditors find them in the cache.
     """
-    made = serve_one(config_json, base_model)
+    made = serve()
     named = _Named(made.name, made.base.digest)
     # The gate asks a base model that it does not measure on for nothing else.
     return ServedBase(
@@ -207,7 +245,8 @@ def _served_elsewhere(config_json: str, base_model: str) -> ServedBase:
 async def _open_gate(
     config: Config, front: Front, served: ServedBase, stack: AsyncExitStack
 ) -> Gate:
-    intake = Intake(config.intake, config.store_folder)
+    # Nothing is stored; a server beside this job must not find its own store tidied up.
+    intake = Intake(config.intake, config.state_folder / "catalogue" / "store")
     lineage = await follow(LineageBook(front.recorder.database, front.known), stack)
     gate = Gate(
         settings=config.gate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loragate_server.adapter.reference import AdapterReference
@@ -19,6 +19,7 @@ class Entry:
         sha256: that a manifest promises; "" where it promises none.
         name: how people call it; "" for the end of the location.
         metadata: JSON object with what else a manifest says; nothing is decided by it.
+        changed_unix_s: when a local file was changed last; 0 where that is not known.
     """
 
     location: str
@@ -26,6 +27,7 @@ class Entry:
     sha256: str = ""
     name: str = ""
     metadata: str = "{}"
+    changed_unix_s: float = field(default=0.0, compare=False)
 
     @property
     def remote(self) -> bool:

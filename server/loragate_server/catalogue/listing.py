@@ -89,7 +89,8 @@ def _in_folder(folder: Path) -> Iterator[Entry]:
         for name in sorted(names):
             if name.endswith(WEIGHTS):
                 location = str(Path(here, name))
-                yield Entry(location, _version(location))
+                version, changed_unix_s = _state(location)
+                yield Entry(location, version, changed_unix_s=changed_unix_s)
 
 
 def _address(text: str) -> Source:
@@ -166,26 +167,27 @@ def _entry(path: Path, number: int, value: object) -> Entry:
         raise _fault(path, number, "has a sha256 that is not 64 hexadecimal digits")
     if given[0] == "uri" and "://" not in location:
         raise _fault(path, number, "has a uri without a scheme")
-    version = ""
+    version, changed_unix_s = "", 0.0
     if given[0] == "path":
         if "://" in location:
             raise _fault(path, number, "has an address as its path; call it uri")
         location = os.path.normpath(path.parent / location)
-        version = _version(location)
+        version, changed_unix_s = _state(location)
     rest = {key: one for key, one in value.items() if key not in (*_LOCATIONS, "sha256", "name")}
     metadata = json.dumps(rest, default=str, sort_keys=True)
     if len(metadata) > _MOST_METADATA:
         raise _fault(path, number, f"has more than {_MOST_METADATA} letters of metadata")
-    return Entry(location, f"{version} {sha256}".strip(), sha256.lower(), name, metadata)
+    version = f"{version} {sha256}".strip()
+    return Entry(location, version, sha256.lower(), name, metadata, changed_unix_s)
 
 
-def _version(path: str) -> str:
-    """Of a local file; "" for what is not there, which the reader refuses with the reason."""
+def _state(path: str) -> tuple[str, float]:
+    """Version and last change of a local file; of none if it is not there, as the reader tells."""
     try:
         status = os.lstat(path)
     except (OSError, ValueError):
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
+        return "", 0.0
+    return f"{status.st_size} {status.st_mtime_ns}", status.st_mtime
 
 
 def _fault(path: Path, number: int, what: str) -> SourceError:

@@ -21,6 +21,9 @@ from loragate_server.policy.policy import Policy
 
 TOLD_EVERY_S = 5.0
 
+SETTLES_S = 10.0
+"""A local file that has not changed for so long counts as written."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -94,6 +97,11 @@ def remaining(entries: Iterator[Entry], known: Mapping[str, Known]) -> Iterator[
         if not done and entry.location not in seen:
             seen.add(entry.location)
             yield entry
+
+
+def settled(entries: Iterator[Entry], now_unix_s: float) -> Iterator[Entry]:
+    """The entries but local files that somebody may still be writing: the next look has them."""
+    return (entry for entry in entries if now_unix_s - entry.changed_unix_s >= SETTLES_S)
 
 
 async def consume(

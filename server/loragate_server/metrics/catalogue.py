@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,18 +11,18 @@ from prometheus_client.registry import Collector
 from loragate_server.catalogue.progress import OUTCOMES, Progress
 
 
-def follow_catalogue(registry: CollectorRegistry, progress: Progress) -> None:
+def follow_catalogue(registry: CollectorRegistry, progress: Callable[[], Progress]) -> None:
     """Puts a scan's numbers beside those of the process that runs it; a server has none."""
     registry.register(_Scan(progress))
 
 
 class _Scan(Collector):
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Callable[[], Progress]) -> None:
         self._progress = progress
 
     def collect(self) -> Iterator[Metric]:
         """The numbers now."""
-        progress = self._progress
+        progress = self._progress()
         files = CounterMetricFamily(
             "loragate_catalogue_files",
             "Files of the catalogue that this run is done with, by outcome.",
