@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,6 +84,8 @@ def ray_instance(machines: Machines) -> Iterator[None]:
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray puts a handler of its own in place of ours, which ends the process on the spot.
+    handler = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, about its own future
         if machines.address:
@@ -95,6 +98,7 @@ def ray_instance(machines: Machines) -> Iterator[None]:
                 _temp_dir=str(folder),
                 **common,
             )
+    signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

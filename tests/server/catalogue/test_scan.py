@@ -98,6 +98,12 @@ def test_a_scan_killed_in_the_middle_goes_on_and_decides_about_each_file_once(
         assert 12 <= len(before) < COUNT
         assert eventually(lambda: not first.left_over(), 60)  # nothing of Ray outlives its driver
 
+        stopped = Scan(catalogue, tmp_path)  # in order this time, as soon as it goes on
+        assert eventually(lambda: logged(tmp_path) > len(before) or stopped.ended, 120)
+        stopped.process.send_signal(signal.SIGTERM)
+        assert stopped.wait() == 3, stopped.log.read_text()
+        assert " left; results in" in stopped.log.read_text()
+
         second = Scan(catalogue, tmp_path)
         assert second.wait() == 1, second.log.read_text()
         assert eventually(lambda: not second.left_over(), 60)
