@@ -70,6 +70,8 @@ def ray_instance(machines: Machines) -> Iterator[None]:
     Raises:
         ConnectionError: there is no cluster at the address.
     """
+    # A thread that still waits for a row at the end would begin another instance.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     if not machines.address:
         # Ray listens on all addresses, and whoever it lets in can run code.
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -99,9 +101,12 @@ def ray_instance(machines: Machines) -> Iterator[None]:
                 **common,
             )
     signal.signal(signal.SIGTERM, handler)
+    told = logging.getLogger("ray.data.exceptions")
+    told.disabled = False
     try:
         yield
     finally:
+        told.disabled = True  # a job that is ended early would fill pages with that
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -148,6 +148,8 @@ async def _until_stopped(coming: Any, stopped: asyncio.Event) -> dict[str, Any] 
     await asyncio.wait({row, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
     if not row.done():
+        # What it still brings or raises belongs to a job that is being taken down.
+        row.add_done_callback(lambda late: late.cancelled() or late.exception())
         return None
     found: dict[str, Any] | None = row.result()
     return found
