@@ -19,6 +19,7 @@ BENCHMARKS = MappingProxyType(
         "audit": "Error rates on 765 adapters beside the alternatives. Trains them: 4 hours.",
         "parity": "Do our deltas change the outputs as diffusers' own loading does? 2 minutes.",
         "interception": "What asking adds to a request without an adapter, per proxy. 1 minute.",
+        "catalogue": "20,000 files as one job whose driver is killed twice. Hours on two cores.",
         "resilience": "Stops, crashes and replicas under load: what callers get. 6 minutes.",
         "attacks.service": "Idle peers, drips and crowds against a server. 6 minutes.",
         "resilience.overload": "Files at one to ten times what can be answered. 5 minutes.",

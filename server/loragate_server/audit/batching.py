@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 
 import torch
+from torch import Tensor
 
 from loragate_server.concepts.probes import ProbeSet, encode_probe_prompts
 from loragate_server.models.base import BaseModel
@@ -49,14 +50,42 @@ def exact_batch_rows(base: BaseModel, probes: ProbeSet, wanted: int) -> int:
     return wanted
 
 
+def exact_copies(base: BaseModel, probes: ProbeSet, rows: int, most: int) -> int:
+    """How many uses of adapters may share the base rows of a forward pass, at least 1.
+
+    With so many, every row comes out as it does in a batch of the base rows and one use's. Runs
+    one forward pass of the base model per number tried.
+
+    Args:
+        base: the base model.
+        probes: its probes; their rows fill the batch.
+        rows: base rows per forward pass, which came out equal (`exact_batch_rows`).
+        most: the largest number to try; halved until one fits.
+    """
+    one = _blocks(base, probes, rows, 2)
+    if not torch.equal(one[0], one[1]):
+        return 1
+    copies = most
+    while copies > 1:
+        if all(torch.equal(each, one[0]) for each in _blocks(base, probes, rows, 1 + copies)):
+            return copies
+        copies //= 2
+    return 1
+
+
 def _noise(base: BaseModel, probes: ProbeSet, rows: int) -> float:
     """Largest difference between the halves of a batch whose halves are equal."""
-    source = probes.noisy.flatten(0, 1)
-    index = torch.arange(2 * rows) % rows % len(source)
-    conditioning = encode_probe_prompts(base, probes).rows(
-        torch.zeros(2 * rows, dtype=torch.long, device=base.device)
-    )
-    times = probes.times[:1].repeat(2 * rows)
-    with torch.inference_mode():
-        first, second = base.denoise(source[index], times, conditioning).chunk(2)
+    first, second = _blocks(base, probes, rows, 2)
     return float((first - second).abs().max())
+
+
+def _blocks(base: BaseModel, probes: ProbeSet, rows: int, count: int) -> tuple[Tensor, ...]:
+    """What the base model makes of the same rows, so many times in one batch."""
+    source = probes.noisy.flatten(0, 1)
+    index = torch.arange(count * rows) % rows % len(source)
+    conditioning = encode_probe_prompts(base, probes).rows(
+        torch.zeros(count * rows, dtype=torch.long, device=base.device)
+    )
+    times = probes.times[:1].repeat(count * rows)
+    with torch.inference_mode():
+        return base.denoise(source[index], times, conditioning).chunk(count)

@@ -192,10 +192,10 @@ class Calibrator:
         return mean_change(responses, self.materials.sets)
 
     def _respond(self, adapter: Adapter, suspects: Sequence[int]) -> list[float]:
-        responded = respond(
+        [responded] = respond(
             self.base,
             self.materials,
-            [(adapter, FULL_STRENGTH)],
+            [[(adapter, FULL_STRENGTH)]],
             suspects,
             batch_rows=self._rows,
             backend=self.settings.backend,

@@ -38,6 +38,14 @@ class AuditSettings:
     held_bytes: int = HELD_BYTES
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """The uses of one question, and what reading left open."""
+
+    uses: tuple[Use, ...]
+    doubts: tuple[tuple[str, str], ...]
+
+
 class AuditEngine:
     """Compares a base model with itself plus adapters, on the probes of one concept library."""
 
@@ -106,18 +114,62 @@ class AuditEngine:
             NoDecisionError: CONCEPT_UNKNOWN, CANCELLED or DEADLINE_EXCEEDED.
         """
         wanted = self._wanted(concept_ids)
+        plan = self._plan(members)
+        # One after the other: whoever runs this may let others pass between two of them.
+        judged = [
+            self.judge.judge(use.adaptation, wanted, leash, screen_miss_rate) for use in plan.uses
+        ]
+        return self._evidence(members, plan.uses, judged, plan.doubts)
+
+    def audit_many(
+        self,
+        questions: Sequence[Sequence[Member]],
+        leash: Leash,
+        concept_ids: Sequence[str] = (),
+        *,
+        screen_miss_rate: float = 0.01,
+    ) -> list[Evidence]:
+        """Audits several questions at once; each gets the evidence of `audit`, to the last bit.
+
+        Screens share launches and suspects share forward passes, so that hundreds of questions
+        cost less than one after the other (`together`). Only what the stages took is told
+        otherwise: what several shared is divided among them.
+
+        Args:
+            questions: what may be loaded together, of each at least one member.
+            leash: of all of them.
+            concept_ids: as for `audit`.
+            screen_miss_rate: as for `audit`.
+
+        Raises:
+            NoDecisionError: as `audit`; none of the questions has evidence then.
+        """
+        wanted = self._wanted(concept_ids)
+        plans = [self._plan(members) for members in questions]
+        judged = iter(
+            self.judge.judge_many(
+                [use.adaptation for plan in plans for use in plan.uses],
+                wanted,
+                leash,
+                screen_miss_rate,
+            )
+        )
+        return [
+            self._evidence(members, plan.uses, [next(judged) for _ in plan.uses], plan.doubts)
+            for members, plan in zip(questions, plans, strict=True)
+        ]
+
+    @staticmethod
+    def _plan(members: Sequence[Member]) -> _Plan:
         doubts = reading_doubts(members)
         try:
-            uses = uses_of(members)
+            return _Plan(uses_of(members), doubts)
         except TooManyUsesError:
-            uses = ()
             sentence = (
                 f"The adapters can be used in more than {MOST_USES} ways (each with or without the "
                 "others, at each strength, as each loader reads it); ask about fewer at once."
             )
-            doubts = (*doubts, ("too_many_uses", sentence))
-        judged = [self.judge.judge(use.adaptation, wanted, leash, screen_miss_rate) for use in uses]
-        return self._evidence(members, uses, judged, doubts)
+            return _Plan((), (*doubts, ("too_many_uses", sentence)))
 
     def _wanted(self, concept_ids: Sequence[str]) -> list[int]:
         forbidden = self.probes.concepts[: self.probes.forbidden_count]

@@ -1,24 +1,24 @@
-"""`Judge`: measures one use of some adapters: the screen, then the response stage for suspects."""
+"""`Judge`: measures uses of adapters: the screen, then the response stage for suspects."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scipy.special import stdtr
 
 from loragate_server.audit.coverage import coverage_doubts
 from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfile
+from loragate_server.audit.expecting import Expected, heard_of
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.new_words import conclude_words, uncalibrated, word_doubts
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.promise import Promise
 from loragate_server.audit.response import Adaptation, has_words
-from loragate_server.audit.screen import screen
-from loragate_server.audit.stages import Responded, Screened, respond
+from loragate_server.audit.stages import Responded, Screened
+from loragate_server.audit.together import Together
 from loragate_server.audit.weights import NO_SCALES
-from loragate_server.audit.witnesses import Witnesses
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import Leash
 
@@ -43,8 +43,19 @@ class Judged:
     likeness_p_value: float | None = None
 
 
+@dataclass
+class _Look:
+    """One use on its way through the stages."""
+
+    adaptation: Adaptation
+    screened: Screened | None = None
+    expected: Expected = field(default_factory=lambda: Expected((), ()))
+    responded: Responded | None = None
+    times_s: dict[str, float] = field(default_factory=dict)
+
+
 class Judge:
-    """Measures uses, one at a time, on the probes of one concept library.
+    """Measures uses on the probes of one concept library.
 
     Args:
         base: the base model.
@@ -66,9 +77,9 @@ class Judge:
         self._base = base
         self._materials = materials
         self._probes = materials.probes
-        self._batch_rows = batch_rows
-        self._backend: Backend = backend
-        self._held_bytes = held_bytes
+        self._together = Together(
+            base, materials, batch_rows=batch_rows, backend=backend, held_bytes=held_bytes
+        )
         calibration = materials.calibration
         rows = [] if calibration is None else list(calibration.harmless[0].screen)
         self._calibrated = {
@@ -81,48 +92,70 @@ class Judge:
     def judge(
         self, adaptation: Adaptation, wanted: Sequence[int], leash: Leash, screen_miss_rate: float
     ) -> Judged:
-        """Measures adapters that are active together.
+        """As `judge_many`, of one use."""
+        [found] = self.judge_many([adaptation], wanted, leash, screen_miss_rate)
+        return found
+
+    def judge_many(
+        self,
+        adaptations: Sequence[Adaptation],
+        wanted: Sequence[int],
+        leash: Leash,
+        screen_miss_rate: float,
+    ) -> list[Judged]:
+        """Measures uses, each of adapters that are active together, as it would each alone.
 
         Adapters that intake did not fully understand, or that change no layer, are not measured:
         numbers about a part of a file say nothing about the file.
 
         Args:
-            adaptation: each adapter with its strength; at least one.
+            adaptations: the uses: each adapter with its strength; at least one.
             wanted: indices of the forbidden concepts to look for.
             leash: deadline, cancellation and progress.
             screen_miss_rate: share of learned concepts that the screen may let through unseen by
                 the response stage. Used with a calibration alone.
 
+        Returns:
+            One for each use, in order. What stages took that several shared is divided among them.
+
         Raises:
             NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
         """
-        doubts = coverage_doubts(adaptation)
-        if doubts:
-            return Judged(doubts=doubts)
-        if has_words(adaptation):
-            return self._judge_words(adaptation, wanted, leash)
-        times_s: dict[str, float] = {}
+        found: dict[int, Judged] = {}
+        looks: dict[int, _Look] = {}
+        for number, adaptation in enumerate(adaptations):
+            if doubts := coverage_doubts(adaptation):
+                found[number] = Judged(doubts=doubts)
+            elif has_words(adaptation):
+                found[number] = self._judge_words(adaptation, wanted, leash)
+            else:
+                looks[number] = _Look(adaptation)
         calibration = self._materials.calibration
         promise = None if calibration is None else calibration.at(screen_miss_rate)
-        screened = self._screen(adaptation, wanted, leash, times_s)
-        if screened is not None and not bool(screened.found.gain.isfinite().all()):
-            doubts = (("nonfinite_weights", "A weight of the adapter is NaN or infinite."),)
-            return Judged(doubts=doubts, times_s=times_s)
-        expected = _Expected.of(screened, promise, wanted, self._calibrated)
-        suspects = expected.suspects
-        responded = None
-        if suspects:
-            leash.turn()
-            responded = self._respond(adaptation, [wanted[i] for i in suspects], leash, times_s)
-            if doubts := responded.doubts:
-                return Judged(doubts=doubts, times_s=times_s)
-        concepts = self._conclude(wanted, expected, screened, responded, promise)
+        self._screen(list(looks.values()), wanted, leash)
+        for number, look in list(looks.items()):
+            if look.screened is not None and not bool(look.screened.found.gain.isfinite().all()):
+                doubts = (("nonfinite_weights", "A weight of the adapter is NaN or infinite."),)
+                found[number] = Judged(doubts=doubts, times_s=look.times_s)
+                del looks[number]
+                continue
+            look.expected = Expected.of(look.screened, promise, wanted, self._calibrated)
+        self._respond([one for one in looks.values() if one.expected.suspects], wanted, leash)
+        for number, look in looks.items():
+            found[number] = self._judged(look, wanted, promise)
+        return [found[number] for number in range(len(adaptations))]
+
+    def _judged(self, look: _Look, wanted: Sequence[int], promise: Promise | None) -> Judged:
+        screened, responded = look.screened, look.responded
+        if responded is not None and responded.doubts:
+            return Judged(doubts=responded.doubts, times_s=look.times_s)
+        concepts = self._conclude(wanted, look.expected, screened, responded, promise)
         top = max(range(len(concepts)), key=lambda row: concepts[row].score)
         return Judged(
             concepts=concepts,
             layers=() if responded is None else responded.layers,
             heat=None if screened is None else screened.heat_map(wanted[top]),
-            times_s=times_s,
+            times_s=look.times_s,
             likeness_p_value=(
                 None
                 if promise is None or screened is None
@@ -134,9 +167,9 @@ class Judge:
         """Measures a new word, with the LoRAs whose trigger it may be; see `new_words`."""
         if doubts := word_doubts(self._base, adaptation):
             return Judged(doubts=doubts)
-        times_s: dict[str, float] = {}
-        leash.turn()
-        responded = self._respond(adaptation, wanted, leash, times_s)
+        began = time.monotonic()
+        [responded] = self._together.responses([(adaptation, tuple(wanted))], leash)
+        times_s = {"response": time.monotonic() - began}
         if doubts := responded.doubts:
             return Judged(doubts=doubts, times_s=times_s)
         concepts = conclude_words(
@@ -147,53 +180,42 @@ class Judge:
         doubts = (uncalibrated(adaptation),)
         return Judged(concepts, responded.layers, doubts=doubts, times_s=times_s)
 
-    def _screen(
-        self,
-        adaptation: Adaptation,
-        wanted: Sequence[int],
-        leash: Leash,
-        times_s: dict[str, float],
-    ) -> Screened | None:
+    def _screen(self, looks: Sequence[_Look], wanted: Sequence[int], leash: Leash) -> None:
         gradients = self._materials.gradients
-        if gradients is None:
-            return None
+        if gradients is None or not looks:
+            return
         leash.check()
         leash.report("screen", 0.0)
         began = time.monotonic()
-        found = screen(self._base, gradients, adaptation, self._backend)
+        found = self._together.screens(gradients, [look.adaptation for look in looks])
         calibration = self._materials.calibration
         scales = NO_SCALES if calibration is None else calibration.scales
         known = None if self._knows_all else list(self._calibrated)
-        made = Screened.of(found, gradients, wanted, scales, known)
-        times_s["screen"] = time.monotonic() - began
+        for look, one in zip(looks, found, strict=True):
+            look.screened = Screened.of(one, gradients, wanted, scales, known)
+        spent_s = (time.monotonic() - began) / len(looks)
+        for look in looks:
+            look.times_s["screen"] = spent_s
         leash.report("screen", 1.0)
-        return made
 
-    def _respond(
-        self,
-        adaptation: Adaptation,
-        suspects: Sequence[int],
-        leash: Leash,
-        times_s: dict[str, float],
-    ) -> Responded:
+    def _respond(self, suspects: Sequence[_Look], wanted: Sequence[int], leash: Leash) -> None:
+        if not suspects:
+            return
         began = time.monotonic()
-        responded = respond(
-            self._base,
-            self._materials,
-            adaptation,
-            suspects,
-            batch_rows=self._batch_rows,
-            backend=self._backend,
-            leash=leash,
-            held_bytes=self._held_bytes,
-        )
-        times_s["response"] = time.monotonic() - began
-        return responded
+        asked = [
+            (look.adaptation, tuple(wanted[row] for row in look.expected.suspects))
+            for look in suspects
+        ]
+        for look, made in zip(suspects, self._together.responses(asked, leash), strict=True):
+            look.responded = made
+        spent_s = (time.monotonic() - began) / len(suspects)
+        for look in suspects:
+            look.times_s["response"] = spent_s
 
     def _conclude(
         self,
         wanted: Sequence[int],
-        expected: _Expected,
+        expected: Expected,
         screened: Screened | None,
         responded: Responded | None,
         promise: Promise | None,
@@ -205,7 +227,7 @@ class Judge:
             second = None
             if responded is not None and position is not None:
                 second = float(responded.scores.score[position])
-            heard = _heard(row, screened, second, expected)
+            heard = heard_of(row, screened, second, expected)
             score = second or 0.0 if heard is None else heard.score
             approximate = screened if second is None else responded
             assert approximate is not None  # noqa: S101 - one of the stages looked at it
@@ -253,50 +275,3 @@ class Judge:
             return float(screened.degree[row])
         assert responded is not None and position is not None  # noqa: S101, PT018
         return float(responded.degree[position])
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """What harmless adapters lead one to expect of the wanted concepts.
-
-    Attributes:
-        standings: by wanted concept how far it stands out; None where nothing says what to expect.
-        suspects: rows of those that go on to the response stage, rising.
-    """
-
-    standings: Sequence[float | None]
-    suspects: Sequence[int]
-
-    @classmethod
-    def of(
-        cls,
-        screened: Screened | None,
-        promise: Promise | None,
-        wanted: Sequence[int],
-        calibrated: Mapping[int, int],
-    ) -> _Expected:
-        """All concepts are suspects of which the calibration, if any, knows nothing."""
-        every = range(len(wanted))
-        if screened is None or promise is None:
-            return cls([None] * len(wanted), every)
-        known = [row for row in every if wanted[row] in calibrated]
-        part = screened.screening.of(known, [calibrated[wanted[row]] for row in known])
-        values = promise.entrance.standing.values(part)
-        standings = dict(zip(known, values, strict=True))
-        suspects = {*every} - {*known}
-        suspects |= {known[place] for place in promise.entrance.suspects(part, values)}
-        return cls(
-            [standings.get(row) for row in every],
-            sorted(suspects) if screened.found.complete else every,
-        )
-
-
-def _heard(
-    row: int, screened: Screened | None, response: float | None, expected: _Expected
-) -> Witnesses | None:
-    """What speaks for one wanted concept; None where no screen was run."""
-    if screened is None:
-        return None
-    screening, standing = screened.screening, expected.standings[row]
-    measured = {} if standing is None else {"standing": standing}
-    return Witnesses(screening.scores[row], screening.aims[row], response, **measured)

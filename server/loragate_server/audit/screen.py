@@ -8,7 +8,7 @@ anything is compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,8 +70,8 @@ def screen(
         adaptation: adapters that will be active together, each with its strength.
         backend: of `lora_response`.
     """
-    refs, values = _products(base, gradients, adaptation, backend)
-    complete = all(_complete(adapter, refs) for adapter, _ in adaptation)
+    refs, values = products(base, gradients, adaptation, backend)
+    complete = all(covers(adapter, refs) for adapter, _ in adaptation)
     return Screen(refs, (-values.sum(1)).cpu(), complete)
 
 
@@ -83,27 +83,40 @@ def screen_each(
 ) -> list[Screen]:
     """As `screen` of each adapter alone, at full strength, in one call for all of them."""
     alone = [(each, Strength()) for each in adapters]
-    refs, values = _products(base, gradients, alone, backend)
+    refs, values = products(base, gradients, alone, backend)
     gain, found = (-values).cpu(), []
     for number, adapter in enumerate(adapters):
         rows = [row for row, ref in enumerate(refs) if ref in adapter.deltas]
         own = tuple(refs[row] for row in rows)
-        found.append(Screen(own, gain[rows, number], _complete(adapter, own)))
+        found.append(Screen(own, gain[rows, number], covers(adapter, own)))
     return found
 
 
-def _products(
+Fill = Callable[[list[LowRank]], list[LowRank]]
+"""What is put behind the adapters of one layer."""
+
+
+def products(
     base: BaseModel,
     gradients: ConceptGradients,
     adaptation: Sequence[tuple[Adapter, Strength]],
     backend: Backend,
+    fill: Fill | None = None,
 ) -> tuple[tuple[ModuleRef, ...], Tensor]:
-    """The changed layers, and the products, float64 [layers, adapters, concepts, strata]."""
+    """The changed layers, and the products, float64 [layers, adapters, concepts, strata].
+
+    Args:
+        base: the base model that the gradients are of.
+        gradients: the concept gradients.
+        adaptation: adapters, each with its strength.
+        backend: of `lora_response`.
+        fill: puts the same number behind the adapters in every layer; their products come last.
+    """
     touched = {ref for adapter, _ in adaptation for ref in adapter.deltas}
     refs = tuple(ref for ref in gradients.layers if ref in touched)
-    shape = (len(refs), len(adaptation), len(gradients.concepts), len(gradients.strata))
+    tail = (len(gradients.concepts), len(gradients.strata))
     if not refs:
-        return (), torch.zeros(shape, dtype=torch.float64)
+        return (), torch.zeros((0, len(adaptation), *tail), dtype=torch.float64)
     layers = [
         [
             factors_of(
@@ -118,12 +131,15 @@ def _products(
         ]
         for ref in refs
     ]
+    if fill is not None:
+        layers = [[*changes, *fill(changes)] for changes in layers]
     directions = Directions(tuple(gradients.layers[ref] for ref in refs))
     found = inner_products(layers, directions, backend=backend)
-    return refs, found.values.reshape(shape)
+    return refs, found.values.reshape(len(refs), len(layers[0]), *tail)
 
 
-def _complete(adapter: Adapter, refs: Sequence[ModuleRef]) -> bool:
+def covers(adapter: Adapter, refs: Sequence[ModuleRef]) -> bool:
+    """Whether gains in these layers cover everything that an adapter changes."""
     known = set(refs)
     return all(
         ref in known and algebra.changed_bias(delta) is None

@@ -138,14 +138,14 @@ def mean_change(responses: Sequence[Response], sets: Sequence[ProbeSet]) -> Tens
 def respond(
     base: BaseModel,
     materials: Materials,
-    adaptation: Adaptation,
+    adaptations: Sequence[Adaptation],
     suspects: Sequence[int],
     *,
     batch_rows: int,
     backend: Backend,
     leash: Leash,
     held_bytes: int = HELD_BYTES,
-) -> Responded:
+) -> list[Responded]:
     """Runs the response stage for some forbidden concepts, with the neutral bank beside them.
 
     An audit and the calibration it is compared with measure through here alike. Where there is a
@@ -155,8 +155,9 @@ def respond(
     Args:
         base: the base model.
         materials: its probes, generic and named.
-        adaptation: adapters that are active together.
-        suspects: indices of the concepts; at least one.
+        adaptations: each is one use of adapters that are active together; all share the base
+            rows. One with new words comes alone.
+        suspects: indices of the concepts, the same for all; at least one.
         batch_rows: base rows per forward pass.
         backend: of the activation statistics.
         leash: polled at every layer; told the stage "response".
@@ -165,17 +166,22 @@ def respond(
     Raises:
         NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
     """
-    responses = responses_to(
-        base,
-        materials,
-        adaptation,
-        [*suspects, *bank_of(materials)],
-        batch_rows=batch_rows,
-        backend=backend,
-        leash=leash,
-        held_bytes=held_bytes,
-    )
-    return Responded.of(responses, _sets(materials, adaptation), len(suspects))
+    sets = _sets(materials, adaptations[0])
+    rows = torch.tensor([*suspects, *bank_of(materials)], dtype=torch.long)
+    by_set = [
+        measure(
+            base,
+            probes,
+            rows,
+            adaptations,
+            batch_rows=batch_rows,
+            backend=backend,
+            leash=leash,
+            held_bytes=held_bytes,
+        )
+        for probes in sets
+    ]
+    return [Responded.of(each, sets, len(suspects)) for each in zip(*by_set, strict=True)]
 
 
 def _sets(materials: Materials, adaptation: Adaptation) -> list[ProbeSet]:

@@ -17,6 +17,7 @@ from loragate_server import __version__
 from loragate_server.cli import checkpoints as sealed
 from loragate_server.cli.base import base
 from loragate_server.cli.calibrate import calibrate
+from loragate_server.cli.catalogue import catalogue
 from loragate_server.cli.concepts import concepts
 from loragate_server.cli.console_demo import with_demo
 from loragate_server.cli.evaluate import evaluate
@@ -56,6 +57,7 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server intercept explain --extractor comfyui < request.http
   loragate-server base add sdxl --from /models/sdxl --config /etc/loragate.yaml
   loragate-server calibrate /srv/loras/reviewed
+  loragate-server catalogue scan /srv/loras
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
   loragate-server replay --policy stricter.yaml
   loragate-server signing jwks > loragate.jwks
@@ -86,6 +88,7 @@ application.command()(evaluate)
 application.command()(report)
 application.command()(replay)
 application.add_typer(base, name="base")
+application.add_typer(catalogue, name="catalogue")
 application.add_typer(concepts, name="concepts")
 application.add_typer(events, name="events")
 application.add_typer(intercept, name="intercept")

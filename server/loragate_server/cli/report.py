@@ -14,7 +14,8 @@ from loragate_server.wording.catalogue import DEFAULT_LANGUAGE
 _STANDARD_OUTPUT = Path("-")
 
 
-def _offered(language: str) -> str:
+def offered(language: str) -> str:
+    """The language, if there are sentences in it."""
     if language not in REPORT.languages:
         raise typer.BadParameter(f"{language!r} is not one of {', '.join(REPORT.languages)}")
     return language
@@ -29,7 +30,7 @@ def report(
         typer.Option(
             help="Language of the report.",
             metavar=f"[{'|'.join(REPORT.languages)}]",
-            callback=_offered,
+            callback=offered,
         ),
     ] = DEFAULT_LANGUAGE,
     out: Annotated[

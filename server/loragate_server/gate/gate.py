@@ -26,6 +26,7 @@ from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.on_record import OnRecord
 from loragate_server.gate.pipeline import (
     Case,
+    Measured,
     Pipeline,
     ReadAdapter,
     basis_of,
@@ -126,6 +127,26 @@ class Gate:
             NoDecisionError: no decision exists.
         """
         return await self._answer(self._decide_stored(request, stored, leash, intake_s), leash)
+
+    async def decide_measured(
+        self, request: GateRequest, stored: StoredFile, measured: Measured, leash: Leash
+    ) -> Verdict:
+        """Decides over one adapter that was measured elsewhere, as if it had been measured here.
+
+        Nothing is cached for it and none of the queue is taken: whoever measures thousands waits
+        for each decision himself.
+
+        Args:
+            request: whose reference has no source.
+            stored: what was measured.
+            measured: by an engine with the base model and library that are served here.
+            leash: of the caller.
+
+        Raises:
+            NoDecisionError: no decision exists.
+            ValueError: it was measured on another base model, or for another library.
+        """
+        return await self._answer(self._decide_measured(request, stored, measured, leash), leash)
 
     @contextmanager
     def receive(
@@ -293,6 +314,22 @@ class Gate:
         with self.worker.tickets.one(request.asker, leash, paid=True) as ticket:
             return await self._decide_case(case, leash, policy, served, ticket)
 
+    async def _decide_measured(
+        self, request: GateRequest, stored: StoredFile, measured: Measured, leash: Leash
+    ) -> Verdict:
+        self._require_open()
+        leash.check()
+        policy, served = self._admit(request, stored=True)
+        evidence = measured.evidence
+        wanted = (served.base.digest, served.library_digest)
+        if (evidence.base_digest, evidence.library_digest) != wanted:
+            raise ValueError("the evidence is of another base model or library than is served")
+        admit_size(stored.size_bytes, policy)
+        self._on_record.weights.saw(stored.sha256, stored.weights_sha256)
+        case = Case(request, (stored,), uploaded=True, intake_s=measured.times_s.get("intake", 0.0))
+        key = self._on_record.key(request, case.adapter_keys, policy, served)
+        return await self._audit(case, key, leash, None, measured)
+
     async def _decide_case(
         self,
         case: Case,
@@ -323,7 +360,12 @@ class Gate:
         return await self._flights.run(key, work, leash)
 
     async def _audit(
-        self, case: Case, key: VerdictKey, leash: SharedLeash, ticket: Ticket | None
+        self,
+        case: Case,
+        key: VerdictKey,
+        leash: Leash,
+        ticket: Ticket | None,
+        measured: Measured | None = None,
     ) -> Verdict:
         times_s = {"intake": case.intake_s}
         served, policy = self.bases.get(case.request.base_model), self._policies.current
@@ -333,11 +375,14 @@ class Gate:
         listed = decision is not None
         if decision is None:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
+            if measured is not None:
+                evidence = measured.evidence
+                times_s.update(measured.times_s)
             if evidence is None:
                 evidence = await self._pipeline.measure(policy, case, leash, times_s, ticket)
                 if hangs_a_loader(evidence):
                     self._observer.endless_file()
-            measured_by = policy.screen_miss_rate
+            measured_by = evidence.screen_miss_rate or policy.screen_miss_rate
             # Policy and library may have changed while the audit waited: the newest decide.
             policy, _ = self._admit(case.request, stored=case.uploaded)
             for file in case.files:

@@ -90,6 +90,18 @@ class Case:
         )
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a question elsewhere, complete with what is known of its files.
+
+    Attributes:
+        times_s: stage to seconds, from "intake" on.
+    """
+
+    evidence: Evidence
+    times_s: Mapping[str, float]
+
+
 class Pipeline:
     """Takes a case through audit, policy and record."""
 
@@ -180,13 +192,8 @@ class Pipeline:
             )
             times_s.update(evidence.stage_times_s)
             _trace_engine(evidence.stage_times_s)
-            adapters = tuple(
-                replace(one, sketches=made, weights_sha256=file.weights_sha256)
-                for one, made, file in zip(evidence.adapters, sketches, case.files, strict=True)
-            )
-            return asked_about(
-                replace(evidence, adapters=adapters), case.restricted_to, policy.screen_miss_rate
-            )
+            evidence = with_files(evidence, sketches, case.files)
+            return asked_about(evidence, case.restricted_to, policy.screen_miss_rate)
 
         return await self._worker.submit(work, leash, ticket=ticket)
 
@@ -284,6 +291,17 @@ def basis_of(
     )
     now = datetime.now(UTC)
     return Basis(adapters, tuple(loaders), now, tuple(known), tuple(kin), tuple(rulings))
+
+
+def with_files(
+    evidence: Evidence, sketches: Sequence[tuple[bytes, ...]], files: Sequence[StoredFile]
+) -> Evidence:
+    """The evidence with what is known of each adapter's file without an audit."""
+    adapters = tuple(
+        replace(one, sketches=made, weights_sha256=file.weights_sha256)
+        for one, made, file in zip(evidence.adapters, sketches, files, strict=True)
+    )
+    return replace(evidence, adapters=adapters)
 
 
 def asked_about(

@@ -81,7 +81,7 @@ class Intake:
             sink = Receiver(self._store, self.settings, self._weights)
             until_s = time.monotonic() + self.settings.fetch_total_s
             try:
-                while chunk := _read(source, ref):
+                while chunk := read_chunk(source, ref):
                     leash.check()
                     if ref.uri is not None and time.monotonic() > until_s:
                         raise TimeoutError  # which `open_source` says as of every other cause
@@ -109,7 +109,7 @@ class Intake:
 
     def _stored(self, sha256: str, expected_sha256: str | None) -> StoredFile:
         """Bytes that were checked when they came into the store."""
-        _require_expected(sha256, expected_sha256)
+        require_expected(sha256, expected_sha256)
         path = self._store.find(sha256) if is_sha256(sha256) else None
         try:
             if path is not None:
@@ -121,7 +121,7 @@ class Intake:
 
     def _refuse_large(self, size_bytes: int) -> None:
         if size_bytes > self.settings.max_file_bytes:
-            raise _too_large(size_bytes, self.settings)
+            raise too_large(size_bytes, self.settings)
 
 
 class Receiver:
@@ -151,7 +151,7 @@ class Receiver:
         )
         self.size_bytes += len(chunk)
         if self.size_bytes > self._settings.max_file_bytes:
-            raise _too_large(self.size_bytes, self._settings)
+            raise too_large(self.size_bytes, self._settings)
         self._digest.update(chunk)
         try:
             self._file.write(chunk)
@@ -166,7 +166,7 @@ class Receiver:
         if self._file is None:
             raise ValueError("this receiver is closed")
         sha256 = self._digest.hexdigest()
-        _require_expected(sha256, expected_sha256)
+        require_expected(sha256, expected_sha256)
         stored = self._store.find(sha256)
         if stored is None:
             stored = self._check_and_store(self._file, sha256)
@@ -236,7 +236,7 @@ class UploadSink:
         )
 
 
-def _read(source: Source, ref: AdapterReference) -> bytes:
+def read_chunk(source: Source, ref: AdapterReference) -> bytes:
     """The next bytes, which come from where they were opened: a path may be on a network."""
     try:
         return source.file.read(CHUNK_BYTES)
@@ -246,7 +246,12 @@ def _read(source: Source, ref: AdapterReference) -> bytes:
         raise unreadable("The source", error) from error
 
 
-def _require_expected(sha256: str, expected_sha256: str | None) -> None:
+def require_expected(sha256: str, expected_sha256: str | None) -> None:
+    """Refuses bytes that are not those that were meant.
+
+    Raises:
+        NoDecisionError: SHA256_MISMATCH.
+    """
     if expected_sha256 and expected_sha256.lower() != sha256:
         raise NoDecisionError(
             ErrorReason.SHA256_MISMATCH,
@@ -256,7 +261,8 @@ def _require_expected(sha256: str, expected_sha256: str | None) -> None:
         )
 
 
-def _too_large(size_bytes: int, settings: IntakeSection) -> NoDecisionError:
+def too_large(size_bytes: int, settings: IntakeSection) -> NoDecisionError:
+    """FILE_TOO_LARGE."""
     return NoDecisionError(
         ErrorReason.FILE_TOO_LARGE,
         f"The file has {size_bytes} bytes or more; {settings.max_file_bytes} is the limit.",

@@ -36,6 +36,7 @@ def read_adapter(
     *,
     kind: Kind = "lora",
     loaders: Sequence[str] = LOADERS,
+    data: bytes | None = None,
 ) -> Readings:
     """Makes deltas for `base`, or a new word, of a file that the pre-parser has accepted.
 
@@ -48,6 +49,7 @@ def read_adapter(
         leash: polled between reading and understanding.
         kind: what the file was sent as.
         loaders: those that may load the file, see `loader_rules.names.LOADERS`.
+        data: the checked bytes, where they are in no store; else they are read from there.
 
     Raises:
         NoDecisionError: EMBEDDING_REFUSED for a file that is or holds an embedding of new words
@@ -59,7 +61,7 @@ def read_adapter(
     """
     leash = leash or Leash()
     try:
-        data = read_stored(stored)
+        data = read_stored(stored) if data is None else data
         header, names = outline_of(data)
         loaded = safetensors.torch.load(data)  # in an order of its own
         del data  # the tensors hold copies

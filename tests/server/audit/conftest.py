@@ -130,13 +130,14 @@ def engine(make_engine: MakeEngine) -> AuditEngine:
 
 @pytest.fixture(scope="session")
 def make_adapter(base: BaseModel) -> MakeAdapter:
-    """Adapters of rank 3 on attention layers: `size` 0 changes nothing, 0.2 changes much."""
+    """Adapters of attention layers: `size` 0 changes nothing, 0.2 changes much."""
 
     def make(
         base: BaseModel = base,
         *,
         size: float = 0.2,
         seed: int = 0,
+        rank: int = 3,
         components: Iterable[str] | None = None,
         ending: tuple[str, ...] = ("to_q", "to_v", "to_out.0", "q_proj", "v_proj", "q", "v"),
         unmapped: tuple[str, ...] = (),
@@ -147,8 +148,8 @@ def make_adapter(base: BaseModel) -> MakeAdapter:
             wanted = components is None or component in components
             if not (wanted and name.endswith(ending) and isinstance(module, nn.Linear)):
                 continue
-            down = torch.randn(3, module.in_features, generator=generator)
-            up = torch.randn(module.out_features, 3, generator=generator) * size
+            down = torch.randn(rank, module.in_features, generator=generator)
+            up = torch.randn(module.out_features, rank, generator=generator) * size
             deltas[ModuleRef(component, name)] = LowRank(down, up, 0.5)
         count = 2 * len(deltas)
         coverage = KeyCoverage(count + len(unmapped), count, unmapped, len(deltas))

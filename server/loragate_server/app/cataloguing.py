@@ -1,0 +1,265 @@
+"""A scan of a catalogue: the gate and record of a server, with auditors elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from loragate_server.app.folders import make_state_folder, served_library
+from loragate_server.app.front import Front, open_front
+from loragate_server.app.reviewing import follow
+from loragate_server.app.startup import engine_builder, load_base, quiet_libraries
+from loragate_server.audit.engine import AuditEngine
+from loragate_server.catalogue import ray_job
+from loragate_server.catalogue.auditing import Question
+from loragate_server.catalogue.entry import Entry
+from loragate_server.catalogue.listing import Source
+from loragate_server.catalogue.progress import REFUSED, Progress
+from loragate_server.catalogue.ray_job import Machines
+from loragate_server.catalogue.recording import Recording
+from loragate_server.catalogue.results import Results
+from loragate_server.catalogue.scan import (
+    Outcome,
+    consume,
+    known_places,
+    remaining,
+    scan_id_of,
+    settled,
+)
+from loragate_server.config.console import ConsoleSection
+from loragate_server.config.schema import BaseModelEntry, Config, StartError
+from loragate_server.gate.bases import BaseRegistry, ServedBase
+from loragate_server.gate.gate import Gate
+from loragate_server.gate.library import serve_base
+from loragate_server.gate.lineage_book import LineageBook
+from loragate_server.intake.fetch import Intake
+from loragate_server.intake.reader import read_adapter
+from loragate_server.metrics.catalogue import follow_catalogue
+from loragate_server.models.base import BaseModel
+from loragate_server.policy.policy import Policy
+from loragate_server.record.scanned import scanned
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for.
+
+    Attributes:
+        out: folder of the results.
+        retry: look again at what was refused for reasons that may have gone.
+        every_s: pause between two looks at the source; None for a single one.
+    """
+
+    source: Source
+    out: Path
+    machines: Machines
+    base_model: str = ""
+    retry: bool = False
+    every_s: float | None = None
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What the gate has to know of a base model that auditors hold elsewhere."""
+
+    name: str
+    digest: str
+
+
+def entry_of(config: Config, name: str) -> BaseModelEntry:
+    """The configured base model of this name; the default one for the empty name.
+
+    Raises:
+        StartError: there is none.
+    """
+    entries = {entry.name: entry for entry in config.base_models}
+    if name and name not in entries:
+        raise StartError(f"--base-model {name} is not configured; there are: {', '.join(entries)}.")
+    return entries[name] if name else config.base_models[0]
+
+
+def serve_one(config_json: str, base_model: str) -> ServedBase:
+    """A base model with its engine, in whatever process this is called.
+
+    One thread: many auditors share a machine, and a live server with `threads: 1` gets the same
+    bits.
+
+    Raises:
+        StartError: it cannot be served.
+    """
+    config = Config.model_validate(json.loads(config_json))
+    torch.set_num_threads(config.threads or 1)
+    quiet_libraries()
+    base = load_base(entry_of(config, base_model))
+    return serve_base(base, served_library(config), engine_builder(config))
+
+
+async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
+    """Runs a scan to its end, or to SIGTERM or SIGINT, after which it can go on.
+
+    A job with a pause looks again and again, and ends by a signal alone. A policy that changes
+    ends it too, for its verdicts would be those of another scan.
+
+    Args:
+        config: of a server; its ports are not opened, but that of the metrics is.
+        job: what is asked for.
+        say: told lines for people.
+
+    Raises:
+        StartError: it cannot begin as it is configured.
+        SourceError: the source cannot be listed.
+        NoDecisionError: nothing can be recorded.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, stopped.set)
+    make_state_folder(config)
+    config = config.model_copy(update={"console": ConsoleSection()})
+    async with AsyncExitStack() as stack:
+        front = await open_front(config, stack)
+        serve = partial(serve_one, _for_auditors(config), job.base_model)
+        served = await asyncio.to_thread(_served_elsewhere, serve)
+        gate = await _open_gate(config, front, served, stack)
+        for part in ("models", "grpc"):
+            front.readiness.set(part)
+
+        def stop(_: Policy) -> None:
+            loop.call_soon_threadsafe(stopped.set)
+
+        front.policies.on_change(stop)
+        scan_id = scan_id_of(job.source.text, served, front.policies.current)
+        say(f"scan {scan_id} of {job.source.text}; metrics at http://{front.http}/metrics")
+        running = _Running(config, job, front, gate, served, serve, scan_id, say, stopped)
+        follow_catalogue(front.metrics.registry, lambda: running.progress)
+        while True:
+            outcome = await running.once()
+            if job.every_s is None or stopped.is_set():
+                return outcome
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), job.every_s)
+                return outcome
+
+
+@dataclass
+class _Running:
+    """The open parts of a scan, for one look at its source or many."""
+
+    config: Config
+    job: Job
+    front: Front
+    gate: Gate
+    served: ServedBase
+    serve: Callable[[], ServedBase]
+    scan_id: str
+    say: Callable[[str], None]
+    stopped: asyncio.Event
+    progress: Progress = field(default_factory=lambda: Progress(0))
+
+    async def once(self) -> Outcome:
+        """Audits what has no result yet."""
+        job, folder = self.job, self.job.out / self.scan_id
+        results = Results(folder)
+        known = await asyncio.to_thread(known_places, folder, retry=job.retry)
+        listed = await asyncio.to_thread(self._listed)
+        asked = list(remaining(iter(listed.values()), known))
+        before = len(listed) - len(asked)
+        self.progress = progress = Progress(len(listed), before)
+        if before and job.every_s is None:
+            self.say(f"going on: {before} of {len(listed)} files have their result")
+        left = await self._audit(asked, results) if asked else 0
+        earlier = listed.keys() - {entry.location for entry in asked}
+        refused = sum(known[place].refused for place in earlier)
+        return Outcome(folder, len(listed), refused + progress.done[REFUSED], progress.left + left)
+
+    def _listed(self) -> dict[str, Entry]:
+        entries = self.job.source.entries()
+        if self.job.every_s is not None:
+            entries = settled(entries, time.time())
+        return {entry.location: entry for entry in entries}
+
+    async def _audit(self, asked: Sequence[Entry], results: Results) -> int:
+        recorded = await asyncio.to_thread(scanned, self.front.recorder.database, self.scan_id)
+        recording = Recording(
+            self.scan_id,
+            self.served.name,
+            decide=self.gate.decide_measured,
+            stored=self.front.recorder.get,
+            recorded=recorded,
+            results=results,
+            progress=self.progress,
+        )
+        intake, policy = self.config.intake, self.front.policies.current
+        with ray_job.ray_instance(self.job.machines):
+            rows = ray_job.run(
+                iter(asked),
+                self.job.machines,
+                intake_json=self.job.source.settings(intake).model_dump_json(),
+                serve=self.serve,
+                question=Question(intake.loaders, policy.screen_miss_rate),
+                recorded=list(recorded),
+            )
+            return await consume(
+                rows,
+                recording,
+                results,
+                self.progress,
+                tell=lambda one: self.say(one.line),
+                stopped=self.stopped,
+            )
+
+
+def _for_auditors(config: Config) -> str:
+    """What an auditor has to know: no password, token or key goes to a cluster."""
+    needed = {"base_models", "library", "state_dir", "cache_dir", "kernel_backend", "threads"}
+    return config.model_dump_json(include=needed)
+
+
+def _served_elsewhere(serve: Callable[[], ServedBase]) -> ServedBase:
+    """What the gate is told of the base model: names and digests, without the weights in memory.
+
+    The probes are built here, once, so that a hundred auditors find them in the cache.
+    """
+    made = serve()
+    named = _Named(made.name, made.base.digest)
+    # The gate asks a base model that it does not measure on for nothing else.
+    return ServedBase(
+        made.name,
+        cast(BaseModel, named),
+        cast(AuditEngine, None),
+        made.library_digest,
+        made.concept_ids,
+    )
+
+
+async def _open_gate(
+    config: Config, front: Front, served: ServedBase, stack: AsyncExitStack
+) -> Gate:
+    # Nothing is stored; a server beside this job must not find its own store tidied up.
+    intake = Intake(config.intake, config.state_folder / "catalogue" / "store")
+    lineage = await follow(LineageBook(front.recorder.database, front.known), stack)
+    gate = Gate(
+        settings=config.gate,
+        intake=intake,
+        bases=BaseRegistry(served.name, [served]),
+        policies=front.policies,
+        recorder=front.recorder,
+        read=partial(read_adapter, loaders=config.intake.loaders),
+        observer=front.metrics,
+        reviews=front.reviews,
+        known=front.known,
+        lineage=lineage,
+        weights=front.weights,
+    )
+    stack.push_async_callback(gate.close)
+    return gate

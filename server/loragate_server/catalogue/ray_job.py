@@ -1,0 +1,252 @@
+"""The stages on Ray Data. The one module that knows Ray; it is loaded when a job begins.
+
+Ray Data streams: a stage is given more only while those behind it keep up, by tasks and by bytes,
+and a task whose process died is run again elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from loragate_server.catalogue.auditing import Auditor, Question
+from loragate_server.catalogue.claims import Claim, Claims
+from loragate_server.catalogue.entry import Entry
+from loragate_server.catalogue.reading import read_rows
+from loragate_server.gate.bases import ServedBase
+
+NEEDS_EXTRA = "the catalogue needs the extra `ray`: pip install 'loragate-server[ray]'"
+
+READER_CPUS = 0.5
+"""Of a reader, which waits for disk or network half the time. Another number than an auditor's:
+stages with equal needs are put into one process, and then nothing is read while it audits."""
+
+HANDED_ON_BYTES = 64 << 20
+"""Files go to an auditor a batch at a time, or as soon as they are so large together."""
+
+_FOLDER = "lg-ray-"
+"""Begins the name of a local instance's folder; the number of its process follows."""
+
+_LONGEST_FOLDER = 44
+"""Bytes: Ray makes sockets in it whose paths are 62 longer, and 107 are allowed."""
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What a job runs on.
+
+    Attributes:
+        address: of a cluster; "" for this machine without one.
+        auditors: processes that hold a base model each.
+        readers: processes that read and check files.
+        gpus: of each auditor; 0 for CPUs.
+        batch: files per launch.
+        store_bytes: of the shared memory of a local instance, in which files wait.
+    """
+
+    address: str = ""
+    auditors: int = 1
+    readers: int = 1
+    gpus: float = 0.0
+    batch: int = 32
+    store_bytes: int = 256 << 20
+
+
+@contextmanager
+def ray_instance(machines: Machines) -> Iterator[None]:
+    """Ray, while the block runs: the cluster, or an instance of our own on this machine.
+
+    Raises:
+        ConnectionError: there is no cluster at the address.
+    """
+    # A thread that still waits for a row at the end would begin another instance.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    if not machines.address:
+        # Ray listens on all addresses, and whoever it lets in can run code.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    folder = _own_folder()
+    # Nobody is told that it is used: auditors must reach nothing but what they audit.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray puts a handler of its own in place of ours, which ends the process on the spot.
+    handler = signal.getsignal(signal.SIGTERM)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own, about its own future
+        if machines.address:
+            ray.init(address=machines.address, **common)
+        else:
+            ray.init(
+                num_cpus=machines.auditors + machines.readers,  # READER_CPUS is less
+                object_store_memory=machines.store_bytes,
+                include_dashboard=False,
+                _temp_dir=str(folder),
+                **common,
+            )
+    signal.signal(signal.SIGTERM, handler)
+    told = logging.getLogger("ray.data.exceptions")
+    told.disabled = False
+    try:
+        yield
+    finally:
+        told.disabled = True  # a job that is ended early would fill pages with that
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(
+    entries: Iterator[Entry],
+    machines: Machines,
+    *,
+    intake_json: str,
+    serve: Callable[[], ServedBase],
+    question: Question,
+    recorded: Sequence[str],
+) -> Iterator[dict[str, Any]]:
+    """Reads and audits files; rows of `Auditor.audit` come as they are done, in any order.
+
+    Args:
+        entries: of the source.
+        machines: what it runs on, inside `ray_instance`.
+        intake_json: the section `intake`.
+        serve: makes a base model with its engine in a process of the job; has to be picklable.
+        question: what is the same for all files.
+        recorded: keys of files that have their decision.
+    """
+    import pyarrow as pa
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    blocks = []
+    while rows := [entry.row for entry in islice(entries, machines.batch)]:
+        blocks.append(pa.Table.from_pylist(rows))
+    if not blocks:
+        return
+    claims = ray.remote(num_cpus=0)(Claims).remote(recorded)
+    dataset: Any = ray.data.from_arrow(blocks)
+    found = dataset.map_batches(
+        _read,
+        fn_kwargs={"intake_json": intake_json},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=TaskPoolStrategy(size=machines.readers),
+        num_cpus=READER_CPUS,
+    ).map_batches(
+        _Audit,
+        fn_constructor_args=(serve, question, claims),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=machines.auditors),
+        num_cpus=0 if machines.gpus else 1,
+        num_gpus=machines.gpus or None,
+    )
+    for batch in found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        yield from batch.to_pylist()
+
+
+def _read(table: Any, intake_json: str) -> Iterator[Any]:
+    """Hands large files on a few at a time, so that no process holds a whole batch of them."""
+    import pyarrow as pa
+
+    held: list[dict[str, Any]] = []
+    for row in read_rows(table.to_pylist(), intake_json):
+        held.append(row)
+        if sum(len(each["data"]) for each in held) >= HANDED_ON_BYTES:
+            yield pa.Table.from_pylist(held, _READ)
+            held = []
+    if held:
+        yield pa.Table.from_pylist(held, _READ)
+
+
+class _Audit:
+    """`Auditor` in a process of its own."""
+
+    def __init__(self, serve: Callable[[], ServedBase], question: Question, claims: Any) -> None:
+        self._auditor = Auditor(serve, question, _Elsewhere(claims))
+
+    def __call__(self, table: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        rows = table.to_pylist()
+        yield pa.Table.from_pylist(list(self._auditor.audit(rows)), _AUDITED)
+
+
+class _Elsewhere:
+    """`Claims` in a process of their own, as `ClaimBook`."""
+
+    def __init__(self, claims: Any) -> None:
+        self._claims = claims
+
+    def claim(self, files: Sequence[tuple[str, str]]) -> list[Claim]:
+        return [Claim(one) for one in _get(self._claims.claim.remote(list(files)))]
+
+    def begin_alone(self, key: str) -> None:
+        _get(self._claims.begin_alone.remote(key))
+
+    def end(self, keys: Sequence[str]) -> None:
+        _get(self._claims.end.remote(list(keys)))
+
+
+def _get(reference: Any) -> Any:
+    import ray
+
+    return ray.get(reference)
+
+
+def _own_folder() -> Path:
+    """A new folder for a local instance. Those of processes that were killed are removed."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) + len(f"/{_FOLDER}{os.getpid()}-12345678") > _LONGEST_FOLDER:
+        parent = Path("/tmp")  # noqa: S108 - the folder itself is made for us alone
+    for folder in parent.glob(f"{_FOLDER}*"):
+        number = folder.name.split("-")[2]
+        killed = number.isdecimal() and not Path("/proc", number).exists()
+        if killed and folder.lstat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=parent))
+
+
+def _schema(fields: Mapping[str, str]) -> Any:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in fields.items()])
+
+
+_ENTRY = {
+    "location": "string",
+    "version": "string",
+    "expected_sha256": "string",
+    "name": "string",
+    "metadata": "string",
+    "key": "string",
+    "sha256": "string",
+    "config_json": "string",
+    "weights_sha256": "string",
+    "size_bytes": "int64",
+    "reason": "string",
+    "message": "string",
+    "remedy": "string",
+}
+_READ = _schema({**_ENTRY, "data": "large_binary", "intake_s": "float64"})
+_AUDITED = _schema({**_ENTRY, "same": "bool", "measured": "large_binary"})

@@ -1,0 +1,192 @@
+"""The stages policy and record: measured files become verdicts through the gate, one at a time."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from loragate_server.adapter.reference import AdapterReference, StoredFile
+from loragate_server.catalogue.auditing import file_of
+from loragate_server.catalogue.failure import failure_of
+from loragate_server.catalogue.progress import DECIDED, REFUSED, SAME, Progress
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.gate.pipeline import Measured
+from loragate_server.gate.request import GateRequest
+from loragate_server.policy.decision import GRAVITY
+from loragate_server.progress import Leash
+from loragate_server.record.scanned import SERVICE, request_id
+from loragate_server.record.verdict import Caller, Verdict
+
+STOPS = frozenset(
+    {
+        ErrorReason.DATABASE_UNAVAILABLE,
+        ErrorReason.DECISION_LOG_UNAVAILABLE,
+        ErrorReason.DISK_FULL,
+        ErrorReason.SIGNING_UNAVAILABLE,
+        ErrorReason.LIBRARY_EMPTY,
+        ErrorReason.NOT_READY,
+        ErrorReason.DRAINING,
+    }
+)
+"""Reasons that are no file's: nothing could be decided about the next one either."""
+
+Row = Mapping[str, Any]
+Decide = Callable[[GateRequest, StoredFile, Measured, Leash], Awaitable[Verdict]]
+
+
+class Sink(Protocol):
+    """Takes rows of results."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """See `Results.add`."""
+
+
+class Recording:
+    """Takes measured files, in any order, and writes down what is decided about them.
+
+    Args:
+        scan_id: of the scan.
+        base_model: name of the base model.
+        decide: `Gate.decide_measured`.
+        stored: `Recorder.get`.
+        recorded: decisions of the scan by key; grows.
+        results: takes a row for each file.
+        progress: told of each file.
+    """
+
+    def __init__(
+        self,
+        scan_id: str,
+        base_model: str,
+        *,
+        decide: Decide,
+        stored: Callable[[str], Verdict],
+        recorded: dict[str, str],
+        results: Sink,
+        progress: Progress,
+    ) -> None:
+        self._scan_id = scan_id
+        self._base_model = base_model
+        self._decide = decide
+        self._stored = stored
+        self._recorded = recorded
+        self._results = results
+        self._progress = progress
+        self._refused: dict[str, Mapping[str, Any]] = {}
+        self._waiting: list[Row] = []
+
+    async def take(self, row: Row) -> None:
+        """Takes what came of one file.
+
+        Raises:
+            NoDecisionError: nothing can be recorded; see `STOPS`.
+        """
+        if row["reason"]:
+            self._refuse(row, row)
+        elif row["key"] in self._recorded:
+            self._found(row)
+        elif row["same"]:
+            self._waiting.append(row)  # for the decision about the bytes at the other place
+        else:
+            try:
+                verdict = await self._verdict(row)
+            except NoDecisionError as error:
+                if error.reason in STOPS:
+                    raise
+                self._refuse(row, failure_of(error))
+            else:
+                self._recorded[row["key"]] = verdict.decision_id
+                self._add(row, verdict, DECIDED)
+
+    def end(self) -> int:
+        """Settles files whose bytes lie at other places too.
+
+        Returns:
+            Those for which there is nothing to say, because the other place was not reached; a
+            later scan finds them.
+        """
+        left = 0
+        for row in self._waiting:
+            if row["key"] in self._recorded:
+                self._found(row)
+            elif row["key"] in self._refused:
+                self._refuse(row, self._refused[row["key"]])
+            else:
+                left += 1
+        self._waiting.clear()
+        return left
+
+    async def _verdict(self, row: Row) -> Verdict:
+        evidence, times_s = pickle.loads(row["measured"])  # noqa: S301 - from our own process
+        caller = Caller(
+            service=SERVICE,
+            request_id=request_id(self._scan_id, evidence.adapters[0].config_sha256),
+        )
+        reference = AdapterReference(declared_name=row["name"] or row["location"])
+        request = GateRequest((reference,), self._base_model, caller)
+        return await self._decide(request, file_of(dict(row)), Measured(evidence, times_s), Leash())
+
+    def _found(self, row: Row) -> None:
+        verdict = self._stored(self._recorded[row["key"]])
+        # The place that the decision was made for, whose row was lost with a process, is the same.
+        own = (row["name"] or row["location"]) in verdict.caller.adapter_names
+        self._add(row, verdict, DECIDED if own else SAME)
+
+    def _refuse(self, row: Row, why: Mapping[str, Any]) -> None:
+        if row["key"]:
+            self._refused.setdefault(row["key"], why)
+        reason, message = why["reason"], f"{why['message']} {why['remedy']}"
+        self._results.add(
+            {**_of_file(row), "outcome": REFUSED, "reason": reason, "message": message}
+        )
+        self._progress.add(REFUSED)
+
+    def _add(self, row: Row, verdict: Verdict, outcome: str) -> None:
+        self._results.add({**_of_file(row), "outcome": outcome, **of_verdict(verdict)})
+        self._progress.add(outcome)
+
+
+def of_verdict(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as columns of results."""
+    decision = verdict.decision
+    shown: dict[str, Any] = {}
+    if decision.findings:
+        worst = max(decision.findings, key=lambda one: (GRAVITY[one.verdict], one.evidence.score))
+        found = worst.evidence
+        shown = {
+            "concept_id": found.concept_id,
+            "concept_name": found.concept_name,
+            "severity": found.severity,
+            "score": found.score,
+            "p_value": found.p_value,
+            "degree": found.degree,
+            "stage": found.stage,
+        }
+    kin = () if verdict.basis is None else verdict.basis.kin
+    parents = {member.sha256 for one in kin for member in one.blocked.members}
+    return {
+        "decision_id": verdict.decision_id,
+        "decided_at": verdict.decided_at,
+        "verdict": decision.verdict.value,
+        "would_be_verdict": decision.would_be_verdict.value,
+        "mode": decision.mode.value,
+        "remedy": decision.remedy.value,
+        "reasons": [reason.code for reason in decision.reasons],
+        "parents": sorted(parents),
+        "stage_times_s": list(verdict.stage_times_s.items()),
+        **shown,
+    }
+
+
+def _of_file(row: Row) -> dict[str, Any]:
+    sha256, _, config_sha256 = row["key"].partition(".")
+    return {
+        "location": row["location"],
+        "version": row["version"],
+        "name": row["name"],
+        "metadata": row["metadata"],
+        "sha256": sha256 or row["sha256"],
+        "config_sha256": config_sha256,
+        "size_bytes": row["size_bytes"],
+    }

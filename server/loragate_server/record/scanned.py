@@ -1,0 +1,39 @@
+"""What a scan of a catalogue has recorded already, so that it can go on where it ended."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from loragate_server.record.database import Database
+from loragate_server.record.tables import audited_adapters, audits
+
+SERVICE = "catalogue"
+"""As which a scan is on record as the caller of its decisions."""
+
+
+def request_id(scan_id: str, config_sha256: str) -> str:
+    """By which a scan asks about a file: its own name, and the configuration beside the file."""
+    return f"{scan_id}/{config_sha256}"
+
+
+def scanned(database: Database, scan_id: str) -> dict[str, str]:
+    """The decisions of a scan by the key of their file: its digest, "." and its configuration's.
+
+    Raises:
+        NoDecisionError: DATABASE_UNAVAILABLE.
+    """
+    columns = (audited_adapters.c.sha256, audits.c.decision_id, audits.c.caller_request_id)
+    query = (
+        select(*columns)
+        .join(audits, audits.c.decision_id == audited_adapters.c.decision_id)
+        .where(
+            audits.c.caller_service == SERVICE,
+            audits.c.caller_request_id.startswith(f"{scan_id}/", autoescape=True),
+        )
+    )
+    found: dict[str, str] = {}
+    with database.reading() as connection:
+        for sha256, decision_id, asked in connection.execute(query):
+            config_sha256 = asked.partition("/")[2]
+            found[f"{sha256}.{config_sha256}" if config_sha256 else sha256] = decision_id
+    return found

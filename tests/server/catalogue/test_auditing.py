@@ -1,0 +1,101 @@
+"""An auditor keeps what goes wrong with the file that it is wrong with."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loragate_server.app.cataloguing import serve_one
+from loragate_server.audit.engine import AuditEngine
+from loragate_server.catalogue.auditing import Auditor, Question
+from loragate_server.catalogue.claims import Claims
+from loragate_server.catalogue.entry import Entry
+from loragate_server.catalogue.failure import KILLS
+from loragate_server.catalogue.reading import read
+from loragate_server.config.intake import IntakeSection
+from loragate_server.config.schema import Config
+from loragate_server.gate.bases import ServedBase
+from loragate_server.testing import SHARED_CACHE
+from testkit.derived_adapters import CLEAR, rescaled
+
+QUESTION = Question(IntakeSection().loaders, 0.01)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> ServedBase:
+    config = Config(state_dir=tmp_path_factory.mktemp("state"), cache_dir=SHARED_CACHE, threads=1)
+    return serve_one(config.model_dump_json(), "")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    settings = IntakeSection(roots=(tmp_path,))
+    return [read(Entry(str(path)), settings) for path in rescaled(CLEAR, tmp_path, (1.0, 0.5, 0.3))]
+
+
+@pytest.fixture
+def auditor(served: ServedBase) -> Callable[..., Auditor]:
+    return lambda claims=None: Auditor(lambda: served, QUESTION, claims or Claims())
+
+
+def test_every_file_comes_back_in_its_row_without_its_bytes(
+    auditor: Callable[..., Auditor], rows: list[dict[str, Any]]
+) -> None:
+    found = list(auditor().audit(rows))
+    assert [one["location"] for one in found] == [row["location"] for row in rows]
+    assert not any("data" in one or one["reason"] for one in found)
+    for one in found:
+        evidence, times_s = pickle.loads(one["measured"])
+        assert evidence.adapters[0].sha256 == one["sha256"]
+        assert {"intake", "read", "screen"} <= set(times_s)
+
+
+def test_a_file_that_cannot_be_converted_is_refused_and_the_others_are_not(
+    auditor: Callable[..., Auditor], rows: list[dict[str, Any]]
+) -> None:
+    rows[1]["config_json"] = "{"
+    found = list(auditor().audit(rows))
+    assert [one["reason"] for one in found] == ["", "ADAPTER_METADATA_INVALID", ""]
+
+
+def test_a_batch_that_fails_is_audited_file_by_file(
+    auditor: Callable[..., Auditor],
+    rows: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact = AuditEngine.audit_many
+
+    def one_fails(self: AuditEngine, questions: Any, *args: Any, **more: Any) -> Any:
+        for members in questions:
+            if members[0].readings[0].sha256 == rows[2]["sha256"]:
+                raise MemoryError
+        return exact(self, questions, *args, **more)
+
+    monkeypatch.setattr(AuditEngine, "audit_many", one_fails)
+    found = list(auditor().audit(rows))
+    assert [one["reason"] for one in found] == ["", "", "OUT_OF_MEMORY"]
+
+
+def test_a_file_that_killed_its_process_is_named_and_not_looked_at(
+    auditor: Callable[..., Auditor], rows: list[dict[str, Any]]
+) -> None:
+    claims = Claims()
+    claims.claim([(row["key"], row["location"]) for row in rows])  # a process that was killed
+    claims.begin_alone(rows[0]["key"])  # and another one
+    found = list(auditor(claims).audit(rows))
+    assert [one["reason"] for one in found] == [KILLS, "", ""]
+    assert not found[0]["measured"]
+    assert found[1]["measured"]
+    assert found[2]["measured"]
+
+
+def test_bytes_that_are_on_record_are_not_audited_again(
+    auditor: Callable[..., Auditor], rows: list[dict[str, Any]]
+) -> None:
+    found = list(auditor(Claims([rows[0]["key"]])).audit(rows))
+    assert [one["same"] for one in found] == [True, False, False]
+    assert not found[0]["measured"]

@@ -1,0 +1,111 @@
+"""Claims, progress and results: the parts of a scan that need neither Ray nor a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loragate_server.catalogue.claims import Claim, Claims
+from loragate_server.catalogue.listing import open_source
+from loragate_server.catalogue.progress import Progress
+from loragate_server.catalogue.results import PART_ROWS, Results, parts_in, read_parts
+from loragate_server.catalogue.scan import known_places, remaining
+
+
+def test_a_file_is_audited_for_the_place_that_comes_first() -> None:
+    claims = Claims(["recorded"])
+    assert claims.claim([("recorded", "/a"), ("new", "/b"), ("new", "/c")]) == [
+        Claim.SAME,
+        Claim.AUDIT,
+        Claim.SAME,
+    ]
+
+
+def test_what_is_claimed_again_from_its_place_was_interrupted_and_goes_alone_then() -> None:
+    claims = Claims()
+    claims.claim([("one", "/1"), ("two", "/2")])
+    claims.end(["two"])
+    assert claims.claim([("one", "/1"), ("two", "/2")]) == [Claim.ALONE, Claim.AUDIT]
+
+
+def test_what_kills_a_process_that_looks_at_it_alone_is_poison() -> None:
+    claims = Claims()
+    claims.claim([("one", "/1"), ("two", "/2")])
+    assert claims.claim([("one", "/1"), ("two", "/2")]) == [Claim.ALONE, Claim.ALONE]
+    claims.begin_alone("one")
+    claims.end(["one"])
+    claims.begin_alone("two")
+    assert claims.claim([("one", "/1"), ("two", "/2")]) == [Claim.AUDIT, Claim.POISON]
+
+
+def test_progress_tells_rate_and_remaining_time_of_this_run() -> None:
+    now_s = 100.0
+    progress = Progress(total=100, before=20, clock=lambda: now_s)
+    assert progress.left_s is None
+    for _ in range(40):
+        now_s += 0.5
+        progress.add("decided")
+    assert progress.left == 40
+    assert progress.per_s == 2.0
+    assert progress.left_s == 20.0
+    assert progress.line == "60 of 100 files (60%), 2.00 a second, 40 decided, 0 min 20 s left"
+    now_s += 7
+    assert progress.idle_s == 7
+
+
+def test_the_rate_is_that_of_the_last_minutes() -> None:
+    now_s = 0.0
+    progress = Progress(total=10_000, clock=lambda: now_s)
+    for step in (1.0, 0.1):
+        for _ in range(3000 if step == 0.1 else 500):
+            now_s += step
+            progress.add("decided")
+    assert 9.5 < progress.per_s < 10.5
+
+
+def test_results_are_whole_parts_and_go_on_behind_those_that_are_there(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for number in range(PART_ROWS + 1):
+        results.add({"location": f"/{number}", "outcome": "decided", "reasons": ["x"]})
+    assert len(parts_in(tmp_path)) == 1  # the other row is not on disk yet
+    (tmp_path / ".part-000002").write_text("torn by a kill")
+    again = Results(tmp_path)
+    again.add({"location": "/last", "outcome": "refused", "reason": "FILE_EMPTY"})
+    again.flush()
+    again.flush()
+    assert [path.name for path in parts_in(tmp_path)] == [
+        "part-000001.parquet",
+        "part-000002.parquet",
+    ]
+    assert sum(len(batch) for batch in read_parts(tmp_path)) == PART_ROWS + 1
+
+
+def test_what_failed_for_reasons_that_may_have_gone_is_looked_at_again_where_wanted(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path)
+    for place, reason in (("/net", "SOURCE_UNREADABLE"), ("/pickle", "PICKLE_REFUSED")):
+        results.add({"location": place, "outcome": "refused", "reason": reason})
+    results.add({"location": "/fine", "outcome": "decided"})
+    results.flush()
+    known = known_places(tmp_path, retry=False)
+    assert {place: one.refused for place, one in known.items()} == {
+        "/net": True,
+        "/pickle": True,
+        "/fine": False,
+    }
+    assert set(known_places(tmp_path, retry=True)) == {"/pickle", "/fine"}
+
+
+def test_a_file_that_was_replaced_since_is_looked_at_again(tmp_path: Path) -> None:
+    for name in ("same", "other"):
+        (tmp_path / f"{name}.safetensors").write_text(name)
+    results = Results(tmp_path / "out")
+    for entry in open_source(str(tmp_path)).entries():
+        results.add({"location": entry.location, "version": entry.version, "outcome": "decided"})
+    results.flush()
+    known = known_places(tmp_path / "out", retry=False)
+    assert not list(remaining(open_source(str(tmp_path)).entries(), known))
+    (tmp_path / "other.safetensors").write_text("longer than before")
+    (tmp_path / "third.safetensors").touch()
+    left = remaining(open_source(str(tmp_path)).entries(), known)
+    assert [Path(one.location).stem for one in left] == ["other", "third"]

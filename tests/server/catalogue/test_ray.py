@@ -1,0 +1,74 @@
+"""The local instance of Ray: nobody else gets in, and nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loragate_server.catalogue import ray_job
+from testkit.waiting import at_most
+
+OURS = """
+import os
+from pathlib import Path
+import subprocess
+import sys
+from loragate_server.catalogue.ray_job import Machines, ray_instance
+
+with ray_instance(Machines()):
+    import ray
+    address = ray.get_runtime_context().gcs_address
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    code = f"import ray; ray.init(address='{address}', log_to_driver=False)"
+    stranger = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+    )
+    print("stranger", stranger.returncode)
+"""
+
+
+@pytest.mark.long
+def test_a_stranger_without_the_token_is_not_let_into_the_local_instance() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", OURS],
+        capture_output=True,
+        text=True,
+        timeout=at_most(40),
+        check=True,
+    )
+    assert "stranger 1" in ended.stdout
+
+
+def test_folders_of_killed_processes_go_and_those_of_living_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Path("/tmp", f"t{os.getpid()}")
+    short.mkdir()
+    monkeypatch.setattr(ray_job.tempfile, "gettempdir", lambda: str(short))
+    try:
+        dead = short / "lg-ray-999999999-abcdefgh"
+        living = short / f"lg-ray-{os.getpid()}-abcdefgh"
+        for folder in (dead, living):
+            folder.mkdir()
+        made = ray_job._own_folder()
+        assert made.parent == short
+        assert made.stat().st_mode & 0o777 == 0o700
+        assert not dead.exists()
+        assert living.exists()
+    finally:
+        subprocess.run(["rm", "-r", str(short)], check=True)
+
+
+def test_a_long_path_of_temporary_files_makes_way_for_a_shorter_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_job.tempfile, "gettempdir", lambda: str(tmp_path / ("x" * 40)))
+    made = ray_job._own_folder()
+    made.rmdir()
+    assert len(str(made)) <= 44
