@@ -1,0 +1,64 @@
+"""Edges of the texts in a graph of ComfyUI, each where a wrong change was left unnoticed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.server.intercept.test_comfyui_flow import node
+from tests.server.intercept.test_comfyui_links import loaded, paths, refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "filled_in"),
+    [
+        ("FaceDetailer", "wildcard", True),
+        ("FaceDetailer", "note", False),
+        ("Wildcard Processor", "text", True),
+        ("Wildcard Processor", "note", True),
+        ("CLIPTextEncode", "text", False),
+    ],
+)
+def test_a_wildcard_is_refused_where_its_node_fills_it_in(
+    kind: str, name: str, filled_in: bool
+) -> None:
+    graph = {"a": node(kind, **{name: "a __hidden__ lake"})}
+    if filled_in:
+        assert "holds a wildcard" in refused(**graph)
+    else:
+        assert paths(**graph) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("DEF(X=a lake) a X", ""),
+        ("SEG(a, b)", ""),
+        ("a < b", ""),
+        ("NODE(CLIPTextEncode)", ""),
+        ("DEF(X=lora) <X:ink:1>", "has DEF, SEG or SUB"),
+        (r"DEF(X=a) \\x", "has DEF, SEG or SUB"),
+        ("DEF(X=DE) NOX", "has DEF, SEG or SUB"),
+        ("DEF(NODE", "has DEF, SEG or SUB"),
+        ("NODE(LoraLoader)", "makes a node of its own"),
+    ],
+)
+def test_macros_are_refused_beside_what_they_can_make_a_tag_of(text: str, refusal: str) -> None:
+    graph = {"a": node("PCLazyTextEncode", text=text)}
+    if refusal:
+        assert refusal in refused(**graph)
+    else:
+        assert paths(**graph) == []
+
+
+def test_rgthree_takes_the_file_of_the_whole_name_before_another_one_of_its_stem(
+    tmp_path: Path,
+) -> None:
+    for name in ("a/ink.ckpt", "b/ink.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    row = {"on": True, "lora": "ink.safetensors", "strength": 1}
+    graph = {"k": node("Power Lora Loader (rgthree)", lora_1=row)}
+    (one,) = loaded({"lora_folder": str(tmp_path)}, **graph)
+    assert one.path == f"{tmp_path}/b/ink.safetensors"
