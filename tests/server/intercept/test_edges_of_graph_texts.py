@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.intercept.test_comfyui_flow import node
+from tests.server.intercept.test_comfyui_flow import node, pairs
 from tests.server.intercept.test_comfyui_links import loaded, paths, refused
 
 
@@ -62,3 +62,41 @@ def test_rgthree_takes_the_file_of_the_whole_name_before_another_one_of_its_stem
     graph = {"k": node("Power Lora Loader (rgthree)", lora_1=row)}
     (one,) = loaded({"lora_folder": str(tmp_path)}, **graph)
     assert one.path == f"{tmp_path}/b/ink.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("ink", "ink.ckpt"), ("sub/ink", "sub/ink.sft"), ("robot", "sub/robot.ckpt")]
+)
+def test_a_name_without_suffix_is_a_path_first_and_then_a_stem(
+    tmp_path: Path, name: str, file: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    for one in ("ink.ckpt", "sub/ink.sft", "sub/robot.ckpt"):
+        (tmp_path / one).touch()
+    found = loaded({"lora_folder": str(tmp_path)}, k=node("LoraLoader", lora_name=name))
+    assert [one.path for one in found] == [f"{tmp_path}/{file}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag", "taken"),
+    [
+        ("PCLazyLoraLoader", "<lora:ink>", {(1.0, 1.0)}),
+        ("PCLazyLoraLoader", "<lora:ink:0.5>", {(0.5, 0.5)}),
+        ("PCLazyLoraLoader", "<lora:ink:0.5:2>", {(0.5, 2.0)}),
+        ("LoraTagLoader", "<lora:ink>", {(1.0, 1.0)}),
+        ("LoraTagLoader", "<lora:ink:0:2>", {(0.0, 2.0), (1.0, 1.0)}),
+        ("LoraTagLoader", "<lora:ink:0.5:0>", {(0.5, 0.0)}),
+        ("Power Prompt (rgthree)", "<lora:ink>", {(1.0, 1.0)}),
+        ("Power Prompt (rgthree)", "<lora:ink:0.5:2>", {(0.5, 2.0), (0.5, 0.5)}),
+        ("ImpactWildcardEncode", "<lora:ink>", {(1.0, 1.0)}),
+        ("ImpactWildcardEncode", "<lora:ink:0.5>", {(0.5, 0.5)}),
+        ("ImpactWildcardEncode", "<lora:ink:0.5:2>", {(0.5, 2.0)}),
+        # What is not written in digits alone is passed over.
+        ("ImpactWildcardEncode", "<lora:ink:+0.5:2>", {(2.0, 2.0)}),
+    ],
+)
+def test_each_pack_reads_the_numbers_of_a_tag_in_its_own_way(
+    kind: str, tag: str, taken: set[tuple[float, float]]
+) -> None:
+    (one,) = loaded(k=node(kind, populated_text=tag) if "Impact" in kind else node(kind, text=tag))
+    assert pairs(one) == taken
