@@ -35,3 +35,20 @@ def test_a_node_that_takes_no_text_encoder_may_act_on_the_model_alone() -> None:
     assert pairs(one) == {(0.5, 0.5), (0.5, 0.0)}
     (one,) = loaded(a=node("Made Up Lora", **inputs, clip=["4", 1]))
     assert pairs(one) == {(0.5, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "taken"),
+    [
+        ("LoraLoader", {}, (1.0, 1.0)),
+        ("LoraLoader", {"strength_model": 0.5}, (0.5, 1.0)),
+        ("LoraLoader", {"strength_clip": 0.5}, (1.0, 0.5)),
+        ("LoraLoaderModelOnly", {}, (1.0, 0.0)),
+        ("LoraLoaderModelOnly", {"strength_model": 0.5}, (0.5, 0.0)),
+    ],
+)
+def test_a_loader_of_comfyui_that_gives_no_strength_applies_all_of_the_lora(
+    kind: str, inputs: dict[str, float], taken: tuple[float, float]
+) -> None:
+    (one,) = loaded(a=node(kind, lora_name="ink", **inputs))
+    assert pairs(one) == {taken}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,3 +101,33 @@ def test_each_pack_reads_the_numbers_of_a_tag_in_its_own_way(
 ) -> None:
     (one,) = loaded(k=node(kind, populated_text=tag) if "Impact" in kind else node(kind, text=tag))
     assert pairs(one) == taken
+
+
+def test_a_name_with_a_suffix_is_never_completed(tmp_path: Path) -> None:
+    (tmp_path / "ink.ckpt.safetensors").touch()
+    (one,) = loaded({"lora_folder": str(tmp_path)}, k=node("LoraLoader", lora_name="ink.ckpt"))
+    assert one.path == f"{tmp_path}/ink.ckpt"
+
+
+MANAGER = "Lora Loader (LoraManager)"
+
+
+@pytest.mark.parametrize(
+    ("taker", "looked_up_anew"),
+    [
+        (node(MANAGER, lora_stack=["k", 0], loras=[]), True),
+        (node(MANAGER, model=["4", 0], loras=[]), False),
+        (node(MANAGER, lora_stack=None, loras=[]), False),
+        (node("CR Apply LoRA Stack", model=["4", 0], lora_stack=["k", 0]), False),
+    ],
+)
+def test_a_stack_is_looked_up_anew_where_lora_manager_takes_one(
+    tmp_path: Path, taker: Any, looked_up_anew: bool
+) -> None:
+    for name in ("a/ink.safetensors", "b/ink.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    row = {"switch_1": "On", "lora_name_1": "b/ink.safetensors", "model_weight_1": 1}
+    graph = {"k": node("CR LoRA Stack", **row), "m": taker}
+    found = {str(one.path)[-17:] for one in loaded({"lora_folder": str(tmp_path)}, **graph)}
+    assert found == {"b/ink.safetensors", *["a/ink.safetensors"] * looked_up_anew}

@@ -123,3 +123,21 @@ def test_both_outputs_of_an_extractor_are_told_apart_whichever_is_taken_first() 
     graph = handed_on("<lo<lora:ink:1>ra:evil:1>", 1, "LoraTagLoader")
     graph["3"] = node("LoraTagLoader", text=["1", 0], **MODEL)
     assert set(paths(**graph)) == {"/loras/ink.safetensors", "/loras/evil.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        node("Lora Info", x=1),
+        node("Lora Info", about="a lake"),
+        node("Lora Info", lora_count=1),
+        node("Efficient Loader", lora_name="ink"),
+    ],
+)
+def test_a_name_comes_from_a_node_of_loras_that_says_which_one(source: Any) -> None:
+    said = refused(a=source, b=node("LoraLoader", lora_name=["a", 0]))
+    assert "is linked to a node that makes it" in said
+    named = node("Lora Info", lora_name="ink")
+    assert set(paths(a=named, b=node("LoraLoader", lora_name=["a", 0]))) == {
+        "/loras/ink.safetensors"
+    }
