@@ -43,3 +43,13 @@ def test_of_two_strengths_one_may_leave_a_lora_out() -> None:
     unsure = node("Made Up LoraLoader", **inputs, strength=1.0, weight=0.0)
     graph = drawn_from("2", **{"1": unsure, "2": loader("clay", 1.0, "1")})
     assert optional(graph) == {"ink": True, "clay": False}
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_sampler_that_applies_most_tells_the_likeliest_strength(last: bool) -> None:
+    graph = drawn_from("1", **{"1": loader("ink", 0.5)})
+    plain = node("CLIPTextEncode", clip=["4", 1], text="a")
+    other = node("KSampler", model=["1", 0], positive=["p", 0], negative=["p", 0])
+    more = {"p": plain, "s": other}
+    (one,) = loaded(graph | more if last else more | graph).values()
+    assert [(each.denoiser, each.text_encoder) for each in one.strengths] == [(0.5, 0.5), (0.5, 0)]
