@@ -74,6 +74,8 @@ def test_names_of_one_file_each_are_certain(tmp_path: Path) -> None:
         # The second pass reads its own prompts instead of the first one's.
         ({"prompt": INK, "hr_prompt": "a", "negative_prompt": ROBOT}, [True, True]),
         ({"prompt": INK, "hr_negative_prompt": ROBOT}, [True, True]),
+        # Not every server knows tags of another kind.
+        ({"prompt": f"{INK} <lyco:robot:1>"}, [False, True]),
         # An extension may read its own text instead of the prompt.
         ({"prompt": INK, "alwayson_scripts": SCRIPT}, [True, True]),
     ],

@@ -86,6 +86,22 @@ def test_the_ratio_of_a_merge_may_come_by_a_link() -> None:
     assert pairs(found["ink"]) == {(0.25, 0.0)}
 
 
+def test_a_merge_that_is_not_weighted_is_its_first_model() -> None:
+    graph = drawn_from("1", **{"1": loader("ink", 1.0), "2": loader("clay", 1.0)})
+    merge = node("ModelMergeSimple", model1=["1", 0], model2=["2", 0])
+    found = loaded(graph | {"7": merge, "6": PLAIN, "3": sampler("7")})
+    assert pairs(found["ink"]) == {(1.0, 0.0)}
+    assert (found["ink"].optional, found["clay"].optional) == (False, True)
+
+
+@pytest.mark.parametrize(("slot", "carries"), [(0, True), (-2, True), (-3, False), (2, False)])
+def test_an_output_may_be_counted_from_the_end(slot: int, carries: bool) -> None:
+    graph = drawn_from("1", **{"1": loader("ink", 1.0), "2": loader("clay", 1.0)})
+    graph["6"], graph["3"] = PLAIN, sampler("2")
+    graph["3"]["inputs"]["model"][1] = slot
+    assert loaded(graph)["clay"].optional is not carries
+
+
 def test_out_of_a_loader_of_models_comes_nothing_for_the_text_encoder() -> None:
     graph = drawn_from(
         "2",
@@ -170,3 +186,25 @@ def test_a_graph_names_ten_thousand_loras_at_most() -> None:
     assert comfyui.extract(post("/prompt", {"prompt": graph(10_000)})).adapters
     with pytest.raises(RefusedRequestError, match="names more LoRAs than an audit takes in"):
         comfyui.extract(post("/prompt", {"prompt": graph(10_001)}))
+
+
+def drawn_by(**between: Any) -> list[AdapterReference]:
+    """The LoRAs of a graph that loads one file twice, at 1 and at 0.5."""
+    loaders = {"1": loader("ink", 1.0), "2": loader("ink", 0.5)}
+    graph = {**drawn_from("4"), **loaders, **between}
+    return list(extractor("comfyui").extract(post("/prompt", {"prompt": graph})).adapters)
+
+
+def test_a_node_that_is_not_known_may_hand_on_two_models_as_one() -> None:
+    both = drawn_by(**{"7": node("Made Up", a=["1", 0], b=["2", 0]), "3": sampler("7")})
+    assert [pairs(one) for one in both] == [{(1.0, 0.0)}, {(0.5, 0.0)}]
+
+
+def test_what_a_guider_takes_as_two_models_stays_apart_behind_a_reroute() -> None:
+    inputs = {"model": ["1", 0], "model2": ["2", 0], "positive": ["6", 0]}
+    (one,) = drawn_by(
+        g=node("DualModelGuider", **inputs),
+        r=node("Reroute", guider=["g", 0]),
+        **{"3": node("SamplerCustomAdvanced", guider=["r", 0])},
+    )
+    assert pairs(one) == {(1.0, 0.0), (0.5, 0.0)}

@@ -61,6 +61,7 @@ def test_only_a_bare_name_is_a_tag_to_every_server(name: str, everywhere: bool) 
         ([4], False),
         ([5], True),
         ([2, 3], True),
+        ([4, 2], True),
         ([3, 3, 0], True),
         ([0, 9], False),
     ],

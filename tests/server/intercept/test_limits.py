@@ -74,7 +74,7 @@ def test_links_carry_at_most_sixteen_million_letters() -> None:
         reader = {"class_type": "Lora Text", "inputs": {"text": ["t", 0]}}
         return {"t": text, **{str(n): reader for n in range(readers)}}
 
-    assert found("comfyui", post("/prompt", {"prompt": graph(39)})) == []
+    assert found("comfyui", post("/prompt", {"prompt": graph(40)})) == []
     code = refusal("comfyui", post("/prompt", {"prompt": graph(41)}))
     assert code == RefusalCode.BODY_UNREADABLE
 

@@ -253,7 +253,7 @@ class ComfyUI(ImageServer):
         if source.key not in graph.handed_on:
             graph.handed_on[source.key] = list(self._names_in(source, at[0], graph))
         for one in graph.handed_on[source.key]:
-            own = graph.strengths.given(one, source, place_of(*one.location[:4]))
+            own = graph.strengths.given(one, source, place_of(*one.location))
             both = [
                 Strength(first.denoiser * second.denoiser, first.text_encoder * second.text_encoder)
                 for first in forces

@@ -43,9 +43,7 @@ _WILDCARD = re.compile(r"__[\w.\-+/*\\]+?__")
 
 def _model_first(tag: Tag) -> tuple[Strength, ...]:
     """`<lora:name:model:clip>`, where the second number is the first one unless it is given."""
-    first, second = (*tag.numbers, *tag.numbers[:1], 1.0, 1.0)[:2]
-    if len(tag.numbers) > 1:
-        second = tag.numbers[1]
+    first, second = (*tag.numbers, *tag.numbers, 1.0, 1.0)[:2]
     return (Strength(first, second),)
 
 

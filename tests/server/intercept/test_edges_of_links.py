@@ -1,0 +1,143 @@
+"""Edges of what comes by links in ComfyUI, each where a wrong change was left unnoticed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.server.intercept.bodies import extractor, post
+from tests.server.intercept.test_comfyui_flow import node
+from tests.server.intercept.test_comfyui_links import loaded, paths, refused
+
+MODEL = {"model": ["4", 0]}
+
+
+def test_a_tag_that_comes_over_a_reroute_is_one_lora_and_can_be_replaced() -> None:
+    graph = {
+        "1": node("PrimitiveString", value="a <lora:ink:1>"),
+        "2": node("Reroute", any=["1", 0]),
+        "3": node("LoraTagLoader", text=["2", 0], **MODEL),
+    }
+    assert paths(**graph) == ["/loras/ink.safetensors"]
+    request = post("/prompt", {"prompt": graph})
+    new = extractor("comfyui").rewrite(request, {0: "/loras/clay.safetensors"})
+    assert new is not None
+    assert b"<lora:clay.safetensors:1>" in new
+
+
+def test_who_makes_or_keeps_loras_may_say_in_which_folder() -> None:
+    trained = node("TrainLoraNode", existing_lora="[None]", seed=1)
+    for kind in ("LoraSave", "LoraResizer merge", "LoraExtract"):
+        assert paths(a=trained, b=node(kind, folder="mine")) == []
+    assert "says where names are looked for" in refused(b=node("LoraLoader", folder="mine"))
+
+
+@pytest.mark.parametrize("source", ["Mystery", "LoraTrainer"])
+def test_it_is_told_which_node_a_lora_would_come_from(source: str) -> None:
+    said = refused(a=node(source, x=1), b=node("Apply LoRA Stack", lora_stack=["a", 0]))
+    assert f"node /a/{source}" in said
+
+
+def handed_on(text: str, slot: int, taker: str) -> dict[str, Any]:
+    return {
+        "1": node("LoraTextExtractor-b1f83aa2", text=text),
+        "2": node(taker, text=["1", slot], **MODEL),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a <lora:ink:1>cat<lora:clay:1> b", {"ink", "clay"}),
+        ("<lora:ink:1><lora:clay:1>", {"ink", "clay"}),
+        ("<lora:a>b", {"a"}),
+        ("<lora:ink:1> <lora:a> c>", {"ink", "a"}),
+    ],
+)
+def test_each_tag_that_an_extractor_hands_on_stands_in_a_line_of_its_own(
+    text: str, names: set[str]
+) -> None:
+    found = loaded(**handed_on(text, 1, "MultiLoraLoader-70bf3d77"))
+    assert {one.path for one in found} == {f"/loras/{name}.safetensors" for name in names}
+
+
+def test_around_a_tag_that_is_taken_out_another_one_may_come_about() -> None:
+    found = paths(**handed_on("<lo<lora:ink:1>ra:evil:1>", 0, "LoraTagLoader"))
+    assert "/loras/evil.safetensors" in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("StringConcatenate", {"string_a": "<lora:ink", "string_b": ":1>", "delimiter": ""}),
+        ("StringReplace", {"string": "<X:ink:1>", "find": "X", "replace": "lora"}),
+    ],
+)
+def test_a_text_is_put_together_of_parts_that_are_all_known(
+    kind: str, inputs: dict[str, str]
+) -> None:
+    taker = node("LoraTagLoader", text=["1", 0], **MODEL)
+    assert paths(**{"1": node(kind, **inputs), "2": taker}) == ["/loras/ink.safetensors"]
+    for name in inputs:
+        unknown = node(kind, **{**inputs, name: ["0", 0]})
+        said = refused(**{"0": node("LLM", prompt="a"), "1": unknown, "2": taker})
+        assert "other nodes make while the graph runs" in said
+
+
+def test_a_tag_that_other_nodes_put_together_cannot_be_replaced() -> None:
+    joined = node("StringConcatenate", string_a="<lora:ink", string_b=":1>", delimiter="")
+    graph = {"1": joined, "2": node("LoraTagLoader", text=["1", 0], **MODEL)}
+    request = post("/prompt", {"prompt": graph})
+    assert extractor("comfyui").rewrite(request, {0: "/loras/clay.safetensors"}) is None
+
+
+@pytest.mark.parametrize(("more", "read"), [(0, True), (1, False)])
+def test_a_text_of_a_million_letters_is_the_longest_in_which_words_are_replaced(
+    more: int, read: bool
+) -> None:
+    # The text as it was counts too.
+    text = "<X:ink:1>".ljust(1_000_000 - len("lora") + more)
+    source = node("StringReplace", string=text, find="X", replace="lora")
+    graph = {"1": source, "2": node("LoraTagLoader", text=["1", 0], **MODEL)}
+    if read:
+        assert paths(**graph) == ["/loras/ink.safetensors"]
+    else:
+        assert "other nodes make" in refused(**graph)
+
+
+@pytest.mark.parametrize(("hops", "read"), [(17, True), (18, False)])
+def test_a_text_is_put_together_over_seventeen_nodes_and_no_more(hops: int, read: bool) -> None:
+    graph = {"t": node("LoraTagLoader", text=["1", 0], **MODEL)}
+    for n in range(1, hops + 1):
+        rest: Any = [str(n + 1), 0] if n < hops else ":1>"
+        first = "<lora:ink" if n == 1 else ""
+        graph[str(n)] = node("StringConcatenate", string_a=first, string_b=rest, delimiter="")
+    if read:
+        assert paths(**graph) == ["/loras/ink.safetensors"]
+    else:
+        assert "other nodes make" in refused(**graph)
+
+
+def test_both_outputs_of_an_extractor_are_told_apart_whichever_is_taken_first() -> None:
+    graph = handed_on("<lo<lora:ink:1>ra:evil:1>", 1, "LoraTagLoader")
+    graph["3"] = node("LoraTagLoader", text=["1", 0], **MODEL)
+    assert set(paths(**graph)) == {"/loras/ink.safetensors", "/loras/evil.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        node("Lora Info", x=1),
+        node("Lora Info", about="a lake"),
+        node("Lora Info", lora_count=1),
+        node("Efficient Loader", lora_name="ink"),
+    ],
+)
+def test_a_name_comes_from_a_node_of_loras_that_says_which_one(source: Any) -> None:
+    said = refused(a=source, b=node("LoraLoader", lora_name=["a", 0]))
+    assert "is linked to a node that makes it" in said
+    named = node("Lora Info", lora_name="ink")
+    assert set(paths(a=named, b=node("LoraLoader", lora_name=["a", 0]))) == {
+        "/loras/ink.safetensors"
+    }
