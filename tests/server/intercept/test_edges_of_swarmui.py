@@ -1,0 +1,57 @@
+"""Edges of the extractor of SwarmUI, each where a wrong change was left unnoticed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from loragate_server.intercept.extraction import RefusalCode
+from tests.server.intercept.bodies import ROUTES, extractor, post
+from tests.server.intercept.verdicts import found, refusal
+
+SHARED = "/loras/audited/0a.safetensors"
+
+
+def rewritten(body: Any, path: str = SHARED) -> Any:
+    new = extractor("swarmui").rewrite(post(ROUTES["swarmui"], body), {0: path})
+    return None if new is None else json.loads(new)
+
+
+def optional(body: Any) -> list[bool]:
+    adapters = extractor("swarmui").extract(post(ROUTES["swarmui"], body)).adapters
+    return [one.optional for one in adapters]
+
+
+def test_a_lora_is_called_as_the_server_lists_it_without_its_suffix() -> None:
+    assert rewritten({"loras": ["ink"]}) == {"loras": ["audited/0a"]}
+    assert rewritten({"prompt": "a <lora:ink:1>"}) == {"prompt": "a <lora:audited/0a:1>"}
+    assert rewritten({"loras": ["ink"]}, "/loras/a,b.safetensors") is None
+    assert rewritten({"loras": ["ink"]}, "/loras/ink.sft") is None
+
+
+def test_each_name_of_a_list_in_a_text_is_rewritten_where_it_stands() -> None:
+    assert rewritten({"loras": "ink, mist"}) == {"loras": "audited/0a, mist"}
+    assert rewritten({"loras": "ink\n|||\nmist"}) == {"loras": "audited/0a\n|||\nmist"}
+
+
+def test_a_comma_divides_the_item_of_a_list_only_where_it_is_the_only_one() -> None:
+    request = post(ROUTES["swarmui"], {"loras": ["ink,mist"]})
+    assert refusal("swarmui", request) == RefusalCode.ADAPTER_AMBIGUOUS
+    two = post(ROUTES["swarmui"], {"loras": ["ink,mist", "fog"]})
+    assert found("swarmui", two) == ["/loras/ink,mist.safetensors", "/loras/fog.safetensors"]
+
+
+def test_a_lora_that_a_list_names_twice_is_applied_twice() -> None:
+    assert optional({"loras": ["ink", "ink"]}) == [False, False]
+    assert optional({"loras": ["ink"], "prompt": "a <lora:ink:1>"}) == [False, True]
+
+
+def test_a_lora_of_a_tag_that_no_list_names_is_applied_with_those_of_the_list() -> None:
+    assert optional({"loras": ["ink"], "prompt": "a <lora:mist:1>"}) == [False, False]
+
+
+def test_a_strength_is_at_most_the_largest_that_the_server_can_hold() -> None:
+    largest = "3.4028234663852886e38"
+    assert optional({"loras": ["ink"], "loraweights": [largest]}) == [False]
+    request = post(ROUTES["swarmui"], {"loras": ["ink"], "loraweights": ["3.41e38"]})
+    assert refusal("swarmui", request) == RefusalCode.ADAPTER_AMBIGUOUS
