@@ -146,3 +146,40 @@ def test_requests_in_a_list_are_read_apart_and_a_list_of_adapters_as_a_whole() -
     assert optional("kserve", post(ROUTES["kserve"], apart)) == {a: True, b: True}
     whole = {"lora": [{"path": path} for path in (a, b)]}
     assert optional("kserve", post(ROUTES["kserve"], whole)) == {a: False, b: False}
+
+
+def test_two_strengths_that_speak_of_adapters_are_refused() -> None:
+    assert strengths(lora_scale=0.5) == {0.5}
+    assert strengths(LORA_SCALE=0.5) == {0.5, 1.0}
+    with pytest.raises(RefusedRequestError, match="has several strengths"):
+        strengths(lora_scale=0.5, adapter_scale=0.7)
+
+
+@pytest.mark.parametrize(("count", "told_apart"), [(64, True), (65, False)])
+def test_of_sixty_four_adapters_it_is_told_that_each_may_be_left_out(
+    count: int, told_apart: bool
+) -> None:
+    given = {f"lora{number}": f"/loras/{number}.safetensors" for number in range(count)}
+    one_for_each = optional("kserve", post(ROUTES["kserve"], {"parameters": given}))
+    assert list(one_for_each.values()) == [told_apart] * count
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], {}, True, False, 3, 0.5])
+def test_a_parameter_that_holds_no_name_names_no_adapter(nothing: Any) -> None:
+    assert found("kserve", post(ROUTES["kserve"], {"parameters": {"lora": nothing}})) == []
+
+
+def test_an_empty_message_asks_for_nothing() -> None:
+    assert found("kserve", infer(b"")) == []
+    assert refusal("kserve", replace(infer(b""), body=b"\0\0\0\0")) == RefusalCode.BODY_UNREADABLE
+
+
+def test_the_prefix_of_a_message_says_what_follows_in_all_its_bytes() -> None:
+    packer = zlib.compressobj(wbits=31)
+    packed = packer.compress(MODEL + LORA) + packer.flush()
+    headers = {**infer(b"").headers, "grpc-encoding": "gzip"}
+    odd = replace(infer(b""), headers=headers, body=framed(packed, flag=2))
+    assert refusal("kserve", odd) == RefusalCode.BODY_UNREADABLE
+    for first in (b"\0\1", b"\2\0"):
+        longer = replace(infer(b""), body=first + framed(MODEL + LORA)[2:])
+        assert refusal("kserve", longer) == RefusalCode.BODY_UNREADABLE

@@ -77,6 +77,13 @@ def test_a_configuration_of_loras_holds_nothing_that_is_not_read(more: dict[str,
 def test_a_door_that_is_open_names_no_adapter() -> None:
     registers = post("/v1/model_registrations/LLM", {"model": "x"})
     assert refusal("xinference", registers) == RefusalCode.DOOR_CLOSED
+    for server in ("sglang", "vllm_omni"):
+        changes = (
+            post("/update_weights", {}) if server == "vllm_omni" else post("/merge_lora_weights")
+        )
+        assert refusal(server, changes) == RefusalCode.DOOR_CLOSED
+        doors = [changes.path.strip("/")]
+        assert extractor(server, allowed_doors=doors).extract(changes) == Extraction()
     opened = extractor("xinference", allowed_doors=["model_registrations"])
     assert opened.extract(registers) == Extraction()
     converts = post("/api/v2/models/convert/abc", method="PUT")
@@ -105,10 +112,10 @@ def test_a_list_of_loras_is_read_as_a_whole_and_another_beside_it_or_not() -> No
 def test_an_adapter_in_a_field_of_further_parameters_is_found_however_it_is_written(
     name: str,
 ) -> None:
-    text = f'{{"{name}": {{"name": "x", "local_path": "{INK}"}}}}'
+    text = f'{{"{name}": {{"name": "x", "local_path": "/data/ink.bin"}}}}'
     parts = [{"name": "prompt", "text": "a"}, {"name": "extra_params", "text": text}]
     request = multipart_post("/v1/videos", parts)
-    assert found("vllm_omni", request) == [INK]
+    assert found("vllm_omni", request) == ["/data/ink.bin"]
 
 
 def test_nicknames_that_are_known_need_no_path_and_several_need_one_each() -> None:
@@ -118,3 +125,28 @@ def test_nicknames_that_are_known_need_no_path_and_several_need_one_each() -> No
     assert refusal("sglang", request) == RefusalCode.ADAPTER_UNNAMED
     request = post(ROUTES["sglang"], {**several, "lora_path": INK})
     assert refusal("sglang", request) == RefusalCode.ADAPTER_AMBIGUOUS
+
+
+@pytest.mark.parametrize("name", ["sub/x.safetensors", "", 7, {"a": "x.safetensors"}])
+def test_a_weight_name_that_a_rule_finds_is_the_plain_name_of_a_file(name: Any) -> None:
+    rules = [{"path": "/generate", "reference": "$.lora", "weight_name": "$.file"}]
+    (one,) = adapters("declarative", {"lora": "studio/ink", "file": "x.bin"}, rules=rules)
+    assert one.weight_name == "x.bin"
+    request = post("/generate", {"lora": "studio/ink", "file": name})
+    assert refusal("declarative", request, rules=rules) == RefusalCode.ADAPTER_AMBIGUOUS
+
+
+def test_what_is_set_without_a_strength_is_as_trained() -> None:
+    assert scales("sglang", {"lora_nickname": "ink", "lora_path": INK}) == [1.0]
+
+
+@pytest.mark.parametrize(("text", "refused"), [("", False), (" null ", False), ("ink", True)])
+def test_a_field_that_speaks_of_loras_in_another_way_has_to_be_empty(
+    text: str, refused: bool
+) -> None:
+    parts = [{"name": "prompt", "text": "a"}, {"name": "my_lora", "text": text}]
+    request = multipart_post("/v1/videos", parts)
+    if refused:
+        assert refusal("vllm_omni", request) == RefusalCode.ADAPTER_UNNAMED
+    else:
+        assert found("vllm_omni", request) == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loragate_server.intercept.extraction import RefusalCode
+from loragate_server.intercept.extraction import RefusalCode, RefusedRequestError
 from loragate_server.intercept.request import HttpRequest
 from tests.server.intercept.bodies import (
     BOUNDARY,
@@ -94,3 +94,33 @@ def test_a_form_with_something_before_its_first_part_is_refused() -> None:
     assert adapters(post("/v1/images/edits", body, content_type=kind)) == {}
     request = post("/v1/images/edits", b"\r\n" + body, content_type=kind)
     assert refusal(SERVER, request) == RefusalCode.BODY_AMBIGUOUS
+
+
+def test_a_list_is_read_and_arguments_are_where_there_is_none_and_tags_may_be() -> None:
+    listed = {"lora": [{"path": "ink.safetensors"}]}
+    expected = {"/loras/ink.safetensors": False, "/loras/mist.safetensors": True}
+    given = {"lora": [{"path": "/loras/ink.safetensors"}]}
+    prompt = f"{ARGUMENTS.replace('{}', json.dumps(given))} <lora:mist:1>"
+    assert adapters(post("/sdapi/v1/txt2img", {"prompt": prompt})) == expected
+    assert adapters(post("/sdapi/v1/txt2img", {"prompt": "<lora:mist:1>", **listed})) == expected
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        f"<sd_cpp_{ARGUMENTS}extra_args>",
+        ARGUMENTS.replace("{}", json.dumps({"prompt": "<sd_cpp_extra_args>"})),
+        f"{ARGUMENTS} {ARGUMENTS}",
+    ],
+)
+def test_arguments_that_may_begin_twice_are_refused(prompt: str) -> None:
+    with pytest.raises(RefusedRequestError, match="holds sd_cpp_extra_args several times"):
+        adapters(post(ROUTES[SERVER], {"prompt": prompt}))
+
+
+def test_a_sum_of_strengths_is_said_in_no_more_digits_than_it_takes() -> None:
+    for total in (0.3, 0.000999598):
+        listed = [{"path": "ink.safetensors", "multiplier": one} for one in (total, 0)]
+        request = post("/sdapi/v1/txt2img", {"prompt": "a", "lora": listed})
+        (one,) = extractor(SERVER).extract(request).adapters
+        assert one.strength.denoiser == total

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from loragate_server.intercept.extraction import RefusalCode
+import pytest
+
+from loragate_server.intercept.extraction import RefusalCode, RefusedRequestError
 from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.verdicts import found, refusal
 
@@ -55,3 +57,36 @@ def test_a_strength_is_at_most_the_largest_that_the_server_can_hold() -> None:
     assert optional({"loras": ["ink"], "loraweights": [largest]}) == [False]
     request = post(ROUTES["swarmui"], {"loras": ["ink"], "loraweights": ["3.41e38"]})
     assert refusal("swarmui", request) == RefusalCode.ADAPTER_AMBIGUOUS
+
+
+def test_what_is_given_as_nothing_takes_a_parameter_out() -> None:
+    none = {"loras": None, "loraweights": None, "negativeprompt": None}
+    assert optional({**none, "prompt": "a <lora:ink:1>"}) == [False]
+    assert optional({"loras": [], "loraweights": "", "prompt": None}) == []
+    for item in (0, False, {}):
+        request = post(ROUTES["swarmui"], {"loras": item})
+        assert refusal("swarmui", request) == RefusalCode.ADAPTER_AMBIGUOUS
+
+
+@pytest.mark.parametrize("name", ["negativemodelincludeloras", "loramystery"])
+@pytest.mark.parametrize("item", [True, "true", "false", "ink"])
+def test_a_switch_for_loras_names_none_and_anything_else_may(name: str, item: Any) -> None:
+    body = {"prompt": "a", name: item}
+    if name == "negativemodelincludeloras" and item != "ink":
+        assert optional(body) == []
+    else:
+        request = post(ROUTES["swarmui"], body)
+        assert refusal("swarmui", request) == RefusalCode.ADAPTER_UNNAMED
+
+
+def test_a_bracket_that_begins_no_lora_may_stand_anywhere() -> None:
+    assert optional({"prompt": "a", "note": "b < c <b> <i:x>"}) == []
+    for note in ("<lora:ink:1>", "<LoRA:ink", "<lo\x07ra:ink:1>"):
+        request = post(ROUTES["swarmui"], {"prompt": "a", "note": note})
+        assert refusal("swarmui", request) == RefusalCode.ADAPTER_UNNAMED
+
+
+def test_four_thousand_and_ninety_six_tags_are_the_most() -> None:
+    assert optional({"prompt": "<b>" * 4095 + "<lora:ink:1>"}) == [False]
+    with pytest.raises(RefusedRequestError, match="more than 4096 tags"):
+        optional({"prompt": "<b>" * 4097})
