@@ -183,3 +183,11 @@ def test_the_prefix_of_a_message_says_what_follows_in_all_its_bytes() -> None:
     for first in (b"\0\1", b"\2\0"):
         longer = replace(infer(b""), body=first + framed(MODEL + LORA)[2:])
         assert refusal("kserve", longer) == RefusalCode.BODY_UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["adapter_weight", "lora_upscaler", "lora_scale"])
+@pytest.mark.parametrize("text", [EVIL, "studio/evil", "evil", "0.5.1"])
+def test_a_text_in_the_place_of_a_strength_has_to_be_a_number(name: str, text: str) -> None:
+    request = post(ROUTES["kserve"], {"parameters": {name: text}})
+    assert refusal("kserve", request) == RefusalCode.ADAPTER_AMBIGUOUS
+    assert found("kserve", post(ROUTES["kserve"], {"parameters": {name: "0.5"}})) == []

@@ -90,3 +90,27 @@ def test_four_thousand_and_ninety_six_tags_are_the_most() -> None:
     assert optional({"prompt": "<b>" * 4095 + "<lora:ink:1>"}) == [False]
     with pytest.raises(RefusedRequestError, match="more than 4096 tags"):
         optional({"prompt": "<b>" * 4097})
+
+
+@pytest.mark.parametrize("name", ["prompt", "negativeprompt", "loras", "loraweights"])
+def test_a_parameter_that_is_read_comes_once_in_whatever_letters(name: str) -> None:
+    other = f"{name[:1].upper()}{name[1:]} "
+    request = post(ROUTES["swarmui"], {name: "ink", other: "<lora:mist:1>"})
+    assert refusal("swarmui", request) == RefusalCode.ADAPTER_AMBIGUOUS
+    assert optional({"prompt": "a", "images": 1, "Images": 2, "someloraswitch": 0}) == []
+
+
+def test_a_graph_for_comfyui_is_refused_and_what_only_sounds_like_one_is_not() -> None:
+    assert optional({"prompt": "a", "comfyuisampler": "x", "workflow": "y"}) == []
+    for name in ("comfyuicustomworkflow", "ComfyWorkflowRaw"):
+        request = post(ROUTES["swarmui"], {"prompt": "a", name: "x"})
+        assert refusal("swarmui", request) == RefusalCode.ADAPTER_UNNAMED
+
+
+def test_every_model_of_a_request_is_the_one_that_is_audited_for() -> None:
+    body = {"prompt": "a", "model": "sdxl", "refinermodel": "sdxl", "scheduler": "karras"}
+    server = extractor("swarmui", base_names=["sdxl"])
+    assert server.extract(post(ROUTES["swarmui"], body)).adapters == ()
+    for name in ("model", "refinermodel"):
+        request = post(ROUTES["swarmui"], {**body, name: "other"})
+        assert refusal("swarmui", request, base_names=["sdxl"]) == RefusalCode.ADAPTER_AMBIGUOUS
