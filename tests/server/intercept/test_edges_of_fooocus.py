@@ -73,3 +73,14 @@ def test_a_tag_means_any_file_below_the_folder_that_has_its_stem(tmp_path: Path)
     assert meant("mist") == ["a/mist.safetensors"]
     assert meant("ink") == ["a/ink.safetensors", "b/ink.safetensors"]
     assert meant("fog") == ["fog.safetensors"]
+
+
+def test_what_is_not_said_of_a_strength_is_what_the_server_takes() -> None:
+    def strengths(body: dict[str, Any]) -> set[float]:
+        (one,) = adapters(post(ROUTES["fooocus"], body))
+        return {each.denoiser for each in one.strengths}
+
+    assert strengths({"loras": [{"model_name": "ink.safetensors"}]}) == {0.5}
+    assert strengths({"performance_selection": "Extreme Speed"}) == {1.0}
+    assert strengths({"performance_selection": "Lightning"}) == {1.0}
+    assert strengths({"performance_selection": "Hyper-SD"}) == {0.8, 1.0}
