@@ -191,3 +191,25 @@ def test_a_text_in_the_place_of_a_strength_has_to_be_a_number(name: str, text: s
     request = post(ROUTES["kserve"], {"parameters": {name: text}})
     assert refusal("kserve", request) == RefusalCode.ADAPTER_AMBIGUOUS
     assert found("kserve", post(ROUTES["kserve"], {"parameters": {name: "0.5"}})) == []
+
+
+@pytest.mark.parametrize(
+    "field", [chunk(9, b"x"), b"\x48\x01", b"\x49" + bytes(8), b"\x4d" + bytes(4)]
+)
+def test_a_field_that_nobody_knows_is_told_from_none(field: bytes) -> None:
+    request = infer(MODEL + field + LORA)
+    assert refusal("kserve", request) == RefusalCode.BODY_AMBIGUOUS
+    assert refusal("kserve", infer(MODEL + field[:-1])) == RefusalCode.BODY_UNREADABLE
+
+
+def test_a_field_of_no_kind_is_none() -> None:
+    for kind in (3, 4, 6, 7):
+        request = infer(MODEL + varint(9 << 3 | kind) + bytes(4))
+        assert refusal("kserve", request) == RefusalCode.BODY_UNREADABLE
+
+
+def test_only_a_load_writes_its_texts_as_a_configuration_does() -> None:
+    body = {"parameters": {"lora": {"string_value": EVIL}}}
+    load = post("/v2/repository/models/m/load", body)
+    assert found("kserve", load, allow_repository_loads=True) == [EVIL]
+    assert refusal("kserve", post(ROUTES["kserve"], body)) == RefusalCode.ADAPTER_UNNAMED

@@ -150,3 +150,9 @@ def test_a_field_that_speaks_of_loras_in_another_way_has_to_be_empty(
         assert refusal("vllm_omni", request) == RefusalCode.ADAPTER_UNNAMED
     else:
         assert found("vllm_omni", request) == []
+
+
+def test_a_rule_is_given_what_can_be_set_and_nothing_that_is_made_of_it() -> None:
+    for name in ("queries", "paths"):
+        with pytest.raises(ValueError, match=f"{name}' is none of path, method"):
+            extractor("declarative", rules=[{"path": "/x", "door": True, name: {}}])

@@ -1,4 +1,4 @@
-"""Edges of the extractor of Fooocus-API, each where a wrong change was left unnoticed."""
+"""Edges of Fooocus-API and LocalAI, each where a wrong change was left unnoticed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from loragate_server.adapter.reference import AdapterReference
+from loragate_server.intercept.extraction import RefusalCode
 from loragate_server.intercept.request import HttpRequest
 from tests.server.intercept.bodies import ROUTES, extractor, multipart, multipart_post, post
+from tests.server.intercept.verdicts import refusal
 
+INK_FILE, MIST_FILE = "/loras/ink.safetensors", "/loras/mist.safetensors"
 SHARED = "/loras/audited/0a.safetensors"
 INK = {"model_name": "ink.safetensors", "weight": 0.5}
 
@@ -84,3 +89,35 @@ def test_what_is_not_said_of_a_strength_is_what_the_server_takes() -> None:
     assert strengths({"performance_selection": "Extreme Speed"}) == {1.0}
     assert strengths({"performance_selection": "Lightning"}) == {1.0}
     assert strengths({"performance_selection": "Hyper-SD"}) == {0.8, 1.0}
+
+
+def in_localai(path: str, body: Any) -> dict[str | None, bool]:
+    """The files of a request to LocalAI, and whether each may be left out."""
+    found = extractor("localai").extract(post(path, body)).adapters
+    return {one.path: one.optional for one in found}
+
+
+def test_the_loras_of_a_negative_prompt_may_be_left_out() -> None:
+    both = {"prompt": "a <lora:ink:1>", "negative_prompt": "b <lora:mist:1>"}
+    assert in_localai("/video", both) == {INK_FILE: False, MIST_FILE: True}
+    divided = {"prompt": "a <lora:ink:1>|b <lora:mist:1>"}
+    assert in_localai(ROUTES["localai"], divided) == {INK_FILE: False, MIST_FILE: True}
+
+
+@pytest.mark.parametrize(
+    ("number", "read"),
+    [("1.2e-38", True), ("1.1e-38", False), ("3.4e38", True), ("3.5e38", False), ("0.0", True)],
+)
+def test_a_number_is_one_that_the_server_can_hold(number: str, read: bool) -> None:
+    body = {"prompt": f"a <lora:ink:{number}>"}
+    if read:
+        assert in_localai(ROUTES["localai"], body) == {INK_FILE: False}
+    else:
+        request = post(ROUTES["localai"], body)
+        assert refusal("localai", request) == RefusalCode.ADAPTER_AMBIGUOUS
+
+
+@pytest.mark.parametrize("note", ["<lora:ink:1>", "a <LoRA:ink", "<hypernet:ink:1>"])
+def test_a_tag_is_refused_where_localai_reads_none(note: str) -> None:
+    request = post(ROUTES["localai"], {"prompt": "a", "notes": [{"text": note}]})
+    assert refusal("localai", request) == RefusalCode.ADAPTER_UNNAMED
