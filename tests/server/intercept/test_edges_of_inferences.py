@@ -140,10 +140,11 @@ def test_sixteen_strengths_are_tried_and_no_more() -> None:
 
 def test_requests_in_a_list_are_read_apart_and_a_list_of_adapters_as_a_whole() -> None:
     a, b = "/loras/a.safetensors", "/loras/b.safetensors"
-    apart = {"inputs": [{"parameters": {"lora": path}} for path in (a, b)]}
-    assert optional("kserve", post(ROUTES["kserve"], apart)) == {a: True, b: True}
-    apart = {"items": [{"lora": path} for path in (a, b)]}
-    assert optional("kserve", post(ROUTES["kserve"], apart)) == {a: True, b: True}
+    for name in ("inputs", "items"):
+        apart = {name: [{"parameters": {"lora": path}} for path in (a, b)]}
+        assert optional("kserve", post(ROUTES["kserve"], apart)) == {a: True, b: True}
+    plain = {"inputs": [{"lora": path} for path in (a, b)]}
+    assert optional("kserve", post(ROUTES["kserve"], plain)) == {a: True, b: True}
     whole = {"lora": [{"path": path} for path in (a, b)]}
     assert optional("kserve", post(ROUTES["kserve"], whole)) == {a: False, b: False}
 

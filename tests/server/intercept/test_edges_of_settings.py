@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tritonclient.grpc import service_pb2 as triton
+from tritonclient.grpc import service_pb2 as triton  # type: ignore[import-untyped]
 
 from loragate_server.intercept.extraction import RefusedRequestError
 from loragate_server.intercept.request import HttpRequest

@@ -63,7 +63,8 @@ def test_what_is_given_as_nothing_takes_a_parameter_out() -> None:
     none = {"loras": None, "loraweights": None, "negativeprompt": None}
     assert optional({**none, "prompt": "a <lora:ink:1>"}) == [False]
     assert optional({"loras": [], "loraweights": "", "prompt": None}) == []
-    for item in (0, False, {}):
+    nothing: tuple[Any, ...] = (0, False, {})
+    for item in nothing:
         request = post(ROUTES["swarmui"], {"loras": item})
         assert refusal("swarmui", request) == RefusalCode.ADAPTER_AMBIGUOUS
 
