@@ -77,3 +77,10 @@ def test_an_input_may_be_nested_a_hundred_deep() -> None:
 def test_a_workflow_as_text_may_hold_numbers_that_are_none_as_comfyui_writes_them() -> None:
     text = '{"1": {"class_type": "A", "inputs": {}, "is_changed": [NaN]}}'
     assert adapters(workflow_json=text) == ()
+
+
+@pytest.mark.parametrize("name", ["lora_token", "tokenizer_lora", "api_key"])
+def test_a_file_of_weights_is_no_secret_whatever_it_is_called(name: str) -> None:
+    assert [one.uri for one in adapters(**{name: INK})] == [INK]
+    assert [one.uri for one in adapters(**{name: [INK]})] == [INK]
+    assert adapters(**{name: "abc"}) == ()

@@ -113,6 +113,8 @@ def _named(
         yield _found(item, beside, location, name, place, hub_ids)
     elif not _SCALE.search(name):
         raise unnamed(place, "names an adapter without its file.", "Send its path or URI.")
+    else:  # a strength; any other text may be a reference, whatever it is called
+        strength(item, place)
 
 
 def _plain_object(item: Any, location: Location, hub_ids: bool) -> Iterator[Found]:
