@@ -208,3 +208,24 @@ def test_each_pack_reads_the_numbers_of_a_tag_in_its_own_way(
 ) -> None:
     (one,) = loaded(k=node(kind, populated_text=tag) if "Impact" in kind else node(kind, text=tag))
     assert pairs(one) == taken
+
+
+def over(hops: int, taker: dict[str, Any], value: str) -> dict[str, Any]:
+    """A graph in which a text reaches a node over so many constants."""
+    links = {str(n): node("PrimitiveString", value=[str(n + 1), 0]) for n in range(1, hops)}
+    return {"t": taker, **links, str(hops): node("PrimitiveString", value=value)}
+
+
+def test_a_name_is_followed_over_sixteen_constants_and_no_more() -> None:
+    taker = node("LoraLoader", lora_name=["1", 0], **MODEL)
+    assert paths(**over(16, taker, "ink")) == ["/loras/ink.safetensors"]
+    assert "is linked to a node that makes it" in refused(**over(17, taker, "ink"))
+
+
+@pytest.mark.parametrize(("hops", "replaced"), [(16, True), (17, False)])
+def test_a_tag_is_replaced_over_sixteen_constants_and_no_more(hops: int, replaced: bool) -> None:
+    graph = over(hops, node("LoraTagLoader", text=["1", 0], **MODEL), "<lora:ink:1>")
+    new = extractor("comfyui").rewrite(
+        post("/prompt", {"prompt": graph}), {0: "/loras/clay.safetensors"}
+    )
+    assert (new is not None) is replaced
