@@ -139,3 +139,25 @@ def test_an_operation_may_make_a_million_millions(more: int, known: bool) -> Non
         assert one.strength.denoiser == 1.0
     else:
         assert "makes while the graph runs" in refused(**both)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "whole"),
+    [
+        ("ComfyMathExpression", "expression", 0),
+        ("MathExpression|pysssss", "expression", 1),
+        ("SimpleMath+", "value", 1),
+        ("SimpleMathDebug+", "value", 1),
+    ],
+)
+def test_what_a_formula_makes_is_known_where_it_is_not_rounded(
+    kind: str, name: str, whole: int
+) -> None:
+    for output in (0, 1, 2):
+        taken = graph(node(kind, **{name: "1/4"}))
+        taken["10"]["inputs"]["strength_model"] = ["9", output]
+        if output == whole:
+            (one,) = loaded(**taken)
+            assert one.strength.denoiser == 0.25
+        else:
+            assert "makes while the graph runs" in refused(**taken)
