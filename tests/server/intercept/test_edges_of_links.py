@@ -151,6 +151,7 @@ def test_a_name_comes_from_a_node_of_loras_that_says_which_one(source: Any) -> N
         ("Wildcard Processor", "text", True),
         ("Wildcard Processor", "note", True),
         ("CLIPTextEncode", "text", False),
+        ("LoraTagLoader", "text", False),
     ],
 )
 def test_a_wildcard_is_refused_where_its_node_fills_it_in(
