@@ -90,3 +90,74 @@ def test_a_node_of_a_pack_takes_its_strengths_as_the_pack_does(
 def test_a_strength_belongs_to_the_lora_of_its_number(name: str, mine: str, other: str) -> None:
     (one,) = loaded(a=node("Lora Stack", **{name: "ink", mine: 0.5, other: 2.0}))
     assert pairs(one) == {(0.5, 0.5)}
+
+
+def graph(source: dict[str, Any], **more: Any) -> dict[str, Any]:
+    taker = node("LoraLoaderModelOnly", lora_name="ink", strength_model=["9", 0])
+    return {"9": source, "10": taker, **more}
+
+
+def formula(text: str) -> dict[str, Any]:
+    return graph(node("ComfyMathExpression", expression=text))
+
+
+@pytest.mark.parametrize(
+    ("known", "made", "unknown"),
+    [
+        ("round(0.5, 15)", 0.5, "round(0.5, 16)"),
+        ("round(0.5, -15)", 0.0, "round(0.5, -16)"),
+        ("1 ** 64", 1.0, "1 ** 65"),
+        ("1 ** -64", 1.0, "1 ** -65"),
+        ("1000000000000 / 1000000000000", 1.0, "1000000000001 / 1000000000001"),
+        ("-1000000000000 / 1000000000000", -1.0, "-1000000000001 / 1000000000001"),
+        (f"1{' ' * 497}+1", 2.0, f"1{' ' * 498}+1"),
+    ],
+)
+def test_a_formula_is_computed_up_to_its_limits(known: str, made: float, unknown: str) -> None:
+    (one,) = loaded(**formula(known))
+    assert one.strength.denoiser == made
+    assert "makes while the graph runs" in refused(**formula(unknown))
+
+
+def operated(**inputs: Any) -> dict[str, Any]:
+    return graph(node("easy mathFloat", **{"a": 1, "b": 4, "operation": "divide", **inputs}))
+
+
+def test_an_operation_is_done_where_all_of_it_is_known() -> None:
+    (one,) = loaded(**operated())
+    assert one.strength.denoiser == 0.25
+    for inputs in ({"operation": "power"}, {"a": ["8", 0]}, {"b": ["8", 0]}, {"b": None}):
+        assert "makes while the graph runs" in refused(**operated(**inputs))
+
+
+@pytest.mark.parametrize(("more", "known"), [(0, True), (1, False)])
+def test_an_operation_may_make_a_million_millions(more: int, known: bool) -> None:
+    large = node("easy mathFloat", a=10**12 - 1, b=1 + more, operation="add")
+    both = graph(node("easy mathFloat", a=["8", 0], b=10**12, operation="divide"), **{"8": large})
+    if known:
+        (one,) = loaded(**both)
+        assert one.strength.denoiser == 1.0
+    else:
+        assert "makes while the graph runs" in refused(**both)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "whole"),
+    [
+        ("ComfyMathExpression", "expression", 0),
+        ("MathExpression|pysssss", "expression", 1),
+        ("SimpleMath+", "value", 1),
+        ("SimpleMathDebug+", "value", 1),
+    ],
+)
+def test_what_a_formula_makes_is_known_where_it_is_not_rounded(
+    kind: str, name: str, whole: int
+) -> None:
+    for output in (0, 1, 2):
+        taken = graph(node(kind, **{name: "1/4"}))
+        taken["10"]["inputs"]["strength_model"] = ["9", output]
+        if output == whole:
+            (one,) = loaded(**taken)
+            assert one.strength.denoiser == 0.25
+        else:
+            assert "makes while the graph runs" in refused(**taken)

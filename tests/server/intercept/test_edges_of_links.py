@@ -1,4 +1,4 @@
-"""Edges of what comes by links in ComfyUI, each where a wrong change was left unnoticed."""
+"""Edges of texts in ComfyUI, and of what comes by links, where a wrong change was unnoticed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.server.intercept.bodies import extractor, post
-from tests.server.intercept.test_comfyui_flow import node
+from tests.server.intercept.test_comfyui_flow import node, pairs
 from tests.server.intercept.test_comfyui_links import loaded, paths, refused
 
 MODEL = {"model": ["4", 0]}
@@ -141,3 +141,92 @@ def test_a_name_comes_from_a_node_of_loras_that_says_which_one(source: Any) -> N
     assert set(paths(a=named, b=node("LoraLoader", lora_name=["a", 0]))) == {
         "/loras/ink.safetensors"
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "filled_in"),
+    [
+        ("FaceDetailer", "wildcard", True),
+        ("FaceDetailer", "note", False),
+        ("Wildcard Processor", "text", True),
+        ("Wildcard Processor", "note", True),
+        ("CLIPTextEncode", "text", False),
+        ("LoraTagLoader", "text", False),
+    ],
+)
+def test_a_wildcard_is_refused_where_its_node_fills_it_in(
+    kind: str, name: str, filled_in: bool
+) -> None:
+    graph = {"a": node(kind, **{name: "a __hidden__ lake"})}
+    if filled_in:
+        assert "holds a wildcard" in refused(**graph)
+    else:
+        assert paths(**graph) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("DEF(X=a lake) a X", ""),
+        ("SEG(a, b)", ""),
+        ("a < b", ""),
+        ("NODE(CLIPTextEncode)", ""),
+        ("DEF(X=lora) <X:ink:1>", "has DEF, SEG or SUB"),
+        (r"DEF(X=a) \\x", "has DEF, SEG or SUB"),
+        ("DEF(X=DE) NOX", "has DEF, SEG or SUB"),
+        ("DEF(NODE", "has DEF, SEG or SUB"),
+        ("NODE(LoraLoader)", "makes a node of its own"),
+    ],
+)
+def test_macros_are_refused_beside_what_they_can_make_a_tag_of(text: str, refusal: str) -> None:
+    graph = {"a": node("PCLazyTextEncode", text=text)}
+    if refusal:
+        assert refusal in refused(**graph)
+    else:
+        assert paths(**graph) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag", "taken"),
+    [
+        ("PCLazyLoraLoader", "<lora:ink>", {(1.0, 1.0)}),
+        ("PCLazyLoraLoader", "<lora:ink:0.5>", {(0.5, 0.5)}),
+        ("PCLazyLoraLoader", "<lora:ink:0.5:2>", {(0.5, 2.0)}),
+        ("LoraTagLoader", "<lora:ink>", {(1.0, 1.0)}),
+        ("LoraTagLoader", "<lora:ink:0:2>", {(0.0, 2.0), (1.0, 1.0)}),
+        ("LoraTagLoader", "<lora:ink:0.5:0>", {(0.5, 0.0)}),
+        ("Power Prompt (rgthree)", "<lora:ink>", {(1.0, 1.0)}),
+        ("Power Prompt (rgthree)", "<lora:ink:0.5:2>", {(0.5, 2.0), (0.5, 0.5)}),
+        ("ImpactWildcardEncode", "<lora:ink>", {(1.0, 1.0)}),
+        ("ImpactWildcardEncode", "<lora:ink:0.5>", {(0.5, 0.5)}),
+        ("ImpactWildcardEncode", "<lora:ink:0.5:2>", {(0.5, 2.0)}),
+        # What is not written in digits alone is passed over.
+        ("ImpactWildcardEncode", "<lora:ink:+0.5:2>", {(2.0, 2.0)}),
+    ],
+)
+def test_each_pack_reads_the_numbers_of_a_tag_in_its_own_way(
+    kind: str, tag: str, taken: set[tuple[float, float]]
+) -> None:
+    (one,) = loaded(k=node(kind, populated_text=tag) if "Impact" in kind else node(kind, text=tag))
+    assert pairs(one) == taken
+
+
+def over(hops: int, taker: dict[str, Any], value: str) -> dict[str, Any]:
+    """A graph in which a text reaches a node over so many constants."""
+    links = {str(n): node("PrimitiveString", value=[str(n + 1), 0]) for n in range(1, hops)}
+    return {"t": taker, **links, str(hops): node("PrimitiveString", value=value)}
+
+
+def test_a_name_is_followed_over_sixteen_constants_and_no_more() -> None:
+    taker = node("LoraLoader", lora_name=["1", 0], **MODEL)
+    assert paths(**over(16, taker, "ink")) == ["/loras/ink.safetensors"]
+    assert "is linked to a node that makes it" in refused(**over(17, taker, "ink"))
+
+
+@pytest.mark.parametrize(("hops", "replaced"), [(16, True), (17, False)])
+def test_a_tag_is_replaced_over_sixteen_constants_and_no_more(hops: int, replaced: bool) -> None:
+    graph = over(hops, node("LoraTagLoader", text=["1", 0], **MODEL), "<lora:ink:1>")
+    new = extractor("comfyui").rewrite(
+        post("/prompt", {"prompt": graph}), {0: "/loras/clay.safetensors"}
+    )
+    assert (new is not None) is replaced

@@ -75,8 +75,10 @@ def test_links_carry_at_most_sixteen_million_letters() -> None:
         return {"t": text, **{str(n): reader for n in range(readers)}}
 
     assert found("comfyui", post("/prompt", {"prompt": graph(40)})) == []
-    code = refusal("comfyui", post("/prompt", {"prompt": graph(41)}))
-    assert code == RefusalCode.BODY_UNREADABLE
+    one = {"class_type": "PrimitiveString", "inputs": {"value": "a"}}
+    reader = {"class_type": "Lora Text", "inputs": {"text": ["o", 0]}}
+    more = graph(40) | {"o": one, "r": reader}
+    assert refusal("comfyui", post("/prompt", {"prompt": more})) == RefusalCode.BODY_UNREADABLE
 
 
 def test_one_lora_has_at_most_sixteen_strengths() -> None:

@@ -1,4 +1,4 @@
-"""Edges of the texts in a graph of ComfyUI, each where a wrong change was left unnoticed."""
+"""Edges of which files ComfyUI means, and which are no LoRAs, where a change was unnoticed."""
 
 from __future__ import annotations
 
@@ -7,50 +7,67 @@ from typing import Any
 
 import pytest
 
-from tests.server.intercept.test_comfyui_flow import node, pairs
+from tests.server.intercept.test_comfyui_flow import node
 from tests.server.intercept.test_comfyui_links import loaded, paths, refused
 
+FILE = "/loras/x.safetensors"
+BASE = node("CheckpointLoaderSimple", ckpt_name="b.safetensors")
+
 
 @pytest.mark.parametrize(
-    ("kind", "name", "filled_in"),
+    ("link", "may_be_one"),
     [
-        ("FaceDetailer", "wildcard", True),
-        ("FaceDetailer", "note", False),
-        ("Wildcard Processor", "text", True),
-        ("Wildcard Processor", "note", True),
-        ("CLIPTextEncode", "text", False),
+        (["4", 0], True),  # the model of a checkpoint
+        (["4", 1], True),  # its text encoder
+        (["4", 2], False),  # its VAE
+        (["5", 0], False),  # of a node that loads no base
+        (["0", 0], False),  # of a node that is not there
     ],
 )
-def test_a_wildcard_is_refused_where_its_node_fills_it_in(
-    kind: str, name: str, filled_in: bool
+def test_what_takes_the_model_of_a_checkpoint_may_apply_a_lora_to_it(
+    link: list[Any], may_be_one: bool
 ) -> None:
-    graph = {"a": node(kind, **{name: "a __hidden__ lake"})}
-    if filled_in:
-        assert "holds a wildcard" in refused(**graph)
-    else:
-        assert paths(**graph) == []
+    taker = node("MyUpscaler", model_name="x.safetensors", thing=link, other="model")
+    graph = {"1": taker, "4": BASE, "5": node("LoadImage", image="a.png")}
+    assert paths(**graph) == ([FILE] if may_be_one else [])
+
+
+@pytest.mark.parametrize("name", ["vae", "model", "upscale_model", "controlnet"])
+def test_a_model_that_goes_in_as_what_it_is_is_applied_to_no_other(name: str) -> None:
+    taker = node("Other", **{name: ["1", 0], "base_model": ["4", 0]})
+    graph = {"1": node("MyUpscaler", file_name="x.safetensors"), "2": taker, "4": BASE}
+    assert paths(**graph) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "refusal"),
+    ("kind", "inputs"),
     [
-        ("DEF(X=a lake) a X", ""),
-        ("SEG(a, b)", ""),
-        ("a < b", ""),
-        ("NODE(CLIPTextEncode)", ""),
-        ("DEF(X=lora) <X:ink:1>", "has DEF, SEG or SUB"),
-        (r"DEF(X=a) \\x", "has DEF, SEG or SUB"),
-        ("DEF(X=DE) NOX", "has DEF, SEG or SUB"),
-        ("DEF(NODE", "has DEF, SEG or SUB"),
-        ("NODE(LoraLoader)", "makes a node of its own"),
+        ("UpscaleModelLoader", {"model_name": "loras/x.safetensors"}),
+        ("UpscaleModelLoader", {"model_name": "lycoris\\x.safetensors"}),
+        ("UpscaleModelLoader", {"model_name": "https://files.example.org/x.safetensors"}),
+        ("Lora Upscaler", {"model_name": "x.safetensors"}),
+        ("MyUpscaler", {"lora_file": "x.safetensors"}),
+        ("Lora Fetcher", {"where": "https://files.example.org/x"}),
     ],
 )
-def test_macros_are_refused_beside_what_they_can_make_a_tag_of(text: str, refusal: str) -> None:
-    graph = {"a": node("PCLazyTextEncode", text=text)}
-    if refusal:
-        assert refusal in refused(**graph)
+def test_what_lies_among_loras_or_comes_from_elsewhere_is_no_other_model(
+    kind: str, inputs: dict[str, str]
+) -> None:
+    assert len(loaded(a=node(kind, **inputs))) == 1
+
+
+def test_an_air_is_no_other_model_and_cannot_be_fetched() -> None:
+    told = refused(a=node("UpscaleModelLoader", model_name="urn:air:sd1:lora:civitai:1@2"))
+    assert "Civitai" in told
+
+
+@pytest.mark.parametrize(("output", "link"), [(2**31 - 1, True), (2**31, False), (-(2**31), False)])
+def test_what_counts_further_than_outputs_do_is_no_link(output: int, link: bool) -> None:
+    graph = {"a": node("LoraLoader", lora_name=["x", output])}
+    if link:
+        assert "is linked to a node" in refused(**graph)
     else:
-        assert paths(**graph) == []
+        assert paths(**graph) == [FILE]
 
 
 def test_rgthree_takes_the_file_of_the_whole_name_before_another_one_of_its_stem(
@@ -76,31 +93,6 @@ def test_a_name_without_suffix_is_a_path_first_and_then_a_stem(
         (tmp_path / one).touch()
     found = loaded({"lora_folder": str(tmp_path)}, k=node("LoraLoader", lora_name=name))
     assert [one.path for one in found] == [f"{tmp_path}/{file}"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "tag", "taken"),
-    [
-        ("PCLazyLoraLoader", "<lora:ink>", {(1.0, 1.0)}),
-        ("PCLazyLoraLoader", "<lora:ink:0.5>", {(0.5, 0.5)}),
-        ("PCLazyLoraLoader", "<lora:ink:0.5:2>", {(0.5, 2.0)}),
-        ("LoraTagLoader", "<lora:ink>", {(1.0, 1.0)}),
-        ("LoraTagLoader", "<lora:ink:0:2>", {(0.0, 2.0), (1.0, 1.0)}),
-        ("LoraTagLoader", "<lora:ink:0.5:0>", {(0.5, 0.0)}),
-        ("Power Prompt (rgthree)", "<lora:ink>", {(1.0, 1.0)}),
-        ("Power Prompt (rgthree)", "<lora:ink:0.5:2>", {(0.5, 2.0), (0.5, 0.5)}),
-        ("ImpactWildcardEncode", "<lora:ink>", {(1.0, 1.0)}),
-        ("ImpactWildcardEncode", "<lora:ink:0.5>", {(0.5, 0.5)}),
-        ("ImpactWildcardEncode", "<lora:ink:0.5:2>", {(0.5, 2.0)}),
-        # What is not written in digits alone is passed over.
-        ("ImpactWildcardEncode", "<lora:ink:+0.5:2>", {(2.0, 2.0)}),
-    ],
-)
-def test_each_pack_reads_the_numbers_of_a_tag_in_its_own_way(
-    kind: str, tag: str, taken: set[tuple[float, float]]
-) -> None:
-    (one,) = loaded(k=node(kind, populated_text=tag) if "Impact" in kind else node(kind, text=tag))
-    assert pairs(one) == taken
 
 
 def test_a_name_with_a_suffix_is_never_completed(tmp_path: Path) -> None:
