@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from loragate_server.audit.sketch import sketches_of
 from loragate_server.audit.uses import Member
 from loragate_server.catalogue.claims import Claim
 from loragate_server.catalogue.failure import failure_of, poison
+from loragate_server.catalogue.measured import packed
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.pipeline import asked_about, member_of, with_files
 from loragate_server.intake.reader import read_adapter
@@ -154,6 +154,5 @@ def _done(
 ) -> Row:
     """The row without its bytes, and with what came of them."""
     kept = {key: value for key, value in row.items() if key not in ("data", "intake_s")}
-    # Pickled by us for us, between processes of one job that trust each other with code anyway.
-    packed = b"" if evidence is None else pickle.dumps((evidence, times_s or {}))
-    return {**kept, "same": same, "measured": packed, **failure}
+    measured = b"" if evidence is None else packed(evidence, times_s or {})
+    return {**kept, "same": same, "measured": measured, **failure}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from loragate_server.adapter.reference import AdapterReference, StoredFile
 from loragate_server.catalogue.auditing import file_of
 from loragate_server.catalogue.failure import failure_of
+from loragate_server.catalogue.measured import unpacked
 from loragate_server.catalogue.progress import DECIDED, REFUSED, SAME, Progress
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.pipeline import Measured
@@ -118,7 +118,7 @@ class Recording:
         return left
 
     async def _verdict(self, row: Row) -> Verdict:
-        evidence, times_s = pickle.loads(row["measured"])  # noqa: S301 - from our own process
+        evidence, times_s = unpacked(row["measured"])
         caller = Caller(
             service=SERVICE,
             request_id=request_id(self._scan_id, evidence.adapters[0].config_sha256),

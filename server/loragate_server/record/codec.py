@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from loragate_server.audit.evidence import Evidence
 from loragate_server.record.reviews.review import RecordedReview
 from loragate_server.record.verdict import Verdict
 
@@ -33,6 +34,22 @@ def decode_verdict(payload: Mapping[str, Any]) -> Verdict:
     """
     verdict: Verdict = _adapter(Verdict).validate_python(_fields(payload))
     return verdict
+
+
+def encode_evidence(evidence: Evidence) -> dict[str, Any]:
+    """A mapping of JSON values with all that is recorded of evidence, which sketches are not."""
+    plain: dict[str, Any] = _plain(evidence)
+    return plain
+
+
+def decode_evidence(payload: Mapping[str, Any]) -> Evidence:
+    """The evidence that was encoded.
+
+    Raises:
+        ValueError: the payload was not written by `encode_evidence`.
+    """
+    evidence: Evidence = _adapter(Evidence).validate_python(payload)
+    return evidence
 
 
 def parse_verdict(text: str) -> Verdict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from loragate_server.catalogue.auditing import Auditor, Question
 from loragate_server.catalogue.claims import Claims
 from loragate_server.catalogue.entry import Entry
 from loragate_server.catalogue.failure import KILLS
+from loragate_server.catalogue.measured import packed, unpacked
 from loragate_server.catalogue.reading import read
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.schema import Config
@@ -49,9 +49,11 @@ def test_every_file_comes_back_in_its_row_without_its_bytes(
     assert [one["location"] for one in found] == [row["location"] for row in rows]
     assert not any("data" in one or one["reason"] for one in found)
     for one in found:
-        evidence, times_s = pickle.loads(one["measured"])
+        evidence, times_s = unpacked(one["measured"])
         assert evidence.adapters[0].sha256 == one["sha256"]
         assert {"intake", "read", "screen"} <= set(times_s)
+        assert evidence.adapters[0].sketches
+        assert packed(evidence, times_s) == one["measured"]
 
 
 def test_a_file_that_cannot_be_converted_is_refused_and_the_others_are_not(
