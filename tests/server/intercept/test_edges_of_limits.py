@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from loragate_server.adapter.reference import AdapterReference
+from loragate_server.intercept import routes
 from loragate_server.intercept.extraction import RefusedRequestError
-from loragate_server.intercept.reading import lora_files
-from loragate_server.intercept.reading.bodies import BodyLimits
+from loragate_server.intercept.reading import bodies, lora_files
+from loragate_server.intercept.reading.bodies import BodyLimits, parse_json, plain_bytes
 from loragate_server.intercept.reading.findings import Found
 from loragate_server.intercept.reading.forms import Field, read_form
 from loragate_server.intercept.reading.given_names import given_name
 from loragate_server.intercept.reading.lora_files import LoraFiles
-from loragate_server.intercept.reading.references import looks_like_weights
+from loragate_server.intercept.reading.references import checked_text, looks_like_weights
 from loragate_server.intercept.reading.sets import MOST_ADAPTERS, by_source
 from loragate_server.intercept.reading.strengths import strength_in_text
 from loragate_server.intercept.reading.tags import tags_in
@@ -22,6 +23,7 @@ from loragate_server.intercept.routes import query_of, query_value
 from tests.server.intercept.bodies import BOUNDARY, multipart, post
 
 LIMITS = BodyLimits(1_000_000, 20)
+EVERY_PART = "<lora:a:te=1:unet=1:in=1:mid=1:out=1>"
 KIND = f"multipart/form-data; boundary={BOUNDARY}"
 HEAD_BYTES = 16 * 1024
 
@@ -130,7 +132,9 @@ def test_a_number_may_have_64_letters() -> None:
         strength_in_text("1." + "0" * 63, "/x")
 
 
-@pytest.mark.parametrize("tag", ["<lora:a:1:0>", "<lora:a:1>", "<lora:a:te=1:unet=0>", "<lora:a>"])
+@pytest.mark.parametrize(
+    "tag", ["<lora:a:1:0>", "<lora:a:1>", "<lora:a:te=1:unet=0>", "<lora:a>", EVERY_PART]
+)
 def test_a_tag_with_what_a_server_documents_is_read(tag: str) -> None:
     assert [one.name for one in tags_in(tag, "/prompt")] == ["a"]
 
@@ -141,3 +145,59 @@ def test_a_tag_with_what_a_server_documents_is_read(tag: str) -> None:
 def test_a_tag_with_more_than_that_is_not_measured(tag: str) -> None:
     with pytest.raises(RefusedRequestError):
         list(tags_in(tag, "/prompt"))
+
+
+@pytest.mark.parametrize("length", ["abc", "1.5", "\u0663", "-1", "1" * 19])
+def test_a_length_that_is_no_number_is_refused(length: str) -> None:
+    with pytest.raises(RefusedRequestError, match="Content-Length is no number"):
+        plain_bytes(post("/x", b"abc", content_length=length), LIMITS)
+
+
+@pytest.mark.parametrize(("length", "read"), [("3", True), ("", True), ("0" * 17 + "4", False)])
+def test_a_body_is_whole_where_as_much_came_as_was_said(length: str, read: bool) -> None:
+    request = post("/x", b"abc", content_length=length)
+    if read:
+        assert plain_bytes(request, LIMITS) == b"abc"
+    else:
+        with pytest.raises(RefusedRequestError, match="4 bytes, of which 3 came"):
+            plain_bytes(request, LIMITS)
+
+
+def test_a_document_holds_as_many_values_as_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "_MAX_VALUES", 5)
+    assert parse_json("[1,2,3,4,5]", LIMITS, "It").value == [1, 2, 3, 4, 5]
+    with pytest.raises(RefusedRequestError, match="more than 5 values"):
+        parse_json("[1,2,3,4,5,6]", LIMITS, "It")
+
+
+def test_many_lists_side_by_side_are_not_deep() -> None:
+    assert parse_json("[[[]],[[]],[[]]]", BodyLimits(100, 3), "It").value == [[[]]] * 3
+    with pytest.raises(RefusedRequestError, match="deeper than 3"):
+        parse_json("[[[[]]],[[]]]", BodyLimits(100, 3), "It")
+
+
+def test_a_reference_may_have_4096_letters() -> None:
+    assert checked_text("a" * 4096, "/lora") == "a" * 4096
+    with pytest.raises(RefusedRequestError):
+        checked_text("a" * 4097, "/lora")
+
+
+def test_a_path_may_be_read_in_as_many_ways_as_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/A%2f;b//C"
+    known = {path}
+    while more := {way(one) for one in known for way in routes._LIBERTIES} - known:
+        known |= more
+    monkeypatch.setattr(routes, "_MAX_READINGS", len(known))
+    assert routes.readings(path)
+    monkeypatch.setattr(routes, "_MAX_READINGS", len(known) - 1)
+    with pytest.raises(RefusedRequestError, match="too many ways"):
+        routes.readings(path)
+
+
+def test_a_name_over_the_limit_of_look_ups_means_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def itself(name: str, _: LoraFiles) -> tuple[str, ...]:
+        return (name,)
+
+    monkeypatch.setattr(lora_files, "_MOST_LOOK_UPS", 2)
+    files = LoraFiles("")
+    assert [files.meant(name, itself) for name in "abca"] == [("a",), ("b",), (), ("a",)]
