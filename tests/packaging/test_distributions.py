@@ -108,7 +108,7 @@ def test_what_not_everybody_has_or_needs_is_not_demanded(
     assert 'sys_platform == "linux"' in triton
     assert 'platform_machine in "x86_64 aarch64"' in triton
     needed = metadata("server").get_all("Requires-Dist", [])
-    extras = {"postgres", "s3", "plot", "console", "tracing", "signing", "events"}
+    extras = {"postgres", "s3", "plot", "console", "tracing", "signing", "events", "ray"}
     assert set(metadata("server").get_all("Provides-Extra", [])) == extras
     [driver] = [one for one in needed if one.startswith("psycopg")]
     assert driver.endswith('extra == "postgres"')

@@ -117,6 +117,7 @@ roles:
 session_secret_file: /etc/loragate/console/session-secret
 session_s: {{ int .sessionSeconds }}
 four_eyes_severities: {{ toJson .fourEyesSeverities }}
+sensitive_categories: {{ toJson .sensitiveCategories }}
 max_approval_s: {{ int .maxApprovalSeconds }}
 {{- end -}}
 {{- end }}

@@ -40,7 +40,12 @@ def _without_weights(module: nn.Module) -> nn.Module:
     kept: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         kept[id(tensor)] = _empty(tensor)
-    return copy.deepcopy(module, kept)
+    twin = copy.deepcopy(module, kept)
+    for each in twin.modules():
+        # What hangs on the real model is no part of its shapes, and may not know this device.
+        each._forward_hooks.clear()
+        each._forward_pre_hooks.clear()
+    return twin
 
 
 def _empty(tensor: Tensor) -> Tensor:
