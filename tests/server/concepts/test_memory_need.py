@@ -176,17 +176,17 @@ def test_a_model_that_does_not_run_without_numbers_is_built_with_a_warning(
     library: ConceptLibrary, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = tiny_base("sd")
-    handle = base.denoiser.conv_out.register_forward_hook(_look_at_numbers)
-    try:
-        builder = builder_of(library, base, tmp_path, GradientsSection(), None)
-        made = builder.make(0)
-    finally:
-        handle.remove()
+    base.denoiser.conv_out.__class__ = LooksAtNumbers
+    builder = builder_of(library, base, tmp_path, GradientsSection(), None)
+    made = builder.make(0)
     assert type(builder.plan) is GradientPlan
     assert made
     assert "nobody can tell what memory they take" in caplog.text
 
 
-def _look_at_numbers(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-    del given
-    float(output.detach().sum())
+class LooksAtNumbers(nn.Conv2d):
+    """A layer that does not run where there are shapes alone."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        assert given.detach().isfinite().all().item()
+        return super().forward(given)
