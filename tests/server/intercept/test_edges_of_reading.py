@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import re
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.intercept.extraction import RefusedRequestError
-from loragate_server.intercept.reading.bodies import BodyLimits
+from loragate_server.intercept.reading.bodies import BodyLimits, coded_again, plain_bytes
 from loragate_server.intercept.reading.findings import Findings, Found, Spot, rewritten
 from loragate_server.intercept.reading.forms import read_form
 from loragate_server.intercept.reading.joining import may_become_a_tag
@@ -72,6 +74,8 @@ def test_a_text_that_can_be_drawn_to_a_tag_is_never_taken_for_one_that_cannot(
         ("<lo{ ra:a|b}", True),
         ("<lo{b | ra:a }", True),
         ("{b}<lo ra:a", False),
+        ("{a|b}lora:x<", False),
+        ("{a|b}ora:x<", False),
         ("a{b}", False),
         ("<lo#x\n ra:a", True),
         ("<lo#x\n   ra:a", True),
@@ -166,3 +170,13 @@ def test_a_text_is_replaced_in_json_with_blanks_and_without(text: str) -> None:
         "a": 1,
         "b": ["other", "new"],
     }
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate"])
+def test_what_was_compressed_is_compressed_again_so_that_its_reader_finds_the_same(
+    coding: str,
+) -> None:
+    packed = coded_again(b"abc" * 9, post("/x", content_encoding=coding))
+    unpacked = zlib.decompress(packed) if coding == "deflate" else gzip.decompress(packed)
+    assert unpacked == b"abc" * 9
+    assert plain_bytes(post("/x", packed, content_encoding=coding), LIMITS) == b"abc" * 9

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from tritonclient.grpc import service_pb2 as triton  # type: ignore[import-untyped]
 
-from loragate_server.intercept.extraction import RefusedRequestError
+from loragate_server.intercept.extraction import Extraction, RefusedRequestError
+from loragate_server.intercept.registry import make_extractor
 from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.servers.declarative import Declarative
 from tests.server.intercept.bodies import ROUTES, extractor, framed, post
 from tests.server.intercept.verdicts import EVIL, found
 
@@ -122,3 +124,21 @@ def test_all_that_a_client_of_triton_writes_is_read() -> None:
         holder.parameters["quick"].bool_param = True
         holder.parameters["seed"].uint64_param = 7
     assert found("triton", sent(whole)) == [f"/loras/{number}.safetensors" for number in range(3)]
+
+
+@pytest.mark.parametrize("rules", ["/x", {"path": "/x", "door": True}, [], ()])
+def test_rules_are_a_list_with_at_least_one(rules: Any) -> None:
+    with pytest.raises(ValueError, match="at least one rule"):
+        Declarative(rules=rules)
+
+
+def test_a_whole_number_is_a_number_where_a_setting_is_one() -> None:
+    made = make_extractor("pictures", "a1111", {"lora_folder": "/loras", "default_strength": 2})
+    value = getattr(made, "default_strength")  # noqa: B009 - of this kind alone
+    assert (value, type(value)) == (2.0, float)
+
+
+@pytest.mark.parametrize(("server", "path"), [("comfyui", "/prompt"), ("sglang", "/v1/set_lora")])
+def test_to_read_from_a_route_that_loads_by_post_passes(server: str, path: str) -> None:
+    assert extractor(server).settle(post(path, method="GET")) == Extraction()
+    assert extractor(server).settle(post(path)) is None

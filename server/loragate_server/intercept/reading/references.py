@@ -120,7 +120,7 @@ def anywhere(
 
 
 def on_disk_or_hub(
-    value: Any, place: str, strength: Strength = AS_TRAINED, *, hub_ids: bool = True
+    value: Any, place: str, strength: Strength = AS_TRAINED, *, hub_ids: bool
 ) -> AdapterReference:
     """A reference for a server that asks the hub for every path that it does not have on its disk.
 
