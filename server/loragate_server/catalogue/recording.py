@@ -11,7 +11,7 @@ from loragate_server.catalogue.failure import failure_of
 from loragate_server.catalogue.measured import unpacked
 from loragate_server.catalogue.progress import DECIDED, REFUSED, SAME, Progress
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.pipeline import Measured
+from loragate_server.gate.measured import Measured
 from loragate_server.gate.request import GateRequest
 from loragate_server.policy.decision import GRAVITY
 from loragate_server.progress import Leash

@@ -22,11 +22,11 @@ from loragate_server.gate.flight import SharedLeash, SingleFlight
 from loragate_server.gate.intake import IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey, used_key
 from loragate_server.gate.lineage_book import LineageBook, decisions_of
+from loragate_server.gate.measured import Measured, require_of
 from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.on_record import OnRecord
 from loragate_server.gate.pipeline import (
     Case,
-    Measured,
     Pipeline,
     ReadAdapter,
     basis_of,
@@ -144,7 +144,8 @@ class Gate:
 
         Raises:
             NoDecisionError: no decision exists.
-            ValueError: it was measured on another base model, or for another library.
+            ValueError: it was measured of another file, on another base model, for another library
+                or by another engine.
         """
         return await self._answer(self._decide_measured(request, stored, measured, leash), leash)
 
@@ -320,10 +321,7 @@ class Gate:
         self._require_open()
         leash.check()
         policy, served = self._admit(request, stored=True)
-        evidence = measured.evidence
-        wanted = (served.base.digest, served.library_digest)
-        if (evidence.base_digest, evidence.library_digest) != wanted:
-            raise ValueError("the evidence is of another base model or library than is served")
+        require_of(measured.evidence, stored, served)
         admit_size(stored.size_bytes, policy)
         self._on_record.weights.saw(stored.sha256, stored.weights_sha256)
         case = Case(request, (stored,), uploaded=True, intake_s=measured.times_s.get("intake", 0.0))

@@ -90,18 +90,6 @@ class Case:
         )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of a question elsewhere, complete with what is known of its files.
-
-    Attributes:
-        times_s: stage to seconds, from "intake" on.
-    """
-
-    evidence: Evidence
-    times_s: Mapping[str, float]
-
-
 class Pipeline:
     """Takes a case through audit, policy and record."""
 

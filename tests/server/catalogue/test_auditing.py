@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from loragate_server.app.cataloguing import serve_one
 from loragate_server.audit.engine import AuditEngine
-from loragate_server.catalogue.auditing import Auditor, Question
+from loragate_server.catalogue.auditing import Auditor, Question, file_of
 from loragate_server.catalogue.claims import Claims
 from loragate_server.catalogue.entry import Entry
 from loragate_server.catalogue.failure import KILLS
@@ -19,6 +20,7 @@ from loragate_server.catalogue.reading import read
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.schema import Config
 from loragate_server.gate.bases import ServedBase
+from loragate_server.gate.measured import require_of
 from loragate_server.testing import SHARED_CACHE
 from testkit.derived_adapters import CLEAR, rescaled
 
@@ -101,3 +103,27 @@ def test_bytes_that_are_on_record_are_not_audited_again(
     found = list(auditor(Claims([rows[0]["key"]])).audit(rows))
     assert [one["same"] for one in found] == [True, False, False]
     assert not found[0]["measured"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base_digest": "0" * 64},
+        {"library_digest": "0" * 64},
+        {"engine_version": "0"},
+        {"adapters": ()},
+    ],
+)
+def test_nothing_is_decided_over_what_was_measured_by_other_means(
+    auditor: Callable[..., Auditor],
+    served: ServedBase,
+    rows: list[dict[str, Any]],
+    change: dict[str, Any],
+) -> None:
+    [first, second, _] = auditor().audit(rows)
+    evidence, _ = unpacked(first["measured"])
+    require_of(evidence, file_of(first), served)
+    with pytest.raises(ValueError, match="is of another"):
+        require_of(replace(evidence, **change), file_of(first), served)
+    with pytest.raises(ValueError, match="is of another"):
+        require_of(evidence, file_of(second), served)
