@@ -7,6 +7,7 @@ import json
 import struct
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from loragate_server.intake import store
 from loragate_server.intake.store import ContentStore
 
 MOST_KEPT = 1500
-"""Bytes that an audit may leave behind for good: two digests, and when its file was used."""
+"""Bytes that an audit may leave behind for good: two digests, and when its file was used.
+
+A leak shows in every stretch of audits. What shows in some is a pool that breathes.
+"""
 
 
 def copy_of(data: bytes, number: int) -> bytes:
@@ -38,17 +42,19 @@ async def test_an_audit_leaves_little_behind_when_the_cache_is_full(
         for number in numbers:
             reference = AdapterReference(inline_bytes=copy_of(here.files(0), number))
             await here.ask(GateRequest(adapters=(reference,)))
-            here.counts.answers.clear()
+            for observed in (here.counts.answers, here.counts.held_bytes, here.counts.waits_s):
+                del observed[:-1]
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
     try:
-        before = await ask(range(12))
-        after = await ask(range(12, 36))
+        held = [await ask(range(start, start + 24)) for start in range(0, 96, 24)]
     finally:
         tracemalloc.stop()
-    assert (after - before) / 24 < MOST_KEPT
+    grown = [(after - before) / 24 for before, after in pairwise(held)]
+    print("bytes kept of each audit:", *(round(one) for one in grown))
+    assert min(grown) < MOST_KEPT
 
 
 async def test_a_cached_verdict_holds_what_answers_hold_and_no_more(
