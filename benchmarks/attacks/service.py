@@ -290,13 +290,15 @@ def main(
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     outcomes = {}
-    for name in only or ATTACKS:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            server_process(Path(folder), ONE_THREAD | token_settings([GREEDY, FAIR])) as server,
-        ):
-            outcomes[name] = asyncio.run(play(server, ATTACKS[name][0], seconds))
-        typer.echo(f"{name}: {outcomes[name].cached.words()}")
+    # One loop for all: gRPC keeps the first, and complains of each later one.
+    with asyncio.Runner() as loop:
+        for name in only or ATTACKS:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                server_process(Path(folder), ONE_THREAD | token_settings([GREEDY, FAIR])) as server,
+            ):
+                outcomes[name] = loop.run(play(server, ATTACKS[name][0], seconds))
+            typer.echo(f"{name}: {outcomes[name].cached.words()}")
     result: dict[str, object] = {name: asdict(one) for name, one in outcomes.items()}
     write("attacks_service", result, page(outcomes))
 
