@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +48,43 @@ def test_what_ends_in_time_is_left_alone_and_nothing_comes_later() -> None:
     began = time.thread_time()
     while time.thread_time() - began < 0.4:
         pass
+
+
+def test_a_limit_that_is_reached_at_the_very_end_comes_at_once_or_never() -> None:
+    ends = [_works_to_the_limit() for _ in range(40)]
+    began = time.thread_time()
+    while time.thread_time() - began < 0.1:
+        pass
+    assert len(ends) == 40
+
+
+def _works_to_the_limit() -> bool:
+    try:
+        with cpu_time_limit(0.02):
+            began = time.thread_time()
+            while time.thread_time() - began < 0.03:
+                pass
+    except TimeLimitError:
+        return True
+    return False
+
+
+def test_a_profiler_goes_on_after_a_limit() -> None:
+    """CPython 3.11 stands still under a profiler once an exception was taken back."""
+    work = (
+        "from cProfile import Profile\n"
+        "from loragate_server.time_limit import cpu_time_limit\n"
+        "with cpu_time_limit(9.0): pass\n"
+        "with Profile() as profile: print(sum(len('a') for _ in range(1000)))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", work],
+        capture_output=True,
+        text=True,
+        timeout=at_most(30.0),
+        check=True,
+    )
+    assert told.stdout.strip() == "1000"
 
 
 def test_time_that_a_thread_waits_does_not_count() -> None:

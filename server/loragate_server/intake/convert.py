@@ -40,6 +40,7 @@ from loragate_server.intake.rounding import same_in_half
 from loragate_server.intake.shapes import like_layer
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
+from loragate_server.models.once import once_per_base
 from loragate_server.time_limit import TimeLimitError, cpu_time_limit
 
 _ALPHA = re.compile(r"(?:\A|.*\.)(?:alpha|lora_alpha|network_alpha)\Z")
@@ -151,6 +152,7 @@ def _named(
         return Naming()
 
 
+@once_per_base
 def _most_rows(base: BaseModel) -> int:
     """Most rows that the factors of one name can have: several layers may be stacked."""
     rows = (layer_shape(module).weight.shape[0] for module in base.adaptable_modules().values())

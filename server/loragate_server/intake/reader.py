@@ -20,6 +20,7 @@ from loragate_server.intake.metadata import parse_adapter_config, parse_lora_ada
 from loragate_server.intake.store import read_stored
 from loragate_server.intake.words import read_words
 from loragate_server.models.base import BaseModel
+from loragate_server.models.once import once_per_base
 from loragate_server.progress import Leash
 
 DECLARED_ENTRIES = 64
@@ -124,6 +125,7 @@ def _embedding(
     return Readings((made,))
 
 
+@once_per_base
 def _widths_of_words(base: BaseModel) -> frozenset[int]:
     """How wide the words are that the text encoders of a base model read."""
     return frozenset(

@@ -53,6 +53,7 @@ class BaseModel(ABC):
     family: str
     denoiser_component: str
     components: Mapping[str, nn.Module]
+    _adaptable: Mapping[tuple[str, str], nn.Module] | None = None
 
     @property
     def denoiser(self) -> nn.Module:
@@ -118,14 +119,19 @@ class BaseModel(ABC):
         """By name, what the denoiser does without while it works: text encoders and the VAE."""
         return {name: one for name, one in self.components.items() if one is not self.denoiser}
 
-    def adaptable_modules(self) -> dict[tuple[str, str], nn.Module]:
-        """Every linear and convolutional layer of `components`, by (component, dotted name)."""
-        return {
-            (component, name): module
-            for component, root in self.components.items()
-            for name, module in root.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
-        }
+    def adaptable_modules(self) -> Mapping[tuple[str, str], nn.Module]:
+        """Every linear and convolutional layer of `components`, by (component, dotted name).
+
+        Looked for once: a walk through the modules takes longer than to screen an adapter.
+        """
+        if self._adaptable is None:
+            self._adaptable = {
+                (component, name): module
+                for component, root in self.components.items()
+                for name, module in root.named_modules()
+                if isinstance(module, nn.Linear | nn.Conv2d)
+            }
+        return self._adaptable
 
 
 def per_row_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.models.base import BaseModel
+from loragate_server.models.once import once_per_base
 
 _RESNET = {
     "conv1": "in_layers.2",
@@ -76,6 +78,13 @@ _SD3_ROOTS = {
 }
 
 
+@once_per_base
+def layer_refs(base: BaseModel) -> frozenset[ModuleRef]:
+    """Every adaptable layer."""
+    return frozenset(ModuleRef(*key) for key in base.adaptable_modules())
+
+
+@once_per_base
 def denoiser_layers(base: BaseModel) -> tuple[str, ...]:
     """The dotted names of the denoiser's adaptable layers."""
     part = base.denoiser_component
@@ -166,6 +175,7 @@ def of_sd3(layers: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
                 yield f"joint_blocks.{number}.{name}", targets
 
 
+@once_per_base
 def turned_layers(base: BaseModel) -> frozenset[str]:
     """Layers whose original has its halves the other way round, so that rows do not fit as told.
 

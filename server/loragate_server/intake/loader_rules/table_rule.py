@@ -23,7 +23,7 @@ from loragate_server.intake.loader_rules.meaning import (
     Meaning,
     UnknownEffectError,
 )
-from loragate_server.intake.loader_rules.original_names import turned_layers
+from loragate_server.intake.loader_rules.original_names import layer_refs, turned_layers
 from loragate_server.intake.naming import BIAS, DOWN, MAGNITUDE, UP, Naming
 from loragate_server.models.apply import layer_shape
 
@@ -183,7 +183,7 @@ def _rows(layout: Layout, ref: ModuleRef) -> int:
 
 def _left_out(layout: Layout, hits: Mapping[str, Hit], widest: KeyTable) -> frozenset[str]:
     """Tensors without a name that the loader knows, all of whose layers the base model has."""
-    known = {ModuleRef(*key) for key in layout.base.adaptable_modules()}
+    known = layer_refs(layout.base)
     reached: dict[str, bool] = {}
     for (ref, _), names in layout.naming.sources.items():
         for name in names:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from weakref import WeakKeyDictionary
 
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.loader_rules.key_tables import (
@@ -32,6 +31,7 @@ from loragate_server.intake.loader_rules.meaning import (
 from loragate_server.intake.loader_rules.table_rule import meaning_by_table
 from loragate_server.intake.loader_rules.webui_tables import A1111Table, SdNextTable
 from loragate_server.models.base import BaseModel
+from loragate_server.models.once import once_per_base
 
 HEADER_ALPHAS = ("lora_alpha", "network_alpha", "alpha")
 """Entries of the header by which one alpha is told for all layers."""
@@ -95,15 +95,10 @@ class _Tables:
     a1111: KeyTable
 
 
-_made: WeakKeyDictionary[BaseModel, _Tables] = WeakKeyDictionary()
-
-
+@once_per_base
 def _tables(base: BaseModel) -> _Tables:
-    """The tables of a base model, made once."""
-    if (found := _made.get(base)) is None:
-        found = _Tables(comfyui_table(base), xlabs_table(base), forge_table(base), A1111Table(base))
-        _made[base] = found
-    return found
+    """The tables of a base model."""
+    return _Tables(comfyui_table(base), xlabs_table(base), forge_table(base), A1111Table(base))
 
 
 def unscaled_rule(layout: Layout) -> Meaning:

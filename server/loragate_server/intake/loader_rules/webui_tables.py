@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.factors import FACTOR_SUFFIXES
@@ -24,6 +25,7 @@ from loragate_server.intake.loader_rules.original_names import (
 )
 from loragate_server.intake.naming import DOWN, UP
 from loragate_server.models.base import BaseModel
+from loragate_server.models.once import once_per_base
 
 _LORA = {"lora_down.weight": ("lora_down", DOWN), "lora_up.weight": ("lora_down", UP)}
 _PEFT = {"lora_A.weight": ("lora_A", DOWN), "lora_B.weight": ("lora_A", UP)}
@@ -172,18 +174,11 @@ class SdNextTable:
     ) -> None:
         self._dotted_peft = dotted_peft
         self._of_sd3 = base.family == "sd3"
-        self._modules = dict(_sdnext_modules(base, flat_text=flat_text))
-        self._originals = sorted(_sdnext_blocks(base).items())
-        self._starts = [start for start, _ in self._originals]
-        self._flux = {}
-        if base.family == "flux":
-            whole = {
-                f"lora_unet_{flat(name)}": tuple(ModuleRef("transformer", each) for each in layers)
-                for name, layers in of_flux(denoiser_layers(base))
-                if name.startswith(("double_blocks.", "single_blocks."))
-            }
-            if all(name.partition(".")[0] in whole for name in names):
-                self._flux = whole
+        known = _sdnext_names(base)
+        self._modules = known.flat_text if flat_text else known.modules
+        self._originals, self._starts = known.originals, known.starts
+        whole = all(name.partition(".")[0] in known.flux for name in names)
+        self._flux = known.flux if whole else {}
 
     def find(self, name: str) -> Hit | None:
         """The module behind the rewritten key."""
@@ -232,6 +227,42 @@ class SdNextTable:
         if key.startswith("lora_te"):
             others.append(key.replace("_text_model_", "_", 1))
         return next((each for each in others if each in self._modules), key)
+
+
+@dataclass(frozen=True)
+class _SdNextNames:
+    """What SD.Next knows of a base model, whatever the file.
+
+    Attributes:
+        modules: its names of layers.
+        flat_text: the same where the library of text encoders leaves the level `text_model` out.
+        originals: beginnings of original names and what diffusers calls them, sorted.
+        starts: the first of each pair of `originals`.
+        flux: original names of Flux's blocks.
+    """
+
+    modules: Mapping[str, Refs]
+    flat_text: Mapping[str, Refs]
+    originals: Sequence[tuple[str, str]]
+    starts: Sequence[str]
+    flux: Mapping[str, Refs]
+
+
+@once_per_base
+def _sdnext_names(base: BaseModel) -> _SdNextNames:
+    originals = sorted(_sdnext_blocks(base).items())
+    flux = {
+        f"lora_unet_{flat(name)}": tuple(ModuleRef("transformer", each) for each in layers)
+        for name, layers in (of_flux(denoiser_layers(base)) if base.family == "flux" else ())
+        if name.startswith(("double_blocks.", "single_blocks."))
+    }
+    return _SdNextNames(
+        dict(_sdnext_modules(base, flat_text=False)),
+        dict(_sdnext_modules(base, flat_text=True)),
+        originals,
+        [start for start, _ in originals],
+        flux,
+    )
 
 
 def _sdnext_modules(base: BaseModel, *, flat_text: bool) -> Iterator[tuple[str, Refs]]:
