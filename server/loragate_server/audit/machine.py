@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 
 import torch
@@ -32,8 +33,14 @@ def machine_of(base: BaseModel, materials_digest: str, batch_rows: int) -> Machi
         torch.get_num_threads(),
         batch_rows,
         torch.get_float32_matmul_precision(),
-        {name: version(name) for name in PACKAGES},
+        dict(_versions()),
     )
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """Read once: it takes a twentieth of an audit, and no package changes under a process."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def digest_of(materials: Materials) -> str:
