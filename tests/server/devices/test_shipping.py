@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from loragate_server.config.devices import AuditDevice, FileTarget, SyslogTarget
+from loragate_server.errors import NoDecisionError
 from loragate_server.record.chain import verify_log
 from loragate_server.record.devices.position import least_taken, read_position
 from loragate_server.record.log import DecisionLog
@@ -236,4 +237,29 @@ def test_a_device_that_hangs_delays_neither_the_log_nor_another_device(
         wrote_s = time.monotonic() - began
         assert eventually(lambda: len(lines_of(second)) == 30, LIMIT_S)
         assert wrote_s < LIMIT_S
-        assert here.devices.behind()["second"] == (0, 0.0)
+        assert eventually(lambda: here.devices.behind()["second"] == (0, 0.0), LIMIT_S)
+        assert here.devices.behind()["siem"][0] > 0
+
+
+def test_a_position_that_cannot_be_read_is_not_guessed(logged: Open, tmp_path: Path) -> None:
+    here = logged(to_file(tmp_path / "second.jsonl"))
+    here.write(2)
+    here.close()
+    (here.folder / "second.json").write_text('{"seq": "many"}')
+    with pytest.raises(NoDecisionError, match=r"second\.json does not say how far audit device"):
+        Logged(here.path, here.folder, here.settings)
+
+
+def test_a_log_that_was_rolled_back_is_shipped_again(logged: Open, tmp_path: Path) -> None:
+    second = tmp_path / "second.jsonl"
+    here = logged(to_file(second))
+    here.write(4)
+    backup = here.path.read_bytes()
+    here.write(4)
+    assert eventually(lambda: second.exists() and len(lines_of(second)) == 8, LIMIT_S)
+    here.close()
+    here.path.write_bytes(backup)
+    here = logged(to_file(second))
+    here.write(3)
+    assert eventually(lambda: lines_of(second)[-3:] == lines_of(here.path)[-3:], LIMIT_S)
+    assert set(lines_of(here.path)) <= set(lines_of(second))
