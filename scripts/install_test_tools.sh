@@ -11,6 +11,7 @@
 #   fonts        Noto Color Emoji, from Debian
 #   nginx        with its JavaScript module, from Debian
 #   haproxy      from Debian
+#   rsyslog      from Debian
 #
 #   chromium     with fonts-noto-cjk for Japanese pages, from Debian
 #   axe-core     build/tools/node_modules/axe-core/axe.min.js
@@ -152,7 +153,7 @@ install_checkov
 install_sglang
 install_debian_packages prometheus prometheus-alertmanager postgresql fonts-noto-color-emoji \
     chromium fonts-noto-cjk \
-    nginx libnginx-mod-http-js haproxy
+    nginx libnginx-mod-http-js haproxy rsyslog
 
 # sed reads to the end; head would close the pipe on a tool that still writes
 promtool --version | sed -n 1p

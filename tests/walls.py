@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "record": (
         *BASICS,
         "config.checkpoints",
+        "config.devices",
         "config.retention",
         "config.signing",
         "audit.evidence",
@@ -174,6 +175,7 @@ MAY_IMPORT = {
         "gate.observer",
         "policy.reasons",
         "policy.store",
+        "record.devices.observer",
         "relay.observer",
         "rpc.envoy",
         "rpc.observer",

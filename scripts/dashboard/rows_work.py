@@ -234,7 +234,20 @@ ERRORS = (
         unit="s",
         objective=600,
         alerts=("CheckpointLate",),
-        width=24,
+        width=12,
+    ),
+    Panel(
+        "Age of the oldest line that an audit device lacks",
+        "By replica and device; 0 where it has all of the decision log.",
+        {
+            "max by (instance, device) (loragate_device_behind_seconds{$S})": (
+                "{{instance}} {{device}}"
+            )
+        },
+        unit="s",
+        objective=600,
+        alerts=("DeviceBehind",),
+        width=12,
     ),
     Panel(
         "gRPC calls that did not end with OK",

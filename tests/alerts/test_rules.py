@@ -31,6 +31,8 @@ RECORDED = {
 OF_PROMETHEUS = {"up", "ALERTS"}
 NOT_EVERYWHERE = {
     "loragate_checkpoint_behind_seconds",
+    "loragate_device_behind_seconds",
+    "loragate_device_missed_lines_total",
     "loragate_events_dead_letters",
     "loragate_events_oldest_seconds",
     "loragate_kernel_compilations_total",

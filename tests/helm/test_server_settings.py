@@ -61,6 +61,9 @@ def test_mounts_and_paths_of_the_configuration_agree(
     for key in config.signing.keys:
         paths += [one for one in (key.file, key.public_key, key.pin_file) if one is not None]
     paths += [one.secret_file for one in config.events.receivers]
+    for device in config.audit_devices:
+        paths += [device.hmac_key_file] if device.hmac_key_file else []
+        paths += [device.syslog.ca_file] if device.syslog and device.syslog.ca_file else []
     if config.console.session_secret_file:
         paths.append(config.console.session_secret_file)
     for path in paths:
@@ -107,6 +110,18 @@ def test_the_secrets_of_events_are_files_of_the_secret(
     volumes = rendering.workload()["spec"]["template"]["spec"]["volumes"]
     [secret] = [one["secret"] for one in volumes if one["name"] == "loragate-events"]
     assert secret == {"secretName": "loragate-events", "defaultMode": 0o440}
+
+
+def test_the_files_of_audit_devices_are_those_of_the_secret(
+    loaded: Callable[[Rendering], Config],
+) -> None:
+    rendering = scenario_on("ha-postgresql", "1.33")
+    [device] = loaded(rendering).audit_devices
+    assert (device.name, device.required) == ("siem", True)
+    assert device.hmac_key_file == Path("/etc/loragate/devices/hmac.keys")
+    volumes = rendering.workload()["spec"]["template"]["spec"]["volumes"]
+    [secret] = [one["secret"] for one in volumes if one["name"] == "loragate-devices"]
+    assert secret == {"secretName": "loragate-devices", "defaultMode": 0o440}
 
 
 def test_the_console_knows_its_people(loaded: Callable[[Rendering], Config]) -> None:

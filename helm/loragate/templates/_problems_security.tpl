@@ -165,3 +165,21 @@ config.events.receivers: {{ .name }} has its secret below /etc/loragate/events, 
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- define "loragate.problems.devices" }}
+{{- $devices := default list .Values.config.audit_devices }}
+{{- $secret := .Values.auditDevices.existingSecret }}
+{{- if and $secret (not $devices) }}
+auditDevices.existingSecret mounts files that no device uses; name devices in config.audit_devices, or leave it empty.
+{{- end }}
+{{- range $device := $devices }}
+{{- if contains "/etc/loragate/devices/" (toJson $device) }}
+{{- if not $secret }}
+config.audit_devices: {{ $device.name }} names a file below /etc/loragate/devices, where nothing is mounted; name its Secret in auditDevices.existingSecret.
+{{- end }}
+{{- end }}
+{{- if and (or $device.syslog $device.otlp) $.Values.networkPolicy.enabled (include "loragate.isShared" $) (not $.Values.networkPolicy.extraEgress) }}
+config.audit_devices: {{ $device.name }} is reached over the network, and networkPolicy.extraEgress lets nothing out to it; name its peers and port there, or set networkPolicy.enabled: false.
+{{- end }}
+{{- end }}
+{{- end }}

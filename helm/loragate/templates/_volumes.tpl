@@ -31,6 +31,11 @@ lie beside those of another application. */}}
   mountPath: /etc/loragate/signing
   readOnly: true
 {{- end }}
+{{- if .Values.auditDevices.existingSecret }}
+- name: loragate-devices
+  mountPath: /etc/loragate/devices
+  readOnly: true
+{{- end }}
 {{- if .Values.events.existingSecret }}
 - name: loragate-events
   mountPath: /etc/loragate/events
@@ -95,6 +100,12 @@ lie beside those of another application. */}}
   secret:
     secretName: {{ . }}
     # The server refuses a private key that others than its owner and its group may read.
+    defaultMode: 0440
+{{- end }}
+{{- with .Values.auditDevices.existingSecret }}
+- name: loragate-devices
+  secret:
+    secretName: {{ . }}
     defaultMode: 0440
 {{- end }}
 {{- with .Values.events.existingSecret }}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from loragate_server.app.announcing import make_announcer, open_events
 from loragate_server.app.descriptors import most_connections
+from loragate_server.app.devices import make_devices
 from loragate_server.app.doors import check_door, rest_door
 from loragate_server.app.folders import served_library
 from loragate_server.app.ports import GRPC, HTTP, listening, require_free
@@ -157,6 +158,7 @@ async def _open_record(
         keeper=keeper,
         log_file_bytes=config.retention.log_file_bytes,
         announcer=make_announcer(config),
+        devices=make_devices(config, metrics),
     )
     if keeper is not None:
         keeper.start()

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from loragate_server.app.announcing import NEEDS_EXTRA, secret_problems
+from loragate_server.app.devices import device_problems, device_warnings
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.gpu import gpu_present
 from loragate_server.concepts.concept import Concept
@@ -51,6 +52,7 @@ def problems(config: Config) -> tuple[str, ...]:
         _checkpoints,
         _retention,
         _events,
+        device_problems,
         _packages,
         _devices,
     )
@@ -75,6 +77,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *signing_keys.warnings(config.signing, datetime.now(UTC)),
         *_unarchived(config),
         *_readable_events(config),
+        *device_warnings(config),
         *_foreign_library(config),
     )
 

@@ -16,6 +16,7 @@ from loragate_server.intake import uploads
 from loragate_server.intake.quarantine import QuarantineError, read_key, seal
 from loragate_server.intake.uploads import Upload
 from loragate_server.record.database import Database
+from loragate_server.record.devices.position import PositionError, least_taken
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.retention.archive import Archive, ArchiveError
 from loragate_server.record.retention.files import file_holds, is_blocked
@@ -107,7 +108,12 @@ class _Sweeper:
             return
         with database.reading() as connection:
             holds = holds_in_force(connection)
-        files = old_files(self._config.decision_log_file, before, holds, tally)
+        try:
+            taken = least_taken(self._config.device_folder, self._config.audit_devices)
+        except PositionError as error:
+            sweep.log_left = f"the files of the decision log are left: {error}"
+            return
+        files = old_files(self._config.decision_log_file, before, holds, tally, taken)
         if not act or not files:
             return
         if log is not None:

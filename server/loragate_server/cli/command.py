@@ -20,6 +20,7 @@ from loragate_server.cli.calibrate import calibrate
 from loragate_server.cli.catalogue import catalogue
 from loragate_server.cli.concepts import concepts
 from loragate_server.cli.console_demo import with_demo
+from loragate_server.cli.devices import hmac_of
 from loragate_server.cli.evaluate import evaluate
 from loragate_server.cli.events import events
 from loragate_server.cli.intercept import intercept
@@ -99,6 +100,7 @@ application.add_typer(retention, name="retention")
 application.add_typer(database, name="db")
 application.add_typer(decision_log, name="log")
 sealed.add_to(decision_log)
+decision_log.command("hmac")(hmac_of)
 database.command("revision")(revision)
 database.command("downgrade")(downgrade)
 decision_log.command("reconcile")(reconcile)

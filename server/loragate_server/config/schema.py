@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from loragate_server.config.checkpoints import CheckpointsSection, WitnessSection
 from loragate_server.config.console import ConsoleSection
+from loragate_server.config.devices import AuditDevices, require_distinct
 from loragate_server.config.events import EventsSection
 from loragate_server.config.gate import GateSection
 from loragate_server.config.gradients import GradientsSection
@@ -79,6 +80,7 @@ class Config(GrpcPort):
         cache_dir: probes and concept gradients; `probes` in the state directory when not set. Safe
             to share between servers and to delete.
         decision_log: JSON lines, one per decision; `decisions.jsonl` in the state directory.
+        audit_devices: get every line of the decision log too.
         database_url: SQLAlchemy URL; SQLite in the state directory when empty.
         threads: of torch; 0 leaves the choice to torch.
         drain_delay_s: how long requests are still taken after a signal to stop, while the server is
@@ -107,6 +109,7 @@ class Config(GrpcPort):
     witness: WitnessSection = WitnessSection()
     retention: RetentionSection = RetentionSection()
     events: EventsSection = EventsSection()
+    audit_devices: AuditDevices = ()
     kernel_backend: Literal["reference", "triton"] = "reference"
     reflection: bool = False
     log: LogSection = LogSection()
@@ -121,6 +124,7 @@ class Config(GrpcPort):
             raise ValueError("base_models is empty; there is nothing to audit adapters on")
         if len(set(names)) != len(names):
             raise ValueError(f"base_models names a model twice: {', '.join(sorted(names))}")
+        require_distinct(self.audit_devices)
         self._require_guarded()
         if self.intercept.http and not (
             self.insecure_off_loopback or self.tokens or is_loopback(self.listen.http)
@@ -193,6 +197,11 @@ class Config(GrpcPort):
         """The decision log, absolute."""
         chosen = self.decision_log or self.state_folder / "decisions.jsonl"
         return chosen.expanduser().absolute()
+
+    @property
+    def device_folder(self) -> Path:
+        """Where it is kept how far audit devices have come."""
+        return self.state_folder / "devices"
 
     @property
     def tree_folder(self) -> Path:

@@ -21,6 +21,7 @@ from loragate_server.gate.observer import (
     GateObserver,
     GivenUp,
 )
+from loragate_server.metrics.devices import DeviceMetrics
 from loragate_server.metrics.events import EventMetrics
 from loragate_server.metrics.labels import (
     CODES,
@@ -39,7 +40,15 @@ from loragate_server.rpc.observer import CallObserver
 REVIEW_ACTIONS: Final = ("approve", "reject", "reopen")
 
 
-class Metrics(StateMetrics, EventMetrics, GateObserver, CallObserver, CheckObserver, RelayObserver):
+class Metrics(
+    StateMetrics,
+    EventMetrics,
+    DeviceMetrics,
+    GateObserver,
+    CallObserver,
+    CheckObserver,
+    RelayObserver,
+):
     """Every metric of the server; thread-safe."""
 
     def __init__(self) -> None:

@@ -101,6 +101,11 @@ class DecisionLog:
             if room.f_bavail * room.f_frsize < MINIMUM_FREE_BYTES:
                 raise log_failure(OSError(errno.ENOSPC, "No space left on device"), self._path)
 
+    @property
+    def last(self) -> Link:
+        """The end of the chain; `Link()` before the first line."""
+        return self._last
+
     def close(self) -> None:
         """Closes the file; later appends are refused."""
         with self._lock:

@@ -6,9 +6,10 @@ decision log and synced; then the row is committed; only then is there a verdict
 - an answered verdict is in the log and in the database;
 - whatever can be read from the database is in the log (a reader never finds an ALLOW that the log,
   which is the authority, does not have);
-- most failures of the database show before the line is written. If the commit itself fails, the
-  log holds a decision that nobody was answered with; a note after it says so, at the next start
-  where the process was killed in between (`unfinished`).
+- every required audit device (`devices`) has the line, for that is waited for before the commit;
+- most failures of database and devices show before the line is written. If the commit itself fails,
+  or a device does not take the line, the log holds a decision that nobody was answered with; a note
+  after it says so, at the next start where the process was killed in between (`unfinished`).
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from pathlib import Path
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Mode, VerdictKind
 from loragate_server.record.basis import Basis
+from loragate_server.record.chain import Link
 from loragate_server.record.codec import encode, parse_verdict, to_json
 from loragate_server.record.database import Database, Row, decision_pruned, decision_unknown
+from loragate_server.record.devices.devices import Devices
 from loragate_server.record.failures import database_failure, log_failure
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.log import DecisionLog
@@ -58,6 +61,7 @@ class Recorder:
         keeper: CheckpointKeeper | None = None,
         log_file_bytes: int = 0,
         announcer: Announcer | None = None,
+        devices: Devices | None = None,
     ) -> None:
         """Migrates the database (unless told not to) and opens the log.
 
@@ -70,6 +74,7 @@ class Recorder:
             keeper: of the log's tree; None keeps no tree.
             log_file_bytes: size from which on a file of the log is full; 0 for one without end.
             announcer: as of `Database`.
+            devices: get every line of the log; they end with the recorder.
 
         Raises:
             NoDecisionError: DATABASE_UNAVAILABLE, DECISION_LOG_UNAVAILABLE or DISK_FULL.
@@ -77,10 +82,12 @@ class Recorder:
         if migrate:
             upgrade(database_url, database_timeout_s)
         self.database = Database(database_url, database_timeout_s, announcer)
+        self._devices = devices or Devices((), log_path.parent, log_path)
         if keeper is None:
-            self.log = DecisionLog(log_path, file_bytes=log_file_bytes)
+            self.log = DecisionLog(log_path, file_bytes=log_file_bytes, wrote=self._devices.wrote)
         else:
-            self.log = keeper.open_log(log_path, log_file_bytes)
+            self.log = keeper.open_log(log_path, log_file_bytes, self._devices.wrote)
+        self._devices.begin(self.log.last)
         try:
             note_unfinished(self.database, self.log, log_path)
         except OSError as error:
@@ -111,6 +118,7 @@ class Recorder:
         """
         if self._keeper is not None:
             self._keeper.require_in_time()
+        self._devices.require()
         now = datetime.now(UTC)
         verdict = Verdict(
             decision_id=new_decision_id(now),
@@ -130,8 +138,9 @@ class Recorder:
 
         def log() -> None:
             nonlocal logged
-            self.log.append_decision(payload, binding=binding)
+            link = self.log.append_decision(payload, binding=binding)
             logged = True
+            self.require_taken(link)
 
         try:
             self.database.insert(verdict, to_json(payload), before_commit=log)
@@ -203,6 +212,14 @@ class Recorder:
         end = Place(verdicts[-1].decided_at, verdicts[-1].decision_id)
         return verdicts, make_token(end, search.words)
 
+    def require_taken(self, link: Link) -> None:
+        """Waits until every required audit device has a line of the log.
+
+        Raises:
+            NoDecisionError: DECISION_LOG_UNAVAILABLE; nothing may rest on the line.
+        """
+        self._devices.require_taken(link)
+
     def check(self) -> None:
         """For readiness: whether the next decision could be recorded.
 
@@ -212,11 +229,13 @@ class Recorder:
         if self._keeper is not None:
             self._keeper.require_in_time()
         self.log.check()
+        self._devices.require()
         self.database.check()
 
     def close(self) -> None:
-        """Closes log and database."""
+        """Closes log, devices and database."""
         self.log.close()
+        self._devices.close()
         self.database.close()
 
     def _note_not_answered(self, decision_id: str, error: NoDecisionError) -> None:

@@ -116,3 +116,15 @@ def test_a_file_that_could_not_be_archived_stays(
     with pytest.raises(ArchiveError):
         prune_files(files, recorder.log, Archive(str(tmp_path / "file")))
     assert [file.path for file in files] == list(rotated_files(log_path))
+
+
+def test_a_file_stays_until_every_audit_device_has_its_lines(
+    recorder: Recorder, log_path: Path
+) -> None:
+    full = rotated_files(log_path)
+    last_of_first = verify_log(full[0]).last.seq
+    tally = Tally("log files", LATER)
+    assert old_files(log_path, LATER, (), tally, taken=last_of_first - 1) == []
+    assert tally.kept == {"an audit device does not have them yet": 1}
+    found = old_files(log_path, LATER, (), Tally("log files", LATER), taken=last_of_first)
+    assert [one.path for one in found] == [full[0]]

@@ -39,8 +39,21 @@ class OldFile:
     sha256: str
 
 
-def old_files(log: Path, before: datetime, holds: Sequence[Hold], tally: Tally) -> list[OldFile]:
+def old_files(
+    log: Path,
+    before: datetime,
+    holds: Sequence[Hold],
+    tally: Tally,
+    taken: int | None = None,
+) -> list[OldFile]:
     """The files that may go; tells `tally` why the next one stays.
+
+    Args:
+        log: the file that is written.
+        before: what is older is over.
+        holds: keep what they are about.
+        tally: is told of all that goes and stays.
+        taken: the last line that all audit devices have; None where none waits for any.
 
     Raises:
         OSError: a file cannot be read.
@@ -57,7 +70,11 @@ def old_files(log: Path, before: datetime, holds: Sequence[Hold], tally: Tally) 
         if held:
             tally.held.update(held)
             break
-        found.append(_described(path, newest))
+        described = _described(path, newest)
+        if taken is not None and described.last.seq > taken:
+            tally.kept["an audit device does not have them yet"] += 1
+            break
+        found.append(described)
     tally.count += len(found)
     tally.size_bytes += sum(one.size_bytes for one in found)
     return found

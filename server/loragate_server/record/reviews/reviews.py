@@ -188,8 +188,9 @@ class Reviews:
                 except IntegrityError as error:
                     raise _stale() from error
                 self._recorder.database.announcer.reviewed(connection, review)
-                self._recorder.log.append_review(payload)
+                link = self._recorder.log.append_review(payload)
                 logged = True
+                self._recorder.require_taken(link)
         except NoDecisionError as error:
             if logged:
                 self._note_not_recorded(event.review_id, error)

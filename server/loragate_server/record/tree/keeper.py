@@ -18,8 +18,9 @@ from loragate_server.config.checkpoints import CheckpointsSection
 from loragate_server.config.signing import SigningSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.files import whole_file
+from loragate_server.record.chain import Link
 from loragate_server.record.failures import RETRY_AFTER_S, log_failure
-from loragate_server.record.log import DecisionLog
+from loragate_server.record.log import DecisionLog, Wrote
 from loragate_server.record.signing.keys import KeyUnusableError
 from loragate_server.record.tree.catch_up import catch_up
 from loragate_server.record.tree.copies import Copy, ExportError, Taker
@@ -67,12 +68,15 @@ class CheckpointKeeper:
         self._round = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def open_log(self, path: Path, file_bytes: int = 0) -> DecisionLog:
+    def open_log(
+        self, path: Path, file_bytes: int = 0, also: Wrote = lambda _, __: None
+    ) -> DecisionLog:
         """Opens the log of the tree, and gives the tree what it lacks of it.
 
         Args:
             path: of the file that is written.
             file_bytes: size from which on it is full; 0 for one file without end.
+            also: told each line after the tree.
 
         Raises:
             NoDecisionError: DECISION_LOG_UNAVAILABLE or DISK_FULL; so it is for a log that does
@@ -89,7 +93,12 @@ class CheckpointKeeper:
             ) from error
         except OSError as error:
             raise log_failure(error, path) from error
-        log = DecisionLog(path, begin=self.tree.last, wrote=self.tree.wrote, file_bytes=file_bytes)
+
+        def wrote(link: Link, line: bytes) -> None:
+            self.tree.wrote(link, line)
+            also(link, line)
+
+        log = DecisionLog(path, begin=self.tree.last, wrote=wrote, file_bytes=file_bytes)
         if not self.tree.begun:
             try:
                 log.append_note(self.tree.first_note())

@@ -1,0 +1,1 @@
+"""Audit devices: who gets every line of the decision log beside log and database."""
