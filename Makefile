@@ -14,7 +14,7 @@ LANE ?= -m "not long"
 PROCESSES ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types proto proto-check chart pytest docs packages bench bench-kernels clean
+.PHONY: help setup demo test test-all lint types proto proto-check chart pytest docs packages sbom bench bench-kernels clean
 
 help: ## List these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +57,10 @@ docs: setup ## Build the documentation as a site in build/site; a link that lead
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict
 
 packages: setup ## Build wheels and sdists in build/dist, check them and use them in an empty environment
-	$(bin)/python scripts/check_packages.py
+	$(bin)/python -m scripts.check_packages
+
+sbom: setup ## Write bills of materials of the wheels and of the image into build/supply
+	$(bin)/python -m scripts.sbom
 
 bench: ## Run the benchmarks and write benchmarks/results/
 	@scripts/setup.sh dev

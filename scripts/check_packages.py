@@ -1,12 +1,13 @@
 """Builds the three distributions, checks them, and uses them as a stranger would.
 
-    .venv/bin/python scripts/check_packages.py               # wheels and sdists stay in build/dist
-    .venv/bin/python scripts/check_packages.py --skip-use    # without the clean installation
+    .venv/bin/python -m scripts.check_packages               # wheels and sdists stay in build/dist
+    .venv/bin/python -m scripts.check_packages --skip-use    # without the clean installation
 
-Builds an sdist of each folder and the wheel from that sdist, asks twine whether a package index
-would take them, installs the three wheels alone into an empty environment, and audits two example
-adapters with what is installed there. Takes three minutes, most of them for torch. `TORCH_INDEX`
-names a package index for torch, for example one of CPU builds.
+Builds an sdist of each folder and the wheel from that sdist, so that the same commit gives the same
+bytes (the only moment in them is SOURCE_DATE_EPOCH, else that of the commit), asks twine whether a
+package index would take them, installs the three wheels alone into an empty environment, and audits
+two example adapters with what is installed there. Takes three minutes, most of them for torch.
+`TORCH_INDEX` names a package index for torch, for example one of CPU builds.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import time
 import venv
 from pathlib import Path
 
+from scripts.supply import building
+from scripts.supply.source import SourceError, epoch_of
+
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("client", "kernels", "server")
 ADAPTERS = ROOT / "examples" / "adapters"
 EXPECTED = {"harmless-watermelon": "ALLOW", "learned-bomb": "BLOCK"}
 USE = """
@@ -77,13 +80,13 @@ def install(python: Path, *wanted: str | Path) -> None:
 def build(place: Path, dist: Path) -> list[Path]:
     """Builds sdists, and wheels from them, out of copies that hold no leftovers."""
     python = environment(place / "tools")
-    install(python, "build", "twine")
-    unwanted = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, place / folder, ignore=unwanted)
-        run(python, "-m", "build", "--outdir", dist, place / folder)
-    made = sorted(dist.iterdir())
-    if len(made) != 2 * len(FOLDERS):
+    install(python, "build", "setuptools", "twine")
+    building.copy_of(ROOT, place)
+    try:
+        made = building.build(place, dist, epoch_of(ROOT), python=python)
+    except (SourceError, building.BuildError) as error:
+        sys.exit(f"check_packages: {error}")
+    if len(made) != 2 * len(building.FOLDERS):
         sys.exit(f"check_packages: built {', '.join(one.name for one in made)}")
     print(run(python, "-m", "twine", "check", "--strict", *made), end="")
     return [one for one in made if one.suffix == ".whl"]

@@ -74,6 +74,38 @@ def test_a_wheel_has_every_file_of_its_package(
     assert files == packed
 
 
+KINDS = {
+    "client": {".py", ".pyi", ".json", ".j2", ".typed"},
+    "kernels": {".py", ".typed"},
+    "server": {".py", ".pyi", ".typed", ".css", ".j2", ".json", ".yaml", ".png"}
+    | {".safetensors", ".txt", ".mako"},
+}
+"""Endings of what a package is made of."""
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_a_wheel_has_nothing_else(folder: str, wheels: dict[str, zipfile.ZipFile]) -> None:
+    """Not what working leaves in a folder, and nothing beside the package."""
+    names = wheels[folder].namelist()
+    [info] = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+    assert {name.partition("/")[0] for name in names} == {PACKAGES[folder], info}
+    packed = [name for name in names if not name.startswith(info)]
+    assert {Path(name).suffix for name in packed} <= KINDS[folder]
+    assert [name for name in packed if any(part[0] == "." for part in Path(name).parts)] == []
+    described = {"METADATA", "WHEEL", "RECORD", "top_level.txt", "entry_points.txt"}
+    inside = {name.removeprefix(f"{info}/") for name in names if name.startswith(info)}
+    assert {name for name in inside if not name.startswith("licenses/")} <= described
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_the_metadata_name_the_licence_files_that_are_there(
+    folder: str, metadata: Callable[[str], Message]
+) -> None:
+    said = metadata(folder)
+    assert tuple(map(int, said["Metadata-Version"].split("."))) >= (2, 4)  # PEP 639
+    assert set(said.get_all("License-File", [])) == LICENSES[folder]
+
+
 @pytest.mark.parametrize("folder", PACKAGES)
 def test_a_wheel_has_its_licences(folder: str, wheels: dict[str, zipfile.ZipFile]) -> None:
     names = [name.partition(".dist-info/licenses/") for name in wheels[folder].namelist()]

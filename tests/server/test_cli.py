@@ -144,6 +144,30 @@ def test_the_configuration_shown_holds_no_password(monkeypatch: pytest.MonkeyPat
     assert YAML(typ="safe").load(shown)["database_url"] == "postgresql://loragate:***@db/loragate"
 
 
+def test_the_configuration_shown_holds_no_secret_of_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://loragate:geheim@db/loragate?sslmode=require&sslpassword=geheim"
+    monkeypatch.setenv("LORAGATE_DATABASE_URL", url)
+    receiver = {"name": "sink", "url": "https://sink.example/hook?key=geheim&geheim&a="}
+    receiver |= {"secret_file": "secret"}
+    witness = {"name": "w", "url": "https://geheim@witness.example/w", "public_key": "w.pub"}
+    settings = {
+        "events": {"receivers": [receiver]},
+        "checkpoints": {"witnesses": [witness], "copies": ["s3://geheim:geheim@bucket/a", "/b?c"]},
+    }
+    (file := tmp_path / "loragate.yaml").write_text(json.dumps(settings))
+    shown = run("config", "show", "--config", file).stdout
+    assert "geheim" not in shown
+    found = YAML(typ="safe").load(shown)
+    assert found["database_url"] == (
+        "postgresql://loragate:***@db/loragate?sslmode=require&sslpassword=***"
+    )
+    assert found["events"]["receivers"][0]["url"] == "https://sink.example/hook?key=***&***&a=***"
+    assert found["checkpoints"]["witnesses"][0]["url"] == "https://***@witness.example/w"
+    assert found["checkpoints"]["copies"] == ["s3://***@bucket/a", "/b?c"]
+
+
 @pytest.mark.parametrize(("home", "code"), [("~", 0), ("~nobody-of-this-name", 1)])
 def test_a_root_in_a_home_that_is_not_there_is_told_before_the_server_starts(
     tmp_path: Path, home: str, code: int

@@ -207,7 +207,7 @@ def test_the_commands_show_a_plan_and_holds_and_keep_to_them(
     hold = ("retention", "hold")
     placed = run(*hold, "place", "case-17", "--reason", "a letter", "--sha256", "A" * 64)
     assert placed.exit_code == 0, placed.output
-    again = run(*hold, "place", "case-17", "--reason", "a letter", "--concept", "cat")
+    again = run(*hold, "place", "case-17", "--reason", "a letter", "--concept", "bomb")
     assert (again.exit_code, "another name" in again.output) == (2, True)
     planned = run("retention", "plan")
     assert planned.exit_code == 0, planned.output
@@ -221,6 +221,37 @@ def test_the_commands_show_a_plan_and_holds_and_keep_to_them(
     assert "released" in run(*hold, "list").output
     assert "decisions: 1 went" in run("retention", "prune").output
     assert recorder.list()[0] == []
+
+
+def test_a_hold_on_a_concept_that_nobody_knows_is_refused_with_the_nearest_names(
+    config: Config, recorder: Recorder
+) -> None:
+    ask(recorder, "a" * 64, VerdictKind.BLOCK)  # about the concept of the evidence, no other's
+    place_hold = ("retention", "hold", "place")
+    misspelt = run(*place_hold, "one", "--reason", "r", "--concept", "jack-o-lantren")
+    assert misspelt.exit_code == 2
+    assert "did you mean jack-o-lantern?" in misspelt.output
+    far = run(*place_hold, "one", "--reason", "r", "--concept", "9" * 20)
+    assert (far.exit_code, "did you mean" in far.output) == (2, False)
+    assert run("retention", "hold", "list").output == ""
+    for name, concept in (("one", "jack-o-lantern"), ("two", made.concept().concept_id)):
+        placed = run(*place_hold, name, "--reason", "r", "--concept", concept)
+        assert placed.exit_code == 0, placed.output
+    to_come = run(*place_hold, "three", "--reason", "r", "--concept", "mascot", "--even-if-unknown")
+    assert to_come.exit_code == 0, to_come.output
+
+
+def test_what_is_on_record_may_be_held_where_the_library_cannot_be_read(
+    config: Config, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LORAGATE_LIBRARY", str(tmp_path / "gone"))
+    ask(recorder, "a" * 64, VerdictKind.BLOCK)
+    hold = ("retention", "hold", "place", "one", "--reason", "r", "--concept")
+    refused = run(*hold, "bomb")
+    assert refused.exit_code == 2
+    assert "gone cannot be read" in refused.output
+    placed = run(*hold, made.concept().concept_id)
+    assert placed.exit_code == 0, placed.output
 
 
 def test_a_sealed_file_is_opened_by_the_command(

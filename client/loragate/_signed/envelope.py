@@ -40,28 +40,36 @@ class _Signature:
     value: bytes
 
 
-def open_envelope(envelope: bytes, keys: TrustedKeys) -> Opened:
+def open_envelope(
+    envelope: bytes, keys: TrustedKeys, *, what: str = "verdict", remedy: str = _REMEDY
+) -> Opened:
     """The payload that a trusted key has signed.
+
+    Args:
+        envelope: DSSE in JSON.
+        keys: whose signatures are believed.
+        what: is signed, as refusals call it.
+        remedy: of refusals, a sentence.
 
     Raises:
         SignatureRefused: there is no such thing in it.
     """
     if not envelope:
         raise SignatureRefused(
-            "The verdict has no signature.",
+            f"The {what} has no signature.",
             "Set signing.keys of the service, or do not require a signature.",
         )
     try:
         payload, signatures = _parts(envelope)
     except ValueError as error:
-        raise SignatureRefused(f"It is no envelope of a verdict: {error}", _REMEDY) from None
+        raise SignatureRefused(f"It is no envelope of a {what}: {error}", remedy) from None
     message = signed_bytes(payload)
     trusted = keys.current()
     for signature in signatures:
         for key in trusted:
             if _is_by(key, signature.value, message):
                 return Opened(payload, key.id)
-    raise _by_nobody(signatures, keys, trusted)
+    raise _by_nobody(signatures, keys, trusted, what, remedy)
 
 
 def signed_bytes(payload: bytes) -> bytes:
@@ -71,25 +79,29 @@ def signed_bytes(payload: bytes) -> bytes:
 
 
 def _by_nobody(
-    signatures: list[_Signature], keys: TrustedKeys, trusted: tuple[TrustedKey, ...]
+    signatures: list[_Signature],
+    keys: TrustedKeys,
+    trusted: tuple[TrustedKey, ...],
+    what: str,
+    remedy: str,
 ) -> SignatureRefused:
     names = sorted({one.key_id for one in signatures if one.key_id})
     if revoked := [name for name in names if name in keys.revoked]:
         return SignatureRefused(
-            f"The verdict names the key {', '.join(revoked)}, which is revoked.",
-            "Have the service decide again, by a key that is in force.",
+            f"The {what} names the key {', '.join(revoked)}, which is revoked.",
+            "Have it signed again, by a key that is in force.",
         )
     return SignatureRefused(
-        "No key that is trusted here has signed the verdict: it names "
+        f"No key that is trusted here has signed the {what}: it names "
         f"{', '.join(names) or 'no key'}, trusted are {', '.join(key.id for key in trusted)}. It "
         "is signed by somebody else, by a key that was withdrawn, or was changed since.",
-        _REMEDY,
+        remedy,
     )
 
 
 def _parts(envelope: bytes) -> tuple[bytes, list[_Signature]]:
     if len(envelope) > LARGEST_BYTES:
-        raise ValueError(f"It has {len(envelope)} bytes, more than any verdict.")
+        raise ValueError(f"It has {len(envelope)} bytes, more than any that is signed.")
     fields = strict_json(envelope)
     if fields.get("payloadType") != PAYLOAD_TYPE:
         raise ValueError(f"Its payloadType is not {PAYLOAD_TYPE}.")

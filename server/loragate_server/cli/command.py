@@ -263,17 +263,18 @@ def policy_check(
 def config_show(config: ConfigOption = None, state_dir: StateOption = None) -> None:
     """Prints the configuration in force, as YAML that can be a configuration file.
 
-    Passwords in the database URL are replaced by ***.
+    Passwords in the database URL are replaced by ***, and so are names, passwords and values of the
+    query in other addresses, such as those of receivers of events.
 
     [bold]Example[/bold]
 
       LORAGATE_THREADS=2 loragate-server config show
     """
-    shown: dict[str, Any] = load(config, {"state_dir": state_dir}).model_dump(mode="json")
-    if shown["database_url"]:
-        from sqlalchemy.engine import make_url
+    from loragate_server.config.shown import shown_database, without_secrets
 
-        shown["database_url"] = make_url(shown["database_url"]).render_as_string()
+    wanted: dict[str, Any] = load(config, {"state_dir": state_dir}).model_dump(mode="json")
+    database = wanted["database_url"]
+    shown = without_secrets(wanted) | {"database_url": database and shown_database(database)}
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

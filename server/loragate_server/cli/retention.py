@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -23,6 +24,7 @@ from loragate_server.cli.options import (
     moment,
 )
 from loragate_server.config.schema import Config
+from loragate_server.errors import NoDecisionError
 
 if TYPE_CHECKING:
     from loragate_server.record.database import Database
@@ -85,10 +87,16 @@ def hold_place(
     concept: Annotated[str, typer.Option(help="Decisions that suspected or found it.")] = "",
     since: Annotated[str, typer.Option(help="Decisions from this day or moment on.")] = "",
     until: Annotated[str, typer.Option(help="Decisions up to this day or moment.")] = "",
+    even_if_unknown: Annotated[
+        bool, typer.Option("--even-if-unknown", help="A concept that is still to come.")
+    ] = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
     """Puts a hold in force, at once and for all replicas, on a file, a concept or a span of time.
+
+    A concept that neither the library nor the record knows is refused, with the names that are
+    nearest: a hold under a misspelt name would hold nothing.
 
     [bold]Example[/bold]
 
@@ -101,6 +109,8 @@ def hold_place(
     with failures(), _database(wanted) as database:
         try:
             made = Hold(name, reason, sha256.lower(), concept, begin, end)
+            if concept and not even_if_unknown:
+                _require_known(wanted, database, concept)
             with database.writing() as connection:
                 place(connection, made, datetime.now(UTC))
         except HoldError as error:
@@ -200,6 +210,32 @@ def unseal(
         except QuarantineError as error:
             fail(str(error), EXIT_FOUND_WRONG)
     typer.echo(f"{output}: {sha256}")
+
+
+def _require_known(wanted: Config, database: Database, concept: str) -> None:
+    """Ends the command where nobody knows a concept of this id."""
+    from loragate_server.concepts.manifest import read_manifest
+    from loragate_server.record.retention.holds import concepts_on_record
+
+    try:
+        library = {entry.id for entry in read_manifest(wanted.library_folder).concepts}
+        remark = ""
+    except NoDecisionError as error:  # what is on record may be held all the same
+        library, remark = set(), f" {error.message}"
+    if concept in library:
+        return
+    with database.reading() as connection:
+        known = library | concepts_on_record(connection)
+    if concept in known:
+        return
+    near = difflib.get_close_matches(concept, sorted(known), n=3)
+    meant = f"; did you mean {' or '.join(near)}?" if near else "."
+    fail(
+        f"neither the library nor the record knows a concept {concept!r}, so the hold would hold "
+        f"nothing{meant} `loragate-server concepts list` shows the library; --even-if-unknown "
+        f"holds one that is still to come.{remark}",
+        EXIT_USAGE,
+    )
 
 
 @contextmanager

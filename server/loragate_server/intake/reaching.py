@@ -2,7 +2,8 @@
 
 A caller names an address, and the server is inside a network that the caller is not. Names are
 resolved once, and what is connected to is what they were resolved to; each redirection is checked
-as the first address is, for the check is made where a socket is.
+as the first address is, for the check is made where a socket is. So is the check that nothing is
+asked in the clear where the operator has enabled https alone: a redirection may lead there.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class AddressRefusedError(OSError):
     """The address is none that the server may connect to on a caller's word."""
 
 
+class PlainHttpError(OSError):
+    """The address is one of plain HTTP, which the operator has not enabled."""
+
+
 def may_reach(address: str, allowed: tuple[Network, ...]) -> bool:
     """Whether an address is public, or in a network that the operator allows.
 
@@ -46,11 +51,24 @@ def may_reach(address: str, allowed: tuple[Network, ...]) -> bool:
 
 
 @lru_cache(maxsize=8)
-def client_maker(allowed: tuple[Network, ...]) -> Callable[..., Awaitable[Any]]:
-    """What makes aiohttp's sessions for fsspec; the same one for the same networks."""
+def client_maker(allowed: tuple[Network, ...], *, plain: bool) -> Callable[..., Awaitable[Any]]:
+    """What makes aiohttp's sessions for fsspec; the same one for the same arguments.
+
+    Args:
+        allowed: networks beside the public ones.
+        plain: whether addresses of plain HTTP may be asked.
+    """
 
     async def make(**settings: Any) -> Any:
         import aiohttp  # here, because most servers never open a URI
+
+        class Connector(aiohttp.TCPConnector):
+            """Looks at each address, however a request was led to it."""
+
+            async def connect(self, req: Any, *others: Any, **named: Any) -> Any:
+                if not plain and req.url.scheme != "https":
+                    raise PlainHttpError("plain HTTP is not enabled")
+                return await super().connect(req, *others, **named)
 
         def connect(info: Any) -> socket.socket:
             family, kind, protocol, _, place = info
@@ -60,7 +78,7 @@ def client_maker(allowed: tuple[Network, ...]) -> Callable[..., Awaitable[Any]]:
 
         settings.pop("loop", None)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(socket_factory=connect),
+            connector=Connector(socket_factory=connect),
             # What one host sets must not be kept for all that are asked later.
             cookie_jar=aiohttp.DummyCookieJar(),
             **settings,

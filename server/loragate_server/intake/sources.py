@@ -15,7 +15,7 @@ from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.beside import CONFIG_NAME, decode_config
 from loragate_server.intake.paths import not_found, open_path
-from loragate_server.intake.reaching import client_maker
+from loragate_server.intake.reaching import PlainHttpError, client_maker
 
 _log = logging.getLogger(__name__)
 
@@ -93,9 +93,22 @@ def _open_uri(ref: AdapterReference, settings: IntakeSection) -> Iterator[Source
     except NoDecisionError:
         raise
     except Exception as error:
+        if any(isinstance(cause, PlainHttpError) for cause in _causes(error)):
+            raise _leads_to_plain_http(scheme) from error
         if _is_missing(error):
             raise not_found(f"{scheme} source") from error
         raise unreadable_source(scheme, error) from error
+
+
+def _leads_to_plain_http(scheme: str) -> NoDecisionError:
+    """Somebody on the way could give other bytes, and read what the address holds."""
+    return NoDecisionError(
+        ErrorReason.SOURCE_NOT_ENABLED,
+        f"The {scheme} source redirects to plain http, which is not enabled on this server.",
+        remedy="Name the address that it leads to by https, send the bytes, or add http to the "
+        "server's intake.enabled_schemes.",
+        metadata={"scheme": "http"},
+    )
 
 
 def unreadable_source(scheme: str, error: Exception) -> NoDecisionError:
@@ -115,13 +128,18 @@ def unreadable_source(scheme: str, error: Exception) -> NoDecisionError:
     )
 
 
-def _names(error: BaseException | None) -> str:
+def _names(error: BaseException) -> str:
     """The kinds of an error and of its causes, without their texts."""
-    kinds: list[str] = []
-    while error is not None and len(kinds) < _MOST_CAUSES:
-        kinds.append(type(error).__name__)
+    return " because of ".join(type(cause).__name__ for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came of."""
+    for _ in range(_MOST_CAUSES):
+        if error is None:
+            return
+        yield error
         error = error.__cause__ or error.__context__
-    return " because of ".join(kinds)
 
 
 def _address_of(ref: AdapterReference) -> SplitResult:
@@ -211,7 +229,9 @@ def _options(scheme: str, ref: AdapterReference, settings: IntakeSection) -> dic
         return {
             "block_size": 0,
             "client_kwargs": {"timeout": patience},
-            "get_client": client_maker(settings.reachable_networks),
+            "get_client": client_maker(
+                settings.reachable_networks, plain="http" in settings.enabled_schemes
+            ),
         }
     if scheme == "s3":
         return {"config_kwargs": {"connect_timeout": timeout_s, "read_timeout": timeout_s}}

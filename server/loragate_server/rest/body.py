@@ -53,6 +53,17 @@ class Body:
         if kind != BYTES and charset != "utf-8":
             raise _unsupported(f"The charset {charset[:40]} is not UTF-8.", kind)
 
+    def require_none(self) -> None:
+        """Refuses a body where the method takes none: some would read it, and some would not.
+
+        Raises:
+            NoDecisionError: REQUEST_INVALID.
+        """
+        if self._request.body_exists:
+            raise invalid(
+                f"{self._request.method} takes no body here; what is asked stands in the address."
+            )
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """All of it, as it comes.
 

@@ -21,7 +21,7 @@ from loragate_server.progress import deadline_passed
 from loragate_server.rest import problem
 from loragate_server.rest.body import Body
 from loragate_server.rest.call import RestCall
-from loragate_server.rest.query import from_query
+from loragate_server.rest.query import from_query, require_decodable
 from loragate_server.rest.rules import BYTES, JSON, LINES, Rule, rules
 from loragate_server.rest.sender import check_sender
 from loragate_server.rest.strict import invalid, make_message, read_message
@@ -127,8 +127,11 @@ class RestDoor:
             calls.admit(rule.rpc, call)
             call.require_timeout()
             body = Body(request, self._listen.idle_timeout_s)
+            require_decodable(request.raw_path)
             if rule.takes:
                 body.require_type(rule.takes)
+            else:
+                body.require_none()
             async for message in self._read(rule, request, body):
                 yield message
         except problem.HttpRefusalError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -11,7 +13,32 @@ from loragate_server import strict_json
 from loragate_server.rest.strict import holds_message, invalid, is_repeated
 
 _TRUTH = {"true": True, "false": False}
+_NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUMBERS = frozenset({FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_DOUBLE})
+
+
+def require_decodable(raw_target: str) -> None:
+    """Refuses an address with escapes that are no UTF-8, which would be read as they stand.
+
+    Args:
+        raw_target: path and query as they came.
+
+    Raises:
+        NoDecisionError: REQUEST_INVALID.
+    """
+    path, _, query = raw_target.partition("?")
+    for part, text in (("path", path), ("query", query)):
+        try:
+            unquote_to_bytes(text).decode()
+        except UnicodeError:  # the address may hold raw bytes, too
+            raise _undecodable(part, "holds percent escapes that are no UTF-8") from None
+        if found := _NO_ESCAPE.search(text):
+            said = f"holds {text[found.start() :][:3]!r}, which is no percent escape"
+            raise _undecodable(part, said)
+
+
+def _undecodable(part: str, said: str) -> Exception:
+    return invalid(f"The {part} of the address {said}.", part)
 
 
 def from_query(

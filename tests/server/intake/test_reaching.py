@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from loragate_server.adapter.reference import AdapterReference
 from loragate_server.config.intake import IntakeSection
@@ -61,10 +64,9 @@ Make = Callable[..., Intake]
 def make(tmp_path: Path) -> Make:
     def one(*networks: Any, **settings: Any) -> Intake:
         section = IntakeSection(
-            enabled_schemes=frozenset({"http"}),
             reachable_networks=networks,
             fetch_timeout_s=1.0,
-            **settings,
+            **{"enabled_schemes": frozenset({"http"}), **settings},
         )
         return Intake(section, tmp_path / "store")
 
@@ -113,6 +115,44 @@ def test_a_redirection_within_what_is_allowed_is_followed(make: Make, web: str) 
     place = web.removeprefix("http://") + "/good/adapter.safetensors"
     stored = make(LOOPBACK).fetch(AdapterReference(uri=f"{web}/to/{place}"), Leash())
     assert stored.path.read_bytes() == GOOD
+
+
+@pytest.fixture
+def secured(web: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The server of `web` behind TLS, by a certificate that the client trusts; its address."""
+    ca = trustme.CA()
+    own, theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    ca.issue_cert("127.0.0.1").configure_cert(own)
+    ca.configure_trust(theirs)
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", theirs)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = own.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_redirection_from_https_to_plain_http_is_not_followed(
+    make: Make, web: str, secured: str
+) -> None:
+    place = web.removeprefix("http://") + "/good/adapter.safetensors"
+    intake = make(LOOPBACK, enabled_schemes=frozenset({"https"}))
+    error = refused(intake, f"{secured}/to/{place}")
+    assert error.reason is ErrorReason.SOURCE_NOT_ENABLED
+    assert "redirects to plain http" in error.message
+    assert "intake.enabled_schemes" in error.remedy
+    assert {path.removeprefix("HEAD ") for path in Handler.asked} == {f"/to/{place}"}
+    plain = make(LOOPBACK, enabled_schemes=frozenset({"https", "http"}))
+    assert plain.fetch(AdapterReference(uri=f"{secured}/to/{place}"), Leash()).size_bytes
+
+
+def test_https_alone_is_read_where_nothing_leads_away_from_it(make: Make, secured: str) -> None:
+    intake = make(LOOPBACK, enabled_schemes=frozenset({"https"}))
+    uri = f"{secured}/good/adapter.safetensors"
+    assert intake.fetch(AdapterReference(uri=uri), Leash()).size_bytes == len(GOOD)
 
 
 def test_a_refused_address_is_told_as_one_where_nothing_listens_or_works(

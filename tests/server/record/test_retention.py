@@ -24,7 +24,14 @@ from loragate_server.record.known_book import KnownBook
 from loragate_server.record.reconcile import reconcile
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.retention.archive import Archive, ArchiveError
-from loragate_server.record.retention.holds import Hold, HoldError, all_holds, place, release
+from loragate_server.record.retention.holds import (
+    Hold,
+    HoldError,
+    all_holds,
+    concepts_on_record,
+    place,
+    release,
+)
 from loragate_server.record.retention.pruner import Pruner, Tally
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.reviews.review import ReviewAction
@@ -205,6 +212,9 @@ def test_a_rejection_outlives_the_decision_that_it_was_about(
     assert book.rejected == {"a" * 64}
     [ruling] = book.about(["a" * 64])
     assert not ruling.approved
+    with recorder.database.reading() as connection:
+        known = concepts_on_record(connection)
+    assert known == {one.evidence.concept_id for one in suspected.decision.findings}
 
 
 def test_an_approval_that_lapsed_long_ago_goes_after_its_decisions(

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import re
 import socket
 from typing import Any
 
@@ -222,6 +223,85 @@ async def test_a_body_of_another_type_is_refused_unread(
     for path in ("/v1/audits", "/v1/audits:watch", "/v1/audits:upload", "/v1/concepts"):
         status, told, _ = await here.ask("POST", path, data=b"{}", headers=headers)
         assert (status, told["field"]) == (415, "Content-Type")
+
+
+async def sent(here: Rest, request: bytes) -> tuple[int, Any, bytes]:
+    """Status, document and head of the answer to bytes that a client would not send."""
+    reader, writer = await asyncio.open_connection(*here.address.rsplit(":", 1))
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    [length] = re.findall(rb"(?i)content-length: (\d+)", head)
+    body = await reader.readexactly(int(length))
+    writer.close()
+    return int(head.split()[1]), json.loads(body), head
+
+
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [
+        (b"/v1/concepts/%FF", "path"),
+        (b"/v1/concepts/bomb%C3", "path"),
+        (b"/v1/concepts/%ED%A0%80", "path"),
+        (b"/v1/concepts/%zz", "path"),
+        (b"/v1/concepts/bomb%", "path"),
+        (b"/v1/audits/%ff", "path"),
+        (b"/v1/audits?caller_service=%FF", "query"),
+        (b"/v1/audits?caller_service=100%", "query"),
+    ],
+)
+async def test_an_address_that_cannot_be_decoded_is_refused_and_not_read_as_it_stands(
+    rest: Open, target: bytes, field: str
+) -> None:
+    here = await rest()
+    status, told, head = await sent(here, b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % target)
+    assert b"application/problem+json" in head
+    assert (status, told["reason"], told["field"]) == (400, "REQUEST_INVALID", field)
+    assert "percent escape" in told["detail"]
+
+
+async def test_letters_that_are_escaped_as_they_should_be_are_read(rest: Open) -> None:
+    here = await rest()
+    status, told, _ = await here.ask("GET", "/v1/concepts/%E7%8C%AB%25")
+    assert (status, told["metadata"]) == (404, {"concept_id": "猫%"})
+
+
+@pytest.mark.parametrize("method", [b"GET", b"DELETE"])
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+)
+async def test_a_body_where_none_is_taken_is_refused(
+    rest: Open, method: bytes, body: bytes
+) -> None:
+    here = await rest()
+    request = b"%b /v1/concepts/bomb HTTP/1.1\r\nHost: 127.0.0.1\r\n%b" % (method, body)
+    status, told, _ = await sent(here, request)
+    assert (status, told["reason"]) == (400, "REQUEST_INVALID")
+    assert "takes no body" in told["detail"]
+
+
+async def test_an_empty_body_is_none(rest: Open) -> None:
+    here = await rest()
+    request = b"GET /v1/concepts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"
+    assert (await sent(here, request))[0] == 200
+
+
+async def test_a_body_in_another_transfer_coding_is_refused_unread(rest: Open) -> None:
+    here = await rest()
+    request = (
+        b"POST /v1/audits HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    )
+    status, told, _ = await sent(here, request)
+    assert (status, told["field"]) == (415, "Content-Type")
+
+
+async def test_a_token_that_is_no_text_is_one_that_nobody_has(rest: Open) -> None:
+    here = await rest(GrpcPort(listen=loopback(), tokens=(token("one", Permission.READ),)))
+    request = b"GET /v1/concepts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n"
+    status, told, head = await sent(here, request)
+    assert (status, told["reason"]) == (401, "UNAUTHENTICATED")
+    assert b"WWW-Authenticate: Bearer" in head
 
 
 async def test_an_address_or_a_verb_that_is_none_is_a_problem_too(rest: Open) -> None:

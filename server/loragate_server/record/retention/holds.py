@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, text, update
 
-from loragate_server.record.tables import holds
+from loragate_server.record.tables import findings, holds, reviews
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -157,6 +158,17 @@ def all_holds(connection: Connection) -> list[PlacedHold]:
 def holds_in_force(connection: Connection) -> tuple[Hold, ...]:
     """What is held now."""
     return tuple(one.hold for one in all_holds(connection) if one.released_at is None)
+
+
+def concepts_on_record(connection: Connection) -> frozenset[str]:
+    """The ids of all concepts that a decision suspected or found, or that a review was about.
+
+    Goes through all reviews, which takes seconds where there are hundreds of thousands.
+    """
+    found = set(connection.execute(select(findings.c.concept_id).distinct()).scalars())
+    for payload in connection.execute(select(reviews.c.payload)).scalars():
+        found.update(json.loads(payload)["subject"]["concept_ids"])
+    return frozenset(found)
 
 
 def keep_holds_out(connection: Connection) -> None:

@@ -7,17 +7,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from loragate_server.config.signing import SigningSection
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.record.codec import to_json
+from loragate_server.record.signing.envelope import NotSignedError, enveloped, signature
 from loragate_server.record.signing.keys import KeyUnusableError, OpenKey, open_keys
-from loragate_server.record.signing.statement import PAYLOAD_TYPE, payload
+from loragate_server.record.signing.statement import payload
 from loragate_server.record.verdict import Verdict
-
-if TYPE_CHECKING:
-    from securesystemslib.signer import Signature
 
 RETRY_AFTER_S = 5.0
 
@@ -29,10 +25,7 @@ def _now() -> datetime:
 
 
 class VerdictSigner:
-    """Signs with every key that is within its time. Thread-safe as its keys are.
-
-    All of them have to sign: a reader who knows only the one that failed would be left without.
-    """
+    """Signs with every key that is within its time. Thread-safe as its keys are."""
 
     def __init__(self, section: SigningSection, now: Callable[[], datetime] = _now) -> None:
         """Opens the keys, and tries those that sign now.
@@ -53,16 +46,11 @@ class VerdictSigner:
         Raises:
             NoDecisionError: SIGNING_UNAVAILABLE; a key failed, or none is within its time.
         """
-        from securesystemslib.dsse import Envelope
-
-        envelope = Envelope(payload(verdict, self._verifier), PAYLOAD_TYPE, {})
-        for key in self._in_time():
-            try:
-                envelope.signatures[key.id] = _signature(key, envelope.pae())
-            except Exception as error:  # what a device or a service may raise is its own affair
-                _log.exception("the key %s did not sign", key.id)
-                raise _unavailable(f"The key {key.id!r} did not sign.", key.id) from error
-        data = to_json(envelope.to_dict()).encode("ascii")
+        try:
+            data = enveloped(payload(verdict, self._verifier), self._in_time())
+        except NotSignedError as error:
+            _log.exception("the key %s did not sign", error.key_id)
+            raise _unavailable(f"The key {error.key_id!r} did not sign.", error.key_id) from error
         return replace(verdict, envelope=data, envelope_sha256=hashlib.sha256(data).hexdigest())
 
     def check(self) -> None:
@@ -81,16 +69,9 @@ class VerdictSigner:
         return keys
 
 
-def _signature(key: OpenKey, data: bytes) -> Signature:
-    """The signature, which its own public key has to bear out."""
-    signature = key.signer.sign(data)
-    key.signer.public_key.verify_signature(signature, data)
-    return signature
-
-
 def _try(key: OpenKey) -> None:
     try:
-        _signature(key, b"loragate-server can sign")
+        signature(key, b"loragate-server can sign")
     except Exception as error:
         raise KeyUnusableError(
             f"signing.keys: {key.id}: it does not sign, or public_key belongs to another key: "

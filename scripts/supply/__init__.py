@@ -1,0 +1,1 @@
+"""What is shipped: of which packages it is made, how it is built, and from where it comes."""
