@@ -36,16 +36,17 @@ class Cluster:
     folder: Path
 
     def left_over(self) -> list[psutil.Process]:
-        """Processes that hold a base model or read files, of whatever scan."""
+        """Processes that hold a base model, a book of claims, or files, of whatever scan here."""
         found = []
         for one in psutil.process_iter(["cmdline"]):
-            words = one.info["cmdline"] or [""]
-            ours = any(str(self.folder) in word for word in words)
-            if not ours and words[0].startswith("ray::"):
-                ours = str(self.folder) in _environment(one)
-            if ours and words[0].startswith("ray::") and "IDLE" not in words[0]:
+            words = " ".join(one.info["cmdline"] or ())
+            works = words.startswith("ray::") and any(name in words for name in _OF_A_SCAN)
+            if works and str(self.folder) in _environment(one):
                 found.append(one)
         return found
+
+
+_OF_A_SCAN = ("_Audit", "_read", "Claims")
 
 
 def _environment(process: psutil.Process) -> str:
