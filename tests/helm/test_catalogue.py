@@ -6,7 +6,6 @@ import functools
 
 import kubernetes_validate
 import pytest
-import yaml
 
 from tests.helm.conftest import SCENARIOS, VERSIONS, Object, Rendering, render, scenario_on
 
@@ -16,12 +15,9 @@ SCAN = ["catalogue", "scan", "/srv/adapters"]
 
 
 @functools.cache
-def once(source: str = "/srv/adapters", document: str = "") -> Rendering:
+def once(source: str = "/srv/adapters", threads: int = 2) -> Rendering:
     """One scan without a schedule."""
-    values: dict[str, object] = {"catalogue": {"schedule": "", "source": source}}
-    if document:
-        values["policy"] = {"document": yaml.safe_load(document)}
-        values["config"] = {"threads": 3}
+    values = {"catalogue": {"schedule": "", "source": source}, "config": {"threads": threads}}
     return render(SCENARIOS["catalogue-job"], values=values)
 
 
@@ -45,7 +41,7 @@ def test_a_scan_by_schedule_never_runs_twice_at_once() -> None:
 def test_a_scan_without_a_schedule_is_a_job_that_another_configuration_replaces() -> None:
     [first] = once().all("Job")
     [second] = once("/srv/adapters/new").all("Job")
-    [third] = once(document="{version: 1, mode: enforce}").all("Job")
+    [third] = once(threads=3).all("Job")
     names = {one["metadata"]["name"] for one in (first, second, third)}
     assert len(names) == 3
     assert all(len(name) <= 63 for name in names)
@@ -65,7 +61,7 @@ def test_the_scan_keeps_log_and_results_on_a_volume_of_its_own() -> None:
         holders = [
             name
             for name, spec in rendering.pod_specs()
-            for volume in spec["volumes"]
+            for volume in spec.get("volumes", ())
             if volume.get("persistentVolumeClaim", {}).get("claimName") == "loragate-catalogue"
         ]
         assert len(holders) == 1

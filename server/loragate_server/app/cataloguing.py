@@ -171,6 +171,7 @@ class _Running:
     progress: Progress = field(default_factory=lambda: Progress(0))
     known: dict[str, Known] | None = None
     following: Following | None = None
+    responses: Mapping[str, bytes] | None = None
 
     @property
     def folder(self) -> Path:
@@ -221,7 +222,8 @@ class _Running:
         recorded = await asyncio.to_thread(
             scanned, self.front.recorder.database, self.scan_id, self.facts.policy_digest
         )
-        responses = await asyncio.to_thread(self._known_responses)
+        if self.responses is None:
+            self.responses = await asyncio.to_thread(self._known_responses)
         recording = Recording(
             self.scan_id,
             self.served.name,
@@ -241,7 +243,7 @@ class _Running:
                 serve=self.serve,
                 question=Question(intake.loaders, policy.screen_miss_rate),
                 recorded=list(recorded),
-                responses=responses,
+                responses=self.responses,
             )
             await consume(
                 rows,
