@@ -260,7 +260,7 @@ class _Running:
         scans = earlier_scans(self.job.out, self.facts)
         found = responses_in(scans, self.front.recorder.get)
         if found:
-            self.say(f"the response stage of {len(found)} files is known from earlier scans")
+            self.say(f"files whose response stage is known from earlier scans: {len(found)}")
         return found
 
 

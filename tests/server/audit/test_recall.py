@@ -104,17 +104,14 @@ def test_the_evidence_is_that_of_an_audit_from_the_start_and_passes_are_saved(
     known: Mapping[str, Recalled],
     passes: list[int],
 ) -> None:
-    assert len(known) == 3
-    saved = 0
+    assert known.keys() == {"learned-bomb", "harmless-sepia"}
     for name, recalled in known.items():
         exact = audited(embedded.engine, examples[name])
         passes.clear()
         found = audited(embedded.engine, examples[name], recalled)
         assert plain(found) == plain(exact), name
-        saved += not passes
         suspects = {one.concept_id for one in exact.concepts if one.stage == "response"}
         assert bool(passes) == (NEW in suspects), f"{name}: measured again only for the new one"
-    assert saved >= 1
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,9 @@ def ray_cluster() -> Iterator[Cluster]:
     words = ["start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--num-gpus=0"]
     words += ["--include-dashboard=false", f"--temp-dir={folder}", "--disable-usage-stats"]
     words += [f"--object-store-memory={128 << 20}"]
+    # Another cluster beside this one has the usual ports.
+    words += [f"--ray-client-server-port={_free_port()}"]
+    words += [f"--dashboard-agent-listen-port={_free_port()}"]
     with (folder / "head.log").open("w") as log:
         head = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), *words],

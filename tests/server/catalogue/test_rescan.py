@@ -66,7 +66,7 @@ def test_a_scan_says_what_it_is_of_beside_its_results(first: Story) -> None:
 @pytest.mark.timeout(300)
 def test_the_later_scan_decides_again_and_says_what_was_known(second: Story) -> None:
     assert len(decisions(second.state)) == 2 * second.earlier == 2 * len(FILES)
-    assert "the response stage of 2 files is known from earlier scans" in second.said
+    assert "files whose response stage is known from earlier scans: 1\n" in second.said
     assert "1 of 2 responses known from before" in second.said
 
 
