@@ -10,7 +10,8 @@ golden=tests/helm/golden/default.yaml
 operators=()
 for kind in cert-manager.io/v1/Certificate gateway.networking.k8s.io/v1/HTTPRoute \
     keda.sh/v1alpha1/ScaledObject \
-    monitoring.coreos.com/v1/{PodMonitor,PrometheusRule,ServiceMonitor}; do
+    monitoring.coreos.com/v1/{PodMonitor,PrometheusRule,ServiceMonitor} \
+    ray.io/v1/RayJob; do
     operators+=(--api-versions "$kind")
 done
 

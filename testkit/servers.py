@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,6 +61,26 @@ def forked_server(
             wait(STOP_LIMIT_S)
 
 
+@contextmanager
+def forked_program(
+    words: Sequence[str], variables: Mapping[str, str], log: Path
+) -> Iterator[BaseProcess]:
+    """`loragate-server WORDS`, which is at work while the block runs, and killed after it.
+
+    Args:
+        words: of the command.
+        variables: its environment.
+        log: gets what it says.
+    """
+    process = _FORKS.Process(target=_become, args=(dict(variables), list(words), log, log))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join(STOP_LIMIT_S)
+
+
 def forked_command(
     words: Sequence[str], variables: Mapping[str, str], limit_s: float = 170.0
 ) -> subprocess.CompletedProcess[str]:
@@ -82,7 +103,7 @@ def forked_command(
 
 
 def _become(variables: dict[str, str], words: list[str], errors: Path, out: Path) -> None:
-    with out.open("w") as file:
+    with out.open("a") as file:
         _run(variables, words, errors, file.fileno())
 
 
@@ -96,7 +117,7 @@ def _run(variables: dict[str, str], words: list[str], errors: Path, out: int) ->
         raise RuntimeError("testkit.preloaded could not be loaded; import it to see why")
     os.environ.clear()
     os.environ.update(variables)
-    with errors.open("w") as file:
+    with errors.open("a") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.dup2(out, sys.stdout.fileno())
     from loragate_server.cli.command import application

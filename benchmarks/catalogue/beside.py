@@ -25,7 +25,7 @@ from loragate_server.progress import Leash
 from loragate_server.record.verdict import Verdict
 from loragate_server.testing import SHARED_CACHE, environment, server_process
 
-from benchmarks.catalogue.played import decisions, digest_of  # isort: skip
+from benchmarks.catalogue.found import decisions, digest_of  # isort: skip
 
 
 def same_as_live(sample: list[Path], state: Path, scanned: Path) -> dict[str, int]:
@@ -67,6 +67,8 @@ def _by_lineage(*verdicts: Verdict) -> bool:
 
 def one_by_one(sample: list[Path], folder: Path) -> dict[str, float]:
     """Seconds per file of `loragate scan`, with its start and without."""
+    for left_over in ("few", "many", "state-few", "state-many"):
+        shutil.rmtree(folder / left_over, ignore_errors=True)
     few = folder / "few"
     few.mkdir()
     shutil.copy(sample[0], few)

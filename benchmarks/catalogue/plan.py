@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from benchmarks.catalogue.found import Found
 from benchmarks.catalogue.played import Played
 
 ADAPTERS, CONCEPTS = 1e6, 1e3
@@ -20,12 +21,16 @@ CORE_HOUR = 0.04
 HOURS = 24.0
 
 
-def plan(played: Played, together: Mapping[str, float], auditors: int) -> dict[str, float]:
+def plan(
+    played: Played, found: Found, together: Mapping[str, float], auditors: int
+) -> dict[str, float]:
     """Core hours, machines and money for the embedded base model on cores as those used here."""
     screen_s = together["clear_32_together_ms"] / 1000
     response_s = together["suspect_4_together_ms"] / 1000
     # of a file the reading, converting, deciding and recording depend on no concept
-    rest_s = max(0.0, _seconds_a_file(played) * auditors - _stages_s(played, screen_s, response_s))
+    share = found.stages.get("response", 0) / max(1, found.digests)
+    stages_s = screen_s + share * response_s
+    rest_s = max(0.0, _seconds_a_file(played) * auditors - stages_s)
     screening_s = ADAPTERS * screen_s * CONCEPTS / MEASURED_CONCEPTS
     suspects_s = ADAPTERS * SUSPECTS * response_s
     hours = (ADAPTERS * rest_s + screening_s + suspects_s) / 3600
@@ -43,8 +48,3 @@ def plan(played: Played, together: Mapping[str, float], auditors: int) -> dict[s
 def _seconds_a_file(played: Played) -> float:
     """While all auditors are at work."""
     return played.seconds / max(1, played.files)
-
-
-def _stages_s(played: Played, screen_s: float, response_s: float) -> float:
-    suspects = played.stages.get("response", 0) / max(1, played.files)
-    return screen_s + suspects * response_s

@@ -1,27 +1,31 @@
-"""Plays a scan whose driver is killed at given shares, and looks at what is on record then."""
+"""Plays a scan whose driver is killed at given shares, and notes how it fares while it goes.
+
+All that was seen is written down after every look, so that a benchmark that is ended itself goes on
+where it was: the scan does so anyway.
+"""
 
 from __future__ import annotations
 
+import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 
-from loragate_server.catalogue.results import read_parts
-from loragate_server.record.codec import parse_verdict
-from loragate_server.record.database import Database, Span
-from loragate_server.record.verdict import Verdict
-from loragate_server.replay import stored_decisions
+from loragate_server.files import whole_file
 from loragate_server.testing import environment
 
 LOOK_EVERY_S = 1.0
+WEIGH_EVERY_S = 10.0
+"""Between two looks at the memory of all processes, which cost some hundredths of a second each."""
+TELL_EVERY_S = 30.0
 
 
 @dataclass
@@ -33,9 +37,9 @@ class Played:
         seconds: that the runs took in which files were done, from their first decision on.
         start_s: from each start to the first decision.
         rss_mib: of all processes together, by the share of files that were done: each tenth.
-        twice: digests with more than one decision.
-        lost: places without a result.
         left_over: processes of Ray that outlived their driver by a minute.
+        code: exit code of the last run.
+        said: its last line.
     """
 
     files: int
@@ -43,14 +47,8 @@ class Played:
     seconds: float = 0.0
     start_s: list[float] = field(default_factory=list)
     rss_mib: dict[str, float] = field(default_factory=dict)
-    decided: int = 0
-    twice: int = 0
-    lost: int = 0
     left_over: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict)
-    verdicts: dict[str, int] = field(default_factory=dict)
-    stages: dict[str, int] = field(default_factory=dict)
-    poison: dict[str, str] = field(default_factory=dict)
+    code: int | None = None
     said: str = ""
 
     @property
@@ -58,82 +56,107 @@ class Played:
         """Files per second while auditors were ready."""
         return self.files / self.seconds if self.seconds else 0.0
 
+    def save(self, file: Path) -> None:
+        """Writes it down."""
+        with whole_file(file) as partial:
+            partial.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, file: Path, files: int) -> Played:
+        """What was written down; the beginning where nothing was."""
+        return cls(**json.loads(file.read_text())) if file.exists() else cls(files)
+
 
 def play(
-    source: Path, state: Path, files: int, options: Sequence[str], kills: list[float]
+    source: Path,
+    state: Path,
+    files: int,
+    options: Sequence[str],
+    kills: Sequence[float],
 ) -> Played:
     """Runs the command until it ends by itself, killed at each of the shares before."""
-    played = Played(files)
-    for share in [*kills, 2.0]:
-        before = logged(state)
-        began = time.monotonic()
-        process = _start(source, state, options)
-        first_s: float | None = None
-        while process.poll() is None:
-            time.sleep(LOOK_EVERY_S)
-            done = logged(state)
-            if first_s is None and done > before:
-                first_s = time.monotonic()
-                played.start_s.append(first_s - began)
-            tenth = f"{10 * done // files * 10}%"
-            played.rss_mib[tenth] = max(played.rss_mib.get(tenth, 0.0), _rss_mib(process.pid))
-            if done >= share * files:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                played.kills.append(logged(state))
-        played.seconds += time.monotonic() - (first_s or began)
-        played.left_over += _left_over(process.pid)
-    played.said = (state / "scan.log").read_text().splitlines()[-1]
-    _look(played, source, state)
+    file = state / "played.json"
+    played = Played.load(file, files)
+    while played.code is None:
+        waiting = kills[len(played.kills) :]
+        _run(played, file, source, state, options, waiting[0] if waiting else None)
     return played
 
 
-def logged(state: Path) -> int:
-    """Lines of the decision log."""
-    file = state / "decisions.jsonl"
-    return file.read_bytes().count(b"\n") if file.exists() else 0
+def _run(
+    played: Played,
+    file: Path,
+    source: Path,
+    state: Path,
+    options: Sequence[str],
+    killed_at: float | None,
+) -> None:
+    """One run of the command, to its end or to the kill."""
+    before, began = recorded(state), time.monotonic()
+    spent_s, first_s = played.seconds, 0.0
+    weighed_s = told_s = began
+    process = _start(source, state, options)
+    try:
+        while process.poll() is None:
+            time.sleep(LOOK_EVERY_S)
+            now_s, done = time.monotonic(), recorded(state)
+            if not first_s and done > before:
+                first_s = now_s
+                played.start_s.append(first_s - began)
+            if first_s:
+                played.seconds = spent_s + now_s - first_s
+            if now_s - weighed_s >= WEIGH_EVERY_S:
+                weighed_s = now_s
+                tenth = f"{10 * done // played.files * 10}%"
+                played.rss_mib[tenth] = max(played.rss_mib.get(tenth, 0.0), _rss_mib(process.pid))
+                played.save(file)
+            if now_s - told_s >= TELL_EVERY_S:
+                told_s = now_s
+                print(
+                    _line(played, done, done - before, now_s - first_s if first_s else 0),
+                    flush=True,
+                )
+            if killed_at is not None and done >= killed_at * played.files:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                played.kills.append(recorded(state))
+                print(f"killed at {played.kills[-1]} decisions", flush=True)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    played.left_over += _left_over(process.pid)
+    said = (state / "scan.log").read_text().splitlines()[-1:]
+    if process.returncode in (0, 1):
+        played.code, played.said = process.returncode, "".join(said)
+    elif process.returncode > 0:
+        raise RuntimeError(f"the scan ended early, with {process.returncode}: {said}; start again")
+    elif killed_at is None:
+        raise RuntimeError(f"the scan was killed by signal {-process.returncode}; start again")
+    played.save(file)
 
 
-def decisions(state: Path) -> Iterator[Verdict]:
-    """Everything on record."""
-    with closing(Database(f"sqlite:///{state / 'loragate.sqlite3'}", 30)) as database:
-        for one in stored_decisions(database, Span()):
-            yield parse_verdict(one.payload)
+def recorded(state: Path) -> int:
+    """Decisions on record."""
+    file = state / "loragate.sqlite3"
+    if not file.exists():
+        return 0
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as one:
+        found: int = one.execute("select count(*) from audits").fetchone()[0]
+        return found
+    return 0
 
 
-def digest_of(verdict: Verdict) -> str:
-    """Of the one adapter."""
-    return verdict.decision.evidence.adapters[0].sha256
-
-
-def _look(played: Played, source: Path, state: Path) -> None:
-    digests: Counter[str] = Counter()
-    verdicts: Counter[str] = Counter()
-    stages: Counter[str] = Counter()
-    for verdict in decisions(state):
-        digests[digest_of(verdict)] += 1
-        verdicts[verdict.decision.verdict.value] += 1
-        concepts = verdict.decision.evidence.concepts
-        stages["response" if any(one.stage == "response" for one in concepts) else "screen"] += 1
-    places: set[str] = set()
-    outcomes: Counter[str] = Counter()
-    for folder in {part.parent for part in (state / "catalogue").glob("*/part-*.parquet")}:
-        for batch in read_parts(folder):
-            for row in batch.to_pylist():
-                places.add(row["location"])
-                outcomes[row["outcome"]] += 1
-                if row["outcome"] == "refused":
-                    played.poison[Path(row["location"]).name] = row["reason"]
-    listed = {str(path) for path in source.rglob("*.safetensors")}
-    played.decided = len(digests)
-    played.twice = sum(count > 1 for count in digests.values())
-    played.lost = len(listed - places)
-    played.outcomes, played.verdicts = dict(outcomes), dict(verdicts)
-    played.stages = dict(stages)
+def _line(played: Played, done: int, here: int, spent_s: float) -> str:
+    rate = here / spent_s if spent_s else 0.0
+    left = f", {(played.files - done) / rate / 60:.0f} min left" if rate else ""
+    memory = list(played.rss_mib.values())[-1:]
+    weight = f", {memory[0]:.0f} MiB" if memory else ""
+    return f"{done} of {played.files} decided, {rate:.2f} a second{weight}{left}"
 
 
 def _start(source: Path, state: Path, options: Sequence[str]) -> subprocess.Popen[bytes]:
-    with (state / "scan.log").open("w") as log:
+    with (state / "scan.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "loragate_server", "catalogue", "scan", str(source), *options],
             env=environment(state, {"LORAGATE_THREADS": "1"}),
@@ -155,8 +178,7 @@ def _rss_mib(pid: int) -> float:
     total = 0
     with suppress(psutil.Error):
         driver = psutil.Process(pid)
-        every = {driver, *driver.children(recursive=True)}
-        for one in every:
+        for one in {driver, *driver.children(recursive=True)}:
             with suppress(psutil.Error):
                 total += one.memory_full_info().pss
     return total / 2**20

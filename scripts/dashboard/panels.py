@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboard.panel import Panel
+from scripts.dashboard.rows_catalogue import CATALOGUE
 from scripts.dashboard.rows_state import CLIENTS, EVENTS, IN_FORCE, INTERCEPTION, REVIEWS
 from scripts.dashboard.rows_work import CACHE, ERRORS, LATENCY, NOW, QUEUE, VERDICTS
 
@@ -17,5 +18,6 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Interception": INTERCEPTION,
     "Reviews": REVIEWS,
     "Events": EVENTS,
+    "Catalogues": CATALOGUE,
     "Image servers": CLIENTS,
 }

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
+from loragate_server.catalogue.progress import Progress
+from loragate_server.metrics.catalogue import follow_catalogue
 from testkit.scaling import ALERTMANAGER, RULES, scale_expression, scale_rules, seconds
 from tests.alerts.played import Played
 
@@ -40,6 +43,14 @@ NOT_EVERYWHERE = {
 }
 """No series where the log has no tree, nobody is told of events, Triton does not run, or nobody
 reviews; their families are there."""
+
+
+def of_a_scan() -> set[str]:
+    """What a scan of a catalogue exposes beside a server's metrics."""
+    registry = CollectorRegistry()
+    follow_catalogue(registry, lambda: Progress(0))
+    return {sample.name for family in registry.collect() for sample in family.samples}
+
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="scripts/install_test_tools.sh installs promtool"
@@ -142,7 +153,14 @@ def named_metrics(expression: str) -> set[str]:
 
 
 def exists(name: str, seen: set[str]) -> bool:
-    return name in seen | set(RECORDED) | OF_PROMETHEUS | NOT_EVERYWHERE
+    return name in seen | set(RECORDED) | OF_PROMETHEUS | NOT_EVERYWHERE | of_a_scan()
+
+
+def test_every_metric_of_a_rule_about_catalogues_is_one_that_a_scan_exposes() -> None:
+    named = {name for rule in ALERTS.values() for name in named_metrics(rule["expr"])}
+    about = {name for name in named if name.startswith("loragate_catalogue_")}
+    assert about
+    assert about <= of_a_scan()
 
 
 @pytest.mark.long

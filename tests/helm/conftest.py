@@ -26,10 +26,13 @@ OPERATORS = (
     "monitoring.coreos.com/v1/PodMonitor",
     "monitoring.coreos.com/v1/PrometheusRule",
     "monitoring.coreos.com/v1/ServiceMonitor",
+    "ray.io/v1/RayJob",
 )
 NEEDS_IMAGE_VOLUMES = "artifact-library"
 """A scenario for Kubernetes 1.33 and newer."""
-NEEDS_OPERATORS = frozenset({"cert-manager", "console-proxy", "ha-postgresql", "keda"})
+NEEDS_OPERATORS = frozenset(
+    {"catalogue-ray", "cert-manager", "console-proxy", "ha-postgresql", "keda"}
+)
 """Scenarios that demand kinds which a bare cluster does not have."""
 
 CASES = [
@@ -78,6 +81,12 @@ class Rendering:
                 yield name, found["spec"]
             elif found["kind"] in ("Deployment", "StatefulSet", "Job"):
                 yield name, found["spec"]["template"]["spec"]
+            elif found["kind"] == "CronJob":
+                yield name, found["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            elif found["kind"] == "RayJob":
+                cluster = found["spec"]["rayClusterSpec"]
+                for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+                    yield name, group["template"]["spec"]
 
     def server(self) -> Object:
         """The container that runs the server."""

@@ -34,9 +34,12 @@ def containers() -> Iterator[tuple[str, Object]]:
 
 def test_there_are_pods_to_check() -> None:
     kinds = {name.split(": ")[1].split("/")[0] for name, _ in pods()}
-    assert kinds == {"Deployment", "StatefulSet", "Job", "Pod"}
+    assert kinds == {"Deployment", "StatefulSet", "Job", "CronJob", "RayJob", "Pod"}
     names = {name.rsplit(": ", 1)[1] for name, _ in containers()}
-    assert names >= {"loragate", "loragate-library", "migrations", "readiness", "metrics", "grpc"}
+    assert names >= {
+        *("loragate", "loragate-library", "migrations", "readiness", "metrics", "grpc"),
+        *("catalogue", "ray-head", "ray-worker"),
+    }
 
 
 def test_no_pod_runs_as_root_or_sees_the_node() -> None:

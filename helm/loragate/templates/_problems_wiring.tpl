@@ -8,6 +8,7 @@ cannot use. */}}
   (dict "when" (eq .Values.monitoring.serviceMonitor.create "always") "group" "monitoring.coreos.com/v1" "kind" "ServiceMonitor" "value" "monitoring.serviceMonitor.create: always" "remedy" "install the Prometheus Operator, or set create: auto")
   (dict "when" (eq .Values.monitoring.prometheusRule.create "always") "group" "monitoring.coreos.com/v1" "kind" "PrometheusRule" "value" "monitoring.prometheusRule.create: always" "remedy" "install the Prometheus Operator, or set create: auto")
   (dict "when" .Values.httpRoute.enabled "group" "gateway.networking.k8s.io/v1" "kind" "HTTPRoute" "value" "httpRoute.enabled" "remedy" "install the Gateway API, or use ingress.enabled")
+  (dict "when" (eq .Values.catalogue.kind "rayjob") "group" "ray.io/v1" "kind" "RayJob" "value" "catalogue.kind: rayjob" "remedy" "install KubeRay, or use kind: job")
 }}
 {{- range $needed }}
 {{- if and .when (not (include "loragate.knows" (dict "root" $ "group" .group "kind" .kind))) }}
@@ -86,6 +87,41 @@ mode: sidecar runs in the pods of another application, where these have nothing 
 {{- end }}
 {{- if not .Values.acknowledge.decisionsLostWithPod }}
 mode: sidecar keeps the decision log in the pod and loses it with the pod; set acknowledge.decisionsLostWithPod: true where something ships the log away, or mode: shared.
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "loragate.problems.catalogue" }}
+{{- if include "loragate.wantsCatalogue" . }}
+{{- $asked := .Values.catalogue }}
+{{- if not (include "loragate.isShared" .) }}
+catalogue.kind: {{ $asked.kind }} scans beside a service, which mode: sidecar has none of; set mode: shared.
+{{- end }}
+{{- if not $asked.source }}
+catalogue.kind: {{ $asked.kind }} has nothing to scan; name a folder, a manifest or an address in catalogue.source.
+{{- else if and (not (contains "://" $asked.source)) (not (hasPrefix .Values.adapters.mountPath $asked.source)) (not .Values.extraVolumeMounts) }}
+catalogue.source {{ $asked.source }} lies on no volume; name a place below adapters.mountPath, or mount one by extraVolumes.
+{{- else if and (hasPrefix .Values.adapters.mountPath $asked.source) (not .Values.adapters.existingClaim) }}
+catalogue.source {{ $asked.source }} needs the volume with the adapters; name it in adapters.existingClaim.
+{{- else if and (contains "://" $asked.source) .Values.networkPolicy.enabled (not .Values.networkPolicy.objectStore.to) }}
+catalogue.source {{ $asked.source }} needs a way out, and networkPolicy.objectStore.to is empty; name the peers there, or set networkPolicy.enabled: false.
+{{- end }}
+{{- if and (eq $asked.kind "rayjob") (regexMatch "[^-A-Za-z0-9_./:@=+]" $asked.source) }}
+catalogue.source goes through a shell with kind: rayjob, and has letters that a shell would read; use a name without them, or kind: job.
+{{- end }}
+{{- if not (or $asked.image.digest $asked.image.tag) }}
+catalogue.image has neither digest nor tag; name an image with the extra `ray`, which the service's own does not have (docs/catalogue.md).
+{{- else if and (not $asked.image.digest) (not .Values.acknowledge.mutableImageTag) }}
+catalogue.image.tag {{ $asked.image.tag }} can be pointed at another image without anybody noticing; set catalogue.image.digest, or acknowledge.mutableImageTag: true.
+{{- end }}
+{{- if and (eq $asked.kind "rayjob") (not .Values.networkPolicy.enabled) }}
+catalogue.kind: rayjob without networkPolicy.enabled lets everybody who reaches the pods run code in them; set networkPolicy.enabled: true, or kind: job.
+{{- end }}
+{{- if and (eq $asked.kind "rayjob") $asked.schedule }}
+catalogue.schedule is for kind: job; a RayJob runs once, so empty one of them.
+{{- end }}
+{{- if and (eq $asked.kind "rayjob") (not $asked.ray.version) }}
+catalogue.ray.version is empty, and head and workers have to speak one version; set it to that of the image.
 {{- end }}
 {{- end }}
 {{- end }}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,22 +19,20 @@ from loragate_server.app.front import Front, open_front
 from loragate_server.app.reviewing import follow
 from loragate_server.app.startup import engine_builder, load_base, quiet_libraries
 from loragate_server.audit.engine import AuditEngine
+from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.audit.recall import Fed
 from loragate_server.catalogue import ray_job
 from loragate_server.catalogue.auditing import Question
+from loragate_server.catalogue.earlier import Facts, earlier_scans, responses_in, write_facts
 from loragate_server.catalogue.entry import Entry
-from loragate_server.catalogue.listing import Source
-from loragate_server.catalogue.progress import REFUSED, Progress
+from loragate_server.catalogue.following import Following
+from loragate_server.catalogue.known import Known, Noted, failed_places, known_places, remaining
+from loragate_server.catalogue.listing import Source, SourceError
+from loragate_server.catalogue.progress import Progress
 from loragate_server.catalogue.ray_job import Machines
 from loragate_server.catalogue.recording import Recording
-from loragate_server.catalogue.results import Results
-from loragate_server.catalogue.scan import (
-    Outcome,
-    consume,
-    known_places,
-    remaining,
-    scan_id_of,
-    settled,
-)
+from loragate_server.catalogue.results import Results, held
+from loragate_server.catalogue.scan import Outcome, consume, scan_id_of
 from loragate_server.config.console import ConsoleSection
 from loragate_server.config.schema import BaseModelEntry, Config, StartError
 from loragate_server.gate.bases import BaseRegistry, ServedBase
@@ -57,6 +54,7 @@ class Job:
     Attributes:
         out: folder of the results.
         retry: look again at what was refused for reasons that may have gone.
+        anew: measure everything, whatever earlier scans have measured.
         every_s: pause between two looks at the source; None for a single one.
     """
 
@@ -65,6 +63,7 @@ class Job:
     machines: Machines
     base_model: str = ""
     retry: bool = False
+    anew: bool = False
     every_s: float | None = None
 
 
@@ -129,7 +128,7 @@ async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
     async with AsyncExitStack() as stack:
         front = await open_front(config, stack)
         serve = partial(serve_one, _for_auditors(config), job.base_model)
-        served = await asyncio.to_thread(_served_elsewhere, serve)
+        served, fed = await asyncio.to_thread(_served_elsewhere, serve)
         gate = await _open_gate(config, front, served, stack)
         for part in ("models", "grpc"):
             front.readiness.set(part)
@@ -138,17 +137,21 @@ async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
             loop.call_soon_threadsafe(stopped.set)
 
         front.policies.on_change(stop)
-        scan_id = scan_id_of(job.source.text, served, front.policies.current)
+        policy, loaders = front.policies.current, config.intake.loaders
+        scan_id = scan_id_of(job.source.text, served, policy, loaders)
+        folder = job.out / scan_id
+        if not stack.enter_context(held(folder)):
+            raise StartError(
+                f"Another scan writes to {folder}: wait for it, or name another --out."
+            )
+        facts = _facts(job.source.text, served, policy, loaders, fed)
+        write_facts(folder, facts)
         say(f"scan {scan_id} of {job.source.text}; metrics at http://{front.http}/metrics")
-        running = _Running(config, job, front, gate, served, serve, scan_id, say, stopped)
+        running = _Running(config, job, front, gate, served, serve, scan_id, facts, say, stopped)
         follow_catalogue(front.metrics.registry, lambda: running.progress)
-        while True:
-            outcome = await running.once()
-            if job.every_s is None or stopped.is_set():
-                return outcome
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), job.every_s)
-                return outcome
+        if job.every_s is None:
+            return await running.once()
+        return await running.follow(job.every_s)
 
 
 @dataclass
@@ -162,41 +165,73 @@ class _Running:
     served: ServedBase
     serve: Callable[[], ServedBase]
     scan_id: str
+    facts: Facts
     say: Callable[[str], None]
     stopped: asyncio.Event
     progress: Progress = field(default_factory=lambda: Progress(0))
+    known: dict[str, Known] | None = None
+    following: Following | None = None
+    responses: Mapping[str, bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return self.job.out / self.scan_id
+
+    async def follow(self, every_s: float) -> Outcome:
+        """Looks again and again, until a signal. A look that fails is told and made again."""
+        self.following = Following(every_s)
+        outcome = await self.once()
+        while not self.stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopped.wait(), every_s)
+                break
+            try:
+                outcome = await self.once()
+            except SourceError as error:
+                self.progress.looks["failed"] += 1
+                self.say(f"{error} Looking again in {every_s:.0f} s.")
+        return outcome
 
     async def once(self) -> Outcome:
         """Audits what has no result yet."""
-        job, folder = self.job, self.job.out / self.scan_id
-        results = Results(folder)
-        known = await asyncio.to_thread(known_places, folder, retry=job.retry)
+        if self.known is None:
+            self.known = await asyncio.to_thread(known_places, self.folder)
+        known, following = self.known, self.following
         listed = await asyncio.to_thread(self._listed)
-        asked = list(remaining(iter(listed.values()), known))
+        again = failed_places(known) if self.job.retry else set[str]()
+        if following is not None:
+            again = following.due(known)
+        asked = list(remaining(iter(listed.values()), known, again))
         before = len(listed) - len(asked)
-        self.progress = progress = Progress(len(listed), before)
-        if before and job.every_s is None:
+        self.progress.look(len(listed), before)
+        if before and asked:
             self.say(f"going on: {before} of {len(listed)} files have their result")
-        left = await self._audit(asked, results) if asked else 0
-        earlier = listed.keys() - {entry.location for entry in asked}
-        refused = sum(known[place].refused for place in earlier)
-        return Outcome(folder, len(listed), refused + progress.done[REFUSED], progress.left + left)
+        if asked and not self.stopped.is_set():
+            await self._audit(asked, Noted(Results(self.folder), known))
+        refused = sum(known[place].refused for place in listed if place in known)
+        return Outcome(self.folder, len(listed), refused, self.progress.left)
 
     def _listed(self) -> dict[str, Entry]:
         entries = self.job.source.entries()
-        if self.job.every_s is not None:
-            entries = settled(entries, time.time())
+        if self.following is not None:
+            entries = self.following.settled(entries)
         return {entry.location: entry for entry in entries}
 
-    async def _audit(self, asked: Sequence[Entry], results: Results) -> int:
-        recorded = await asyncio.to_thread(scanned, self.front.recorder.database, self.scan_id)
+    async def _audit(self, asked: Sequence[Entry], noted: Noted) -> None:
+        recorded = await asyncio.to_thread(
+            scanned, self.front.recorder.database, self.scan_id, self.facts.policy_digest
+        )
+        if self.responses is None:
+            self.responses = await asyncio.to_thread(self._known_responses)
         recording = Recording(
             self.scan_id,
             self.served.name,
             decide=self.gate.decide_measured,
             stored=self.front.recorder.get,
+            policy_digest=self.facts.policy_digest,
             recorded=recorded,
-            results=results,
+            results=noted,
             progress=self.progress,
         )
         intake, policy = self.config.intake, self.front.policies.current
@@ -208,15 +243,41 @@ class _Running:
                 serve=self.serve,
                 question=Question(intake.loaders, policy.screen_miss_rate),
                 recorded=list(recorded),
+                responses=self.responses,
             )
-            return await consume(
+            await consume(
                 rows,
                 recording,
-                results,
+                noted.results,
                 self.progress,
                 tell=lambda one: self.say(one.line),
                 stopped=self.stopped,
             )
+
+    def _known_responses(self) -> Mapping[str, bytes]:
+        if self.job.anew:
+            return {}
+        scans = earlier_scans(self.job.out, self.facts)
+        found = responses_in(scans, self.front.recorder.get)
+        if found:
+            self.say(f"files whose response stage is known from earlier scans: {len(found)}")
+        return found
+
+
+def _facts(
+    source: str, served: ServedBase, policy: Policy, loaders: Sequence[str], fed: Fed
+) -> Facts:
+    return Facts(
+        source=source,
+        base_model=served.name,
+        base_digest=served.base.digest,
+        library_digest=served.library_digest,
+        policy_digest=policy.digest,
+        engine_version=ENGINE_VERSION,
+        loaders=tuple(loaders),
+        fed=dict(fed.concepts),
+        bank=fed.bank,
+    )
 
 
 def _for_auditors(config: Config) -> str:
@@ -225,21 +286,24 @@ def _for_auditors(config: Config) -> str:
     return config.model_dump_json(include=needed)
 
 
-def _served_elsewhere(serve: Callable[[], ServedBase]) -> ServedBase:
+def _served_elsewhere(serve: Callable[[], ServedBase]) -> tuple[ServedBase, Fed]:
     """What the gate is told of the base model: names and digests, without the weights in memory.
+
+    Besides, what its response stage is fed.
 
     The probes are built here, once, so that a hundred auditors find them in the cache.
     """
     made = serve()
     named = _Named(made.name, made.base.digest)
     # The gate asks a base model that it does not measure on for nothing else.
-    return ServedBase(
+    told = ServedBase(
         made.name,
         cast(BaseModel, named),
         cast(AuditEngine, None),
         made.library_digest,
         made.concept_ids,
     )
+    return told, made.engine.fed
 
 
 async def _open_gate(

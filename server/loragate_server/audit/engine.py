@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.coverage import coverage_evidence, reading_doubts
@@ -14,6 +15,7 @@ from loragate_server.audit.judge import Judge, Judged
 from loragate_server.audit.machine import digest_of, machine_of
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.profile import HELD_BYTES, Backend
+from loragate_server.audit.recall import Fed, Recalled, Recollection, fed_of, usable
 from loragate_server.audit.uses import MOST_USES, Member, TooManyUsesError, Use, uses_of
 from loragate_server.concepts.library import concept_unknown
 from loragate_server.concepts.probes import ProbeSet
@@ -89,6 +91,11 @@ class AuditEngine:
         """Whether p-values rest on harmless adapters."""
         return self.materials.calibration is not None
 
+    @cached_property
+    def fed(self) -> Fed:
+        """What the response stage is fed; named once."""
+        return fed_of(self.base, self.materials)
+
     def audit(
         self,
         members: Sequence[Member],
@@ -128,6 +135,7 @@ class AuditEngine:
         concept_ids: Sequence[str] = (),
         *,
         screen_miss_rate: float = 0.01,
+        recalled: Sequence[Recalled | None] = (),
     ) -> list[Evidence]:
         """Audits several questions at once; each gets the evidence of `audit`, to the last bit.
 
@@ -140,24 +148,41 @@ class AuditEngine:
             leash: of all of them.
             concept_ids: as for `audit`.
             screen_miss_rate: as for `audit`.
+            recalled: by question what was measured before of its one member at full strength, for
+                none or for all. The response stage does not run again where it would give the same.
 
         Raises:
             NoDecisionError: as `audit`; none of the questions has evidence then.
         """
         wanted = self._wanted(concept_ids)
         plans = [self._plan(members) for members in questions]
+        given = recalled or [None] * len(plans)
         judged = iter(
             self.judge.judge_many(
                 [use.adaptation for plan in plans for use in plan.uses],
                 wanted,
                 leash,
                 screen_miss_rate,
+                [
+                    self._recollection(one) if len(plan.uses) == 1 else None
+                    for plan, one in zip(plans, given, strict=True)
+                    for _ in plan.uses
+                ],
             )
         )
         return [
             self._evidence(members, plan.uses, [next(judged) for _ in plan.uses], plan.doubts)
             for members, plan in zip(questions, plans, strict=True)
         ]
+
+    def _recollection(self, recalled: Recalled | None) -> Recollection | None:
+        if recalled is None or not usable(
+            recalled, self.base, self.settings.backend, self.machine, self.fed
+        ):
+            return None
+        return Recollection(
+            recalled, list(self.fed.concepts.values()), self.base.denoiser_component
+        )
 
     @staticmethod
     def _plan(members: Sequence[Member]) -> _Plan:

@@ -15,6 +15,7 @@ from loragate_server.audit.materials import Materials
 from loragate_server.audit.new_words import conclude_words, uncalibrated, word_doubts
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.promise import Promise
+from loragate_server.audit.recall import Recollection
 from loragate_server.audit.response import Adaptation, has_words
 from loragate_server.audit.stages import Responded, Screened
 from loragate_server.audit.together import Together
@@ -48,6 +49,7 @@ class _Look:
     """One use on its way through the stages."""
 
     adaptation: Adaptation
+    recollection: Recollection | None = None
     screened: Screened | None = None
     expected: Expected = field(default_factory=lambda: Expected((), ()))
     responded: Responded | None = None
@@ -102,6 +104,7 @@ class Judge:
         wanted: Sequence[int],
         leash: Leash,
         screen_miss_rate: float,
+        recollections: Sequence[Recollection | None] = (),
     ) -> list[Judged]:
         """Measures uses, each of adapters that are active together, as it would each alone.
 
@@ -114,6 +117,7 @@ class Judge:
             leash: deadline, cancellation and progress.
             screen_miss_rate: share of learned concepts that the screen may let through unseen by
                 the response stage. Used with a calibration alone.
+            recollections: by use what was measured of it before, for none or for all.
 
         Returns:
             One for each use, in order. What stages took that several shared is divided among them.
@@ -121,6 +125,7 @@ class Judge:
         Raises:
             NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
         """
+        before = recollections or [None] * len(adaptations)
         found: dict[int, Judged] = {}
         looks: dict[int, _Look] = {}
         for number, adaptation in enumerate(adaptations):
@@ -129,7 +134,7 @@ class Judge:
             elif has_words(adaptation):
                 found[number] = self._judge_words(adaptation, wanted, leash)
             else:
-                looks[number] = _Look(adaptation)
+                looks[number] = _Look(adaptation, before[number])
         calibration = self._materials.calibration
         promise = None if calibration is None else calibration.at(screen_miss_rate)
         self._screen(list(looks.values()), wanted, leash)
@@ -199,17 +204,23 @@ class Judge:
         leash.report("screen", 1.0)
 
     def _respond(self, suspects: Sequence[_Look], wanted: Sequence[int], leash: Leash) -> None:
-        if not suspects:
+        asked: list[tuple[Adaptation, tuple[int, ...]]] = []
+        measured: list[_Look] = []
+        for look in suspects:
+            rows = tuple(wanted[row] for row in look.expected.suspects)
+            look.responded = _remembered(look, rows)
+            if look.responded is None:
+                asked.append((look.adaptation, rows))
+                measured.append(look)
+            else:
+                look.times_s["response"] = 0.0
+        if not measured:
             return
         began = time.monotonic()
-        asked = [
-            (look.adaptation, tuple(wanted[row] for row in look.expected.suspects))
-            for look in suspects
-        ]
-        for look, made in zip(suspects, self._together.responses(asked, leash), strict=True):
+        for look, made in zip(measured, self._together.responses(asked, leash), strict=True):
             look.responded = made
-        spent_s = (time.monotonic() - began) / len(suspects)
-        for look in suspects:
+        spent_s = (time.monotonic() - began) / len(measured)
+        for look in measured:
             look.times_s["response"] = spent_s
 
     def _conclude(
@@ -275,3 +286,10 @@ class Judge:
             return float(screened.degree[row])
         assert responded is not None and position is not None  # noqa: S101, PT018
         return float(responded.degree[position])
+
+
+def _remembered(look: _Look, rows: Sequence[int]) -> Responded | None:
+    """What the response stage said before; never without a screen, which says the rest."""
+    if look.recollection is None or look.screened is None:
+        return None
+    return look.recollection.of(look.adaptation, rows)

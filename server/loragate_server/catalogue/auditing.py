@@ -12,6 +12,7 @@ from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.sketch import sketches_of
 from loragate_server.audit.uses import Member
 from loragate_server.catalogue.claims import Claim
+from loragate_server.catalogue.earlier import recalled_from
 from loragate_server.catalogue.failure import failure_of, poison
 from loragate_server.catalogue.measured import packed
 from loragate_server.gate.bases import ServedBase
@@ -27,6 +28,9 @@ class ClaimBook(Protocol):
     """`Claims`, wherever it lives."""
 
     def claim(self, files: Sequence[tuple[str, str]]) -> list[Claim]:
+        """See `Claims`."""
+
+    def responses(self, keys: Sequence[str]) -> list[bytes]:
         """See `Claims`."""
 
     def begin_alone(self, key: str) -> None:
@@ -123,10 +127,12 @@ class Auditor:
                 continue
             members[number] = member_of(read, (Strength(),), optional=False)
             times_s[number] = {"intake": row["intake_s"], "read": time.monotonic() - began}
+        before = self._claims.responses([rows[number]["key"] for number in members])
         measured = served.engine.audit_many(
             [[member] for member in members.values()],
             leash,
             screen_miss_rate=self._question.screen_miss_rate,
+            recalled=[recalled_from(one) for one in before],
         )
         for (number, member), evidence in zip(members.items(), measured, strict=True):
             sketches = sketches_of(served.base, [member])

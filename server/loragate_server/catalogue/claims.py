@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 
@@ -27,16 +27,24 @@ class Claims:
 
     Args:
         recorded: keys of files that have their decision.
+        responses: key to what the response stage measured of a file before (`earlier`).
     """
 
-    def __init__(self, recorded: Iterable[str] = ()) -> None:
+    def __init__(
+        self, recorded: Iterable[str] = (), responses: Mapping[str, bytes] | None = None
+    ) -> None:
         self._recorded = set(recorded)
+        self._responses = dict(responses or {})
         self._places: dict[str, str] = {}
         self._begun: dict[str, Claim] = {}
 
     def claim(self, files: Sequence[tuple[str, str]]) -> list[Claim]:
         """Begins files, each named by its key and its place."""
         return [self._claim(key, place) for key, place in files]
+
+    def responses(self, keys: Sequence[str]) -> list[bytes]:
+        """What is known of each from before; nothing where nothing is."""
+        return [self._responses.get(key, b"") for key in keys]
 
     def begin_alone(self, key: str) -> None:
         """The file is looked at by itself from now on."""

@@ -19,6 +19,7 @@ class Entry:
         sha256: that a manifest promises; "" where it promises none.
         name: how people call it; "" for the end of the location.
         metadata: JSON object with what else a manifest says; nothing is decided by it.
+        fault: why it cannot even be read; "" where nothing speaks against trying.
         changed_unix_s: when a local file was changed last; 0 where that is not known.
     """
 
@@ -27,6 +28,7 @@ class Entry:
     sha256: str = ""
     name: str = ""
     metadata: str = "{}"
+    fault: str = ""
     changed_unix_s: float = field(default=0.0, compare=False)
 
     @property
@@ -49,12 +51,13 @@ class Entry:
             "expected_sha256": self.sha256,
             "name": self.name,
             "metadata": self.metadata,
+            "fault": self.fault,
         }
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Entry:
         """The entry of a row."""
-        words = ("location", "version", "expected_sha256", "name", "metadata")
+        words = ("location", "version", "expected_sha256", "name", "metadata", "fault")
         return cls(*(row[word] for word in words))
 
 

@@ -13,6 +13,7 @@ KILLS = "KILLS_THE_AUDIT"
 AGAIN = frozenset(
     {
         ErrorReason.SOURCE_UNREADABLE,
+        ErrorReason.SOURCE_NOT_FOUND,
         ErrorReason.DEADLINE_EXCEEDED,
         ErrorReason.OUT_OF_MEMORY,
         ErrorReason.AUDIT_FAILED,
@@ -43,6 +44,15 @@ def failure_of(error: Exception) -> dict[str, Any]:
         "reason": str(reason),
         "message": message,
         "remedy": "Do not load the adapter; scan again with --retry.",
+    }
+
+
+def faulty(fault: str) -> dict[str, Any]:
+    """The columns of what a source lists and nobody can read."""
+    return {
+        "reason": str(ErrorReason.SOURCE_UNREADABLE),
+        "message": fault,
+        "remedy": "Load nothing from there; mend it, and scan again with --retry.",
     }
 
 

@@ -1,30 +1,29 @@
-"""What a source lists: a folder, an address of fsspec, or a manifest in Parquet or JSON Lines."""
+"""What a source lists: a folder, an address of fsspec, or a manifest in Parquet or JSON Lines.
+
+What cannot be looked into is listed with its fault, so that nothing is left out without a word and
+one bad folder or name does not keep all others from being audited.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from loragate_server.adapter.reference import is_sha256
 from loragate_server.catalogue.entry import Entry
+from loragate_server.catalogue.manifest import SourceError, in_lines, in_parquet
+from loragate_server.catalogue.versions import place_of, state_beside, state_of
 from loragate_server.config.intake import IntakeSection
+from loragate_server.intake.beside import CONFIG_NAME
 
 WEIGHTS = ".safetensors"
 MANIFESTS = (".parquet", ".jsonl", ".ndjson")
 LISTED = frozenset({"s3", "hf"})
 """Kinds of address that can be listed and that intake can read."""
 
-_LOCATIONS = ("path", "uri")
-_MOST_METADATA = 64 << 10
-"""Letters of what a manifest says about one file beside its place and digest."""
-
-
-class SourceError(Exception):
-    """A source cannot be listed; the text says why and what can be done."""
+__all__ = ["LISTED", "MANIFESTS", "Source", "SourceError", "open_source"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,15 @@ def open_source(text: str) -> Source:
     path = Path(text).expanduser()
     try:
         path = path.resolve(strict=True)
-    except OSError as error:
-        raise SourceError(f"{text} cannot be listed: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no path"
+        raise SourceError(f"{text} cannot be listed: {why}.") from error
     if path.is_dir():
         return Source(str(path), lambda: _in_folder(path), (path,))
     if path.suffix == ".parquet":
-        return Source(str(path), lambda: _in_parquet(path), (path.parent,))
+        return Source(str(path), lambda: in_parquet(path), (path.parent,))
     if path.suffix in MANIFESTS:
-        return Source(str(path), lambda: _in_lines(path), (path.parent,))
+        return Source(str(path), lambda: in_lines(path), (path.parent,))
     raise SourceError(
         f"{text} is neither a folder, nor an address like s3://bucket/loras, nor a manifest "
         f"({', '.join(MANIFESTS)})."
@@ -80,17 +80,33 @@ def open_source(text: str) -> Source:
 
 def _in_folder(folder: Path) -> Iterator[Entry]:
     """Sorted folder by folder, so that no more than one has to be in memory."""
-
-    def refuse(error: OSError) -> None:
-        raise SourceError(f"{error.filename} cannot be listed: {error.strerror}.") from error
-
-    for here, folders, names in os.walk(folder, onerror=refuse):
+    unreadable: list[OSError] = []
+    for here, folders, names in os.walk(folder, onerror=unreadable.append):
         folders.sort()
+        beside = state_beside(here)
         for name in sorted(names):
             if name.endswith(WEIGHTS):
-                location = str(Path(here, name))
-                version, changed_unix_s = _state(location)
-                yield Entry(location, version, changed_unix_s=changed_unix_s)
+                path = str(Path(here, name))
+                location, fault = place_of(path)
+                version, changed_unix_s = state_of(path, beside)
+                yield Entry(location, version, fault=fault, changed_unix_s=changed_unix_s)
+        for name in folders:
+            path = str(Path(here, name))
+            if Path(path).is_symlink():
+                yield Entry(
+                    place_of(path)[0],
+                    state_of(path)[0],
+                    fault="It is a symbolic link to a folder, which is not followed.",
+                )
+    for error in unreadable:
+        if Path(error.filename) == folder:
+            raise SourceError(f"{folder} cannot be listed: {error.strerror}.") from error
+        if not isinstance(error, FileNotFoundError):  # else it was removed in between
+            yield Entry(
+                place_of(error.filename)[0],
+                state_of(error.filename)[0],
+                fault=f"The folder cannot be listed: {error.strerror}.",
+            )
 
 
 def _address(text: str) -> Source:
@@ -106,10 +122,9 @@ def _address(text: str) -> Source:
 
         try:
             files, root = fsspec.core.url_to_fs(text)
-            for name, about in sorted(files.find(root, detail=True).items()):
-                if name.endswith(WEIGHTS):
-                    told = (about.get(key) for key in ("size", "ETag", "LastModified", "sha256"))
-                    yield Entry(f"{scheme}://{name}", " ".join(map(str, filter(None, told))))
+            # Filesystems of fsspec remember listings, and whoever follows a source looks again.
+            files.invalidate_cache()
+            found = files.find(root, detail=True)
         except ImportError as error:
             raise SourceError(
                 f"{scheme}:// needs a package: pip install 'loragate-server[{scheme}]'"
@@ -119,76 +134,18 @@ def _address(text: str) -> Source:
                 f"{text} cannot be listed ({type(error).__name__}): check that it exists and that "
                 "this machine may read it."
             ) from None
+        for name in sorted(one for one in found if one.endswith(WEIGHTS)):
+            folder = name.rpartition("/")[0]
+            version = _tag(found[name])
+            if beside := found.get(f"{folder}/{CONFIG_NAME}"):
+                version = f"{version} beside {_tag(beside)}"
+            location, fault = place_of(f"{scheme}://{name.lstrip('/')}")
+            yield Entry(location, version, fault=fault)
 
     return Source(text, entries, schemes=frozenset({scheme}))
 
 
-def _in_lines(path: Path) -> Iterator[Entry]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        value = json.loads(line)
-                    except (ValueError, RecursionError) as error:
-                        raise _fault(path, number, "is no JSON") from error
-                    yield _entry(path, number, value)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read: {error}.") from error
-
-
-def _in_parquet(path: Path) -> Iterator[Entry]:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=4096):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield _entry(path, number, row)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise SourceError(f"{path} cannot be read as Parquet: {error}.") from error
-
-
-def _entry(path: Path, number: int, value: object) -> Entry:
-    if not isinstance(value, Mapping):
-        raise _fault(path, number, "is no object")
-    given = [name for name in _LOCATIONS if value.get(name)]
-    if len(given) != 1:
-        raise _fault(path, number, "must have exactly one of path and uri")
-    location = value[given[0]]
-    sha256 = value.get("sha256") or ""
-    name = value.get("name") or ""
-    if not (isinstance(location, str) and isinstance(sha256, str) and isinstance(name, str)):
-        raise _fault(path, number, "has a path, uri, sha256 or name that is no text")
-    if sha256 and not is_sha256(sha256.lower()):
-        raise _fault(path, number, "has a sha256 that is not 64 hexadecimal digits")
-    if given[0] == "uri" and "://" not in location:
-        raise _fault(path, number, "has a uri without a scheme")
-    version, changed_unix_s = "", 0.0
-    if given[0] == "path":
-        if "://" in location:
-            raise _fault(path, number, "has an address as its path; call it uri")
-        location = os.path.normpath(path.parent / location)
-        version, changed_unix_s = _state(location)
-    rest = {key: one for key, one in value.items() if key not in (*_LOCATIONS, "sha256", "name")}
-    metadata = json.dumps(rest, default=str, sort_keys=True)
-    if len(metadata) > _MOST_METADATA:
-        raise _fault(path, number, f"has more than {_MOST_METADATA} letters of metadata")
-    version = f"{version} {sha256}".strip()
-    return Entry(location, version, sha256.lower(), name, metadata, changed_unix_s)
-
-
-def _state(path: str) -> tuple[str, float]:
-    """Version and last change of a local file; of none if it is not there, as the reader tells."""
-    try:
-        status = os.lstat(path)
-    except (OSError, ValueError):
-        return "", 0.0
-    return f"{status.st_size} {status.st_mtime_ns}", status.st_mtime
-
-
-def _fault(path: Path, number: int, what: str) -> SourceError:
-    return SourceError(f"{path}, row {number} {what}.")
+def _tag(about: dict[str, object]) -> str:
+    """What a store says that changes with a file."""
+    told = (about.get(key) for key in ("size", "ETag", "LastModified", "sha256", "blob_id"))
+    return " ".join(map(str, filter(None, told)))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 DECIDED, SAME, REFUSED = OUTCOMES = ("decided", "same", "refused")
 """What may come of a file: a decision, that of another place's bytes, or why there is none."""
+
+LOOKS = ("done", "failed")
+"""How a listing of the source may end."""
 
 RECENT_S = 120.0
 """The rate is that of so many seconds: what was slow an hour ago says little about the rest."""
@@ -21,19 +24,42 @@ class Progress:
     Attributes:
         total: files that the source lists.
         before: those that earlier runs had done.
-        done: outcome to files, of this run.
+        done: outcome to files, of this run; looks at a source that is followed are one run.
+        responded: files that went to the response stage.
+        recalled: those of them whose response was known from an earlier scan.
+        looks: at the source, that succeeded and that failed.
     """
 
     total: int
     before: int = 0
     clock: Callable[[], float] = time.monotonic
     done: Counter[str] = field(default_factory=Counter)
+    responded: int = 0
+    recalled: int = 0
+    looks: Counter[str] = field(default_factory=Counter)
+    looked_unix_s: float = 0.0
+    _earlier: int = 0
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
     _last_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._last_s = self.clock()
         self._recent.append((self._last_s, 0))
+
+    def look(self, total: int, before: int) -> None:
+        """The source was listed again: so many files, of which so many have their result."""
+        self.total, self.before, self._earlier = total, before, self.done.total()
+        self.looks["done"] += 1
+        self.looked_unix_s = time.time()
+        self._last_s = self.clock()
+        self._recent.clear()
+        self._recent.append((self._last_s, self.done.total()))
+
+    def measured(self, times_s: Mapping[str, float]) -> None:
+        """One file has a decision, for which its stages took so long."""
+        if "response" in times_s:
+            self.responded += 1
+            self.recalled += times_s["response"] == 0.0
 
     def add(self, outcome: str) -> None:
         """One file is done."""
@@ -47,7 +73,11 @@ class Progress:
     @property
     def left(self) -> int:
         """Files that are not done."""
-        return max(0, self.total - self.before - self.done.total())
+        return max(0, self.total - self._finished)
+
+    @property
+    def _finished(self) -> int:
+        return self.before + self.done.total() - self._earlier
 
     @property
     def idle_s(self) -> float:
@@ -70,10 +100,12 @@ class Progress:
     @property
     def line(self) -> str:
         """All of it for people."""
-        done = self.before + self.done.total()
+        done = self._finished
         share = done / self.total if self.total else 1.0
         parts = [f"{done} of {self.total} files ({share:.0%})", f"{self.per_s:.2f} a second"]
         parts += [f"{count} {outcome}" for outcome, count in sorted(self.done.items())]
+        if self.recalled:
+            parts.append(f"{self.recalled} of {self.responded} responses known from before")
         left_s = self.left_s
         if self.left and left_s is not None:
             parts.append(f"{_span(left_s)} left")

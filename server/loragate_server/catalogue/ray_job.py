@@ -119,6 +119,7 @@ def run(
     serve: Callable[[], ServedBase],
     question: Question,
     recorded: Sequence[str],
+    responses: Mapping[str, bytes],
 ) -> Iterator[dict[str, Any]]:
     """Reads and audits files; rows of `Auditor.audit` come as they are done, in any order.
 
@@ -129,6 +130,7 @@ def run(
         serve: makes a base model with its engine in a process of the job; has to be picklable.
         question: what is the same for all files.
         recorded: keys of files that have their decision.
+        responses: what is known of files from before, see `earlier`.
     """
     import pyarrow as pa
     import ray
@@ -143,7 +145,7 @@ def run(
         blocks.append(pa.Table.from_pylist(rows))
     if not blocks:
         return
-    claims = ray.remote(num_cpus=0)(Claims).remote(recorded)
+    claims = ray.remote(num_cpus=0)(Claims).remote(recorded, responses)
     dataset: Any = ray.data.from_arrow(blocks)
     found = dataset.map_batches(
         _read,
@@ -201,6 +203,10 @@ class _Elsewhere:
     def claim(self, files: Sequence[tuple[str, str]]) -> list[Claim]:
         return [Claim(one) for one in _get(self._claims.claim.remote(list(files)))]
 
+    def responses(self, keys: Sequence[str]) -> list[bytes]:
+        found: list[bytes] = _get(self._claims.responses.remote(list(keys)))
+        return found
+
     def begin_alone(self, key: str) -> None:
         _get(self._claims.begin_alone.remote(key))
 
@@ -239,6 +245,7 @@ _ENTRY = {
     "expected_sha256": "string",
     "name": "string",
     "metadata": "string",
+    "fault": "string",
     "key": "string",
     "sha256": "string",
     "config_json": "string",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from loragate_server.catalogue.entry import Entry, key_of
-from loragate_server.catalogue.failure import failure_of, no_failure
+from loragate_server.catalogue.failure import failure_of, faulty, no_failure
 from loragate_server.config.intake import IntakeSection
 from loragate_server.intake.unstored import read_unstored
 from loragate_server.progress import Leash
@@ -28,6 +28,9 @@ def read(entry: Entry, settings: IntakeSection) -> dict[str, Any]:
         "data": b"",
         **no_failure(),
     }
+    if entry.fault:
+        row.update(faulty(entry.fault), intake_s=0.0)
+        return row
     began = time.monotonic()
     deadline = began + settings.fetch_total_s
     try:

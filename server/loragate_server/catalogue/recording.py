@@ -50,6 +50,7 @@ class Recording:
         base_model: name of the base model.
         decide: `Gate.decide_measured`.
         stored: `Recorder.get`.
+        policy_digest: of the scan's policy.
         recorded: decisions of the scan by key; grows.
         results: takes a row for each file.
         progress: told of each file.
@@ -62,6 +63,7 @@ class Recording:
         *,
         decide: Decide,
         stored: Callable[[str], Verdict],
+        policy_digest: str,
         recorded: dict[str, str],
         results: Sink,
         progress: Progress,
@@ -70,6 +72,7 @@ class Recording:
         self._base_model = base_model
         self._decide = decide
         self._stored = stored
+        self._policy_digest = policy_digest
         self._recorded = recorded
         self._results = results
         self._progress = progress
@@ -96,26 +99,23 @@ class Recording:
                     raise
                 self._refuse(row, failure_of(error))
             else:
+                if verdict.decision.policy_digest != self._policy_digest:
+                    return  # it is on record, and not of this scan, which ends
                 self._recorded[row["key"]] = verdict.decision_id
+                self._progress.measured(verdict.stage_times_s)
                 self._add(row, verdict, DECIDED)
 
-    def end(self) -> int:
+    def end(self) -> None:
         """Settles files whose bytes lie at other places too.
 
-        Returns:
-            Those for which there is nothing to say, because the other place was not reached; a
-            later scan finds them.
+        Those whose other place was not reached are left, and a later scan finds them.
         """
-        left = 0
         for row in self._waiting:
             if row["key"] in self._recorded:
                 self._found(row)
             elif row["key"] in self._refused:
                 self._refuse(row, self._refused[row["key"]])
-            else:
-                left += 1
         self._waiting.clear()
-        return left
 
     async def _verdict(self, row: Row) -> Verdict:
         evidence, times_s = unpacked(row["measured"])

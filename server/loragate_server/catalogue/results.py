@@ -7,8 +7,10 @@ authority; what was decided and did not get into a part is found there again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,26 @@ class Results:
         partial.replace(self._folder / f"part-{self._next:06d}.parquet")
         self._next += 1
         self._rows.clear()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Keeps other scans, with whatever state directory, from writing into a folder of results.
+
+    Yields:
+        Whether nobody else is there.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def parts_in(folder: Path) -> list[Path]:

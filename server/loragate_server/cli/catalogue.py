@@ -72,6 +72,9 @@ def scan(
     retry: Annotated[
         bool, typer.Option("--retry", help="Look again at files whose reading or audit failed.")
     ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Measure all; take nothing from earlier scans.")
+    ] = False,
     http: HttpOption = "127.0.0.1:0",
     config: ConfigOption = None,
     state_dir: StateOption = None,
@@ -80,7 +83,9 @@ def scan(
 
     Verdicts go into the decision log and the database as those of a live audit do, and into
     Parquet files below --out. The same command again looks at what is new, has changed or was not
-    reached; with another library, policy or base model everything is audited again.
+    reached; with another library, policy or base model everything is decided again. Then files are
+    read and screened again, and what their forward passes measured is taken from the record where
+    they would measure the same.
 
     A running server holds its decision log: give a scan beside it another --state-dir, and the
     same database_url.
@@ -96,7 +101,7 @@ def scan(
     """
     wanted = _load(config, state_dir, http)
     machines = _Asked(address, auditors, readers, batch)
-    _run(wanted, source, out, base_model, machines, retry=retry)
+    _run(wanted, source, out, base_model, machines, retry=retry, anew=anew)
 
 
 @catalogue.command()
@@ -115,8 +120,9 @@ def watch(
 ) -> None:
     """Follows a source: scans it, and then again and again what is new or has changed.
 
-    Local files are taken when they have not changed for ten seconds. It ends by a signal, or when
-    the policy changes, with exit code 3 only where files were left.
+    Local files are taken when they have not changed for ten seconds. Files whose reading or audit
+    failed are tried again, after ever longer pauses. It ends by a signal, or when the policy
+    changes, with exit code 3 only where files were left.
 
     [bold]Example[/bold]
 
@@ -158,6 +164,7 @@ def _run(
     asked: _Asked,
     *,
     retry: bool = False,
+    anew: bool = False,
     every_s: float | None = None,
 ) -> None:
     from loragate_server.app.preflight import require
@@ -181,7 +188,7 @@ def _run(
         )
         folder = (out or wanted.state_folder / "catalogue").expanduser().absolute()
         try:
-            job = Job(open_source(source), folder, machines, base_model, retry, every_s)
+            job = Job(open_source(source), folder, machines, base_model, retry, anew, every_s)
             done = asyncio.run(run(wanted, job, lambda line: typer.echo(line, err=True)))
         except SourceError as error:
             fail(str(error), EXIT_FAILED)

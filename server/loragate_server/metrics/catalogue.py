@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from loragate_server.catalogue.progress import OUTCOMES, Progress
+from loragate_server.catalogue.progress import LOOKS, OUTCOMES, Progress
 
 
 def follow_catalogue(registry: CollectorRegistry, progress: Callable[[], Progress]) -> None:
@@ -36,6 +36,25 @@ class _Scan(Collector):
         )
         yield GaugeMetricFamily(
             "loragate_catalogue_remaining_files", "Files that are not done.", progress.left
+        )
+        responses = CounterMetricFamily(
+            "loragate_catalogue_responses",
+            "Decided files that went to the response stage, by whether it had to run.",
+            labels=["source"],
+        )
+        responses.add_metric(["measured"], progress.responded - progress.recalled)
+        responses.add_metric(["known"], progress.recalled)
+        yield responses
+        looks = CounterMetricFamily(
+            "loragate_catalogue_looks", "Listings of the source, by result.", labels=["result"]
+        )
+        for result in LOOKS:
+            looks.add_metric([result], progress.looks[result])
+        yield looks
+        yield GaugeMetricFamily(
+            "loragate_catalogue_look_timestamp_seconds",
+            "When the source was listed last; 0 before.",
+            progress.looked_unix_s,
         )
         yield GaugeMetricFamily(
             "loragate_catalogue_idle_seconds",

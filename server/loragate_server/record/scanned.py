@@ -16,8 +16,15 @@ def request_id(scan_id: str, config_sha256: str) -> str:
     return f"{scan_id}/{config_sha256}"
 
 
-def scanned(database: Database, scan_id: str) -> dict[str, str]:
+def scanned(database: Database, scan_id: str, policy_digest: str) -> dict[str, str]:
     """The decisions of a scan by the key of their file: its digest, "." and its configuration's.
+
+    A decision that was made when the policy had just changed is not one of this scan.
+
+    Args:
+        database: of the record.
+        scan_id: as `request_id` has it.
+        policy_digest: of the scan's policy.
 
     Raises:
         NoDecisionError: DATABASE_UNAVAILABLE.
@@ -28,6 +35,7 @@ def scanned(database: Database, scan_id: str) -> dict[str, str]:
         .join(audits, audits.c.decision_id == audited_adapters.c.decision_id)
         .where(
             audits.c.caller_service == SERVICE,
+            audits.c.policy_digest == policy_digest,
             audits.c.caller_request_id.startswith(f"{scan_id}/", autoescape=True),
         )
     )

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from moto.server import ThreadedMotoServer
 
 from loragate_server.catalogue.entry import Entry
 from loragate_server.catalogue.listing import SourceError, open_source
+from loragate_server.catalogue.reading import read
 from loragate_server.config.intake import IntakeSection
 
 DIGEST = "ab" * 32
+
+
+ACCOUNT = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], None]]:
+    """Puts files into a bucket of a store that speaks as S3 does."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCOUNT["aws_access_key_id"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ACCOUNT["aws_secret_access_key"])
+    monkeypatch.setenv("AWS_DEFAULT_REGION", ACCOUNT["region_name"])
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    client = boto3.client("s3", endpoint_url=address, **ACCOUNT)
+    client.create_bucket(Bucket="loras")
+    yield lambda key, body: client.put_object(Bucket="loras", Key=key, Body=body) and None
+    client.close()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
 
 
 def listed(source: object) -> list[Entry]:
@@ -69,6 +100,9 @@ def test_manifests_in_json_lines_and_parquet_say_the_same(tmp_path: Path) -> Non
         ('{"uri": "a.safetensors"}', "without a scheme"),
         ('{"path": "s3://b/c"}', "call it uri"),
         (json.dumps({"path": "a", "about": "x" * 70_000}), "letters of metadata"),
+        ('{"path": "' + "a" * (1 << 20) + '"}', "row 1 is longer than 1048576 letters"),
+        (r'{"path": "a\ud800"}', "is not Unicode"),
+        (r'{"path": "a", "name": "\udfff"}', "is not Unicode"),
     ],
 )
 def test_a_manifest_is_refused_with_the_row_and_what_is_wrong(
@@ -90,3 +124,68 @@ def test_what_is_no_source_is_refused_with_what_would_be_one(tmp_path: Path) -> 
     ):
         with pytest.raises(SourceError, match=fault):
             listed(source)
+
+
+def test_what_cannot_be_looked_into_is_listed_with_its_fault_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fine/one.safetensors", "closed/two.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "fine")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.safetensors")).touch()
+    exact = os.scandir
+
+    def scandir(path: str) -> Any:  # as for somebody who is not root
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return exact(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = {one.location: one.fault for one in listed(tmp_path)}
+    assert found == {
+        str(tmp_path / "\\udcff.safetensors"): "Its name is not UTF-8: rename it.",
+        str(tmp_path / "elsewhere"): "It is a symbolic link to a folder, which is not followed.",
+        str(tmp_path / "fine/one.safetensors"): "",
+        str(tmp_path / "closed"): "The folder cannot be listed: Permission denied.",
+    }
+
+
+def test_an_entry_with_a_fault_is_refused_with_it_and_nothing_is_read(tmp_path: Path) -> None:
+    entry = Entry(str(tmp_path / "closed"), fault="The folder cannot be listed: no.")
+    row = read(Entry.of(entry.row), IntakeSection(roots=(tmp_path,)))
+    assert row["reason"] == "SOURCE_UNREADABLE"
+    assert row["message"] == "The folder cannot be listed: no."
+    assert not row["key"]
+
+
+def test_a_fifo_that_is_named_like_weights_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    [entry] = listed(tmp_path)
+    row = read(entry, IntakeSection(roots=(tmp_path,)))
+    assert row["reason"] == "PATH_NOT_ALLOWED"
+
+
+def test_a_bucket_lists_its_weights_and_notices_what_was_replaced_or_configured(
+    bucket: Callable[[str, bytes], None],
+) -> None:
+    for name in ("b/two.safetensors", "one.safetensors", "readme.md"):
+        bucket(name, b"1")
+    before = listed("s3://loras")
+    assert [one.location for one in before] == [
+        "s3://loras/b/two.safetensors",
+        "s3://loras/one.safetensors",
+    ]
+    bucket("one.safetensors", b"2")
+    bucket("b/adapter_config.json", b"{}")
+    after = listed("s3://loras")
+    assert [one.location for one in after] == [one.location for one in before]
+    assert all(old.version != new.version for old, new in zip(before, after, strict=True))
+
+
+def test_a_bucket_that_cannot_be_listed_is_refused_without_what_its_error_says(
+    bucket: Callable[[str, bytes], None],
+) -> None:
+    with pytest.raises(SourceError, match="check that it exists") as refused:
+        listed("s3://another-bucket")
+    assert "127.0.0.1" not in str(refused.value)

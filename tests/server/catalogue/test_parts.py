@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from loragate_server.catalogue.claims import Claim, Claims
+from loragate_server.catalogue.entry import Entry
+from loragate_server.catalogue.known import Noted, failed_places, known_places, remaining
 from loragate_server.catalogue.listing import open_source
 from loragate_server.catalogue.progress import Progress
-from loragate_server.catalogue.results import PART_ROWS, Results, parts_in, read_parts
-from loragate_server.catalogue.scan import known_places, remaining
+from loragate_server.catalogue.results import PART_ROWS, Results, held, parts_in, read_parts
 
 
 def test_a_file_is_audited_for_the_place_that_comes_first() -> None:
@@ -87,13 +89,31 @@ def test_what_failed_for_reasons_that_may_have_gone_is_looked_at_again_where_wan
         results.add({"location": place, "outcome": "refused", "reason": reason})
     results.add({"location": "/fine", "outcome": "decided"})
     results.flush()
-    known = known_places(tmp_path, retry=False)
+    known = known_places(tmp_path)
     assert {place: one.refused for place, one in known.items()} == {
         "/net": True,
         "/pickle": True,
         "/fine": False,
     }
-    assert set(known_places(tmp_path, retry=True)) == {"/pickle", "/fine"}
+    assert failed_places(known) == {"/net"}
+    listed = [Entry(place) for place in known]
+    assert [one.location for one in remaining(iter(listed), known, {"/net"})] == ["/net"]
+
+
+def test_what_is_known_grows_with_the_rows_that_are_added(tmp_path: Path) -> None:
+    noted = Noted(Results(tmp_path), {})
+    noted.add({"location": "/1", "version": "7 7", "outcome": "decided"})
+    noted.add({"location": "/2", "version": "", "outcome": "refused", "reason": "FILE_EMPTY"})
+    noted.results.flush()
+    assert noted.known == known_places(tmp_path)
+
+
+def test_two_scans_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with held(tmp_path / "scan") as first, held(tmp_path / "scan") as second:
+        assert first
+        assert not second
+    with held(tmp_path / "scan") as again:
+        assert again
 
 
 def test_a_file_that_was_replaced_since_is_looked_at_again(tmp_path: Path) -> None:
@@ -103,9 +123,35 @@ def test_a_file_that_was_replaced_since_is_looked_at_again(tmp_path: Path) -> No
     for entry in open_source(str(tmp_path)).entries():
         results.add({"location": entry.location, "version": entry.version, "outcome": "decided"})
     results.flush()
-    known = known_places(tmp_path / "out", retry=False)
+    known = known_places(tmp_path / "out")
     assert not list(remaining(open_source(str(tmp_path)).entries(), known))
     (tmp_path / "other.safetensors").write_text("longer than before")
     (tmp_path / "third.safetensors").touch()
     left = remaining(open_source(str(tmp_path)).entries(), known)
     assert [Path(one.location).stem for one in left] == ["other", "third"]
+
+
+def test_a_file_is_looked_at_again_that_was_replaced_by_one_of_equal_size_and_time(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "one.safetensors"
+    file.write_text("good")
+    [before] = open_source(str(tmp_path)).entries()
+    old = file.stat()
+    file.write_text("evil")
+    os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns))
+    [after] = open_source(str(tmp_path)).entries()
+    assert file.stat().st_mtime_ns == old.st_mtime_ns
+    assert before.version != after.version
+
+
+def test_a_file_is_looked_at_again_when_the_configuration_beside_it_changes(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "one.safetensors").write_text("weights")
+    [without] = open_source(str(tmp_path)).entries()
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 1}')
+    [first] = open_source(str(tmp_path)).entries()
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 16}')
+    [second] = open_source(str(tmp_path)).entries()
+    assert len({without.version, first.version, second.version}) == 3

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from loragate_server.catalogue import ray_job
-from testkit.waiting import at_most
+from testkit.waiting import at_most, eventually
 
 OURS = """
 import os
@@ -31,6 +32,44 @@ with ray_instance(Machines()):
     )
     print("stranger", stranger.returncode)
 """
+
+
+KILLED = """
+import sys
+import time
+from loragate_server.catalogue.ray_job import Machines, ray_instance
+
+with ray_instance(Machines()):
+    import ray
+    turns = ray.remote(num_cpus=1)(time.sleep).remote(600)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def of_instance(pid: int) -> list[psutil.Process]:
+    """The processes that a driver's instance consists of."""
+    sign = f"/lg-ray-{pid}-"
+    found = []
+    for one in psutil.process_iter(["cmdline"]):
+        if any(sign in word for word in one.info["cmdline"] or ()):
+            found.append(one)
+    return found
+
+
+def test_nothing_of_a_local_instance_outlives_a_driver_that_is_killed() -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", KILLED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with driver:
+        assert driver.stdout
+        assert driver.stdout.readline() == "ready\n"
+        assert len(of_instance(driver.pid)) >= 3
+        driver.kill()
+    assert eventually(lambda: not of_instance(driver.pid), 60)
 
 
 @pytest.mark.long
