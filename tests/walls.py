@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "intake": (*BASICS, "strict_json", "adapter", "config.intake", "models"),
     "concepts": (*BASICS, "severity", "adapter", "config.gradients", "models"),
     "audit": (*BASICS, "adapter", "config.gradients", "intake", "models", "concepts"),
-    "policy": (*BASICS, "severity", "audit.evidence"),
+    "policy": (*BASICS, "severity", "audit.evidence", "audit.packed"),
     "trials": (
         *BASICS,
         "shares",
@@ -65,7 +65,7 @@ MAY_IMPORT = {
         "policy.lineage",
         "policy.review",
     ),
-    "report": (*BASICS, "audit.evidence", "policy", "record", "wording"),
+    "report": (*BASICS, "audit.evidence", "audit.packed", "policy", "record", "wording"),
     "replay": (*BASICS, "audit.evidence", "policy", "record"),
     "events": (
         "errors",
@@ -80,6 +80,7 @@ MAY_IMPORT = {
     "gate": (
         *BASICS,
         "adapter",
+        "config.findings",
         "config.gate",
         "intake",
         "models",
@@ -218,6 +219,7 @@ LIGHT = (
     "loragate_server.access",
     "loragate_server.adapter.reference",
     "loragate_server.audit.evidence",
+    "loragate_server.audit.packed",
     "loragate_server.cli.command",
     "loragate_server.config",
     "loragate_server.console",

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from loragate_server.config.checkpoints import CheckpointsSection, WitnessSection
 from loragate_server.config.console import ConsoleSection
 from loragate_server.config.events import EventsSection
+from loragate_server.config.findings import FindingsSection
 from loragate_server.config.gate import GateSection
 from loragate_server.config.gradients import GradientsSection
 from loragate_server.config.intake import IntakeSection
@@ -97,6 +98,7 @@ class Config(GrpcPort):
     decision_log: Path | None = None
     intake: IntakeSection = IntakeSection()
     gate: GateSection = GateSection()
+    findings: FindingsSection = FindingsSection()
     gradients: GradientsSection = GradientsSection()
     intercept: InterceptSection = InterceptSection()
     console: ConsoleSection = ConsoleSection()

@@ -1,0 +1,148 @@
+"""Materials of a library of any size, of random numbers that have the shapes of real ones.
+
+A real gradient of 5,000 concepts would take hours to make and would be read at the same speed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loragate_kernels.lora_response import LayerDirections
+from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef
+from loragate_server.adapter.algebra import LowRank
+from loragate_server.audit.calibration import Calibration
+from loragate_server.audit.effects import key_of
+from loragate_server.audit.materials import GENERIC, NAMED, Materials
+from loragate_server.audit.scores import AdapterScores
+from loragate_server.concepts.building.stratum import layers_of
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.gradients import ConceptGradients, GradientPlan
+from loragate_server.concepts.probes import ProbePlan, ProbeSet
+from loragate_server.models.apply import layer_shape
+from loragate_server.models.base import BaseModel
+
+HARMLESS = 200
+"""Adapters of the calibration; the shipped one has about as many."""
+LIBRARY = "5" * 64
+_AT_ONCE = 1 << 22
+"""Random numbers that are made as float32 at once."""
+
+
+def concepts_of(forbidden: int, neutral: int) -> tuple[Concept, ...]:
+    """Concepts with names of the usual length, by id."""
+    kinds = ("likeness", "character", "harm", "brand")
+    made = [
+        Concept(
+            f"made-up-concept-{place:05}",
+            f"Made-up concept {place}",
+            kinds[place % 4],
+            "high",
+            "forbidden",
+            (f"a picture of made-up concept {place}",),
+        )
+        for place in range(forbidden)
+    ]
+    bank = [
+        Concept(f"neutral-{place:03}", f"Neutral {place}", "neutral", "low", "neutral")
+        for place in range(neutral)
+    ]
+    return (*made, *bank)
+
+
+def materials_of(base: BaseModel, forbidden: int, *, calibrated: bool = True) -> Materials:
+    """Everything that an engine compares adapters with."""
+    gradients = gradients_of(base, forbidden)
+    made = Materials(
+        probes_of(base, forbidden, GENERIC), probes_of(base, forbidden, NAMED), gradients
+    )
+    return replace(made, calibration=calibration_of(made)) if calibrated else made
+
+
+def gradients_of(base: BaseModel, forbidden: int) -> ConceptGradients:
+    """Directions by the default plan, in half precision, as real ones are kept."""
+    plan = GradientPlan()
+    concepts = concepts_of(forbidden, plan.plans[0].neutral)
+    count = len(concepts) * len(plan.strata)
+    made = torch.Generator().manual_seed(1)
+    layers, norms = {}, {}
+    for ref in layers_of(base):
+        weight = layer_shape(base.components[ref.component].get_submodule(ref.module)).weight
+        d_out, d_in = len(weight), weight[0].numel()
+        left, right = (_random(count * plan.rank, width, made) for width in (d_out, d_in))
+        layers[ref] = LayerDirections.low_rank(left, right, (plan.rank,) * count)
+        norms[ref] = torch.rand(count, generator=made)
+    return ConceptGradients(base.digest, LIBRARY, plan, concepts, plan.strata, norms, layers)
+
+
+def _random(rows: int, width: int, made: torch.Generator) -> Tensor:
+    """Rows of about unit length, float16."""
+    found = torch.empty(rows, width, dtype=torch.float16)
+    step = max(1, _AT_ONCE // width)
+    for top in range(0, rows, step):
+        part = found[top : top + step]
+        part.copy_(torch.randn(part.shape, generator=made) / math.sqrt(width))
+    return found
+
+
+def probes_of(base: BaseModel, forbidden: int, plan: ProbePlan) -> ProbeSet:
+    """Rows of noise."""
+    concepts = concepts_of(forbidden, plan.neutral)
+    with torch.inference_mode():
+        latents = base.encode_pictures(torch.zeros(1, 3, *base.picture_size))
+    made = torch.Generator().manual_seed(2)
+    shape = (len(concepts), plan.rows, *latents.shape[1:])
+    noisy, target = (torch.randn(shape, generator=made) for _ in range(2))
+    times = torch.tensor(plan.times).repeat(plan.pictures)
+    return ProbeSet(base.digest, LIBRARY, plan, concepts, noisy, target, times)
+
+
+def calibration_of(materials: Materials) -> Calibration:
+    """What harmless adapters could have scored; every layer has the same effect."""
+    chance = np.random.default_rng(3)
+    names = [one.concept_id for one in materials.forbidden]
+    assert materials.gradients is not None
+    bank = len(materials.gradients.concepts) - materials.gradients.forbidden_count
+
+    def measures(scale: float) -> dict[str, float]:
+        return dict(zip(names, (scale * chance.standard_normal(len(names))).tolist(), strict=True))
+
+    harmless = tuple(
+        AdapterScores(
+            f"{place:064x}",
+            measures(1.0),
+            measures(1e-3),
+            measures(1.0),
+            tuple(chance.standard_normal(bank).tolist()),
+            tuple(chance.random(5).tolist()),
+            {},
+        )
+        for place in range(HARMLESS)
+    )
+    effects = {key_of(ref): 1.0 for ref in materials.gradients.layers}
+    return Calibration(materials.binding, harmless, effects=effects)
+
+
+def adapter_of(base: BaseModel, rank: int = 8, seed: int = 4) -> Adapter:
+    """A LoRA of random weights for all projections of attention."""
+    made = torch.Generator().manual_seed(seed)
+    deltas = {}
+    for ref in layers_of(base):
+        if not _is_attention(ref, base):
+            continue
+        weight = layer_shape(base.components[ref.component].get_submodule(ref.module)).weight
+        down = torch.randn(rank, weight.shape[1], generator=made) / weight.shape[1] ** 0.5
+        up = torch.randn(weight.shape[0], rank, generator=made) * 0.01
+        deltas[ref] = LowRank(down, up, 1.0)
+    count = len(deltas)
+    coverage = KeyCoverage(2 * count, 2 * count, (), count)
+    return Adapter("a" * 64, 1 << 20, "peft", deltas, coverage, {})
+
+
+def _is_attention(ref: ModuleRef, base: BaseModel) -> bool:
+    endings = ("to_q", "to_k", "to_v", "to_out.0")
+    return ref.component == base.denoiser_component and ref.module.endswith(endings)
