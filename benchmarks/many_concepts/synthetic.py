@@ -29,8 +29,8 @@ from loragate_server.models.base import BaseModel
 HARMLESS = 200
 """Adapters of the calibration; the shipped one has about as many."""
 LIBRARY = "5" * 64
-_AT_ONCE = 1 << 22
-"""Random numbers that are made as float32 at once."""
+_RUN, _WINDOW = 1 << 20, 1 << 16
+"""Random numbers that are made, and that are taken of them at once."""
 
 
 def concepts_of(forbidden: int, neutral: int) -> tuple[Concept, ...]:
@@ -80,12 +80,14 @@ def gradients_of(base: BaseModel, forbidden: int) -> ConceptGradients:
 
 
 def _random(rows: int, width: int, made: torch.Generator) -> Tensor:
-    """Rows of about unit length, float16."""
+    """Rows of about unit length, float16: windows of one long run of random numbers."""
     found = torch.empty(rows, width, dtype=torch.float16)
-    step = max(1, _AT_ONCE // width)
+    run = (torch.randn(_RUN, generator=made) / math.sqrt(width)).half()
+    step = _WINDOW // width
     for top in range(0, rows, step):
         part = found[top : top + step]
-        part.copy_(torch.randn(part.shape, generator=made) / math.sqrt(width))
+        first = int(torch.randint(_RUN - part.numel(), (1,), generator=made))
+        part.copy_(run[first : first + part.numel()].view_as(part))
     return found
 
 

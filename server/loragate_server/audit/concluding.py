@@ -85,11 +85,12 @@ class Measures:
             assert heard is not None  # noqa: S101 - there was a screen
             score[row] = heard.score
             tail[row] = _student_tail(neutral, heard.score)
-        family, aimed = [None] * count, [None] * count
+        family: list[float | None] = [None] * count
+        aimed: list[float | None] = [None] * count
         if promise is not None:
-            _calibrate(
-                wanted, expected, screened, second, promise, calibrated, (tail, family, aimed)
-            )
+            rows, found = _weighed(wanted, expected, screened, second, promise, calibrated)
+            for row, p_value, family_p_value, aim_p_value in zip(rows, *found, strict=True):
+                tail[row], family[row], aimed[row] = p_value, family_p_value, aim_p_value
         degree, screen = screened.degree.tolist(), list(screened.screening.scores)
         return cls(looked, responded, score, tail, degree, family, screen, response, aimed)
 
@@ -122,26 +123,23 @@ class Measures:
         return self.responded.error_change(place)
 
 
-def _calibrate(
+def _weighed(
     wanted: Sequence[int],
     expected: Expected,
     screened: Screened,
     second: Mapping[int, float],
     promise: Promise,
     calibrated: Mapping[int, int],
-    told: tuple[_Numbers, list[float | None], list[float | None]],
-) -> None:
-    """Puts what harmless adapters say of the concepts that they were asked about in its places."""
+) -> tuple[list[int], list[list[float]]]:
+    """Rows of the concepts that harmless adapters were asked about, and their three p-values."""
     rows = [row for row, index in enumerate(wanted) if index in calibrated]
     if not rows:
-        return
+        return [], [[], [], []]
     screening = screened.screening
     values = values_of(screening.scores, screening.aims, expected.standings, second)
     weighed = promise.weigh([calibrated[wanted[row]] for row in rows], values[:, rows])
     found = (weighed.p_value, weighed.family_p_value, weighed.aim_p_value)
-    for column, numbers in zip(told, found, strict=True):
-        for row, number in zip(rows, numbers.tolist(), strict=True):
-            column[row] = number
+    return rows, [each.tolist() for each in found]
 
 
 def _student_tail(neutral: int, score: float) -> float:

@@ -77,7 +77,8 @@ def whole(evidence: Evidence) -> Evidence:
 
 def _pack(rest: Sequence[ConceptEvidence], places: Sequence[int]) -> str:
     columns: dict[str, Any] = {name: [getattr(one, name) for one in rest] for name in _NUMBERS}
-    written, said = [], {}
+    written: list[bytes] = []
+    said: dict[str, str | list[int]] = {}
     for name, values in columns.items():
         if name == "screen_score" and values == columns["score"]:
             said[name] = "as score"  # where the screen alone has looked
@@ -136,8 +137,8 @@ def _columns(head: Mapping[str, Any], data: bytes) -> dict[str, Sequence[Any]]:
             at += count * _BYTES
     if at != len(data):
         raise ValueError("packed concepts have more numbers than concepts")
-    for name, values in head["others"].items():
-        found[name] = [values["all"]] * count if "all" in values else values["each"]
+    for name, column in head["others"].items():
+        found[name] = [column["all"]] * count if "all" in column else column["each"]
     return found
 
 
