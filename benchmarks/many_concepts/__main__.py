@@ -46,12 +46,13 @@ def base_of(name: str) -> BaseModel:
 def one_size(base: BaseModel, count: int, tries: int) -> dict[str, dict[str, float]]:
     """What so many concepts cost on a base model."""
     began = time.process_time()
-    materials = materials_of(base, count)
+    adapter = adapter_of(base)
+    materials = materials_of(base, count, adapter)
     made_ms = (time.process_time() - began) * 1000
     began = time.process_time()
     digest_of(materials)
     digest_ms = (time.process_time() - began) * 1000
-    ms, sizes = measured(base, materials, adapter_of(base), tries)
+    ms, sizes = measured(base, materials, adapter, tries)
     ms = {"digest of materials, once": digest_ms, **opening_ms(count), **ms}
     return {"ms": ms, "bytes": {**sizes}, "made": {"ms": made_ms, "load": os.getloadavg()[0]}}
 

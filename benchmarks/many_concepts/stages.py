@@ -80,11 +80,21 @@ def measured(
     evidence = made.evidence(*gravest, uses=uses, calibration_size=len(calibration.harmless))
     decision = _decided(clock, evidence)
     sizes = _answered(clock, decision)
+    sizes |= _told_in_full(decide(parse_policy(EMBEDDED_POLICY.read_bytes()), decision.evidence))
     sizes["suspects"] = len(expected.suspects)
     sizes["directions"] = gradients.nbytes
     sizes["probes"] = sum(2 * one.noisy.nbytes for one in materials.sets)
     sizes["calibration file"] = len(dump_calibration(calibration))
     return clock.ms, sizes
+
+
+def _told_in_full(decision: Decision) -> dict[str, int]:
+    """Bytes as they were when every finding was told."""
+    verdict = replace(made.verdict(decision), expires_at=made.NOW + timedelta(hours=1))
+    return {
+        "record, every finding told": len(to_json(encode(verdict))),
+        "message, every finding told": verdict_message(verdict, scores=True).ByteSize(),
+    }
 
 
 def _fresh(calibration: Calibration) -> Calibration:

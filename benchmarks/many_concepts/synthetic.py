@@ -6,6 +6,7 @@ A real gradient of 5,000 concepts would take hours to make and would be read at 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +16,15 @@ from torch import Tensor
 from loragate_kernels.lora_response import LayerDirections
 from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef
 from loragate_server.adapter.algebra import LowRank
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.calibration import Calibration
 from loragate_server.audit.effects import key_of
 from loragate_server.audit.materials import GENERIC, NAMED, Materials
 from loragate_server.audit.scores import AdapterScores
+from loragate_server.audit.screen import screen
+from loragate_server.audit.screening import Screening
+from loragate_server.audit.stages import Screened
+from loragate_server.audit.weights import Scales
 from loragate_server.concepts.building.stratum import layers_of
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan
@@ -54,13 +60,16 @@ def concepts_of(forbidden: int, neutral: int) -> tuple[Concept, ...]:
     return (*made, *bank)
 
 
-def materials_of(base: BaseModel, forbidden: int, *, calibrated: bool = True) -> Materials:
-    """Everything that an engine compares adapters with."""
+def materials_of(base: BaseModel, forbidden: int, adapter: Adapter) -> Materials:
+    """Everything that an engine compares adapters with; this one is like the harmless ones."""
     gradients = gradients_of(base, forbidden)
     made = Materials(
         probes_of(base, forbidden, GENERIC), probes_of(base, forbidden, NAMED), gradients
     )
-    return replace(made, calibration=calibration_of(made)) if calibrated else made
+    found = screen(base, gradients, [(adapter, Strength())], "reference")
+    effects = {key_of(ref): 1.0 for ref in gradients.layers}
+    like = Screened.of(found, gradients, range(forbidden), Scales(effects=effects)).screening
+    return replace(made, calibration=calibration_of(made, like, effects))
 
 
 def gradients_of(base: BaseModel, forbidden: int) -> ConceptGradients:
@@ -103,30 +112,24 @@ def probes_of(base: BaseModel, forbidden: int, plan: ProbePlan) -> ProbeSet:
     return ProbeSet(base.digest, LIBRARY, plan, concepts, noisy, target, times)
 
 
-def calibration_of(materials: Materials) -> Calibration:
-    """What harmless adapters could have scored; every layer has the same effect."""
+def calibration_of(
+    materials: Materials, like: Screening, effects: Mapping[str, float]
+) -> Calibration:
+    """What harmless adapters could have scored: as one of them, but about other concepts."""
     chance = np.random.default_rng(3)
     names = [one.concept_id for one in materials.forbidden]
-    assert materials.gradients is not None
-    bank = len(materials.gradients.concepts) - materials.gradients.forbidden_count
-
-    def measures(scale: float) -> dict[str, float]:
-        return dict(zip(names, (scale * chance.standard_normal(len(names))).tolist(), strict=True))
-
-    harmless = tuple(
-        AdapterScores(
-            f"{place:064x}",
-            measures(1.0),
-            measures(1e-3),
-            measures(1.0),
-            tuple(chance.standard_normal(bank).tolist()),
-            tuple(chance.random(5).tolist()),
-            {},
+    harmless = []
+    for place in range(HARMLESS):
+        order = chance.permutation(len(names)).tolist()
+        screen_, aim, named = (
+            {name: float(values[row]) for name, row in zip(names, order, strict=True)}
+            for values in (like.scores, like.aims, like.named)
         )
-        for place in range(HARMLESS)
-    )
-    effects = {key_of(ref): 1.0 for ref in materials.gradients.layers}
-    return Calibration(materials.binding, harmless, effects=effects)
+        bank = tuple(chance.permutation(like.bank).tolist())
+        unevenness = like.profile[0] + 0.01 * float(chance.standard_normal())
+        profile = (unevenness, *like.profile[1:])
+        harmless.append(AdapterScores(f"{place:064x}", screen_, aim, named, bank, profile, {}))
+    return Calibration(materials.binding, tuple(harmless), effects=effects)
 
 
 def adapter_of(base: BaseModel, rank: int = 8, seed: int = 4) -> Adapter:
