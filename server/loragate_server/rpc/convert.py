@@ -261,9 +261,8 @@ def verdict_message(verdict: Verdict, *, scores: bool) -> wire.Verdict:
 
 def _unmeasured(decision: Decision) -> Iterable[Finding]:
     """The findings of which being told says nothing about a score."""
-    if decision.left_out is None:
-        return decision.findings
-    return (one for one in decision.findings if one.verdict is not VerdictKind.ALLOW)
+    all_told = decision.left_out is None
+    return (one for one in decision.findings if all_told or one.verdict is not VerdictKind.ALLOW)
 
 
 def _concept_ids(ids: Iterable[str]) -> tuple[str, ...]:
