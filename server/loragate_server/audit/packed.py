@@ -1,7 +1,7 @@
 """Concepts of the evidence that stand in one text: a library of thousands is not told one by one.
 
 A concept takes some five hundred bytes as JSON, twice in a record. In columns, compressed, it takes
-about fifty, and not a bit of it is lost: whoever decides again decides over all of them (`whole`).
+25 to 50, and not a bit of it is lost: whoever decides again decides over all of them (`whole`).
 The columns are those of doubles, by bytes of equal weight, since their upper bytes are alike.
 
 Free of torch and numpy, so that policy and record can read it.
