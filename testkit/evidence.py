@@ -94,7 +94,8 @@ def decision(
 def as_answered(made: Decision) -> Decision:
     """What of a decision a cached verdict keeps: all that answers hold."""
     adapters = tuple(replace(one, sketches=()) for one in made.evidence.adapters)
-    kept = replace(made.evidence, adapters=adapters, layers=(), heat_map=None, concepts=())
+    empty: dict[str, Any] = {"layers": (), "heat_map": None, "concepts": (), "packed": ""}
+    kept = replace(made.evidence, adapters=adapters, **empty)
     return replace(made, evidence=kept)
 
 

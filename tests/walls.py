@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "intake": (*BASICS, "strict_json", "adapter", "config.intake", "models"),
     "concepts": (*BASICS, "severity", "adapter", "config.gradients", "models"),
     "audit": (*BASICS, "adapter", "config.gradients", "intake", "models", "concepts"),
-    "policy": (*BASICS, "severity", "audit.evidence"),
+    "policy": (*BASICS, "severity", "audit.evidence", "audit.packed"),
     "trials": (
         *BASICS,
         "shares",
@@ -66,7 +66,7 @@ MAY_IMPORT = {
         "policy.lineage",
         "policy.review",
     ),
-    "report": (*BASICS, "audit.evidence", "policy", "record", "wording"),
+    "report": (*BASICS, "audit.evidence", "audit.packed", "policy", "record", "wording"),
     "replay": (*BASICS, "audit.evidence", "policy", "record"),
     "events": (
         "errors",
@@ -81,6 +81,7 @@ MAY_IMPORT = {
     "gate": (
         *BASICS,
         "adapter",
+        "config.findings",
         "config.gate",
         "intake",
         "models",
@@ -220,6 +221,7 @@ LIGHT = (
     "loragate_server.access",
     "loragate_server.adapter.reference",
     "loragate_server.audit.evidence",
+    "loragate_server.audit.packed",
     "loragate_server.cli.command",
     "loragate_server.config",
     "loragate_server.console",

@@ -22,6 +22,7 @@ from loragate.results import (
     Digests,
     Finding,
     KeyCoverage,
+    LeftOut,
     Measured,
     MeasureKind,
     Mode,
@@ -118,6 +119,7 @@ def result_from(message: audit_pb2.Verdict) -> AuditResult:
         restricted_to=tuple(message.restricted_to_concept_ids),
         loaders=tuple(message.loaders),
         signed=message.dsse_envelope,
+        left_out=_left_out(message.left_out) if message.HasField("left_out") else None,
     )
 
 
@@ -138,6 +140,11 @@ def _finding(message: audit_pb2.Finding) -> Finding:
         decided_by=_measured(message.decided_by) if message.HasField("decided_by") else None,
         library_p_value=message.library_p_value if message.HasField("library_p_value") else None,
     )
+
+
+def _left_out(message: audit_pb2.FindingsLeftOut) -> LeftOut:
+    highest = message.highest_score if message.HasField("highest_score") else None
+    return LeftOut(message.count, highest)
 
 
 def _measured(message: audit_pb2.Measured) -> Measured:

@@ -169,6 +169,19 @@ SERVICE_UNAVAILABLE = "service_unavailable"
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Concepts that were let through and are not told one by one.
+
+    Attributes:
+        count: how many.
+        highest_score: among them; None where the service withholds measured numbers.
+    """
+
+    count: int
+    highest_score: float | None = None
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """A decision about adapters that will be active together.
 
@@ -179,6 +192,7 @@ class AuditResult:
         would_be_verdict: in pilot mode what the policy decided, otherwise equal to `verdict`.
         reasons: gravest first.
         findings: highest score first.
+        left_out: what is known of further findings; None where `findings` are all of them.
         adapters: in the order of the request.
         stage_times_s: stage name to seconds.
         expires_at: when to ask again; None when there was no decision.
@@ -221,6 +235,7 @@ class AuditResult:
     clock_skew_s: float = field(default=0.0, repr=False, compare=False)
     audited_bytes: bytes | None = field(default=None, repr=False, compare=False)
     cause: AuditError | None = field(default=None, repr=False, compare=False)
+    left_out: LeftOut | None = None
 
     @property
     def allowed(self) -> bool:

@@ -151,10 +151,11 @@ def replay(
         step()
         try:
             verdict = parse_verdict(stored.payload)
+            again = _again(verdict.decision, policy, now)
         except ValueError:
             tally.undecodable.append(stored.place.decision_id)
             continue
-        tally.add(verdict, _again(verdict.decision, policy, now), most_changes)
+        tally.add(verdict, again, most_changes)
         for setting, variant in swept:
             would_be = _again(verdict.decision, variant, now).would_be_verdict
             tally.swept[setting] += would_be is VerdictKind.BLOCK

@@ -41,6 +41,7 @@ SURFACE = [
     "InvalidAdapter",
     "InvalidRequest",
     "KeyCoverage",
+    "LeftOut",
     "ListOptions",
     "MeasureKind",
     "Measured",

@@ -44,7 +44,7 @@ from loragate.cli.told import short
 from loragate.client import AuditClient
 from loragate.errors import AuditError
 from loragate.reference import AdapterKind, AdapterReference, AuditOptions, as_reference
-from loragate.results import AuditResult, Verdict
+from loragate.results import AuditResult, LeftOut, Verdict
 
 
 def run(options: argparse.Namespace) -> ExitCode:
@@ -164,7 +164,14 @@ def _get(client: AuditClient, options: argparse.Namespace) -> ExitCode:
         if rows:
             print()
             print_table(FINDING_COLUMNS, rows, sys.stdout)
+        if result.left_out is not None:
+            print(_left_out(result.left_out))
     return ExitCode.of(result)
+
+
+def _left_out(left: LeftOut) -> str:
+    score = "" if left.highest_score is None else f", the highest score {left.highest_score:.1f}"
+    return f"and {left.count} more concepts that were let through{score}"
 
 
 def _list(client: AuditClient, options: argparse.Namespace) -> ExitCode:

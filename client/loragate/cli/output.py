@@ -22,6 +22,8 @@ def as_json(result: AuditResult) -> dict[str, Any]:
     fields = asdict(replace(result, audited_bytes=None, cause=None))
     for name in ("audited_bytes", "cause", "clock_skew_s", "signed"):
         del fields[name]
+    if result.left_out is None:
+        del fields["left_out"]
     return fields | {"allowed": result.allowed}
 
 

@@ -265,6 +265,14 @@ class Finding(_message.Message):
     library_p_value: float
     def __init__(self, concept_id: _Optional[str] = ..., concept_name: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., score: _Optional[float] = ..., p_value: _Optional[float] = ..., degree: _Optional[float] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., adapter_sha256s: _Optional[_Iterable[str]] = ..., use: _Optional[str] = ..., measures_withheld: bool = ..., decided_by: _Optional[_Union[Measured, _Mapping]] = ..., library_p_value: _Optional[float] = ...) -> None: ...
 
+class FindingsLeftOut(_message.Message):
+    __slots__ = ("count", "highest_score")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_SCORE_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    highest_score: float
+    def __init__(self, count: _Optional[int] = ..., highest_score: _Optional[float] = ...) -> None: ...
+
 class Measured(_message.Message):
     __slots__ = ("kind", "value", "threshold")
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -338,7 +346,7 @@ class StageTime(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("decision_id", "verdict", "mode", "would_be_verdict", "remedy", "reasons", "findings", "adapters", "base_model", "digests", "engine_version", "kernel_backend", "stage_times", "decided_at", "expires_at", "cached", "dry_run", "binding", "restricted_to_concept_ids", "loaders", "dsse_envelope")
+    __slots__ = ("decision_id", "verdict", "mode", "would_be_verdict", "remedy", "reasons", "findings", "adapters", "base_model", "digests", "engine_version", "kernel_backend", "stage_times", "decided_at", "expires_at", "cached", "dry_run", "binding", "restricted_to_concept_ids", "loaders", "dsse_envelope", "left_out")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -360,6 +368,7 @@ class Verdict(_message.Message):
     RESTRICTED_TO_CONCEPT_IDS_FIELD_NUMBER: _ClassVar[int]
     LOADERS_FIELD_NUMBER: _ClassVar[int]
     DSSE_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     verdict: VerdictKind
     mode: Mode
@@ -381,4 +390,5 @@ class Verdict(_message.Message):
     restricted_to_concept_ids: _containers.RepeatedScalarFieldContainer[str]
     loaders: _containers.RepeatedScalarFieldContainer[str]
     dsse_envelope: bytes
-    def __init__(self, decision_id: _Optional[str] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., would_be_verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., adapters: _Optional[_Iterable[_Union[AuditedAdapter, _Mapping]]] = ..., base_model: _Optional[str] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., engine_version: _Optional[str] = ..., kernel_backend: _Optional[str] = ..., stage_times: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., decided_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cached: bool = ..., dry_run: bool = ..., binding: bool = ..., restricted_to_concept_ids: _Optional[_Iterable[str]] = ..., loaders: _Optional[_Iterable[str]] = ..., dsse_envelope: _Optional[bytes] = ...) -> None: ...
+    left_out: FindingsLeftOut
+    def __init__(self, decision_id: _Optional[str] = ..., verdict: _Optional[_Union[VerdictKind, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., would_be_verdict: _Optional[_Union[VerdictKind, str]] = ..., remedy: _Optional[_Union[Remedy, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., adapters: _Optional[_Iterable[_Union[AuditedAdapter, _Mapping]]] = ..., base_model: _Optional[str] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., engine_version: _Optional[str] = ..., kernel_backend: _Optional[str] = ..., stage_times: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., decided_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cached: bool = ..., dry_run: bool = ..., binding: bool = ..., restricted_to_concept_ids: _Optional[_Iterable[str]] = ..., loaders: _Optional[_Iterable[str]] = ..., dsse_envelope: _Optional[bytes] = ..., left_out: _Optional[_Union[FindingsLeftOut, _Mapping]] = ...) -> None: ...

@@ -314,6 +314,7 @@ async def _open_gate(
     lineage = await follow(LineageBook(front.recorder.database, front.known), stack)
     gate = Gate(
         settings=config.gate,
+        findings=config.findings,
         intake=intake,
         bases=BaseRegistry(served.name, [served]),
         policies=front.policies,

@@ -20,6 +20,7 @@ from loragate_server.app.folders import served_library
 from loragate_server.app.startup import engine_builder, load_base, prepare_kernels, quiet_libraries
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence, Machine
+from loragate_server.audit.packed import whole
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config
 from loragate_server.gate.library import serve_base
@@ -38,6 +39,7 @@ from loragate_server.policy.decision import Decision
 from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.parse import parse_policy
 from loragate_server.policy.policy import Policy
+from loragate_server.policy.shortened import shortened
 from loragate_server.progress import Leash
 from loragate_server.record.basis import AskedAdapter, Basis
 from loragate_server.record.codec import encode
@@ -79,6 +81,12 @@ def decide_exactly(config: Config, verdict: Verdict, policy_file: Path) -> Exact
     basis, evidence = verdict.basis, verdict.decision.evidence
     if basis is None:
         return Exact(("the record is of before everything was kept that a decision is made from",))
+    try:
+        whole(evidence)
+    except ValueError as error:
+        return Exact(
+            (f"what is recorded of the concepts that are not told cannot be read: {error}",)
+        )
     policy = parse_policy(policy_file.read_bytes(), policy_file.name)
     library = served_library(config)
     prevented = [*_other_settings(config, verdict, policy, library)]
@@ -209,7 +217,7 @@ def _listed_again(policy: Policy, verdict: Verdict, basis: Basis) -> Iterator[tu
     evidence = verdict.decision.evidence
     now = basis.judged_at
     denied = decide_listed(policy, evidence.adapters, now).denied
-    untouched = replace(evidence, concepts=(), layers=(), inconclusive=NOT_AUDITED)
+    untouched = replace(evidence, concepts=(), packed="", layers=(), inconclusive=NOT_AUDITED)
     if not denied or evidence != untouched:
         listed = "the deny list has an adapter" if denied else "the deny list has no adapter of it"
         yield "decision.evidence.machine", "none, so no audit was run", listed
@@ -217,8 +225,15 @@ def _listed_again(policy: Policy, verdict: Verdict, basis: Basis) -> Iterator[tu
 
 
 def _differences(verdict: Verdict, decision: Decision) -> Iterator[tuple[str, str, str]]:
-    again = replace(verdict, decision=decision)
-    for path, before, now in _compared(encode(verdict), encode(again), ""):
+    limits = verdict.decision.left_out
+    if limits is not None:
+        decision = shortened(decision, limits.most, limits.above)
+    recorded, again = (
+        # of what is told in short, all numbers are compared
+        encode(replace(verdict, decision=replace(one, evidence=whole(one.evidence))))
+        for one in (verdict.decision, decision)
+    )
+    for path, before, now in _compared(recorded, again, ""):
         if not path.startswith(_TIMES):
             yield path, before, now
 

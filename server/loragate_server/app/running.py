@@ -139,6 +139,7 @@ async def _open_gate(
 ) -> Gate:
     gate = Gate(
         settings=config.gate,
+        findings=config.findings,
         intake=intake,
         bases=bases,
         policies=front.policies,

@@ -18,8 +18,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from math import exp, floor, isfinite
+from math import exp, floor, isfinite, log
 from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 
 def conformal_p_value(rising: Sequence[float], score: float) -> float:
@@ -43,6 +48,60 @@ _TIE = 2e-3
 """Scores that are so close are equal, relative to them where they are above 1."""
 _NARROW = 1e-3
 """Smallest scale of a tail, relative to its scores: equal scores are no sharp edge."""
+
+
+_LEAST_P = 1e-300
+"""Far beyond everything seen a p-value underflows; order is lost there, and nothing else."""
+
+
+class Rising:
+    """Scores of harmless adapters, sorted, that many p-values are asked of at once.
+
+    Each is that of `conformal_p_value`, to the last bit: the few values that exponentials and
+    logarithms are taken of are taken of one by one, as numpy rounds these otherwise.
+    """
+
+    def __init__(self, rising: Sequence[float]) -> None:
+        self._rising = list(rising)
+        self._values = np.asarray(self._rising, dtype=np.float64)
+        count = len(self._rising)
+        shares = [(1 + higher) / (count + 1) for higher in range(count + 1)]
+        self._shares = np.array(shares)
+        self._logs = np.array([-log(max(share, _LEAST_P)) for share in shares])
+
+    def p_values(self, scores: Floats) -> Floats:
+        """The p-value of each score."""
+        higher, beyond = self._places(scores)
+        found = self._shares[higher]
+        for place in beyond:
+            found[place] = conformal_p_value(self._rising, float(scores[place]))
+        return found
+
+    def gravities(self, scores: Floats) -> Floats:
+        """Minus the logarithm of each p-value."""
+        higher, beyond = self._places(scores)
+        found = self._logs[higher]
+        for place in beyond:
+            found[place] = gravity_of(conformal_p_value(self._rising, float(scores[place])))
+        return found
+
+    def _places(self, scores: Floats) -> tuple[NDArray[np.intp], list[int]]:
+        """How many harmless scores are at least as high, and where there is none."""
+        higher = len(self._values) - np.searchsorted(self._values, without_ties(scores))
+        higher[np.isnan(scores)] = len(self._values)  # searched for, it would count as the highest
+        return higher, np.flatnonzero(higher == 0).tolist()
+
+
+def without_ties(scores: Floats) -> Floats:
+    """The scores less what is no difference; see the module."""
+    finite = np.isfinite(scores)
+    size = np.where(finite, np.abs(scores), 0.0)
+    return scores - np.where(finite, _TIE * np.maximum(1.0, size), 0.0)
+
+
+def gravity_of(p_value: float) -> float:
+    """Minus its logarithm."""
+    return -log(max(p_value, _LEAST_P))
 
 
 def quantile(rising: Sequence[float], share: float) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from loragate_server.audit.conformal import quantile
 from loragate_server.audit.likeness import UNLIKE, Likeness
 from loragate_server.audit.screening import Screening
@@ -46,14 +48,15 @@ class Entrance:
             screened: what the screen found out.
             standings: how far each concept stands out, see `Standing`.
         """
-        rows = range(len(screened.scores))
-        chosen = {row for row in rows if not screened.scores[row] < self.threshold}
-        chosen |= {row for row in rows if not screened.aims[row] < self.aim}
-        chosen |= {row for row in rows if not standings[row] < self.stand}
+        measures = [np.asarray(each) for each in (screened.scores, screened.aims, standings)]
+        limits = (self.threshold, self.aim, self.stand)
+        # written so that what is no number goes on
+        chosen = [~(each < limit) for each, limit in zip(measures, limits, strict=True)]
+        rows = {*np.flatnonzero(np.any(chosen, axis=0)).tolist()}
         if not self.likeness.p_value(screened.profile) > UNLIKE:
-            for values in (screened.scores, screened.aims, standings):
-                chosen |= set(sorted(rows, key=values.__getitem__)[-_TOP:])
-        return sorted(chosen)
+            for each in measures:
+                rows |= {*np.argsort(each, kind="stable")[-_TOP:].tolist()}
+        return sorted(rows)
 
 
 def widest_entrance(harmless: Sequence[Screening]) -> tuple[Entrance, list[list[float]]]:

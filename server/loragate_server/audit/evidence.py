@@ -199,6 +199,8 @@ class Evidence:
             use's; None without a calibration. Unusual ones do not end at the screen.
         screen_miss_rate: the policy's, by which the audit ended early; None where none was run.
         machine: what it ran on; None where none was run, and in records of before that was kept.
+        packed: further concepts that were measured (`audit.packed.whole` has them all); empty where
+            `concepts` are all of them.
     """
 
     adapters: tuple[CoverageEvidence, ...]
@@ -221,3 +223,4 @@ class Evidence:
     likeness_p_value: float | None = None
     screen_miss_rate: float | None = None
     machine: Machine | None = None
+    packed: str = field(default="", repr=False, metadata={"recorded": "where set"})

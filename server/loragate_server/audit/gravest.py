@@ -23,6 +23,9 @@ def gravest_concepts(
     measured = [(number, concepts) for number, concepts in enumerate(by_use) if concepts]
     if not measured:
         return ()
+    if len(measured) == 1:  # nothing to compare, as of most questions
+        [(use, concepts)] = measured
+        return tuple(one if one.use == use else replace(one, use=use) for one in concepts)
     columns = zip(*(concepts for _, concepts in measured), strict=True)
     numbers = [number for number, _ in measured]
     return tuple(_gravest(numbers, column) for column in columns)

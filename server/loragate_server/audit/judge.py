@@ -6,11 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from scipy.special import stdtr
-
+from loragate_server.audit.concluding import Measures
 from loragate_server.audit.coverage import coverage_doubts
 from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfile
-from loragate_server.audit.expecting import Expected, heard_of
+from loragate_server.audit.expecting import Expected
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.new_words import conclude_words, uncalibrated, word_doubts
 from loragate_server.audit.profile import Backend
@@ -83,9 +82,10 @@ class Judge:
             base, materials, batch_rows=batch_rows, backend=backend, held_bytes=held_bytes
         )
         calibration = materials.calibration
-        rows = [] if calibration is None else list(calibration.harmless[0].screen)
+        names = () if calibration is None else calibration.harmless[0].screen
+        rows = {name: row for row, name in enumerate(names)}
         self._calibrated = {
-            index: rows.index(concept.concept_id)
+            index: rows[concept.concept_id]
             for index, concept in enumerate(materials.forbidden)
             if concept.concept_id in rows
         }
@@ -154,7 +154,16 @@ class Judge:
         screened, responded = look.screened, look.responded
         if responded is not None and responded.doubts:
             return Judged(doubts=responded.doubts, times_s=look.times_s)
-        concepts = self._conclude(wanted, look.expected, screened, responded, promise)
+        measured = Measures.of(
+            wanted,
+            look.expected,
+            screened,
+            responded,
+            promise,
+            self._calibrated,
+            self._probes.neutral_count,
+        )
+        concepts = measured.concepts(self._probes, wanted)
         top = max(range(len(concepts)), key=lambda row: concepts[row].score)
         return Judged(
             concepts=concepts,
@@ -222,70 +231,6 @@ class Judge:
         spent_s = (time.monotonic() - began) / len(measured)
         for look in measured:
             look.times_s["response"] = spent_s
-
-    def _conclude(
-        self,
-        wanted: Sequence[int],
-        expected: Expected,
-        screened: Screened | None,
-        responded: Responded | None,
-        promise: Promise | None,
-    ) -> tuple[ConceptEvidence, ...]:
-        looked = {row: position for position, row in enumerate(expected.suspects)}
-        found = []
-        for row, index in enumerate(wanted):
-            concept, position = self._probes.concepts[index], looked.get(row)
-            second = None
-            if responded is not None and position is not None:
-                second = float(responded.scores.score[position])
-            heard = heard_of(row, screened, second, expected)
-            score = second or 0.0 if heard is None else heard.score
-            approximate = screened if second is None else responded
-            assert approximate is not None  # noqa: S101 - one of the stages looked at it
-            tail = float(approximate.scores.p_value[row if second is None else position])
-            if heard is not None and second is not None:
-                tail = self._student_tail(score)
-            judged = None
-            if promise is not None and heard is not None and index in self._calibrated:
-                judged = promise, heard
-            found.append(
-                ConceptEvidence(
-                    concept_id=concept.concept_id,
-                    concept_name=concept.name,
-                    category=concept.category,
-                    severity=concept.severity,
-                    score=score,
-                    p_value=tail
-                    if judged is None
-                    else judged[0].p_value(concept.concept_id, judged[1]),
-                    degree=self._degree(row, position, screened, responded),
-                    error_change_by_time=(
-                        {}
-                        if responded is None or position is None
-                        else responded.error_change(position)
-                    ),
-                    family_p_value=None if judged is None else judged[0].family_p_value(judged[1]),
-                    screen_score=None if heard is None else heard.screen,
-                    response_score=second,
-                    degree_p_value=None if judged is None else judged[0].aim_p_value(judged[1].aim),
-                    stage="screen" if second is None else "response",
-                    hands=len(concept.hands),
-                )
-            )
-        return tuple(found)
-
-    def _student_tail(self, score: float) -> float:
-        # the score of both stages and the response's own: twice the chance of one
-        return min(1.0, 2 * float(stdtr(self._probes.neutral_count - 1, -score)))
-
-    @staticmethod
-    def _degree(
-        row: int, position: int | None, screened: Screened | None, responded: Responded | None
-    ) -> float:
-        if screened is not None:
-            return float(screened.degree[row])
-        assert responded is not None and position is not None  # noqa: S101, PT018
-        return float(responded.degree[position])
 
 
 def _remembered(look: _Look, rows: Sequence[int]) -> Responded | None:

@@ -12,19 +12,43 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor, log
+from functools import cached_property
+from math import floor
 from statistics import NormalDist, fmean, stdev
 
-from loragate_server.audit.conformal import conformal_p_value
+import numpy as np
+
+from loragate_server.audit.conformal import (
+    Floats,
+    Rising,
+    conformal_p_value,
+    gravity_of,
+    without_ties,
+)
 from loragate_server.audit.entrance import Entrance, harmless_bound, widest_entrance
 from loragate_server.audit.scores import AdapterScores
-from loragate_server.audit.witnesses import Witnesses
+from loragate_server.audit.witnesses import Witnesses, values_of
 
 Families = tuple[tuple[float, ...], ...]
 """By witness, rising: the highest value of each harmless adapter."""
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """What harmless adapters say of some concepts of one adapter, float64 [concepts] each.
+
+    Attributes:
+        p_value: as `Promise.p_value` has it.
+        family_p_value: the same, as `Promise.family_p_value`.
+        aim_p_value: the same, as `Promise.aim_p_value`.
+    """
+
+    p_value: Floats
+    family_p_value: Floats
+    aim_p_value: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Promise:
     """A calibration at one miss rate.
 
@@ -32,13 +56,31 @@ class Promise:
         entrance: what the response stage looks at.
         families: what each witness said about harmless adapters.
         family: rising, the gravity of the gravest concept of each harmless adapter.
-        by_concept: the same for each concept alone.
+        by_concept: the same for each concept alone, in the calibration's order.
     """
 
     entrance: Entrance
     families: Families
     family: tuple[float, ...]
-    by_concept: Mapping[str, tuple[float, ...]]
+    by_concept: Mapping[str, Floats]
+
+    def weigh(self, rows: Sequence[int], values: Floats) -> Weighed:
+        """Asks about many concepts at once; each gets the same, to the last bit, as alone.
+
+        Args:
+            rows: which concepts of the calibration they are, counted in its order.
+            values: float64 [witnesses, concepts], see `witnesses.values_of`.
+        """
+        gravity = _gravities(self._rising, values)
+        own = self._rows[list(rows)]
+        # as `conformal_p_value` of every row
+        higher = (own >= without_ties(gravity)[:, None]).sum(1)
+        p_value = (1 + higher) / (own.shape[1] + 1)
+        for place in np.flatnonzero(higher == 0):
+            p_value[place] = conformal_p_value(own[place].tolist(), float(gravity[place]))
+        return Weighed(
+            p_value, self._family.p_values(gravity), self._rising[-1].p_values(values[-1])
+        )
 
     def gravity(self, found: Witnesses) -> float:
         """How grave the gravest witness is: minus the logarithm of its p-value."""
@@ -50,25 +92,35 @@ class Promise:
 
     def p_value(self, concept_id: str, found: Witnesses) -> float:
         """How often the gravest witness on this concept says so of a harmless adapter."""
-        return conformal_p_value(self.by_concept[concept_id], self.gravity(found))
+        return conformal_p_value(self.by_concept[concept_id].tolist(), self.gravity(found))
 
     def aim_p_value(self, aim: float) -> float:
         """How often the highest aim of a harmless adapter is as high."""
         return conformal_p_value(self.families[-1], aim)
 
+    @cached_property
+    def _rising(self) -> tuple[Rising, ...]:
+        return tuple(Rising(family) for family in self.families)
 
-def witnesses_of(
-    one: AdapterScores, entrance: Entrance, standings: Sequence[float] | None = None
-) -> dict[str, Witnesses]:
+    @cached_property
+    def _family(self) -> Rising:
+        return Rising(self.family)
+
+    @cached_property
+    def _rows(self) -> Floats:
+        """float64 [concepts, harmless adapters]."""
+        return np.stack(list(self.by_concept.values()))
+
+
+def witnesses_of(one: AdapterScores, entrance: Entrance) -> dict[str, Witnesses]:
     """What an audit would have heard about an adapter of the calibration, by concept.
 
     Args:
         one: the adapter.
         entrance: who goes on to the response stage.
-        standings: how far its concepts stand out, where the entrance was made from it too.
     """
     concepts = list(one.screen)
-    stand = entrance.standing.values(one.screening) if standings is None else standings
+    stand = entrance.standing.values(one.screening)
     looked = set(entrance.suspects(one.screening, stand))
     return {
         concept: Witnesses(
@@ -90,24 +142,36 @@ def promise_of(
     threshold = min(_learned_bound(learned, miss_rate, widest.threshold), harmless_bound(screened))
     entrance = replace(widest, threshold=max(widest.threshold, threshold))
     pairs = zip(harmless, standings, strict=True)
-    heard = [witnesses_of(one, entrance, stand) for one, stand in pairs]
-    highest = [_highest(each) for each in heard]
+    heard = [_heard(one, entrance, stand) for one, stand in pairs]
+    highest = [tuple(values.max(1).tolist()) for values in heard]
     families = tuple(tuple(sorted(column)) for column in zip(*highest, strict=True))
-    by_concept: dict[str, list[float]] = {}
-    family = []
-    for each, own in zip(heard, highest, strict=True):
+    gravities = []
+    for values, own in zip(heard, highest, strict=True):
         # a harmless adapter is compared with the others, as a new one is with all of them
-        others = tuple(_without(one, value) for one, value in zip(families, own, strict=True))
-        gravities = {concept: _gravity(others, found) for concept, found in each.items()}
-        family.append(max(gravities.values()))
-        for concept, value in gravities.items():
-            by_concept.setdefault(concept, []).append(value)
-    rising = {concept: tuple(sorted(values)) for concept, values in by_concept.items()}
-    return Promise(entrance, families, tuple(sorted(family)), rising)
+        others = [Rising(_without(one, value)) for one, value in zip(families, own, strict=True)]
+        gravities.append(_gravities(others, values))
+    every = np.stack(gravities)
+    family = tuple(sorted(every.max(1).tolist()))
+    rows = np.ascontiguousarray(np.sort(every, axis=0).T)
+    return Promise(entrance, families, family, dict(zip(harmless[0].screen, rows, strict=True)))
 
 
-def _highest(heard: Mapping[str, Witnesses]) -> tuple[float, ...]:
-    return tuple(max(column) for column in zip(*(w.values for w in heard.values()), strict=True))
+def _heard(one: AdapterScores, entrance: Entrance, stand: Sequence[float]) -> Floats:
+    """As `witnesses_of`, float64 [witnesses, concepts]."""
+    concepts, screening = list(one.screen), one.screening
+    looked = {
+        row: value
+        for row in entrance.suspects(screening, stand)
+        if (value := one.response.get(concepts[row])) is not None
+    }
+    return values_of(screening.scores, screening.aims, stand, looked)
+
+
+def _gravities(families: Sequence[Rising], values: Floats) -> Floats:
+    """As `_gravity` of every concept, float64 [concepts]."""
+    pairs = zip(families, values, strict=True)
+    found: Floats = np.stack([family.gravities(row) for family, row in pairs]).max(0)
+    return found
 
 
 def _without(rising: Sequence[float], value: float) -> tuple[float, ...]:
@@ -117,8 +181,7 @@ def _without(rising: Sequence[float], value: float) -> tuple[float, ...]:
 
 def _gravity(families: Sequence[Sequence[float]], found: Witnesses) -> float:
     pairs = zip(families, found.values, strict=True)
-    # far beyond everything seen a p-value underflows; order is lost there, and nothing else
-    return max(-log(max(conformal_p_value(family, value), 1e-300)) for family, value in pairs)
+    return max(gravity_of(conformal_p_value(family, value)) for family, value in pairs)
 
 
 def _learned_bound(learned: Sequence[AdapterScores], miss_rate: float, low: float) -> float:

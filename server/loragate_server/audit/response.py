@@ -76,13 +76,13 @@ def measure(
     Raises:
         NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
     """
-    told = [encode_probe_prompts(base, probes)]
-    told += [_adapted_prompt(base, probes, each) for each in adaptations]
+    told = [encode_probe_prompts(base, probes, concepts)]
+    told += [_adapted_prompt(base, probes, each, concepts) for each in adaptations]
     noisy = probes.noisy[concepts].flatten(0, 1)
     target = probes.target[concepts].flatten(0, 1)
     times = probes.times.repeat(len(concepts))
     owner = torch.arange(len(concepts)).repeat_interleave(probes.plan.rows)
-    told_rows = prompt_rows(probes, concepts.repeat_interleave(probes.plan.rows)).to(base.device)
+    told_rows = prompt_rows(probes, concepts).repeat_interleave(probes.plan.rows).to(base.device)
     collectors = [
         ProfileCollector(base.denoiser, len(concepts), backend, leash, held_bytes)
         for _ in adaptations
@@ -147,7 +147,9 @@ def _paired_losses(
         return per_row_loss(prediction, wanted).reshape(copies, count)
 
 
-def _adapted_prompt(base: BaseModel, probes: ProbeSet, adaptation: Adaptation) -> Conditioning:
+def _adapted_prompt(
+    base: BaseModel, probes: ProbeSet, adaptation: Adaptation, concepts: Tensor
+) -> Conditioning:
     """The probes' prompts through the text encoders as the adapters change them.
 
     New words take the place of what every row would be told: nothing else makes them act.
@@ -160,7 +162,7 @@ def _adapted_prompt(base: BaseModel, probes: ProbeSet, adaptation: Adaptation) -
                 stack.enter_context(adapted_text(base, deltas, strength))
         if words:
             return encode_words(base, words)
-        return encode_probe_prompts(base, probes)
+        return encode_probe_prompts(base, probes, concepts)
 
 
 def _outside_denoiser(

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from loragate_server.audit.conformal import Floats
 
 RESPONSE_SHARE = 1 / 3
 """Weight of the response stage in the score of both stages. Of 0, 1/4, 1/3, 1/2, 3/4 and 1, this
@@ -51,3 +56,26 @@ class Witnesses:
         """Both stages, the response alone, the standing, the aim; minus infinity: not measured."""
         response = -math.inf if self.response is None else self.response
         return (final_score(self.screen, self.response), response, self.standing, self.aim)
+
+
+def values_of(
+    screen: Sequence[float],
+    aim: Sequence[float],
+    standing: Sequence[float | None],
+    response: Mapping[int, float],
+) -> Floats:
+    """`Witnesses.values` of many concepts at once, float64 [witnesses, concepts].
+
+    Args:
+        screen: by concept, the screen's score.
+        aim: by concept, the aim.
+        standing: by concept how far it stands out; None where nothing says what to expect.
+        response: the response stage's score of those concepts, by place, that came so far.
+    """
+    both = np.array(screen, dtype=np.float64)
+    alone = np.full(len(both), -np.inf)
+    for place, value in response.items():
+        both[place] = final_score(float(both[place]), value)
+        alone[place] = value
+    stand = [-math.inf if value is None else value for value in standing]
+    return np.stack([both, alone, np.array(stand), np.array(aim, dtype=np.float64)])

@@ -39,6 +39,9 @@ class TensorCache:
         purpose: the first part of the files' names, and what progress is reported as.
         base: the base model.
         depends: whatever else decides the content of all concepts alike, as text.
+
+    Attributes:
+        stem: what the files' names begin with.
     """
 
     def __init__(self, folder: Path, purpose: str, base: BaseModel, *depends: str) -> None:
@@ -46,7 +49,7 @@ class TensorCache:
         self._common = (base.digest, str(dtype), str(base.picture_size), *depends)
         self._folder = folder
         self._purpose = purpose
-        self._stem = f"{purpose}-{base.digest[:16]}"
+        self.stem = f"{purpose}-{base.digest[:16]}"
 
     def each(
         self, concepts: Sequence[str], make: Callable[[int], Tensors], report: Report
@@ -65,8 +68,8 @@ class TensorCache:
         Raises:
             NoDecisionError: DISK_FULL.
         """
-        paths = [self._path(concept) for concept in concepts]
-        found = [_read(path) for path in paths]
+        paths = self.paths(concepts)
+        found = [read_checked(path) for path in paths]
         missing = [number for number, tensors in enumerate(found) if tensors is None]
         left = missing
         while left:
@@ -84,10 +87,14 @@ class TensorCache:
             self._remove_oldest(paths)
         return [tensors for tensors in found if tensors is not None]
 
+    def paths(self, concepts: Sequence[str]) -> list[Path]:
+        """Where the tensors of every concept are, or would be."""
+        return [self._path(concept) for concept in concepts]
+
     def _made(self, path: Path, number: int, make: Callable[[int], Tensors]) -> Tensors | None:
         """The tensors of a concept, made unless they are there; None while another makes them."""
         with at_most_one(path.with_suffix(".lock")) as own:
-            tensors = _read(path)  # another may have made it since
+            tensors = read_checked(path)  # another may have made it since
             if tensors is None and own:
                 tensors = make(number)
                 self._write(path, tensors)
@@ -95,13 +102,13 @@ class TensorCache:
 
     def _path(self, concept: str) -> Path:
         key = hashlib.sha256("\0".join((*self._common, concept)).encode()).hexdigest()
-        return self._folder / f"{self._stem}-{key[:32]}.safetensors"
+        return self._folder / f"{self.stem}-{key[:32]}.safetensors"
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as unfinished:
-                save_file(dict(tensors), unfinished, metadata={"sha256": _sha256(tensors)})
+                save_file(dict(tensors), unfinished, metadata={"sha256": sha256_of(tensors)})
         except (OSError, SafetensorError) as error:
             raise NoDecisionError(
                 ErrorReason.DISK_FULL,
@@ -111,13 +118,13 @@ class TensorCache:
 
     def _remove_oldest(self, own: Sequence[Path]) -> None:
         """Removes the files of other libraries that have not been used for longest."""
-        others = {*self._folder.glob(f"{self._stem}-*.safetensors")} - {*own}
+        others = {*self._folder.glob(f"{self.stem}-*.safetensors")} - {*own}
         for other in sorted(others, key=_last_use)[: -KEPT_OTHERS * len(own)]:
             with contextlib.suppress(OSError):  # another server's, which may still use it
                 other.unlink()
 
 
-def _read(path: Path) -> Tensors | None:
+def read_checked(path: Path) -> Tensors | None:
     """The tensors by name; None unless a whole and undamaged file is there."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -125,7 +132,7 @@ def _read(path: Path) -> Tensors | None:
             expected = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
         return None
-    if _sha256(tensors) != expected:
+    if sha256_of(tensors) != expected:
         return None
     with contextlib.suppress(OSError):
         path.touch()  # its age is that of its last use
@@ -139,7 +146,8 @@ def _last_use(path: Path) -> float:
         return 0.0
 
 
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Lower-case hexadecimal digest over names and bytes, by name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

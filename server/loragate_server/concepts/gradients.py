@@ -23,6 +23,7 @@ from loragate_server.concepts.building.builder import Builder
 from loragate_server.concepts.building.stratum import key, layers_of
 from loragate_server.concepts.cache import TensorCache
 from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.joined import JoinedFiles
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.plan import GradientPlan as GradientPlan
 from loragate_server.concepts.plan import LeanPlan as LeanPlan
@@ -60,7 +61,7 @@ class ConceptGradients:
     norms: Mapping[ModuleRef, Tensor]
     layers: Mapping[ModuleRef, LayerDirections]
 
-    @property
+    @cached_property
     def forbidden_count(self) -> int:
         """How many of the leading concepts are forbidden."""
         return sum(concept.role == "forbidden" for concept in self.concepts)
@@ -113,10 +114,12 @@ def build_gradients(
     plan = builder.plan
     cache = TensorCache(cache_dir, "gradients", base, repr(plan), _METHOD)
     pictures = max(each.pictures for each in plan.plans)
-    stored = cache.each(
-        [concept.shown(pictures) for concept in probes[0].concepts], builder.make, report
+    shown = [concept.shown(pictures) for concept in probes[0].concepts]
+    joined = JoinedFiles(cache_dir, cache.stem).tensors(
+        [path.name for path in cache.paths(shown)],
+        lambda: _joined(cache.each(shown, builder.make, report)),
     )
-    return assemble(base, probes, plan, _joined(stored))
+    return assemble(base, probes, plan, joined)
 
 
 def assemble(

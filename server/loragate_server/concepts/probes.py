@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -84,7 +85,7 @@ class ProbeSet:
     target: Tensor
     times: Tensor
 
-    @property
+    @cached_property
     def forbidden_count(self) -> int:
         """How many of the leading concepts are forbidden."""
         return sum(concept.role == "forbidden" for concept in self.concepts)
@@ -185,18 +186,36 @@ def _encode(base: BaseModel, pictures: Tensor, slots: int) -> Tensor:
     return encoded.float().cpu().contiguous()
 
 
-def encode_probe_prompts(base: BaseModel, probes: ProbeSet) -> Conditioning:
+MOST_PROMPTS = 256
+"""Concepts up to which the prompts of all are encoded, whichever are run: then the text encoders
+have a batch of one size, and round alike. Of a larger library, those of the others would cost more
+than the audit."""
+
+
+def encode_probe_prompts(
+    base: BaseModel, probes: ProbeSet, concepts: Tensor | None = None
+) -> Conditioning:
     """What the rows are told, through the text encoders as they are now (hooks included).
 
     One row per concept under a named plan, one row in all otherwise; see `prompt_rows`.
+
+    Args:
+        base: the base model.
+        probes: of a library.
+        concepts: int64 [n], those that are run; of a large library no others are encoded.
     """
     prompts = [probes.plan.prompt]
     if probes.plan.named:
-        prompts = [probes.prompt_of(index) for index in range(len(probes.concepts))]
+        run: Sequence[int] = range(len(probes.concepts))
+        if concepts is not None and len(run) > MOST_PROMPTS:
+            run = concepts.tolist()
+        prompts = [probes.prompt_of(index) for index in run]
     with torch.inference_mode():
         return base.encode_prompts(prompts)
 
 
 def prompt_rows(probes: ProbeSet, concepts: Tensor) -> Tensor:
-    """Which rows of `encode_probe_prompts` belong to `concepts` (int64 [n] indices): int64 [n]."""
-    return concepts if probes.plan.named else torch.zeros_like(concepts)
+    """Which rows of `encode_probe_prompts` belong to `concepts` (int64 [n]), those that are run."""
+    if not probes.plan.named:
+        return torch.zeros_like(concepts)
+    return torch.arange(len(concepts)) if len(probes.concepts) > MOST_PROMPTS else concepts

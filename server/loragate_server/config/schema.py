@@ -15,6 +15,7 @@ from loragate_server.config.checkpoints import CheckpointsSection, WitnessSectio
 from loragate_server.config.console import ConsoleSection
 from loragate_server.config.devices import AuditDevices, require_distinct
 from loragate_server.config.events import EventsSection
+from loragate_server.config.findings import FindingsSection
 from loragate_server.config.gate import GateSection
 from loragate_server.config.gradients import GradientsSection
 from loragate_server.config.intake import IntakeSection
@@ -99,6 +100,7 @@ class Config(GrpcPort):
     decision_log: Path | None = None
     intake: IntakeSection = IntakeSection()
     gate: GateSection = GateSection()
+    findings: FindingsSection = FindingsSection()
     gradients: GradientsSection = GradientsSection()
     intercept: InterceptSection = InterceptSection()
     console: ConsoleSection = ConsoleSection()

@@ -96,5 +96,5 @@ def _trimmed(verdict: Verdict) -> Verdict:
     """
     own = verdict.decision.evidence
     adapters = tuple(replace(one, sketches=()) for one in own.adapters)
-    evidence = replace(own, adapters=adapters, layers=(), heat_map=None, concepts=())
+    evidence = replace(own, adapters=adapters, layers=(), heat_map=None, concepts=(), packed="")
     return replace(verdict, decision=replace(verdict.decision, evidence=evidence), cached=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import chain
 
 from loragate_server.adapter.reference import StoredFile
+from loragate_server.config.findings import FindingsSection
 from loragate_server.config.gate import GateSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.admission import admit, admit_size
@@ -71,6 +72,7 @@ class Gate:
         known: KnownBook,
         lineage: LineageBook,
         weights: WeightsBook,
+        findings: FindingsSection | None = None,
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
@@ -78,7 +80,13 @@ class Gate:
         self._policies = policies
         self._on_record = OnRecord(reviews, known, lineage, weights)
         self._suspects = Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size))
-        self._pipeline = Pipeline(bases=bases, worker=self.worker, read=read, recorder=recorder)
+        self._pipeline = Pipeline(
+            bases=bases,
+            worker=self.worker,
+            read=read,
+            recorder=recorder,
+            findings=findings or FindingsSection(),
+        )
         self._observer = observer
         self._budget = ByteBudget(settings.byte_budget, observer)
         self._cache = VerdictCache(settings.verdict_cache_size, observer)

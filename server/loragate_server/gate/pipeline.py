@@ -18,6 +18,7 @@ from loragate_server.adapter.reference import Kind, StoredFile, Strength
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
 from loragate_server.audit.sketch import sketches_of
 from loragate_server.audit.uses import Member
+from loragate_server.config.findings import FindingsSection
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.job import off_device
 from loragate_server.gate.key import AdapterKey
@@ -33,6 +34,7 @@ from loragate_server.policy.lineage import Kin, apply_lineage
 from loragate_server.policy.listed import decide_listed
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import Ruling, apply_rulings
+from loragate_server.policy.shortened import shortened
 from loragate_server.progress import Leash
 from loragate_server.record.basis import AskedAdapter, AskedStrength, Basis
 from loragate_server.record.recorder import Recorder
@@ -100,11 +102,13 @@ class Pipeline:
         worker: Worker,
         read: ReadAdapter,
         recorder: Recorder,
+        findings: FindingsSection,
     ) -> None:
         self._bases = bases
         self._worker = worker
         self._read = read
         self._recorder = recorder
+        self._findings = findings
         # One thread: the decision log is one file, and its order is the order of decisions.
         self._record_pool = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._closed = False
@@ -193,11 +197,15 @@ class Pipeline:
         leash: Leash,
         times_s: dict[str, float],
     ) -> Decision:
-        """Applies the policy, then what is on record, and then what people have said."""
+        """Applies the policy, then what is on record, and then what people have said.
+
+        Of very many concepts, the decision tells those that matter one by one.
+        """
         leash.report("policy", 0.0)
         began = time.monotonic()
         with stage("policy"):
-            decision = decided(policy, evidence, basis)
+            every = decided(policy, evidence, basis)
+            decision = shortened(every, self._findings.most, self._findings.above_score)
         times_s["policy"] = time.monotonic() - began
         return decision
 

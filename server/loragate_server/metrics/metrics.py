@@ -8,8 +8,11 @@ starts, never from a request. All combinations exist from the start with the val
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
+
+from prometheus_client import Counter, Histogram
 
 from loragate_server.checkpoint.result import NO_EXTRACTOR, CheckObserver, Result
 from loragate_server.errors import ErrorReason
@@ -40,6 +43,19 @@ from loragate_server.rpc.observer import CallObserver
 REVIEW_ACTIONS: Final = ("approve", "reject", "reopen")
 
 
+@dataclass(frozen=True)
+class CallSeries:
+    """What is counted of the calls of one method.
+
+    Attributes:
+        handled: by status code.
+    """
+
+    started: Counter
+    handling: Histogram
+    handled: Mapping[str, Counter]
+
+
 class Metrics(
     StateMetrics,
     EventMetrics,
@@ -62,13 +78,13 @@ class Metrics(
 
     def call_started(self, method: str) -> None:
         """A call of `method` ("/package.Service/Method") arrived."""
-        self._started.labels(*self._method(method)).inc()
+        self._series(method).started.inc()
 
     def call_handled(self, method: str, code: str, seconds: float, request_id: str = "") -> None:
         """A call ended with the gRPC status name `code` after `seconds`."""
-        known = self._method(method)
-        self._handled.labels(*known, code if code in CODES else "UNKNOWN").inc()
-        self._handling.labels(*known).observe(seconds, exemplar("request_id", request_id))
+        series = self._series(method)
+        series.handled.get(code, series.handled["UNKNOWN"]).inc()
+        series.handling.observe(seconds, exemplar("request_id", request_id))
 
     # What the gate reports.
 
@@ -189,7 +205,6 @@ class Metrics(
 
     def _make_call_metrics(self, methods: Iterable[Method]) -> None:
         labels = ("grpc_type", "grpc_service", "grpc_method")
-        self._methods = {method.path: method for method in methods}
         self._started = self._counter(
             "grpc_server_started", "Calls that arrived at the server.", labels
         )
@@ -199,11 +214,15 @@ class Metrics(
         self._handling = self._histogram(
             "grpc_server_handling_seconds", "Time from arrival to end of a call.", labels
         )
-        for method in {*self._methods.values(), Method.UNKNOWN}:
-            self._started.labels(*method.labels)
-            self._handling.labels(*method.labels)
-            for code in CODES:
-                self._handled.labels(*method.labels, code)
+        # looked up once: labels are told apart by name anew each time they are asked for
+        self._of_method = {
+            method.path: CallSeries(
+                self._started.labels(*method.labels),
+                self._handling.labels(*method.labels),
+                {code: self._handled.labels(*method.labels, code) for code in CODES},
+            )
+            for method in (Method.UNKNOWN, *methods)
+        }
 
     def _make_gate_metrics(self) -> None:
         self._refusals = self._counter(
@@ -292,5 +311,5 @@ class Metrics(
             "loragate_relay_ended", "Relayed WebSockets that ended.", ("extractor", "cause")
         )
 
-    def _method(self, path: str) -> tuple[str, str, str]:
-        return self._methods.get(path, Method.UNKNOWN).labels
+    def _series(self, path: str) -> CallSeries:
+        return self._of_method.get(path, self._of_method[Method.UNKNOWN.path])

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from loragate_server.audit.evidence import ConceptEvidence, Evidence
+from loragate_server.audit.packed import whole
 from loragate_server.policy.decision import (
     GRAVITY,
     Decision,
@@ -57,8 +58,12 @@ def decide(policy: Policy, evidence: Evidence, *, now: datetime | None = None) -
         policy: the policy in force.
         evidence: what the audit measured; p-values are raw.
         now: timezone-aware time for expiry dates; None means the present.
+
+    Raises:
+        ValueError: concepts are packed in the evidence, and cannot be read.
     """
     now = now or datetime.now(UTC)
+    evidence = whole(evidence)  # nothing is decided over some of the concepts
     listing = decide_listed(policy, evidence.adapters, now)
     judged = _judge_all(policy, evidence)
     weighed = _doubts(policy, evidence, concepts_needed=not (listing.denied or listing.allowed))

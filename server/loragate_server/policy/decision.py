@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -104,6 +104,22 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Concepts that were measured and let through, and are not told one by one.
+
+    Attributes:
+        count: how many.
+        highest_score: among them.
+        most, above: by which they were chosen, see `policy.shortened`.
+    """
+
+    count: int
+    highest_score: float
+    most: int
+    above: float
+
+
+@dataclass(frozen=True)
 class Decision:
     """A decision that is not recorded yet.
 
@@ -111,6 +127,7 @@ class Decision:
         verdict: what binds the caller; ALLOW in pilot mode.
         would_be_verdict: what the policy decided; equal to `verdict` when enforcing.
         findings: highest score first.
+        left_out: what is known of further findings; None where `findings` are all of them.
     """
 
     verdict: VerdictKind
@@ -122,3 +139,4 @@ class Decision:
     evidence: Evidence
     policy_digest: str
     ttl_s: float
+    left_out: LeftOut | None = field(default=None, metadata={"recorded": "where set"})

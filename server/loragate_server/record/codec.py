@@ -6,7 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from numbers import Real
@@ -100,10 +100,16 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
+def _is_recorded(field: Field[Any], value: object) -> bool:
+    """Fields that came later and are mostly empty leave older records as they were."""
+    recorded = field.metadata.get("recorded", True)
+    return bool(value) if recorded == "where set" else bool(recorded)
+
+
 def _plain(value: object) -> Any:
     if is_dataclass(value):
-        kept = (f for f in fields(value) if f.metadata.get("recorded", True))
-        return {f.name: _plain(getattr(value, f.name)) for f in kept}
+        named = ((f, getattr(value, f.name)) for f in fields(value))
+        return {f.name: _plain(item) for f, item in named if _is_recorded(f, item)}
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, bool | int | str):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loragate_server.audit.evidence import Evidence, LayerProfile
+from loragate_server.audit.packed import whole
 from loragate_server.policy.decision import Decision, Finding, Mode, Reason, VerdictKind
 from loragate_server.policy.holm import holm_adjusted
 from loragate_server.policy.known import KNOWN_CODE
@@ -86,6 +87,7 @@ class Report:
         notices: title and text of what has to be known before anything else.
         cards: concepts at length, gravest first; `more` of the same weight are only in the table.
         notable, rest: the table of all concepts; `rest` is folded away.
+        left_out: what is not in the table of a large library; empty where nothing is.
     """
 
     verdict: str
@@ -104,6 +106,7 @@ class Report:
     layers: tuple[LayerView, ...]
     notable: tuple[ConceptView, ...]
     rest: tuple[ConceptView, ...]
+    left_out: str
     limits: tuple[str, ...]
     facts: tuple[Fact, ...]
 
@@ -115,7 +118,7 @@ def report_on(verdict: Verdict, wording: Wording) -> Report:
         verdict: as it was recorded.
         wording: of the language.
     """
-    decision = verdict.decision
+    decision = replace(verdict.decision, evidence=whole(verdict.decision.evidence))
     evidence = decision.evidence
     notable, rest = _sorted(decision)
     views = _concepts(wording, decision)
@@ -139,6 +142,7 @@ def report_on(verdict: Verdict, wording: Wording) -> Report:
         layers=tuple(_layer(wording, layer) for layer in evidence.layers),
         notable=tuple(views[finding.evidence.concept_id] for finding in notable),
         rest=tuple(views[finding.evidence.concept_id] for finding in rest),
+        left_out=_left_out(wording, decision),
         limits=_limits(wording, evidence),
         facts=facts(wording, verdict),
     )
@@ -218,7 +222,8 @@ def _headline(wording: Wording, decision: Decision) -> str:
         return wording(f"headline.{APPROVED_CODE}", where=where)
     if kind is VerdictKind.ALLOW:
         key = "headline.allow_listed" if "allow_listed" in codes else "headline.clean"
-        return wording(key, where=where, count=len(decision.findings))
+        more = 0 if decision.left_out is None else decision.left_out.count
+        return wording(key, where=where, count=len(decision.findings) + more)
     if KNOWN_CODE in codes:
         return wording(f"headline.{KNOWN_CODE}", where=where)
     if not codes & {"concept_learned", "concept_suspected"}:
@@ -254,6 +259,14 @@ def _found_note(wording: Wording, decision: Decision, acted: bool) -> str:
     if "allow_listed" in codes:
         return wording("found.set_aside")
     return "" if acted else wording("found.nothing")
+
+
+def _left_out(wording: Wording, decision: Decision) -> str:
+    left = decision.left_out
+    if left is None:
+        return ""
+    highest = wording.decimal(left.highest_score)
+    return wording("all.left_out", count=left.count, score=highest)
 
 
 def _steps(wording: Wording, decision: Decision) -> tuple[str, ...]:

@@ -17,7 +17,14 @@ from loragate_server.adapter.reference import (
 from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.request import GateRequest
-from loragate_server.policy.decision import GRAVITY, Finding, Measured, Reason, VerdictKind
+from loragate_server.policy.decision import (
+    GRAVITY,
+    Decision,
+    Finding,
+    Measured,
+    Reason,
+    VerdictKind,
+)
 from loragate_server.policy.reasons import told_without_numbers
 from loragate_server.policy.sentences import members_of, use_of, use_words
 from loragate_server.record.verdict import Caller, Verdict
@@ -209,12 +216,13 @@ def verdict_message(verdict: Verdict, *, scores: bool) -> wire.Verdict:
     Args:
         verdict: the decision.
         scores: whether the caller may see measured numbers. Else they are left out, findings come
-            gravest first, and sentences say no number.
+            gravest first, and sentences say no number. Where a decision tells the highest findings
+            alone, those that were let through are left out as well: which they are is a measure.
     """
     decision, evidence = verdict.decision, verdict.decision.evidence
     findings = decision.findings
     if not scores:
-        findings = tuple(sorted(findings, key=_by_gravity))
+        findings = tuple(sorted(_unmeasured(decision), key=_by_gravity))
     message = wire.Verdict(
         decision_id=verdict.decision_id,
         verdict=_verdict_kind(decision.verdict),
@@ -242,9 +250,19 @@ def verdict_message(verdict: Verdict, *, scores: bool) -> wire.Verdict:
     for stage, seconds in verdict.stage_times_s.items():
         time = message.stage_times.add(stage=stage)
         time.duration.FromNanoseconds(round(seconds * 1e9))
+    if decision.left_out is not None:
+        message.left_out.count = decision.left_out.count + len(decision.findings) - len(findings)
+        if scores:
+            message.left_out.highest_score = decision.left_out.highest_score
     message.decided_at.FromDatetime(verdict.decided_at)
     message.expires_at.FromDatetime(verdict.expires_at)
     return message
+
+
+def _unmeasured(decision: Decision) -> Iterable[Finding]:
+    """The findings of which being told says nothing about a score."""
+    all_told = decision.left_out is None
+    return (one for one in decision.findings if all_told or one.verdict is not VerdictKind.ALLOW)
 
 
 def _concept_ids(ids: Iterable[str]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from loragate_server.rpc.access import AUTHORIZATION, EXTERNAL_PROCESSOR, Access
 from loragate_server.rpc.audit_service import AuditService, Records
 from loragate_server.rpc.authz_service import AuthzService, authz_handler
 from loragate_server.rpc.calls import Calls
+from loragate_server.rpc.chain import Chain
 from loragate_server.rpc.concept_service import ConceptService
 from loragate_server.rpc.credentials import server_credentials
 from loragate_server.rpc.ext_proc_service import ExtProcService, ext_proc_handler
@@ -103,7 +104,7 @@ class RpcServer:
         turnstile = Turnstile(port.listen.max_concurrent_calls, port.listen.idle_timeout_s)
         self.calls = Calls([*_around(observer, tracer), turnstile.beside()], self._http_doorkeeper)
         self._server = grpc.aio.server(
-            interceptors=[*_around(observer, tracer), turnstile, self._doorkeeper],
+            interceptors=[Chain([*_around(observer, tracer), turnstile, self._doorkeeper])],
             options=_options(port.listen, max_message_bytes, max_connections),
             maximum_concurrent_rpcs=port.listen.max_concurrent_calls + SPARE_CALLS,
         )

@@ -12,7 +12,15 @@ from loragate.v1 import audit_pb2 as wire
 from loragate.v1 import error_reason_pb2
 from loragate_server.adapter.reference import Strength
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.policy.decision import Finding, MeasureKind, Mode, Reason, Remedy, VerdictKind
+from loragate_server.policy.decision import (
+    Finding,
+    LeftOut,
+    MeasureKind,
+    Mode,
+    Reason,
+    Remedy,
+    VerdictKind,
+)
 from loragate_server.record.verdict import Verdict
 from loragate_server.rpc.convert import (
     MAX_CALLER_LETTERS,
@@ -180,7 +188,7 @@ def test_a_verdict_goes_out_whole() -> None:
     unset = {field.name for field in message.DESCRIPTOR.fields} - {
         field.name for field, _ in message.ListFields()
     }
-    assert unset == {"dry_run"}
+    assert unset == {"dry_run", "left_out"}
     assert not message.binding
     assert list(message.restricted_to_concept_ids) == ["bomb"]
     assert list(message.loaders) == ["diffusers", "comfyui"]
@@ -194,3 +202,31 @@ def test_a_million_adapters_are_counted_before_they_are_read() -> None:
     message = wire.AuditRequest.FromString(b"\x0a\x00" * 1_000_000)
     with pytest.raises(NoDecisionError, match="1000000 adapters"):
         audit_request(message)
+
+
+def many(left: LeftOut) -> Verdict:
+    """A decision about a large library, which tells what it blocks and what comes next."""
+    learned, nearest = (
+        made.concept(9.0, 1e-9, concept_id="cat"),
+        made.concept(2.0, concept_id="elk"),
+    )
+    findings = (
+        Finding(learned, VerdictKind.BLOCK, Remedy.QUARANTINE),
+        Finding(nearest, VerdictKind.ALLOW, Remedy.NONE),
+    )
+    decision = made.decision(VerdictKind.BLOCK, made.evidence(learned, nearest))
+    return made.verdict(dataclasses.replace(decision, findings=findings, left_out=left))
+
+
+def test_the_answer_says_how_many_findings_it_does_not_hold() -> None:
+    told = verdict_message(many(LeftOut(4998, 1.5, 20, 5.0)), scores=True)
+    assert [one.concept_id for one in told.findings] == ["cat", "elk"]
+    assert (told.left_out.count, told.left_out.highest_score) == (4998, 1.5)
+    assert not verdict_message(made.verdict(), scores=True).HasField("left_out")
+
+
+def test_who_may_not_see_scores_does_not_learn_which_concepts_score_highest() -> None:
+    told = verdict_message(many(LeftOut(4998, 1.5, 20, 5.0)), scores=False)
+    assert [one.concept_id for one in told.findings] == ["cat"]
+    assert told.left_out.count == 4999
+    assert not told.left_out.HasField("highest_score")

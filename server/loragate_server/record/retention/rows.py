@@ -142,8 +142,10 @@ def without_evidence(payload: dict[str, Any]) -> dict[str, Any]:
         "heat_map": None,
         "stage_times_s": {},
     }
+    evidence.pop("packed", None)
     findings = [one for one in decision["findings"] if one["verdict"] != "ALLOW"]
     thin = {**decision, "evidence": evidence, "findings": findings}
+    thin.pop("left_out", None)
     return {**payload, "decision": thin, "stage_times_s": {}}
 
 

@@ -1,0 +1,1 @@
+"""What a library of thousands of concepts costs; see `__main__`."""
