@@ -10,11 +10,13 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from loragate import AuditClient
+from loragate import AuditClient, Verdict
 from loragate_server.testing import ServerProcess
 from testkit.servers import forked_server
 from tests.e2e.proxy_stack import free_ports
 
+AXE = Path(__file__).parents[2] / "build" / "tools" / "node_modules" / "axe-core" / "axe.min.js"
+GRAVE = {"serious", "critical"}
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 SEVERE, MILD = "learned-robot-face", "learned-jack-o-lantern"
 """Adapters whose concept is of high severity, and of medium."""
@@ -44,6 +46,31 @@ console:
   session_secret_file: {folder}/session-secret
 """
 
+
+WORDS = {
+    "en": {
+        "approve": "Approve:",
+        "reject": "Reject:",
+        "reopen": "Reopen:",
+        "reason": "Reason",
+        "send": "Record the decision",
+        "waiting": "waiting for a second approval",
+        "approved": "approved",
+        "rejected": "rejected",
+        "headline": "Reviewers have looked at this adapter and rejected its use.",
+    },
+    "ja": {
+        "approve": "承認する",
+        "reject": "却下する",
+        "reopen": "再確認に戻す",
+        "reason": "理由",
+        "send": "登録する",
+        "waiting": "2人目の承認待ち",
+        "approved": "承認済み",
+        "rejected": "却下済み",
+        "headline": "このアダプターは、担当者が確認のうえ使用を却下しています。",
+    },
+}
 
 PROXY_SECRET = "what only the proxy knows"
 
@@ -130,3 +157,29 @@ def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
             yield Console(server, address, browser, [])
         finally:
             browser.close()
+
+
+def ask(console: Console, name: str) -> tuple[Verdict, str, str]:
+    """What an image service is answered about an adapter: verdict, first reason and id."""
+    with console.client() as client:
+        result = client.audit_file(ADAPTERS / f"{name}.safetensors")
+    return result.verdict, result.reasons[0].code, result.decision_id
+
+
+def fill(page: Page, action: str, reason: str) -> None:
+    """Fills in the form of a review by its labels, and sends it."""
+    words = WORDS[page.locator("html").get_attribute("lang") or ""]
+    page.get_by_label(words[action]).check()
+    page.get_by_label(words["reason"], exact=True).fill(reason)
+    page.get_by_role("button", name=words["send"]).click()
+
+
+def axe(page: Page) -> list[str]:
+    """What axe-core calls serious or critical on a page."""
+    page.evaluate(AXE.read_text())
+    result = page.evaluate("axe.run({resultTypes: ['violations']})")
+    return [
+        f"{one['id']} ({one['impact']}) at {[node['target'] for node in one['nodes']]}"
+        for one in result["violations"]
+        if one["impact"] in GRAVE
+    ]
