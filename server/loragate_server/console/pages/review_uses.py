@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
-from loragate_server.audit.evidence import CoverageEvidence
-from loragate_server.console.pages.rows import row
+from loragate_server.console.pages.rows import Row, row
 from loragate_server.record.reviews.review import FileCase, ReviewEvent, Use
 from loragate_server.wording.printable import printable
 from loragate_server.wording.wording import Wording
@@ -25,6 +25,7 @@ class UseView:
     Attributes:
         key: names it in the form.
         strength: multiples of full strength, of each file.
+        covers: what an approval of it covers, in one line.
         offered: whether the reader's approval can cover it.
         chosen: whether it does unless the reader changes it.
         elsewhere: id of its newest decision, where that is not the one looked at.
@@ -39,6 +40,7 @@ class UseView:
     loaders: str
     asked: int
     state: str
+    covers: str
     offered: bool
     chosen: bool
     elsewhere: str
@@ -78,9 +80,13 @@ def use_view(
     line, evidence = row(wording, verdict), verdict.decision.evidence
     here = verdict.decision_id == looked_at
     services = [printable(one) or wording("review.nameless") for one in use.services]
+    strength = " + ".join(
+        _strength(wording, one.denoiser_strength, one.text_encoder_strength, one.config_sha256)
+        for one in evidence.adapters
+    )
     return UseView(
         key=use.subject_key,
-        strength=" + ".join(_strength(wording, one) for one in evidence.adapters),
+        strength=strength,
         base_model=line.base_model,
         suspects=line.suspects,
         more=line.more,
@@ -88,6 +94,7 @@ def use_view(
         loaders=printable(", ".join(evidence.loaders), _LONGEST_LIST),
         asked=use.review.asked,
         state=wording(f"state.{use.review.state.value}"),
+        covers=_covers(wording, line, strength),
         offered=offered,
         chosen=offered and not left_out,
         elsewhere="" if here else verdict.decision_id,
@@ -129,13 +136,21 @@ def _event(wording: Wording, case: FileCase, events: Sequence[ReviewEvent]) -> E
     )
 
 
-def _strength(wording: Wording, adapter: CoverageEvidence) -> str:
-    denoiser, text = adapter.denoiser_strength, adapter.text_encoder_strength
+def _covers(wording: Wording, line: Row, strength: str) -> str:
+    first = wording("act.covers", strength=strength, base=line.base_model)
+    more = [wording("row.more", count=line.more)] if line.more else []
+    return reduce(
+        lambda said, one: wording("act.covers_and", first=said, second=one),
+        [first, *line.suspects, *more],
+    )
+
+
+def _strength(wording: Wording, denoiser: float, text: float, config_sha256: str) -> str:
     if denoiser == text:
         words = f"{denoiser:g}"
     else:
         words = wording("use.strengths", denoiser=f"{denoiser:g}", text=f"{text:g}")
-    if not adapter.config_sha256:
+    if not config_sha256:
         return words
-    digits = printable(adapter.config_sha256[:_DIGITS])
+    digits = printable(config_sha256[:_DIGITS])
     return wording("review.configured", strength=words, digits=digits)
