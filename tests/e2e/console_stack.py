@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from loragate import AuditClient, Verdict
+from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.testing import ServerProcess
 from testkit.servers import forked_server
 from tests.e2e.proxy_stack import free_ports
@@ -43,7 +44,11 @@ console:
     viewer: [viewers]
     reviewer: [reviewers]
     admin: [admins]
+    concept_editor: [editors]
   session_secret_file: {folder}/session-secret
+"""
+EDITING = """  edit_concepts: true
+library: {folder}/library
 """
 
 
@@ -134,12 +139,15 @@ class Console:
 
 
 @contextmanager
-def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
+def running_console(
+    state: Path, policy: str = POLICY, *, editing: bool = False
+) -> Iterator[Console]:
     """Starts a server and a browser; ends both.
 
     Args:
         state: an empty folder for everything that the server writes.
         policy: that it decides by.
+        editing: whether concepts can be changed, in a copy of the library that ships.
     """
     [port] = free_ports(1)
     address = f"http://127.0.0.1:{port}"
@@ -149,7 +157,10 @@ def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
     secret.chmod(0o600)
     (state / "proxy-secret").write_text(PROXY_SECRET)
     config = state / "config.yaml"
-    config.write_text(CONFIG.format(folder=state, address=address))
+    text = CONFIG + (EDITING if editing else "")
+    if editing:
+        shutil.copytree(EMBEDDED_LIBRARY, state / "library")
+    config.write_text(text.format(folder=state, address=address))
     settings = {"LORAGATE_LISTEN__HTTP": f"127.0.0.1:{port}"}
     with forked_server(state, settings, config=config) as server, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
@@ -159,10 +170,10 @@ def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
             browser.close()
 
 
-def ask(console: Console, name: str) -> tuple[Verdict, str, str]:
+def ask(console: Console, name: str, strength: float = 1.0) -> tuple[Verdict, str, str]:
     """What an image service is answered about an adapter: verdict, first reason and id."""
     with console.client() as client:
-        result = client.audit_file(ADAPTERS / f"{name}.safetensors")
+        result = client.audit_file(ADAPTERS / f"{name}.safetensors", strength=strength)
     return result.verdict, result.reasons[0].code, result.decision_id
 
 

@@ -98,6 +98,40 @@ def test_an_adapter_is_let_through_by_people_and_stopped_again(
         page.context.close()
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_file_is_one_row_and_an_approval_lets_through_what_is_checked(
+    console: Console, language: str
+) -> None:
+    name = "learned-father-christmas"
+    uses = {strength: ask(console, name, strength) for strength in (1.0, 0.9)}
+    assert {verdict for verdict, *_ in uses.values()} == {Verdict.REVIEW}
+    page = console.person("alice", "admins", language)
+    page.goto("/console/")
+    row = page.locator(f"tr:has(a[href$='{uses[0.9][2]}'])")
+    assert uses[1.0][2] not in page.content(), "it stands in the queue once"
+    row.locator("a").first.click()
+    boxes = page.locator("#covered input[type=checkbox]")
+    assert boxes.count() == 2
+    page.locator("#covered label", has_text=" 1," if language == "en" else " 1、").click()
+    fill(page, "approve", "At 0.9 alone.")
+    page.get_by_role("status").wait_for()
+    full, weaker = (row.inner_text() for row in page.locator(".uses tbody tr").all()[::-1])
+    assert "alice" not in full
+    states = [WORDS[language]["approved"], WORDS[language]["waiting"]]
+    assert any(one in weaker for one in states)
+    assert not any(one in full for one in states)
+    assert ask(console, name)[0] is Verdict.REVIEW
+    fill(page, "reject", "No licence.")
+    page.get_by_role("status").wait_for()
+    assert {ask(console, name, strength)[0] for strength in (1.0, 0.9)} == {Verdict.BLOCK}
+    page.goto("/console/")
+    assert uses[0.9][2] not in page.content()
+    page.goto(f"/console/audits/{uses[0.9][2]}")
+    fill(page, "reopen", "It was a test.")
+    page.get_by_role("status").wait_for()
+    page.context.close()
+
+
 def test_the_form_needs_no_mouse(console: Console, suspect: str) -> None:
     page = console.person("keyla", "reviewers")
     page.goto(f"/console/audits/{suspect}")
