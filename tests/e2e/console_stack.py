@@ -10,11 +10,14 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from loragate import AuditClient
+from loragate import AuditClient, Verdict
+from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.testing import ServerProcess
 from testkit.servers import forked_server
 from tests.e2e.proxy_stack import free_ports
 
+AXE = Path(__file__).parents[2] / "build" / "tools" / "node_modules" / "axe-core" / "axe.min.js"
+GRAVE = {"serious", "critical"}
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 SEVERE, MILD = "learned-robot-face", "learned-jack-o-lantern"
 """Adapters whose concept is of high severity, and of medium."""
@@ -41,9 +44,38 @@ console:
     viewer: [viewers]
     reviewer: [reviewers]
     admin: [admins]
+    concept_editor: [editors]
   session_secret_file: {folder}/session-secret
 """
+EDITING = """  edit_concepts: true
+library: {folder}/library
+"""
 
+
+WORDS = {
+    "en": {
+        "approve": "Approve:",
+        "reject": "Reject:",
+        "reopen": "Reopen:",
+        "reason": "Reason",
+        "send": "Record the decision",
+        "waiting": "waiting for a second approval",
+        "approved": "approved",
+        "rejected": "rejected",
+        "headline": "Reviewers have looked at this adapter and rejected its use.",
+    },
+    "ja": {
+        "approve": "承認する",
+        "reject": "却下する",
+        "reopen": "再確認に戻す",
+        "reason": "理由",
+        "send": "登録する",
+        "waiting": "2人目の承認待ち",
+        "approved": "承認済み",
+        "rejected": "却下済み",
+        "headline": "このアダプターは、担当者が確認のうえ使用を却下しています。",
+    },
+}
 
 PROXY_SECRET = "what only the proxy knows"
 
@@ -107,12 +139,15 @@ class Console:
 
 
 @contextmanager
-def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
+def running_console(
+    state: Path, policy: str = POLICY, *, editing: bool = False
+) -> Iterator[Console]:
     """Starts a server and a browser; ends both.
 
     Args:
         state: an empty folder for everything that the server writes.
         policy: that it decides by.
+        editing: whether concepts can be changed, in a copy of the library that ships.
     """
     [port] = free_ports(1)
     address = f"http://127.0.0.1:{port}"
@@ -122,7 +157,10 @@ def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
     secret.chmod(0o600)
     (state / "proxy-secret").write_text(PROXY_SECRET)
     config = state / "config.yaml"
-    config.write_text(CONFIG.format(folder=state, address=address))
+    text = CONFIG + (EDITING if editing else "")
+    if editing:
+        shutil.copytree(EMBEDDED_LIBRARY, state / "library")
+    config.write_text(text.format(folder=state, address=address))
     settings = {"LORAGATE_LISTEN__HTTP": f"127.0.0.1:{port}"}
     with forked_server(state, settings, config=config) as server, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
@@ -130,3 +168,29 @@ def running_console(state: Path, policy: str = POLICY) -> Iterator[Console]:
             yield Console(server, address, browser, [])
         finally:
             browser.close()
+
+
+def ask(console: Console, name: str, strength: float = 1.0) -> tuple[Verdict, str, str]:
+    """What an image service is answered about an adapter: verdict, first reason and id."""
+    with console.client() as client:
+        result = client.audit_file(ADAPTERS / f"{name}.safetensors", strength=strength)
+    return result.verdict, result.reasons[0].code, result.decision_id
+
+
+def fill(page: Page, action: str, reason: str) -> None:
+    """Fills in the form of a review by its labels, and sends it."""
+    words = WORDS[page.locator("html").get_attribute("lang") or ""]
+    page.get_by_label(words[action]).check()
+    page.get_by_label(words["reason"], exact=True).fill(reason)
+    page.get_by_role("button", name=words["send"]).click()
+
+
+def axe(page: Page) -> list[str]:
+    """What axe-core calls serious or critical on a page."""
+    page.evaluate(AXE.read_text())
+    result = page.evaluate("axe.run({resultTypes: ['violations']})")
+    return [
+        f"{one['id']} ({one['impact']}) at {[node['target'] for node in one['nodes']]}"
+        for one in result["violations"]
+        if one["impact"] in GRAVE
+    ]

@@ -8,54 +8,26 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
 
-from playwright.sync_api import Page  # noqa: E402
-
 from loragate import Verdict  # noqa: E402
 from tests.e2e.console_stack import (  # noqa: E402
-    ADAPTERS,
     MILD,
     SEVERE,
+    WORDS,
     Console,
+    ask,
     chromium,
+    fill,
     headers_of,
     running_console,
 )
 
-AXE = Path(__file__).parents[2] / "build" / "tools" / "node_modules" / "axe-core" / "axe.min.js"
 LANGUAGES = ("en", "ja")
-GRAVE = {"serious", "critical"}
-WORDS = {
-    "en": {
-        "approve": "Approve:",
-        "reject": "Reject:",
-        "reopen": "Reopen:",
-        "reason": "Reason",
-        "send": "Record the decision",
-        "waiting": "waiting for a second approval",
-        "approved": "approved",
-        "rejected": "rejected",
-        "headline": "Reviewers have looked at this adapter and rejected its use.",
-    },
-    "ja": {
-        "approve": "承認する",
-        "reject": "却下する",
-        "reopen": "再確認に戻す",
-        "reason": "理由",
-        "send": "登録する",
-        "waiting": "2人目の承認待ち",
-        "approved": "承認済み",
-        "rejected": "却下済み",
-        "headline": "このアダプターは、担当者が確認のうえ使用を却下しています。",
-    },
-}
-
 pytestmark = [
     pytest.mark.needs("chromium"),
     pytest.mark.skipif(
@@ -83,21 +55,6 @@ def no_complaints(console: Console) -> Iterator[None]:
 def suspect(console: Console) -> str:
     """A decision that waits for two people; tests leave its review open."""
     return ask(console, "learned-bomb")[2]
-
-
-def ask(console: Console, name: str) -> tuple[Verdict, str, str]:
-    """What an image service is answered about an adapter: verdict, first reason and id."""
-    with console.client() as client:
-        result = client.audit_file(ADAPTERS / f"{name}.safetensors")
-    return result.verdict, result.reasons[0].code, result.decision_id
-
-
-def fill(page: Page, action: str, reason: str) -> None:
-    """Fills in the form of a review by its labels, and sends it."""
-    words = WORDS[page.locator("html").get_attribute("lang") or ""]
-    page.get_by_label(words[action]).check()
-    page.get_by_label(words["reason"], exact=True).fill(reason)
-    page.get_by_role("button", name=words["send"]).click()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -139,6 +96,40 @@ def test_an_adapter_is_let_through_by_people_and_stopped_again(
     assert bob.get_by_role("heading", level=1).inner_text() == words["headline"]
     for page in (alice, bob, root):
         page.context.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_file_is_one_row_and_an_approval_lets_through_what_is_checked(
+    console: Console, language: str
+) -> None:
+    name = "learned-father-christmas"
+    uses = {strength: ask(console, name, strength) for strength in (1.0, 0.9)}
+    assert {verdict for verdict, *_ in uses.values()} == {Verdict.REVIEW}
+    page = console.person("alice", "admins", language)
+    page.goto("/console/")
+    row = page.locator(f"tr:has(a[href$='{uses[0.9][2]}'])")
+    assert uses[1.0][2] not in page.content(), "it stands in the queue once"
+    row.locator("a").first.click()
+    boxes = page.locator("#covered input[type=checkbox]")
+    assert boxes.count() == 2
+    page.locator("#covered label", has_text=" 1," if language == "en" else " 1、").click()
+    fill(page, "approve", "At 0.9 alone.")
+    page.get_by_role("status").wait_for()
+    full, weaker = (row.inner_text() for row in page.locator(".uses tbody tr").all()[::-1])
+    assert "alice" not in full
+    states = [WORDS[language]["approved"], WORDS[language]["waiting"]]
+    assert any(one in weaker for one in states)
+    assert not any(one in full for one in states)
+    assert ask(console, name)[0] is Verdict.REVIEW
+    fill(page, "reject", "No licence.")
+    page.get_by_role("status").wait_for()
+    assert {ask(console, name, strength)[0] for strength in (1.0, 0.9)} == {Verdict.BLOCK}
+    page.goto("/console/")
+    assert uses[0.9][2] not in page.content()
+    page.goto(f"/console/audits/{uses[0.9][2]}")
+    fill(page, "reopen", "It was a test.")
+    page.get_by_role("status").wait_for()
+    page.context.close()
 
 
 def test_the_form_needs_no_mouse(console: Console, suspect: str) -> None:
@@ -231,8 +222,8 @@ class hostile_site:  # noqa: N801
     """A page on another origin whose button sends a form to the console."""
 
     def __init__(self, target: str, token: str) -> None:
-        fields = {"csrf": token, "position": "0", "action": "approve", "reason": "Of another site.",
-                  "expires": "2026-12-31"}  # fmt: skip
+        fields = {"csrf": token, "seen": "0" * 64 + ":0", "action": "approve",
+                  "reason": "Of another site.", "expires": "2026-12-31"}  # fmt: skip
         inputs = "".join(f'<input name="{k}" value="{v}">' for k, v in fields.items())
         body = f'<form method="post" action="{target}">{inputs}<button>Win</button></form>'
 
@@ -255,129 +246,6 @@ class hostile_site:  # noqa: N801
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-@pytest.mark.skipif(
-    not AXE.exists(), reason="axe-core is missing; scripts/install_test_tools.sh installs it"
-)
-@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("ja", "dark")])
-def test_axe_finds_nothing_serious_on_any_page(
-    console: Console, suspect: str, language: str, scheme: str
-) -> None:
-    page = console.person("alice", language=language, color_scheme=scheme)
-    reviewed = ask(console, SEVERE)[2]  # has a history, and other shades in its heat map
-    found: list[str] = []
-    for path in (
-        "", "verdicts", "verdicts?adapter=x", f"audits/{suspect}", f"audits/{reviewed}", "concepts",
-        "verdicts?severity=high&degree=x", "concepts/robot-face", "trends", "trends?since=x",
-        "statistics", "statistics?since=x", "nothing",
-    ):  # fmt: skip
-        page.goto(f"/console/{path}")
-        assert page.locator("html").get_attribute("lang") == language
-        found += [f"{path}: {one}" for one in axe(page)]
-    # The report forbids all scripts, those of the test included; its text is the same elsewhere.
-    report = page.context.request.get(f"/console/audits/{suspect}/report?language={language}")
-    page.goto("about:blank")
-    page.set_content(report.text())
-    found += [f"report: {one}" for one in axe(page)]
-    assert found == []
-    page.context.close()
-
-
-def axe(page: Page) -> list[str]:
-    """What axe-core calls serious or critical on a page."""
-    page.evaluate(AXE.read_text())
-    result = page.evaluate("axe.run({resultTypes: ['violations']})")
-    return [
-        f"{one['id']} ({one['impact']}) at {[node['target'] for node in one['nodes']]}"
-        for one in result["violations"]
-        if one["impact"] in GRAVE
-    ]
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_pages_can_be_read_at_twice_and_four_times_the_size(
-    console: Console, suspect: str, language: str
-) -> None:
-    paths = ("", "verdicts", f"audits/{suspect}", "concepts", "trends", "statistics")
-    for width in (640, 390, 320):
-        view = {"width": width, "height": 480}
-        page = console.person("alice", language=language, viewport=view)
-        for path in paths:
-            page.goto(f"/console/{path}")
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= width, f"{path} is {wide} pixels wide at {width}"
-        page.context.close()
-
-
-@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("ja", "dark")])
-@pytest.mark.parametrize("width", [1200, 390])
-def test_trends_are_drawn_in_the_colours_and_the_size_of_the_window(
-    console: Console, suspect: str, language: str, scheme: str, width: int
-) -> None:
-    view = {"width": width, "height": 900}
-    page = console.person("alice", language=language, color_scheme=scheme, viewport=view)
-    page.goto("/console/trends", wait_until="networkidle")
-    size = "wide" if width > 640 else "narrow"
-    for image in page.locator("figure img").all():
-        drawn = image.evaluate("one => one.complete && one.naturalWidth > 0")
-        assert drawn, "the picture is not shown"
-        chosen = image.evaluate("one => one.currentSrc")
-        assert f"scheme={scheme}&size={size}" in chosen
-    page.locator("summary").first.click()
-    assert page.locator("table").first.is_visible()
-    page.context.close()
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_the_picture_of_a_severe_concept_is_blurred_until_its_box_is_checked(
-    console: Console, suspect: str, language: str
-) -> None:
-    page = console.person("alice", language=language)
-    page.goto(f"/console/audits/{suspect}")
-    picture, box = page.locator(".veil img").first, page.locator(".veil input").first
-    blurred = "one => getComputedStyle(one).filter"
-    assert "blur" in picture.evaluate(blurred)
-    box.focus()
-    page.keyboard.press("Space")
-    assert picture.evaluate(blurred) == "none"
-    picture.click()
-    assert "blur" in picture.evaluate(blurred)
-    page.context.close()
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_the_queue_is_a_card_for_each_row_on_a_telephone(
-    console: Console, suspect: str, language: str
-) -> None:
-    view = {"width": 390, "height": 844}
-    page = console.person("alice", language=language, viewport=view)
-    page.goto("/console/")
-    assert page.locator("tbody tr").first.is_visible()
-    for region in page.locator(".scroll").all():
-        assert region.evaluate("one => one.scrollWidth <= one.clientWidth"), "it scrolls sideways"
-    assert axe(page) == []
-    page.locator(f"table a[href$='{suspect}']").click()
-    assert axe(page) == []
-    page.context.close()
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_what_the_filters_show_can_be_kept_as_a_file(
-    console: Console, suspect: str, language: str
-) -> None:
-    page = console.person("alice", language=language)
-    page.goto("/console/verdicts")
-    page.locator("#severity").select_option("high")
-    page.locator("#degree").fill("1")
-    page.locator("#concept").fill("bomb")
-    page.locator("form[role=search] button").click()
-    assert page.locator("tbody tr").count() > 0
-    for kind in ("csv", "json"):
-        with page.expect_download() as download:
-            page.locator(f".exports a[href*='.{kind}?']").click()
-        assert suspect in Path(download.value.path()).read_text("utf-8-sig")
-    page.context.close()
 
 
 def test_the_log_holds_all_of_it_and_verifies(console: Console) -> None:

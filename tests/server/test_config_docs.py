@@ -46,6 +46,7 @@ WORDED = {
     "console.roles.viewer": frozenset(),
     "console.roles.reviewer": frozenset(),
     "console.roles.admin": frozenset(),
+    "console.roles.concept_editor": frozenset(),
     "console.session_secret_file": None,
     "console.sensitive_categories": frozenset(),
     "checkpoints.key": None,

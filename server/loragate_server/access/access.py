@@ -21,7 +21,14 @@ from loragate_server.access.forms import (
     check_sender,
 )
 from loragate_server.access.headers import check_host, security_headers
-from loragate_server.access.identity import USER, Role, User, role_of
+from loragate_server.access.identity import (
+    USER,
+    Permission,
+    Role,
+    User,
+    permissions_of,
+    role_of,
+)
 from loragate_server.access.paths import (
     CALLBACK,
     HOME,
@@ -30,12 +37,14 @@ from loragate_server.access.paths import (
     SIGNED_OUT,
     STATIC,
     STYLE,
+    UPLOADS,
     below_prefix,
 )
 from loragate_server.access.proxy import ProxyDoor
 from loragate_server.access.refusals import AccessRefused, Refusal
 from loragate_server.access.sealing import Clock, CookieJar, read_session_secret
 from loragate_server.access.sessions import Person
+from loragate_server.access.uploads import UPLOAD, Uploads
 from loragate_server.config.console import ConsoleSection
 
 _PUBLIC = frozenset({LOGIN, CALLBACK, SIGNED_OUT, STYLE, STATIC})
@@ -78,6 +87,7 @@ class Access:
         """Args: `first_link` opens the console once; "" where people sign in."""
         self.first_link = first_link
         self._section, self._door, self._tokens = section, door, tokens
+        self._uploads = Uploads(tokens)
         self._headers = security_headers(section.public_url)
 
     async def start(self) -> None:
@@ -124,11 +134,15 @@ class Access:
         role = role_of(person.groups, self._section.roles)
         if role is None:
             raise AccessRefused(Refusal.NO_ROLE, person.name)
-        request[USER] = User(person.name, role)
+        user = User(person.name, role, permissions_of(person.groups, self._section.roles))
+        request[USER] = user
         request[FORM_TOKENS] = BoundTokens(
             self._tokens, person.binding, signs_out=self._door.signs_out
         )
-        if not safe:
+        if _takes_files(request):
+            require_permission(request, Permission.EDIT_CONCEPTS)
+            request[UPLOAD] = await self._uploads.read(request, person.binding)
+        elif not safe:
             await check_form(request, person.binding, self._tokens)
         return None
 
@@ -193,6 +207,32 @@ def require_role(request: web.Request, role: Role) -> User:
             "runs loragate for it."
         )
     return user
+
+
+def require_permission(request: web.Request, permission: Permission) -> User:
+    """Who sends the request, if they have a permission.
+
+    Raises:
+        web.HTTPForbidden: they have not.
+    """
+    user = request[USER]
+    if permission not in user.permissions:
+        log_missing_role(request, user.name, has=user.role, needs=permission)
+        raise web.HTTPForbidden(
+            text=f"This needs the permission {permission}, which {user.name} does not have. Ask "
+            "whoever runs loragate to name one of your groups in console.roles.concept_editor."
+        )
+    return user
+
+
+def _takes_files(request: web.Request) -> bool:
+    resource = request.match_info.route.resource
+    return (
+        request.method == "POST"
+        and resource is not None
+        and resource.canonical in UPLOADS
+        and request.content_type == "multipart/form-data"
+    )
 
 
 def _make_door(section: ConsoleSection, secret: bytes, clock: Clock) -> Door:

@@ -6,7 +6,7 @@ import logging
 
 from aiohttp import hdrs, web
 
-from loragate_server.access.identity import USER, Role
+from loragate_server.access.identity import USER, Permission, Role
 from loragate_server.access.refusals import AccessRefused, Refusal
 
 _LOG = logging.getLogger("loragate_server.access")
@@ -43,8 +43,8 @@ def log_refusal(request: web.Request, refused: AccessRefused) -> None:
     )
 
 
-def log_missing_role(request: web.Request, name: str, has: Role, needs: Role) -> None:
-    """Somebody tried what only a higher role may."""
+def log_missing_role(request: web.Request, name: str, has: Role, needs: Role | Permission) -> None:
+    """Somebody tried what only a higher role, or another permission, may."""
     _LOG.warning(
         "role refused",
         extra={

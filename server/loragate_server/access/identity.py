@@ -23,6 +23,12 @@ class Role(StrEnum):
 _RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
 
+class Permission(StrEnum):
+    """What a person may do beside what the role says; no role has it by itself."""
+
+    EDIT_CONCEPTS = "concepts.edit"
+
+
 @dataclass(frozen=True)
 class User:
     """A person who has signed in.
@@ -33,10 +39,17 @@ class User:
 
     name: str
     role: Role
+    permissions: frozenset[Permission] = frozenset()
 
     def may(self, role: Role) -> bool:
         """Whether the person has at least this role."""
         return _RANK[self.role] >= _RANK[role]
+
+
+def permissions_of(groups: Iterable[str], roles: RolesSection) -> frozenset[Permission]:
+    """What the groups allow beside a role."""
+    editors = frozenset(groups) & roles.concept_editor
+    return frozenset({Permission.EDIT_CONCEPTS}) if editors else frozenset()
 
 
 USER: Final = web.RequestKey("user", User)

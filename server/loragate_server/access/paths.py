@@ -15,6 +15,9 @@ STYLE: Final = f"{PREFIX}/access.css"
 STATIC: Final = f"{PREFIX}/static/{{name}}"
 """Route of the pages' style sheets; they tell nothing, so they need no sign-in."""
 
+UPLOADS: Final = frozenset({f"{PREFIX}/changes"})
+"""Routes that take forms with files."""
+
 MAX_TARGET_CHARS: Final = 1000
 _OWN: Final = frozenset({LOGIN, CALLBACK, LOGOUT, SIGNED_OUT})
 

@@ -17,6 +17,7 @@ class Refusal(StrEnum):
     FORM_TOKEN = "form_token"  # noqa: S105
     NOT_A_FORM = "not_a_form"
     FORM_TOO_LONG = "form_too_long"
+    UPLOAD_TOO_LONG = "upload_too_long"
     LOGIN_UNKNOWN = "login_unknown"
     LOGIN_INCOMPLETE = "login_incomplete"
     PROVIDER_REFUSED = "provider_refused"
@@ -40,6 +41,7 @@ _STATUS: Final = {
     Refusal.SIGN_IN: HTTPStatus.UNAUTHORIZED,
     Refusal.NOT_A_FORM: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Refusal.FORM_TOO_LONG: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Refusal.UPLOAD_TOO_LONG: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     Refusal.LOGIN_UNKNOWN: HTTPStatus.BAD_REQUEST,
     Refusal.LOGIN_INCOMPLETE: HTTPStatus.BAD_REQUEST,
     Refusal.PROVIDER_DOWN: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -23,6 +23,7 @@ from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.app.witnessing import open_keeper, open_witness
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
+from loragate_server.gate.library import LibraryKeeper
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.store import PolicyStore
@@ -53,6 +54,7 @@ class Front:
         library: the library in force; whoever serves another one puts it here.
         uncalibrated: by base model the concepts that no calibration speaks for; whoever serves
             base models puts it here.
+        editor: changes the library; None until somebody serves one that can be changed.
     """
 
     http: str
@@ -68,6 +70,7 @@ class Front:
     weights: WeightsBook
     library: Callable[[], ConceptLibrary]
     uncalibrated: Callable[[], Mapping[str, Sequence[str]]] = dict
+    editor: Callable[[], LibraryKeeper | None] = lambda: None
 
 
 async def open_front(config: Config, stack: AsyncExitStack) -> Front:
@@ -118,7 +121,7 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     )
     policies.on_change(lambda policy: warn_of_rules(policy, front.library()))
     open_events(config, recorder.database, metrics, lambda: front.uncalibrated(), stack)
-    shown = Shown(lambda: front.library(), lambda: front.uncalibrated())
+    shown = Shown(lambda: front.library(), lambda: front.uncalibrated(), lambda: front.editor())
     books = (reviews, weights)
     console = await open_console(config, recorder, books, shown, metrics, stack)
     if console is not None:

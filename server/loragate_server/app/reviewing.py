@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -12,8 +13,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.config.schema import Config, StartError
+from loragate_server.concepts.manifest import FILE_NAME
+from loragate_server.config.schema import PACKAGE, Config, StartError
 from loragate_server.errors import NoDecisionError
+from loragate_server.gate.library import LibraryKeeper
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.record.follow import Follower
 from loragate_server.record.recorder import Recorder
@@ -22,6 +25,8 @@ from loragate_server.record.reviews.reviews import ReviewRules, Reviews
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from loragate_server.console.editing import Editing
 
 Book = TypeVar("Book", bound=Follower)
 
@@ -35,10 +40,12 @@ class Shown:
     Attributes:
         library: the library in force.
         uncalibrated: by base model the concepts that no calibration speaks for.
+        editor: changes the library; None for as long as the server cannot decide.
     """
 
     library: Callable[[], ConceptLibrary]
     uncalibrated: Callable[[], Mapping[str, Sequence[str]]]
+    editor: Callable[[], LibraryKeeper | None]
 
 
 async def follow(book: Book, stack: AsyncExitStack) -> Book:
@@ -111,5 +118,30 @@ async def open_console(
         config.policy.expanduser(),
         shown.uncalibrated,
         section.sensitive_categories,
+        _editing(config, recorder, shown) if section.edit_concepts else None,
     )
     return console_application(sources, access)
+
+
+def _editing(config: Config, recorder: Recorder, shown: Shown) -> Editing:
+    """Makes changes of the library that people agree on in the console.
+
+    Raises:
+        StartError: the library is not the operator's own, or cannot be written.
+    """
+    from loragate_server.console.editing import Editing
+    from loragate_server.record.changes.changes import ConceptChanges
+
+    folder = config.library_folder.resolve()
+    if config.library is None or folder.is_relative_to(PACKAGE.resolve()):
+        raise StartError(
+            "console.edit_concepts changes a library of your own, never the one that ships: make "
+            "one with `loragate-server concepts init FOLDER`, and set library: FOLDER"
+        )
+    for needed in (folder, folder / FILE_NAME):
+        if not os.access(needed, os.W_OK):
+            raise StartError(
+                f"console.edit_concepts: {needed} cannot be written by this server; give it to the "
+                "server's user, or set console.edit_concepts to false"
+            )
+    return Editing(ConceptChanges(recorder), shown.library, shown.editor)

@@ -183,6 +183,7 @@ async def _open_rpc(
     keeper = LibraryKeeper(front.library(), bases, gate.worker, engine_builder(config))
     stack.callback(keeper.close)
     front.library = lambda: keeper.library
+    front.editor = lambda: keeper
     if config.policy != EMBEDDED_POLICY:  # nobody wrote that one for another library
         keeper.on_change(lambda library: warn_of_rules(front.policies.current, library))
     extractors = make_extractors(config.intercept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,13 @@ from loragate_server.cli.options import ConfigOption, StateOption, failures, loa
 from loragate_server.report.wording import REPORT
 from loragate_server.wording.catalogue import DEFAULT_LANGUAGE
 
+if TYPE_CHECKING:
+    from loragate_server.config.schema import Config
+    from loragate_server.record.verdict import Verdict
+    from loragate_server.report.references import References
+
 _STANDARD_OUTPUT = Path("-")
+_NO_PICTURES = "note: the report has no reference pictures: {}"
 
 
 def offered(language: str) -> str:
@@ -40,6 +46,13 @@ def report(
             show_default=False,
         ),
     ] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            help="Show what the concepts look like, as far as the console would show it: blurred "
+            "where they are severe, not at all of console.sensitive_categories."
+        ),
+    ] = True,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
@@ -67,10 +80,30 @@ def report(
             verdict = stored_verdict(database, decision_id)
         finally:
             database.close()
-        page = render(verdict, language)
+        page = render(verdict, language, _shown(wanted, verdict) if pictures else ())
         if out == _STANDARD_OUTPUT:
             typer.echo(page, nl=False)
             return
         file = out or Path(f"loragate-{verdict.decision_id}.html")
         file.write_text(page, encoding="utf-8")
     typer.echo(f"{file}: {verdict.decision.would_be_verdict.value}, {language}")
+
+
+def _shown(wanted: Config, verdict: Verdict) -> tuple[References, ...]:
+    """What the concepts of a decision look like; none where the library cannot be read."""
+    from loragate_server.app.folders import read_library
+    from loragate_server.concepts.thumbnails import thumbnail
+    from loragate_server.config.schema import StartError
+    from loragate_server.policy.decision import VerdictKind
+    from loragate_server.report.references import Viewing, embedded
+
+    if all(one.verdict is VerdictKind.ALLOW for one in verdict.decision.findings):
+        return ()
+    try:
+        library = read_library(wanted.library_folder)
+    except StartError as error:
+        typer.echo(_NO_PICTURES.format(error), err=True)
+        return ()
+    rules = wanted.console
+    viewing = Viewing(library.get, rules.four_eyes_severities, rules.sensitive_categories)
+    return embedded(verdict.decision, viewing, thumbnail)

@@ -6,18 +6,18 @@ audit in flight keeps the library whose digest its verdict will carry.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from loragate_server.concepts.concept import MAX_PICTURES, Concept
+from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.entries import entry_of, require_counts
 from loragate_server.concepts.manifest import (
     FILE_NAME,
     ConceptEntry,
@@ -117,7 +117,7 @@ class ConceptLibrary:
     def add_all(self, additions: Sequence[tuple[Concept, Sequence[bytes]]]) -> ConceptLibrary:
         """As `add`, for several: the manifest names all of them or none."""
         for concept, pictures in additions:
-            _require_counts(concept, pictures)
+            require_counts(concept, pictures)
         with self._locked():
             manifest = read_manifest(self.folder)
             for concept, pictures in additions:
@@ -127,7 +127,11 @@ class ConceptLibrary:
         return ConceptLibrary.read(self.folder)
 
     def _store(
-        self, concept: Concept, pictures: Sequence[bytes], manifest: Manifest
+        self,
+        concept: Concept,
+        pictures: Sequence[bytes],
+        manifest: Manifest,
+        avoided: Collection[str] = (),
     ) -> ConceptEntry:
         """Writes the pictures of a concept that the manifest does not name yet."""
         decoded = [read_picture(data, str(index)) for index, data in enumerate(pictures)]
@@ -138,14 +142,50 @@ class ConceptLibrary:
                 remedy="Choose another id, or delete the old concept first.",
                 metadata={"concept_id": concept.concept_id},
             )
-        taken = {name for known in manifest.concepts for name, _ in known.files}
+        taken = {name for known in manifest.concepts for name, _ in known.files} | set(avoided)
         free = (f"pictures/{concept.concept_id}/{index}.png" for index in count())
         names = tuple(islice((name for name in free if name not in taken), len(decoded)))
-        entry = _entry(concept, names)
+        entry = entry_of(concept, names)
         (self.folder / names[0]).parent.mkdir(parents=True, exist_ok=True)
         for name, picture in zip(names, decoded, strict=True):
             save_picture(picture, self.folder / name)
         return entry
+
+    def replace(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
+        """Stores a concept in the place of the one with its id; returns the library that holds it.
+
+        Args:
+            concept: as it is to be.
+            pictures: its new ones; without any it keeps those that it has, with their hands.
+
+        Raises:
+            NoDecisionError: CONCEPT_UNKNOWN, CONCEPT_PICTURES_INVALID, REQUEST_INVALID.
+        """
+        if pictures:
+            require_counts(concept, pictures)
+        with self._locked():
+            manifest = read_manifest(self.folder)
+            old = next((one for one in manifest.concepts if one.id == concept.concept_id), None)
+            if old is None or old.role != concept.role:
+                raise concept_unknown(concept.concept_id, f"{concept.role} concept")
+            rest = tuple(one for one in manifest.concepts if one is not old)
+            if pictures:
+                # Their files get names that the old ones do not have, so that a reader who has
+                # the library open finds those until the new list is in its place.
+                taken = {name for name, _ in old.files}
+                new = self._store(concept, pictures, Manifest(version=1, concepts=rest), taken)
+            else:
+                hands = tuple(hand for _, hand in old.files if hand)
+                new = entry_of(
+                    dataclasses.replace(concept, picture_hands=hands),
+                    tuple(name for name, _ in old.files),
+                )
+            changed = tuple(new if one is old else one for one in manifest.concepts)
+            self._write(Manifest(version=1, concepts=changed))
+            kept = {name for entry in changed for name, _ in entry.files}
+            for name in {name for name, _ in old.files} - kept:
+                (self.folder / name).unlink(missing_ok=True)
+        return ConceptLibrary.open(self.folder)
 
     def remove(self, concept_id: str) -> ConceptLibrary:
         """Deletes a concept and its pictures; returns the library without it.
@@ -209,51 +249,6 @@ def start_library(folder: Path, bank: ConceptLibrary | None) -> ConceptLibrary:
     return ConceptLibrary.read(folder)
 
 
-def _entry(concept: Concept, names: tuple[str, ...]) -> ConceptEntry:
-    try:
-        return ConceptEntry(
-            id=concept.concept_id,
-            name=concept.name,
-            category=concept.category,
-            severity=concept.severity,
-            role=concept.role,
-            prompts=concept.prompts,
-            pictures=None if concept.picture_hands else names,
-            hands=_by_hand(names, concept.picture_hands) if concept.picture_hands else None,
-        )
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        raise NoDecisionError(
-            ErrorReason.REQUEST_INVALID,
-            f"The concept's {field} is not valid: {fault['msg']}.",
-            remedy="Correct the field and send the concept again.",
-            metadata={"field": field},
-        ) from error
-
-
-def _require_counts(concept: Concept, pictures: Sequence[bytes]) -> None:
-    if not 1 <= len(pictures) <= MAX_PICTURES:
-        raise NoDecisionError(
-            ErrorReason.CONCEPT_PICTURES_INVALID,
-            f"The concept has {len(pictures)} pictures.",
-            remedy=f"Send 1 to {MAX_PICTURES} pictures.",
-        )
-    if concept.picture_hands and len(concept.picture_hands) != len(pictures):
-        raise NoDecisionError(
-            ErrorReason.CONCEPT_PICTURES_INVALID,
-            f"{len(concept.picture_hands)} hands are named for {len(pictures)} pictures.",
-            remedy="Name the hand of every picture, in their order, or none.",
-        )
-
-
-def _by_hand(names: Sequence[str], hands: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for name, hand in zip(names, hands, strict=True):
-        found[hand] = (*found.get(hand, ()), name)
-    return found
-
-
 def _concept(root: Path, entry: ConceptEntry) -> Concept:
     files, hashes = [], []
     for name, _ in entry.files:
@@ -278,6 +273,7 @@ def _concept(root: Path, entry: ConceptEntry) -> Concept:
         tuple(files),
         tuple(hashes),
         tuple(hand for _, hand in entry.files if hand),
+        tuple((entry.names or {}).items()),
     )
 
 

@@ -28,6 +28,8 @@ FILE_NAME = "library.yaml"
 ConceptId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 # Control characters break log lines and file names, and one of them does not survive YAML.
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Name = Annotated[Line, Field(max_length=200)]
+LanguageTag = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
 HandName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
@@ -42,18 +44,20 @@ class ConceptEntry(BaseModel):
         hands: reference pictures by who made them, or where: an artist, a shoot, a source. An
             adapter seldom learned from the very pictures that a library holds, and what several
             hands have in common is the concept.
+        names: what it is called in other languages, by their tags; for people alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: ConceptId
-    name: Annotated[Line, Field(max_length=200)]
+    name: Name
     category: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
     severity: Severity
     role: Role
     prompts: tuple[Annotated[Line, Field(max_length=500)], ...] = ()
     pictures: Annotated[tuple[Line, ...], _COUNT] | None = None
     hands: dict[HandName, Annotated[tuple[Line, ...], Field(min_length=1)]] | None = None
+    names: Annotated[dict[LanguageTag, Name], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _pictured(self) -> ConceptEntry:

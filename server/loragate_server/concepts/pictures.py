@@ -77,11 +77,32 @@ def read_file(path: Path) -> tuple[Image.Image, str]:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Writes a picture into a library, as PNG and no larger than any base model needs it."""
+    path.write_bytes(as_png(picture))
+
+
+def taken_in(data: bytes, label: str) -> bytes:
+    """A picture that was sent, decoded and written anew as PNG of at most `MAX_BYTES`.
+
+    What it held beside its pixels, such as where it was taken, is gone.
+
+    Raises:
+        NoDecisionError: CONCEPT_PICTURES_INVALID.
+    """
+    picture = read_picture(data, label)
+    while len(written := as_png(picture)) > MAX_BYTES:
+        picture = picture.reduce(2)  # long or noisy; it stays wide enough for every base model
+    return written
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """The file that a library holds of a picture."""
     shrink = STORED_SIDE / min(picture.size)
     if shrink < 1:
         width, height = (max(STORED_SIDE, round(side * shrink)) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    picture.save(path, "PNG")
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def load_pictures(concept: Concept, size: tuple[int, int], limit: int | None = None) -> Tensor:

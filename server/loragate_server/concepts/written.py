@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from loragate_server.concepts.manifest import Manifest, dump_manifest
+from loragate_server.concepts.manifest import ConceptEntry, Manifest, dump_manifest
 
 EXPLANATION = """\
 # A library of concepts for loragate. `loragate-server concepts add`, `bank` and `remove` change
@@ -23,6 +23,7 @@ EXPLANATION = """\
 # Every concept has
 #   id         a-z, 0-9 and hyphens; reports and rules of the policy name it.
 #   name       for people.
+#   names      the same in other languages, such as ja: ...; may be left out.
 #   category   a word of your own, such as likeness, trademark or harm; rules may name it.
 #   severity   low, medium, high or critical; graver ones get graver remedies.
 #   role       forbidden or neutral.
@@ -77,8 +78,11 @@ def rewritten(text: str, manifest: Manifest) -> str:
 def _change(entries: Any, manifest: Manifest) -> None:
     wanted = {entry.id: entry for entry in manifest.concepts}
     for index in reversed(range(len(entries))):
-        if entries[index]["id"] not in wanted:
+        entry = wanted.get(entries[index]["id"])
+        if entry is None:
             del entries[index]
+        elif ConceptEntry.model_validate(entries[index]) != entry:
+            entries[index] = entry.model_dump(mode="json", exclude_none=True)
     known = {entry["id"] for entry in entries}
     if not entries:
         entries.fa.set_block_style()

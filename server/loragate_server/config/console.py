@@ -81,11 +81,18 @@ class ProxySection(Section):
 
 
 class RolesSection(Section):
-    """Groups whose members have a role; of several, the highest counts. No group, no access."""
+    """Groups whose members have a role; of several, the highest counts. No group, no access.
+
+    Attributes:
+        concept_editor: groups whose members may also change the concept library, where
+            `console.edit_concepts` is on. It is no role: they need one beside it, and no role,
+            that of admins included, brings it along.
+    """
 
     viewer: frozenset[str] = frozenset()
     reviewer: frozenset[str] = frozenset()
     admin: frozenset[str] = frozenset()
+    concept_editor: frozenset[str] = frozenset()
 
 
 class ConsoleSection(Section):
@@ -100,6 +107,8 @@ class ConsoleSection(Section):
             different people.
         max_approval_s: longest life of an approval.
         sensitive_categories: no page ever shows a reference picture of concepts of these.
+        edit_concepts: whether concepts may be added, changed and retired in the browser; needs a
+            library of your own, `library`, that the server may write.
     """
 
     enabled: bool = False
@@ -113,6 +122,7 @@ class ConsoleSection(Section):
     four_eyes_severities: frozenset[Severity] = frozenset({"high", "critical"})
     max_approval_s: PositiveSeconds = 90 * 86400.0
     sensitive_categories: frozenset[str] = frozenset()
+    edit_concepts: bool = False
 
     @field_validator("public_url")
     @classmethod
@@ -144,6 +154,11 @@ class ConsoleSection(Section):
             raise ValueError(f"the console is enabled and needs {', '.join(missing)}")
         if not (self.roles.viewer | self.roles.reviewer | self.roles.admin):
             raise ValueError("the console is enabled, but roles names no group: nobody could enter")
+        if self.edit_concepts and not self.roles.concept_editor:
+            raise ValueError(
+                "edit_concepts is on, but roles.concept_editor names no group: nobody could edit; "
+                "name one, or leave edit_concepts out"
+            )
         if self.auth == "demo" and urlsplit(self.public_url).scheme != "http":
             raise ValueError(
                 f"auth is demo, and public_url {self.public_url} leads off this machine; give "
@@ -151,8 +166,8 @@ class ConsoleSection(Section):
             )
         if self.auth == "proxy" and self.proxy.secret_file is None and self._can_be_changed:
             raise ValueError(
-                "roles names reviewers or admins, and whatever reaches the port from "
-                f"{', '.join(self.proxy.trusted_networks)} could name itself one: set "
+                "roles names reviewers, admins or concept_editors, and whatever reaches the port "
+                f"from {', '.join(self.proxy.trusted_networks)} could name itself one: set "
                 "proxy.secret_header and proxy.secret_file, and have the proxy send that secret; "
                 "or name viewers alone"
             )
@@ -161,7 +176,7 @@ class ConsoleSection(Section):
     @property
     def _can_be_changed(self) -> bool:
         """Whether anybody may do more than look."""
-        return bool(self.roles.reviewer | self.roles.admin)
+        return bool(self.roles.reviewer | self.roles.admin | self.roles.concept_editor)
 
 
 def _https_or_local(value: str, name: str) -> str:

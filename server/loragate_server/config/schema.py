@@ -135,6 +135,11 @@ class Config(GrpcPort):
                 f"intercept.http answers checks on {self.listen.http}, which is not on loopback, "
                 "and needs tokens; insecure_off_loopback: true overrides this"
             )
+        if self.console.enabled and self.console.edit_concepts and self.library is None:
+            raise ValueError(
+                "console.edit_concepts changes a library of your own, never the one that ships: "
+                "make one with `loragate-server concepts init FOLDER`, and set library: FOLDER"
+            )
         if self.console.enabled and self.console.auth == "demo":
             self._require_demo_here()
         for name, relay in self.intercept.relays.items():

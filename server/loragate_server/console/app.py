@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from loragate_server.console.assets import ASSETS, asset, read_assets
+from loragate_server.console.editing import Editing
 from loragate_server.console.errors import show_errors
 from loragate_server.console.frame import choose_language, keep_own_headers
 from loragate_server.console.pages.audit import act, audit, report
+from loragate_server.console.pages.changes import (
+    act_on_change,
+    change,
+    change_picture,
+    changes,
+)
 from loragate_server.console.pages.concepts import concept, concepts, picture
 from loragate_server.console.pages.export import AT_ONCE, EXPORTS, export
+from loragate_server.console.pages.new_change import new_change, propose
 from loragate_server.console.pages.pilot import pilot
 from loragate_server.console.pages.pilot_figures import FIGURES, Figures
 from loragate_server.console.pages.queue import queue
@@ -59,5 +67,27 @@ def console_application(sources: Sources, access: Access) -> web.Application:
         "/trends/{kind:verdicts|concepts|waits}.svg", trend_picture, name="trend_picture"
     )
     router.add_get("/statistics", pilot, name="pilot")
+    if sources.editing is not None:
+        _add_editing(application, sources.editing)
     router.add_get(STATIC, asset, name="asset")
     return application
+
+
+def _add_editing(application: web.Application, editing: Editing) -> None:
+    """The pages on which the concept library is changed; elsewhere there are no such addresses."""
+    router = application.router
+    router.add_get("/changes", changes, name="changes")
+    router.add_post("/changes", propose)
+    router.add_get("/changes/new", new_change, name="new_change")
+    router.add_get("/changes/{change_id:[0-9a-f]{32}}", change, name="change")
+    router.add_post("/changes/{change_id:[0-9a-f]{32}}", act_on_change)
+    router.add_get(
+        "/changes/{change_id:[0-9a-f]{32}}/pictures/{number:[0-9]{1,2}}",
+        change_picture,
+        name="change_picture",
+    )
+
+    async def close(_: web.Application) -> None:
+        await editing.close()
+
+    application.on_cleanup.append(close)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from loragate_server.console.editing import Editing
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.reviews import Reviews
 
@@ -25,6 +26,7 @@ class Sources:
         policy_file: replayed with other thresholds for the statistics.
         uncalibrated: gives by base model the concepts that no calibration speaks for.
         sensitive_categories: pictures of concepts of these are never shown.
+        editing: makes changes of the library; None where the console makes none.
     """
 
     recorder: Recorder
@@ -33,6 +35,7 @@ class Sources:
     policy_file: Path
     uncalibrated: Callable[[], Mapping[str, Sequence[str]]]
     sensitive_categories: frozenset[str] = frozenset()
+    editing: Editing | None = None
 
 
 SOURCES: Final = web.AppKey("sources", Sources)

@@ -94,6 +94,17 @@ class LibraryKeeper:
         """
         return await self._run(lambda library: library.add(concept, pictures), leash)
 
+    async def replace(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
+        """Changes a concept; without pictures it keeps those that it has. As `create` otherwise.
+
+        Returns:
+            The new digest of the library.
+
+        Raises:
+            NoDecisionError: CONCEPT_UNKNOWN, and what `create` raises.
+        """
+        return await self._run(lambda library: library.replace(concept, pictures), leash)
+
     async def remove(self, concept_id: str, leash: Leash) -> str:
         """Removes a concept, rebuilds and swaps as `create` does.
 

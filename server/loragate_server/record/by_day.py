@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, String, func, select
@@ -86,6 +86,7 @@ def newest_names(connection: Connection, concept_ids: Iterable[str]) -> dict[str
 def settled_reviews(connection: Connection, span: Span, most: int) -> list[Settled]:
     """Reviews that were settled in a span, at most so many, the latest first.
 
+    Uses of a file that one act settled count once, with the one that had waited longest.
     A review waits from the first question about its subject; once settled, from when it was
     reopened, or first asked about after its approval had lapsed.
     """
@@ -95,12 +96,15 @@ def settled_reviews(connection: Connection, span: Span, most: int) -> list[Settl
     query = query.order_by(columns.reviewed_at.desc()).limit(most)
     wanted = {row.review_id: row.subject_key for row in connection.execute(query)}
     keys = sorted(set(wanted.values()))
-    found: list[Settled] = []
+    found: dict[tuple[datetime, frozenset[str]], Settled] = {}
     for start in range(0, len(keys), _AT_ONCE):
-        some = keys[start : start + _AT_ONCE]
-        for wait in waits(connection, events_about(connection, some)).values():
-            found += [one for review_id, one in wait.settled if review_id in wanted]
-    return sorted(found, key=lambda one: one.settled_at, reverse=True)
+        events = events_about(connection, keys[start : start + _AT_ONCE])
+        for key, wait in waits(connection, events).items():
+            files = events[key][0].subject.sha256s
+            for one in (one for review_id, one in wait.settled if review_id in wanted):
+                act = (one.settled_at, files)
+                found[act] = max(one, found.get(act, one), key=lambda each: each.waited_s)
+    return sorted(found.values(), key=lambda one: one.settled_at, reverse=True)
 
 
 def _reviewed(span: Span) -> list[ColumnElement[bool]]:

@@ -15,14 +15,15 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from loragate_server.audit.evidence import Evidence
+from loragate_server.record.changes.change import RecordedChange
 from loragate_server.record.reviews.review import RecordedReview
 from loragate_server.record.verdict import Verdict
 
 PAYLOAD_VERSION = 1
 
 
-def encode(recorded: Verdict | RecordedReview) -> dict[str, Any]:
-    """A mapping of JSON values with everything that a verdict or a review holds."""
+def encode(recorded: Verdict | RecordedReview | RecordedChange) -> dict[str, Any]:
+    """A mapping of JSON values with everything that a record holds."""
     return {"payload_version": PAYLOAD_VERSION, **_plain(recorded)}
 
 
@@ -65,6 +66,12 @@ def parse_review(text: str) -> RecordedReview:
     """As `parse_verdict`, for a review."""
     review: RecordedReview = _adapter(RecordedReview).validate_python(_fields(_object(text)))
     return review
+
+
+def parse_change(text: str) -> RecordedChange:
+    """As `parse_verdict`, for a step of a change of the library."""
+    change: RecordedChange = _adapter(RecordedChange).validate_python(_fields(_object(text)))
+    return change
 
 
 def to_json(value: object) -> str:

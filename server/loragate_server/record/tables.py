@@ -190,6 +190,30 @@ reviews = Table(
     Index(None, "reviewed_at"),
 )
 
+concept_changes = Table(
+    "concept_changes",
+    metadata,
+    # One row for each step of a change of the concept library.
+    Column("change_id", String(32), primary_key=True),
+    Column("position", Integer(), primary_key=True, autoincrement=False),
+    Column("made_at", UtcDateTime(), nullable=False),
+    # What the steps come to after this one.
+    Column("state", String(16), nullable=False),
+    Column("concept_id", Text(), nullable=False),
+    # The step and what it is about as JSON, as they were logged.
+    Column("payload", Text(), nullable=False),
+    Index(None, "concept_id", "change_id"),
+)
+
+change_pictures = Table(
+    "change_pictures",
+    metadata,
+    # Those that came with a change, until it has ended; PNG.
+    Column("change_id", String(32), primary_key=True),
+    Column("position", Integer(), primary_key=True, autoincrement=False),
+    Column("picture", LargeBinary(), nullable=False),
+)
+
 holds = Table(
     "holds",
     metadata,

@@ -123,7 +123,7 @@ def test_a_step_up_reads_what_each_decision_found_out_of_it(
     recorder.close()
     before = rows(database_url)
     assert len(before["findings"]) == 2
-    downgrade(database_url, BEFORE)
+    downgrade(database_url, "0008")
     assert "findings" not in rows(database_url)
     upgrade(database_url)
     assert rows(database_url) == before

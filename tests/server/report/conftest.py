@@ -20,7 +20,10 @@ from loragate_server.policy.decide import decide
 from loragate_server.policy.parse import parse_policy
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.report.render import render
+from loragate_server.report.wording import REPORT
 from testkit import evidence as built
+from tests.server.report.reading import Page
 
 POLICY = "version: 1\nmode: {mode}\ndefaults:\n  block_score: 4\n  review_score: 2.5\n"
 TIMES = ("0.16", "0.33", "0.50", "0.67", "0.84")
@@ -185,3 +188,16 @@ def recorded(recorder: Recorder) -> Callable[..., Verdict]:
         return recorder.get(made.decision_id)
 
     return record
+
+
+@pytest.fixture(params=REPORT.languages)
+def language(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def english(recorded: Callable[..., Verdict]) -> Callable[..., Page]:
+    def make(found: Evidence, policy: str = "", dry_run: bool = False) -> Page:
+        return Page(render(recorded(found, policy, dry_run)))
+
+    return make

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
@@ -14,56 +13,10 @@ from loragate_server.audit.evidence import ConceptEvidence, Evidence, HeatMap
 from loragate_server.policy.decision import Reason
 from loragate_server.record.verdict import Verdict
 from loragate_server.report.render import render
-from loragate_server.report.wording import REPORT, report_wording
+from loragate_server.report.wording import report_wording
+from tests.server.report.reading import Page
 
 Recorded = Callable[..., Verdict]
-VOID = {"meta", "br", "hr", "img", "link", "input"}
-
-
-class Page(HTMLParser):
-    """What a browser would see: elements with their attributes, and the text of sections."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[tuple[str, set[str]]] = []
-        self.texts: list[tuple[set[str], str]] = []
-        self.feed(text)
-        self.close()
-        assert self.open == [], "elements are not closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        facts = dict(attrs)
-        self.elements.append((tag, facts))
-        if tag not in VOID:
-            names = {tag, f"#{facts.get('id')}"}
-            self.open.append((tag, names | {f".{c}" for c in (facts.get("class") or "").split()}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop()[0] == tag, f"</{tag}> closes something else"
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append((set().union(*(names for _, names in self.open)), data))
-
-    def text(self, where: str = "main") -> str:
-        """The text inside elements of a tag, #id or .class, in one line."""
-        found = " ".join(data for place, data in self.texts if where in place)
-        return re.sub(r"\s+", " ", found).strip()
-
-
-@pytest.fixture(params=REPORT.languages)
-def language(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def english(recorded: Recorded) -> Callable[..., Page]:
-    def make(found: Evidence, policy: str = "", dry_run: bool = False) -> Page:
-        return Page(render(recorded(found, policy, dry_run)))
-
-    return make
 
 
 def test_every_kind_of_verdict_can_be_read_in_both_languages(
@@ -209,19 +162,6 @@ def test_nothing_is_claimed_beyond_what_was_counted(
     assert "1,000,000" not in card
 
 
-def test_columns_of_the_heat_map_say_whether_the_name_was_told(
-    concept: Callable[..., object],
-    evidence: Callable[..., Evidence],
-    clean: Callable[..., tuple[object, ...]],
-    english: Callable[..., Page],
-) -> None:
-    heat = HeatMap("concept-0", ("unet.mid_block.0",), ("0.16", "0.30, named"), ((1.0, 5.0),))
-    page = english(evidence(concept(score=6), *clean()[1:], heat_map=heat))
-    shown = page.text("#heat")
-    assert "16 % noise" in shown
-    assert "30 % noise, asked by name" in shown
-
-
 def test_the_degree_is_a_bar_with_words(
     concept: Callable[..., object],
     evidence: Callable[..., Evidence],
@@ -304,54 +244,6 @@ def test_the_other_concepts_are_folded_away_but_all_are_there(
     assert "35 more concepts, none of them found" in page.text("summary")
     for number in range(40):
         assert re.search(rf"concept-{number}\b", page.text("#all"))
-
-
-def rows(page: Page) -> list[str]:
-    """Heads of the rows of the heat map, and of the one with every layer."""
-    return [data for place, data in page.texts if {".heat", "tbody", "bdi"} <= place]
-
-
-def names(page: Page) -> list[str]:
-    """The names of the model's own beside them."""
-    return [data for place, data in page.texts if {".heat", "tbody", "code"} <= place]
-
-
-def test_many_layers_are_drawn_together(
-    heat_map: Callable[..., HeatMap],
-    evidence: Callable[..., Evidence],
-    concept: Callable[..., object],
-    english: Callable[..., Page],
-) -> None:
-    unet = english(evidence(concept(score=6), heat_map=heat_map()))
-    assert "32 layers are shown in 14 groups" in unet.text("#heat")
-    assert rows(unet)[:2] == ["Block 1: shapes and textures", "Block 1: attention"]
-    assert names(unet)[:2] == ["down_blocks.0.resnets", "down_blocks.0.attentions"]
-    assert len(rows(unet)) == 14 + 32
-    assert "Output side" in unet.text("#heat")
-
-    blocks = tuple(f"transformer_blocks.{n}" for n in range(57))
-    transformer = english(evidence(concept(score=6), heat_map=heat_map(blocks)))
-    assert rows(transformer)[:2] == ["Blocks 1 to 4", "Blocks 5 to 8"]
-    assert names(transformer)[0] == "transformer_blocks.0 – 3"
-    assert len(rows(transformer)) == 15 + 57
-
-    small = english(evidence(concept(score=6), heat_map=heat_map(blocks[:6])))
-    assert len(rows(small)) == 6
-    assert "groups" not in small.text("#heat")
-
-
-def test_a_group_shows_its_highest_value(
-    evidence: Callable[..., Evidence],
-    concept: Callable[..., object],
-    english: Callable[..., Page],
-) -> None:
-    layers = tuple(f"transformer_blocks.{n}" for n in range(32))
-    values = tuple((5.0 if n == 3 else math.nan if n in (4, 5) else -1.0,) for n in range(32))
-    page = english(
-        evidence(concept(score=6), heat_map=HeatMap("concept-0", layers, ("0.5",), values))
-    )
-    cells = [data for place, data in page.texts if {".heat", "tbody", "td"} <= place]
-    assert cells[:3] == ["−1.0", "5.0", "–"]
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,19 @@ from aiohttp import web
 
 from loragate_server.access import csrf_token, require_role
 from loragate_server.access.identity import USER, Role
+from loragate_server.concepts.thumbnails import thumbnail
 from loragate_server.console.assets import OWN_HEADERS
 from loragate_server.console.frame import WORDING, address, page
-from loragate_server.console.pages.references import references
+from loragate_server.console.pages.references import viewing
 from loragate_server.console.pages.review_form import Form, Problem, read_form
 from loragate_server.console.pages.review_panel import panel
+from loragate_server.console.pages.review_uses import newest_act
 from loragate_server.console.pages.ruled import ruled
 from loragate_server.console.sources import SOURCES
-from loragate_server.record.reviews.review import ReviewCase
-from loragate_server.record.reviews.reviews import RefusalCode, ReviewRefused
+from loragate_server.record.reviews.cases import Act
+from loragate_server.record.reviews.refusals import RefusalCode, ReviewRefused
+from loragate_server.record.reviews.review import FileCase
+from loragate_server.report.references import embedded, references
 from loragate_server.report.render import SIGNS, render
 from loragate_server.report.view import report_on
 
@@ -37,7 +41,7 @@ _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 async def audit(request: web.Request) -> web.Response:
     """The page of one decision."""
     reviews = request.app[SOURCES].reviews
-    case = await asyncio.to_thread(reviews.case, request.match_info["decision_id"])
+    case = await asyncio.to_thread(reviews.file_case, request.match_info["decision_id"])
     return _page(request, case, done=request.query.get("done", ""))
 
 
@@ -54,33 +58,27 @@ async def act(request: web.Request) -> web.Response:
     if isinstance(form, Problem):
         return await _refused(request, form.code, form.form, HTTPStatus.BAD_REQUEST)
     try:
+        did = Act(form.action, user.name, form.reason, form.expires_at, user.may(Role.ADMIN))
         case = await asyncio.to_thread(
-            reviews.act,
-            decision_id,
-            form.action,
-            reviewer=user.name,
-            reason=form.reason,
-            position=form.position,
-            expires_at=form.expires_at,
-            admin=user.may(Role.ADMIN),
+            reviews.act_on_file, decision_id, did, seen=form.seen, chosen=form.chosen
         )
     except ReviewRefused as refused:
         status = _STATUSES.get(refused.code, HTTPStatus.BAD_REQUEST)
         return await _refused(request, refused.code.value, form.typed, status)
-    done = case.events[form.position].review_id
+    done = newest_act(case, user.name)
     target = address(request, "audit", decision_id=decision_id).with_query(done=done)
     raise web.HTTPSeeOther(str(target))
 
 
 async def _refused(request: web.Request, code: str, typed: Form, status: int) -> web.Response:
     reviews = request.app[SOURCES].reviews
-    case = await asyncio.to_thread(reviews.case, request.match_info["decision_id"])
+    case = await asyncio.to_thread(reviews.file_case, request.match_info["decision_id"])
     return _page(request, case, status=status, refusal=code, typed=typed)
 
 
 def _page(
     request: web.Request,
-    case: ReviewCase,
+    case: FileCase,
     *,
     status: int = 200,
     done: str = "",
@@ -91,7 +89,7 @@ def _page(
 
     Args:
         request: answered with the page.
-        case: the decision and its review.
+        case: the decision, and what is reviewed together with it.
         status: of the answer.
         done: id of the event that the reader has just made; anything else is not looked at.
         refusal: why nothing was recorded, as in the wording; "" if nothing was refused.
@@ -99,8 +97,9 @@ def _page(
     """
     wording = request[WORDING]
     longest = request.app[SOURCES].reviews.rules.longest_approval
-    report = ruled(wording, case, report_on(case.verdict, wording))
-    adapters = case.verdict.decision.evidence.adapters
+    verdict = case.looked_at.verdict
+    report = ruled(wording, case, report_on(verdict, wording))
+    adapters = verdict.decision.evidence.adapters
     shown = panel(wording, case, request[USER], longest, typed or Form())
     return page(
         request,
@@ -108,27 +107,28 @@ def _page(
         status=status,
         report=report,
         sign=SIGNS[report.verdict],
-        decision_id=case.verdict.decision_id,
+        decision_id=verdict.decision_id,
         adapters=[adapter.sha256 for adapter in adapters],
         panel=shown,
-        references=references(request, case.verdict.decision),
-        event=next((one for one in shown.events if one.review_id == done), None),
+        references=references(verdict.decision, viewing(request)),
+        event=next((one for one in shown.events if done in one.review_ids), None),
         refusal=refusal,
         csrf=csrf_token(request),
     )
 
 
 async def report(request: web.Request) -> web.Response:
-    """The report that can be kept and forwarded, as one file that may show its own style only."""
+    """The report that can be kept and forwarded, as one file that may show only what is in it."""
     recorder = request.app[SOURCES].recorder
     decision_id = request.match_info["decision_id"]
     verdict = await asyncio.to_thread(recorder.get, decision_id)
     language = request[WORDING].language
-    text = render(verdict, language)
+    shown = await asyncio.to_thread(embedded, verdict.decision, viewing(request), thumbnail)
+    text = render(verdict, language, shown)
     [style] = _STYLE.findall(text)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
-        f"sandbox; default-src 'none'; style-src 'sha256-{digest}'; "
+        f"sandbox; default-src 'none'; style-src 'sha256-{digest}'; img-src data:; "
         "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
     )
     name = f"loragate-{verdict.decision_id}-{language}.html"

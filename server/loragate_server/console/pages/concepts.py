@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from loragate_server.access.identity import USER, Permission
+from loragate_server.concepts.thumbnails import thumbnail
 from loragate_server.console.assets import FOR_EVER, OWN_HEADERS
-from loragate_server.console.frame import WORDING, page
+from loragate_server.console.frame import WORDING, address, page
+from loragate_server.console.pages.references import viewing
 from loragate_server.console.pages.rows import Row, row
-from loragate_server.console.pages.thumbnails import thumbnail
 from loragate_server.console.sources import SOURCES
+from loragate_server.errors import NoDecisionError
 from loragate_server.policy.decision import VerdictKind
+from loragate_server.record.changes.change import Change
 from loragate_server.record.recorder import MAX_PAGE_SIZE, Recorder
 from loragate_server.record.search import Search
 from loragate_server.severity import SEVERITIES
@@ -32,7 +36,8 @@ class ConceptView:
     Attributes:
         hands: who shows it, and how sure one may be with one alone.
         pictures: the digests that the pictures are served by; empty where none may be shown.
-        hidden: whether none may, because of its category.
+        veiled: whether each is blurred until the reader wants to see it.
+        hidden: whether none may be shown, because of its category.
     """
 
     concept_id: str
@@ -43,19 +48,23 @@ class ConceptView:
     prompts: tuple[str, ...]
     hands: str
     pictures: tuple[str, ...]
+    veiled: bool
     hidden: bool
 
 
 async def concepts(request: web.Request) -> web.Response:
     """The forbidden concepts, gravest first."""
-    library = request.app[SOURCES].library()
+    sources = request.app[SOURCES]
+    library = sources.library()
     ordered = sorted(library.forbidden, key=lambda one: (-SEVERITIES.index(one.severity), one.name))
     return page(
         request,
         "concepts",
         digest=library.digest,
         neutral=len(library.neutral),
-        uncalibrated=_uncalibrated(request, [one.concept_id for one in library.forbidden]),
+        uncalibrated=uncalibrated(request, [one.concept_id for one in library.forbidden]),
+        editable=sources.editing is not None,
+        may_edit=_may_edit(request),
         concepts=[_view(request, one) for one in ordered],
     )
 
@@ -63,16 +72,38 @@ async def concepts(request: web.Request) -> web.Response:
 async def concept(request: web.Request) -> web.Response:
     """One concept, and recent verdicts in which it played a part."""
     wording, sources = request[WORDING], request.app[SOURCES]
-    found = sources.library().get(request.match_info["concept_id"])
+    try:
+        found = sources.library().get(request.match_info["concept_id"])
+    except NoDecisionError:
+        retired = await _retired(request)
+        if retired is None:
+            raise
+        raise web.HTTPSeeOther(
+            str(address(request, "change", change_id=retired.change_id))
+        ) from None
     rows = await asyncio.to_thread(_findings, wording, sources.recorder, found.concept_id)
     return page(
         request,
         "concept",
         concept=_view(request, found),
-        uncalibrated=_uncalibrated(request, [found.concept_id]),
+        uncalibrated=uncalibrated(request, [found.concept_id]),
         rows=rows,
         looked_at=MAX_PAGE_SIZE,
+        may_edit=_may_edit(request) and found.role == "forbidden",
     )
+
+
+async def _retired(request: web.Request) -> Change | None:
+    """The change that took a concept out of the library, where people made one in the console."""
+    works = request.app[SOURCES].editing
+    if works is None:
+        return None
+    return await asyncio.to_thread(works.changes.last_of, request.match_info["concept_id"])
+
+
+def _may_edit(request: web.Request) -> bool:
+    allowed = Permission.EDIT_CONCEPTS in request[USER].permissions
+    return allowed and request.app[SOURCES].editing is not None
 
 
 async def picture(request: web.Request) -> web.Response:
@@ -108,18 +139,19 @@ def _view(request: web.Request, concept: Concept) -> ConceptView:
     hidden = concept.category in request.app[SOURCES].sensitive_categories
     return ConceptView(
         concept_id=concept.concept_id,
-        name=printable(concept.name),
+        name=printable(concept.called(wording.language)),
         category=wording.name("category", concept.category),
         severity=wording.name("severity", concept.severity),
         role=wording(f"concepts.role_{concept.role}"),
         prompts=tuple(printable(prompt) for prompt in concept.prompts),
         hands=_hands(wording, concept),
         pictures=() if hidden else concept.picture_sha256,
+        veiled=viewing(request).veils(concept.severity),
         hidden=hidden,
     )
 
 
-def _uncalibrated(request: web.Request, concept_ids: Sequence[str]) -> list[str]:
+def uncalibrated(request: web.Request, concept_ids: Sequence[str]) -> list[str]:
     """A sentence for each base model on which no calibration speaks for some of the concepts."""
     wording, found = request[WORDING], []
     for base_model, unknown in sorted(request.app[SOURCES].uncalibrated().items()):

@@ -10,19 +10,21 @@ from aiohttp import web
 
 from loragate_server.console.frame import WORDING, address, page
 from loragate_server.console.pages.durations import duration
-from loragate_server.console.pages.references import References, gravest, references
+from loragate_server.console.pages.references import viewing
 from loragate_server.console.pages.rows import Row, row
 from loragate_server.console.sources import SOURCES
-from loragate_server.policy.decision import VerdictKind
-from loragate_server.record.reviews.review import ReviewCase
+from loragate_server.record.reviews.review import WaitingCase
+from loragate_server.report.references import References, gravest, references
 from loragate_server.severity import SEVERITIES
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A review in the queue.
+    """A case in the queue: a file, or files that are used together.
 
     Attributes:
+        row: the newest decision about it.
+        uses: how many wait; of different strengths, for example.
         state: key of the wording.
         age: for how long it has waited, in words.
         severity: of the gravest suspected concept, and in words.
@@ -30,6 +32,7 @@ class Waiting:
     """
 
     row: Row
+    uses: int
     asked: int
     state: str
     age: str
@@ -39,7 +42,7 @@ class Waiting:
 
 
 async def queue(request: web.Request) -> web.Response:
-    """Open reviews and those that wait for a second approval, newest first."""
+    """Cases that wait for a first or a second person, newest first."""
     reviews = request.app[SOURCES].reviews
     token = request.query.get("page_token", "")
     cases, next_token = await asyncio.to_thread(reviews.queue, page_token=token)
@@ -55,18 +58,17 @@ async def queue(request: web.Request) -> web.Response:
     )
 
 
-def _waiting(request: web.Request, case: ReviewCase) -> Waiting:
+def _waiting(request: web.Request, case: WaitingCase) -> Waiting:
     wording, decision = request[WORDING], case.verdict.decision
-    severity = gravest(
-        one.evidence.severity for one in decision.findings if one.verdict is VerdictKind.REVIEW
-    )
-    waited = datetime.now(UTC) - (case.waiting_since or case.verdict.decided_at)
+    severity = gravest(case.severities)
+    waited = datetime.now(UTC) - case.waiting_since
     return Waiting(
         row=row(wording, case.verdict),
+        uses=case.uses,
         asked=case.asked,
         state=case.state.value,
         age=duration(wording, max(0.0, waited.total_seconds())),
         severity=severity if severity in SEVERITIES else "unknown",
         severity_words=wording.name("severity", severity),
-        references=references(request, decision),
+        references=references(decision, viewing(request)),
     )

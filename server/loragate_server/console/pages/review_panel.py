@@ -1,4 +1,4 @@
-"""The review of one decision, in words: its state, its history, and what the reader may do."""
+"""The review of an adapter, in words: its state, its uses, and what the reader may do."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 from loragate_server.access.identity import Role, User
 from loragate_server.console.pages.review_form import Form, last_day
+from loragate_server.console.pages.review_uses import EventView, UseView, acts, use_view
 from loragate_server.record.reviews.review import (
+    FileCase,
     ReviewAction,
-    ReviewCase,
-    ReviewEvent,
     ReviewState,
     Standing,
     standing,
 )
-from loragate_server.wording.printable import printable
 from loragate_server.wording.wording import Wording
 
 _SIGNS = {
@@ -26,21 +25,7 @@ _SIGNS = {
     ReviewState.EXPIRED: ("INCONCLUSIVE", "⌛"),
 }
 _USUAL_APPROVAL = timedelta(days=30)
-_LONGEST_NAME = 200
-_LONGEST_REASON = 2000
-
-
-@dataclass(frozen=True)
-class EventView:
-    """One act of a reviewer. `elsewhere`: id of the decision looked at, if it was another one."""
-
-    review_id: str
-    when: str
-    who: str
-    what: str
-    why: str
-    until: str
-    elsewhere: str
+_BEGUN = (ReviewState.APPROVED, ReviewState.AWAITING_SECOND, ReviewState.REJECTED)
 
 
 @dataclass(frozen=True)
@@ -50,8 +35,9 @@ class Panel:
     Attributes:
         tone, sign: colour and sign of the state, those of the verdict that it leads to.
         notes: sentences that explain what holds.
+        uses: what is reviewed together; `more` uses of the file are not listed.
         actions: what the reader may do; empty where there is no form.
-        position: events that the reader sees; sent along with the form.
+        seen: the uses that the reader sees, with the number of their events; sent along.
         expires, last_day: what the field for the end of an approval holds, and its bound.
     """
 
@@ -61,9 +47,11 @@ class Panel:
     sign: str
     asked: int
     notes: tuple[str, ...]
+    uses: tuple[UseView, ...]
+    more: int
     events: tuple[EventView, ...]
     actions: tuple[str, ...]
-    position: int
+    seen: str
     typed: Form
     first_day: str
     expires: str
@@ -75,47 +63,68 @@ class Panel:
         return ReviewAction.APPROVE in self.actions
 
 
-def panel(wording: Wording, case: ReviewCase, user: User, longest: timedelta, typed: Form) -> Panel:
+def panel(wording: Wording, case: FileCase, user: User, longest: timedelta, typed: Form) -> Panel:
     """Puts a review into words.
 
     Args:
         wording: of the language.
-        case: the review.
+        case: what is reviewed together.
         user: whoever reads the page.
         longest: life of an approval.
         typed: what the form held when it was refused; empty for a fresh one.
     """
     now = datetime.now(UTC)
-    current = standing(case.events, now)
-    tone, sign = _SIGNS[case.state]
+    state = ReviewState.REJECTED if case.rejected else case.looked_at.state
+    tone, sign = _SIGNS[state]
     last = last_day(now, longest)
     usual = min(last, (now + _USUAL_APPROVAL).date())
+    offered = _approvable(case, user, now)
+    looked_at = case.looked_at.verdict.decision_id
     return Panel(
-        reviewable=case.reviewable,
-        state=wording(f"state.{case.state.value}"),
+        reviewable=case.looked_at.reviewable,
+        state=wording(f"state.{state.value}"),
         tone=tone,
         sign=sign,
-        asked=case.asked,
-        notes=_notes(wording, case, current, user),
-        events=tuple(_event(wording, case, event) for event in case.events),
-        actions=_actions(case, current, user),
-        position=len(case.events),
+        asked=sum(use.review.asked for use in case.uses),
+        notes=_notes(wording, case, user, now),
+        uses=tuple(
+            use_view(
+                wording, use, looked_at, offered=use.subject_key in offered,
+                left_out=use.subject_key in typed.left_out,
+            )
+            for use in case.uses
+        ),
+        more=case.more,
+        events=acts(wording, case),
+        actions=_actions(case, offered, user),
+        seen=" ".join(f"{use.subject_key}:{len(use.review.events)}" for use in case.uses),
         typed=typed,
         first_day=now.date().isoformat(),
         expires=typed.expires or usual.isoformat(),
         last_day=last.isoformat(),
+    )  # fmt: skip
+
+
+def _approvable(case: FileCase, user: User, now: datetime) -> frozenset[str]:
+    """Keys of the uses that an approval of the reader could cover."""
+    if case.rejected or not user.may(Role.REVIEWER):
+        return frozenset()
+    return frozenset(
+        use.subject_key
+        for use in case.uses
+        if use.review.state is not ReviewState.APPROVED
+        and not _has_approved(standing(use.review.events, now), user)
     )
 
 
-def _actions(case: ReviewCase, current: Standing, user: User) -> tuple[str, ...]:
+def _actions(case: FileCase, offered: frozenset[str], user: User) -> tuple[str, ...]:
     """What the reader may do now. The recorder decides; this only spares people dead ends."""
-    if not case.reviewable or not user.may(Role.REVIEWER):
+    if not case.looked_at.reviewable or not user.may(Role.REVIEWER):
         return ()
-    settled = current.state in (ReviewState.APPROVED, ReviewState.REJECTED)
-    begun = settled or current.state is ReviewState.AWAITING_SECOND
+    begun = case.rejected or any(use.review.state in _BEGUN for use in case.uses)
     possible = (
-        (ReviewAction.APPROVE, not settled and not _has_approved(current, user)),
-        (ReviewAction.REJECT, current.state is not ReviewState.REJECTED),
+        (ReviewAction.APPROVE, bool(offered)),
+        (ReviewAction.REJECT, not case.rejected),
         (ReviewAction.REOPEN, begun and user.may(Role.ADMIN)),
     )
     return tuple(action.value for action, allowed in possible if allowed)
@@ -125,33 +134,22 @@ def _has_approved(current: Standing, user: User) -> bool:
     return any(name.casefold() == user.name.casefold() for name in current.approvers)
 
 
-def _notes(wording: Wording, case: ReviewCase, current: Standing, user: User) -> tuple[str, ...]:
-    if not case.reviewable:
+def _notes(wording: Wording, case: FileCase, user: User, now: datetime) -> tuple[str, ...]:
+    one = case.looked_at
+    if not one.reviewable:
         return (wording("review.not_reviewable"),)
-    notes = []
-    if current.state is ReviewState.APPROVED and current.expires_at is not None:
+    current, notes = standing(one.events, now), []
+    if current.state is ReviewState.APPROVED and current.expires_at and not case.rejected:
         notes.append(wording("review.until", time=wording.moment(current.expires_at)))
-    notes.append(wording("review.four_eyes" if case.needs_second else "review.one_person"))
+    severe = any(use.review.needs_second for use in case.uses)
+    notes.append(wording("review.four_eyes" if severe else "review.one_person"))
     notes.append(wording("review.scope"))
     if not user.may(Role.REVIEWER):
         notes.append(wording("review.viewer"))
+    elif case.rejected:
+        notes.append(wording("review.settled"))
     elif current.state is ReviewState.APPROVED:
         notes.append(wording("review.withdraw"))
-    elif current.state is ReviewState.REJECTED:
-        notes.append(wording("review.settled"))
     elif _has_approved(current, user):
         notes.append(wording("review.own_approval"))
     return tuple(notes)
-
-
-def _event(wording: Wording, case: ReviewCase, event: ReviewEvent) -> EventView:
-    here = event.decision_id == case.verdict.decision_id
-    return EventView(
-        review_id=event.review_id,
-        when=wording.short_moment(event.reviewed_at),
-        who=printable(event.reviewer, _LONGEST_NAME),
-        what=wording(f"event.{event.action.value}"),
-        why=printable(event.reason, _LONGEST_REASON),
-        until=wording.short_moment(event.expires_at) if event.expires_at else "",
-        elsewhere="" if here else event.decision_id,
-    )

@@ -63,7 +63,6 @@ class ReviewCase:
         events: everything that reviewers did, in order.
         needs_second: whether an approval needs two different people.
         asked: recorded decisions about the same subject.
-        waiting_since: timezone-aware; None where it waits for nobody, or that was not asked for.
     """
 
     verdict: Verdict
@@ -72,7 +71,59 @@ class ReviewCase:
     state: ReviewState
     needs_second: bool
     asked: int
-    waiting_since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Use:
+    """One subject of a case, as a page lists it.
+
+    Attributes:
+        review: of its newest decision, or of the one that is looked at.
+        services: that asked about it.
+    """
+
+    subject_key: str
+    review: ReviewCase
+    services: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileCase:
+    """What people review together: a file with all its uses, or files that are used together.
+
+    Attributes:
+        looked_at: the review of the decision that is looked at.
+        uses: that one first, then the others, the most recently asked about first; empty where
+            there is nothing to review.
+        more: further uses, about which nothing is known here.
+        rejected: whether any use was, which blocks the file.
+    """
+
+    looked_at: ReviewCase
+    uses: tuple[Use, ...]
+    more: int
+    rejected: bool
+
+
+@dataclass(frozen=True)
+class WaitingCase:
+    """A case that waits for a person.
+
+    Attributes:
+        verdict: the newest decision about a use that waits.
+        state: of the use that has come least far.
+        uses: how many wait.
+        asked: recorded decisions about those.
+        severities: of the concepts that any of them is suspected of.
+        waiting_since: timezone-aware; of the use that has waited longest.
+    """
+
+    verdict: Verdict
+    state: ReviewState
+    uses: int
+    asked: int
+    severities: frozenset[str]
+    waiting_since: datetime
 
 
 @dataclass(frozen=True)

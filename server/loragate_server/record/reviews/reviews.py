@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from loragate_server.errors import NoDecisionError
@@ -16,44 +17,37 @@ from loragate_server.policy.review import Subject, subject_of
 from loragate_server.record.codec import encode, to_json
 from loragate_server.record.ids import new_decision_id
 from loragate_server.record.paging import Place, make_token, read_token
-from loragate_server.record.recorder import Recorder, checked_page_size, decode_stored
+from loragate_server.record.recorder import Recorder, checked_page_size
 from loragate_server.record.reviews import rows as rows
+from loragate_server.record.reviews.case_rows import count_cases
+from loragate_server.record.reviews.cases import Act, concerned, read_queue, read_uses
+from loragate_server.record.reviews.refusals import (
+    RefusalCode as RefusalCode,
+)
+from loragate_server.record.reviews.refusals import (
+    ReviewRefused as ReviewRefused,
+)
+from loragate_server.record.reviews.refusals import (
+    not_reviewable,
+    require_open,
+    require_sound,
+    stale,
+)
 from loragate_server.record.reviews.review import (
+    FileCase,
     RecordedReview,
     ReviewAction,
     ReviewCase,
     ReviewEvent,
     ReviewState,
+    Use,
+    WaitingCase,
     ruling_of,
     standing,
 )
-from loragate_server.record.reviews.waits import waits
 from loragate_server.record.verdict import Verdict
 
-MAX_REASON_LENGTH = 2000
 _QUEUE = ("review queue",)
-
-
-class RefusalCode(StrEnum):
-    """Why an act of a reviewer was refused."""
-
-    NOT_REVIEWABLE = "not_reviewable"
-    STALE = "stale"
-    SAME_REVIEWER = "same_reviewer"
-    NOT_OPEN = "not_open"
-    REASON_MISSING = "reason_missing"
-    EXPIRY_INVALID = "expiry_invalid"
-    ADMIN_ONLY = "admin_only"
-
-
-class ReviewRefused(Exception):  # noqa: N818 - it says what happened, as the pages do
-    """Nothing was recorded, and why: a sentence, and what the reviewer can do."""
-
-    def __init__(self, code: RefusalCode, message: str, remedy: str) -> None:
-        super().__init__(f"{message} {remedy}")
-        self.code = code
-        self.message = message
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,15 @@ class ReviewRules:
 
     four_eyes_severities: frozenset[str]
     longest_approval: timedelta
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A subject that an act is about, by a decision, and how many events the reviewer saw."""
+
+    verdict: Verdict
+    subject: Subject
+    position: int
 
 
 class Reviews:
@@ -88,38 +91,32 @@ class Reviews:
         """
         return self._case(self._recorder.get(decision_id))
 
-    def queue(self, size: int = 0, page_token: str = "") -> tuple[list[ReviewCase], str]:
-        """Subjects that wait for a reviewer, most recently asked about first, and the next token.
+    def file_case(self, decision_id: str) -> FileCase:
+        """A decision, and every use of its file that is reviewed together with it.
+
+        Raises:
+            NoDecisionError: DECISION_UNKNOWN or DATABASE_UNAVAILABLE.
+        """
+        return self._file_case(self._recorder.get(decision_id))
+
+    def queue(self, size: int = 0, page_token: str = "") -> tuple[list[WaitingCase], str]:
+        """Cases that wait for a reviewer, most recently asked about first, and the next token.
 
         Raises:
             NoDecisionError: PAGE_TOKEN_INVALID, REQUEST_INVALID or DATABASE_UNAVAILABLE.
         """
         wanted = checked_page_size(size)
         after = read_token(page_token, _QUEUE)
-        now = datetime.now(UTC)
-        with self._recorder.database.reading() as connection:
-            before = after.decision_id if after else ""
-            found = rows.open_subjects(connection, now, wanted + 1, before)
-            events = rows.events_about(connection, [one.subject_key for one in found])
-            waiting = waits(connection, events, now)
-        cases = [
-            replace(
-                self._described(
-                    decode_stored(one.payload), events[one.subject_key], one.asked, now
-                ),
-                waiting_since=waiting[one.subject_key].since,
-            )
-            for one in found[:wanted]
-        ]
-        if len(found) <= wanted:
-            return cases, ""
-        last = cases[-1].verdict
-        return cases, make_token(Place(last.decided_at, last.decision_id), _QUEUE)
+        cases, last = read_queue(
+            self._recorder.database, wanted, after.decision_id if after else ""
+        )
+        token = "" if last is None else make_token(Place(last.decided_at, last.decision_id), _QUEUE)
+        return cases, token
 
     def open_count(self) -> int:
-        """How many subjects wait for a reviewer; NoDecisionError DATABASE_UNAVAILABLE."""
+        """How many cases wait for a reviewer; NoDecisionError DATABASE_UNAVAILABLE."""
         with self._recorder.database.reading() as connection:
-            return rows.count_open(connection, datetime.now(UTC))
+            return count_cases(connection, datetime.now(UTC))
 
     def act(
         self,
@@ -149,87 +146,115 @@ class Reviews:
             NoDecisionError: the decision is not known, or it could not be recorded.
         """
         verdict = self._recorder.get(decision_id)
-        subject = _subject(verdict)
-        now = datetime.now(UTC)
-        why = reason.strip()
-        self._require_sound(action, why, expires_at, now, admin=admin)
-        event = ReviewEvent(
-            review_id=new_decision_id(now),
-            subject_key=subject.key,
-            decision_id=decision_id,
-            position=position,
-            action=action,
-            reviewer=reviewer,
-            reason=why,
-            reviewed_at=now,
-            needs_second=self._needs_second(verdict),
-            expires_at=expires_at if action is ReviewAction.APPROVE else None,
-        )
-        self._record(event, subject)
-        self._told(action)
+        place = _Place(verdict, _subject(verdict), position)
+        act = self._sound(Act(action, reviewer, reason, expires_at, admin))
+        self._settle([place], act)
         return self._case(verdict)
 
-    def _record(self, event: ReviewEvent, subject: Subject) -> None:
-        """The row is inserted, the line logged, the row committed, as with decisions."""
-        logged = False
+    def act_on_file(
+        self,
+        decision_id: str,
+        act: Act,
+        *,
+        seen: Mapping[str, int],
+        chosen: Collection[str],
+    ) -> FileCase:
+        """Records what a reviewer does about a file; all of it is in force when this returns.
+
+        An approval settles the uses that were chosen and no other. A rejection blocks the file, so
+        it settles all; a reopening takes back whatever was said about any of them.
+
+        Args:
+            decision_id: the decision that the reviewer looked at.
+            act: what the reviewer does.
+            seen: by key of each use that the reviewer saw, how many events about it.
+            chosen: keys of the uses that an approval is to cover.
+
+        Raises:
+            ReviewRefused: it cannot be done so; nothing of it is recorded.
+            NoDecisionError: the decision is not known, or it could not be recorded.
+        """
+        verdict = self._recorder.get(decision_id)
+        _subject(verdict)
+        act = self._sound(act)
+        case = self._file_case(verdict, every=act.action is not ReviewAction.APPROVE)
+        places = [
+            _Place(one.review.verdict, _subject(one.review.verdict), at)
+            for one, at in concerned(case, act.action, seen, chosen)
+        ]
+        self._settle(places, act)
+        return self._file_case(verdict)
+
+    def _sound(self, act: Act) -> Act:
+        """The act without spaces around its reason; ReviewRefused where nobody may do it so."""
+        bare = replace(act, reason=act.reason.strip())
+        longest = self.rules.longest_approval
+        require_sound(
+            bare.action, bare.reason, bare.expires_at, datetime.now(UTC), longest, admin=bare.admin
+        )
+        return bare
+
+    def _settle(self, places: Sequence[_Place], act: Act) -> None:
+        """The same act about each of some subjects, or about none."""
+        now = datetime.now(UTC)
+        events = [
+            (
+                ReviewEvent(
+                    review_id=new_decision_id(now),
+                    subject_key=one.subject.key,
+                    decision_id=one.verdict.decision_id,
+                    position=one.position,
+                    action=act.action,
+                    reviewer=act.reviewer,
+                    reason=act.reason,
+                    reviewed_at=now,
+                    needs_second=self._needs_second(one.verdict),
+                    expires_at=act.expires_at if act.action is ReviewAction.APPROVE else None,
+                ),
+                one.subject,
+            )
+            for one in places
+        ]
+        self._record(events)
+        self._told(act.action)
+
+    def _record(self, events: Sequence[tuple[ReviewEvent, Subject]]) -> None:
+        """The rows are inserted, the lines logged, the rows committed, as with decisions."""
+        logged: list[str] = []
         try:
             with self._recorder.database.writing() as connection:
-                before = [
-                    one.event for one in rows.events_about(connection, [subject.key])[subject.key]
-                ]
-                _require_open(before, event)
-                after = standing([*before, event], event.reviewed_at)
-                review = RecordedReview(
-                    event, subject, after.state, after.expires_at, ruling_of(subject, after)
-                )
-                payload = encode(review)
-                try:
-                    rows.insert_review(connection, review, to_json(payload))
-                except IntegrityError as error:
-                    raise _stale() from error
-                self._recorder.database.announcer.reviewed(connection, review)
-                link = self._recorder.log.append_review(payload)
-                logged = True
-                self._recorder.require_taken(link)
+                payloads = [self._insert(connection, *one) for one in events]
+                for (event, _), payload in zip(events, payloads, strict=True):
+                    link = self._recorder.log.append_review(payload)
+                    logged.append(event.review_id)
+                    self._recorder.require_taken(link)
         except NoDecisionError as error:
-            if logged:
-                self._note_not_recorded(event.review_id, error)
+            for review_id in logged:
+                self._note_not_recorded(review_id, error)
             raise
+
+    def _insert(
+        self, connection: Connection, event: ReviewEvent, subject: Subject
+    ) -> dict[str, Any]:
+        """Inserts a row, and gives what is logged of it."""
+        key = subject.key
+        before = [one.event for one in rows.events_about(connection, [key])[key]]
+        require_open(before, event)
+        after = standing([*before, event], event.reviewed_at)
+        ruling = ruling_of(subject, after)
+        review = RecordedReview(event, subject, after.state, after.expires_at, ruling)
+        payload = encode(review)
+        try:
+            rows.insert_review(connection, review, to_json(payload))
+        except IntegrityError as error:
+            raise stale() from error
+        self._recorder.database.announcer.reviewed(connection, review)
+        return payload
 
     def _note_not_recorded(self, review_id: str, error: NoDecisionError) -> None:
         with contextlib.suppress(NoDecisionError):
             self._recorder.log.append_note(
                 {"code": "review_void", "review_id": review_id, "cause": error.reason.value}
-            )
-
-    def _require_sound(
-        self,
-        action: ReviewAction,
-        reason: str,
-        expires_at: datetime | None,
-        now: datetime,
-        *,
-        admin: bool,
-    ) -> None:
-        if not reason or len(reason) > MAX_REASON_LENGTH:
-            raise ReviewRefused(
-                RefusalCode.REASON_MISSING,
-                f"A review needs a reason of 1 to {MAX_REASON_LENGTH} letters.",
-                "Write down why; it stands in the decision log.",
-            )
-        if action is ReviewAction.REOPEN and not admin:
-            raise ReviewRefused(
-                RefusalCode.ADMIN_ONLY,
-                "Only an admin may open a settled review again.",
-                "Ask an admin.",
-            )
-        latest = now + self.rules.longest_approval
-        if action is ReviewAction.APPROVE and not (expires_at and now < expires_at <= latest):
-            raise ReviewRefused(
-                RefusalCode.EXPIRY_INVALID,
-                "An approval needs an end, which lies in the future and not after "
-                f"{latest:%Y-%m-%d %H:%M} UTC.",
-                "Choose an earlier or a later day.",
             )
 
     def _case(self, verdict: Verdict) -> ReviewCase:
@@ -240,6 +265,24 @@ class Reviews:
             events = rows.events_about(connection, [subject.key])[subject.key]
             asked = rows.times_asked(connection, subject.key)
         return self._described(verdict, events, asked, datetime.now(UTC))
+
+    def _file_case(self, verdict: Verdict, *, every: bool = False) -> FileCase:
+        """Args: `every` also lists what people have acted on and no page would show."""
+        looked_at = self._case(verdict)
+        if not looked_at.reviewable:
+            return FileCase(looked_at, (), 0, rejected=False)
+        key, now = _subject(verdict).key, datetime.now(UTC)
+        with self._recorder.database.reading() as connection:
+            found = read_uses(connection, verdict, key, every=every)
+        uses = [Use(key, looked_at, found.services.get(key, ()))]
+        for one in found.others:
+            described = self._described(one.verdict, found.events[one.key], one.asked, now)
+            uses.append(Use(one.key, described, found.services.get(one.key, ())))
+        states = (
+            standing([one.event for one in each], now).state for each in found.events.values()
+        )
+        rejected = ReviewState.REJECTED in states
+        return FileCase(looked_at, tuple(uses), found.more, rejected)
 
     def _described(
         self, verdict: Verdict, recorded: Sequence[RecordedReview], asked: int, now: datetime
@@ -259,44 +302,5 @@ class Reviews:
 def _subject(verdict: Verdict) -> Subject:
     subject = subject_of(verdict.decision) if verdict.binding else None
     if subject is None:
-        raise ReviewRefused(
-            RefusalCode.NOT_REVIEWABLE,
-            f"The decision {verdict.decision_id} cannot be reviewed.",
-            "Only binding decisions that say REVIEW because a concept is suspected can be.",
-        )
+        raise not_reviewable(verdict.decision_id)
     return subject
-
-
-def _require_open(before: Sequence[ReviewEvent], event: ReviewEvent) -> None:
-    if event.position != len(before):
-        raise _stale()
-    now = standing(before, event.reviewed_at)
-    settled = now.state in (ReviewState.APPROVED, ReviewState.REJECTED)
-    if event.action is ReviewAction.REOPEN:
-        possible = settled or now.state is ReviewState.AWAITING_SECOND
-    elif event.action is ReviewAction.REJECT:
-        possible = now.state is not ReviewState.REJECTED  # an approval can be withdrawn so
-    else:
-        possible = not settled
-    if not possible:
-        raise ReviewRefused(
-            RefusalCode.NOT_OPEN,
-            f"The review is {now.state.value}, so that it cannot be changed in this way.",
-            "Look at it again; an admin can open it again.",
-        )
-    if event.action is ReviewAction.APPROVE and any(
-        name.casefold() == event.reviewer.casefold() for name in now.approvers
-    ):
-        raise ReviewRefused(
-            RefusalCode.SAME_REVIEWER,
-            f"{event.reviewer} has approved already, and severe concepts need two people.",
-            "Have somebody else look at it.",
-        )
-
-
-def _stale() -> ReviewRefused:
-    return ReviewRefused(
-        RefusalCode.STALE,
-        "Somebody has acted on this review meanwhile, or the form was sent twice.",
-        "Look at the page again.",
-    )

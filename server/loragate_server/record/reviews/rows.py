@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select
@@ -13,9 +12,10 @@ from loragate_server.record.reviews.review import RecordedReview, ReviewState
 from loragate_server.record.search import storable
 from loragate_server.record.tables import audits, pruned, reviews
 
+_AT_ONCE = 500
 _SETTLED = (ReviewState.APPROVED.value, ReviewState.REJECTED.value)
 
-_newest = (
+newest = (
     select(
         audits.c.subject_key,
         func.max(audits.c.decision_id).label("decision_id"),
@@ -28,30 +28,20 @@ _newest = (
 )
 """Subjects with their newest decision; ids of decisions rise with time."""
 
-_positions = (
+positions = (
     select(reviews.c.subject_key, func.max(reviews.c.position).label("position"))
     .group_by(reviews.c.subject_key)
     .subquery("positions")
 )
 
-_last = _positions.join(
+last = positions.join(
     reviews,
     and_(
-        reviews.c.subject_key == _positions.c.subject_key,
-        reviews.c.position == _positions.c.position,
+        reviews.c.subject_key == positions.c.subject_key,
+        reviews.c.position == positions.c.position,
     ),
 )
 """The last event of every subject."""
-
-
-@dataclass(frozen=True)
-class OpenSubject:
-    """A subject that waits for a reviewer: its newest decision, and how many there are."""
-
-    subject_key: str
-    decision_id: str
-    payload: str
-    asked: int
 
 
 def events_about(
@@ -59,13 +49,12 @@ def events_about(
 ) -> Mapping[str, Sequence[RecordedReview]]:
     """Reviews by subject, in order of their position; an empty list where there are none."""
     found: dict[str, list[RecordedReview]] = {key: [] for key in subject_keys}
-    query = (
-        select(reviews.c.subject_key, reviews.c.payload)
-        .where(reviews.c.subject_key.in_(list(found)))
-        .order_by(reviews.c.position)
-    )
-    for key, payload in connection.execute(query):
-        found[key].append(parse_review(payload))
+    query = select(reviews.c.subject_key, reviews.c.payload).order_by(reviews.c.position)
+    keys = list(found)
+    for start in range(0, len(keys), _AT_ONCE):
+        some = reviews.c.subject_key.in_(keys[start : start + _AT_ONCE])
+        for key, payload in connection.execute(query.where(some)):
+            found[key].append(parse_review(payload))
     return found
 
 
@@ -90,35 +79,6 @@ def insert_review(connection: Connection, review: RecordedReview, payload: str) 
     )
 
 
-def open_subjects(
-    connection: Connection, now: datetime, size: int, before: str = ""
-) -> list[OpenSubject]:
-    """Subjects that wait, newest decision first, whose newest decision is older than `before`."""
-    query = (
-        select(_newest.c.subject_key, audits.c.decision_id, audits.c.payload, _newest.c.asked)
-        .select_from(_newest)
-        .join(audits, audits.c.decision_id == _newest.c.decision_id)
-        .outerjoin(_last, _newest.c.subject_key == _positions.c.subject_key)
-        .where(_waits(now))
-        .order_by(_newest.c.decision_id.desc())
-        .limit(size)
-    )
-    if before:
-        query = query.where(_newest.c.decision_id < before)
-    return [OpenSubject(*row) for row in connection.execute(query)]
-
-
-def count_open(connection: Connection, now: datetime) -> int:
-    """How many subjects `open_subjects` would give in all."""
-    query = (
-        select(func.count())
-        .select_from(_newest)
-        .outerjoin(_last, _newest.c.subject_key == _positions.c.subject_key)
-        .where(_waits(now))
-    )
-    return int(connection.execute(query).scalar_one())
-
-
 def times_asked(connection: Connection, subject_key: str) -> int:
     """How many recorded decisions are about a subject."""
     query = select(func.count()).where(audits.c.subject_key == subject_key)
@@ -132,18 +92,18 @@ def review_revision(connection: Connection) -> tuple[int, str]:
     that goes would hide another that comes, where that was written by a clock that is behind.
     """
     query = select(func.count(), func.max(reviews.c.review_id)).select_from(reviews)
-    count, newest = connection.execute(query).one()
+    count, latest = connection.execute(query).one()
     gone = select(func.count()).select_from(pruned).where(pruned.c.kind == "review")
-    return int(count) + int(connection.execute(gone).scalar_one()), newest or ""
+    return int(count) + int(connection.execute(gone).scalar_one()), latest or ""
 
 
 def waiting(now: datetime) -> Select[tuple[str]]:
     """The newest decisions of the subjects that wait for a reviewer."""
     return (
-        select(_newest.c.decision_id)
-        .select_from(_newest)
-        .outerjoin(_last, _newest.c.subject_key == _positions.c.subject_key)
-        .where(_waits(now))
+        select(newest.c.decision_id)
+        .select_from(newest)
+        .outerjoin(last, newest.c.subject_key == positions.c.subject_key)
+        .where(waits_now(now))
     )
 
 
@@ -152,23 +112,23 @@ def lapsed_before(moment: datetime) -> Select[tuple[str]]:
     about = exists().where(audits.c.subject_key == reviews.c.subject_key)
     return (
         select(reviews.c.subject_key)
-        .select_from(_last)
+        .select_from(last)
         .where(reviews.c.state == ReviewState.APPROVED.value, reviews.c.ends_at < moment, ~about)
     )
 
 
 def last_reviews(connection: Connection) -> list[RecordedReview]:
     """The last event of every subject that is settled."""
-    query = select(reviews.c.payload).select_from(_last)
+    query = select(reviews.c.payload).select_from(last)
     settled = query.where(reviews.c.state.in_(_SETTLED))
     return [parse_review(payload) for (payload,) in connection.execute(settled)]
 
 
-def _waits(now: datetime) -> ColumnElement[bool]:
-    """Not settled, or approved for a time that is over and asked about since."""
+def waits_now(now: datetime) -> ColumnElement[bool]:
+    """Of `newest`, `last`: not settled, or asked about since its approval is over."""
     approval_over = and_(
         reviews.c.state == ReviewState.APPROVED.value,
         reviews.c.ends_at <= now,
-        _newest.c.decided_at > reviews.c.ends_at,
+        newest.c.decided_at > reviews.c.ends_at,
     )
     return or_(reviews.c.state.is_(None), reviews.c.state.not_in(_SETTLED), approval_over)

@@ -24,6 +24,7 @@ from loragate_server.record.reviews.review import ReviewAction
 from loragate_server.record.reviews.reviews import ReviewRules, Reviews
 from loragate_server.record.verdict import Caller, Verdict
 from tests.server.console.pages.material import ADDRESS, POLICY, Browser, Opens, evidence, suspected
+from tests.server.console.pages.shelf import Shelf
 
 LONGEST = timedelta(days=90)
 
@@ -102,12 +103,19 @@ def uncalibrated() -> dict[str, tuple[str, ...]]:
 
 
 @pytest.fixture
+def shelf() -> Shelf | None:
+    """A library that may be changed; None where the console changes none."""
+    return None
+
+
+@pytest.fixture
 async def client(
     recorder: Recorder,
     reviews: Reviews,
     library: ConceptLibrary,
     policy_file: Path,
     uncalibrated: dict[str, tuple[str, ...]],
+    shelf: Shelf | None,
     tmp_path: Path,
 ) -> AsyncIterator[TestClient[web.Request, web.Application]]:
     secret = tmp_path / "secret"
@@ -119,13 +127,24 @@ async def client(
         auth="proxy",
         proxy=ProxySection(secret_header="X-Proxy-Secret", secret_file=secret),
         roles=RolesSection(
-            viewer=frozenset({"v"}), reviewer=frozenset({"r"}), admin=frozenset({"a"})
+            viewer=frozenset({"v"}),
+            reviewer=frozenset({"r"}),
+            admin=frozenset({"a"}),
+            concept_editor=frozenset({"e"}),
         ),
         session_secret_file=secret,
     )
     access = make_access(section)
     await access.start()
-    sources = Sources(recorder, reviews, lambda: library, policy_file, lambda: uncalibrated)
+    sources = Sources(
+        recorder,
+        reviews,
+        (lambda: library) if shelf is None else shelf.served,
+        policy_file,
+        lambda: uncalibrated,
+        frozenset({"secret"}),
+        None if shelf is None else shelf.editing,
+    )
     root = web.Application(client_max_size=64 * 1024)
     root.add_subapp("/console", console_application(sources, access))
     async with TestClient(TestServer(root)) as running:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient
+from multidict import MultiDict
 
 from loragate_server.audit.evidence import (
     ConceptEvidence,
@@ -74,7 +75,10 @@ class Browser:
     async def send(self, path: str, page: Page, **fields: str) -> ClientResponse:
         """The form of a page, with what a person types into it."""
         headers = {"Origin": ADDRESS, "Content-Type": "application/x-www-form-urlencoded"}
-        data = {**page.form("act"), **fields}
+        data = MultiDict({**page.form("act"), **fields})
+        for box in page.all("input", "#act"):
+            if box.get("type") == "checkbox" and "checked" in box and box["name"] not in fields:
+                data.add(box["name"] or "", box["value"] or "")
         return await self.ask(path, method="POST", headers=headers, data=data)
 
 

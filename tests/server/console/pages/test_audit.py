@@ -95,7 +95,8 @@ async def test_severe_concepts_need_two_different_people(
     own = await browser().see(path(verdict))
     assert "You have approved already" in own.text("#review")
     assert [one["value"] for one in own.all("input") if one.get("type") == "radio"] == ["reject"]
-    again = {"action": "approve", "reason": "Again.", "expires": SOON}
+    key = own.form("act")["seen"].partition(":")[0]
+    again = {"action": "approve", "reason": "Again.", "expires": SOON, "use": key}
     assert (await browser().send(path(verdict), own, **again)).status == 403
     assert reviews.case(verdict.decision_id).state is ReviewState.AWAITING_SECOND
     assert (await decide(browser(name="bob"), verdict))[0] == 303
@@ -172,9 +173,13 @@ async def test_a_form_of_another_site_is_refused(
         ({"action": ""}, 400),
         ({"action": "delete"}, 400),
         ({"action": "reopen"}, 403),
-        ({"position": "1"}, 409),
-        ({"position": "-1"}, 400),
-        ({"position": "٣"}, 400),
+        ({"seen": "{key}:1"}, 409),
+        ({"seen": "{key}:-1"}, 400),
+        ({"seen": "{key}:٣"}, 400),
+        ({"seen": "0" * 64 + ":0"}, 409),
+        ({"seen": ""}, 400),
+        ({"seen": " ".join(["0" * 64 + ":0"] * 600)}, 400),
+        ({"use": ""}, 409),
     ],
 )
 async def test_a_form_that_cannot_be_obeyed_comes_back_as_it_was(
@@ -189,6 +194,8 @@ async def test_a_form_that_cannot_be_obeyed_comes_back_as_it_was(
     reader = browser(language=language)
     form = await reader.see(path(verdict))
     fields = {"action": "approve", "reason": f"Because {HOSTILE}", "expires": SOON, **typed}
+    if "seen" in fields:
+        fields["seen"] = fields["seen"].replace("{key}", form.form("act")["use"])
     answer = await reader.send(path(verdict), form, **fields)
     page = Page(await answer.text(), answer.headers)
     assert answer.status == status

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.console.pages.thumbnails import SIDE, thumbnail
+from loragate_server.concepts.thumbnails import SIDE, thumbnail
 from loragate_server.console.wording import console_wording
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.verdict import Verdict
@@ -101,6 +101,28 @@ def test_a_picture_that_was_replaced_is_not_served(tmp_path: Path, library: Conc
     file.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     with pytest.raises(NoDecisionError):
         thumbnail(file, "1" * 64)
+
+
+@pytest.mark.parametrize("path", ["/changes", "/changes/new", "/changes/" + "0" * 32])
+async def test_without_the_setting_nothing_can_be_changed(path: str, browser: Opens) -> None:
+    assert (await browser("r,e").ask(path)).status == 404
+    sent = {"Origin": "http://localhost:8000"}
+    answer = await browser("r,e").ask("/changes", method="POST", data={"a": "b"}, headers=sent)
+    assert answer.status in (403, 404)
+    assert "/console/changes" not in (await browser("r,e").see("/concepts")).links()
+
+
+async def test_pictures_of_severe_concepts_are_blurred_until_they_are_wanted(
+    browser: Opens, library: ConceptLibrary
+) -> None:
+    page = await browser().see("/concepts/bomb")
+    boxes = [one for one in page.all("input", ".veil") if one.get("type") == "checkbox"]
+    assert len(boxes) == len(page.all("img", ".gallery")) > 0
+    mild = next(one.concept_id for one in library.forbidden if one.severity == "medium")
+    assert not (await browser().see(f"/concepts/{mild}")).all("input", ".veil")
+    listed = (await browser().see("/concepts")).all("img")
+    assert {one["class"] for one in listed if "/bomb/" in (one["src"] or "")} == {"veiled"}
+    assert {one["class"] for one in listed if f"/{mild}/" in (one["src"] or "")} == {""}
 
 
 @pytest.mark.parametrize("language", REPORT.languages)

@@ -32,11 +32,11 @@ async def test_the_queue_shows_what_waits_newest_first_and_how_often_it_was_aske
     page = await browser().see("/")
     assert page.links("table") == [audit(latest), audit(first)]
     shown = page.text("tbody")
-    assert "aaaaaaaaaaaa Star Captain (medium) open 2 × emoji-tiny batch <1>" in shown
-    assert "dddddddddddd Old Wizard (critical) open 1 ×" in shown
+    assert "aaaaaaaaaaaa Star Captain (medium) open 1 2 × emoji-tiny batch <1>" in shown
+    assert "dddddddddddd Old Wizard (critical) open 1 1 ×" in shown
     assert "that wait: 2." in page.text()
     japanese = await browser(language="ja").see("/")
-    assert "Star Captain（重大度：中） 未確認 2回" in japanese.text("tbody")
+    assert "Star Captain（重大度：中） 未確認 1 2回" in japanese.text("tbody")
 
 
 async def test_a_review_that_waits_for_a_second_person_stays_in_the_queue(

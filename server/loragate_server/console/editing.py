@@ -1,0 +1,200 @@
+"""`Editing`: brings accepted changes of the library into force, in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.progress import Leash
+from loragate_server.record.changes.change import Change, ChangeKind, Proposal
+from loragate_server.record.changes.changes import ConceptChanges
+
+if TYPE_CHECKING:  # loading it for its type alone would load torch
+    from loragate_server.concepts.concept import Concept
+    from loragate_server.concepts.library import ConceptLibrary
+    from loragate_server.severity import Severity
+
+_log = logging.getLogger(__name__)
+
+
+class Editor(Protocol):
+    """Whoever changes the library that is served; each gives the new digest of the library."""
+
+    async def create(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
+        """Adds a concept."""
+
+    async def replace(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
+        """Changes one."""
+
+    async def remove(self, concept_id: str, leash: Leash) -> str:
+        """Takes one out."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a change is; `share` is that of the stage, 0 to 1."""
+
+    stage: str
+    share: float
+
+
+class Editing:
+    """Changes that are made, one task for each; they end with the server, and can be tried again.
+
+    Attributes:
+        changes: their record.
+    """
+
+    def __init__(
+        self,
+        changes: ConceptChanges,
+        library: Callable[[], ConceptLibrary],
+        editor: Callable[[], Editor | None],
+    ) -> None:
+        """Args: `editor` gives None for as long as the server cannot decide yet."""
+        self.changes = changes
+        self._library = library
+        self._editor = editor
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._progress: dict[str, Progress] = {}
+
+    def begin(self, change: Change) -> None:
+        """Begins with an accepted change, unless it is being made already."""
+        if change.change_id in self._running:
+            return
+        task = asyncio.create_task(self._make(change))
+        self._running[change.change_id] = task
+        task.add_done_callback(lambda _: self._forget(change.change_id))
+
+    def progress(self, change_id: str) -> Progress | None:
+        """How far a change is; None where this server is not making it."""
+        if change_id not in self._running:
+            return None
+        return self._progress.get(change_id, Progress("", 0.0))
+
+    async def close(self) -> None:
+        """Lets go of what is being made; it stays accepted in the record."""
+        for task in tuple(self._running.values()):
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _forget(self, change_id: str) -> None:
+        self._running.pop(change_id, None)
+        self._progress.pop(change_id, None)
+
+    async def _make(self, change: Change) -> None:
+        def report(stage: str, share: float) -> None:
+            self._progress[change.change_id] = Progress(stage, share)
+
+        digest, failure = "", ""
+        try:
+            digest = await self._applied(change, Leash(report=report))
+        except NoDecisionError as error:
+            failure = str(error)
+        except Exception:
+            _log.exception("the change %s of the library failed", change.change_id)
+            failure = f"The server made a mistake; its log has it under {change.change_id}."
+        try:
+            await asyncio.to_thread(
+                self.changes.ended, change.change_id, digest=digest, failure=failure
+            )
+        except Exception:
+            # The library is as it is; the page offers to try again, which finds it so.
+            _log.exception("what came of the change %s could not be recorded", change.change_id)
+
+    async def _applied(self, change: Change, leash: Leash) -> str:
+        proposal, library = change.proposal, self._library()
+        if is_so(library, proposal):  # the server ended between making it and recording that
+            return library.digest
+        require_as_it_was(library, proposal)
+        editor = self._editor()
+        if editor is None:
+            raise NoDecisionError(
+                ErrorReason.NOT_READY,
+                "The server is still starting.",
+                remedy="Try again when it is ready.",
+            )
+        if proposal.kind is ChangeKind.RETIRE:
+            return await editor.remove(proposal.concept_id, leash)
+        pictures = await asyncio.to_thread(self.changes.pictures, change.change_id)
+        _require_whole(pictures, proposal)
+        concept = concept_of(proposal)
+        if proposal.kind is ChangeKind.ADD:
+            return await editor.create(concept, pictures, leash)
+        return await editor.replace(concept, pictures, leash)
+
+
+def concept_of(proposal: Proposal) -> Concept:
+    """The concept that a proposal describes, not stored yet."""
+    from loragate_server.concepts.concept import Concept
+
+    return Concept(
+        concept_id=proposal.concept_id,
+        name=proposal.name,
+        category=proposal.category,
+        severity=cast("Severity", proposal.severity),
+        role="forbidden",
+        prompts=proposal.prompts,
+        picture_hands=proposal.picture_hands,
+        names=proposal.names,
+    )
+
+
+def is_so(library: ConceptLibrary, proposal: Proposal) -> bool:
+    """Whether the library is already as a proposal wants it."""
+    found = _found(library, proposal.concept_id)
+    if proposal.kind is ChangeKind.RETIRE:
+        return found is None
+    if found is None:
+        return False
+    pictures = proposal.picture_sha256
+    wanted = (
+        proposal.name, proposal.names, proposal.category, proposal.severity, proposal.prompts,
+        frozenset(pictures or found.picture_sha256),
+    )  # fmt: skip
+    return wanted == (
+        found.name, found.names, found.category, found.severity, found.prompts,
+        frozenset(found.picture_sha256),
+    )  # fmt: skip
+
+
+def require_as_it_was(library: ConceptLibrary, proposal: Proposal) -> None:
+    """NoDecisionError where the concept is not the one that was looked at."""
+    found = _found(library, proposal.concept_id)
+    if proposal.kind is ChangeKind.ADD:
+        if found is None:
+            return
+        raise NoDecisionError(
+            ErrorReason.CONCEPT_EXISTS,
+            f"A concept {proposal.concept_id!r} exists already.",
+            remedy="Reject this change, and choose another id or change that concept.",
+        )
+    if found is None or found.digest != proposal.before:
+        raise NoDecisionError(
+            ErrorReason.CONCEPT_UNKNOWN,
+            f"The concept {proposal.concept_id!r} is not as it was when this was proposed.",
+            remedy="Reject this change, look at the concept and propose it anew.",
+        )
+
+
+def _require_whole(pictures: Sequence[bytes], proposal: Proposal) -> None:
+    found = tuple(hashlib.sha256(one).hexdigest() for one in pictures)
+    if found != proposal.picture_sha256:
+        raise NoDecisionError(
+            ErrorReason.CONCEPT_PICTURES_INVALID,
+            "The pictures are not those that were approved.",
+            remedy="Reject this change and propose it anew.",
+        )
+
+
+def _found(library: ConceptLibrary, concept_id: str) -> Concept | None:
+    try:
+        found = library.get(concept_id)
+    except NoDecisionError:
+        return None
+    return found if found.role == "forbidden" else None
