@@ -6,7 +6,7 @@ The way down drops nothing: what people did is on record, and an older version d
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
+revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
