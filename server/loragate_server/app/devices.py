@@ -7,13 +7,16 @@ import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loragate_server.config.devices import AuditDevice, OtlpTarget, SyslogTarget, read_headers
 from loragate_server.config.schema import Config, StartError
 from loragate_server.metrics.metrics import Metrics
-from loragate_server.record.devices.devices import Devices
 from loragate_server.record.devices.sealing import KeyFileError, read_keys
 from loragate_server.record.rotation import files_of
+
+if TYPE_CHECKING:
+    from loragate_server.record.devices.devices import Devices
 
 
 def make_devices(config: Config, metrics: Metrics) -> Devices:
@@ -22,6 +25,9 @@ def make_devices(config: Config, metrics: Metrics) -> Devices:
     Raises:
         StartError: one cannot be used.
     """
+    # Here, because a check of the configuration is done in well under a second.
+    from loragate_server.record.devices.devices import Devices
+
     if found := list(device_problems(config)):
         raise StartError("\n".join(found))
     devices = Devices(config.audit_devices, config.device_folder, config.decision_log_file, metrics)
