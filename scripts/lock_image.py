@@ -37,6 +37,7 @@ def main() -> None:
     kept = [entry for entry in entries(lock) if not WITH_TORCH.match(entry)]
     LOCK.write_text(HEADER + "".join(kept))
     sys.stdout.write(f"Wrote {len(kept)} packages to {LOCK.name}\n")
+    sys.stdout.write("Now run `make setup` and `python -m scripts.sbom --describe`.\n")
 
 
 def entries(lock: str) -> Iterator[str]:
