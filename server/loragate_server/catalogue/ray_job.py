@@ -108,6 +108,8 @@ def ray_instance(machines: Machines) -> Iterator[None]:
     finally:
         told.disabled = True  # a job that is ended early would fill pages with that
         ray.shutdown()
+        # Which leaves none: a source that is followed would no longer be left in order.
+        signal.signal(signal.SIGTERM, handler)
         shutil.rmtree(folder, ignore_errors=True)
 
 
