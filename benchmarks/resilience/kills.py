@@ -2,12 +2,14 @@
 
     python -m benchmarks.resilience.kills --kills 100
 
-ends with an error when a caller got an ALLOW that no log holds, or when logs and database differ
-after a replica has come back.
+ends with an error when a caller got an ALLOW that no log holds, when logs and database differ
+after a replica has come back, or when a log is not the one whose checkpoints were handed out: each
+keeps a tree of tiles, and gives a signed checkpoint away five times a second.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -28,6 +30,7 @@ from benchmarks.resilience.written import decisions, tear, verify
 from loragate_server.record.database import Database
 from loragate_server.record.reconcile import Difference, reconcile
 from loragate_server.testing import ServerProcess
+from testkit.checkpoints import make_key
 from testkit.postgres import PostgresServer, postgres_server
 from testkit.servers import forked_server
 
@@ -42,7 +45,7 @@ class ReplicasKilled:
         kills: how often; each time the replica came back before the next.
         missing: answers that said ALLOW and that are in no log.
         open_without_decision: answers without a decision that said ALLOW all the same.
-        different: decisions that are not the same in logs and database, after each return.
+        different: decisions that are not the same in logs and database.
         unfinished: lines of the logs that nobody was answered with, as notes say at the end.
         torn: how often the killed log was given a torn end as well.
         verified: what `log verify` said of each log at the end.
@@ -64,6 +67,15 @@ class _Replica:
 
     def __init__(self, state: Path, settings: Mapping[str, str]) -> None:
         state.mkdir()
+        key, self._public = make_key(state, "log-key")
+        self._handed_out = state.with_name(f"{state.name}-checkpoints")
+        self._handed_out.mkdir()
+        settings = settings | {
+            "LORAGATE_CHECKPOINTS__ENABLED": "true",
+            "LORAGATE_CHECKPOINTS__INTERVAL_S": "0.2",
+            "LORAGATE_CHECKPOINTS__KEY": json.dumps({"id": key.id, "file": str(key.file)}),
+            "LORAGATE_CHECKPOINTS__COPIES": json.dumps([str(self._handed_out)]),
+        }
         self.log = state / "decisions.jsonl"
         self.address = f"127.0.0.1:{free_port()}"
         self._state = state
@@ -84,6 +96,18 @@ class _Replica:
     def stop(self) -> None:
         self._running.close()
 
+    def verify(self) -> str:
+        """What `log verify` says of its log and tree, held against what was handed out.
+
+        Raises:
+            RuntimeError: they are not intact, or nothing was handed out.
+        """
+        if not any(self._handed_out.iterdir()):
+            raise RuntimeError(f"no checkpoint of {self.log} was handed out")
+        tree = f"{self.log}.tree"
+        handed_out, key = str(self._handed_out), str(self._public)
+        return verify(self.log, "--tree", tree, "--checkpoint", handed_out, "--key", key)
+
 
 def kill_replicas(
     folder: Path,
@@ -93,6 +117,7 @@ def kill_replicas(
     callers: int = 8,
     longest_s: float = 1.0,
     torn_every: int = 3,
+    reconcile_every: int = 1,
     going: Callable[[range], Iterable[int]] = iter,
 ) -> ReplicasKilled:
     """SIGKILL to either replica under load, at random moments.
@@ -104,6 +129,7 @@ def kill_replicas(
         callers: that ask at the same time, through client-side balancing.
         longest_s: a kill comes so long after the replica's return at the latest.
         torn_every: after one kill in so many, the log ends in a torn line.
+        reconcile_every: after one return in so many, logs and database are compared as a whole.
         going: goes through the numbers of the kills, and may show how far that is.
     """
     result = ReplicasKilled()
@@ -121,14 +147,17 @@ def kill_replicas(
                 _kill_one(random.choice(both), load, longest_s, torn=number % torn_every == 0)
                 result.kills += 1
                 result.torn += number % torn_every == 0
-                result.different += reconcile(database, [one.log for one in both]).differences
+                if number % reconcile_every == 0:
+                    result.different += reconcile(database, [one.log for one in both]).differences
         answers = load.answers
     finally:
         for one in both:
             one.stop()
-    result.unfinished = reconcile(database, [one.log for one in both]).not_answered
+    last = reconcile(database, [one.log for one in both])
+    result.different += last.differences
+    result.unfinished = last.not_answered
     database.close()
-    _compare(result, answers, [one.log for one in both])
+    _compare(result, answers, both)
     return result
 
 
@@ -141,19 +170,23 @@ def _kill_one(replica: _Replica, load: Load, longest_s: float, *, torn: bool) ->
     replica.start()
 
 
-def _compare(result: ReplicasKilled, answers: Sequence[Answer], logs: Sequence[Path]) -> None:
-    written = {one.decision_id for log in logs for one in decisions(log) if one.verdict == "ALLOW"}
+def _compare(result: ReplicasKilled, answers: Sequence[Answer], both: Sequence[_Replica]) -> None:
+    logged = [decision for one in both for decision in decisions(one.log)]
+    written = {one.decision_id for one in logged if one.verdict == "ALLOW"}
     allowed = [one for one in answers if one.verdict == "ALLOW"]
     result.calls = len(answers)
     result.allowed = len(allowed)
     result.missing = [one for one in allowed if one.decision_id not in written]
     result.open_without_decision = [one for one in allowed if not one.decided]
-    result.verified = [verify(log) for log in logs]
+    result.verified = [one.verify() for one in both]
 
 
 def main(
     kills: Annotated[int, typer.Option(help="How often one of the replicas is killed.")] = 20,
     callers: Annotated[int, typer.Option(help="That ask at the same time.")] = 4,
+    reconcile_every: Annotated[
+        int, typer.Option(help="Compare logs and database as a whole after so many kills.")
+    ] = 10,
 ) -> None:
     """Kills replicas and prints what callers got."""
     with tempfile.TemporaryDirectory() as folder, postgres_server() as postgres:
@@ -162,6 +195,7 @@ def main(
             postgres,
             kills=kills,
             callers=callers,
+            reconcile_every=reconcile_every,
             going=lambda numbers: track(numbers, description="kills"),
         )
     broken = {

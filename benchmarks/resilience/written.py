@@ -42,13 +42,17 @@ def tear(log: Path) -> None:
         file.write(line[: len(line) // 2])
 
 
-def verify(log: Path) -> str:
+def verify(log: Path, *against: str) -> str:
     """What `loragate-server log verify` says of a log.
+
+    Args:
+        log: its file.
+        against: options that say what it is held against, as `--checkpoint` and `--key`.
 
     Raises:
         RuntimeError: the log is not intact.
     """
-    command = [sys.executable, "-m", "loragate_server", "log", "verify", str(log)]
+    command = [sys.executable, "-m", "loragate_server", "log", "verify", str(log), *against]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{log} is not intact:\n{done.stderr}{done.stdout}")
