@@ -70,7 +70,7 @@ class _Replica:
         key, self._public = make_key(state, "log-key")
         self._handed_out = state.with_name(f"{state.name}-checkpoints")
         self._handed_out.mkdir()
-        settings = settings | {
+        own = {
             "LORAGATE_CHECKPOINTS__ENABLED": "true",
             "LORAGATE_CHECKPOINTS__INTERVAL_S": "0.2",
             "LORAGATE_CHECKPOINTS__KEY": json.dumps({"id": key.id, "file": str(key.file)}),
@@ -79,7 +79,7 @@ class _Replica:
         self.log = state / "decisions.jsonl"
         self.address = f"127.0.0.1:{free_port()}"
         self._state = state
-        self._settings = {**settings, "LORAGATE_LISTEN__GRPC": self.address}
+        self._settings = {**settings, **own, "LORAGATE_LISTEN__GRPC": self.address}
         self._running = ExitStack()
         self._server: ServerProcess | None = None
 
@@ -198,7 +198,7 @@ def main(
             reconcile_every=reconcile_every,
             going=lambda numbers: track(numbers, description="kills"),
         )
-    broken = {
+    broken: dict[str, Sequence[object]] = {
         "allowed, but in no log": done.missing,
         "allowed for no reason": done.open_without_decision,
         "not the same in log and database": done.different,
