@@ -293,3 +293,34 @@ def test_uses_beyond_the_list_are_counted_and_not_approved(
     act(reviews, newest, REJECT, "bob")
     assert answer(recorder, first) is VerdictKind.BLOCK
     assert reviews.open_count() == 0
+
+
+@pytest.mark.parametrize("whole_file", [True, False])
+def test_a_page_of_before_a_concept_became_severe_still_needs_two_people(
+    reviews: Reviews, recorder: Recorder, asked: Callable[..., Verdict], whole_file: bool
+) -> None:
+    mild = asked(1.0, severity="low")
+    severe = asked(1.0, severity="critical")
+    case = reviews.file_case(mild.decision_id)
+    assert case.looked_at.needs_second
+    if whole_file:
+        act(reviews, mild)
+    else:
+        ends = datetime.now(UTC) + timedelta(days=7)
+        reviews.act(
+            mild.decision_id, APPROVE, reviewer="alice", reason="seen", position=0, expires_at=ends
+        )
+    assert reviews.case(severe.decision_id).state is ReviewState.AWAITING_SECOND
+    assert answer(recorder, severe) is VerdictKind.REVIEW
+
+
+def test_one_person_lets_through_no_weaker_use_of_what_has_become_severe(
+    reviews: Reviews, recorder: Recorder, asked: Callable[..., Verdict]
+) -> None:
+    mild = asked(1.0, severity="low")
+    severe = asked(0.5, severity="critical")  # which an approval of the stronger use covers
+    case = reviews.file_case(mild.decision_id)
+    act(reviews, mild, chosen=[case.uses[0].subject_key])
+    assert answer(recorder, severe) is VerdictKind.REVIEW
+    act(reviews, mild, who="bob", chosen=[case.uses[0].subject_key])
+    assert answer(recorder, severe) is VerdictKind.ALLOW
