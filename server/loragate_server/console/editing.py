@@ -28,11 +28,13 @@ class Editor(Protocol):
     async def create(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
         """Adds a concept."""
 
-    async def replace(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
-        """Changes one."""
+    async def replace(
+        self, concept: Concept, pictures: Sequence[bytes], leash: Leash, before: str
+    ) -> str:
+        """Changes one, if `before` is its digest when its turn has come."""
 
-    async def remove(self, concept_id: str, leash: Leash) -> str:
-        """Takes one out."""
+    async def remove(self, concept_id: str, leash: Leash, before: str) -> str:
+        """Takes one out, if `before` is its digest when its turn has come."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ class Editing:
             _log.exception("what came of the change %s could not be recorded", change.change_id)
 
     async def _applied(self, change: Change, leash: Leash) -> str:
-        proposal, library = change.proposal, self._library()
+        proposal = change.proposal
+        # As it lies in the folder: other servers change that as well.
+        library = await asyncio.to_thread(_stored, self._library())
         if is_so(library, proposal):  # the server ended between making it and recording that
             return library.digest
         require_as_it_was(library, proposal)
@@ -120,13 +124,13 @@ class Editing:
                 remedy="Try again when it is ready.",
             )
         if proposal.kind is ChangeKind.RETIRE:
-            return await editor.remove(proposal.concept_id, leash)
+            return await editor.remove(proposal.concept_id, leash, proposal.before)
         pictures = await asyncio.to_thread(self.changes.pictures, change.change_id)
         _require_whole(pictures, proposal)
         concept = concept_of(proposal)
         if proposal.kind is ChangeKind.ADD:
             return await editor.create(concept, pictures, leash)
-        return await editor.replace(concept, pictures, leash)
+        return await editor.replace(concept, pictures, leash, proposal.before)
 
 
 def concept_of(proposal: Proposal) -> Concept:
@@ -175,11 +179,9 @@ def require_as_it_was(library: ConceptLibrary, proposal: Proposal) -> None:
             remedy="Reject this change, and choose another id or change that concept.",
         )
     if found is None or found.digest != proposal.before:
-        raise NoDecisionError(
-            ErrorReason.CONCEPT_UNKNOWN,
-            f"The concept {proposal.concept_id!r} is not as it was when this was proposed.",
-            remedy="Reject this change, look at the concept and propose it anew.",
-        )
+        from loragate_server.concepts.library import concept_changed
+
+        raise concept_changed(proposal.concept_id)
 
 
 def _require_whole(pictures: Sequence[bytes], proposal: Proposal) -> None:
@@ -198,3 +200,7 @@ def _found(library: ConceptLibrary, concept_id: str) -> Concept | None:
     except NoDecisionError:
         return None
     return found if found.role == "forbidden" else None
+
+
+def _stored(library: ConceptLibrary) -> ConceptLibrary:
+    return type(library).read(library.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import ClientResponse, FormData
 from PIL import Image
 
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.console.wording import console_wording
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.changes.change import ChangeState
@@ -130,6 +132,30 @@ async def test_a_severe_concept_cannot_be_made_mild_or_retired_by_one_person(
     assert shelf.library.get("weapon").severity == "critical"
     assert (await act(browser(EDITOR, "bob"), where, action="reject")).status == 303
     assert await settled(shelf, where) is ChangeState.REJECTED
+
+
+@pytest.mark.parametrize("where", ["while it waits", "in another server"])
+@pytest.mark.parametrize("form", ["change", "retire"])
+async def test_what_became_severe_meanwhile_is_not_changed_by_what_one_person_proposed(
+    browser: Opens, shelf: Shelf, form: str, where: str
+) -> None:
+    shelf.gate = asyncio.Event()
+    severe = dataclasses.replace(shelf.library.get("mascot"), severity="critical")
+    page = await browser(EDITOR).see("/changes/new?concept=mascot")
+    if where == "in another server":  # which this one learns of when it starts again
+        ConceptLibrary.open(shelf.library.folder).replace(severe, [])
+    typed = {"name": "Mascot", "category": "brand", "severity": "low", "reason": "Mild."}
+    answer = await send(browser(EDITOR), page, form, **typed)
+    if where == "while it waits":
+        for _ in range(1000):
+            await asyncio.sleep(0.01)
+            found = shelf.editing.progress(answer.headers["Location"][-32:])
+            if found is not None and found.stage:
+                break
+        shelf.library = shelf.library.replace(severe, [])
+    shelf.gate.set()
+    assert await settled(shelf, answer.headers["Location"]) is ChangeState.FAILED
+    assert ConceptLibrary.open(shelf.library.folder).get("mascot").severity == "critical"
 
 
 async def test_a_change_without_pictures_keeps_them_and_one_with_some_replaces_them(
