@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Protocol, cast
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -156,15 +157,23 @@ def is_so(library: ConceptLibrary, proposal: Proposal) -> bool:
         return found is None
     if found is None:
         return False
-    pictures = proposal.picture_sha256
+    has = _by_hand(found.picture_sha256, found.picture_hands)
+    keeps = not proposal.picture_sha256
     wanted = (
         proposal.name, proposal.names, proposal.category, proposal.severity, proposal.prompts,
-        frozenset(pictures or found.picture_sha256),
+        has if keeps else _by_hand(proposal.picture_sha256, proposal.picture_hands),
     )  # fmt: skip
     return wanted == (
-        found.name, found.names, found.category, found.severity, found.prompts,
-        frozenset(found.picture_sha256),
+        found.name, found.names, found.category, found.severity, found.prompts, has,
     )  # fmt: skip
+
+
+def _by_hand(pictures: Sequence[str], hands: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """In a library hands take turns, so that pictures keep their order in one hand alone."""
+    found: dict[str, list[str]] = {}
+    for picture, hand in zip_longest(pictures, hands, fillvalue=""):
+        found.setdefault(hand, []).append(picture)
+    return list(found.items())
 
 
 def require_as_it_was(library: ConceptLibrary, proposal: Proposal) -> None:

@@ -180,6 +180,18 @@ async def test_a_change_without_pictures_keeps_them_and_one_with_some_replaces_t
     assert not before.picture_files[0].exists()
 
 
+async def test_the_same_pictures_by_other_hands_are_another_concept(
+    browser: Opens, shelf: Shelf
+) -> None:
+    typed = {"name": "Mascot", "category": "brand", "severity": "low", "reason": "Sorted."}
+    for hand in ("film", "comic"):
+        page = await browser(EDITOR).see("/changes/new?concept=mascot")
+        pictures = [picture("red"), picture("blue")]
+        answer = await send(browser(EDITOR), page, pictures=pictures, **typed, **{"hand-0": hand})
+        assert await settled(shelf, answer.headers["Location"]) is ChangeState.APPLIED
+        assert shelf.library.get("mascot").picture_hands == (hand, hand)
+
+
 async def test_a_retired_concept_stays_in_the_record(browser: Opens, shelf: Shelf) -> None:
     page = await browser(EDITOR).see("/changes/new?concept=mascot")
     answer = await send(browser(EDITOR), page, "retire", reason="Licence bought.")
