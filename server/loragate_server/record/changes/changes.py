@@ -109,9 +109,17 @@ class ConceptChanges:
         return self._record(change, event)
 
     def ended(self, change_id: str, *, digest: str = "", failure: str = "") -> Change:
-        """Records what came of a change: the library that has it, or why none has."""
+        """Records what came of a change: the library that has it, or why none has.
+
+        Two servers may have tried to make it. Where one has made it, it is no failure that the
+        other found it made; where one has failed before, it is in force all the same.
+        """
         change, now = self.get(change_id), datetime.now(UTC)
         step = ChangeStep.FAILED if failure else ChangeStep.APPLIED
+        if change.state is ChangeState.APPLIED or (
+            failure and change.state is not ChangeState.ACCEPTED
+        ):
+            return change
         detail = failure[:MAX_REASON_LENGTH] or digest
         return self._record(
             change, ChangeEvent(change_id, len(change.events), step, "", "", now, detail)

@@ -192,6 +192,20 @@ async def test_the_same_pictures_by_other_hands_are_another_concept(
         assert shelf.library.get("mascot").picture_hands == (hand, hand)
 
 
+async def test_what_was_made_by_one_server_is_not_called_failed_by_another(
+    browser: Opens, shelf: Shelf, recorder: Recorder
+) -> None:
+    shelf.gate = asyncio.Event()
+    where = await propose(browser(EDITOR))
+    other = Shelf(shelf.library, recorder)
+    other.editing.begin(other.editing.changes.get(where[-32:]))  # somebody tried again there
+    assert await settled(other, where) is ChangeState.APPLIED
+    shelf.gate.set()
+    await settled(shelf, where)  # finds the concept there
+    change = shelf.editing.changes.get(where[-32:])
+    assert [one.step for one in change.events] == ["propose", "applied"]
+
+
 async def test_a_retired_concept_stays_in_the_record(browser: Opens, shelf: Shelf) -> None:
     page = await browser(EDITOR).see("/changes/new?concept=mascot")
     answer = await send(browser(EDITOR), page, "retire", reason="Licence bought.")
