@@ -10,6 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.changes.change import (
+    CHANGE_NOTE,
+    CHANGE_VOID,
     Change,
     ChangeEvent,
     ChangeState,
@@ -45,7 +47,6 @@ MOST_UNFINISHED = 20
 """Changes that may wait; the database holds the pictures of each."""
 
 MOST_SHOWN = 50
-_NOTE, _VOID = "concept_change", "concept_change_void"
 
 
 class ConceptChanges:
@@ -165,12 +166,16 @@ class ConceptChanges:
                 keep_pictures(connection, event.change_id, pictures)
                 if after.state in (ChangeState.APPLIED, ChangeState.REJECTED):
                     drop_pictures(connection, event.change_id)
-                link = self._recorder.log.append_note({"code": _NOTE, "change": payload})
+                link = self._recorder.log.append_note({"code": CHANGE_NOTE, "change": payload})
                 logged = True
                 self._recorder.require_taken(link)
         except NoDecisionError as error:
             if logged:
-                void = {"code": _VOID, "change_id": event.change_id, "position": event.position}
+                void = {
+                    "code": CHANGE_VOID,
+                    "change_id": event.change_id,
+                    "position": event.position,
+                }
                 with contextlib.suppress(NoDecisionError):
                     self._recorder.log.append_note({**void, "cause": error.reason.value})
             raise
