@@ -180,6 +180,19 @@ async def test_a_change_without_pictures_keeps_them_and_one_with_some_replaces_t
     assert not before.picture_files[0].exists()
 
 
+async def test_names_in_languages_that_the_console_does_not_speak_are_kept(
+    browser: Opens, shelf: Shelf
+) -> None:
+    names = (("de", "Maskottchen"), ("ja", "マスコット"))
+    mascot = dataclasses.replace(shelf.library.get("mascot"), names=names)
+    shelf.library = shelf.library.replace(mascot, [])
+    page = await browser(EDITOR).see("/changes/new?concept=mascot")
+    typed = {"name": "The mascot", "name-ja": "", "category": "brand", "severity": "low"}
+    answer = await send(browser(EDITOR), page, **typed, reason="Renamed.")
+    assert await settled(shelf, answer.headers["Location"]) is ChangeState.APPLIED
+    assert shelf.library.get("mascot").names == (("de", "Maskottchen"),)
+
+
 async def test_the_same_pictures_by_other_hands_are_another_concept(
     browser: Opens, shelf: Shelf
 ) -> None:
