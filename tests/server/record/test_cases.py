@@ -201,6 +201,20 @@ def test_a_rejection_settles_the_whole_file_and_a_reopening_gives_back_no_approv
     assert reviews.open_count() == 1
 
 
+def test_what_was_said_about_more_uses_than_are_settled_at_once_is_taken_back_too(
+    reviews: Reviews,
+    recorder: Recorder,
+    asked: Callable[..., Verdict],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loragate_server.record.reviews.reviews.MOST_AT_ONCE", 2)
+    uses = [asked(strength) for strength in (0.5, 1.0, 1.5, 2.0, 2.5)]
+    act(reviews, uses[0])
+    case = act(reviews, uses[0], REOPEN, "root")
+    assert {use.review.state for use in case.uses} == {ReviewState.OPEN}
+    assert {answer(recorder, verdict) for verdict in uses} == {VerdictKind.REVIEW}
+
+
 def test_a_rejection_of_one_use_alone_blocks_all_and_can_be_reopened_from_any(
     reviews: Reviews, asked: Callable[..., Verdict]
 ) -> None:

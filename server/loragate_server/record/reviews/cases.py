@@ -37,7 +37,9 @@ from loragate_server.record.tables import audits
 from loragate_server.record.verdict import Verdict
 
 MOST_AT_ONCE = 48
-"""Subjects that one act settles; fewer than `unfinished` looks back on after a crash."""
+"""Subjects that one transaction settles; fewer than `unfinished` looks back on after a crash.
+
+An act about more of them takes several: what an approval covers is always fewer."""
 
 _ACTED_ON = (ReviewState.APPROVED, ReviewState.AWAITING_SECOND, ReviewState.REJECTED)
 
@@ -179,7 +181,9 @@ def concerned(
         if case.rejected:
             raise not_open(ReviewState.REJECTED)
     else:
-        about = [use for use in case.uses if _can(action, use.review.state)][:MOST_AT_ONCE]
+        about = [use for use in case.uses if _can(action, use.review.state)]
+        # A rejection that is taken back last blocks the file until all approvals are.
+        about.sort(key=lambda use: use.review.state is ReviewState.REJECTED)
         if not about:
             raise not_open(case.looked_at.state)
     # Of a use that the page did not list, whatever was done is taken back as well.

@@ -20,7 +20,7 @@ from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.recorder import Recorder, checked_page_size
 from loragate_server.record.reviews import rows as rows
 from loragate_server.record.reviews.case_rows import count_cases, severities_now
-from loragate_server.record.reviews.cases import Act, concerned, read_queue, read_uses
+from loragate_server.record.reviews.cases import MOST_AT_ONCE, Act, concerned, read_queue, read_uses
 from loragate_server.record.reviews.refusals import (
     RefusalCode as RefusalCode,
 )
@@ -172,7 +172,8 @@ class Reviews:
 
         Raises:
             ReviewRefused: it cannot be done so; nothing of it is recorded.
-            NoDecisionError: the decision is not known, or it could not be recorded.
+            NoDecisionError: the decision is not known, or it could not be recorded. Of more than
+                `MOST_AT_ONCE` uses some may be; what is left can be acted on again.
         """
         verdict = self._recorder.get(decision_id)
         _subject(verdict)
@@ -182,7 +183,8 @@ class Reviews:
             _Place(one.review.verdict, _subject(one.review.verdict), at)
             for one, at in concerned(case, act.action, seen, chosen)
         ]
-        self._settle(places, act)
+        for start in range(0, len(places), MOST_AT_ONCE):
+            self._settle(places[start : start + MOST_AT_ONCE], act)
         return self._file_case(verdict)
 
     def _sound(self, act: Act) -> Act:
