@@ -130,11 +130,11 @@ async def change_picture(request: web.Request) -> web.Response:
     found = await asyncio.to_thread(works.changes.get, request.match_info["change_id"])
     if found.proposal.category in request.app[SOURCES].sensitive_categories:
         raise web.HTTPNotFound
-    pictures = await asyncio.to_thread(works.changes.pictures, found.change_id)
     number = int(request.match_info["number"])
-    if number >= len(pictures):
+    sent = await asyncio.to_thread(works.changes.picture, found.change_id, number)
+    if sent is None:
         raise web.HTTPNotFound
-    data = await asyncio.to_thread(_small, pictures[number])
+    data = await asyncio.to_thread(_small, sent)
     return web.Response(body=data, content_type="image/png")
 
 

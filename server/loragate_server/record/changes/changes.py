@@ -27,6 +27,7 @@ from loragate_server.record.changes.rows import (
     keep_pictures,
     newest_changes,
     read_change,
+    read_one_picture,
     read_pictures,
     retired,
 )
@@ -152,6 +153,11 @@ class ConceptChanges:
         """The pictures that came with a change, until it has ended."""
         with self._recorder.database.reading() as connection:
             return read_pictures(connection, change_id)
+
+    def picture(self, change_id: str, number: int) -> bytes | None:
+        """One of them; all together are too many to be held for each that is shown."""
+        with self._recorder.database.reading() as connection:
+            return read_one_picture(connection, change_id, number)
 
     def _record(self, before: Change, event: ChangeEvent, pictures: Sequence[bytes] = ()) -> Change:
         after = Change(before.change_id, before.proposal, (*before.events, event))

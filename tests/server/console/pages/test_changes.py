@@ -355,6 +355,19 @@ async def test_pictures_of_a_proposal_are_blurred_or_hidden_as_those_of_the_libr
     assert (await browser(EDITOR).ask(f"{hidden}/pictures/0")).status == 404
 
 
+async def test_a_picture_is_shown_without_reading_all_that_came_with_it(
+    browser: Opens, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = await propose(browser(EDITOR), severity="critical")
+
+    def read_all(*_: object) -> list[bytes]:
+        raise AssertionError("a page asks for each of two dozen pictures")
+
+    monkeypatch.setattr(type(shelf.editing.changes), "pictures", read_all)
+    assert (await browser("v").ask(f"{where}/pictures/0")).status == 200
+    assert (await browser("v").ask(f"{where}/pictures/99")).status == 404
+
+
 async def test_who_has_no_permission_is_offered_nothing_and_refused(
     browser: Opens, shelf: Shelf
 ) -> None:
