@@ -106,6 +106,16 @@ class ConceptLibrary:
                 return concept
         raise concept_unknown(concept_id)
 
+    def stored(self, concept_id: str) -> Concept | None:
+        """One concept as the folder holds it now, whoever has changed it since; None for none.
+
+        Raises:
+            NoDecisionError: LIBRARY_EMPTY or CONCEPT_PICTURES_INVALID; it cannot be read.
+        """
+        entries = read_manifest(self.folder).concepts
+        entry = next((one for one in entries if one.id == concept_id), None)
+        return None if entry is None else _concept(self.folder, entry)
+
     def add(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
         """Stores a concept with its pictures; returns the library that holds it.
 

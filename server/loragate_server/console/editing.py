@@ -112,11 +112,10 @@ class Editing:
 
     async def _applied(self, change: Change, leash: Leash) -> str:
         proposal = change.proposal
-        # As it lies in the folder: other servers change that as well.
-        library = await asyncio.to_thread(_stored, self._library())
-        if is_so(library, proposal):  # the server ended between making it and recording that
-            return library.digest
-        require_as_it_was(library, proposal)
+        found = await asyncio.to_thread(_found, self._library(), proposal.concept_id)
+        if is_so(found, proposal):  # the server ended between making it and recording that
+            return await asyncio.to_thread(_stored_digest, self._library())
+        require_as_it_was(found, proposal)
         editor = self._editor()
         if editor is None:
             raise NoDecisionError(
@@ -150,9 +149,8 @@ def concept_of(proposal: Proposal) -> Concept:
     )
 
 
-def is_so(library: ConceptLibrary, proposal: Proposal) -> bool:
-    """Whether the library is already as a proposal wants it."""
-    found = _found(library, proposal.concept_id)
+def is_so(found: Concept | None, proposal: Proposal) -> bool:
+    """Whether a library that has this concept, or none, is already as a proposal wants it."""
     if proposal.kind is ChangeKind.RETIRE:
         return found is None
     if found is None:
@@ -176,9 +174,8 @@ def _by_hand(pictures: Sequence[str], hands: Sequence[str]) -> list[tuple[str, l
     return list(found.items())
 
 
-def require_as_it_was(library: ConceptLibrary, proposal: Proposal) -> None:
+def require_as_it_was(found: Concept | None, proposal: Proposal) -> None:
     """NoDecisionError where the concept is not the one that was looked at."""
-    found = _found(library, proposal.concept_id)
     if proposal.kind is ChangeKind.ADD:
         if found is None:
             return
@@ -204,12 +201,10 @@ def _require_whole(pictures: Sequence[bytes], proposal: Proposal) -> None:
 
 
 def _found(library: ConceptLibrary, concept_id: str) -> Concept | None:
-    try:
-        found = library.get(concept_id)
-    except NoDecisionError:
-        return None
-    return found if found.role == "forbidden" else None
+    """A forbidden concept as it lies in the folder, which other servers change as well."""
+    found = library.stored(concept_id)
+    return found if found is not None and found.role == "forbidden" else None
 
 
-def _stored(library: ConceptLibrary) -> ConceptLibrary:
-    return type(library).read(library.folder)
+def _stored_digest(library: ConceptLibrary) -> str:
+    return type(library).read(library.folder).digest
