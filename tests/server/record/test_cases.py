@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Finding, Reason, Remedy, VerdictKind
@@ -22,6 +23,7 @@ from loragate_server.record.reviews.cases import Act
 from loragate_server.record.reviews.refusals import RefusalCode, ReviewRefused
 from loragate_server.record.reviews.review import FileCase, ReviewAction, ReviewState
 from loragate_server.record.reviews.reviews import ReviewRules, Reviews
+from loragate_server.record.tables import audits
 from loragate_server.record.verdict import Caller, Verdict
 
 APPROVE, REJECT, REOPEN = ReviewAction.APPROVE, ReviewAction.REJECT, ReviewAction.REOPEN
@@ -213,6 +215,30 @@ def test_what_was_said_about_more_uses_than_are_settled_at_once_is_taken_back_to
     case = act(reviews, uses[0], REOPEN, "root")
     assert {use.review.state for use in case.uses} == {ReviewState.OPEN}
     assert {answer(recorder, verdict) for verdict in uses} == {VerdictKind.REVIEW}
+
+
+def forget(recorder: Recorder, verdict: Verdict) -> None:
+    """The decision is pruned, as retention does when it is settled and old."""
+    with recorder.database.writing() as connection:
+        connection.execute(delete(audits).where(audits.c.decision_id == verdict.decision_id))
+
+
+@pytest.mark.parametrize("first", [APPROVE, REJECT])
+def test_what_was_said_about_a_use_of_which_no_decision_is_left_is_taken_back_too(
+    reviews: Reviews, recorder: Recorder, asked: Callable[..., Verdict], first: ReviewAction
+) -> None:
+    old = asked(0.5)
+    act(reviews, old, first)
+    forget(recorder, old)
+    new = asked(1.0)
+    case = reviews.file_case(new.decision_id)
+    assert case.rejected == (first is REJECT)
+    assert len(case.past) == 1
+    act(reviews, new, REOPEN, "root")
+    assert answer(recorder, old) is VerdictKind.REVIEW
+    assert reviews.file_case(new.decision_id).past == ()
+    act(reviews, new)
+    assert answer(recorder, new) is VerdictKind.ALLOW
 
 
 def test_a_rejection_of_one_use_alone_blocks_all_and_can_be_reopened_from_any(

@@ -20,7 +20,14 @@ from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.recorder import Recorder, checked_page_size
 from loragate_server.record.reviews import rows as rows
 from loragate_server.record.reviews.case_rows import count_cases, severities_now
-from loragate_server.record.reviews.cases import MOST_AT_ONCE, Act, concerned, read_queue, read_uses
+from loragate_server.record.reviews.cases import (
+    MOST_AT_ONCE,
+    Act,
+    concerned,
+    past_concerned,
+    read_queue,
+    read_uses,
+)
 from loragate_server.record.reviews.refusals import (
     RefusalCode as RefusalCode,
 )
@@ -183,6 +190,8 @@ class Reviews:
             _Place(one.review.verdict, _subject(one.review.verdict), at)
             for one, at in concerned(case, act.action, seen, chosen)
         ]
+        past = past_concerned(case, act.action)
+        places += [_Place(verdict, one.subject, len(one.events)) for one in past]
         for start in range(0, len(places), MOST_AT_ONCE):
             self._settle(places[start : start + MOST_AT_ONCE], act)
         return self._file_case(verdict)
@@ -286,8 +295,8 @@ class Reviews:
         states = (
             standing([one.event for one in each], now).state for each in found.events.values()
         )
-        rejected = ReviewState.REJECTED in states
-        return FileCase(looked_at, tuple(uses), found.more, rejected)
+        rejected = ReviewState.REJECTED in (*states, *(one.state for one in found.past))
+        return FileCase(looked_at, tuple(uses), found.more, rejected, found.past)
 
     def _described(
         self,
