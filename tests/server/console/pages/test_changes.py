@@ -355,6 +355,22 @@ async def test_pictures_of_a_proposal_are_blurred_or_hidden_as_those_of_the_libr
     assert (await browser(EDITOR).ask(f"{hidden}/pictures/0")).status == 404
 
 
+async def test_pictures_of_a_concept_that_is_to_become_mild_are_shown_as_those_of_what_it_is(
+    browser: Opens, shelf: Shelf
+) -> None:
+    page = await browser(EDITOR).see("/changes/new?concept=weapon")
+    mild = {"name": "Weapon", "category": "brand", "severity": "low", "reason": "Mild."}
+    answer = await send(browser(EDITOR), page, pictures=[picture("red")], **mild)
+    where = answer.headers["Location"].removeprefix("/console")
+    shown = await browser(EDITOR, "bob").see(where)
+    assert len(shown.all("img", ".veil")) == 1
+    assert "/console/concepts/weapon" in shown.links(), "who approves can see what it is now"
+    weapon = shelf.library.get("weapon")
+    shelf.library = shelf.library.replace(dataclasses.replace(weapon, category="secret"), [])
+    assert not (await browser(EDITOR, "bob").see(where)).all("img")
+    assert (await browser("v").ask(f"{where}/pictures/0")).status == 404
+
+
 async def test_a_picture_is_shown_without_reading_all_that_came_with_it(
     browser: Opens, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
