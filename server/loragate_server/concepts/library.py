@@ -106,6 +106,16 @@ class ConceptLibrary:
                 return concept
         raise concept_unknown(concept_id)
 
+    def stored(self, concept_id: str) -> Concept | None:
+        """One concept as the folder holds it now, whoever has changed it since; None for none.
+
+        Raises:
+            NoDecisionError: LIBRARY_EMPTY or CONCEPT_PICTURES_INVALID; it cannot be read.
+        """
+        entries = read_manifest(self.folder).concepts
+        entry = next((one for one in entries if one.id == concept_id), None)
+        return None if entry is None else _concept(self.folder, entry)
+
     def add(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
         """Stores a concept with its pictures; returns the library that holds it.
 
@@ -151,15 +161,19 @@ class ConceptLibrary:
             save_picture(picture, self.folder / name)
         return entry
 
-    def replace(self, concept: Concept, pictures: Sequence[bytes]) -> ConceptLibrary:
+    def replace(
+        self, concept: Concept, pictures: Sequence[bytes], before: str = ""
+    ) -> ConceptLibrary:
         """Stores a concept in the place of the one with its id; returns the library that holds it.
 
         Args:
             concept: as it is to be.
             pictures: its new ones; without any it keeps those that it has, with their hands.
+            before: digest of the concept that may be changed; "" for any.
 
         Raises:
-            NoDecisionError: CONCEPT_UNKNOWN, CONCEPT_PICTURES_INVALID, REQUEST_INVALID.
+            NoDecisionError: CONCEPT_UNKNOWN, also where the folder holds it otherwise than
+                `before` says; CONCEPT_PICTURES_INVALID, REQUEST_INVALID.
         """
         if pictures:
             require_counts(concept, pictures)
@@ -168,6 +182,7 @@ class ConceptLibrary:
             old = next((one for one in manifest.concepts if one.id == concept.concept_id), None)
             if old is None or old.role != concept.role:
                 raise concept_unknown(concept.concept_id, f"{concept.role} concept")
+            self._require_as_it_was(old, before)
             rest = tuple(one for one in manifest.concepts if one is not old)
             if pictures:
                 # Their files get names that the old ones do not have, so that a reader who has
@@ -187,17 +202,23 @@ class ConceptLibrary:
                 (self.folder / name).unlink(missing_ok=True)
         return ConceptLibrary.open(self.folder)
 
-    def remove(self, concept_id: str) -> ConceptLibrary:
+    def remove(self, concept_id: str, before: str = "") -> ConceptLibrary:
         """Deletes a concept and its pictures; returns the library without it.
 
+        Args:
+            concept_id: of the concept.
+            before: digest of the concept that may be deleted; "" for any.
+
         Raises:
-            NoDecisionError: CONCEPT_UNKNOWN; LIBRARY_EMPTY when too few would be left.
+            NoDecisionError: CONCEPT_UNKNOWN, also where the folder holds it otherwise than
+                `before` says; LIBRARY_EMPTY when too few would be left.
         """
         with self._locked():
             manifest = read_manifest(self.folder)
             removed = next((e for e in manifest.concepts if e.id == concept_id), None)
             if removed is None:
                 raise concept_unknown(concept_id)
+            self._require_as_it_was(removed, before)
             rest = tuple(entry for entry in manifest.concepts if entry is not removed)
             roles = [entry.role for entry in rest]
             if "forbidden" not in roles or roles.count("neutral") < MIN_NEUTRAL:
@@ -211,6 +232,11 @@ class ConceptLibrary:
             for name in {name for name, _ in removed.files} - kept:
                 (self.folder / name).unlink(missing_ok=True)
         return ConceptLibrary.open(self.folder)
+
+    def _require_as_it_was(self, entry: ConceptEntry, before: str) -> None:
+        """Looked at under the lock: what was agreed on is not done to what it has become since."""
+        if before and _concept(self.folder, entry).digest != before:
+            raise concept_changed(entry.id)
 
     def _write(self, manifest: Manifest) -> None:
         file = self.folder / FILE_NAME
@@ -294,5 +320,15 @@ def concept_unknown(concept_id: str, kind: str = "concept") -> NoDecisionError:
         ErrorReason.CONCEPT_UNKNOWN,
         f"No {kind} {concept_id!r} is in the library.",
         remedy="List the concepts and use one of their ids.",
+        metadata={"concept_id": concept_id},
+    )
+
+
+def concept_changed(concept_id: str) -> NoDecisionError:
+    """The error for a concept that is not the one that somebody looked at."""
+    return NoDecisionError(
+        ErrorReason.CONCEPT_UNKNOWN,
+        f"The concept {concept_id!r} is not as it was when this was proposed.",
+        remedy="Reject this change, look at the concept and propose it anew.",
         metadata={"concept_id": concept_id},
     )

@@ -14,7 +14,8 @@ from loragate_server.config.section import Section
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _STREAMS = ("tcp", "tls")
 _DATAGRAMS = ("udp", "unix")
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER = re.compile(r"(?!.*-bin$)[a-z0-9._-]+", re.IGNORECASE | re.ASCII)
+"""As gRPC carries them with a text; after `-bin` it wants bytes, and refuses the call."""
 
 
 class SyslogTarget(Section):

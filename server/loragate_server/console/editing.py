@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Protocol, cast
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -28,11 +29,13 @@ class Editor(Protocol):
     async def create(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
         """Adds a concept."""
 
-    async def replace(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
-        """Changes one."""
+    async def replace(
+        self, concept: Concept, pictures: Sequence[bytes], leash: Leash, before: str
+    ) -> str:
+        """Changes one, if `before` is its digest when its turn has come."""
 
-    async def remove(self, concept_id: str, leash: Leash) -> str:
-        """Takes one out."""
+    async def remove(self, concept_id: str, leash: Leash, before: str) -> str:
+        """Takes one out, if `before` is its digest when its turn has come."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,11 @@ class Editing:
             _log.exception("what came of the change %s could not be recorded", change.change_id)
 
     async def _applied(self, change: Change, leash: Leash) -> str:
-        proposal, library = change.proposal, self._library()
-        if is_so(library, proposal):  # the server ended between making it and recording that
-            return library.digest
-        require_as_it_was(library, proposal)
+        proposal = change.proposal
+        found = await asyncio.to_thread(_found, self._library(), proposal.concept_id)
+        if is_so(found, proposal):  # the server ended between making it and recording that
+            return await asyncio.to_thread(_stored_digest, self._library())
+        require_as_it_was(found, proposal)
         editor = self._editor()
         if editor is None:
             raise NoDecisionError(
@@ -120,13 +124,13 @@ class Editing:
                 remedy="Try again when it is ready.",
             )
         if proposal.kind is ChangeKind.RETIRE:
-            return await editor.remove(proposal.concept_id, leash)
+            return await editor.remove(proposal.concept_id, leash, proposal.before)
         pictures = await asyncio.to_thread(self.changes.pictures, change.change_id)
         _require_whole(pictures, proposal)
         concept = concept_of(proposal)
         if proposal.kind is ChangeKind.ADD:
             return await editor.create(concept, pictures, leash)
-        return await editor.replace(concept, pictures, leash)
+        return await editor.replace(concept, pictures, leash, proposal.before)
 
 
 def concept_of(proposal: Proposal) -> Concept:
@@ -145,27 +149,33 @@ def concept_of(proposal: Proposal) -> Concept:
     )
 
 
-def is_so(library: ConceptLibrary, proposal: Proposal) -> bool:
-    """Whether the library is already as a proposal wants it."""
-    found = _found(library, proposal.concept_id)
+def is_so(found: Concept | None, proposal: Proposal) -> bool:
+    """Whether a library that has this concept, or none, is already as a proposal wants it."""
     if proposal.kind is ChangeKind.RETIRE:
         return found is None
     if found is None:
         return False
-    pictures = proposal.picture_sha256
+    has = _by_hand(found.picture_sha256, found.picture_hands)
+    keeps = not proposal.picture_sha256
     wanted = (
         proposal.name, proposal.names, proposal.category, proposal.severity, proposal.prompts,
-        frozenset(pictures or found.picture_sha256),
+        has if keeps else _by_hand(proposal.picture_sha256, proposal.picture_hands),
     )  # fmt: skip
     return wanted == (
-        found.name, found.names, found.category, found.severity, found.prompts,
-        frozenset(found.picture_sha256),
+        found.name, found.names, found.category, found.severity, found.prompts, has,
     )  # fmt: skip
 
 
-def require_as_it_was(library: ConceptLibrary, proposal: Proposal) -> None:
+def _by_hand(pictures: Sequence[str], hands: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """In a library hands take turns, so that pictures keep their order in one hand alone."""
+    found: dict[str, list[str]] = {}
+    for picture, hand in zip_longest(pictures, hands, fillvalue=""):
+        found.setdefault(hand, []).append(picture)
+    return list(found.items())
+
+
+def require_as_it_was(found: Concept | None, proposal: Proposal) -> None:
     """NoDecisionError where the concept is not the one that was looked at."""
-    found = _found(library, proposal.concept_id)
     if proposal.kind is ChangeKind.ADD:
         if found is None:
             return
@@ -175,11 +185,9 @@ def require_as_it_was(library: ConceptLibrary, proposal: Proposal) -> None:
             remedy="Reject this change, and choose another id or change that concept.",
         )
     if found is None or found.digest != proposal.before:
-        raise NoDecisionError(
-            ErrorReason.CONCEPT_UNKNOWN,
-            f"The concept {proposal.concept_id!r} is not as it was when this was proposed.",
-            remedy="Reject this change, look at the concept and propose it anew.",
-        )
+        from loragate_server.concepts.library import concept_changed
+
+        raise concept_changed(proposal.concept_id)
 
 
 def _require_whole(pictures: Sequence[bytes], proposal: Proposal) -> None:
@@ -193,8 +201,10 @@ def _require_whole(pictures: Sequence[bytes], proposal: Proposal) -> None:
 
 
 def _found(library: ConceptLibrary, concept_id: str) -> Concept | None:
-    try:
-        found = library.get(concept_id)
-    except NoDecisionError:
-        return None
-    return found if found.role == "forbidden" else None
+    """A forbidden concept as it lies in the folder, which other servers change as well."""
+    found = library.stored(concept_id)
+    return found if found is not None and found.role == "forbidden" else None
+
+
+def _stored_digest(library: ConceptLibrary) -> str:
+    return type(library).read(library.folder).digest

@@ -94,8 +94,12 @@ class LibraryKeeper:
         """
         return await self._run(lambda library: library.add(concept, pictures), leash)
 
-    async def replace(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
+    async def replace(
+        self, concept: Concept, pictures: Sequence[bytes], leash: Leash, before: str = ""
+    ) -> str:
         """Changes a concept; without pictures it keeps those that it has. As `create` otherwise.
+
+        One that is not `before`, its digest, when its turn has come is left alone.
 
         Returns:
             The new digest of the library.
@@ -103,10 +107,10 @@ class LibraryKeeper:
         Raises:
             NoDecisionError: CONCEPT_UNKNOWN, and what `create` raises.
         """
-        return await self._run(lambda library: library.replace(concept, pictures), leash)
+        return await self._run(lambda library: library.replace(concept, pictures, before), leash)
 
-    async def remove(self, concept_id: str, leash: Leash) -> str:
-        """Removes a concept, rebuilds and swaps as `create` does.
+    async def remove(self, concept_id: str, leash: Leash, before: str = "") -> str:
+        """Removes a concept, rebuilds and swaps as `create` does; `before` as for `replace`.
 
         Returns:
             The new digest of the library.
@@ -115,7 +119,7 @@ class LibraryKeeper:
             NoDecisionError: CONCEPT_UNKNOWN, LIBRARY_EMPTY when too few concepts would be left,
                 DISK_FULL, QUEUE_FULL as for `create`, or whatever `Worker.submit` raises.
         """
-        return await self._run(lambda library: library.remove(concept_id), leash)
+        return await self._run(lambda library: library.remove(concept_id, before), leash)
 
     def close(self) -> None:
         """Takes no more changes. One that is being made ends when the worker refuses its pieces."""

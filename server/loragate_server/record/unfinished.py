@@ -5,7 +5,8 @@ killed in between leaves a line that nobody was answered with. At the next start
 and `log reconcile` takes it at its word. What blocks is put into the database instead: whether
 somebody was answered cannot be told from a database that lost its last moments (a backup, another
 PostgreSQL server that took over), and a block that nobody heard of does no harm. A database that
-lacks more than a crash can leave is told of and nothing is noted.
+lacks more than a crash can leave is told of and nothing is noted. A step of a change of the concept
+library that is in the log alone is taken back as one that failed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from sqlalchemy.exc import IntegrityError
 from loragate_server.errors import NoDecisionError
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.record.chain import parse_line
+from loragate_server.record.changes.change import CHANGE_NOTE, CHANGE_VOID
 from loragate_server.record.database import Database
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.put_back import put_back
 from loragate_server.record.reviews.review import ReviewState
 from loragate_server.record.rotation import files_of
-from loragate_server.record.tables import audits, pruned, reviews
+from loragate_server.record.tables import audits, concept_changes, pruned, reviews
 
 UNFINISHED = "unfinished_at_start"
 
@@ -63,7 +65,9 @@ def note_unfinished(database: Database, log: DecisionLog, path: Path) -> tuple[s
         NoDecisionError: log or database do not do their work.
         OSError: the log cannot be read.
     """
-    lines = _last_lines(path)
+    entries = list(_last_entries(path))
+    _void_steps(database, log, entries)
+    lines = _last_lines(entries)
     if not lines:
         return ()
     there = _rows(database, [one.id for one in lines])
@@ -84,6 +88,43 @@ def note_unfinished(database: Database, log: DecisionLog, path: Path) -> tuple[s
         log.append_note({"code": UNFINISHED, "id": one.id})
     _LOGGER.warning("%d decisions were being written when the last process ended.", len(missing))
     return tuple(one.id for one in missing)
+
+
+def _void_steps(database: Database, log: DecisionLog, entries: Sequence[dict[str, Any]]) -> None:
+    """Takes back the steps of changes of the library that a crash kept from the database.
+
+    Where it lacks older ones as well, it has lost more than that, and nothing is noted.
+    """
+    steps: dict[tuple[str, int], datetime] = {}
+    last = datetime.min.replace(tzinfo=UTC)
+    for entry in entries:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            code = entry["note"].get("code") if entry["kind"] == "note" else ""
+            if code == CHANGE_VOID:
+                steps.pop((entry["note"]["change_id"], entry["note"]["position"]), None)
+                continue
+            if code not in ("", CHANGE_NOTE):
+                continue
+            last = max(last, datetime.fromisoformat(entry["time"]))
+            if code == CHANGE_NOTE:
+                event = entry["note"]["change"]["event"]
+                steps[event["change_id"], event["position"]] = last
+    missing = steps.keys() - _steps(database, [name for name, _ in steps])
+    if len(missing) == len(steps) > 1 or any(last - steps[one] > _CRASH for one in missing):
+        _LOGGER.error("The database lacks changes of the library that the log has.")
+        return
+    for name, position in sorted(missing):
+        void = {"code": CHANGE_VOID, "change_id": name, "position": position}
+        log.append_note({**void, "cause": UNFINISHED})
+
+
+def _steps(database: Database, change_ids: Sequence[str]) -> set[tuple[str, int]]:
+    if not change_ids:
+        return set()
+    columns = (concept_changes.c.change_id, concept_changes.c.position)
+    query = select(*columns).where(concept_changes.c.change_id.in_(list(change_ids)))
+    with database.reading() as connection:
+        return {(name, position) for name, position in connection.execute(query)}
 
 
 def _put_back(database: Database, line: _Line) -> bool:
@@ -109,11 +150,11 @@ def _rows(database: Database, ids: list[str]) -> set[str]:
     return found
 
 
-def _last_lines(path: Path) -> list[_Line]:
+def _last_lines(entries: Iterable[dict[str, Any]]) -> list[_Line]:
     """The last decisions and reviews of the log that no note speaks of already."""
     lines: list[_Line] = []
     noted: set[str] = set()
-    for entry in _last_entries(path):
+    for entry in entries:
         if entry["kind"] == "note":
             note = entry["note"]
             noted |= {str(note.get(key)) for key in ("id", "decision_id", "review_id")}

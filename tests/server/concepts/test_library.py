@@ -258,6 +258,21 @@ def test_an_unknown_concept_cannot_be_removed(library: ConceptLibrary) -> None:
         library.remove("fox")
 
 
+def test_a_concept_that_is_not_as_it_was_is_neither_changed_nor_removed(
+    library: ConceptLibrary,
+) -> None:
+    cat = library.get("cat")
+    changed = library.replace(dataclasses.replace(cat, severity="critical"), [], cat.digest)
+    with refusal(ErrorReason.CONCEPT_UNKNOWN):
+        library.replace(dataclasses.replace(cat, severity="low"), [], cat.digest)
+    with refusal(ErrorReason.CONCEPT_UNKNOWN):
+        library.remove("cat", cat.digest)
+    assert ConceptLibrary.open(library.folder).digest == changed.digest
+    assert "cat" not in [
+        one.concept_id for one in library.remove("cat", changed.get("cat").digest).concepts
+    ]
+
+
 def test_what_the_library_cannot_do_without_cannot_be_removed(library: ConceptLibrary) -> None:
     smaller = library.remove("neutral-8")
     with refusal(ErrorReason.LIBRARY_EMPTY):

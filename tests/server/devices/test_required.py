@@ -22,6 +22,9 @@ from loragate_server.policy.decision import (
     Remedy,
     VerdictKind,
 )
+from loragate_server.record.devices.devices import Devices
+from loragate_server.record.devices.position import save_position
+from loragate_server.record.log import DecisionLog
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.review import ReviewAction
 from loragate_server.record.reviews.reviews import ReviewRules, Reviews
@@ -218,3 +221,26 @@ def _suspected() -> Decision:
         reasons=(Reason("concept_suspected", "It may have learned 'Cat'."),),
         findings=(Finding(concept, VerdictKind.REVIEW, Remedy.QUARANTINE),),
     )
+
+
+def test_lines_that_were_lost_before_the_start_hold_up_no_later_decision(tmp_path: Path) -> None:
+    path, folder = tmp_path / "decisions.jsonl", tmp_path / "devices"
+    second = required("second", file=FileTarget(path=tmp_path / "second.jsonl"))
+    begun = DecisionLog(path)
+    begun.append_note({"x": 1})
+    save_position(folder, "second", begun.last)
+    path.unlink()
+    for number in range(9):
+        begun.append_note({"x": number})
+        if number == 7:
+            path.unlink()  # lines 2 to 9 are gone
+    begun.close()
+    devices = Devices((second,), folder, path)
+    log = DecisionLog(path, wrote=devices.wrote)
+    devices.begin(log.last)
+    try:
+        devices.require_taken(log.append_note({"x": "new"}))
+    finally:
+        log.close()
+        devices.close()
+    assert lines_of(tmp_path / "second.jsonl") == lines_of(path)

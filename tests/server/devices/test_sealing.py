@@ -17,7 +17,13 @@ from typer.testing import CliRunner
 from loragate_server.cli.command import application
 from loragate_server.config.devices import AuditDevice, FileTarget
 from loragate_server.record.devices.line import LogLine, read_line
-from loragate_server.record.devices.sealing import PREFIX, KeyFileError, Sealer, read_keys
+from loragate_server.record.devices.sealing import (
+    PREFIX,
+    KeyFileError,
+    Sealer,
+    read_keys,
+    sealed_value,
+)
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller
 from testkit.waiting import eventually
@@ -102,6 +108,18 @@ def test_reviewers_and_what_they_wrote_are_sealed_wherever_they_stand(tmp_path: 
     reasons = decision["verdict"]["decision"]["reasons"]
     assert reasons[0]["message"].startswith(PREFIX)
     assert reasons[1]["message"] == "None of 3."
+
+
+def test_who_changes_the_concept_library_and_why_is_sealed(tmp_path: Path) -> None:
+    file = key_file(tmp_path, b"k" * 32)
+    event = {"person": "alice", "reason": "my sister asked", "step": "propose", "detail": ""}
+    change = {"event": event, "proposal": {"concept_id": "mascot", "name": "Mascot"}}
+    entry = sealed(file, {"kind": "note", "note": {"code": "concept_change", "change": change}})
+    said = entry["note"]["change"]["event"]
+    assert said["person"] == sealed_value(b"k" * 32, "alice")
+    assert said["reason"].startswith(PREFIX)
+    assert (said["step"], said["detail"]) == ("propose", "")
+    assert entry["note"]["change"]["proposal"] == change["proposal"]
 
 
 def test_lines_of_other_shapes_and_odd_names_are_sealed_without_a_stumble(tmp_path: Path) -> None:

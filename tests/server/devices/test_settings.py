@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from loragate_server.app.preflight import problems, warnings
-from loragate_server.config.devices import AuditDevice
+from loragate_server.config.devices import AuditDevice, read_headers
 from loragate_server.config.schema import Config
 from loragate_server.config.sources import ConfigError, load_config
 
@@ -90,6 +90,17 @@ def test_a_check_says_what_would_keep_the_server_from_starting(
     config = Config(state_dir=tmp_path, audit_devices=(device,))
     [line] = [one for one in problems(config) if one.startswith("audit_devices: one: ")]
     assert said in line
+
+
+@pytest.mark.parametrize("name", ["x!y", "x-trace-bin", "x y", ""])
+def test_a_header_that_grpc_cannot_carry_is_refused_by_a_check_without_its_value(
+    tmp_path: Path, name: str
+) -> None:
+    headers = tmp_path / "headers"
+    headers.write_text(f"authorization: Bearer abc\n{name}: s3cret\n")
+    with pytest.raises(ValueError, match=r"line 2 of .*headers is no header") as caught:
+        read_headers(headers)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_way_on_which_decisions_can_be_read_is_warned_of() -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from loragate_server.config.devices import AuditDevice, FileTarget, SyslogTarget
 from loragate_server.errors import NoDecisionError
-from loragate_server.record.chain import verify_log
+from loragate_server.record.chain import Link, verify_log
 from loragate_server.record.devices.position import least_taken, read_position
+from loragate_server.record.devices.tail import Tail
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.rotation import rotated_files
 from testkit.audit_receivers import syslog_receiver
@@ -82,6 +85,7 @@ import sys, time
 from pathlib import Path
 from loragate_server.config.devices import AuditDevice, SyslogTarget
 from loragate_server.record.devices.devices import Devices
+from loragate_server.record.devices.tail import Tail
 from loragate_server.record.log import DecisionLog
 
 log, port = Path(sys.argv[1]), sys.argv[2]
@@ -263,3 +267,21 @@ def test_a_log_that_was_rolled_back_is_shipped_again(logged: Open, tmp_path: Pat
     here.write(3)
     assert eventually(lambda: lines_of(second)[-3:] == lines_of(here.path)[-3:], LIMIT_S)
     assert set(lines_of(here.path)) <= set(lines_of(second))
+
+
+def test_a_line_that_was_taken_back_is_not_shipped_for_the_one_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    first, log = Link(), DecisionLog(path)
+    for number in range(2):
+        first = log.append_note({"n": number})
+    whole = path.stat().st_size
+    unsynced = log.append_note({"x": "fails"})
+    with closing(Tail(path, Link())) as tail:
+        assert [one.link for one in tail.read(first)][-1] == first  # reads ahead in the file
+        log.close()
+        os.truncate(path, whole)
+        log = DecisionLog(path)
+        written = log.append_note({"x": "holds"})
+        assert (written.seq, written == unsynced) == (3, False)
+        assert [one.link for one in tail.read(written)] == [written]
+    log.close()

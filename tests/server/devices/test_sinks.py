@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import trustme
 from loragate_server.config.devices import OtlpTarget, SyslogTarget
 from loragate_server.record.chain import Link, verify_log
 from loragate_server.record.devices.file import FileSink
-from loragate_server.record.devices.line import DeviceError
+from loragate_server.record.devices.line import DeviceError, LogLine
 from loragate_server.record.devices.otlp import OtlpSink
+from loragate_server.record.devices.sealing import Sealer
 from loragate_server.record.devices.syslog import MOST_DATAGRAM_BYTES, SyslogSink
 from loragate_server.record.devices.tail import Tail
 from testkit.audit_receivers import log_collector, parsed, syslog_receiver
@@ -143,6 +145,39 @@ def test_the_second_file_is_a_log_that_can_be_verified_after_any_crash(
     assert path.read_bytes() == here.path.read_bytes()
     assert verify_log(path).intact
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_lines_that_come_again_from_long_before_the_end_of_the_file_are_not_repeated(
+    logged: Callable[..., Logged], tmp_path: Path, sealed: bool
+) -> None:
+    here = logged()
+    here.write(12)
+    with closing(Tail(here.path, Link())) as tail:
+        lines: Sequence[LogLine] = tail.read(here.log.last)
+    if sealed:
+        (tmp_path / "hmac.keys").write_bytes(base64.b64encode(b"k" * 32))
+        lines = Sealer(tmp_path / "hmac.keys").sealed(lines)
+    path = tmp_path / "second.jsonl"
+    sink = FileSink(path)
+    sink.take(lines[:10])
+    sink.close()
+    again = FileSink(path)  # after a crash during which several batches had been taken
+    for batch in (lines[2:4], lines[4:6], lines[6:11], lines[11:]):
+        again.take(batch)
+    again.close()
+    assert path.read_bytes() == b"".join(one.text + b"\n" for one in lines)
+
+
+def test_lines_of_a_log_that_was_begun_anew_are_not_taken_for_those_of_before(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "second.jsonl"
+    sink = FileSink(path)
+    sink.take([logged_line(number, letters=1) for number in range(1, 6)])
+    sink.take([logged_line(1), logged_line(2)])
+    sink.close()
+    assert path.read_bytes().endswith(logged_line(1).text + b"\n" + logged_line(2).text + b"\n")
 
 
 def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:

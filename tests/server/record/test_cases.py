@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Decision, Finding, Reason, Remedy, VerdictKind
@@ -22,6 +23,7 @@ from loragate_server.record.reviews.cases import Act
 from loragate_server.record.reviews.refusals import RefusalCode, ReviewRefused
 from loragate_server.record.reviews.review import FileCase, ReviewAction, ReviewState
 from loragate_server.record.reviews.reviews import ReviewRules, Reviews
+from loragate_server.record.tables import audits
 from loragate_server.record.verdict import Caller, Verdict
 
 APPROVE, REJECT, REOPEN = ReviewAction.APPROVE, ReviewAction.REJECT, ReviewAction.REOPEN
@@ -201,6 +203,44 @@ def test_a_rejection_settles_the_whole_file_and_a_reopening_gives_back_no_approv
     assert reviews.open_count() == 1
 
 
+def test_what_was_said_about_more_uses_than_are_settled_at_once_is_taken_back_too(
+    reviews: Reviews,
+    recorder: Recorder,
+    asked: Callable[..., Verdict],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loragate_server.record.reviews.reviews.MOST_AT_ONCE", 2)
+    uses = [asked(strength) for strength in (0.5, 1.0, 1.5, 2.0, 2.5)]
+    act(reviews, uses[0])
+    case = act(reviews, uses[0], REOPEN, "root")
+    assert {use.review.state for use in case.uses} == {ReviewState.OPEN}
+    assert {answer(recorder, verdict) for verdict in uses} == {VerdictKind.REVIEW}
+
+
+def forget(recorder: Recorder, verdict: Verdict) -> None:
+    """The decision is pruned, as retention does when it is settled and old."""
+    with recorder.database.writing() as connection:
+        connection.execute(delete(audits).where(audits.c.decision_id == verdict.decision_id))
+
+
+@pytest.mark.parametrize("first", [APPROVE, REJECT])
+def test_what_was_said_about_a_use_of_which_no_decision_is_left_is_taken_back_too(
+    reviews: Reviews, recorder: Recorder, asked: Callable[..., Verdict], first: ReviewAction
+) -> None:
+    old = asked(0.5)
+    act(reviews, old, first)
+    forget(recorder, old)
+    new = asked(1.0)
+    case = reviews.file_case(new.decision_id)
+    assert case.rejected == (first is REJECT)
+    assert len(case.past) == 1
+    act(reviews, new, REOPEN, "root")
+    assert answer(recorder, old) is VerdictKind.REVIEW
+    assert reviews.file_case(new.decision_id).past == ()
+    act(reviews, new)
+    assert answer(recorder, new) is VerdictKind.ALLOW
+
+
 def test_a_rejection_of_one_use_alone_blocks_all_and_can_be_reopened_from_any(
     reviews: Reviews, asked: Callable[..., Verdict]
 ) -> None:
@@ -293,3 +333,34 @@ def test_uses_beyond_the_list_are_counted_and_not_approved(
     act(reviews, newest, REJECT, "bob")
     assert answer(recorder, first) is VerdictKind.BLOCK
     assert reviews.open_count() == 0
+
+
+@pytest.mark.parametrize("whole_file", [True, False])
+def test_a_page_of_before_a_concept_became_severe_still_needs_two_people(
+    reviews: Reviews, recorder: Recorder, asked: Callable[..., Verdict], whole_file: bool
+) -> None:
+    mild = asked(1.0, severity="low")
+    severe = asked(1.0, severity="critical")
+    case = reviews.file_case(mild.decision_id)
+    assert case.looked_at.needs_second
+    if whole_file:
+        act(reviews, mild)
+    else:
+        ends = datetime.now(UTC) + timedelta(days=7)
+        reviews.act(
+            mild.decision_id, APPROVE, reviewer="alice", reason="seen", position=0, expires_at=ends
+        )
+    assert reviews.case(severe.decision_id).state is ReviewState.AWAITING_SECOND
+    assert answer(recorder, severe) is VerdictKind.REVIEW
+
+
+def test_one_person_lets_through_no_weaker_use_of_what_has_become_severe(
+    reviews: Reviews, recorder: Recorder, asked: Callable[..., Verdict]
+) -> None:
+    mild = asked(1.0, severity="low")
+    severe = asked(0.5, severity="critical")  # which an approval of the stronger use covers
+    case = reviews.file_case(mild.decision_id)
+    act(reviews, mild, chosen=[case.uses[0].subject_key])
+    assert answer(recorder, severe) is VerdictKind.REVIEW
+    act(reviews, mild, who="bob", chosen=[case.uses[0].subject_key])
+    assert answer(recorder, severe) is VerdictKind.ALLOW

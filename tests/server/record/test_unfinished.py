@@ -9,12 +9,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from loragate_server.policy.decision import Decision, Finding, Reason, Remedy, VerdictKind
 from loragate_server.record.chain import verify_log
+from loragate_server.record.changes.change import (
+    CHANGE_NOTE,
+    CHANGE_VOID,
+    Change,
+    ChangeKind,
+    ChangeState,
+    ChangeStep,
+    Proposal,
+)
+from loragate_server.record.changes.changes import ConceptChanges
 from loragate_server.record.connect import parse_url
 from loragate_server.record.reconcile import reconcile
 from loragate_server.record.recorder import Recorder
@@ -43,7 +54,7 @@ recorder.record(_decision(), Caller(), stage_times_s={})
 """
 
 
-def notes(log: Path) -> list[dict[str, str]]:
+def notes(log: Path) -> list[dict[str, Any]]:
     entries = map(json.loads, log.read_bytes().splitlines())
     return [entry["note"] for entry in entries if entry["kind"] == "note"]
 
@@ -146,3 +157,56 @@ def test_a_rejection_is_put_back_unless_another_review_has_its_place(
     [ruling] = book.about([verdict.decision.evidence.adapters[0].sha256])
     assert ruling.approved == taken
     assert len(notes(log_path)) == taken
+
+
+def propose(recorder: Recorder, concept_id: str) -> Change:
+    proposal = Proposal(
+        ChangeKind.RETIRE, concept_id, "Cat", (), "animal", "high", (), (), (), "d" * 64, True
+    )
+    return ConceptChanges(recorder).propose(proposal, (), "alice", "Gone.")
+
+
+def forget(database_url: str, *steps: tuple[str, int]) -> None:
+    engine = create_engine(parse_url(database_url))
+    with engine.begin() as connection:
+        for name, at in steps:
+            connection.execute(
+                text("DELETE FROM concept_changes WHERE change_id = :name AND position = :at"),
+                {"name": name, "at": at},
+            )
+    engine.dispose()
+
+
+def test_a_step_of_a_change_of_the_library_that_a_crash_interrupted_is_taken_back(
+    database_url: str, log_path: Path, open_recorder: Callable[..., Recorder]
+) -> None:
+    recorder = open_recorder(database_url, log_path)
+    name, rejected = propose(recorder, "cat").change_id, ChangeStep.REJECT
+    changes = ConceptChanges(recorder)
+    changes.act(name, rejected, person="bob", reason="No.", position=1)
+    recorder.close()
+    forget(database_url, (name, 1))  # as a kill between line and row leaves it
+    wanted = {"change_id": name, "position": 1, "code": CHANGE_VOID, "cause": UNFINISHED}
+    recorder = open_recorder(database_url, log_path)
+    assert notes(log_path)[-1] == wanted
+    assert ConceptChanges(recorder).get(name).state is ChangeState.WAITING
+    ConceptChanges(recorder).act(name, rejected, person="bob", reason="No.", position=1)
+    recorder.close()
+    open_recorder(database_url, log_path)
+    assert notes(log_path).count(wanted) == 1
+    assert notes(log_path)[-1]["code"] == CHANGE_NOTE
+
+
+def test_changes_that_a_database_has_lost_are_not_explained_away(
+    database_url: str,
+    log_path: Path,
+    open_recorder: Callable[..., Recorder],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recorder = open_recorder(database_url, log_path)
+    lost = [(propose(recorder, concept_id).change_id, 0) for concept_id in ("cat", "dog")]
+    recorder.close()
+    forget(database_url, *lost)
+    open_recorder(database_url, log_path)
+    assert [one["code"] for one in notes(log_path)] == [CHANGE_NOTE] * 2
+    assert "lacks changes of the library" in caplog.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from multidict import MultiMapping
@@ -73,6 +73,12 @@ def read_concept_form(texts: MultiMapping[str], languages: Sequence[str]) -> Con
         reason=text("reason"),
         before=text("before"),
     )
+
+
+def with_other_names(form: ConceptForm, old: Concept, languages: Sequence[str]) -> ConceptForm:
+    """The form with the names of a concept in languages for which it has no fields."""
+    others = {one: name for one, name in old.names if one not in languages}
+    return replace(form, names={**others, **form.names})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,7 +16,14 @@ from loragate_server.console.frame import WORDING, address, page
 from loragate_server.console.pages.concepts import uncalibrated
 from loragate_server.console.pages.references import viewing
 from loragate_server.console.sources import SOURCES
-from loragate_server.record.changes.change import Change, ChangeEvent, ChangeState, ChangeStep
+from loragate_server.errors import NoDecisionError
+from loragate_server.record.changes.change import (
+    Change,
+    ChangeEvent,
+    ChangeState,
+    ChangeStep,
+    Proposal,
+)
 from loragate_server.record.reviews.refusals import RefusalCode, ReviewRefused
 from loragate_server.wording.printable import printable
 from loragate_server.wording.wording import Wording
@@ -128,13 +136,13 @@ async def change_picture(request: web.Request) -> web.Response:
     """A small version of a picture that came with a change."""
     works = editing(request)
     found = await asyncio.to_thread(works.changes.get, request.match_info["change_id"])
-    if found.proposal.category in request.app[SOURCES].sensitive_categories:
+    if _hidden(request, found.proposal):
         raise web.HTTPNotFound
-    pictures = await asyncio.to_thread(works.changes.pictures, found.change_id)
     number = int(request.match_info["number"])
-    if number >= len(pictures):
+    sent = await asyncio.to_thread(works.changes.picture, found.change_id, number)
+    if sent is None:
         raise web.HTTPNotFound
-    data = await asyncio.to_thread(_small, pictures[number])
+    data = await asyncio.to_thread(_small, sent)
     return web.Response(body=data, content_type="image/png")
 
 
@@ -167,9 +175,9 @@ def _page(
 
 def view(request: web.Request, change: Change) -> ChangeView:
     """A change in words."""
-    wording, sources, proposal = request[WORDING], request.app[SOURCES], change.proposal
+    wording, proposal = request[WORDING], change.proposal
     doing = editing(request).progress(change.change_id)
-    hidden = proposal.category in sources.sensitive_categories
+    hidden = _hidden(request, proposal)
     ended = change.state in (ChangeState.APPLIED, ChangeState.REJECTED)
     steps = tuple(_step(wording, one) for one in change.events)
     return ChangeView(
@@ -190,11 +198,20 @@ def view(request: web.Request, change: Change) -> ChangeView:
         who=steps[0].who,
         steps=steps,
         pictures=() if hidden or ended else tuple(range(len(proposal.picture_sha256))),
-        veiled=viewing(request).veils(proposal.severity),
+        # Two people are needed too where it is severe now, and only is to become mild.
+        veiled=proposal.needs_second or viewing(request).veils(proposal.severity),
         hidden=hidden,
         actions=_actions(request, change, busy=doing is not None),
         position=len(change.events),
     )
+
+
+def _hidden(request: web.Request, proposal: Proposal) -> bool:
+    """Whether no picture may be shown: what is proposed is sensitive, or the concept as it is."""
+    sources, categories = request.app[SOURCES], {proposal.category}
+    with suppress(NoDecisionError):
+        categories.add(sources.library().get(proposal.concept_id).category)
+    return not categories.isdisjoint(sources.sensitive_categories)
 
 
 def _doing(wording: Wording, stage: str, share: float) -> str:

@@ -18,6 +18,7 @@ from loragate_server.console.pages.change_form import (
     form_of,
     read_concept_form,
     wanted,
+    with_other_names,
 )
 from loragate_server.console.pages.changes import editing
 from loragate_server.console.sources import SOURCES
@@ -54,6 +55,8 @@ async def propose(request: web.Request) -> web.Response:
     severe = request.app[SOURCES].reviews.rules.four_eyes_severities
     try:
         old = _looked_at(request, form)
+        if old is not None:
+            form = with_other_names(form, old, CONSOLE.languages)
         asked = await asyncio.to_thread(wanted, form, upload.files, old, severe)
         change = await asyncio.to_thread(
             works.changes.propose, asked.proposal, asked.pictures, user.name, form.reason

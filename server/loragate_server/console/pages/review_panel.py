@@ -121,7 +121,7 @@ def _actions(case: FileCase, offered: frozenset[str], user: User) -> tuple[str, 
     """What the reader may do now. The recorder decides; this only spares people dead ends."""
     if not case.looked_at.reviewable or not user.may(Role.REVIEWER):
         return ()
-    begun = case.rejected or any(use.review.state in _BEGUN for use in case.uses)
+    begun = bool(case.rejected or case.past) or any(use.review.state in _BEGUN for use in case.uses)
     possible = (
         (ReviewAction.APPROVE, bool(offered)),
         (ReviewAction.REJECT, not case.rejected),

@@ -14,6 +14,9 @@ from loragate_server.record.reviews.review import (
     standing,
 )
 
+CHANGE_NOTE, CHANGE_VOID = "concept_change", "concept_change_void"
+"""Codes of the notes of the decision log: a step, and that one does not count."""
+
 
 class ChangeKind(StrEnum):
     """What is done to the library."""

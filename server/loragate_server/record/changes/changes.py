@@ -10,6 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.changes.change import (
+    CHANGE_NOTE,
+    CHANGE_VOID,
     Change,
     ChangeEvent,
     ChangeState,
@@ -25,6 +27,7 @@ from loragate_server.record.changes.rows import (
     keep_pictures,
     newest_changes,
     read_change,
+    read_one_picture,
     read_pictures,
     retired,
 )
@@ -45,7 +48,6 @@ MOST_UNFINISHED = 20
 """Changes that may wait; the database holds the pictures of each."""
 
 MOST_SHOWN = 50
-_NOTE, _VOID = "concept_change", "concept_change_void"
 
 
 class ConceptChanges:
@@ -109,9 +111,17 @@ class ConceptChanges:
         return self._record(change, event)
 
     def ended(self, change_id: str, *, digest: str = "", failure: str = "") -> Change:
-        """Records what came of a change: the library that has it, or why none has."""
+        """Records what came of a change: the library that has it, or why none has.
+
+        Two servers may have tried to make it. Where one has made it, it is no failure that the
+        other found it made; where one has failed before, it is in force all the same.
+        """
         change, now = self.get(change_id), datetime.now(UTC)
         step = ChangeStep.FAILED if failure else ChangeStep.APPLIED
+        if change.state is ChangeState.APPLIED or (
+            failure and change.state is not ChangeState.ACCEPTED
+        ):
+            return change
         detail = failure[:MAX_REASON_LENGTH] or digest
         return self._record(
             change, ChangeEvent(change_id, len(change.events), step, "", "", now, detail)
@@ -144,6 +154,11 @@ class ConceptChanges:
         with self._recorder.database.reading() as connection:
             return read_pictures(connection, change_id)
 
+    def picture(self, change_id: str, number: int) -> bytes | None:
+        """One of them; all together are too many to be held for each that is shown."""
+        with self._recorder.database.reading() as connection:
+            return read_one_picture(connection, change_id, number)
+
     def _record(self, before: Change, event: ChangeEvent, pictures: Sequence[bytes] = ()) -> Change:
         after = Change(before.change_id, before.proposal, (*before.events, event))
         recorded = RecordedChange(event, before.proposal)
@@ -157,12 +172,16 @@ class ConceptChanges:
                 keep_pictures(connection, event.change_id, pictures)
                 if after.state in (ChangeState.APPLIED, ChangeState.REJECTED):
                     drop_pictures(connection, event.change_id)
-                link = self._recorder.log.append_note({"code": _NOTE, "change": payload})
+                link = self._recorder.log.append_note({"code": CHANGE_NOTE, "change": payload})
                 logged = True
                 self._recorder.require_taken(link)
         except NoDecisionError as error:
             if logged:
-                void = {"code": _VOID, "change_id": event.change_id, "position": event.position}
+                void = {
+                    "code": CHANGE_VOID,
+                    "change_id": event.change_id,
+                    "position": event.position,
+                }
                 with contextlib.suppress(NoDecisionError):
                     self._recorder.log.append_note({**void, "cause": error.reason.value})
             raise

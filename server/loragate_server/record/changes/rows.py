@@ -98,6 +98,14 @@ def read_pictures(connection: Connection, change_id: str) -> list[bytes]:
     return [data for (data,) in connection.execute(query.order_by(change_pictures.c.position))]
 
 
+def read_one_picture(connection: Connection, change_id: str, number: int) -> bytes | None:
+    """One picture of a change, by its place; None where there is none, or none any more."""
+    query = select(change_pictures.c.picture).where(
+        change_pictures.c.change_id == storable(change_id), change_pictures.c.position == number
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
 def drop_pictures(connection: Connection, change_id: str) -> None:
     """Forgets the pictures of a change."""
     connection.execute(delete(change_pictures).where(change_pictures.c.change_id == change_id))

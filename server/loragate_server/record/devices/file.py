@@ -34,8 +34,9 @@ class FileSink:
         try:
             self._follow()
             new = self._not_there(lines)
-            self._append(b"".join(one.text + b"\n" for one in new))
-            self._end = lines[-1].link
+            if new:
+                self._append(b"".join(one.text + b"\n" for one in new))
+                self._end = new[-1].link
         except OSError as error:
             raise DeviceError(_cause(self._path, error)) from error
 
@@ -56,11 +57,20 @@ class FileSink:
             self._fd = -1
 
     def _not_there(self, lines: Sequence[LogLine]) -> Sequence[LogLine]:
-        """Without those up to the one that the file ends with, if that is among them."""
+        """Without those up to the one that the file ends with, or all where the last is in it."""
         for index, one in enumerate(lines):
             if one.link == self._end:
                 return lines[index + 1 :]
-        return lines
+        # After a crash the file may be some batches ahead of the position that was kept.
+        return () if self._holds(lines[-1].link) else lines
+
+    def _holds(self, link: Link) -> bool:
+        """Whether a line stands before the end of the file; looks back no further than it could."""
+        at, place = self._end, self._size
+        while at is not None and at.seq > link.seq:
+            place = last_line_start(self._fd, place)
+            at = _line_before(self._fd, place) if place else None
+        return at == link
 
     def _append(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -119,9 +129,14 @@ class FileSink:
             os.ftruncate(fd, size)
             os.fsync(fd)
         if size:
-            start = last_line_start(fd, size)
-            self._end = _link(os.pread(fd, size - start, start).removesuffix(b"\n"))
+            self._end = _line_before(fd, size)
         self._size = size
+
+
+def _line_before(fd: int, end: int) -> Link:
+    """The line of a file that ends at byte `end`."""
+    start = last_line_start(fd, end)
+    return _link(os.pread(fd, end - start, start).removesuffix(b"\n"))
 
 
 def _link(text: bytes) -> Link:

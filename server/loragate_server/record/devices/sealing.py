@@ -36,8 +36,11 @@ SENSITIVE = (
     ("review", "event", "reason"),
     ("review", "ruling", "reviewers", _EACH),
     ("review", "ruling", "reason"),
+    ("note", "change", "event", "person"),
+    ("note", "change", "event", "reason"),
 )
-"""Where a line tells of people: who asked, what they call a file, who judged, and in which words.
+"""Where a line tells of people: who asked, what they call a file, who judged or changed the concept
+library, and in which words.
 
 An `adapter_config.json` may hold paths of whoever made it."""
 

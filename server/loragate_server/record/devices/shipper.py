@@ -89,7 +89,7 @@ class Shipper:
             OSError: the position cannot be kept.
         """
         self._tail, self._written, self._taken = tail, written, tail.last
-        self._gap = self._count_missed(0)
+        self._gap = self._count_missed(0, tail.last.seq - tail.missed)
         if written.seq > tail.last.seq:
             self._behind_since_s = time.monotonic()
         self._save()
@@ -174,7 +174,7 @@ class Shipper:
                 with self._changed:
                     written = self._written
                 self._pending = self._tail.read(written)
-                self._gap = self._count_missed(self._gap)
+                self._gap = self._count_missed(self._gap, self._taken.seq)
             if not self._pending:
                 return
             lines = self._pending
@@ -213,8 +213,13 @@ class Shipper:
         if was in ("", _NOT_YET):  # who is away for hours fills no log
             _log.warning("audit device %s: %s", self.name, why)
 
-    def _count_missed(self, gap: int) -> int:
-        """The number of the last line that was gone before the device had it."""
+    def _count_missed(self, gap: int, had: int) -> int:
+        """The number of the last line that was gone before the device had it.
+
+        Args:
+            gap: what it was before.
+            had: number of the last line that the device has of those before the gap.
+        """
         if not self._tail.missed:
             return gap
         missed, self._tail.missed = self._tail.missed, 0
@@ -223,10 +228,10 @@ class Shipper:
             "them, and goes on behind them",
             self.name,
             missed,
-            self._taken.seq,
+            had,
         )
         self._observer.device_missed(self.name, missed)
-        return self._taken.seq + missed
+        return had + missed
 
     def _save_in_time(self, *, idle: bool) -> None:
         if idle or time.monotonic() - self._saved_s >= SAVE_EVERY_S:

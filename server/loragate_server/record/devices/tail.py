@@ -85,6 +85,8 @@ class Tail:
 
     def _here(self, until: Link) -> list[LogLine]:
         """What the open file holds of the next lines."""
+        if self._file is not None:
+            _forget_read_ahead(self._file)
         found: list[LogLine] = []
         size = 0
         while self.last.seq < until.seq and len(found) < BATCH_LINES and size < BATCH_BYTES:
@@ -162,6 +164,16 @@ class Tail:
         self._file = path.open("rb")
         self._file.seek(place)
         self.last = last
+
+
+def _forget_read_ahead(file: BinaryIO) -> None:
+    """Stays at its place, and reads from the file again what comes there.
+
+    What was read ahead may be of a line whose write failed, which another one has replaced.
+    """
+    place = file.tell()
+    file.seek(0, os.SEEK_END)
+    file.seek(place)
 
 
 def _files(log: Path) -> list[_LogFile]:

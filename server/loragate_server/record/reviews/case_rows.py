@@ -8,7 +8,7 @@ used together are a case for each subject, because an approval holds for their v
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Select, and_, exists, func, select
 
 from loragate_server.record.reviews.review import ReviewState
 from loragate_server.record.reviews.rows import last, newest, positions, waits_now
+from loragate_server.record.search import storable
 from loragate_server.record.tables import audited_adapters, audits, findings, reviews
 
 MOST_USES = 20
@@ -133,6 +134,16 @@ def severities_of(connection: Connection, decision_ids: Sequence[str]) -> Mappin
     found: dict[str, set[str]] = defaultdict(set)
     for decision_id, severity in connection.execute(query):
         found[decision_id].add(severity)
+    return found
+
+
+def severities_now(connection: Connection, concept_ids: Iterable[str]) -> set[str]:
+    """The severities of concepts as the newest decisions have them that found any of them."""
+    found: set[str] = set()
+    for concept_id in concept_ids:
+        query = select(findings.c.severity).where(findings.c.concept_id == storable(concept_id))
+        newest_one = query.order_by(findings.c.decision_id.desc()).limit(1)
+        found.update(connection.execute(newest_one).scalars())
     return found
 
 

@@ -24,6 +24,7 @@ from loragate_server.record.reviews.case_rows import (
 from loragate_server.record.reviews.refusals import not_open, stale, uses_missing
 from loragate_server.record.reviews.review import (
     FileCase,
+    PastUse,
     RecordedReview,
     ReviewAction,
     ReviewState,
@@ -31,13 +32,15 @@ from loragate_server.record.reviews.review import (
     WaitingCase,
     standing,
 )
-from loragate_server.record.reviews.rows import events_about
+from loragate_server.record.reviews.rows import events_about, events_about_file
 from loragate_server.record.reviews.waits import waits
 from loragate_server.record.tables import audits
 from loragate_server.record.verdict import Verdict
 
 MOST_AT_ONCE = 48
-"""Subjects that one act settles; fewer than `unfinished` looks back on after a crash."""
+"""Subjects that one transaction settles; fewer than `unfinished` looks back on after a crash.
+
+An act about more of them takes several: what an approval covers is always fewer."""
 
 _ACTED_ON = (ReviewState.APPROVED, ReviewState.AWAITING_SECOND, ReviewState.REJECTED)
 
@@ -75,6 +78,7 @@ class Found:
 
     others: tuple[OtherUse, ...]
     more: int
+    past: tuple[PastUse, ...]
     events: Mapping[str, Sequence[RecordedReview]]
     services: Mapping[str, tuple[str, ...]]
 
@@ -141,9 +145,12 @@ def read_uses(connection: Connection, verdict: Verdict, key: str, *, every: bool
         every: also lists uses beyond the newest that people have acted on.
     """
     adapters = verdict.decision.evidence.adapters
-    known = uses_of_file(connection, adapters[0].sha256) if len(adapters) == 1 else []
+    sha256 = adapters[0].sha256 if len(adapters) == 1 else ""
+    known = uses_of_file(connection, sha256) if sha256 else []
     others = [one for one in known if one.subject_key != key]
     events = events_about(connection, [key, *(one.subject_key for one in others)])
+    about = events_about_file(connection, sha256) if sha256 else {}
+    past = _past({name: several for name, several in about.items() if name not in events})
     listed, rest = others[: MOST_USES - 1], others[MOST_USES - 1 :]
     if every:
         now = datetime.now(UTC)
@@ -151,8 +158,28 @@ def read_uses(connection: Connection, verdict: Verdict, key: str, *, every: bool
     verdicts = _verdicts(connection, [one.decision_id for one in listed])
     services = services_of(connection, [key, *(one.subject_key for one in listed)])
     return Found(
-        tuple(_other(one, verdicts) for one in listed), len(others) - len(listed), events, services
+        tuple(_other(one, verdicts) for one in listed),
+        len(others) - len(listed),
+        past,
+        events,
+        services,
     )
+
+
+def _past(events: Mapping[str, Sequence[RecordedReview]]) -> tuple[PastUse, ...]:
+    now = datetime.now(UTC)
+    found = [
+        PastUse(several[0].subject, tuple(one.event for one in several), _state(several, now))
+        for several in events.values()
+    ]
+    return tuple(one for one in found if one.state in _ACTED_ON)
+
+
+def past_concerned(case: FileCase, action: ReviewAction) -> list[PastUse]:
+    """The past uses that an act is about; an approval speaks of none."""
+    return [
+        one for one in case.past if action is not ReviewAction.APPROVE and _can(action, one.state)
+    ]
 
 
 def concerned(
@@ -179,8 +206,10 @@ def concerned(
         if case.rejected:
             raise not_open(ReviewState.REJECTED)
     else:
-        about = [use for use in case.uses if _can(action, use.review.state)][:MOST_AT_ONCE]
-        if not about:
+        about = [use for use in case.uses if _can(action, use.review.state)]
+        # A rejection that is taken back last blocks the file until all approvals are.
+        about.sort(key=lambda use: use.review.state is ReviewState.REJECTED)
+        if not about and not past_concerned(case, action):
             raise not_open(case.looked_at.state)
     # Of a use that the page did not list, whatever was done is taken back as well.
     return [(use, len(use.review.events)) for use in about]

@@ -88,6 +88,15 @@ class Use:
 
 
 @dataclass(frozen=True)
+class PastUse:
+    """A subject of a case on which people have ruled, and of which no decision is left."""
+
+    subject: Subject
+    events: tuple[ReviewEvent, ...]
+    state: ReviewState
+
+
+@dataclass(frozen=True)
 class FileCase:
     """What people review together: a file with all its uses, or files that are used together.
 
@@ -97,12 +106,14 @@ class FileCase:
             there is nothing to review.
         more: further uses, about which nothing is known here.
         rejected: whether any use was, which blocks the file.
+        past: what was ruled about it beside these uses; no page can show it.
     """
 
     looked_at: ReviewCase
     uses: tuple[Use, ...]
     more: int
     rejected: bool
+    past: tuple[PastUse, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,15 @@ from loragate_server.record.ids import new_decision_id
 from loragate_server.record.paging import Place, make_token, read_token
 from loragate_server.record.recorder import Recorder, checked_page_size
 from loragate_server.record.reviews import rows as rows
-from loragate_server.record.reviews.case_rows import count_cases
-from loragate_server.record.reviews.cases import Act, concerned, read_queue, read_uses
+from loragate_server.record.reviews.case_rows import count_cases, severities_now
+from loragate_server.record.reviews.cases import (
+    MOST_AT_ONCE,
+    Act,
+    concerned,
+    past_concerned,
+    read_queue,
+    read_uses,
+)
 from loragate_server.record.reviews.refusals import (
     RefusalCode as RefusalCode,
 )
@@ -172,7 +179,8 @@ class Reviews:
 
         Raises:
             ReviewRefused: it cannot be done so; nothing of it is recorded.
-            NoDecisionError: the decision is not known, or it could not be recorded.
+            NoDecisionError: the decision is not known, or it could not be recorded. Of more than
+                `MOST_AT_ONCE` uses some may be; what is left can be acted on again.
         """
         verdict = self._recorder.get(decision_id)
         _subject(verdict)
@@ -182,7 +190,10 @@ class Reviews:
             _Place(one.review.verdict, _subject(one.review.verdict), at)
             for one, at in concerned(case, act.action, seen, chosen)
         ]
-        self._settle(places, act)
+        past = past_concerned(case, act.action)
+        places += [_Place(verdict, one.subject, len(one.events)) for one in past]
+        for start in range(0, len(places), MOST_AT_ONCE):
+            self._settle(places[start : start + MOST_AT_ONCE], act)
         return self._file_case(verdict)
 
     def _sound(self, act: Act) -> Act:
@@ -197,6 +208,8 @@ class Reviews:
     def _settle(self, places: Sequence[_Place], act: Act) -> None:
         """The same act about each of some subjects, or about none."""
         now = datetime.now(UTC)
+        with self._recorder.database.reading() as connection:
+            severe = [self._needs_second(connection, one.verdict) for one in places]
         events = [
             (
                 ReviewEvent(
@@ -208,12 +221,12 @@ class Reviews:
                     reviewer=act.reviewer,
                     reason=act.reason,
                     reviewed_at=now,
-                    needs_second=self._needs_second(one.verdict),
+                    needs_second=needs_second,
                     expires_at=act.expires_at if act.action is ReviewAction.APPROVE else None,
                 ),
                 one.subject,
             )
-            for one in places
+            for one, needs_second in zip(places, severe, strict=True)
         ]
         self._record(events)
         self._told(act.action)
@@ -264,7 +277,7 @@ class Reviews:
         with self._recorder.database.reading() as connection:
             events = rows.events_about(connection, [subject.key])[subject.key]
             asked = rows.times_asked(connection, subject.key)
-        return self._described(verdict, events, asked, datetime.now(UTC))
+            return self._described(connection, verdict, events, asked)
 
     def _file_case(self, verdict: Verdict, *, every: bool = False) -> FileCase:
         """Args: `every` also lists what people have acted on and no page would show."""
@@ -274,29 +287,43 @@ class Reviews:
         key, now = _subject(verdict).key, datetime.now(UTC)
         with self._recorder.database.reading() as connection:
             found = read_uses(connection, verdict, key, every=every)
-        uses = [Use(key, looked_at, found.services.get(key, ()))]
-        for one in found.others:
-            described = self._described(one.verdict, found.events[one.key], one.asked, now)
-            uses.append(Use(one.key, described, found.services.get(one.key, ())))
+            uses = [Use(key, looked_at, found.services.get(key, ()))]
+            for one in found.others:
+                recorded = found.events[one.key]
+                described = self._described(connection, one.verdict, recorded, one.asked)
+                uses.append(Use(one.key, described, found.services.get(one.key, ())))
         states = (
             standing([one.event for one in each], now).state for each in found.events.values()
         )
-        rejected = ReviewState.REJECTED in states
-        return FileCase(looked_at, tuple(uses), found.more, rejected)
+        rejected = ReviewState.REJECTED in (*states, *(one.state for one in found.past))
+        return FileCase(looked_at, tuple(uses), found.more, rejected, found.past)
 
     def _described(
-        self, verdict: Verdict, recorded: Sequence[RecordedReview], asked: int, now: datetime
+        self,
+        connection: Connection,
+        verdict: Verdict,
+        recorded: Sequence[RecordedReview],
+        asked: int,
     ) -> ReviewCase:
         events = tuple(one.event for one in recorded)
-        state = standing(events, now).state
-        return ReviewCase(verdict, True, events, state, self._needs_second(verdict), asked)
+        state = standing(events, datetime.now(UTC)).state
+        severe = self._needs_second(connection, verdict)
+        return ReviewCase(verdict, True, events, state, severe, asked)
 
-    def _needs_second(self, verdict: Verdict) -> bool:
-        return any(
-            finding.evidence.severity in self.rules.four_eyes_severities
+    def _needs_second(self, connection: Connection, verdict: Verdict) -> bool:
+        """Whether a suspected concept is severe, or has become so since the verdict.
+
+        An approval speaks of concepts by their ids. One that was given on the page of an old
+        decision would else let through by one person what needs two by now.
+        """
+        suspected = [
+            finding.evidence
             for finding in verdict.decision.findings
             if finding.verdict is VerdictKind.REVIEW
-        )
+        ]
+        severities = {one.severity for one in suspected}
+        severities |= severities_now(connection, [one.concept_id for one in suspected])
+        return not severities.isdisjoint(self.rules.four_eyes_severities)
 
 
 def _subject(verdict: Verdict) -> Subject:

@@ -58,6 +58,19 @@ def events_about(
     return found
 
 
+def events_about_file(
+    connection: Connection, sha256: str
+) -> Mapping[str, Sequence[RecordedReview]]:
+    """As `events_about`, for all subjects that are this file alone, asked about lately or not."""
+    named = select(reviews.c.subject_key).where(reviews.c.payload.contains(sha256)).distinct()
+    found = events_about(connection, connection.execute(named).scalars())
+    return {
+        key: several
+        for key, several in found.items()
+        if [one.sha256 for one in several[0].subject.adapters] == [sha256]
+    }
+
+
 def insert_review(connection: Connection, review: RecordedReview, payload: str) -> None:
     """Adds an event.
 

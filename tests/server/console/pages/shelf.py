@@ -74,16 +74,18 @@ class Shelf:
         self.library = self.library.add(concept, pictures)
         return self.library.digest
 
-    async def replace(self, concept: Concept, pictures: Sequence[bytes], leash: Leash) -> str:
+    async def replace(
+        self, concept: Concept, pictures: Sequence[bytes], leash: Leash, before: str
+    ) -> str:
         """Changes one."""
         await self._wait(leash)
-        self.library = self.library.replace(concept, pictures)
+        self.library = self.library.replace(concept, pictures, before)
         return self.library.digest
 
-    async def remove(self, concept_id: str, leash: Leash) -> str:
+    async def remove(self, concept_id: str, leash: Leash, before: str) -> str:
         """Takes one out."""
         await self._wait(leash)
-        self.library = self.library.remove(concept_id)
+        self.library = self.library.remove(concept_id, before)
         return self.library.digest
 
     async def _wait(self, leash: Leash) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import ClientResponse, FormData
 from PIL import Image
 
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.console.wording import console_wording
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.changes.change import ChangeState
@@ -132,6 +134,30 @@ async def test_a_severe_concept_cannot_be_made_mild_or_retired_by_one_person(
     assert await settled(shelf, where) is ChangeState.REJECTED
 
 
+@pytest.mark.parametrize("where", ["while it waits", "in another server"])
+@pytest.mark.parametrize("form", ["change", "retire"])
+async def test_what_became_severe_meanwhile_is_not_changed_by_what_one_person_proposed(
+    browser: Opens, shelf: Shelf, form: str, where: str
+) -> None:
+    shelf.gate = asyncio.Event()
+    severe = dataclasses.replace(shelf.library.get("mascot"), severity="critical")
+    page = await browser(EDITOR).see("/changes/new?concept=mascot")
+    if where == "in another server":  # which this one learns of when it starts again
+        ConceptLibrary.open(shelf.library.folder).replace(severe, [])
+    typed = {"name": "Mascot", "category": "brand", "severity": "low", "reason": "Mild."}
+    answer = await send(browser(EDITOR), page, form, **typed)
+    if where == "while it waits":
+        for _ in range(1000):
+            await asyncio.sleep(0.01)
+            found = shelf.editing.progress(answer.headers["Location"][-32:])
+            if found is not None and found.stage:
+                break
+        shelf.library = shelf.library.replace(severe, [])
+    shelf.gate.set()
+    assert await settled(shelf, answer.headers["Location"]) is ChangeState.FAILED
+    assert ConceptLibrary.open(shelf.library.folder).get("mascot").severity == "critical"
+
+
 async def test_a_change_without_pictures_keeps_them_and_one_with_some_replaces_them(
     browser: Opens, shelf: Shelf
 ) -> None:
@@ -152,6 +178,45 @@ async def test_a_change_without_pictures_keeps_them_and_one_with_some_replaces_t
     assert len(after.picture_files) == 2
     assert not set(after.picture_sha256) & set(before.picture_sha256)
     assert not before.picture_files[0].exists()
+
+
+async def test_names_in_languages_that_the_console_does_not_speak_are_kept(
+    browser: Opens, shelf: Shelf
+) -> None:
+    names = (("de", "Maskottchen"), ("ja", "マスコット"))
+    mascot = dataclasses.replace(shelf.library.get("mascot"), names=names)
+    shelf.library = shelf.library.replace(mascot, [])
+    page = await browser(EDITOR).see("/changes/new?concept=mascot")
+    typed = {"name": "The mascot", "name-ja": "", "category": "brand", "severity": "low"}
+    answer = await send(browser(EDITOR), page, **typed, reason="Renamed.")
+    assert await settled(shelf, answer.headers["Location"]) is ChangeState.APPLIED
+    assert shelf.library.get("mascot").names == (("de", "Maskottchen"),)
+
+
+async def test_the_same_pictures_by_other_hands_are_another_concept(
+    browser: Opens, shelf: Shelf
+) -> None:
+    typed = {"name": "Mascot", "category": "brand", "severity": "low", "reason": "Sorted."}
+    for hand in ("film", "comic"):
+        page = await browser(EDITOR).see("/changes/new?concept=mascot")
+        pictures = [picture("red"), picture("blue")]
+        answer = await send(browser(EDITOR), page, pictures=pictures, **typed, **{"hand-0": hand})
+        assert await settled(shelf, answer.headers["Location"]) is ChangeState.APPLIED
+        assert shelf.library.get("mascot").picture_hands == (hand, hand)
+
+
+async def test_what_was_made_by_one_server_is_not_called_failed_by_another(
+    browser: Opens, shelf: Shelf, recorder: Recorder
+) -> None:
+    shelf.gate = asyncio.Event()
+    where = await propose(browser(EDITOR))
+    other = Shelf(shelf.library, recorder)
+    other.editing.begin(other.editing.changes.get(where[-32:]))  # somebody tried again there
+    assert await settled(other, where) is ChangeState.APPLIED
+    shelf.gate.set()
+    await settled(shelf, where)  # finds the concept there
+    change = shelf.editing.changes.get(where[-32:])
+    assert [one.step for one in change.events] == ["propose", "applied"]
 
 
 async def test_a_retired_concept_stays_in_the_record(browser: Opens, shelf: Shelf) -> None:
@@ -288,6 +353,35 @@ async def test_pictures_of_a_proposal_are_blurred_or_hidden_as_those_of_the_libr
     assert not shown.all("img")
     assert console_wording("en")("references.hidden") in shown.text()
     assert (await browser(EDITOR).ask(f"{hidden}/pictures/0")).status == 404
+
+
+async def test_pictures_of_a_concept_that_is_to_become_mild_are_shown_as_those_of_what_it_is(
+    browser: Opens, shelf: Shelf
+) -> None:
+    page = await browser(EDITOR).see("/changes/new?concept=weapon")
+    mild = {"name": "Weapon", "category": "brand", "severity": "low", "reason": "Mild."}
+    answer = await send(browser(EDITOR), page, pictures=[picture("red")], **mild)
+    where = answer.headers["Location"].removeprefix("/console")
+    shown = await browser(EDITOR, "bob").see(where)
+    assert len(shown.all("img", ".veil")) == 1
+    assert "/console/concepts/weapon" in shown.links(), "who approves can see what it is now"
+    weapon = shelf.library.get("weapon")
+    shelf.library = shelf.library.replace(dataclasses.replace(weapon, category="secret"), [])
+    assert not (await browser(EDITOR, "bob").see(where)).all("img")
+    assert (await browser("v").ask(f"{where}/pictures/0")).status == 404
+
+
+async def test_a_picture_is_shown_without_reading_all_that_came_with_it(
+    browser: Opens, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = await propose(browser(EDITOR), severity="critical")
+
+    def read_all(*_: object) -> list[bytes]:
+        raise AssertionError("a page asks for each of two dozen pictures")
+
+    monkeypatch.setattr(type(shelf.editing.changes), "pictures", read_all)
+    assert (await browser("v").ask(f"{where}/pictures/0")).status == 200
+    assert (await browser("v").ask(f"{where}/pictures/99")).status == 404
 
 
 async def test_who_has_no_permission_is_offered_nothing_and_refused(
