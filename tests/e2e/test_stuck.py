@@ -18,12 +18,14 @@ from tests.e2e.hanging_server import MODEL, READING
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 FILE = ADAPTERS / "harmless-watermelon.safetensors"
 PROGRAM = (str(Path(__file__).with_name("hanging_server.py")),)
-SETTINGS = {"LORAGATE_GATE__STUCK_AFTER_S": str(3 * busyness()), "LORAGATE_DRAIN_GRACE_S": "2"}
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with server_process(tmp_path, SETTINGS, program=PROGRAM) as process:
+    # Longer than the first audit of a process takes, which makes what later ones find made.
+    silent_s = str(5 * busyness())
+    settings = {"LORAGATE_GATE__STUCK_AFTER_S": silent_s, "LORAGATE_DRAIN_GRACE_S": "2"}
+    with server_process(tmp_path, settings, program=PROGRAM) as process:
         yield process
 
 
