@@ -62,6 +62,8 @@ def write_facts(folder: Path, facts: Facts) -> None:
 def earlier_scans(out: Path, now: Facts) -> list[tuple[Path, Facts]]:
     """Scans with results in the same folder that measured on the same base model, newest first.
 
+    And for the same loaders: a file's key names its bytes, not what a loader makes of them.
+
     Args:
         out: folder of the results of all scans.
         now: the scan that asks; those that cannot be of use to it are left out.
@@ -73,11 +75,16 @@ def earlier_scans(out: Path, now: Facts) -> list[tuple[Path, Facts]]:
             changed_s = file.stat().st_mtime
         except (OSError, ValidationError):  # of another version, or being removed
             continue
-        alike = (facts.format, facts.base_digest, facts.engine_version, facts.bank)
-        if alike == (_FORMAT, now.base_digest, ENGINE_VERSION, now.bank) and facts != now:
+        alike = facts.format == _FORMAT and facts.engine_version == ENGINE_VERSION
+        if alike and _measured_alike(facts) == _measured_alike(now) and facts != now:
             found.append((changed_s, file.parent, facts))
     ordered = sorted(found, key=lambda one: (-one[0], one[1].name))
     return [(folder, facts) for _, folder, facts in ordered]
+
+
+def _measured_alike(facts: Facts) -> tuple[object, ...]:
+    """What two scans have to share; to other loaders the same bytes are other weights."""
+    return facts.base_digest, facts.bank, facts.loaders
 
 
 def responses_in(
