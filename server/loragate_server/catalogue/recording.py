@@ -15,8 +15,8 @@ from loragate_server.gate.measured import Measured
 from loragate_server.gate.request import GateRequest
 from loragate_server.policy.decision import GRAVITY
 from loragate_server.progress import Leash
-from loragate_server.record.scanned import SERVICE, request_id
-from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.record.scanned import request_id
+from loragate_server.record.verdict import SCAN_SERVICE, Caller, Verdict
 
 STOPS = frozenset(
     {
@@ -120,7 +120,7 @@ class Recording:
     async def _verdict(self, row: Row) -> Verdict:
         evidence, times_s = unpacked(row["measured"])
         caller = Caller(
-            service=SERVICE,
+            service=SCAN_SERVICE,
             request_id=request_id(self._scan_id, evidence.adapters[0].config_sha256),
         )
         reference = AdapterReference(declared_name=row["name"] or row["location"])
