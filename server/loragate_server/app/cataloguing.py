@@ -127,7 +127,7 @@ async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
     config = config.model_copy(update={"console": ConsoleSection()})
     async with AsyncExitStack() as stack:
         front = await open_front(config, stack)
-        serve = partial(serve_one, _for_auditors(config), job.base_model)
+        serve = partial(serve_one, for_auditors(config), job.base_model)
         served, fed = await asyncio.to_thread(_served_elsewhere, serve)
         gate = await _open_gate(config, front, served, stack)
         for part in ("models", "grpc"):
@@ -280,10 +280,11 @@ def _facts(
     )
 
 
-def _for_auditors(config: Config) -> str:
+def for_auditors(config: Config) -> str:
     """What an auditor has to know: no password, token or key goes to a cluster."""
-    needed = {"base_models", "library", "state_dir", "cache_dir", "kernel_backend", "threads"}
-    return config.model_dump_json(include=needed)
+    places = {"base_models", "library", "state_dir", "cache_dir"}
+    means = {"gradients", "kernel_backend", "threads"}
+    return config.model_dump_json(include=places | means)
 
 
 def _served_elsewhere(serve: Callable[[], ServedBase]) -> tuple[ServedBase, Fed]:
