@@ -28,7 +28,11 @@ _recalled = TypeAdapter(Recalled)
 
 
 class Facts(Section):
-    """What a scan was made of; a file beside its results, which people may read too."""
+    """What a scan was made of; a file beside its results, which people may read too.
+
+    Attributes:
+        calibration_digest: "" without one, and in files of before it was told.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +41,7 @@ class Facts(Section):
     base_model: str
     base_digest: str
     library_digest: str
+    calibration_digest: str = ""
     policy_digest: str
     engine_version: str
     loaders: tuple[str, ...]

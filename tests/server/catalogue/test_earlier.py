@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from loragate_server.audit.evidence import ENGINE_VERSION
 from loragate_server.catalogue.earlier import Facts, earlier_scans, write_facts
+from loragate_server.catalogue.scan import scan_id_of
+from loragate_server.gate.bases import ServedBase
 
 NOW = Facts(
     source="/loras",
@@ -30,8 +33,16 @@ def with_scan(out: Path, **changes: object) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("word", ["source", "library_digest", "policy_digest"])
-def test_a_scan_of_another_source_library_or_policy_measured_the_same_of_a_file(
+@pytest.mark.parametrize(
+    "word",
+    [
+        "source",
+        "library_digest",
+        "calibration_digest",
+        "policy_digest",
+    ],
+)
+def test_a_scan_of_another_source_library_calibration_or_policy_measured_the_same_of_a_file(
     tmp_path: Path, word: str
 ) -> None:
     folder = with_scan(tmp_path, **{word: "another"})
@@ -53,3 +64,14 @@ def test_nothing_is_taken_from_a_scan_that_measured_other_weights_or_by_other_me
 ) -> None:
     with_scan(tmp_path, library_digest="another", **change)
     assert earlier_scans(tmp_path, NOW) == []
+
+
+def named(calibration: str) -> str:
+    """What a scan with a calibration is called."""
+    served = ServedBase("emoji-tiny", Mock(digest="b" * 64), Mock(), "c" * 64, frozenset())
+    return scan_id_of("/loras", served, calibration, Mock(digest="d" * 64), ("diffusers",))
+
+
+def test_a_scan_with_another_calibration_is_another_scan() -> None:
+    assert named("1" * 64) == named("1" * 64)
+    assert len({named("1" * 64), named("2" * 64), named("")}) == 3
