@@ -12,6 +12,8 @@ from tests.helm.conftest import SCENARIOS, VERSIONS, Object, Rendering, render, 
 pytestmark = pytest.mark.needs("helm")
 
 SCAN = ["catalogue", "scan", "/srv/adapters"]
+SECRETS = {"loragate-devices", "loragate-events", "loragate-signing", "loragate-tls"}
+"""Volumes of the service whose files are keys."""
 
 
 @functools.cache
@@ -74,6 +76,18 @@ def test_what_opens_files_of_strangers_holds_no_password_token_or_key() -> None:
     assert kinds == {"emptyDir"}
     names = {one["name"] for one in head["containers"][0]["env"]}
     assert {"LORAGATE_CONFIG", "LORAGATE_DATABASE_URL"} <= names
+
+
+def test_the_secrets_of_a_service_are_with_the_head_and_no_worker() -> None:
+    rendering = render(SCENARIOS["ha-postgresql"], SCENARIOS["catalogue-ray"])
+    cluster = rendering.one("RayJob", "-catalogue")["spec"]["rayClusterSpec"]
+    [workers] = cluster["workerGroupSpecs"]
+    head, worker = (
+        {one["name"] for one in pod["template"]["spec"]["volumes"]} & SECRETS
+        for pod in (cluster["headGroupSpec"], workers)
+    )
+    assert head == SECRETS
+    assert worker == set()
 
 
 def test_head_and_workers_have_shared_memory_and_one_image() -> None:
