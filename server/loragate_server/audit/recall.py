@@ -21,7 +21,7 @@ from loragate_server.audit.packed import whole
 from loragate_server.audit.response import Adaptation
 from loragate_server.audit.score import Scores
 from loragate_server.audit.stages import Responded
-from loragate_server.concepts.probes import encode_probe_prompts, prompt_rows
+from loragate_server.concepts.probes import encode_probe_prompts, told_together
 from loragate_server.models.base import BaseModel
 
 
@@ -113,9 +113,12 @@ def fed_of(base: BaseModel, materials: Materials) -> Fed:
     digests = [hashlib.sha256() for _ in materials.probes.concepts]
     for probes in materials.sets:
         told = encode_probe_prompts(base, probes)
-        places = prompt_rows(probes, torch.arange(len(digests)))
+        # of a large library, the prompts of a pass are encoded by themselves, and may round so
+        alone = probes.plan.named and not told_together(probes)
         for index, found in enumerate(digests):
-            row = told.rows(places[index : index + 1].to(base.device)).tensors
+            found.update(b"alone\n" if alone else b"")
+            place = torch.tensor([index if probes.plan.named else 0], device=base.device)
+            row = told.rows(place).tensors
             parts = {"noisy": probes.noisy[index], "target": probes.target[index]}
             for name, tensor in (
                 {**parts, "times": probes.times} | dict(sorted(row.items()))

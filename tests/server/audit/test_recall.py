@@ -18,8 +18,9 @@ from loragate_server.audit import together
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import Evidence, Machine, UsedAdapter, UseEvidence
 from loragate_server.audit.packed import without
-from loragate_server.audit.recall import Fed, Recalled, Recollection, recalled_of, usable
+from loragate_server.audit.recall import Fed, Recalled, Recollection, fed_of, recalled_of, usable
 from loragate_server.audit.uses import Member
+from loragate_server.concepts import probes
 from loragate_server.config.schema import Config
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.library import serve_base
@@ -193,3 +194,15 @@ def test_suspects_that_a_record_does_not_tell_one_by_one_are_recalled_with_the_o
     assert recalled is not None
     assert recalled.rows == ("rows of a", "rows of b", "rows of c")
     assert recalled_of(replace(short, packed="damaged"), fed) is None
+
+
+def test_what_was_told_beside_all_prompts_is_not_recalled_where_they_are_told_alone(
+    embedded: ServedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, materials = embedded.base, embedded.engine.materials
+    together = fed_of(base, materials)
+    assert together == embedded.engine.fed
+    monkeypatch.setattr(probes, "MOST_PROMPTS", len(materials.probes.concepts) - 1)
+    alone = fed_of(base, materials)
+    assert alone.bank != together.bank
+    assert not set(alone.concepts.values()) & set(together.concepts.values())
