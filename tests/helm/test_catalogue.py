@@ -127,6 +127,13 @@ def test_a_scan_of_a_volume_reaches_nothing_but_names() -> None:
     assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53]
 
 
+def test_a_scan_that_is_traced_reaches_the_collector() -> None:
+    rendering = render(SCENARIOS["console-oidc"], SCENARIOS["catalogue-job"])
+    policy = rendering.one("NetworkPolicy", "-catalogue")["spec"]
+    [collector] = [rule for rule in policy["egress"] if "4317" in str(rule)]
+    assert "observability" in str(collector["to"])
+
+
 def test_prometheus_takes_the_numbers_of_a_scan_for_no_servers() -> None:
     monitor = scenario_on("catalogue-job", "1.33").one("PodMonitor", "-catalogue")
     [endpoint] = monitor["spec"]["podMetricsEndpoints"]
