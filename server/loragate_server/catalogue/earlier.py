@@ -7,9 +7,11 @@ suspected (`audit.recall`). Nothing is kept for that but the names of what was m
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import BaseModel as Section
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -25,6 +27,7 @@ from loragate_server.record.verdict import Verdict
 FACTS = "scan.json"
 _FORMAT = 1
 _recalled = TypeAdapter(Recalled)
+_log = logging.getLogger(__name__)
 
 
 class Facts(Section):
@@ -99,14 +102,17 @@ def responses_in(
 
     Args:
         scans: see `earlier_scans`.
-        stored: `Recorder.get`. A decision that is no longer on record is left out.
-
-    Raises:
-        OSError: a part cannot be read.
+        stored: `Recorder.get`. A decision that is no longer on record is left out, and so are
+            results that cannot be read, with a warning: they only save what can be measured again.
     """
     found: dict[str, bytes] = {}
     for folder, facts in scans:
-        for key, decision_id in _responded(folder):
+        try:
+            responded = list(_responded(folder))
+        except (OSError, pa.ArrowException) as error:
+            _log.warning("nothing is taken from the earlier scan %s: %s", folder, error)
+            continue
+        for key, decision_id in responded:
             if key not in found:
                 try:
                     evidence = stored(decision_id).decision.evidence

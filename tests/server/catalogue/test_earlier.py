@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from loragate_server.audit.evidence import ENGINE_VERSION
-from loragate_server.catalogue.earlier import Facts, earlier_scans, write_facts
+from loragate_server.catalogue.earlier import Facts, earlier_scans, responses_in, write_facts
 from loragate_server.catalogue.scan import scan_id_of
 from loragate_server.gate.bases import ServedBase
 
@@ -64,6 +65,16 @@ def test_nothing_is_taken_from_a_scan_that_measured_other_weights_or_by_other_me
 ) -> None:
     with_scan(tmp_path, library_digest="another", **change)
     assert earlier_scans(tmp_path, NOW) == []
+
+
+def test_results_of_an_earlier_scan_that_are_damaged_end_no_scan(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = with_scan(tmp_path, library_digest="another")
+    (folder / "part-000001.parquet").write_bytes(b"cut short")
+    with caplog.at_level(logging.WARNING, logger="loragate_server"):
+        assert responses_in(earlier_scans(tmp_path, NOW), Mock()) == {}
+    assert f"nothing is taken from the earlier scan {folder}" in caplog.text
 
 
 def named(calibration: str) -> str:
