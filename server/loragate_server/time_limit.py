@@ -67,7 +67,9 @@ class _Guard:
         """Nothing is raised after this, not even what was on its way."""
         with self._lock:
             late, self._done = self._done, True
-        if late:
+        # A block that the limit left before it had ended is ended by whoever frees it, on whatever
+        # thread: nothing is on its way there, and the one that was watched has other things to do.
+        if late and threading.get_ident() == self._watched:
             _swallow(self._watched)
 
 

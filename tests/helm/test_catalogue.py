@@ -12,6 +12,8 @@ from tests.helm.conftest import SCENARIOS, VERSIONS, Object, Rendering, render, 
 pytestmark = pytest.mark.needs("helm")
 
 SCAN = ["catalogue", "scan", "/srv/adapters"]
+SECRETS = {"loragate-devices", "loragate-events", "loragate-signing", "loragate-tls"}
+"""Volumes of the service whose files are keys."""
 
 
 @functools.cache
@@ -76,6 +78,18 @@ def test_what_opens_files_of_strangers_holds_no_password_token_or_key() -> None:
     assert {"LORAGATE_CONFIG", "LORAGATE_DATABASE_URL"} <= names
 
 
+def test_the_secrets_of_a_service_are_with_the_head_and_no_worker() -> None:
+    rendering = render(SCENARIOS["ha-postgresql"], SCENARIOS["catalogue-ray"])
+    cluster = rendering.one("RayJob", "-catalogue")["spec"]["rayClusterSpec"]
+    [workers] = cluster["workerGroupSpecs"]
+    head, worker = (
+        {one["name"] for one in pod["template"]["spec"]["volumes"]} & SECRETS
+        for pod in (cluster["headGroupSpec"], workers)
+    )
+    assert head == SECRETS
+    assert worker == set()
+
+
 def test_head_and_workers_have_shared_memory_and_one_image() -> None:
     images = set()
     for spec in ray_pods():
@@ -111,6 +125,13 @@ def test_a_scan_of_a_volume_reaches_nothing_but_names() -> None:
     policy = scenario_on("catalogue-job", "1.33").one("NetworkPolicy", "-catalogue")["spec"]
     assert len(policy["ingress"]) == 1
     assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53]
+
+
+def test_a_scan_that_is_traced_reaches_the_collector() -> None:
+    rendering = render(SCENARIOS["console-oidc"], SCENARIOS["catalogue-job"])
+    policy = rendering.one("NetworkPolicy", "-catalogue")["spec"]
+    [collector] = [rule for rule in policy["egress"] if "4317" in str(rule)]
+    assert "observability" in str(collector["to"])
 
 
 def test_prometheus_takes_the_numbers_of_a_scan_for_no_servers() -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,24 @@ def test_a_profiler_goes_on_after_a_limit() -> None:
         check=True,
     )
     assert told.stdout.strip() == "1000"
+
+
+def test_a_block_that_another_thread_frees_after_its_limit_ends_there_and_disturbs_nobody() -> None:
+    limits = [cpu_time_limit(0.0)]
+
+    def left_in_between() -> None:
+        with suppress(TimeLimitError):
+            limits[0].__enter__()
+            while True:
+                pass
+
+    watched = threading.Thread(target=left_in_between)
+    watched.start()
+    watched.join()
+    freeing = threading.Thread(target=limits.clear, daemon=True)
+    freeing.start()
+    freeing.join(at_most(2.0))
+    assert not freeing.is_alive()
 
 
 def test_time_that_a_thread_waits_does_not_count() -> None:

@@ -49,8 +49,8 @@ it has the volume with log and results). */}}
 {{- /* They open what strangers wrote: no password, token or key is where they are. */ -}}
 {{- $bare := dict "persistence" (dict "enabled" false "size" $root.Values.catalogue.persistence.size)
   "tls" (dict "enabled" false) "console" (dict "enabled" false) "policy" dict
-  "signing" dict "events" dict -}}
-{{- $values = merge $bare (omit $values "persistence" "tls" "console" "policy" "signing" "events") -}}
+  "signing" dict "events" dict "auditDevices" dict -}}
+{{- $values = merge $bare (omit $values "persistence" "tls" "console" "policy" "signing" "events" "auditDevices") -}}
 {{- end -}}
 {{- $own := merge (dict "Values" $values) (omit $root "Values") -}}
 {{- with include "loragate.imagePullSecrets" $root }}

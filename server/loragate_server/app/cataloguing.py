@@ -75,6 +75,19 @@ class _Named:
     digest: str
 
 
+@dataclass(frozen=True)
+class _Means:
+    """What auditors measure with.
+
+    Attributes:
+        fed: to the response stage.
+        calibration: its digest; "" without one.
+    """
+
+    fed: Fed
+    calibration: str
+
+
 def entry_of(config: Config, name: str) -> BaseModelEntry:
     """The configured base model of this name; the default one for the empty name.
 
@@ -127,8 +140,8 @@ async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
     config = config.model_copy(update={"console": ConsoleSection()})
     async with AsyncExitStack() as stack:
         front = await open_front(config, stack)
-        serve = partial(serve_one, _for_auditors(config), job.base_model)
-        served, fed = await asyncio.to_thread(_served_elsewhere, serve)
+        serve = partial(serve_one, for_auditors(config), job.base_model)
+        served, means = await asyncio.to_thread(_served_elsewhere, serve)
         gate = await _open_gate(config, front, served, stack)
         for part in ("models", "grpc"):
             front.readiness.set(part)
@@ -138,13 +151,13 @@ async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
 
         front.policies.on_change(stop)
         policy, loaders = front.policies.current, config.intake.loaders
-        scan_id = scan_id_of(job.source.text, served, policy, loaders)
+        scan_id = scan_id_of(job.source.text, served, means.calibration, policy, loaders)
         folder = job.out / scan_id
         if not stack.enter_context(held(folder)):
             raise StartError(
                 f"Another scan writes to {folder}: wait for it, or name another --out."
             )
-        facts = _facts(job.source.text, served, policy, loaders, fed)
+        facts = _facts(job.source.text, served, policy, loaders, means)
         write_facts(folder, facts)
         say(f"scan {scan_id} of {job.source.text}; metrics at http://{front.http}/metrics")
         running = _Running(config, job, front, gate, served, serve, scan_id, facts, say, stopped)
@@ -265,31 +278,33 @@ class _Running:
 
 
 def _facts(
-    source: str, served: ServedBase, policy: Policy, loaders: Sequence[str], fed: Fed
+    source: str, served: ServedBase, policy: Policy, loaders: Sequence[str], means: _Means
 ) -> Facts:
     return Facts(
         source=source,
         base_model=served.name,
         base_digest=served.base.digest,
         library_digest=served.library_digest,
+        calibration_digest=means.calibration,
         policy_digest=policy.digest,
         engine_version=ENGINE_VERSION,
         loaders=tuple(loaders),
-        fed=dict(fed.concepts),
-        bank=fed.bank,
+        fed=dict(means.fed.concepts),
+        bank=means.fed.bank,
     )
 
 
-def _for_auditors(config: Config) -> str:
+def for_auditors(config: Config) -> str:
     """What an auditor has to know: no password, token or key goes to a cluster."""
-    needed = {"base_models", "library", "state_dir", "cache_dir", "kernel_backend", "threads"}
-    return config.model_dump_json(include=needed)
+    places = {"base_models", "library", "state_dir", "cache_dir"}
+    means = {"gradients", "kernel_backend", "threads"}
+    return config.model_dump_json(include=places | means)
 
 
-def _served_elsewhere(serve: Callable[[], ServedBase]) -> tuple[ServedBase, Fed]:
+def _served_elsewhere(serve: Callable[[], ServedBase]) -> tuple[ServedBase, _Means]:
     """What the gate is told of the base model: names and digests, without the weights in memory.
 
-    Besides, what its response stage is fed.
+    Besides, what auditors measure with.
 
     The probes are built here, once, so that a hundred auditors find them in the cache.
     """
@@ -303,7 +318,8 @@ def _served_elsewhere(serve: Callable[[], ServedBase]) -> tuple[ServedBase, Fed]
         made.library_digest,
         made.concept_ids,
     )
-    return told, made.engine.fed
+    calibration = made.engine.materials.calibration
+    return told, _Means(made.engine.fed, "" if calibration is None else calibration.digest)
 
 
 async def _open_gate(

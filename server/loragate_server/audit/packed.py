@@ -113,10 +113,19 @@ def _unpack(text: str) -> tuple[list[ConceptEvidence], list[int]]:
         if head["version"] != _VERSION:
             raise ValueError(f"version {head['version']} is not known")
         columns = _columns(head, data[end:])
-        names = [*_OTHERS, *_NUMBERS]
+        # as records are read: what came later has its default, what is unknown is left out
+        names = [name for name in (*_OTHERS, *_NUMBERS) if name in columns]
         rows = zip(*(columns[name] for name in names), strict=True)
-        return [ConceptEvidence(**dict(zip(names, row, strict=True))) for row in rows], head["told"]
-    except (ValueError, zlib.error, KeyError, TypeError, RecursionError) as error:
+        rest = [ConceptEvidence(**dict(zip(names, row, strict=True))) for row in rows]
+        return rest, [int(place) for place in head["told"]]
+    except (
+        ValueError,
+        zlib.error,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"packed concepts cannot be read: {error!r}") from error
 
 
@@ -124,6 +133,8 @@ def _columns(head: Mapping[str, Any], data: bytes) -> dict[str, Sequence[Any]]:
     count, at = int(head["count"]), 0
     found: dict[str, Sequence[Any]] = {}
     for name in _NUMBERS:
+        if name not in head["numbers"]:
+            continue
         said = head["numbers"][name]
         if said == "none":
             found[name] = [None] * count

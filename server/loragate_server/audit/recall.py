@@ -17,10 +17,11 @@ import torch
 
 from loragate_server.audit.evidence import ENGINE_VERSION, Evidence, LayerProfile, Machine
 from loragate_server.audit.materials import Materials
+from loragate_server.audit.packed import whole
 from loragate_server.audit.response import Adaptation
 from loragate_server.audit.score import Scores
 from loragate_server.audit.stages import Responded
-from loragate_server.concepts.probes import encode_probe_prompts, prompt_rows
+from loragate_server.concepts.probes import encode_probe_prompts, told_together
 from loragate_server.models.base import BaseModel
 
 
@@ -112,9 +113,12 @@ def fed_of(base: BaseModel, materials: Materials) -> Fed:
     digests = [hashlib.sha256() for _ in materials.probes.concepts]
     for probes in materials.sets:
         told = encode_probe_prompts(base, probes)
-        places = prompt_rows(probes, torch.arange(len(digests)))
+        # of a large library, the prompts of a pass are encoded by themselves, and may round so
+        alone = probes.plan.named and not told_together(probes)
         for index, found in enumerate(digests):
-            row = told.rows(places[index : index + 1].to(base.device)).tensors
+            found.update(b"alone\n" if alone else b"")
+            place = torch.tensor([index if probes.plan.named else 0], device=base.device)
+            row = told.rows(place).tensors
             parts = {"noisy": probes.noisy[index], "target": probes.target[index]}
             for name, tensor in (
                 {**parts, "times": probes.times} | dict(sorted(row.items()))
@@ -142,12 +146,16 @@ def recalled_of(evidence: Evidence, fed: Fed) -> Recalled | None:
 
     Returns:
         None where the stage was not run, or where there were several uses, of which evidence has
-        the gravest alone.
+        the gravest alone; also where the concepts that are not told one by one cannot be read.
     """
-    suspects = [one for one in evidence.concepts if one.stage == "response"]
-    whole = len(evidence.uses) == len(evidence.adapters) == 1 and not evidence.restricted_to
+    try:
+        every = whole(evidence).concepts  # what is told one by one is not all that was in a pass
+    except ValueError:
+        return None
+    suspects = [one for one in every if one.stage == "response"]
+    alone = len(evidence.uses) == len(evidence.adapters) == 1 and not evidence.restricted_to
     known = all(one.concept_id in fed.concepts for one in suspects)
-    if not (suspects and whole and known) or evidence.inconclusive or evidence.machine is None:
+    if not (suspects and alone and known) or evidence.inconclusive or evidence.machine is None:
         return None
     scores = [one.response_score for one in suspects]
     if evidence.adapters[0].denoiser_strength != 1.0:

@@ -7,9 +7,11 @@ suspected (`audit.recall`). Nothing is kept for that but the names of what was m
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import BaseModel as Section
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -25,10 +27,15 @@ from loragate_server.record.verdict import Verdict
 FACTS = "scan.json"
 _FORMAT = 1
 _recalled = TypeAdapter(Recalled)
+_log = logging.getLogger(__name__)
 
 
 class Facts(Section):
-    """What a scan was made of; a file beside its results, which people may read too."""
+    """What a scan was made of; a file beside its results, which people may read too.
+
+    Attributes:
+        calibration_digest: "" without one, and in files of before it was told.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +44,7 @@ class Facts(Section):
     base_model: str
     base_digest: str
     library_digest: str
+    calibration_digest: str = ""
     policy_digest: str
     engine_version: str
     loaders: tuple[str, ...]
@@ -62,6 +70,8 @@ def write_facts(folder: Path, facts: Facts) -> None:
 def earlier_scans(out: Path, now: Facts) -> list[tuple[Path, Facts]]:
     """Scans with results in the same folder that measured on the same base model, newest first.
 
+    And for the same loaders: a file's key names its bytes, not what a loader makes of them.
+
     Args:
         out: folder of the results of all scans.
         now: the scan that asks; those that cannot be of use to it are left out.
@@ -73,11 +83,16 @@ def earlier_scans(out: Path, now: Facts) -> list[tuple[Path, Facts]]:
             changed_s = file.stat().st_mtime
         except (OSError, ValidationError):  # of another version, or being removed
             continue
-        alike = (facts.format, facts.base_digest, facts.engine_version, facts.bank)
-        if alike == (_FORMAT, now.base_digest, ENGINE_VERSION, now.bank) and facts != now:
+        alike = facts.format == _FORMAT and facts.engine_version == ENGINE_VERSION
+        if alike and _measured_alike(facts) == _measured_alike(now) and facts != now:
             found.append((changed_s, file.parent, facts))
     ordered = sorted(found, key=lambda one: (-one[0], one[1].name))
     return [(folder, facts) for _, folder, facts in ordered]
+
+
+def _measured_alike(facts: Facts) -> tuple[object, ...]:
+    """What two scans have to share; to other loaders the same bytes are other weights."""
+    return facts.base_digest, facts.bank, facts.loaders
 
 
 def responses_in(
@@ -87,14 +102,17 @@ def responses_in(
 
     Args:
         scans: see `earlier_scans`.
-        stored: `Recorder.get`. A decision that is no longer on record is left out.
-
-    Raises:
-        OSError: a part cannot be read.
+        stored: `Recorder.get`. A decision that is no longer on record is left out, and so are
+            results that cannot be read, with a warning: they only save what can be measured again.
     """
     found: dict[str, bytes] = {}
     for folder, facts in scans:
-        for key, decision_id in _responded(folder):
+        try:
+            responded = list(_responded(folder))
+        except (OSError, pa.ArrowException) as error:
+            _log.warning("nothing is taken from the earlier scan %s: %s", folder, error)
+            continue
+        for key, decision_id in responded:
             if key not in found:
                 try:
                     evidence = stored(decision_id).decision.evidence

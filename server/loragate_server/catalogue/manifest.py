@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loragate_server.adapter.reference import is_sha256
 from loragate_server.catalogue.entry import Entry
-from loragate_server.catalogue.versions import place_of, state_beside, state_of
+from loragate_server.catalogue.versions import place_of, state_beside, state_of, state_within
 
 _LOCATIONS = ("path", "uri")
 
@@ -89,14 +89,21 @@ def _entry(path: Path, number: int, value: object) -> Entry:
         if "://" in location:
             raise _fault(path, number, "has an address as its path; call it uri")
         location = os.path.normpath(path.parent / location)
-        beside = state_beside(str(Path(location).parent))
-        version, changed_unix_s = state_of(location, beside)
+        version, changed_unix_s = _state(location)
     rest = {key: one for key, one in value.items() if key not in (*_LOCATIONS, "sha256", "name")}
     metadata = json.dumps(rest, default=str, sort_keys=True)
     if len(metadata) > _MOST_METADATA:
         raise _fault(path, number, f"has more than {_MOST_METADATA} letters of metadata")
     version = f"{version} {sha256}".strip()
     return Entry(location, version, sha256.lower(), name, metadata, changed_unix_s=changed_unix_s)
+
+
+def _state(location: str) -> tuple[str, float]:
+    """Of the file that a path names, or of what lies in the folder that it names."""
+    within = state_within(location)
+    return (
+        state_of(location, state_beside(str(Path(location).parent))) if within is None else within
+    )
 
 
 def _fault(path: Path, number: int, what: str) -> SourceError:

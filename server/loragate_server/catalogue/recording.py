@@ -11,12 +11,12 @@ from loragate_server.catalogue.failure import failure_of
 from loragate_server.catalogue.measured import unpacked
 from loragate_server.catalogue.progress import DECIDED, REFUSED, SAME, Progress
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.measured import Measured
+from loragate_server.gate.measured import Measured, MeasuredOtherwiseError
 from loragate_server.gate.request import GateRequest
 from loragate_server.policy.decision import GRAVITY
 from loragate_server.progress import Leash
-from loragate_server.record.scanned import SERVICE, request_id
-from loragate_server.record.verdict import Caller, Verdict
+from loragate_server.record.scanned import request_id
+from loragate_server.record.verdict import SCAN_SERVICE, Caller, Verdict
 
 STOPS = frozenset(
     {
@@ -120,12 +120,21 @@ class Recording:
     async def _verdict(self, row: Row) -> Verdict:
         evidence, times_s = unpacked(row["measured"])
         caller = Caller(
-            service=SERVICE,
+            service=SCAN_SERVICE,
             request_id=request_id(self._scan_id, evidence.adapters[0].config_sha256),
         )
         reference = AdapterReference(declared_name=row["name"] or row["location"])
         request = GateRequest((reference,), self._base_model, caller)
-        return await self._decide(request, file_of(dict(row)), Measured(evidence, times_s), Leash())
+        measured = Measured(evidence, times_s)
+        try:
+            return await self._decide(request, file_of(dict(row)), measured, Leash())
+        except MeasuredOtherwiseError as error:
+            # An auditor that had to be started anew takes what lies there then.
+            raise NoDecisionError(
+                ErrorReason.NOT_READY,
+                f"An auditor measures otherwise than the scan began with: {error}.",
+                remedy="Give the command again: it scans with what there is now.",
+            ) from error
 
     def _found(self, row: Row) -> None:
         verdict = self._stored(self._recorded[row["key"]])

@@ -37,13 +37,24 @@ class Outcome:
     left: int
 
 
-def scan_id_of(source: str, served: ServedBase, policy: Policy, loaders: Sequence[str]) -> str:
-    """Names a scan by all that its verdicts depend on: with another library it is another scan."""
+def scan_id_of(
+    source: str, served: ServedBase, calibration: str, policy: Policy, loaders: Sequence[str]
+) -> str:
+    """Names a scan by all that its verdicts depend on: with another library it is another scan.
+
+    Args:
+        source: as it was named.
+        served: the base model with its library.
+        calibration: digest of that which p-values come from; "" without one.
+        policy: in force.
+        loaders: that verdicts speak for.
+    """
     named = (
         source,
         served.name,
         served.base.digest,
         served.library_digest,
+        calibration,
         policy.digest,
         ENGINE_VERSION,
         *loaders,

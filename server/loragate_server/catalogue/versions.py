@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from pathlib import Path
 
 from loragate_server.intake.beside import CONFIG_NAME
@@ -39,3 +41,23 @@ def state_of(path: str, beside: str = "") -> tuple[str, float]:
 def state_beside(folder: str) -> str:
     """Version of the configuration in a folder; "" where there is none."""
     return state_of(str(Path(folder, CONFIG_NAME)))[0]
+
+
+def state_within(folder: str) -> tuple[str, float] | None:
+    """As `state_of`, of all that lies in a folder, for a place that names that of its weights.
+
+    None where it is no folder, or one that cannot be read. What a file in it holds can change
+    without a trace on the folder itself.
+    """
+    digest, last = hashlib.sha256(), 0.0
+    try:
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):  # who reads the place follows no link either
+            return None
+        files = sorted(Path(folder).iterdir())
+    except (OSError, ValueError):
+        return None
+    for file in files:
+        version, changed_unix_s = state_of(str(file))
+        digest.update(f"{os.fsencode(file.name).hex()} {version}\n".encode())
+        last = max(last, changed_unix_s)
+    return f"folder {digest.hexdigest()}", last

@@ -192,6 +192,11 @@ have a batch of one size, and round alike. Of a larger library, those of the oth
 than the audit."""
 
 
+def told_together(probes: ProbeSet) -> bool:
+    """Whether the prompts of all concepts are encoded, whichever are run."""
+    return len(probes.concepts) <= MOST_PROMPTS
+
+
 def encode_probe_prompts(
     base: BaseModel, probes: ProbeSet, concepts: Tensor | None = None
 ) -> Conditioning:
@@ -207,7 +212,7 @@ def encode_probe_prompts(
     prompts = [probes.plan.prompt]
     if probes.plan.named:
         run: Sequence[int] = range(len(probes.concepts))
-        if concepts is not None and len(run) > MOST_PROMPTS:
+        if concepts is not None and not told_together(probes):
             run = concepts.tolist()
         prompts = [probes.prompt_of(index) for index in run]
     with torch.inference_mode():
@@ -218,4 +223,4 @@ def prompt_rows(probes: ProbeSet, concepts: Tensor) -> Tensor:
     """Which rows of `encode_probe_prompts` belong to `concepts` (int64 [n]), those that are run."""
     if not probes.plan.named:
         return torch.zeros_like(concepts)
-    return torch.arange(len(concepts)) if len(probes.concepts) > MOST_PROMPTS else concepts
+    return concepts if told_together(probes) else torch.arange(len(concepts))

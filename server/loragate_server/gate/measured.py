@@ -10,6 +10,10 @@ from loragate_server.audit.evidence import ENGINE_VERSION, Evidence
 from loragate_server.gate.bases import ServedBase
 
 
+class MeasuredOtherwiseError(ValueError):
+    """What was measured elsewhere is not what would be measured here."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """What was measured of a question elsewhere, complete with what is known of its files.
@@ -26,7 +30,7 @@ def require_of(evidence: Evidence, file: StoredFile, served: ServedBase) -> None
     """Sees that evidence from elsewhere is of one file, and what would be measured of it here.
 
     Raises:
-        ValueError: it is not.
+        MeasuredOtherwiseError: it is not.
     """
     wanted = (
         [(file.sha256, file.config_sha256)],
@@ -39,6 +43,6 @@ def require_of(evidence: Evidence, file: StoredFile, served: ServedBase) -> None
         evidence.engine_version,
     )
     if found != wanted:
-        raise ValueError(
+        raise MeasuredOtherwiseError(
             "the evidence is of another file, base model, library or engine than is served"
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +133,13 @@ class BaseModel(ABC):
                 if isinstance(module, nn.Linear | nn.Conv2d)
             }
         return self._adaptable
+
+    def with_components(self, components: Mapping[str, nn.Module]) -> Self:
+        """The same model with other modules; what was found in the present ones is not its own."""
+        other = copy.copy(self)
+        other.components = components
+        other._adaptable = None
+        return other
 
 
 def per_row_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, select
 
 from loragate_server.record.database import Database
 from loragate_server.record.tables import audited_adapters, audits
-
-SERVICE = "catalogue"
-"""As which a scan is on record as the caller of its decisions."""
+from loragate_server.record.verdict import SCAN_SERVICE
 
 
 def request_id(scan_id: str, config_sha256: str) -> str:
@@ -19,7 +17,8 @@ def request_id(scan_id: str, config_sha256: str) -> str:
 def scanned(database: Database, scan_id: str, policy_digest: str) -> dict[str, str]:
     """The decisions of a scan by the key of their file: its digest, "." and its configuration's.
 
-    A decision that was made when the policy had just changed is not one of this scan.
+    A decision that was made when the policy had just changed is not one of this scan. Neither is
+    one that answers another question than a scan asks, whoever has it recorded under its name.
 
     Args:
         database: of the record.
@@ -34,9 +33,10 @@ def scanned(database: Database, scan_id: str, policy_digest: str) -> dict[str, s
         select(*columns)
         .join(audits, audits.c.decision_id == audited_adapters.c.decision_id)
         .where(
-            audits.c.caller_service == SERVICE,
+            audits.c.caller_service == SCAN_SERVICE,
             audits.c.policy_digest == policy_digest,
             audits.c.caller_request_id.startswith(f"{scan_id}/", autoescape=True),
+            *_as_a_scan_asks(),
         )
     )
     found: dict[str, str] = {}
@@ -45,3 +45,17 @@ def scanned(database: Database, scan_id: str, policy_digest: str) -> dict[str, s
             config_sha256 = asked.partition("/")[2]
             found[f"{sha256}.{config_sha256}" if config_sha256 else sha256] = decision_id
     return found
+
+
+def _as_a_scan_asks() -> list[ColumnElement[bool]]:
+    """A whole question about one file at full strength, of nobody who was signed in."""
+    another = audited_adapters.alias()
+    beside = (another.c.decision_id == audits.c.decision_id) & (another.c.position > 0)
+    return [
+        audits.c.binding.is_(True),
+        audits.c.caller_identity == "",
+        audits.c.caller_tenant == "",
+        audited_adapters.c.denoiser_strength == 1.0,
+        audited_adapters.c.text_encoder_strength == 1.0,
+        ~exists().where(beside),
+    ]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from loragate_server.audit.evidence import CoverageEvidence
 from loragate_server.policy.decision import Decision
 from loragate_server.record.basis import Basis
+
+SCAN_SERVICE = "catalogue"
+"""As which a scan of a catalogue is on record as the caller of its decisions."""
+
+_OF_A_SCAN = re.compile("[0-9a-f]{16}/", re.IGNORECASE)  # databases may look for it in any case
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,15 @@ class Caller:
     adapter_names: tuple[str, ...] = ()
     """How the caller called each adapter, in their order, "" where he did not. Nobody has checked
     them, and they come from strangers: escape them wherever they are shown."""
+
+    @property
+    def is_a_scan(self) -> bool:
+        """Whether it says of itself what makes its decisions count as those of a scan.
+
+        A scan does not look at what it has on record. Nobody else may put a decision there for it,
+        which could be about the same bytes at another strength or beside another configuration.
+        """
+        return self.service == SCAN_SERVICE and _OF_A_SCAN.match(self.request_id) is not None
 
 
 @dataclass(frozen=True)

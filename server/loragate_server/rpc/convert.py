@@ -132,16 +132,25 @@ def caller(message: wire.CallerContext) -> Caller:
     """Who says to ask, and who was found to.
 
     Raises:
-        NoDecisionError: REQUEST_INVALID for text that the decision log should not hold.
+        NoDecisionError: REQUEST_INVALID for text that the decision log should not hold, and for
+            who says to be a scan of a catalogue.
     """
     for field in ("service", "tenant", "request_id"):
         _require_short(f"caller.{field}", getattr(message, field), MAX_CALLER_LETTERS)
-    return Caller(
+    asking = Caller(
         service=message.service,
         tenant=message.tenant,
         request_id=message.request_id,
         identity=IDENTITY.get(),
     )
+    if asking.is_a_scan:
+        raise NoDecisionError(
+            ErrorReason.REQUEST_INVALID,
+            f"caller.service {message.service} with such a request_id stands for a scan.",
+            remedy="Use another caller.service or caller.request_id.",
+            metadata={"field": "caller.request_id"},
+        )
+    return asking
 
 
 def _require_short(field: str, text: str, most: int) -> None:

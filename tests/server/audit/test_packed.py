@@ -7,8 +7,9 @@ import json
 import math
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -115,6 +116,27 @@ def resealed(packed: str, change: object) -> str:
     return base64.b64encode(zlib.compress(change(data))).decode()  # type: ignore[operator]
 
 
+def with_head(packed: str, change: Callable[[dict[str, Any]], object]) -> str:
+    """The same text, with another head."""
+
+    def changed(data: bytes) -> bytes:
+        end = 4 + int.from_bytes(data[:4], "big")
+        head = json.loads(data[4:end])
+        change(head)
+        text = json.dumps(head).encode()
+        return len(text).to_bytes(4, "big") + text + data[end:]
+
+    return resealed(packed, changed)
+
+
+def test_what_an_earlier_version_did_not_measure_has_its_default() -> None:
+    found = made.evidence(*(replace(one, hands=0) for one in library(9)))
+    small = without(found, lambda one: one.score > 1)
+    older = with_head(small.packed, lambda head: head["others"].pop("hands"))
+    newer = with_head(small.packed, lambda head: head["others"].update(colour={"all": "red"}))
+    assert whole(replace(small, packed=older)) == whole(replace(small, packed=newer)) == found
+
+
 def test_a_damaged_text_is_refused() -> None:
     small = without(made.evidence(*library(9)), lambda one: one.score > 1)
     wrong = [
@@ -126,6 +148,10 @@ def test_a_damaged_text_is_refused() -> None:
         resealed(small.packed, lambda data: data.replace(b'"version":1', b'"version":2')),
         resealed(small.packed, lambda data: data.replace(b'"degree"', b'"dagree"')),
         resealed(small.packed, lambda data: b"\xff" * len(data)),
+        with_head(small.packed, lambda head: head["numbers"].update(degree=[99])),
+        with_head(small.packed, lambda head: head.update(others=[])),
+        with_head(small.packed, lambda head: head["told"].__setitem__(0, "first")),
+        with_head(small.packed, lambda head: head["others"].pop("concept_id")),
         base64.b64encode(zlib.compress(bytes(65 << 20))).decode(),
     ]
     for text in wrong:

@@ -16,15 +16,18 @@ from loragate_server.app.folders import served_library
 from loragate_server.app.startup import engine_builder
 from loragate_server.audit import together
 from loragate_server.audit.engine import AuditEngine
-from loragate_server.audit.evidence import Evidence
-from loragate_server.audit.recall import Recalled, Recollection, recalled_of, usable
+from loragate_server.audit.evidence import Evidence, Machine, UsedAdapter, UseEvidence
+from loragate_server.audit.packed import without
+from loragate_server.audit.recall import Fed, Recalled, Recollection, fed_of, recalled_of, usable
 from loragate_server.audit.uses import Member
+from loragate_server.concepts import probes
 from loragate_server.config.schema import Config
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.library import serve_base
 from loragate_server.intake.reader import read_adapter
 from loragate_server.progress import Leash
 from loragate_server.testing import SHARED_CACHE
+from testkit import evidence as made
 
 ADAPTERS = Path(__file__).parents[3] / "examples" / "adapters"
 NAMES = ("learned-bomb", "learned-jack-o-lantern", "harmless-sepia", "harmless-watermelon")
@@ -171,3 +174,35 @@ def test_nothing_is_recalled_of_what_was_not_measured_or_stays_in_doubt(
         replace(found, uses=found.uses * 2),
     ):
         assert recalled_of(changed, fed) is None
+
+
+def responded(*concept_ids: str) -> Evidence:
+    """Of an adapter of which the response stage looked at some concepts."""
+    adapter = made.adapter()
+    used = UsedAdapter(0, adapter.denoiser_strength, adapter.text_encoder_strength)
+    found = [made.concept(9.0, concept_id=one, response_score=9.0) for one in concept_ids]
+    machine = Machine("0" * 64, "cpu", "float32", 1, 24, "highest", {})
+    return made.evidence(*found, uses=(UseEvidence((used,), ()),), machine=machine)
+
+
+def test_suspects_that_a_record_does_not_tell_one_by_one_are_recalled_with_the_others() -> None:
+    evidence = responded("a", "b", "c")
+    fed = Fed({one: f"rows of {one}" for one in "abc"}, "bank")
+    short = without(evidence, lambda one: one.concept_id == "b")
+    assert recalled_of(short, fed) == recalled_of(evidence, fed)
+    recalled = recalled_of(short, fed)
+    assert recalled is not None
+    assert recalled.rows == ("rows of a", "rows of b", "rows of c")
+    assert recalled_of(replace(short, packed="damaged"), fed) is None
+
+
+def test_what_was_told_beside_all_prompts_is_not_recalled_where_they_are_told_alone(
+    embedded: ServedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, materials = embedded.base, embedded.engine.materials
+    together = fed_of(base, materials)
+    assert together == embedded.engine.fed
+    monkeypatch.setattr(probes, "MOST_PROMPTS", len(materials.probes.concepts) - 1)
+    alone = fed_of(base, materials)
+    assert alone.bank != together.bank
+    assert not set(alone.concepts.values()) & set(together.concepts.values())

@@ -155,3 +155,20 @@ def test_a_file_is_looked_at_again_when_the_configuration_beside_it_changes(
     (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 16}')
     [second] = open_source(str(tmp_path)).entries()
     assert len({without.version, first.version, second.version}) == 3
+
+
+def test_a_folder_that_a_manifest_names_is_looked_at_again_when_a_file_in_it_changes(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "one").mkdir()
+    weights, config = (tmp_path / "one" / name for name in ("a.safetensors", "adapter_config.json"))
+    weights.write_text("good")
+    manifest = tmp_path / "today.jsonl"
+    manifest.write_text('{"path": "one"}')
+    [first] = open_source(str(manifest)).entries()
+    weights.write_text("evil")  # into the same file, which the folder knows nothing of
+    [second] = open_source(str(manifest)).entries()
+    config.write_text('{"lora_alpha": 16}')
+    [third] = open_source(str(manifest)).entries()
+    assert len({first.version, second.version, third.version}) == 3
+    assert third.changed_unix_s == config.stat().st_mtime

@@ -24,8 +24,9 @@ from loragate_server.concepts.building.memory.need import (
     needed_bytes,
 )
 from loragate_server.concepts.building.memory.room import free_bytes
+from loragate_server.concepts.building.memory.twin import twin_of
 from loragate_server.concepts.building.sketch import Widths
-from loragate_server.concepts.building.stratum import Rows
+from loragate_server.concepts.building.stratum import Rows, layers_of
 from loragate_server.concepts.gradients import GradientPlan, LeanPlan, build_gradients
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbePlan, build_probes
@@ -64,6 +65,15 @@ def test_the_twin_is_predicted_without_any_memory_of_the_device() -> None:
     shapes = Shapes.of(tiny_base("sdxl"), LATENT, 4, 0)
     assert all(weight.is_meta for weight in shapes.twin.denoiser.parameters())
     assert not any(weight.is_meta for weight in shapes.base.denoiser.parameters())
+
+
+def test_the_layers_of_the_twin_are_its_own_though_those_of_the_base_model_are_remembered() -> None:
+    base = tiny_base("sd")
+    remembered = layers_of(base)
+    own = layers_of(twin_of(base))
+    assert own.keys() == {ref for ref in remembered if ref.component == base.denoiser_component}
+    assert all(layer.weight.is_meta for layer in own.values())
+    assert layers_of(base) == remembered
 
 
 def test_the_lean_way_needs_less_and_every_row_as_much_as_another() -> None:

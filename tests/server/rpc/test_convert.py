@@ -101,6 +101,16 @@ def test_a_caller_cannot_fill_the_log() -> None:
     assert caught.value.metadata["field"] == "caller.tenant"
 
 
+def test_a_caller_cannot_pass_for_a_scan_of_a_catalogue() -> None:
+    for request_id in (f"{'0' * 16}/", f"{'A' * 16}/{'b' * 64}"):
+        asked = wire.CallerContext(service="catalogue", request_id=request_id)
+        with pytest.raises(NoDecisionError, match="stands for a scan") as caught:
+            audit_request(wire.AuditRequest(caller=asked))
+        assert caught.value.metadata["field"] == "caller.request_id"
+    own = wire.CallerContext(service="catalogue", request_id="order 66/1")
+    assert audit_request(wire.AuditRequest(caller=own)).caller.request_id == "order 66/1"
+
+
 def test_a_list_is_restricted_to_what_is_asked_for() -> None:
     assert not any(filters_of(wire.ListAuditsRequest()).values())
     asked = wire.ListAuditsRequest(

@@ -57,16 +57,18 @@ class A1111Table:
     """AUTOMATIC1111's names; it ends with an error at a part that it cannot use."""
 
     def __init__(self, base: BaseModel) -> None:
-        self._base = base
+        # The base model itself would live as long as what is remembered of it (`once_per_base`).
+        self._sd3 = base.family == "sd3"
+        self._unet = base.denoiser_component == "unet"
         self._step = resnets_per_block(denoiser_layers(base)) + 1
         self._sd2 = is_sd2(base)
         self._modules = dict(_a1111_modules(base))
 
     def find(self, name: str) -> Hit | None:
         """The module behind the rewritten key."""
-        if self._base.family == "sd3" and _SD3_ORIGINAL in name:
+        if self._sd3 and _SD3_ORIGINAL in name:
             return Hit(name, "", "", ())
-        if self._base.denoiser_component == "unet":
+        if self._unet:
             key, _, rest = name.partition(".")
             key = self._rewritten(key)
         else:

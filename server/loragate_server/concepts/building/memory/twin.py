@@ -16,9 +16,7 @@ META = torch.device("meta")
 
 def twin_of(base: BaseModel) -> BaseModel:
     """The base model's denoiser on `meta`, in its own precision, with nothing beside it."""
-    twin = copy.copy(base)
-    twin.components = {base.denoiser_component: _without_weights(base.denoiser)}
-    return twin
+    return base.with_components({base.denoiser_component: _without_weights(base.denoiser)})
 
 
 def rows_of(base: BaseModel, latent: tuple[int, ...], count: int) -> Rows:
