@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from loragate_server.app.folders import open_library, own_library_folder
+from loragate_server.app.folders import EmbeddedLibrary, open_library, own_library_folder
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config
 from loragate_server.errors import ErrorReason, NoDecisionError
 
@@ -51,3 +53,13 @@ def test_a_copy_for_which_there_is_no_room_is_refused_and_leaves_nothing(
         own_library_folder(config)
     assert caught.value.reason is ErrorReason.DISK_FULL
     assert not [*config.own_library.parent.iterdir()]
+
+
+def test_whatever_changes_a_library_is_done_on_a_copy_of_the_embedded_one() -> None:
+    changing = {
+        name
+        for name, one in vars(ConceptLibrary).items()
+        if inspect.isfunction(one) and "_locked" in one.__code__.co_names
+    }
+    assert {"add_all", "replace", "remove"} <= changing
+    assert changing <= vars(EmbeddedLibrary).keys()

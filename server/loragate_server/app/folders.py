@@ -72,9 +72,15 @@ class EmbeddedLibrary(ConceptLibrary):
         """As `ConceptLibrary.add_all`, on a copy."""
         return ConceptLibrary.read(self.copy()).add_all(additions)
 
-    def remove(self, concept_id: str) -> ConceptLibrary:
+    def replace(
+        self, concept: Concept, pictures: Sequence[bytes], before: str = ""
+    ) -> ConceptLibrary:
+        """As `ConceptLibrary.replace`, on a copy."""
+        return ConceptLibrary.read(self.copy()).replace(concept, pictures, before)
+
+    def remove(self, concept_id: str, before: str = "") -> ConceptLibrary:
         """As `ConceptLibrary.remove`, on a copy."""
-        return ConceptLibrary.read(self.copy()).remove(concept_id)
+        return ConceptLibrary.read(self.copy()).remove(concept_id, before)
 
 
 def served_library(config: Config) -> ConceptLibrary:
