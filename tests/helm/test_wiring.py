@@ -96,7 +96,7 @@ def egress_ports(policy: Object) -> set[int]:
     ("scenario", "ports"),
     [
         ("default", {53}),
-        ("ha-postgresql", {53, 443, 5432}),
+        ("ha-postgresql", {53, 443, 5432, 6514}),
         ("keda", {53, 6432}),
         ("console-oidc", {53, 443, 4317}),
         ("console-proxy", {53}),

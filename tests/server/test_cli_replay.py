@@ -370,7 +370,7 @@ def test_replaying_and_reporting_load_no_torch(record: Record, strict: Path) -> 
         "import sys; from typer.testing import CliRunner\n"
         "from loragate_server.cli.command import *\n"
         "for command in (['replay', '--policy', sys.argv[1], '--sweep'],\n"
-        "                ['report', sys.argv[2], '--out', '-']):\n"
+        "                ['report', sys.argv[2], '--no-pictures', '--out', '-']):\n"
         "    result = CliRunner().invoke(application, command)\n"
         "    assert result.exit_code == 0, result.output\n"
         "sys.exit('torch' in sys.modules)"

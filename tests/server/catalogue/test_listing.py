@@ -40,8 +40,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], N
     monkeypatch.setenv("AWS_DEFAULT_REGION", ACCOUNT["region_name"])
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     client = boto3.client("s3", endpoint_url=address, **ACCOUNT)
-    client.create_bucket(Bucket="loras")
-    yield lambda key, body: client.put_object(Bucket="loras", Key=key, Body=body) and None
+    client.create_bucket(Bucket="listed")
+    yield lambda key, body: client.put_object(Bucket="listed", Key=key, Body=body) and None
     client.close()
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     server.stop()
@@ -171,14 +171,14 @@ def test_a_bucket_lists_its_weights_and_notices_what_was_replaced_or_configured(
 ) -> None:
     for name in ("b/two.safetensors", "one.safetensors", "readme.md"):
         bucket(name, b"1")
-    before = listed("s3://loras")
+    before = listed("s3://listed")
     assert [one.location for one in before] == [
-        "s3://loras/b/two.safetensors",
-        "s3://loras/one.safetensors",
+        "s3://listed/b/two.safetensors",
+        "s3://listed/one.safetensors",
     ]
     bucket("one.safetensors", b"2")
     bucket("b/adapter_config.json", b"{}")
-    after = listed("s3://loras")
+    after = listed("s3://listed")
     assert [one.location for one in after] == [one.location for one in before]
     assert all(old.version != new.version for old, new in zip(before, after, strict=True))
 

@@ -41,7 +41,7 @@ from loragate_server.catalogue.ray_job import Machines, ray_instance
 
 with ray_instance(Machines()):
     import ray
-    turns = ray.remote(num_cpus=1)(time.sleep).remote(600)
+    turns = ray.remote(num_cpus=1)(lambda: time.sleep(600)).remote()
     print("ready", flush=True)
     sys.stdin.read()
 """
