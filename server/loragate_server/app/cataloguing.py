@@ -243,6 +243,7 @@ class _Running:
             decide=self.gate.decide_measured,
             stored=self.front.recorder.get,
             policy_digest=self.facts.policy_digest,
+            calibration_digest=self.facts.calibration_digest,
             recorded=recorded,
             results=noted,
             progress=self.progress,

@@ -51,6 +51,7 @@ class Recording:
         decide: `Gate.decide_measured`.
         stored: `Recorder.get`.
         policy_digest: of the scan's policy.
+        calibration_digest: of that which all p-values come from; "" without one.
         recorded: decisions of the scan by key; grows.
         results: takes a row for each file.
         progress: told of each file.
@@ -64,6 +65,7 @@ class Recording:
         decide: Decide,
         stored: Callable[[str], Verdict],
         policy_digest: str,
+        calibration_digest: str,
         recorded: dict[str, str],
         results: Sink,
         progress: Progress,
@@ -73,6 +75,7 @@ class Recording:
         self._decide = decide
         self._stored = stored
         self._policy_digest = policy_digest
+        self._calibration_digest = calibration_digest
         self._recorded = recorded
         self._results = results
         self._progress = progress
@@ -127,6 +130,8 @@ class Recording:
         request = GateRequest((reference,), self._base_model, caller)
         measured = Measured(evidence, times_s)
         try:
+            if evidence.calibration_digest != self._calibration_digest:
+                raise MeasuredOtherwiseError("the p-values are of another calibration")
             return await self._decide(request, file_of(dict(row)), measured, Leash())
         except MeasuredOtherwiseError as error:
             # An auditor that had to be started anew takes what lies there then.

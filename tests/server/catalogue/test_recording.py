@@ -10,7 +10,7 @@ import pytest
 from loragate_server.catalogue.failure import no_failure
 from loragate_server.catalogue.measured import packed
 from loragate_server.catalogue.progress import Progress
-from loragate_server.catalogue.recording import Recording
+from loragate_server.catalogue.recording import Decide, Recording
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.measured import MeasuredOtherwiseError
 from loragate_server.record.verdict import Verdict
@@ -35,10 +35,22 @@ def row() -> dict[str, object]:
     }
 
 
-def test_an_auditor_with_another_library_ends_the_scan_and_says_what_to_do() -> None:
-    async def decide(*_: object) -> Verdict:
-        raise MeasuredOtherwiseError("the evidence is of another library")
+async def otherwise(*_: object) -> Verdict:
+    raise MeasuredOtherwiseError("the evidence is of another library")
 
+
+async def never(*_: object) -> Verdict:
+    raise AssertionError("it was decided over p-values of another calibration")
+
+
+@pytest.mark.parametrize(
+    ("decide", "calibration_digest", "cause"),
+    [(otherwise, "", "another library"), (never, "c" * 64, "another calibration")],
+    ids=["library", "calibration"],
+)
+def test_an_auditor_that_measures_otherwise_ends_the_scan_and_says_what_to_do(
+    decide: Decide, calibration_digest: str, cause: str
+) -> None:
     results = Mock()
     recording = Recording(
         "0" * 16,
@@ -46,11 +58,13 @@ def test_an_auditor_with_another_library_ends_the_scan_and_says_what_to_do() -> 
         decide=decide,
         stored=Mock(),
         policy_digest="d" * 64,
+        calibration_digest=calibration_digest,
         recorded={},
         results=results,
         progress=Progress(1),
     )
-    with pytest.raises(NoDecisionError, match="otherwise than the scan began") as caught:
+    said = f"otherwise than the scan began with: .*{cause}"
+    with pytest.raises(NoDecisionError, match=said) as caught:
         asyncio.run(recording.take(row()))
     assert caught.value.reason is ErrorReason.NOT_READY
     assert not results.add.called
