@@ -3,9 +3,9 @@
     python examples/image-server/stack.py nginx
 
 Runs until SIGINT or SIGTERM. A configuration is used as it stands, but for its port numbers: where
-the environment names another port, that is written in the place of the default. With
-IMAGE_SERVER=own no image server is started, and whatever listens on its port is guarded; EXTRACTOR
-says how its requests are read.
+the environment names another port, that is written in the place of the default, and CHECK_TIMEOUT_S
+where it says how many seconds a check may take. With IMAGE_SERVER=own no image server is started,
+and whatever listens on its port is guarded; EXTRACTOR says how its requests are read.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ COMMANDS: Mapping[str, Sequence[str]] = MappingProxyType(
 )
 WITH_SOCKETS = frozenset({"comfyui", "vllm-omni"})
 """Extractors that read what clients send in a WebSocket."""
+CHECK_TIMEOUT = re.compile(r"((?:proxy_read_timeout |timeout: |TIMEOUT_S = ))10(?=s?$|s?;)", re.M)
+"""Where the configurations say how long a check may take; nothing else of theirs is 10 s."""
+LUA_TIMEOUT = re.compile(r"(\btune\.lua\.session-timeout )15(?=s$)", re.M)
+"""HAProxy's for the script that checks, which has to be longer."""
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
 
@@ -57,12 +61,15 @@ def ports() -> dict[str, int]:
 
 
 def copy_configuration(folder: Path, work: Path, chosen: Mapping[str, int]) -> None:
-    """Copies the files of a proxy's folder with the chosen ports in them."""
+    """Copies the files of a proxy's folder with the chosen ports and time limit in them."""
+    check_s = int(os.environ.get("CHECK_TIMEOUT_S", 10))
     numbers = {str(DEFAULT_PORTS[name]): str(port) for name, port in chosen.items()}
     pattern = re.compile(rf"\b({'|'.join(numbers)})\b")
     for file in folder.iterdir():
         if file.is_file() and file.suffix in (".yaml", ".conf", ".cfg", ".js", ".lua"):
             text = pattern.sub(lambda match: numbers[match[1]], file.read_text())
+            text = CHECK_TIMEOUT.sub(rf"\g<1>{check_s}", text)
+            text = LUA_TIMEOUT.sub(rf"\g<1>{check_s + 5}", text)
             (work / file.name).write_text(text)
 
 
@@ -144,6 +151,8 @@ def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -
     }
     here, api = EXAMPLES / "image-server", os.environ.get("LORA_API", "sglang")
     environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] = os.environ.get("EXTRACTOR", api)
+    if limit := os.environ.get("CHECK_TIMEOUT_S"):
+        environment["LORAGATE_INTERCEPT__HTTP_TIMEOUT_S"] = limit
     configuration = ["--config", str(here / "loragate.yaml")]
     if environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] in WITH_SOCKETS:
         environment["LORAGATE_INTERCEPT__RELAYS"] = json.dumps(relay(environment, proxy, chosen))

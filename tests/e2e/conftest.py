@@ -23,6 +23,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def root_stays_as_it_is(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves the folder of all tests otherwise than it found it."""
+    yield
+    if "root" in request.fixturenames:
+        folder: Path = request.getfixturevalue("root")
+        assert sorted(path.name for path in folder.iterdir()) == sorted(
+            path.name for path in ADAPTERS.iterdir()
+        ), "a test writes into `scratch`, not into `root`"
+
+
+@pytest.fixture
+def scratch(root: Path) -> Iterator[Path]:
+    """A folder inside `root` for the files of one test, gone after it."""
+    folder = root / "scratch"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[ServerProcess]:
     settings = {"LORAGATE_INTAKE__ROOTS": f'["{root}"]', "LORAGATE_REFLECTION": "true"}

@@ -110,11 +110,14 @@ def open_server(port: int, grpc_port: int, server: OpenServer) -> Iterator[OpenS
 def guarded(
     extractor: str, *command: str, server: OpenServer | None = None
 ) -> Iterator[tuple[Stack, OpenServer]]:
-    """The server behind a proxy from `examples/`, its requests read as those of an image server."""
+    """The server behind a proxy from `examples/`, its requests read as those of an image server.
+
+    A check may take longer than the shipped configurations grant, as it does on a busy machine.
+    """
     own_server = server or OpenServer()
     port, grpc_port = free_ports(2)
     ports = {"IMAGE_SERVER_PORT": str(port), "IMAGE_SERVER_GRPC_PORT": str(grpc_port)}
-    own = {"IMAGE_SERVER": "own", "EXTRACTOR": extractor}
+    own = {"IMAGE_SERVER": "own", "EXTRACTOR": extractor, "CHECK_TIMEOUT_S": "50"}
     with (
         open_server(port, grpc_port, own_server),
         running_stack(*command, **own, **ports) as stack,

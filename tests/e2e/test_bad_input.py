@@ -96,10 +96,10 @@ def refused(client: AuditClient, source: object, reason: str, **options: object)
 )
 @pytest.mark.parametrize("way", ["path", "bytes"])
 def test_a_file_that_cannot_be_trusted_is_refused(
-    client: AuditClient, root: Path, content: bytes, reason: str, way: str
+    client: AuditClient, scratch: Path, content: bytes, reason: str, way: str
 ) -> None:
     if way == "path":
-        path = root / "bad.safetensors"
+        path = scratch / "bad.safetensors"
         path.write_bytes(content)
         refused(client, str(path), reason)
     else:
@@ -154,11 +154,12 @@ def test_a_path_outside_the_roots_is_refused(client: AuditClient, tmp_path: Path
     refused(client, "/etc/passwd", "PATH_NOT_ALLOWED")
 
 
-def test_a_way_out_of_the_roots_is_refused(client: AuditClient, root: Path, tmp_path: Path) -> None:
+def test_a_way_out_of_the_roots_is_refused(
+    client: AuditClient, root: Path, scratch: Path, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside.safetensors"
     outside.write_bytes(GOOD)
-    link = root / "link.safetensors"
-    link.unlink(missing_ok=True)
+    link = scratch / "link.safetensors"
     link.symlink_to(outside)
     refused(client, str(link), "PATH_NOT_ALLOWED")
     refused(client, f"{root}/../{tmp_path.name}/x", "PATH_NOT_ALLOWED")
