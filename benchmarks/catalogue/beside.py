@@ -19,7 +19,7 @@ from loragate_server.app.folders import served_library
 from loragate_server.app.startup import serve_bases
 from loragate_server.audit.uses import Member
 from loragate_server.config.schema import Config
-from loragate_server.gate.pipeline import member_of
+from loragate_server.gate.measuring import member_of
 from loragate_server.intake.reader import read_adapter
 from loragate_server.progress import Leash
 from loragate_server.record.verdict import Verdict

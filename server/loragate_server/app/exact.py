@@ -24,13 +24,8 @@ from loragate_server.audit.packed import whole
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config
 from loragate_server.gate.library import serve_base
-from loragate_server.gate.pipeline import (
-    NOT_AUDITED,
-    asked_about,
-    decided,
-    member_of,
-    with_twins,
-)
+from loragate_server.gate.measuring import asked_about, member_of
+from loragate_server.gate.pipeline import NOT_AUDITED, decided, with_twins
 from loragate_server.intake.header import read_header
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.weights import read_weights

@@ -91,6 +91,11 @@ class AuditEngine:
         """Whether p-values rest on harmless adapters."""
         return self.materials.calibration is not None
 
+    @property
+    def looks_first(self) -> bool:
+        """Whether `first_look` tells some questions from others."""
+        return self.materials.gradients is not None
+
     @cached_property
     def fed(self) -> Fed:
         """What the response stage is fed; named once."""
@@ -174,6 +179,31 @@ class AuditEngine:
             self._evidence(members, plan.uses, [next(judged) for _ in plan.uses], plan.doubts)
             for members, plan in zip(questions, plans, strict=True)
         ]
+
+    def first_look(
+        self,
+        questions: Sequence[Sequence[Member]],
+        leash: Leash,
+        concept_ids: Sequence[str] = (),
+        *,
+        screen_miss_rate: float = 0.01,
+    ) -> list[Evidence | None]:
+        """As `audit_many` of the questions that need no response stage; None for the others.
+
+        Raises:
+            NoDecisionError: as `audit_many`.
+        """
+        wanted = self._wanted(concept_ids)
+        plans = [self._plan(members) for members in questions]
+        uses = [use.adaptation for plan in plans for use in plan.uses]
+        judged = iter(self.judge.first_look(uses, wanted, leash, screen_miss_rate))
+        found: list[Evidence | None] = []
+        for members, plan in zip(questions, plans, strict=True):
+            each = [next(judged) for _ in plan.uses]
+            told = [one for one in each if one is not None]
+            whole = len(told) == len(each)
+            found.append(self._evidence(members, plan.uses, told, plan.doubts) if whole else None)
+        return found
 
     def _recollection(self, recalled: Recalled | None) -> Recollection | None:
         if recalled is None or not usable(

@@ -125,19 +125,61 @@ class Judge:
         Raises:
             NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
         """
+        found, looks = self._look(adaptations, wanted, leash, screen_miss_rate, recollections)
+        for number, adaptation in enumerate(adaptations):
+            if number not in found and number not in looks:
+                found[number] = self._judge_words(adaptation, wanted, leash)
+        self._respond([one for one in looks.values() if one.expected.suspects], wanted, leash)
+        promise = self._promise(screen_miss_rate)
+        for number, look in looks.items():
+            found[number] = self._judged(look, wanted, promise)
+        return [found[number] for number in range(len(adaptations))]
+
+    def first_look(
+        self,
+        adaptations: Sequence[Adaptation],
+        wanted: Sequence[int],
+        leash: Leash,
+        screen_miss_rate: float,
+    ) -> list[Judged | None]:
+        """As `judge_many` of the uses that need no response stage; None for the others.
+
+        Raises:
+            NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
+        """
+        told, looks = self._look(adaptations, wanted, leash, screen_miss_rate, few=True)
+        promise = self._promise(screen_miss_rate)
+        found: dict[int, Judged] = dict(told)
+        for number, look in looks.items():
+            if not look.expected.suspects:
+                found[number] = self._judged(look, wanted, promise)
+        return [found.get(number) for number in range(len(adaptations))]
+
+    def _promise(self, screen_miss_rate: float) -> Promise | None:
+        calibration = self._materials.calibration
+        return None if calibration is None else calibration.at(screen_miss_rate)
+
+    def _look(
+        self,
+        adaptations: Sequence[Adaptation],
+        wanted: Sequence[int],
+        leash: Leash,
+        screen_miss_rate: float,
+        recollections: Sequence[Recollection | None] = (),
+        *,
+        few: bool = False,
+    ) -> tuple[dict[int, Judged], dict[int, _Look]]:
+        """What is told without forward passes, and the screened uses; new words are in neither."""
         before = recollections or [None] * len(adaptations)
         found: dict[int, Judged] = {}
         looks: dict[int, _Look] = {}
         for number, adaptation in enumerate(adaptations):
             if doubts := coverage_doubts(adaptation):
                 found[number] = Judged(doubts=doubts)
-            elif has_words(adaptation):
-                found[number] = self._judge_words(adaptation, wanted, leash)
-            else:
+            elif not has_words(adaptation):
                 looks[number] = _Look(adaptation, before[number])
-        calibration = self._materials.calibration
-        promise = None if calibration is None else calibration.at(screen_miss_rate)
-        self._screen(list(looks.values()), wanted, leash)
+        promise = self._promise(screen_miss_rate)
+        self._screen(list(looks.values()), wanted, leash, few=few)
         for number, look in list(looks.items()):
             if look.screened is not None and not bool(look.screened.found.gain.isfinite().all()):
                 doubts = (("nonfinite_weights", "A weight of the adapter is NaN or infinite."),)
@@ -145,10 +187,7 @@ class Judge:
                 del looks[number]
                 continue
             look.expected = Expected.of(look.screened, promise, wanted, self._calibrated)
-        self._respond([one for one in looks.values() if one.expected.suspects], wanted, leash)
-        for number, look in looks.items():
-            found[number] = self._judged(look, wanted, promise)
-        return [found[number] for number in range(len(adaptations))]
+        return found, looks
 
     def _judged(self, look: _Look, wanted: Sequence[int], promise: Promise | None) -> Judged:
         screened, responded = look.screened, look.responded
@@ -194,14 +233,16 @@ class Judge:
         doubts = (uncalibrated(adaptation),)
         return Judged(concepts, responded.layers, doubts=doubts, times_s=times_s)
 
-    def _screen(self, looks: Sequence[_Look], wanted: Sequence[int], leash: Leash) -> None:
+    def _screen(
+        self, looks: Sequence[_Look], wanted: Sequence[int], leash: Leash, *, few: bool
+    ) -> None:
         gradients = self._materials.gradients
         if gradients is None or not looks:
             return
         leash.check()
         leash.report("screen", 0.0)
         began = time.monotonic()
-        found = self._together.screens(gradients, [look.adaptation for look in looks])
+        found = self._together.screens(gradients, [look.adaptation for look in looks], few=few)
         calibration = self._materials.calibration
         scales = NO_SCALES if calibration is None else calibration.scales
         known = None if self._knows_all else list(self._calibrated)

@@ -67,12 +67,19 @@ class Together:
         self._held_bytes = held_bytes
 
     @cached_property
+    def few_widths(self) -> tuple[int, ...]:
+        """Rows of a stack of few, at which products come out as at `ALONE`; tried out once."""
+        return self._exact(CPU_WIDTHS)
+
+    @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Rows of a stack at which products come out as at `ALONE`, rising; tried out once."""
+        """As `few_widths` for as many as there are, which takes gigabytes on a large base model."""
+        return self.few_widths if self._base.device.type == "cpu" else self._exact(GPU_WIDTHS)
+
+    def _exact(self, tried: Sequence[int]) -> tuple[int, ...]:
         gradients = self._materials.gradients
         if gradients is None:
             return (ALONE,)
-        tried = CPU_WIDTHS if self._base.device.type == "cpu" else GPU_WIDTHS
         return (ALONE, *exact_widths(gradients, tried, self._backend))
 
     @cached_property
@@ -81,14 +88,15 @@ class Together:
         return exact_copies(self._base, self._materials.probes, self._batch_rows, MOST_COPIES)
 
     def screens(
-        self, gradients: ConceptGradients, adaptations: Sequence[Adaptation]
+        self, gradients: ConceptGradients, adaptations: Sequence[Adaptation], *, few: bool = False
     ) -> list[Screen]:
-        """As `screen` of each."""
+        """As `screen` of each; of few, in narrow stacks."""
         found: dict[int, Screen] = {}
-        for group in self._launches(gradients, adaptations):
+        widths = self.few_widths if few else self.widths
+        for group in self._launches(gradients, adaptations, widths):
             alone = [adaptations[number][0] for number in group]
             if len(group) > 1:
-                made = _side_by_side(self._base, gradients, alone, self._backend, self.widths)
+                made = _side_by_side(self._base, gradients, alone, self._backend, widths)
                 found.update(zip(group, made, strict=True))
         for number, adaptation in enumerate(adaptations):
             if number not in found:
@@ -134,20 +142,23 @@ class Together:
             yield from (group[start : start + size] for start in range(0, len(group), size))
 
     def _launches(
-        self, gradients: ConceptGradients, adaptations: Sequence[Adaptation]
+        self,
+        gradients: ConceptGradients,
+        adaptations: Sequence[Adaptation],
+        widths: Sequence[int],
     ) -> Iterator[list[int]]:
         """Which uses are screened in one launch. What cannot share one is in none."""
         fit = [
             (number, ranks)
             for number, adaptation in enumerate(adaptations)
-            if (ranks := self._ranks(gradients, adaptation)) is not None
+            if (ranks := self._ranks(gradients, adaptation, widths)) is not None
         ]
-        if len(fit) < 2 or len(self.widths) < 2:
+        if len(fit) < 2 or len(widths) < 2:
             return
         group: list[int] = []
         filled: dict[ModuleRef, int] = {}
         for number, ranks in fit:
-            if any(filled.get(ref, 0) + rank > self.widths[-1] for ref, rank in ranks.items()):
+            if any(filled.get(ref, 0) + rank > widths[-1] for ref, rank in ranks.items()):
                 yield group
                 group, filled = [], {}
             group.append(number)
@@ -156,7 +167,7 @@ class Together:
         yield group
 
     def _ranks(
-        self, gradients: ConceptGradients, adaptation: Adaptation
+        self, gradients: ConceptGradients, adaptation: Adaptation, widths: Sequence[int]
     ) -> dict[ModuleRef, int] | None:
         """Rows of a stack by layer; None for what is summed otherwise alone than beside others."""
         if len(adaptation) != 1:
@@ -170,7 +181,7 @@ class Together:
             # Triton multiplies bfloat16 as it is, where all adapters of a stack are
             if self._backend == "triton" and torch.bfloat16 in (delta.down.dtype, delta.up.dtype):
                 return None
-            if -(-len(delta.down) // ALONE) * ALONE not in self.widths:
+            if -(-len(delta.down) // ALONE) * ALONE not in widths:
                 return None
             ranks[ref] = -(-len(delta.down) // STEP) * STEP
         return ranks

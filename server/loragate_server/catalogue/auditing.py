@@ -16,7 +16,7 @@ from loragate_server.catalogue.earlier import recalled_from
 from loragate_server.catalogue.failure import failure_of, poison
 from loragate_server.catalogue.measured import packed
 from loragate_server.gate.bases import ServedBase
-from loragate_server.gate.pipeline import asked_about, member_of, with_files
+from loragate_server.gate.measuring import asked_about, member_of, with_files
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.unstored import NOWHERE
 from loragate_server.progress import Leash

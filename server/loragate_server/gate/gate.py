@@ -18,22 +18,17 @@ from loragate_server.gate.admission import admit, admit_size
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.budget import ByteBudget
 from loragate_server.gate.cache import VerdictCache
+from loragate_server.gate.case import Case
 from loragate_server.gate.faults import audit_failed
 from loragate_server.gate.flight import SharedLeash, SingleFlight
 from loragate_server.gate.intake import IntakeDesk, UploadSession
 from loragate_server.gate.key import AdapterKey, VerdictKey, used_key
 from loragate_server.gate.lineage_book import LineageBook, decisions_of
 from loragate_server.gate.measured import Measured, require_of
+from loragate_server.gate.measuring import ReadAdapter
 from loragate_server.gate.observer import STAGES, GateObserver
 from loragate_server.gate.on_record import OnRecord
-from loragate_server.gate.pipeline import (
-    Case,
-    Pipeline,
-    ReadAdapter,
-    basis_of,
-    hangs_a_loader,
-    with_twins,
-)
+from loragate_server.gate.pipeline import Pipeline, basis_of, hangs_a_loader, with_twins
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
 from loragate_server.gate.tickets import Ticket

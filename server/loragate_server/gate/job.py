@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -15,6 +15,24 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.progress import Leash
 
 _RUNNING: ContextVar[Job | None] = ContextVar("running_job", default=None)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a piece of work begins together with others of its kind.
+
+    Attributes:
+        alike: what may begin together is equal in this.
+        size_bytes: of its files, which are in memory meanwhile.
+        prepare: the part that each does for itself.
+        finish: the rest, of several that are prepared; None for each that takes long, which is
+            then done from its beginning, alone.
+    """
+
+    alike: Hashable
+    size_bytes: int
+    prepare: Callable[[], Any]
+    finish: Callable[[Sequence[Any]], Sequence[Any]]
 
 
 @dataclass(eq=False)
@@ -31,6 +49,8 @@ class Job:
         begun: called when the work begins.
         suspicious: whether a first look was not enough, so that it takes long.
         charged_s: monotonic time up to which its caller has been charged for it.
+        sharing: how it begins together with others; None for work that is always done alone.
+        took_s: its part of what was done together with others.
     """
 
     work: Callable[[], Any]
@@ -41,6 +61,8 @@ class Job:
     begun: Callable[[], None] = lambda: None
     suspicious: bool = False
     charged_s: float = 0.0
+    sharing: Sharing | None = None
+    took_s: float = 0.0
     context: Context = field(default_factory=copy_context)
     enqueued_monotonic_s: float = field(default_factory=time.monotonic)
     began_monotonic_s: float = 0.0
@@ -50,7 +72,20 @@ class Job:
 
     def run(self) -> Any:
         """Does the work, in the context of whoever asked for it."""
-        return self.context.run(self._run)
+        return self.context.run(self._run, self.work)
+
+    def prepare(self) -> Any:
+        """Does its own part of work that begins together with other work, as `run`."""
+        assert self.sharing is not None  # noqa: S101 - nobody else asks
+        began_s = time.monotonic()
+        try:
+            return self.context.run(self._run, self.sharing.prepare)
+        finally:
+            self.took_s = time.monotonic() - began_s
+
+    def spent_s(self) -> float:
+        """What the work took since it began, or its part of what was done together."""
+        return self.took_s or time.monotonic() - self.began_monotonic_s
 
     def silent_s(self) -> float:
         """Seconds since the work began, polled its leash or reported progress."""
@@ -82,9 +117,9 @@ class Job:
                 raise given_up()
             self._off_device = False
 
-    def _run(self) -> Any:
+    def _run(self, work: Callable[[], Any]) -> Any:
         _RUNNING.set(self)
-        return self.work()
+        return work()
 
 
 class Suspended(BaseException):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loragate_server.gate.bases import ServedBase
+from loragate_server.gate.case import Case
 from loragate_server.gate.key import AdapterKey, VerdictKey
 from loragate_server.gate.lineage_book import LineageBook
-from loragate_server.gate.pipeline import Case
 from loragate_server.gate.request import GateRequest
 from loragate_server.policy.policy import Policy
 from loragate_server.record.known_book import KnownBook

@@ -5,28 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Protocol
 
-from loragate_server.adapter.adapter import Readings
-from loragate_server.adapter.reference import Kind, StoredFile, Strength
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
-from loragate_server.audit.sketch import sketches_of
-from loragate_server.audit.uses import Member
 from loragate_server.config.findings import FindingsSection
 from loragate_server.gate.bases import BaseRegistry, ServedBase
-from loragate_server.gate.job import off_device
-from loragate_server.gate.key import AdapterKey
+from loragate_server.gate.case import Case
+from loragate_server.gate.job import Sharing
+from loragate_server.gate.measuring import Question, ReadAdapter, first_looks, measured
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.tickets import Ticket
 from loragate_server.gate.worker import Worker, draining
 from loragate_server.intake.loader_rules.names import LOOPS_BELOW_0, TAKES_TOO_LONG
-from loragate_server.models.base import BaseModel
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import KnownUse, apply_known
@@ -39,57 +33,12 @@ from loragate_server.progress import Leash
 from loragate_server.record.basis import AskedAdapter, AskedStrength, Basis
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Verdict
-from loragate_server.tracing.tracer import note, stage, took, trace_id
+from loragate_server.tracing.tracer import note, stage, trace_id
 
 _log = logging.getLogger(__name__)
 
 NOT_AUDITED = (("not_audited", "An adapter is on the deny list, so none was audited."),)
 """What evidence says where the deny list decided."""
-
-
-class ReadAdapter(Protocol):
-    """`loragate_server.intake.reader.read_adapter`."""
-
-    def __call__(
-        self, stored: StoredFile, base: BaseModel, leash: Leash, *, kind: Kind
-    ) -> Readings:
-        """Makes an adapter of a stored file, which was sent as one of a kind."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A question whose bytes lie in the store.
-
-    Attributes:
-        files: one per adapter of the request, in order.
-        uploaded: whether the bytes came as an upload.
-        inline_bytes: bytes that came with the request.
-        intake_s: seconds that intake took; of an upload, without the waits for its sender.
-    """
-
-    request: GateRequest
-    files: Sequence[StoredFile]
-    intake_s: float
-    uploaded: bool = False
-    inline_bytes: int = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """All files together."""
-        return sum(file.size_bytes for file in self.files)
-
-    @property
-    def restricted_to(self) -> tuple[str, ...]:
-        """Sorted ids of the concepts that are asked about; empty for the whole library."""
-        return tuple(sorted(set(self.request.concept_ids)))
-
-    @cached_property
-    def adapter_keys(self) -> tuple[AdapterKey, ...]:
-        """One key per adapter, in order."""
-        return tuple(
-            AdapterKey(file.sha256, file.config_sha256, one.strengths, one.optional, one.kind)
-            for file, one in zip(self.files, self.request.adapters, strict=True)
-        )
 
 
 class Pipeline:
@@ -159,35 +108,17 @@ class Pipeline:
         leash.report("queued", 0.0)
         note("loragate.adapter.sha256", tuple(file.sha256 for file in case.files))
 
-        def work() -> Evidence:
-            began = time.monotonic()
-            times_s["queued"] = began - queued
-            took("queued", times_s["queued"])
-            leash.report("queued", 1.0)
-            # Asked for now, not when the case was queued: the library may have changed since.
-            served = self._bases.get(case.request.base_model)
-            served.require_concepts(case.request.concept_ids)
-            members = []
-            with stage("read"), off_device():
-                for file, one in zip(case.files, case.request.adapters, strict=True):
-                    leash.check()
-                    read = self._read(file, served.base, leash, kind=one.kind)
-                    members.append(member_of(read, one.strengths, optional=one.optional))
-            times_s["read"] = time.monotonic() - began
-            leash.check()
-            sketches = sketches_of(served.base, members)
-            evidence = served.engine.audit(
-                members,
-                leash,
-                case.request.concept_ids,
-                screen_miss_rate=policy.screen_miss_rate,
-            )
-            times_s.update(evidence.stage_times_s)
-            _trace_engine(evidence.stage_times_s)
-            evidence = with_files(evidence, sketches, case.files)
-            return asked_about(evidence, case.restricted_to, policy.screen_miss_rate)
+        served = self._bases.get(case.request.base_model)
+        question = Question(self._bases, self._read, case, policy, leash, times_s, queued)
 
-        return await self._worker.submit(work, leash, ticket=ticket)
+        def alone() -> Evidence:
+            return measured(question.look())
+
+        sharing = None
+        if served.engine.looks_first:
+            alike = (served.name, case.restricted_to, policy.screen_miss_rate)
+            sharing = Sharing(alike, case.size_bytes, question.look, first_looks)
+        return await self._worker.submit(alone, leash, ticket=ticket, sharing=sharing)
 
     def judge(
         self,
@@ -289,24 +220,6 @@ def basis_of(
     return Basis(adapters, tuple(loaders), now, tuple(known), tuple(kin), tuple(rulings))
 
 
-def with_files(
-    evidence: Evidence, sketches: Sequence[tuple[bytes, ...]], files: Sequence[StoredFile]
-) -> Evidence:
-    """The evidence with what is known of each adapter's file without an audit."""
-    adapters = tuple(
-        replace(one, sketches=made, weights_sha256=file.weights_sha256)
-        for one, made, file in zip(evidence.adapters, sketches, files, strict=True)
-    )
-    return replace(evidence, adapters=adapters)
-
-
-def asked_about(
-    evidence: Evidence, restricted_to: tuple[str, ...], screen_miss_rate: float
-) -> Evidence:
-    """The evidence with what the question and the policy had asked for."""
-    return replace(evidence, restricted_to=restricted_to, screen_miss_rate=screen_miss_rate)
-
-
 def with_twins(evidence: Evidence, twins: Sequence[tuple[str, ...]]) -> Evidence:
     """The evidence with what is ruled out at present and holds the same weights, per adapter."""
     adapters = tuple(
@@ -321,17 +234,6 @@ def hangs_a_loader(evidence: Evidence) -> bool:
     refused = (why for one in evidence.adapters for why in one.refused_by.values())
     doubted = (sentence for _, sentence in evidence.inconclusive)
     return LOOPS_BELOW_0 in refused or any(TAKES_TOO_LONG in sentence for sentence in doubted)
-
-
-def member_of(read: Readings, strengths: Sequence[Strength], *, optional: bool) -> Member:
-    """What the engine is given of an adapter that was read."""
-    return Member(
-        read.adapters,
-        tuple(strengths),
-        optional=optional,
-        refused=read.refused,
-        doubts=read.doubts,
-    )
 
 
 def _unaudited(case: Case, served: ServedBase) -> Evidence:
@@ -366,15 +268,6 @@ def _unaudited(case: Case, served: ServedBase) -> Evidence:
         stage_times_s={},
         restricted_to=case.restricted_to,
     )
-
-
-def _trace_engine(times_s: Mapping[str, float]) -> None:
-    """Adds the stages of an audit that has just ended; the engine knows nothing of traces."""
-    response_s = times_s.get("response", 0.0)
-    if times_s.get("screen"):
-        took("screen", times_s["screen"], ended_ago_s=response_s)
-    if response_s:
-        took("response", response_s)
 
 
 def _end_alone(running: asyncio.Future[Verdict], learn: Callable[[Verdict], None]) -> None:

@@ -6,7 +6,7 @@ really taken; and lanes, so that what is quickly told waits for none that takes 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -105,6 +105,31 @@ class FairQueue:
             return None
         return self._pop(Lane.QUICK)
 
+    def pop_alike(self, first: Job, most: int, most_bytes: int, each_s: float) -> list[Job]:
+        """Takes quick work that may begin together with `first`, as it would come one by one.
+
+        Args:
+            first: taken before, and not charged yet.
+            most: so many at most.
+            most_bytes: of their files, with those of `first`.
+            each_s: what one usually takes.
+        """
+        callers, clocks = self._lanes[Lane.QUICK], self._clocks[Lane.QUICK]
+        taken_s = defaultdict[str, float](float, {first.caller: each_s})
+        sharing, found = first.sharing, list[Job]()
+        left_bytes = most_bytes - (0 if sharing is None else sharing.size_bytes)
+        while callers and len(found) < most:
+            caller = min(callers, key=lambda name: clocks.served(name) + taken_s[name])
+            other = callers[caller][0].sharing
+            if sharing is None or other is None or other.alike != sharing.alike:
+                break
+            left_bytes -= other.size_bytes
+            if left_bytes < 0:
+                break
+            found.append(self._take(Lane.QUICK, caller))
+            taken_s[caller] += each_s
+        return found
+
     def remove(self, job: Job) -> None:
         """Takes work out that nobody waits for any more; does nothing where it is not here."""
         lane = self._lanes[lane_of(job)]
@@ -129,8 +154,10 @@ class FairQueue:
         return left
 
     def _pop(self, lane: Lane) -> Job:
+        return self._take(lane, min(self._lanes[lane], key=self._clocks[lane].served))
+
+    def _take(self, lane: Lane, caller: str) -> Job:
         callers = self._lanes[lane]
-        caller = min(callers, key=self._clocks[lane].served)
         job = callers[caller].popleft()
         if not callers[caller]:
             del callers[caller]

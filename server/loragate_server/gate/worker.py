@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.faults import audit_failed, log_stack
-from loragate_server.gate.job import Job, Suspended, given_up, off_device
+from loragate_server.gate.faults import log_stack
+from loragate_server.gate.floor import Floor
+from loragate_server.gate.hands import Hands
+from loragate_server.gate.job import Job, Sharing, given_up
 from loragate_server.gate.loop_calls import LoopCalls
 from loragate_server.gate.observer import GateObserver, GivenUp
-from loragate_server.gate.queue import FairQueue
 from loragate_server.gate.tickets import Pace, Ticket, Tickets
-from loragate_server.progress import Leash, deadline_passed, go_on
+from loragate_server.progress import Leash
 
 Result = TypeVar("Result")
 
@@ -59,15 +59,12 @@ class Worker:
         self._observer = observer
         self._name = name
         self._stuck_after_s = stuck_after_s
-        self._waiting = FairQueue()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._broken = False
+        self._floor = Floor()
         self._when_broken: Callable[[], None] = lambda: None
-        self._running: list[Job] = []
-        """The last is at work; those before it let it pass."""
-        self._lost: list[threading.Thread] = []
         self._calls = LoopCalls()
+        self._hands = Hands(
+            self._floor, self.pace, self._calls, observer, lambda: self.depth, draining
+        )
         self._thread = self._new_thread()
         self._end_watch = threading.Event()
         threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True).start()
@@ -75,18 +72,18 @@ class Worker:
     @property
     def depth(self) -> int:
         """Audits that wait; the one that runs is not counted, nor is work in the background."""
-        with self._changed:
-            return sum(not job.background for job in self._waiting)
+        with self._floor.changed:
+            return sum(not job.background for job in self._floor.waiting)
 
     @property
     def alive(self) -> bool:
         """Whether the thread still takes work."""
-        return self._thread.is_alive() and not self._closed and not self._broken
+        return self._thread.is_alive() and not self._floor.closed and not self._floor.broken
 
     @property
     def broken(self) -> bool:
         """Whether the process has to be started again."""
-        return self._broken
+        return self._floor.broken
 
     def when_broken(self, told: Callable[[], None]) -> None:
         """Has `told` called on the event loop when the worker breaks."""
@@ -99,6 +96,7 @@ class Worker:
         *,
         background: bool = False,
         ticket: Ticket | None = None,
+        sharing: Sharing | None = None,
     ) -> Result:
         """Runs `work` on the thread when its turn comes.
 
@@ -111,6 +109,8 @@ class Worker:
             background: a short piece of work of the server itself. It waits for its turn as all
                 do, takes no audit's place in the queue, and is not counted among audits.
             ticket: the place in the queue that was taken before; else one is taken now.
+            sharing: how it begins together with other work that waits; what comes of it is the
+                same.
 
         Raises:
             NoDecisionError: QUEUE_FULL; DRAINING after `close`, or when the worker is broken;
@@ -118,16 +118,17 @@ class Worker:
                 anything but `NoDecisionError`; AUDIT_FAILED when it is given up.
         """
         loop = self._calls.loop = asyncio.get_running_loop()
-        job = Job(work, leash, loop.create_future(), background)
+        job = Job(work, leash, loop.create_future(), background, sharing=sharing)
         if not background:
             ticket = ticket or self.tickets.take("", leash)
             job.caller, job.begun = ticket.caller, ticket.leave
-        with self._changed:
-            if self._closed or self._broken:
+        floor = self._floor
+        with floor.changed:
+            if floor.closed or floor.broken:
                 job.begun()
                 raise draining()
-            self._waiting.put(job)
-            self._changed.notify()
+            floor.waiting.put(job)
+            floor.changed.notify()
         self._observer.queue_depth(self.depth)
         try:
             result: Result = await job.future
@@ -138,8 +139,8 @@ class Worker:
 
     def retry_after_s(self) -> float:
         """Seconds after which the work that is here now should be done, by recent durations."""
-        with self._changed:
-            jobs = [*self._waiting, *self._running]
+        with self._floor.changed:
+            jobs = [*self._floor.waiting, *self._floor.company, *self._floor.running]
         expected = (self.pace.slow_s if job.suspicious else self.pace.quick_s for job in jobs)
         return max(0.1, sum(expected))
 
@@ -150,10 +151,10 @@ class Worker:
             Whether the thread ended in time.
         """
         self._end_watch.set()
-        with self._changed:
-            self._closed = True
-            left = self._waiting.clear()
-            self._changed.notify_all()
+        with self._floor.changed:
+            self._floor.closed = True
+            left = self._floor.waiting.clear()
+            self._floor.changed.notify_all()
         for job in left:
             self._calls.settle(job, error=draining())
         self._thread.join(timeout_s)
@@ -161,130 +162,13 @@ class Worker:
 
     def _withdraw(self, job: Job) -> None:
         job.begun()
-        with self._changed:
-            self._waiting.remove(job)
+        with self._floor.changed:
+            self._floor.waiting.remove(job)
 
     def _new_thread(self) -> threading.Thread:
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        thread = threading.Thread(target=self._hands.work, name=self._name, daemon=True)
         thread.start()
         return thread
-
-    def _work(self) -> None:
-        while (job := self._next()) is not None:
-            self._run(job)
-            # Else the last job, its result and its tensors would live until the next one comes.
-            del job
-
-    def _next(self) -> Job | None:
-        """The next piece of work for this thread; None when it is to end."""
-        with self._changed:
-            while not self._waiting and self._keeps_on():
-                self._changed.wait()
-            if not self._keeps_on():
-                return None
-            return self._begin(self._waiting.pop())
-
-    def _next_quick(self) -> Job | None:
-        """Work that passes what this thread is at, if there is any."""
-        with self._changed:
-            job = self._waiting.pop_before_slow() if self._keeps_on() else None
-            return None if job is None else self._begin(job)
-
-    def _begin(self, job: Job) -> Job:
-        job.began_monotonic_s = job.charged_s = time.monotonic()
-        job.begun()
-        self._running.append(job)
-        return job
-
-    def _end(self, job: Job) -> None:
-        """Takes a job down as done, unless it was given up and forgotten."""
-        with self._changed:
-            self._charge(job)
-            if job in self._running:
-                self._running.remove(job)
-
-    def _charge(self, job: Job) -> None:
-        now_s = time.monotonic()
-        self._waiting.charge(job, now_s - job.charged_s)
-        job.charged_s = now_s
-
-    def _keeps_on(self) -> bool:
-        mine = threading.current_thread() not in self._lost
-        return mine and not self._closed and not self._broken
-
-    def _run(self, job: Job) -> None:
-        wait_s = job.began_monotonic_s - job.enqueued_monotonic_s
-        if not (job.background or job.suspicious):
-            self._calls.call(self._observer.queue_wait_seconds, wait_s)
-        self._calls.call(self._observer.queue_depth, self.depth)
-        try:
-            job.leash.check()
-            self._require_time(job)
-            job.leash.turn = lambda: self._turn(job)
-            result = job.run()
-        except Suspended:
-            self._end(job)
-            self._took(job)
-            self._put_back(job)
-        except NoDecisionError as error:
-            self._end(job)
-            self._calls.settle(job, error=error)
-        except BaseException as error:  # this thread has to outlive any audit
-            self._end(job)
-            self._calls.settle(job, error=audit_failed(error))
-        else:
-            self._end(job)
-            self._took(job)
-            self._calls.settle(job, result=result)
-        finally:
-            job.leash.turn = go_on  # else job and leash would hold each other
-
-    def _require_time(self, job: Job) -> None:
-        """Refuses work that would be thrown away: its caller is gone before half of it is done."""
-        if not job.background:
-            typical_s = self.pace.slow_s if job.suspicious else self.pace.quick_s
-            if self.pace.hopeless(job.leash, typical_s / 2):
-                raise deadline_passed()
-
-    def _took(self, job: Job) -> None:
-        if not job.background:
-            spent_s = time.monotonic() - job.began_monotonic_s
-            self.pace.took(spent_s, suspicious=job.suspicious)
-
-    def _put_back(self, job: Job) -> None:
-        """To be done anew, from its beginning, when its turn comes in the other lane."""
-        job.suspicious = True
-        with self._changed:
-            if self._keeps_on() and not job.future.done():
-                self._waiting.put(job)
-                return
-        self._calls.settle(job, error=draining())
-
-    def _turn(self, job: Job) -> None:
-        """Between two pieces of a job's work: puts it back, or lets others pass."""
-        if not job.suspicious:
-            with self._changed:
-                alone = len(self._running) == 1 and not len(self._waiting)
-            if not alone:
-                raise Suspended
-            self._end_first_look(job)
-            return
-        with self._changed:
-            self._charge(job)
-        while (quick := self._next_quick()) is not None:
-            # The job itself touches no model now, so that one may hang without harm to it.
-            with off_device():
-                self._run(quick)
-            job.charged_s = time.monotonic()
-            job.leash.alive_monotonic_s = job.charged_s
-
-    def _end_first_look(self, job: Job) -> None:
-        """Nobody waits, so that the job need not be put back to go on."""
-        with self._changed:
-            self._charge(job)
-            self._took(job)
-            job.suspicious = True
-        job.began_monotonic_s = time.monotonic()
 
     def _watch(self) -> None:
         """Looks after the thread that audits; must itself outlive whatever that does."""
@@ -292,19 +176,20 @@ class Worker:
         while not self._end_watch.wait(min(1.0, self._stuck_after_s / 4)):
             try:
                 self._look()
-                running = sum(thread.is_alive() for thread in self._lost) + self._broken
-                if running != stuck:
-                    stuck = running
+                lost = sum(thread.is_alive() for thread in self._floor.lost) + self.broken
+                if lost != stuck:
+                    stuck = lost
                     self._calls.call(self._observer.workers_stuck, stuck)
             except Exception:
                 _log.exception("the thread that audits could not be looked after")
 
     def _look(self) -> None:
         """Gives the thread up if it hangs or has ended."""
-        with self._changed:
-            if self._closed or self._broken:
+        floor = self._floor
+        with floor.changed:
+            if floor.closed or floor.broken:
                 return
-            jobs, cause = self._running, self._wrong()
+            jobs, company, cause = floor.running, floor.company, self._wrong()
             if cause is None:
                 return
             # What hangs is judged and given up in one step, while it may come back to life. All
@@ -312,19 +197,22 @@ class Worker:
             off_the_device = [job.give_up() for job in jobs]
             clean = cause == "dead" or all(off_the_device)
             if cause == "stuck":
-                self._lost.append(self._thread)
+                floor.lost.append(self._thread)
                 log_stack(self._thread, self._stuck_after_s)
-            hanging = sum(thread.is_alive() for thread in self._lost)
-            self._broken = not clean or hanging > MOST_LOST
-            self._running = []
+            hanging = sum(thread.is_alive() for thread in floor.lost)
+            floor.broken = not clean or hanging > MOST_LOST
+            floor.running, floor.company = [], []
             refused = [(job, given_up()) for job in jobs]
-            if self._broken:
-                refused += [(waiting, draining()) for waiting in self._waiting.clear()]
+            # Those that began together with what hangs begin anew.
+            for job in company:
+                floor.waiting.put(job)
+            if floor.broken:
+                refused += [(waiting, draining()) for waiting in floor.waiting.clear()]
             else:
                 self._thread = self._new_thread()
         # Told before it is answered, so that nobody who has the answer sees the counts of before.
         self._calls.call(self._observer.worker_given_up, cause)
-        if self._broken:
+        if floor.broken:
             _log.error("the worker cannot be replaced: the process has to be started again")
             self._calls.call(self._when_broken)
         for one, error in refused:
@@ -333,7 +221,8 @@ class Worker:
     def _wrong(self) -> GivenUp | None:
         if not self._thread.is_alive():
             return "dead"
-        if self._running and self._running[-1].silent_s() > self._stuck_after_s:
+        running = self._floor.running
+        if running and running[-1].silent_s() > self._stuck_after_s:
             return "stuck"
         return None
 

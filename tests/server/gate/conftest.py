@@ -60,6 +60,7 @@ class HeldEngine(AuditEngine):
     """Audits for as long as the test wants, then says what the test wants."""
 
     calibrated = False
+    looks_first = False
 
     def __init__(self, base: BaseModel, library_digest: str = LIBRARY) -> None:
         self.base = base

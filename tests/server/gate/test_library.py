@@ -233,14 +233,12 @@ async def test_audits_come_between_the_pieces_of_a_change(
     here, there = keeping
     submit, order = there.gate.worker.submit, []
 
-    async def listed(
-        work: Any, leash: Leash, *, background: bool = False, ticket: Any = None
-    ) -> Any:
+    async def listed(work: Any, leash: Leash, *, background: bool = False, **more: Any) -> Any:
         def noted() -> Any:
             order.append("piece" if background else "audit")
             return work()
 
-        return await submit(noted, leash, background=background, ticket=ticket)
+        return await submit(noted, leash, background=background, **more)
 
     monkeypatch.setattr(there.gate.worker, "submit", listed)
     changing = asyncio.ensure_future(there.keeper.create(concept("fox"), [picture(20)], Leash()))

@@ -179,13 +179,13 @@ async def test_a_thread_that_has_ended_is_replaced(
     desk: Desk, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    run = desk.worker._run
+    run = desk.worker._hands.do
 
     def ends(job: Any) -> None:
-        desk.worker._run = run  # type: ignore[method-assign]
+        desk.worker._hands.do = run  # type: ignore[method-assign]
         raise SystemExit
 
-    desk.worker._run = ends  # type: ignore[method-assign]
+    desk.worker._hands.do = ends  # type: ignore[method-assign]
     lost = asyncio.ensure_future(desk.submit(lambda: "lost"))
     waiting = asyncio.ensure_future(desk.submit(lambda: "done"))
     assert (await refusal(lost)).reason is ErrorReason.AUDIT_FAILED
