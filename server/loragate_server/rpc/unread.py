@@ -33,23 +33,31 @@ _SIZE = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 class RefusedLately:
-    """Whose files there was no room for a moment ago. Used from one event loop only."""
+    """Whose files there was no room for a moment ago. Used from one event loop only.
 
-    def __init__(self) -> None:
+    Args:
+        now: a clock in seconds that never goes back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._refused_at_s: dict[str, float] = {}
 
     def note(self, asker: str) -> None:
         """Takes down that a question with bytes in it was read in vain."""
         self._refused_at_s.pop(asker, None)
-        self._refused_at_s[asker] = time.monotonic()
+        self._refused_at_s[asker] = self._now()
         if len(self._refused_at_s) > MOST_REMEMBERED:
             del self._refused_at_s[next(iter(self._refused_at_s))]
+
+    def __len__(self) -> int:
+        return len(self._refused_at_s)
 
     def __contains__(self, asker: str) -> bool:
         at_s = self._refused_at_s.get(asker)
         if at_s is None:
             return False
-        if time.monotonic() - at_s < REMEMBERED_S:
+        if self._now() - at_s < REMEMBERED_S:
             return True
         del self._refused_at_s[asker]
         return False
