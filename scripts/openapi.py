@@ -25,7 +25,8 @@ from loragate_server.rest import problem
 from loragate_server.rest.call import MOST_TIMEOUT_S, TIMEOUT
 from loragate_server.rest.door import OPENAPI
 from loragate_server.rest.rules import BYTES, JSON, LINES, Rule, rules
-from loragate_server.rpc.access import METHODS
+from loragate_server.rpc.access import METHODS, WITH_FILES
+from loragate_server.rpc.unread import INLINE_BYTES_KEY
 from scripts.openapi_schemas import Schemas
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +108,7 @@ def operation(rule: Rule, schemas: Schemas, said: dict[str, str]) -> dict[str, A
         "tags": [rule.method.containing_service.name],
         "summary": said[rule.method.full_name],
         "description": f"`{rule.rpc[1:]}`. Needs the permission `{METHODS[rule.rpc]}`.",
-        "parameters": [*parameters(rule, schemas), timeout()],
+        "parameters": [*parameters(rule, schemas), *inline_bytes(rule), timeout()],
         "responses": {
             "200": {
                 "description": said[answered.full_name],
@@ -152,6 +153,18 @@ def parameters(rule: Rule, schemas: Schemas) -> Iterator[dict[str, Any]]:
         if name == "declared_size_bytes":
             found["description"] += " Not needed beside Content-Length."
         yield found
+
+
+def inline_bytes(rule: Rule) -> Iterator[dict[str, Any]]:
+    """The header that says how much a body carries, where it may carry files."""
+    if rule.rpc in WITH_FILES:
+        yield {
+            "name": INLINE_BYTES_KEY,
+            "in": "header",
+            "description": "How many bytes of adapters the body carries, before base64; 0 for "
+            "none. Where there is no room for them, the body is not read.",
+            "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"},
+        }
 
 
 def timeout() -> dict[str, Any]:

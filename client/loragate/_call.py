@@ -32,6 +32,7 @@ class Call(Generic[T]):
         with_bytes: what to send where the service does not hold the bytes that this call names
             by their digest.
         known: the result, where it is known without a call.
+        metadata: what every attempt sends along, beside the token and the trace.
     """
 
     operation: str
@@ -43,6 +44,7 @@ class Call(Generic[T]):
     resend: RetryPolicy | None = None
     with_bytes: Call[T] | None = None
     known: T | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:

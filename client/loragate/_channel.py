@@ -74,13 +74,16 @@ def open_channel(config: ClientConfig, library: Any) -> Any:
     return channel
 
 
-def call_metadata(config: ClientConfig, span: CallSpan) -> tuple[tuple[str, str], ...]:
-    """What every attempt sends along: the token, as of now, and the trace."""
+def call_metadata(
+    config: ClientConfig, span: CallSpan, own: tuple[tuple[str, str], ...] = ()
+) -> tuple[tuple[str, str], ...]:
+    """What an attempt sends along: the token, as of now, the trace, and what the call adds."""
     token = config.token
     if callable(token):
         token = token()
         check_token(token, config.names.token)
-    return (*((("authorization", f"Bearer {token}"),) if token else ()), *span.metadata())
+    shown = (("authorization", f"Bearer {token}"),) if token else ()
+    return (*shown, *span.metadata(), *own)
 
 
 class CertificateWatch:

@@ -44,6 +44,9 @@ T = TypeVar("T")
 _AUDIT = "loragate.v1.AuditService/"
 _CONCEPT = "loragate.v1.ConceptService/"
 
+INLINE_BYTES_KEY = "loragate-inline-bytes"
+"""How many bytes of adapters a message carries; where there is no room, it need not be read."""
+
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
@@ -80,8 +83,14 @@ class Core:
                 return _wire.upload_messages(references[0], file_name, bare)
             return _wire.request_about(bare, references, "inline")
 
-        call = self._about(references, options, "AuditUpload" if large else "Audit", messages)
         size = sum(len(reference.data or b"") for reference in references)
+        call = self._about(
+            references,
+            options,
+            "AuditUpload" if large else "Audit",
+            messages,
+            metadata=() if large else _inline_bytes(size),
+        )
         if known is not None or size < ASK_FIRST_BYTES:
             return replace(call, known=known)
         first = self._by_digest(references, options, bare)
@@ -128,6 +137,7 @@ class Core:
             lambda: audit_pb2.WatchAuditRequest(
                 audit=_wire.request_about(bare, references, "inline")
             ),
+            metadata=_inline_bytes(sum(len(reference.data or b"") for reference in references)),
         )
 
         def parse(event: audit_pb2.WatchAuditResponse) -> Progress | AuditResult:
@@ -144,6 +154,7 @@ class Core:
             settle=call.settle,
             resend=call.resend,
             known=self._from_elsewhere(references, options),
+            metadata=call.metadata,
         )
 
     def get(self, decision_id: str, timeout: float | None) -> Call[AuditResult]:
@@ -258,7 +269,11 @@ class Core:
         bare: audit_pb2.AuditRequest,
     ) -> Call[AuditResult]:
         return self._about(
-            references, options, "Audit", lambda: _wire.request_about(bare, references, "digest")
+            references,
+            options,
+            "Audit",
+            lambda: _wire.request_about(bare, references, "digest"),
+            metadata=_inline_bytes(0),
         )
 
     def _about(
@@ -267,6 +282,7 @@ class Core:
         options: AuditOptions,
         name: str,
         request: Callable[[], Any],
+        metadata: tuple[tuple[str, str], ...],
     ) -> Call[AuditResult]:
         """A call whose answer has to fit the question that these references and options ask."""
         question = self._question(references, options)
@@ -292,6 +308,7 @@ class Core:
                 audited_bytes=data,
             ),
             resend=self._resend(_AUDIT + name, _service_config.resend_policy(_AUDIT + name)),
+            metadata=metadata,
         )
 
     def _question(self, references: Sequence[AdapterReference], options: AuditOptions) -> Question:
@@ -321,3 +338,8 @@ class Core:
         result = replace(result, clock_skew_s=self.config.clock_skew_s)
         operation = "get" if decision_id else "list"
         return believed(self.config.require_signature, message, result, operation=operation)
+
+
+def _inline_bytes(size: int) -> tuple[tuple[str, str], ...]:
+    """Says that a message carries so many bytes of adapters."""
+    return ((INLINE_BYTES_KEY, str(size)),)

@@ -205,7 +205,7 @@ class AuditClient:
             while pause is not None:
                 sleep(pause)
                 heard = False
-                metadata = call_metadata(self._core.config, span)
+                metadata = call_metadata(self._core.config, span, call.metadata)
                 stream = self._connection.method(call.name)(
                     call.request(), timeout=attempts.begin(), metadata=metadata
                 )
@@ -287,7 +287,7 @@ class AuditClient:
         while True:
             call = attempts.call
             method = self._connection.method(call.name)
-            metadata = call_metadata(self._core.config, span)
+            metadata = call_metadata(self._core.config, span, call.metadata)
             try:
                 return call.read(
                     method(call.request(), timeout=attempts.begin(), metadata=metadata)

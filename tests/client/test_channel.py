@@ -9,9 +9,11 @@ import grpc
 import pytest
 import trustme
 
-from loragate import AuditClient, TlsConfig, _channel
+from loragate import AdapterReference, AuditClient, TlsConfig, _channel
 from loragate.config import ClientConfig, resolve_target, stays_on_machine
+from loragate.reference import ASK_FIRST_BYTES
 from loragate.testing import FakeAuditServer
+from tests.client.conftest import AnyClient
 
 
 @pytest.mark.parametrize(
@@ -112,3 +114,23 @@ async def test_a_certificate_that_is_missing_is_an_os_error(
     client = make_client("localhost:1", tls=TlsConfig(tmp_path / "nothing.pem"))
     with pytest.raises(FileNotFoundError):
         await client.audit(b"1")
+
+
+async def test_questions_say_how_many_bytes_of_adapters_they_carry(
+    client: AnyClient, fake: FakeAuditServer
+) -> None:
+    small, large = b"x" * 1000, b"y" * ASK_FIRST_BYTES
+    await client.audit(small)
+    await client.audit([small, AdapterReference(data=b"z")])
+    await client.audit("/models/style.safetensors")
+    await client.collect("watch", small)
+    await client.audit(large)
+    said = [(call.method, call.metadata.get("loragate-inline-bytes")) for call in fake.calls]
+    assert said[:4] == [
+        ("Audit", "1000"),
+        ("Audit", "1001"),
+        ("Audit", "0"),
+        ("WatchAudit", "1000"),
+    ]
+    # By its digest first, and with the bytes where they are missing.
+    assert said[4:] in ([("Audit", "0")], [("Audit", "0"), ("Audit", str(len(large)))])

@@ -30,6 +30,11 @@ class AuditServiceStub(object):
 
     A decision, BLOCK included, is an OK response. An RPC error means that no decision exists and
     carries google.rpc.ErrorInfo with a reason from ErrorReason.
+
+    Send the metadata key loragate-inline-bytes (over HTTP a header) with Audit and WatchAudit: how
+    many bytes of adapters the message carries, in decimal digits, 0 for none. Where there is no room
+    for such a question it is refused before its message is read. Without the key, whoever was
+    refused with QUEUE_FULL a moment ago may be refused unread, even if this time the answer is known.
     """
 
     def __init__(self, channel):
@@ -70,6 +75,11 @@ class AuditServiceServicer(object):
 
     A decision, BLOCK included, is an OK response. An RPC error means that no decision exists and
     carries google.rpc.ErrorInfo with a reason from ErrorReason.
+
+    Send the metadata key loragate-inline-bytes (over HTTP a header) with Audit and WatchAudit: how
+    many bytes of adapters the message carries, in decimal digits, 0 for none. Where there is no room
+    for such a question it is refused before its message is read. Without the key, whoever was
+    refused with QUEUE_FULL a moment ago may be refused unread, even if this time the answer is known.
     """
 
     def Audit(self, request, context):
@@ -148,6 +158,11 @@ class AuditService(object):
 
     A decision, BLOCK included, is an OK response. An RPC error means that no decision exists and
     carries google.rpc.ErrorInfo with a reason from ErrorReason.
+
+    Send the metadata key loragate-inline-bytes (over HTTP a header) with Audit and WatchAudit: how
+    many bytes of adapters the message carries, in decimal digits, 0 for none. Where there is no room
+    for such a question it is refused before its message is read. Without the key, whoever was
+    refused with QUEUE_FULL a moment ago may be refused unread, even if this time the answer is known.
     """
 
     @staticmethod

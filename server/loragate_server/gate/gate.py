@@ -105,6 +105,20 @@ class Gate:
         """Raises RuntimeError while no file can be read, as `IntakeDesk.require_free`."""
         self._intake.require_free()
 
+    def require_room(self, asker: str, leash: Leash) -> None:
+        """Refuses a question that comes with its bytes as `decide` would, before they are there.
+
+        Args:
+            asker: as `GateRequest.asker`.
+            leash: of the question.
+
+        Raises:
+            NoDecisionError: QUEUE_FULL; DRAINING.
+        """
+        with self._counted_failures():
+            self._require_open()
+            self.worker.tickets.require_room(asker, leash)
+
     async def decide(self, request: GateRequest, leash: Leash) -> Verdict:
         """Decides over adapters that the server reads itself or that came with the request.
 
@@ -267,7 +281,7 @@ class Gate:
         self._require_open()
         leash.check()
         policy, served = self._admit(request, stored=False)
-        inline_bytes = sum(len(one.inline_bytes or b"") for one in request.adapters)
+        inline_bytes = request.inline_bytes
         key: VerdictKey | None = None
         if not inline_bytes:
             key = await self._known_key(request, policy, served, leash)

@@ -26,6 +26,11 @@ class GateRequest:
     peer: str = ""
 
     @property
+    def inline_bytes(self) -> int:
+        """How many bytes of adapters came with the question."""
+        return sum(len(one.inline_bytes or b"") for one in self.adapters)
+
+    @property
     def asker(self) -> str:
         """Whose share of the queue it takes: nobody can choose it, as the service's name."""
         return self.caller.identity or self.peer

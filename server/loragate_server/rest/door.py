@@ -107,7 +107,7 @@ class RestDoor:
         remaining_s = call.time_remaining()
         late_s = None if remaining_s is None else remaining_s + LATE_S
         try:
-            async with aclosing(self._messages(rule, request, call, calls)) as messages:
+            async with aclosing(self._messages(rule, request, call)) as messages:
                 try:
                     async with asyncio.timeout(late_s):
                         answered = await calls.call(rule.rpc, messages, call)
@@ -118,13 +118,15 @@ class RestDoor:
         return await call.answer(answered)
 
     async def _messages(
-        self, rule: Rule, request: web.Request, call: RestCall, calls: Calls
+        self, rule: Rule, request: web.Request, call: RestCall
     ) -> AsyncGenerator[Message]:
-        """What is asked. Read inside of the call, so that refusals are counted and traced."""
+        """What is asked. Read inside of the call, so that refusals are counted and traced.
+
+        The caller may ask for it, which is known before the first message is.
+        """
         note("http.route", rule.path)
         try:
             check_sender(request, self._public_url, anonymous=self._anonymous)
-            calls.admit(rule.rpc, call)
             call.require_timeout()
             body = Body(request, self._listen.idle_timeout_s)
             require_decodable(request.raw_path)

@@ -50,6 +50,9 @@ METHODS: Mapping[str, Permission] = MappingProxyType(
 _PROXY_METHODS = frozenset({f"/{AUTHORIZATION}/Check", f"/{EXTERNAL_PROCESSOR}/Process"})
 """Methods of Envoy's protocols."""
 
+WITH_FILES = frozenset({f"{_AUDITS}Audit", f"{_AUDITS}WatchAudit"})
+"""Methods whose one message may carry whole adapters."""
+
 _SPIFFE_ID = "peer_spiffe_id"
 _OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {

@@ -51,6 +51,16 @@ class AroundInterceptor(grpc.aio.ServerInterceptor, ABC):  # type: ignore[misc]
         return wrapped
 
 
+async def answered(result: Any, context: grpc.aio.ServicerContext) -> Any:
+    """The answer that a handler has begun to give, or None after all of several were sent."""
+    if inspect.isawaitable(result):
+        return await result  # one answer; or the servicer writes by itself, as the health one
+    async with aclosing(result) as messages:
+        async for message in messages:
+            await context.write(message)
+    return None
+
+
 def _wrap(handler: grpc.RpcMethodHandler, guard: Guard, failed: Failed) -> grpc.RpcMethodHandler:
     """The handler inside `guard`, of the same kind."""
     if handler.response_streaming:
@@ -88,13 +98,7 @@ def _streaming(inner: Any, guard: Guard, failed: Failed) -> Callable[..., Awaita
     async def behaviour(request: Any, context: grpc.aio.ServicerContext) -> None:
         try:
             with guard(context):
-                result = inner(request, context)
-                if inspect.isawaitable(result):
-                    await result  # the servicer writes to the context by itself, as the health one
-                else:
-                    async with aclosing(result) as messages:
-                        async for message in messages:
-                            await context.write(message)
+                await answered(inner(request, context), context)
         except Exception as error:
             await failed(context, error)
             raise

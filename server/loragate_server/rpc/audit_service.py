@@ -26,6 +26,7 @@ from loragate_server.rpc.convert import (
     verdict_message,
 )
 from loragate_server.rpc.leash import call_leash
+from loragate_server.rpc.unread import RefusedLately
 from loragate_server.rpc.uploads import Uploads
 
 SMALLEST_STEP = 0.01
@@ -55,8 +56,9 @@ class Records(Protocol):
 class AuditService(audit_pb2_grpc.AuditServiceServicer):
     """Answers callers; whatever is raised becomes a status in the interceptors."""
 
-    def __init__(self, gate: Gate, records: Records, listen: Listen) -> None:
+    def __init__(self, gate: Gate, records: Records, listen: Listen, lately: RefusedLately) -> None:
         self._gate = gate
+        self._lately = lately
         self._records = records
         self._uploads = Uploads(listen.max_uploads_per_caller)
         self._upload_timeout_s = listen.upload_timeout_s
@@ -67,8 +69,18 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     ) -> wire.AuditResponse:
         """Decides over the adapters of one message."""
         with call_leash(context) as leash:
-            verdict = await self._gate.decide(audit_request(request), leash)
+            verdict = await self._decide(request, leash)
         return self._audit_response(verdict)
+
+    async def _decide(self, message: wire.AuditRequest, leash: Leash) -> Verdict:
+        """The gate's answer; whose bytes were read in vain is remembered for a moment."""
+        request = audit_request(message)
+        try:
+            return await self._gate.decide(request, leash)
+        except NoDecisionError as error:
+            if error.reason is ErrorReason.QUEUE_FULL and request.inline_bytes:
+                self._lately.note(request.asker)
+            raise
 
     def _audit_response(self, verdict: Verdict) -> wire.AuditResponse:
         """The answer; that to a question asked again is made once."""
@@ -111,7 +123,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         """Decides as `Audit` does, and tells how far it has come."""
         feed = _ProgressFeed()
         with call_leash(context, feed.report) as leash:
-            deciding = asyncio.ensure_future(self._gate.decide(audit_request(request.audit), leash))
+            deciding = asyncio.ensure_future(self._decide(request.audit, leash))
             deciding.add_done_callback(feed.close)
             try:
                 async for progress in feed:

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 import grpc
 
-from loragate_server.rpc.interceptors import Doorkeeper
-
 
 class CallContext(Protocol):
     """What interceptors and services need of `grpc.aio.ServicerContext`."""
@@ -64,14 +62,10 @@ class Calls:
     Args:
         interceptors: the outermost first; not those of another server, for they keep what they have
             wrapped.
-        doorkeeper: the last of them.
     """
 
-    def __init__(
-        self, interceptors: Sequence[grpc.aio.ServerInterceptor], doorkeeper: Doorkeeper
-    ) -> None:
-        self._interceptors = [*interceptors, doorkeeper]
-        self._doorkeeper = doorkeeper
+    def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
+        self._interceptors = tuple(interceptors)
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -83,18 +77,11 @@ class Calls:
         """Takes the methods of a service."""
         self._handlers |= {f"/{service}/{name}": one for name, one in handlers.items()}
 
-    def admit(self, method: str, context: CallContext) -> None:
-        """Looks at a caller before anything of the request is read.
-
-        The doorkeeper looks again in its turn, which over gRPC comes after the message.
-
-        Raises:
-            NoDecisionError: DRAINING, UNAUTHENTICATED or PERMISSION_DENIED.
-        """
-        self._doorkeeper.admit(method, context)
-
     async def call(self, method: str, messages: AsyncIterator[Any], context: CallContext) -> Any:
         """Answers a call; several answers go to `context.write`, and None comes back.
+
+        No message is asked for before the caller is known, and nothing of one that there is no
+        room for.
 
         Raises:
             grpc.aio.AbortError: there is no answer; the context was told why.

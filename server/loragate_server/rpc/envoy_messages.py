@@ -11,7 +11,7 @@ from loragate_server.checkpoint.outcome import CheckOutcome, CheckSource
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.upgrades import PROTOCOL
 from loragate_server.rpc.access import IDENTITY
-from loragate_server.rpc.interceptors import metadata_value
+from loragate_server.rpc.metadata import metadata_value
 
 EXTRACTOR_KEY = "x-loragate-extractor"
 """Key of gRPC metadata, and of ext_authz context extensions, that names the extractor."""

@@ -25,6 +25,7 @@ from loragate_server.rpc.access import (
 )
 from loragate_server.rpc.around import AroundInterceptor
 from loragate_server.rpc.errors import REQUEST_ID_KEY, abort
+from loragate_server.rpc.metadata import metadata_value
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.tracing.tracer import (
     CURRENT,
@@ -174,15 +175,6 @@ class Doorkeeper(AroundInterceptor):
         return self._access.require(
             method, metadata_value(context, "authorization"), context.auth_context()
         )
-
-
-def metadata_value(context: grpc.aio.ServicerContext, key: str) -> str:
-    """The last value of a metadata key that the caller sent; empty without one."""
-    found = ""
-    for name, value in context.invocation_metadata() or ():
-        if name == key:
-            found = value if isinstance(value, str) else value.decode("latin-1")
-    return found
 
 
 def _note_code(code: str) -> None:

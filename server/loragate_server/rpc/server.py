@@ -15,7 +15,7 @@ from loragate_server.checkpoint.checkpoint import Checkpoint
 from loragate_server.config.listen import MESSAGE_BYTES, GrpcPort, Listen
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
-from loragate_server.rpc.access import AUTHORIZATION, EXTERNAL_PROCESSOR, Access
+from loragate_server.rpc.access import AUTHORIZATION, EXTERNAL_PROCESSOR, WITH_FILES, Access
 from loragate_server.rpc.audit_service import AuditService, Records
 from loragate_server.rpc.authz_service import AuthzService, authz_handler
 from loragate_server.rpc.calls import Calls
@@ -32,6 +32,7 @@ from loragate_server.rpc.interceptors import (
 )
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.turnstile import SPARE_CALLS, Turnstile
+from loragate_server.rpc.unread import RefusedLately, Unread
 from loragate_server.tracing.tracer import Tracer
 
 SERVICES = (
@@ -102,13 +103,23 @@ class RpcServer:
         self._http_doorkeeper = Doorkeeper(Access(port, http=True))
         self._health = health.aio.HealthServicer()
         turnstile = Turnstile(port.listen.max_concurrent_calls, port.listen.idle_timeout_s)
-        self.calls = Calls([*_around(observer, tracer), turnstile.beside()], self._http_doorkeeper)
+        lately = RefusedLately()
+
+        def through(
+            doorkeeper: Doorkeeper, turnstile: Turnstile
+        ) -> list[grpc.aio.ServerInterceptor]:
+            """The outermost first. Messages are read inside of the turnstile alone."""
+            unread = Unread(WITH_FILES, gate.require_room, lately)
+            return [*_around(observer, tracer), doorkeeper, unread, turnstile]
+
+        self.calls = Calls(through(self._http_doorkeeper, turnstile.beside()))
         self._server = grpc.aio.server(
-            interceptors=[Chain([*_around(observer, tracer), turnstile, self._doorkeeper])],
+            interceptors=[Chain(through(self._doorkeeper, turnstile))],
             options=_options(port.listen, max_message_bytes, max_connections),
             maximum_concurrent_rpcs=port.listen.max_concurrent_calls + SPARE_CALLS,
         )
-        audits, concepts = AuditService(gate, records, port.listen), ConceptService(keeper)
+        audits = AuditService(gate, records, port.listen, lately)
+        concepts = ConceptService(keeper)
         for each in (self._server, self.calls):
             audit_pb2_grpc.add_AuditServiceServicer_to_server(audits, each)  # type: ignore[no-untyped-call]
             concept_pb2_grpc.add_ConceptServiceServicer_to_server(concepts, each)  # type: ignore[no-untyped-call]

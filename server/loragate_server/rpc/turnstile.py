@@ -12,6 +12,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.places import Place, Places
 from loragate_server.progress import deadline_passed
 from loragate_server.rpc.access import HOST, is_open, is_upload
+from loragate_server.rpc.around import answered
 
 HEALTH_CALLS = 128
 """Of health checks in flight. They have places of their own, so that no crowd of other calls, nor
@@ -29,7 +30,7 @@ Continue = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler |
 class Turnstile(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Gives every call a place for as long as it lasts.
 
-    It comes before all other interceptors but those that name, count and refuse calls.
+    It comes after all other interceptors, for messages are read inside of it.
 
     On the wire a call with one message is a stream of one. It is taken as a stream here, for gRPC
     would wait for its message for ever, and nobody could end it.
@@ -156,12 +157,14 @@ def host_of(peer: str) -> str:
 
 
 def _streaming(handler: grpc.RpcMethodHandler) -> Callable[[Any, Any], Awaitable[Any]]:
-    """The handler's behaviour, taking its one message from a stream too."""
+    """The handler's behaviour, taking its one message from a stream too, and awaited to its end."""
     if handler.request_streaming:
-        many: Callable[[Any, Any], Awaitable[Any]] = (
-            handler.stream_stream if handler.response_streaming else handler.stream_unary
-        )
-        return many
+        many = handler.stream_stream if handler.response_streaming else handler.stream_unary
+
+        async def all_of_them(messages: AsyncIterator[Any], context: Any) -> Any:
+            return await answered(many(messages, context), context)
+
+        return all_of_them
     one = handler.unary_stream if handler.response_streaming else handler.unary_unary
 
     async def behaviour(messages: AsyncIterator[Any], context: Any) -> Any:
@@ -173,7 +176,7 @@ def _streaming(handler: grpc.RpcMethodHandler) -> Callable[[Any, Any], Awaitable
                 remedy="Send the request.",
                 metadata={"field": "request"},
             )
-        return await one(request, context)
+        return await answered(one(request, context), context)
 
     return behaviour
 
