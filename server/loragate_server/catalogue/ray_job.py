@@ -23,7 +23,7 @@ from typing import Any
 from loragate_server.catalogue.auditing import Auditor, Question
 from loragate_server.catalogue.claims import Claim, Claims
 from loragate_server.catalogue.entry import Entry
-from loragate_server.catalogue.reading import read_rows
+from loragate_server.catalogue.tables import audited_rows, read_table
 from loragate_server.gate.bases import ServedBase
 
 NEEDS_EXTRA = "the catalogue needs the extra `ray`: pip install 'loragate-server[ray]'"
@@ -31,9 +31,6 @@ NEEDS_EXTRA = "the catalogue needs the extra `ray`: pip install 'loragate-server
 READER_CPUS = 0.5
 """Of a reader, which waits for disk or network half the time. Another number than an auditor's:
 stages with equal needs are put into one process, and then nothing is read while it audits."""
-
-HANDED_ON_BYTES = 64 << 20
-"""Files go to an auditor a batch at a time, or as soon as they are so large together."""
 
 _FOLDER = "lg-ray-"
 """Begins the name of a local instance's folder; the number of its process follows."""
@@ -150,7 +147,7 @@ def run(
     claims = ray.remote(num_cpus=0)(Claims).remote(recorded, responses)
     dataset: Any = ray.data.from_arrow(blocks)
     found = dataset.map_batches(
-        _read,
+        read_table,
         fn_kwargs={"intake_json": intake_json},
         batch_size=None,
         batch_format="pyarrow",
@@ -169,20 +166,6 @@ def run(
         yield from batch.to_pylist()
 
 
-def _read(table: Any, intake_json: str) -> Iterator[Any]:
-    """Hands large files on a few at a time, so that no process holds a whole batch of them."""
-    import pyarrow as pa
-
-    held: list[dict[str, Any]] = []
-    for row in read_rows(table.to_pylist(), intake_json):
-        held.append(row)
-        if sum(len(each["data"]) for each in held) >= HANDED_ON_BYTES:
-            yield pa.Table.from_pylist(held, _READ)
-            held = []
-    if held:
-        yield pa.Table.from_pylist(held, _READ)
-
-
 class _Audit:
     """`Auditor` in a process of its own."""
 
@@ -193,7 +176,7 @@ class _Audit:
         import pyarrow as pa
 
         rows = table.to_pylist()
-        yield pa.Table.from_pylist(list(self._auditor.audit(rows)), _AUDITED)
+        yield pa.Table.from_pylist(list(self._auditor.audit(rows)), audited_rows())
 
 
 class _Elsewhere:
@@ -233,29 +216,3 @@ def _own_folder() -> Path:
         if killed and folder.lstat().st_uid == os.getuid():
             shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=parent))
-
-
-def _schema(fields: Mapping[str, str]) -> Any:
-    import pyarrow as pa
-
-    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in fields.items()])
-
-
-_ENTRY = {
-    "location": "string",
-    "version": "string",
-    "expected_sha256": "string",
-    "name": "string",
-    "metadata": "string",
-    "fault": "string",
-    "key": "string",
-    "sha256": "string",
-    "config_json": "string",
-    "weights_sha256": "string",
-    "size_bytes": "int64",
-    "reason": "string",
-    "message": "string",
-    "remedy": "string",
-}
-_READ = _schema({**_ENTRY, "data": "large_binary", "intake_s": "float64"})
-_AUDITED = _schema({**_ENTRY, "same": "bool", "measured": "large_binary"})

@@ -46,7 +46,7 @@ class Cluster:
         return found
 
 
-_OF_A_SCAN = ("_Audit", "_read", "Claims")
+_OF_A_SCAN = ("_Audit", "read_table", "Claims")
 
 
 def _environment(process: psutil.Process) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from loragate_server.catalogue.claims import Claim, Claims
@@ -11,6 +13,7 @@ from loragate_server.catalogue.known import Noted, failed_places, known_places, 
 from loragate_server.catalogue.listing import open_source
 from loragate_server.catalogue.progress import Progress
 from loragate_server.catalogue.results import PART_ROWS, Results, held, parts_in, read_parts
+from testkit.derived_adapters import CLEAR
 
 
 def test_a_file_is_audited_for_the_place_that_comes_first() -> None:
@@ -172,3 +175,22 @@ def test_a_folder_that_a_manifest_names_is_looked_at_again_when_a_file_in_it_cha
     [third] = open_source(str(manifest)).entries()
     assert len({first.version, second.version, third.version}) == 3
     assert third.changed_unix_s == config.stat().st_mtime
+
+
+def test_a_process_that_reads_files_loads_no_torch() -> None:
+    script = (
+        "import sys\n"
+        "import pyarrow as pa\n"
+        "from loragate_server.catalogue.entry import Entry\n"
+        "from loragate_server.catalogue.tables import read_table\n"
+        "from loragate_server.config.intake import IntakeSection\n"
+        "asked = pa.Table.from_pylist([Entry(sys.argv[1]).row])\n"
+        "settings = IntakeSection(roots=[sys.argv[2]]).model_dump_json()\n"
+        "[table] = read_table(asked, settings)\n"
+        "[row] = table.to_pylist()\n"
+        "assert row['size_bytes'] == len(row['data']) > 0, row\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", script, str(CLEAR), str(CLEAR.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

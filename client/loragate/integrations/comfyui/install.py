@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 from importlib import import_module
 from types import ModuleType
@@ -40,8 +40,7 @@ def install() -> ComfyGate:
         folder_paths, server = _module("folder_paths"), _module("server")
         prompts = PromptGate(gate, lambda: list(folder_paths.get_filename_list("loras")))
         server.PromptServer.instance.add_on_prompt_handler(prompts.on_prompt)
-        for module, function in originals:
-            _replace(module, function, getattr(gate, function))
+        _replace([(module, function, getattr(gate, function)) for module, function in originals])
     except Exception as error:
         _close(f"loragate does not fit this ComfyUI ({type(error).__name__}: {error})")
         raise ImportError(
@@ -60,6 +59,7 @@ def _close(reason: str) -> None:
         kind = kwargs.get("folder_name", args[0] if args else "loras")
         return refuse() if kind == "loras" else original(*args, **kwargs)
 
+    closed: list[tuple[ModuleType, str, Callable[..., Any]]] = []
     for name, function in LOADERS:
         # Checkpoints pass through load_torch_file too; they have to stay loadable.
         if function == "load_torch_file":
@@ -69,19 +69,28 @@ def _close(reason: str) -> None:
         except ImportError:
             continue
         if callable(getattr(module, function, None)):
-            _replace(module, function, refuse_loras if name == "folder_paths" else refuse)
+            stand_in = refuse_loras if name == "folder_paths" else refuse
+            closed.append((module, function, stand_in))
+    _replace(closed)
 
 
 def _module(name: str) -> ModuleType:
     return import_module(name)
 
 
-def _replace(module: ModuleType, name: str, stand_in: Callable[..., Any]) -> None:
-    """Replaces a function, also where other modules have imported it by its name."""
-    original = getattr(module, name)
-    installed = update_wrapper(partial(stand_in, original), original)
-    setattr(module, name, installed)
+def _replace(places: Sequence[tuple[ModuleType, str, Callable[..., Any]]]) -> None:
+    """Replaces functions, also where other modules have imported them by name.
+
+    All in one go: beside torch there are thousands of modules to go through.
+    """
+    originals = [getattr(module, name) for module, name, _ in places]
+    installed: dict[int, Callable[..., Any]] = {}
+    for original, (_, _, stand_in) in zip(originals, places, strict=True):
+        inner = installed.get(id(original), original)  # two names of one function: both stand in
+        installed[id(original)] = update_wrapper(partial(stand_in, inner), inner)
+    for original, (module, name, _) in zip(originals, places, strict=True):
+        setattr(module, name, installed[id(original)])
     for other in list(sys.modules.values()):
         names = vars(other) if isinstance(other, ModuleType) else {}
-        for its_name in [key for key, value in names.items() if value is original]:
-            setattr(other, its_name, installed)
+        for its_name, value in [one for one in names.items() if id(one[1]) in installed]:
+            setattr(other, its_name, installed[id(value)])
