@@ -25,7 +25,7 @@ STUCK_AFTER_S = 0.8 * busyness()
 LIMIT_S = 30.0
 
 
-class Refused(Exception):
+class WentWrongError(Exception):
     """What some work raises."""
 
 
@@ -159,7 +159,7 @@ async def test_where_the_common_part_fails_each_is_done_alone(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     def finish(_: Sequence[Any]) -> list[str]:
-        raise Refused
+        raise WentWrongError
 
     def ask(name: str) -> asyncio.Future[str]:
         sharing = Sharing("same", 1, lambda: name, finish)
