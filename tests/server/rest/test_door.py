@@ -360,7 +360,7 @@ async def test_a_call_that_owes_makes_room_for_one_that_does_not(rest: Open) -> 
 
 async def until_started(here: Rest) -> None:
     """Until the one call that was begun holds its place."""
-    turnstile = here.front.server.calls._interceptors[-2]
+    turnstile = here.front.server.calls._interceptors[-1]
     for _ in range(500):
         if turnstile._calls.taken:  # type: ignore[attr-defined]
             return
