@@ -30,6 +30,11 @@ _SETTLED_NS = 100_000_000
 """File systems tell two changes within some milliseconds apart by nothing: a file that was changed
 so shortly before it was hashed may have been changed since without a trace."""
 _MARK_EVERY_S = 86_400.0
+_COUNT_AGAIN_S = 60.0
+"""Another process may share the folder, so that what lies there is not known for ever; nor is it
+counted for more than a hundredth of the time."""
+_MANY = 100
+"""Files."""
 _TRIAL_BYTES = 64 << 10
 """A file system may say that it has room and give none: quotas, no inodes left."""
 
@@ -81,7 +86,8 @@ class ContentStore:
 
     Args:
         folder: made where it does not exist.
-        limit_bytes: above it, the files used longest ago are deleted.
+        limit_bytes: above it, the files used longest ago are deleted; where there are many, a
+            twentieth more than that, because it takes a look at every one of them.
         on_corrupt: told of every stored file whose bytes are not those of its name.
     """
 
@@ -95,6 +101,9 @@ class ContentStore:
         self._used_unix_s: _Recent[float] = _Recent(REMEMBERED)
         self._changing = threading.Lock()
         """Held while names come and go."""
+        self._held_bytes = 0
+        """At most so many lie here, but for what another process has put here since."""
+        self._count_again_monotonic_s = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob("incoming-*"):
             _delete(left_over)
@@ -165,6 +174,7 @@ class ContentStore:
             file.flush()
             os.fchmod(file.fileno(), 0o444)
             os.fsync(file.fileno())
+            size = os.fstat(file.fileno()).st_size
             file.close()
             with self._changing:
                 path.parent.mkdir(exist_ok=True)
@@ -172,7 +182,9 @@ class ContentStore:
                     _delete(path)
                 Path(file.name).replace(path)
                 self._used_unix_s[sha256] = time.time()
-                self._evict(keep=path)
+                self._held_bytes += size
+                if self._is_full():
+                    self._evict(keep=path)
         except OSError as error:
             self.discard(file)
             raise_disk(error)
@@ -234,21 +246,31 @@ class ContentStore:
         _log.error("the stored file %s was changed by somebody else and is deleted", path)
         self._on_corrupt()
 
+    def _is_full(self) -> bool:
+        """Whether there may be too much; hold the lock."""
+        late = time.monotonic() >= self._count_again_monotonic_s
+        return late or self._held_bytes > self._limit_bytes
+
     def _evict(self, keep: Path) -> None:
         """Deletes the files used longest ago; an open file stays readable until it is closed.
 
         Kept files stay, even where the store is larger than it should be then.
         """
-        now_unix_s = time.time()
+        now_unix_s, began_s = time.time(), time.monotonic()
         files = sorted(self._files())
         total = sum(size for _, size, _, _ in files)
-        for _, size, marked_unix_s, path in files:
-            if total <= self._limit_bytes:
-                return
-            if path != keep and marked_unix_s <= now_unix_s:
-                _delete(path)
-                self._forget(path.stem)
-                total -= size
+        if total > self._limit_bytes:
+            room = self._limit_bytes // 20 if len(files) > _MANY else 0
+            for _, size, marked_unix_s, path in files:
+                if total <= self._limit_bytes - room:
+                    break
+                if path != keep and marked_unix_s <= now_unix_s:
+                    _delete(path)
+                    self._forget(path.stem)
+                    total -= size
+        self._held_bytes = total
+        ended_s = time.monotonic()
+        self._count_again_monotonic_s = ended_s + max(_COUNT_AGAIN_S, 100 * (ended_s - began_s))
 
     def _files(self) -> Iterator[tuple[float, int, float, Path]]:
         """When each file was used last, its size, its mark, and where it is."""

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -53,7 +52,7 @@ def settle() -> None:
     time.sleep(store_module._SETTLED_NS / 1e9 + 0.02)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[int]:
+def counted(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> list[int]:
     """Grows with every call of a function, which does what it always does."""
     calls: list[int] = []
     really = getattr(module, name)
@@ -266,6 +265,46 @@ def test_the_copies_used_last_stay_and_the_order_outlives_a_restart(tmp_path: Pa
     )  # its mark is older than a day, so it is renewed on disk
     send(Intake(limits, tmp_path), weights(4))
     assert [one.path.exists() for one in (first, third)] == [True, False]
+
+
+def test_taking_a_file_in_costs_no_look_at_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = Intake(IntakeSection(store_limit_bytes=1 << 30), tmp_path)
+    send(intake, weights(0))
+    looks = counted(monkeypatch, ContentStore, "_files")
+    for seed in range(1, 30):
+        send(intake, weights(seed))
+    assert looks == []
+
+
+def test_a_full_store_of_many_files_is_looked_through_once_for_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(weights(0))
+    limits = IntakeSection(store_limit_bytes=200 * size)
+    intake = Intake(limits, tmp_path)
+    looks = counted(monkeypatch, ContentStore, "_files")
+    for seed in range(260):
+        send(intake, weights(seed))
+    assert len(looks) < 260 / 5
+    held = sum(path.stat().st_size for path in tmp_path.glob("??/*"))
+    assert 0.9 * limits.store_limit_bytes < held <= limits.store_limit_bytes
+
+
+def test_what_another_process_stores_is_counted_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(weights(0))
+    limits = IntakeSection(store_limit_bytes=3 * size)
+    one, other = Intake(limits, tmp_path), Intake(limits, tmp_path)
+    send(one, weights(0))
+    for seed in range(1, 3):
+        send(other, weights(seed))
+    later_s = time.monotonic() + 3600
+    monkeypatch.setattr(time, "monotonic", lambda: later_s)
+    send(one, weights(3))
+    assert sum(path.stat().st_size for path in tmp_path.glob("??/*")) <= limits.store_limit_bytes
 
 
 def test_no_adopt_fails_while_others_evict_and_harm(tmp_path: Path) -> None:
