@@ -62,7 +62,7 @@ def ports() -> dict[str, int]:
 
 def copy_configuration(folder: Path, work: Path, chosen: Mapping[str, int]) -> None:
     """Copies the files of a proxy's folder with the chosen ports and time limit in them."""
-    check_s = int(os.environ.get("CHECK_TIMEOUT_S", 10))
+    check_s = int(os.environ.get("CHECK_TIMEOUT_S") or 10)
     numbers = {str(DEFAULT_PORTS[name]): str(port) for name, port in chosen.items()}
     pattern = re.compile(rf"\b({'|'.join(numbers)})\b")
     for file in folder.iterdir():

@@ -96,6 +96,15 @@ class AuditEngine:
         """Whether `first_look` tells some questions from others."""
         return self.materials.gradients is not None
 
+    @property
+    def knows_sizes(self) -> bool:
+        """Whether `first_look` can begin at once."""
+        return self.judge.knows_sizes
+
+    def try_sizes(self) -> None:
+        """Finds out how many questions may share a launch in `first_look`, which takes a second."""
+        self.judge.try_sizes()
+
     @cached_property
     def fed(self) -> Fed:
         """What the response stage is fed; named once."""

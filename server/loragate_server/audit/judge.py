@@ -135,6 +135,15 @@ class Judge:
             found[number] = self._judged(look, wanted, promise)
         return [found[number] for number in range(len(adaptations))]
 
+    @property
+    def knows_sizes(self) -> bool:
+        """Whether it is known how many may share a launch in `first_look`."""
+        return self._together.knows_few
+
+    def try_sizes(self) -> None:
+        """Finds that out, in some dozens of launches; else the first `first_look` does."""
+        _ = self._together.few_widths
+
     def first_look(
         self,
         adaptations: Sequence[Adaptation],
@@ -178,6 +187,8 @@ class Judge:
                 found[number] = Judged(doubts=doubts)
             elif not has_words(adaptation):
                 looks[number] = _Look(adaptation, before[number])
+            elif doubts := word_doubts(self._base, adaptation):
+                found[number] = Judged(doubts=doubts)
         promise = self._promise(screen_miss_rate)
         self._screen(list(looks.values()), wanted, leash, few=few)
         for number, look in list(looks.items()):
@@ -218,8 +229,6 @@ class Judge:
 
     def _judge_words(self, adaptation: Adaptation, wanted: Sequence[int], leash: Leash) -> Judged:
         """Measures a new word, with the LoRAs whose trigger it may be; see `new_words`."""
-        if doubts := word_doubts(self._base, adaptation):
-            return Judged(doubts=doubts)
         began = time.monotonic()
         [responded] = self._together.responses([(adaptation, tuple(wanted))], leash)
         times_s = {"response": time.monotonic() - began}

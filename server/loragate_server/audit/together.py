@@ -23,6 +23,7 @@ from loragate_server.audit.screen import Screen, covers, products, screen
 from loragate_server.audit.stages import Responded, respond
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.models.base import BaseModel
+from loragate_server.out_of_memory import is_out_of_memory
 from loragate_server.progress import Leash
 
 ALONE = 16
@@ -68,8 +69,21 @@ class Together:
 
     @cached_property
     def few_widths(self) -> tuple[int, ...]:
-        """Rows of a stack of few, at which products come out as at `ALONE`; tried out once."""
-        return self._exact(CPU_WIDTHS)
+        """Rows of a stack of few, at which products come out as at `ALONE`; tried out once.
+
+        No other than `ALONE` where there is no memory to try them.
+        """
+        try:
+            return self._exact(CPU_WIDTHS)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return (ALONE,)
+
+    @property
+    def knows_few(self) -> bool:
+        """Whether `few_widths` are tried out."""
+        return "few_widths" in vars(self)
 
     @cached_property
     def widths(self) -> tuple[int, ...]:

@@ -38,6 +38,11 @@ class Case:
         """Sorted ids of the concepts that are asked about; empty for the whole library."""
         return tuple(sorted(set(self.request.concept_ids)))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is about one adapter at one strength, as most are."""
+        return len(self.files) == 1 and len(self.request.adapters[0].strengths) == 1
+
     @cached_property
     def adapter_keys(self) -> tuple[AdapterKey, ...]:
         """One key per adapter, in order."""

@@ -103,7 +103,7 @@ class Floor:
             if not self.is_mine:
                 return False
             self.charge(job)
-            self.running.remove(job)
+            self._take_out(job)
             self.company.append(job)
             return True
 
@@ -112,7 +112,9 @@ class Floor:
         with self.changed:
             if not self.open:
                 return False
-            self.running += jobs
+            for job in jobs:
+                job.began_monotonic_s = time.monotonic()  # it was silent while others prepared
+                self.running.append(job)
             self.company = []
             return True
 
@@ -129,7 +131,7 @@ class Floor:
         with self.changed:
             self.charge(job)
             if job in self.running:
-                self.running.remove(job)
+                self._take_out(job)
 
     def charge(self, job: Job) -> None:
         """Takes down what a job has been worked at since it was charged last; hold the lock."""
@@ -137,7 +139,13 @@ class Floor:
         self.waiting.charge(job, now_s - job.charged_s)
         job.charged_s = now_s
 
+    def _take_out(self, job: Job) -> None:
+        self.running.remove(job)
+        if self.running:  # it let this one pass, and said nothing meanwhile
+            self.running[-1].leash.alive_monotonic_s = time.monotonic()
+
     def _begin(self, job: Job) -> Job:
+        job.took_s = 0.0
         job.began_monotonic_s = job.charged_s = time.monotonic()
         job.begun()
         self.running.append(job)

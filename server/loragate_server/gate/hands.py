@@ -57,7 +57,7 @@ class Hands:
     def do(self, job: Job) -> None:
         """Does a piece of work that has just begun, and what begins together with it."""
         jobs = [job]
-        if job.sharing is not None and not job.suspicious:
+        if job.sharing is not None and job.sharing.ready() and not job.suspicious:
             jobs = self._floor.together_with(job, self._pace.quick_s)
         if len(jobs) == 1:
             self._run(job)
@@ -89,23 +89,31 @@ class Hands:
     def _run_together(self, jobs: Sequence[Job]) -> None:
         """Prepares each alone, so that what is wrong with one stays with it; then all at once."""
         prepared: list[tuple[Job, Any]] = []
-        for job in jobs:
-            if not self._floor.take_up(job):
-                return
-            self._tell_wait(job)
-            try:
-                job.leash.check()
-                self._require_time(job)
-                made = job.prepare()
-            except BaseException as error:  # as above
-                if self._floor.is_mine:
-                    self._fail(job, error)
-                continue
-            if not self._floor.lay_down(job):
-                return
-            prepared.append((job, made))
-        if prepared and self._floor.take_up_all([job for job, _ in prepared]):
-            self._finish_together(prepared)
+        try:
+            for job in jobs:
+                if not self._floor.take_up(job):
+                    return
+                self._tell_wait(job)
+                so_far = len(prepared)
+                prepared += self._prepared(job)
+                if len(prepared) > so_far and not self._floor.lay_down(job):
+                    return
+            if prepared and self._floor.take_up_all([job for job, _ in prepared]):
+                self._finish_together(prepared)
+        finally:
+            # An error that was told leads back to here, and would keep what the others have read.
+            prepared.clear()
+
+    def _prepared(self, job: Job) -> list[tuple[Job, Any]]:
+        """What came of preparing a job, if anything."""
+        try:
+            job.leash.check()
+            self._require_time(job)
+            return [(job, job.prepare())]
+        except BaseException as error:  # as above
+            if self._floor.is_mine:
+                self._fail(job, error)
+            return []
 
     def _finish_together(self, prepared: Sequence[tuple[Job, Any]]) -> None:
         sharing = prepared[0][0].sharing
@@ -115,7 +123,7 @@ class Hands:
             results = sharing.finish([made for _, made in prepared])
         except BaseException as error:  # somebody's, and the others must not suffer for it
             _log.warning("%d audits are done one by one", len(prepared), exc_info=error)
-            self._one_by_one([job for job, _ in prepared])
+            self._one_by_one([job for job, _ in prepared], time.monotonic() - began_s)
             return
         ended_s = time.monotonic()
         share_s = (ended_s - began_s) / len(prepared)
@@ -128,8 +136,9 @@ class Hands:
             else:
                 self._calls.settle(job, result=result)
 
-    def _one_by_one(self, jobs: Sequence[Job]) -> None:
+    def _one_by_one(self, jobs: Sequence[Job], spent_s: float) -> None:
         for job in jobs:
+            job.charged_s = time.monotonic() - spent_s / len(jobs)
             self._floor.end(job)
             job.sharing = None
         for job in jobs:

@@ -27,12 +27,14 @@ class Sharing:
         prepare: the part that each does for itself.
         finish: the rest, of several that are prepared; None for each that takes long, which is
             then done from its beginning, alone.
+        ready: whether it may begin with others now.
     """
 
     alike: Hashable
     size_bytes: int
     prepare: Callable[[], Any]
     finish: Callable[[Sequence[Any]], Sequence[Any]]
+    ready: Callable[[], bool] = lambda: True
 
 
 @dataclass(eq=False)

@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime
+from weakref import WeakSet
 
+from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import ENGINE_VERSION, CoverageEvidence, Evidence
 from loragate_server.config.findings import FindingsSection
 from loragate_server.gate.bases import BaseRegistry, ServedBase
@@ -61,6 +63,8 @@ class Pipeline:
         # One thread: the decision log is one file, and its order is the order of decisions.
         self._record_pool = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._closed = False
+        self._tried: WeakSet[AuditEngine] = WeakSet()
+        self._trying: asyncio.Future[None] | None = None
 
     def listed(
         self,
@@ -115,10 +119,25 @@ class Pipeline:
             return measured(question.look())
 
         sharing = None
-        if served.engine.looks_first:
+        # Alone every other use is a piece of its own, between which deadlines are looked at.
+        engine = served.engine
+        if engine.looks_first and case.is_plain:
             alike = (served.name, case.restricted_to, policy.screen_miss_rate)
-            sharing = Sharing(alike, case.size_bytes, question.look, first_looks)
+            sharing = Sharing(
+                alike, case.size_bytes, question.look, first_looks, lambda: engine.knows_sizes
+            )
+            if self._worker.depth and not engine.knows_sizes:
+                self._try_sizes(engine)
         return await self._worker.submit(alone, leash, ticket=ticket, sharing=sharing)
+
+    def _try_sizes(self, engine: AuditEngine) -> None:
+        """Has an engine find out what may begin together, once somebody waits."""
+        if engine in self._tried:
+            return
+        self._tried.add(engine)
+        trying = self._worker.submit(engine.try_sizes, Leash(), background=True)
+        self._trying = asyncio.ensure_future(trying)
+        self._trying.add_done_callback(_log_untried)
 
     def judge(
         self,
@@ -268,6 +287,11 @@ def _unaudited(case: Case, served: ServedBase) -> Evidence:
         stage_times_s={},
         restricted_to=case.restricted_to,
     )
+
+
+def _log_untried(trying: asyncio.Future[None]) -> None:
+    if not trying.cancelled() and (error := trying.exception()) is not None:
+        _log.warning("audits that wait are done one by one: %s", error)
 
 
 def _end_alone(running: asyncio.Future[Verdict], learn: Callable[[Verdict], None]) -> None:

@@ -87,7 +87,8 @@ class ContentStore:
     Args:
         folder: made where it does not exist.
         limit_bytes: above it, the files used longest ago are deleted; where there are many, a
-            twentieth more than that, because it takes a look at every one of them.
+            twentieth more than that, because it takes a look at every one of them. What another
+            process puts there is seen after a minute.
         on_corrupt: told of every stored file whose bytes are not those of its name.
     """
 
@@ -103,6 +104,8 @@ class ContentStore:
         """Held while names come and go."""
         self._held_bytes = 0
         """At most so many lie here, but for what another process has put here since."""
+        self._full_bytes = limit_bytes
+        """What lies here beyond the limit for a reason is no reason to count again."""
         self._count_again_monotonic_s = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob("incoming-*"):
@@ -249,7 +252,7 @@ class ContentStore:
     def _is_full(self) -> bool:
         """Whether there may be too much; hold the lock."""
         late = time.monotonic() >= self._count_again_monotonic_s
-        return late or self._held_bytes > self._limit_bytes
+        return late or self._held_bytes > self._full_bytes
 
     def _evict(self, keep: Path) -> None:
         """Deletes the files used longest ago; an open file stays readable until it is closed.
@@ -268,7 +271,9 @@ class ContentStore:
                     _delete(path)
                     self._forget(path.stem)
                     total -= size
-        self._held_bytes = total
+        self._held_bytes, self._full_bytes = total, self._limit_bytes
+        if total > self._limit_bytes:
+            self._full_bytes = total + self._limit_bytes // 20
         ended_s = time.monotonic()
         self._count_again_monotonic_s = ended_s + max(_COUNT_AGAIN_S, 100 * (ended_s - began_s))
 

@@ -33,12 +33,14 @@ class RestCall:
     """What `loragate_server.rpc.calls.CallContext` asks for.
 
     Attributes:
+        span_attributes: of the call, beside those of every call.
         http_status: of the answer where HTTP has one of its own for what went wrong.
         stream: the answer where it is several messages, once the first one is there.
     """
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, route: str) -> None:
         self._request = request
+        self.span_attributes = {"http.route": route}
         seconds = _seconds(request.headers.getall(TIMEOUT, []))
         self._deadline_monotonic_s = None if seconds is None else time.monotonic() + seconds
         self._trailing: dict[str, Any] = {}

@@ -29,7 +29,6 @@ from loragate_server.rpc.access import Access
 from loragate_server.rpc.calls import Calls
 from loragate_server.rpc.errors import abort, to_status
 from loragate_server.threads import DaemonPool
-from loragate_server.tracing.tracer import note
 from loragate_server.web.guard import while_connected
 
 OPENAPI = Path(__file__).with_name("openapi.json")
@@ -86,7 +85,7 @@ class RestDoor:
         async def answer(request: web.Request) -> web.StreamResponse:
             if self._calls is None:
                 return _not_ready()
-            call = RestCall(request)
+            call = RestCall(request, rule.path)
             running = asyncio.ensure_future(self._run(rule, request, call, self._calls))
             # Whoever leaves is waited for no longer, as over gRPC.
             with while_connected(request, running.cancel):
@@ -124,7 +123,6 @@ class RestDoor:
 
         The caller may ask for it, which is known before the first message is.
         """
-        note("http.route", rule.path)
         try:
             check_sender(request, self._public_url, anonymous=self._anonymous)
             call.require_timeout()

@@ -75,6 +75,7 @@ class Traces(AroundInterceptor):
             "rpc.system.name": "grpc",
             "rpc.method": name,
             "loragate.request_id": REQUEST_ID.get(),
+            **getattr(context, "span_attributes", {}),  # of calls that come another way
         }
         with self._tracer.serve(name, headers, attributes).active():
             yield

@@ -42,13 +42,15 @@ class RefusedLately:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._refused_at_s: dict[str, float] = {}
+        self._tried: set[str] = set()
+        """Those of whom one message is read again, to see what they send now."""
 
     def note(self, asker: str) -> None:
         """Takes down that a question with bytes in it was read in vain."""
-        self._refused_at_s.pop(asker, None)
+        self._forget(asker)
         self._refused_at_s[asker] = self._now()
         if len(self._refused_at_s) > MOST_REMEMBERED:
-            del self._refused_at_s[next(iter(self._refused_at_s))]
+            self._forget(next(iter(self._refused_at_s)))
 
     def __len__(self) -> int:
         return len(self._refused_at_s)
@@ -59,8 +61,16 @@ class RefusedLately:
             return False
         if self._now() - at_s < REMEMBERED_S:
             return True
-        del self._refused_at_s[asker]
+        if asker in self._tried:
+            self._forget(asker)
+        else:
+            self._tried.add(asker)
+            self._refused_at_s[asker] = self._now()
         return False
+
+    def _forget(self, asker: str) -> None:
+        self._refused_at_s.pop(asker, None)
+        self._tried.discard(asker)
 
 
 class Unread(AroundInterceptor):

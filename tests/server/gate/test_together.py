@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +62,7 @@ class Desk:
         fails: bool = False,
         slow: bool = False,
         leash: Leash | None = None,
+        ready: bool = True,
     ) -> asyncio.Future[str]:
         def make() -> tuple[str, bool]:
             self.prepared.append(name)
@@ -78,7 +81,7 @@ class Desk:
 
         leash = leash or Leash()
         ticket = self.worker.tickets.take(caller, leash)
-        sharing = Sharing(kind, size_bytes, make, finish)
+        sharing = Sharing(kind, size_bytes, make, finish, lambda: ready)
         asked = self.worker.submit(work, leash, ticket=ticket, sharing=sharing)
         return asyncio.ensure_future(asked)
 
@@ -110,6 +113,42 @@ async def test_what_waits_begins_together_and_each_gets_its_own_answer(desk: Des
 async def test_one_alone_is_done_alone(desk: Desk) -> None:
     assert await desk.answers([desk.ask("a")]) == ["a"]
     assert (desk.groups, desk.alone) == ([], ["a"])
+
+
+async def test_what_may_not_begin_with_others_yet_is_done_alone(desk: Desk) -> None:
+    asked = [desk.ask(name, ready=False) for name in "abc"]
+    assert await desk.answers(asked) == ["a", "b", "c"]
+    assert (desk.groups, desk.alone) == ([], ["a", "b", "c"])
+
+
+async def test_a_file_that_is_refused_keeps_nothing_of_its_company(desk: Desk) -> None:
+    class Read:
+        """What was read of a file."""
+
+    alive: weakref.WeakSet[Read] = weakref.WeakSet()
+
+    def ask(*, fails: bool = False) -> asyncio.Future[str]:
+        def prepare() -> Read:
+            if fails:
+                raise NoDecisionError(ErrorReason.FILE_EMPTY, "bad", remedy="")
+            alive.add(made := Read())
+            return made
+
+        leash = Leash()
+        ticket = desk.worker.tickets.take("", leash)
+        sharing = Sharing("same", 1, prepare, lambda made: ["done"] * len(made))
+        asked = desk.worker.submit(lambda: "alone", leash, ticket=ticket, sharing=sharing)
+        return asyncio.ensure_future(asked)
+
+    gc.collect()
+    gc.disable()
+    try:
+        answers = await desk.answers([ask(), ask(), ask(fails=True), ask()])
+        assert answers[:2] == ["done", "done"]
+        await desk.worker.submit(lambda: None, Leash())  # the thread has gone on
+        assert len(alive) == 0
+    finally:
+        gc.enable()
 
 
 async def test_no_more_begin_together_than_may(desk: Desk) -> None:

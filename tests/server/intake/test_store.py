@@ -292,6 +292,16 @@ def test_a_full_store_of_many_files_is_looked_through_once_for_many(
     assert 0.9 * limits.store_limit_bytes < held <= limits.store_limit_bytes
 
 
+def test_files_that_must_stay_are_not_looked_through_for_each_that_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = Intake(IntakeSection(store_limit_bytes=100 * len(weights(0))), tmp_path)
+    looks = counted(monkeypatch, ContentStore, "_files")
+    for seed in range(140):
+        assert intake.keep(send(intake, weights(seed)).sha256, 3600) is not None
+    assert len(looks) < 15
+
+
 def test_what_another_process_stores_is_counted_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

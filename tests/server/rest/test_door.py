@@ -425,3 +425,15 @@ async def test_a_span_has_the_name_of_the_method_and_says_by_which_address(rest:
     assert span.attributes is not None
     assert span.attributes["http.route"] == "/v1/concepts/{concept_id}"
     assert span.attributes["rpc.response.status_code"] == "NOT_FOUND"
+
+
+async def test_a_span_of_a_call_that_is_turned_away_says_by_which_address(rest: Open) -> None:
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(TracingSection(sample_ratio=1.0), exporter)
+    known = (Token(name="one", sha256="0" * 64),)
+    here = await rest(GrpcPort(listen=loopback(), tokens=known), tracer=tracing)
+    assert (await here.ask("GET", "/v1/concepts/nobody"))[0] == 401
+    await asyncio.to_thread(tracing.close)
+    [span] = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["http.route"] == "/v1/concepts/{concept_id}"
