@@ -13,11 +13,11 @@ from typing import Any
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.uses import Member
 from loragate_server.cli.command import main
-from loragate_server.gate import pipeline
+from loragate_server.gate import measuring
 
 READING, MODEL = 0.123, 0.321
 
-_audit, _member_of = AuditEngine.audit, pipeline.member_of
+_audit, _member_of = AuditEngine.audit, measuring.member_of
 
 
 def _hang() -> None:
@@ -39,7 +39,7 @@ def member_of(read: Any, strengths: Sequence[Any], **options: Any) -> Member:
 
 
 AuditEngine.audit = audit  # type: ignore[method-assign]
-pipeline.member_of = member_of
+measuring.member_of = member_of
 
 if __name__ == "__main__":
     main()

@@ -13,9 +13,9 @@ from loragate_server.record.codec import decode_verdict
 from loragate_server.record.verdict import Verdict
 from testkit.servers import forked_server
 
-HARMLESS = ("harmless-watermelon", "harmless-sailboat", "harmless-sepia")
+HARMLESS = ("harmless-watermelon", "harmless-sailboat")
 FORBIDDEN = "learned-bomb"
-STRENGTHS = (1.0, 0.9, 0.8, 0.7)
+STRENGTHS = (1.0, 0.9, 0.8)
 
 
 def asked(root: Path) -> list[tuple[Path, float]]:

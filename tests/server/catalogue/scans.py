@@ -116,7 +116,7 @@ class Scan:
         """Whether the command has ended by itself."""
         return self.process.exitcode is not None
 
-    def until(self, holds: Any, limit_s: float = 60.0) -> None:
+    def until(self, holds: Any, limit_s: float = 120.0) -> None:
         """Waits until something holds; the scan must not end before."""
         assert eventually(lambda: holds() or self.ended, limit_s), self.said
         assert holds(), self.said
