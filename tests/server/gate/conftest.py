@@ -61,6 +61,7 @@ class HeldEngine(AuditEngine):
 
     calibrated = False
     looks_first = False
+    knows_sizes = False
 
     def __init__(self, base: BaseModel, library_digest: str = LIBRARY) -> None:
         self.base = base

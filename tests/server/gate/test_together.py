@@ -8,13 +8,14 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loragate_server.adapter.reference import Strength
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.floor import MOST_TOGETHER, TOGETHER_BYTES
 from loragate_server.gate.job import Sharing, off_device
@@ -265,6 +266,48 @@ async def test_the_pace_counts_what_each_took_and_not_what_all_did(desk: Desk) -
     asked = [desk.ask(str(number), prepare=lambda: time.sleep(0.05)) for number in range(8)]
     await desk.answers(asked)
     assert 0.01 < desk.worker.pace.quick_s < 0.05 * 8 / 2
+
+
+async def test_only_a_question_about_one_file_at_one_strength_may_have_company(
+    house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, shared = house(), []
+    submit = here.gate.worker.submit
+
+    async def noted(work: Any, leash: Leash, **more: Any) -> Any:
+        shared.append(more["sharing"] is not None)
+        return await submit(work, leash, **more)
+
+    monkeypatch.setattr(here.gate.worker, "submit", noted)
+    twice = replace(here.reference(4), also=(Strength(0.5, 0.5),))
+    questions = [here.request(1), here.request(2, 3), here.request(adapters=(twice,))]
+    await asyncio.gather(*(here.ask(one) for one in questions))
+    assert shared == [False, False, False], "the engine has no first look"
+    monkeypatch.setattr(here.engine, "looks_first", True)
+    further = replace(here.reference(8), also=(Strength(0.5, 0.5),))
+    for one in (here.request(5), here.request(6, 7), here.request(adapters=(further,))):
+        await here.ask(one)
+    assert shared[3:] == [True, False, False]
+
+
+async def test_sizes_are_tried_out_once_and_only_when_somebody_waits(
+    house: Callable[..., Any], until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, tried = house(), []
+    monkeypatch.setattr(here.engine, "looks_first", True)
+    monkeypatch.setattr(here.engine, "try_sizes", lambda: tried.append("tried"))
+    await here.ask(here.request(1))
+    here.engine.hold()
+    asked = [here.ask(here.request(2))]
+    await here.engine.has_started()
+    asked.append(here.ask(here.request(3)))
+    await until(lambda: here.gate.worker.depth == 1)
+    assert tried == []
+    asked += [here.ask(here.request(seed)) for seed in range(4, 9)]
+    await until(lambda: here.gate.worker.depth == 6)
+    here.engine.let_go()
+    await asyncio.gather(*asked)
+    assert tried == ["tried"]
 
 
 @given(
