@@ -32,6 +32,7 @@ class Place:
 
     def leave(self) -> None:
         """Gives the place back. Safe to call twice."""
+        self.give_up = _nothing  # else what is done here and the place would hold each other
         self._places.taken.discard(self)
         self._places.waiting.pop(self, None)
 
@@ -70,6 +71,11 @@ class Places:
         counts = Counter(place.peer for place in self.waiting)
         most = max(counts.values())
         out = next(place for place in self.waiting if counts[place.peer] == most)
+        give_up = out.give_up
         out.leave()
-        out.give_up()
+        give_up()
         return True
+
+
+def _nothing() -> None:
+    """Ends nothing: the place is free."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -37,9 +36,12 @@ def go_on() -> None:
     """A turn of work that nobody else waits behind."""
 
 
-@dataclass
 class Leash:
     """Carries a caller's deadline and cancellation down into the work, which polls `check`.
+
+    Args:
+        deadline_monotonic_s: until when the caller waits; None for ever.
+        report: told the progress of the work.
 
     Attributes:
         turn: called by work before its long part and between two pieces of that, where it touches
@@ -47,20 +49,17 @@ class Leash:
         alive_monotonic_s: when the work last polled or reported; it hangs if that is long ago.
     """
 
-    deadline_monotonic_s: float | None = None
-    report: Report = silent
-    turn: Callable[[], None] = field(default_factory=lambda: go_on, init=False, compare=False)
-    _cancelled: bool = False  # written once, by one thread: needs no lock
-    alive_monotonic_s: float = field(default=-math.inf, init=False, compare=False)
+    def __init__(self, deadline_monotonic_s: float | None = None, report: Report = silent) -> None:
+        self.deadline_monotonic_s = deadline_monotonic_s
+        self.turn: Callable[[], None] = go_on
+        self.alive_monotonic_s = -math.inf
+        self._told = report
+        self._cancelled = False  # written once, by one thread: needs no lock
 
-    def __post_init__(self) -> None:
-        told = self.report
-
-        def report(stage: str, fraction: float) -> None:
-            self.alive_monotonic_s = time.monotonic()
-            told(stage, fraction)
-
-        self.report = report
+    def report(self, stage: str, fraction: float) -> None:
+        """Tells the caller that a share of a stage is done, 0 to 1."""
+        self.alive_monotonic_s = time.monotonic()
+        self._told(stage, fraction)
 
     def cancel(self) -> None:
         """Tells the work that the caller has gone. Thread-safe."""

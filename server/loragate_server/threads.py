@@ -118,5 +118,6 @@ def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
         result = work()
     except BaseException as error:  # whoever waits for the future gets it
         future.set_exception(error)
+        del future, work  # else the error would hold this frame, and this frame the error
     else:
         future.set_result(result)

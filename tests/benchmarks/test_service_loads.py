@@ -11,7 +11,15 @@ import pytest
 from benchmarks.attacks.service import ATTACKS, Outcome, page, play
 from benchmarks.resilience.asking import asker, copy_of, token_settings
 from benchmarks.resilience.load import QUICK
-from benchmarks.resilience.overload import CALLERS, FAIR, GREEDY, ONE_THREAD, capacity, goodput
+from benchmarks.resilience.overload import (
+    CALLERS,
+    FAIR,
+    GREEDY,
+    ONE_THREAD,
+    Goodput,
+    capacity,
+    goodput,
+)
 from benchmarks.resilience.overload import page as overload_page
 from benchmarks.resilience.soak import LOOKS, growth_kib, soak
 from loragate_server.testing import ServerProcess
@@ -49,8 +57,7 @@ def test_no_idle_crowd_keeps_a_caller_out(server: ServerProcess, name: str) -> N
 def test_ten_times_what_can_be_answered_leaves_most_of_it_answered(server: ServerProcess) -> None:
     async def both() -> tuple[float, float, int]:
         await capacity(server.grpc, 1.0)
-        most = await capacity(server.grpc, 3.0)
-        found = await goodput(server.grpc, most, 10.0, 4.0)
+        found = await goodput(server.grpc, 10.0, 4.0)
         return found.share, found.refused_p99_ms, found.others
 
     share, refused_p99_ms, others = asyncio.run(both())
@@ -78,9 +85,9 @@ def test_a_copy_is_another_file_with_the_same_verdict(server: ServerProcess) -> 
 def test_pages_name_what_was_measured() -> None:
     assert "520 uploads" in page({"headless": Outcome()})
     result = {
-        "capacity_per_s": 10.0,
         "fair_beside_greedy": 1.0,
         "quick_beside_suspects": 1.0,
         "quick_beside_suspects_p99_ms": 5.0,
     }
-    assert "Capacity: 10.0" in overload_page(result, [])
+    offered = Goodput(10.0, 20.0, 0.95, 80.0, 4000.0, 0)
+    assert "| x10 | 20.0 | 95% |" in overload_page(result, [offered])

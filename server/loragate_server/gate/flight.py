@@ -21,7 +21,7 @@ class SharedLeash(Leash):
     """Holds as long as one of the waiting callers' leashes holds; takes the latest deadline."""
 
     def __init__(self) -> None:
-        super().__init__(report=self._report_to_all)
+        super().__init__()
         self._waiting: tuple[Leash, ...] = ()
 
     @property
@@ -62,7 +62,9 @@ class SharedLeash(Leash):
         known = [deadline for deadline in deadlines if deadline is not None]
         self.deadline_monotonic_s = max(known) if len(known) == len(deadlines) else None
 
-    def _report_to_all(self, stage: str, fraction: float) -> None:
+    def report(self, stage: str, fraction: float) -> None:
+        """Tells all who wait."""
+        self.alive_monotonic_s = time.monotonic()
         for leash in self._waiting:
             leash.report(stage, fraction)
 

@@ -212,10 +212,11 @@ async def until_deadline(running: Awaitable[Result], leash: Leash) -> Result:
     Raises:
         NoDecisionError: DEADLINE_EXCEEDED; the work itself learns of it from its leash.
     """
-    if leash.deadline_monotonic_s is None:
-        return await running
+    end_s = leash.deadline_monotonic_s
     try:
-        async with asyncio.timeout(max(0.0, leash.deadline_monotonic_s - time.monotonic())):
+        async with asyncio.timeout(None if end_s is None else max(0.0, end_s - time.monotonic())):
             return await running
     except TimeoutError:
         raise deadline_passed() from None
+    finally:
+        del running  # else its error would hold this frame, and this frame the error

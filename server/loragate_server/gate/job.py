@@ -93,6 +93,11 @@ class Job:
         """Seconds since the work began, polled its leash or reported progress."""
         return time.monotonic() - max(self.began_monotonic_s, self.leash.alive_monotonic_s)
 
+    def excuse(self, seconds: float) -> None:
+        """Does not count so much of its silence, through which the whole process stood still."""
+        last_s = max(self.began_monotonic_s, self.leash.alive_monotonic_s)
+        self.leash.alive_monotonic_s = min(last_s + seconds, time.monotonic())
+
     def give_up(self) -> bool:
         """Gives the work up; whatever it still does, it does not come to the device again.
 
@@ -120,8 +125,11 @@ class Job:
             self._off_device = False
 
     def _run(self, work: Callable[[], Any]) -> Any:
-        _RUNNING.set(self)
-        return work()
+        told = _RUNNING.set(self)
+        try:
+            return work()
+        finally:
+            _RUNNING.reset(told)  # else job and context would hold each other, and what was read
 
 
 class Suspended(BaseException):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -172,10 +173,13 @@ class Worker:
 
     def _watch(self) -> None:
         """Looks after the thread that audits; must itself outlive whatever that does."""
-        stuck = 0
-        while not self._end_watch.wait(min(1.0, self._stuck_after_s / 4)):
+        stuck, pause_s = 0, min(1.0, self._stuck_after_s / 4)
+        looked_s = time.monotonic()
+        while not self._end_watch.wait(pause_s):
             try:
-                self._look()
+                # A container that was frozen, or a machine that had no time: nobody hung.
+                late_s, looked_s = time.monotonic() - looked_s - pause_s, time.monotonic()
+                self._look(max(0.0, late_s))
                 lost = sum(thread.is_alive() for thread in self._floor.lost) + self.broken
                 if lost != stuck:
                     stuck = lost
@@ -183,12 +187,18 @@ class Worker:
             except Exception:
                 _log.exception("the thread that audits could not be looked after")
 
-    def _look(self) -> None:
-        """Gives the thread up if it hangs or has ended."""
+    def _look(self, late_s: float) -> None:
+        """Gives the thread up if it hangs or has ended.
+
+        Args:
+            late_s: so long the process had no time for this look.
+        """
         floor = self._floor
         with floor.changed:
             if floor.closed or floor.broken:
                 return
+            if floor.running:
+                floor.running[-1].excuse(late_s)
             jobs, company, cause = floor.running, floor.company, self._wrong()
             if cause is None:
                 return

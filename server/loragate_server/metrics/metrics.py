@@ -110,7 +110,7 @@ class Metrics(
 
     def failure(self, reason: ErrorReason) -> None:
         """A caller gets no decision."""
-        self._refusals.labels(reason).inc()
+        self._refused[reason].inc()
         if reason in (ErrorReason.DECISION_LOG_UNAVAILABLE, ErrorReason.DISK_FULL):
             self._log_failures.inc()
 
@@ -225,9 +225,10 @@ class Metrics(
         }
 
     def _make_gate_metrics(self) -> None:
-        self._refusals = self._counter(
+        refusals = self._counter(
             "loragate_refusals", "Requests that got no decision.", ("reason",), ErrorReason
         )
+        self._refused = {reason: refusals.labels(reason) for reason in ErrorReason}
         self._stages = self._histogram(
             "loragate_decision_duration_seconds",
             "Time per stage of audits that were run.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 
@@ -52,6 +52,9 @@ _PROXY_METHODS = frozenset({f"/{AUTHORIZATION}/Check", f"/{EXTERNAL_PROCESSOR}/P
 
 WITH_FILES = frozenset({f"{_AUDITS}Audit", f"{_AUDITS}WatchAudit"})
 """Methods whose one message may carry whole adapters."""
+
+Peer = Mapping[str, Iterable[bytes]]
+"""What gRPC knows of the other side's certificate."""
 
 _SPIFFE_ID = "peer_spiffe_id"
 _OTHER_NAMES: Mapping[str, str] = MappingProxyType(
@@ -110,14 +113,14 @@ class Access:
         self._http = http
 
     def require(
-        self, method: str, authorization: str, peer: Mapping[str, Iterable[bytes]]
+        self, method: str, authorization: str, peer: Callable[[], Peer]
     ) -> tuple[str, frozenset[Permission]]:
         """The caller's name and permissions, if it may call the method.
 
         Args:
             method: "/package.Service/Method".
             authorization: value of the metadata key of that name; empty without one.
-            peer: grpc's authentication context.
+            peer: gives grpc's authentication context; asked where no token names the caller.
 
         Raises:
             NoDecisionError: UNAUTHENTICATED or PERMISSION_DENIED.
@@ -155,11 +158,11 @@ class Access:
         return identity
 
     def _identify(
-        self, authorization: str, peer: Mapping[str, Iterable[bytes]]
+        self, authorization: str, peer: Callable[[], Peer]
     ) -> tuple[str, frozenset[Permission]]:
         if authorization and self._tokens:
             return self._holder(authorization)
-        name = peer_name(peer)
+        name = peer_name(peer())
         if name:
             return name, self._peers.get(name, ORDINARY)
         if not self._required:
@@ -197,7 +200,7 @@ def _needed(method: str) -> Permission | None:
     return Permission.READ if method.startswith(_REFLECTION) else METHODS.get(method)
 
 
-def peer_name(peer: Mapping[str, Iterable[bytes]]) -> str:
+def peer_name(peer: Peer) -> str:
     """The name in a verified client certificate: SPIFFE id, else alternative or common name.
 
     Raises:

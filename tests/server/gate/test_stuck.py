@@ -161,6 +161,34 @@ async def test_work_that_gives_signs_of_life_is_left_alone(desk: Desk, sign: str
     assert desk.told.causes == []
 
 
+async def test_what_a_process_that_stood_still_did_not_say_is_no_sign_of_hanging(
+    desk: Desk,
+) -> None:
+    look = desk.worker._look
+    stood_still, judged = threading.Event(), threading.Event()
+
+    def after_a_standstill(late_s: float) -> None:
+        jobs = desk.worker._floor.running
+        if not jobs or stood_still.is_set():
+            look(late_s)
+            return
+        stood_still.set()
+        jobs[-1].began_monotonic_s -= 1000
+        look(late_s + 1000)
+        judged.set()
+
+    desk.worker._look = after_a_standstill  # type: ignore[method-assign]
+
+    def work() -> str:
+        assert judged.wait(60)
+        return "done"
+
+    assert await desk.submit(work) == "done"
+    assert desk.told.causes == []
+    assert (await refusal(desk.submit(desk.hang_off_device))).reason is ErrorReason.AUDIT_FAILED
+    assert desk.told.causes == ["stuck"], "what hangs afterwards is found as before"
+
+
 async def test_time_in_the_queue_is_no_sign_of_hanging(desk: Desk) -> None:
     leash = Leash()
 

@@ -195,10 +195,9 @@ async def test_servers_that_never_answer_keep_no_thread_from_other_files(
         asyncio.ensure_future(desk.fetch([AdapterReference(uri=silent)], Leash())) for _ in range(8)
     ]
     await asyncio.sleep(0.1)
-    began = time.monotonic()
     [stored] = await desk.fetch([AdapterReference(inline_bytes=GOOD)], Leash())
     assert stored.size_bytes == len(GOOD)
-    assert time.monotonic() - began < 0.9
+    assert not any(one.done() for one in slow), "it waited for a thread that one of them gave back"
     desk.close()
     results = await asyncio.gather(*slow, return_exceptions=True)
     assert all(isinstance(one, (NoDecisionError, asyncio.CancelledError)) for one in results)

@@ -160,7 +160,7 @@ def test_who_sees_numbers(
         tls = Tls(cert=tmp_path, key=tmp_path, client_ca=tmp_path)
         desk = Peer(identity="desk", permissions=ORDINARY | {Permission.SCORES})
         port = GrpcPort(tls=tls, peers=(desk,))
-    _, permissions = Access(port).require("/loragate.v1.AuditService/Audit", token, peer)
+    _, permissions = Access(port).require("/loragate.v1.AuditService/Audit", token, lambda: peer)
     assert (Permission.SCORES in permissions) is sees
 
 
