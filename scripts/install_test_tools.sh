@@ -16,6 +16,9 @@
 #   chromium     with fonts-noto-cjk for Japanese pages, from Debian
 #   axe-core     build/tools/node_modules/axe-core/axe.min.js
 #
+#   clients      TypeScript and Connect in build/tools/clients; Go and Java, their plugins and
+#                libraries from Debian
+#
 #   sglang       build/tools/sglang: the published wheel, unpacked and not installed
 #
 # Envoy comes as a Python package; see requirements-dev.txt.
@@ -146,14 +149,36 @@ install_sglang() {
     echo "$SGLANG" >"$target/installed"
 }
 
+# What the clients in other languages are made with; Go and Java come from Debian.
+install_typescript() {
+    local target=$tools/clients wanted=$root/examples/clients/typescript/package.json
+    if cmp -s "$wanted" "$target/package.json" && [ -d "$target/node_modules" ]; then
+        say "TypeScript and Connect are there"
+        return
+    fi
+    say "installing TypeScript and Connect into build/tools"
+    rm -rf "$target"
+    mkdir -p "$target"
+    # Its buf is not needed: that of the other tools is found first.
+    cp "$wanted" "$target/package.json"
+    npm install --prefix "$target" --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null
+}
+
 install_axe
 install_buf
+install_typescript
 install_helm
 install_checkov
 install_sglang
 install_debian_packages prometheus prometheus-alertmanager postgresql fonts-noto-color-emoji \
     chromium fonts-noto-cjk \
-    nginx libnginx-mod-http-js haproxy rsyslog
+    nginx libnginx-mod-http-js haproxy rsyslog \
+    golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev golang-google-protobuf-dev \
+    golang-google-genproto-dev golang-goprotobuf-dev \
+    golang-golang-x-net-dev golang-golang-x-sys-dev golang-golang-x-text-dev \
+    default-jdk-headless protobuf-compiler protobuf-compiler-grpc-java-plugin \
+    libgrpc-java libprotobuf-java libnetty-java libguava-java libperfmark-java \
+    libgeronimo-annotation-1.3-spec-java
 
 # sed reads to the end; head would close the pipe on a tool that still writes
 promtool --version | sed -n 1p
