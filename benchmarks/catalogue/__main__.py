@@ -91,15 +91,22 @@ def _files(source: Path, adapters: int, clear: float) -> dict[str, list[str]]:
     shutil.rmtree(source, ignore_errors=True)
     others = [path for path in sorted(ADAPTERS.glob("*.safetensors")) if path != CLEAR]
     count = round(adapters * clear)
-    made = list(derived([CLEAR], source / "clear", count))
-    made += derived(others, source / "others", adapters - count, seed=8)
+    derived_ones = list(derived([CLEAR], source / "clear", count))
+    derived_ones += derived(others, source / "others", adapters - count, seed=8)
+    digests = [sha256(path.read_bytes()).hexdigest() for path in derived_ones]
+    # By digest, so that suspects come all through the listing, as they do to a platform.
+    named = source / "by-digest"
+    named.mkdir()
+    made = [
+        path.rename(named / f"{digest[:16]}-{number}.safetensors")
+        for number, (path, digest) in enumerate(zip(derived_ones, digests, strict=True))
+    ]
     bad = source / "bad"
     bad.mkdir()
     (bad / "cut.safetensors").write_bytes(LEARNED.read_bytes()[:4000])
     (bad / "pickle.safetensors").write_bytes(b"PK\x03\x04" + bytes(2000))
     (bad / "empty.safetensors").touch()
     (bad / "noise.safetensors").write_bytes(random.Random(1).randbytes(3000))
-    digests = [sha256(path.read_bytes()).hexdigest() for path in made]
     return {"files": [str(path.relative_to(source)) for path in made], "digests": digests}
 
 

@@ -5,34 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
-from itertools import chain
 
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.config.findings import FindingsSection
 from loragate_server.config.gate import GateSection
-from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.admission import admit, admit_size
+from loragate_server.gate.admission import admit_size
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.budget import ByteBudget
 from loragate_server.gate.cache import VerdictCache
 from loragate_server.gate.case import Case
-from loragate_server.gate.faults import audit_failed
+from loragate_server.gate.deciding import Deciding
+from loragate_server.gate.doorway import Doorway
 from loragate_server.gate.flight import SharedLeash, SingleFlight
 from loragate_server.gate.intake import IntakeDesk, UploadSession
-from loragate_server.gate.key import AdapterKey, VerdictKey, used_key
-from loragate_server.gate.lineage_book import LineageBook, decisions_of
+from loragate_server.gate.key import AdapterKey, VerdictKey
+from loragate_server.gate.lineage_book import LineageBook
 from loragate_server.gate.measured import Measured, require_of
 from loragate_server.gate.measuring import ReadAdapter
-from loragate_server.gate.observer import STAGES, GateObserver
+from loragate_server.gate.observer import GateObserver
 from loragate_server.gate.on_record import OnRecord
-from loragate_server.gate.pipeline import Pipeline, basis_of, hangs_a_loader, with_twins
+from loragate_server.gate.pipeline import Pipeline
 from loragate_server.gate.request import GateRequest
 from loragate_server.gate.suspects import SUSPECTS_REMEMBERED, Suspects
 from loragate_server.gate.tickets import Ticket
-from loragate_server.gate.worker import Worker, draining
+from loragate_server.gate.worker import Worker
 from loragate_server.intake.fetch import Intake
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.store import PolicyStore
@@ -71,10 +69,8 @@ class Gate:
     ) -> None:
         self.bases = bases
         self.worker = Worker(settings.queue_limit, observer, stuck_after_s=settings.stuck_after_s)
-        self._intake, self._loaders = IntakeDesk(intake), intake.settings.loaders
-        self._policies = policies
+        self._intake = IntakeDesk(intake)
         self._on_record = OnRecord(reviews, known, lineage, weights)
-        self._suspects = Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size))
         self._pipeline = Pipeline(
             bases=bases,
             worker=self.worker,
@@ -82,24 +78,30 @@ class Gate:
             recorder=recorder,
             findings=findings or FindingsSection(),
         )
-        self._observer = observer
         self._budget = ByteBudget(settings.byte_budget, observer)
         self._cache = VerdictCache(settings.verdict_cache_size, observer)
         self._flights: SingleFlight[VerdictKey, Verdict] = SingleFlight(observer.shared_flight)
-        self._draining = False
-        self._inflight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._doorway = Doorway(observer)
+        self._deciding = Deciding(
+            bases=bases,
+            policies=policies,
+            on_record=self._on_record,
+            pipeline=self._pipeline,
+            suspects=Suspects(min(SUSPECTS_REMEMBERED, settings.verdict_cache_size)),
+            cache=self._cache,
+            observer=observer,
+            loaders=intake.settings.loaders,
+        )
 
     @property
     def draining(self) -> bool:
         """Whether new questions are refused."""
-        return self._draining
+        return self._doorway.closed
 
     @property
     def ready(self) -> bool:
         """Whether a question could be answered now."""
-        return not self._draining and self.bases.ready and self.worker.alive
+        return not self._doorway.closed and self.bases.ready and self.worker.alive
 
     def require_intake(self) -> None:
         """Raises RuntimeError while no file can be read, as `IntakeDesk.require_free`."""
@@ -115,8 +117,8 @@ class Gate:
         Raises:
             NoDecisionError: QUEUE_FULL; DRAINING.
         """
-        with self._counted_failures():
-            self._require_open()
+        with self._doorway.counted():
+            self._doorway.require_open()
             self.worker.tickets.require_room(asker, leash)
 
     async def decide(self, request: GateRequest, leash: Leash) -> Verdict:
@@ -125,7 +127,7 @@ class Gate:
         Raises:
             NoDecisionError: no decision exists.
         """
-        return await self._answer(self._decide(request, leash), leash)
+        return await self._doorway.answer(self._decide(request, leash), leash)
 
     async def decide_stored(
         self, request: GateRequest, stored: StoredFile, leash: Leash, *, intake_s: float
@@ -143,7 +145,9 @@ class Gate:
         Raises:
             NoDecisionError: no decision exists.
         """
-        return await self._answer(self._decide_stored(request, stored, leash, intake_s), leash)
+        return await self._doorway.answer(
+            self._decide_stored(request, stored, leash, intake_s), leash
+        )
 
     async def decide_measured(
         self, request: GateRequest, stored: StoredFile, measured: Measured, leash: Leash
@@ -164,7 +168,9 @@ class Gate:
             ValueError: it was measured of another file, on another base model, for another library
                 or by another engine.
         """
-        return await self._answer(self._decide_measured(request, stored, measured, leash), leash)
+        return await self._doorway.answer(
+            self._decide_measured(request, stored, measured, leash), leash
+        )
 
     @contextmanager
     def receive(
@@ -190,9 +196,9 @@ class Gate:
             NoDecisionError: as `decide` for what can be known from the header; FILE_TOO_LARGE,
                 BYTE_BUDGET_EXHAUSTED, QUEUE_FULL.
         """
-        with self._in_flight(), self._counted_failures():
-            self._require_open()
-            policy, _ = self._admit(request, stored=True)
+        with self._doorway.inside():
+            self._doorway.require_open()
+            policy, _ = self._deciding.admit(request, stored=True)
             admit_size(declared_size_bytes, policy)
             self.worker.tickets.require_room(request.asker, leash)
             self._budget.require_room(declared_size_bytes)
@@ -209,78 +215,20 @@ class Gate:
         Returns:
             Whether nothing is in flight any more.
         """
-        self._draining = True
-        try:
-            async with asyncio.timeout(timeout_s):
-                # Again and again: an upload's question follows when the upload has ended.
-                while self._inflight:
-                    await self._idle.wait()
-        except TimeoutError:
-            _log.warning("%d questions were still in flight after the grace time", self._inflight)
-        return self._inflight == 0
+        return await self._doorway.drain(timeout_s)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Refuses what waits, and ends the threads."""
-        self._draining = True
+        self._doorway.closed = True
         await asyncio.to_thread(self.worker.close, timeout_s)
         await self._pipeline.close()
         self._intake.close()
         self._cache.clear()
 
-    async def _answer(self, work: Awaitable[Verdict], leash: Leash) -> Verdict:
-        with self._in_flight():
-            try:
-                with self._counted_failures():
-                    verdict = await work
-            except asyncio.CancelledError:
-                # Whatever thread still works for this caller polls the leash.
-                leash.cancel()
-                raise
-        self._observer.decision(verdict)
-        return verdict
-
-    @contextmanager
-    def _in_flight(self) -> Iterator[None]:
-        """Lets `drain` wait for what is inside."""
-        self._inflight += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._inflight -= 1
-            if self._inflight == 0:
-                self._idle.set()
-
-    @contextmanager
-    def _counted_failures(self) -> Iterator[None]:
-        """Turns whatever is raised inside into a counted `NoDecisionError`."""
-        try:
-            yield
-        except NoDecisionError as error:
-            self._observer.failure(error.reason)
-            raise
-        except asyncio.CancelledError:
-            self._observer.failure(ErrorReason.CANCELLED)
-            raise
-        except Exception as error:
-            failed = audit_failed(error)
-            self._observer.failure(failed.reason)
-            raise failed from None
-
-    def _require_open(self) -> None:
-        if self._draining:
-            raise draining()
-
-    def _admit(self, request: GateRequest, *, stored: bool) -> tuple[Policy, ServedBase]:
-        served = self.bases.get(request.base_model)
-        policy = self._policies.current
-        admit(request, policy, served, stored=stored)
-        return policy, served
-
     async def _decide(self, request: GateRequest, leash: Leash) -> Verdict:
-        self._require_open()
+        self._doorway.require_open()
         leash.check()
-        policy, served = self._admit(request, stored=False)
+        policy, served = self._deciding.admit(request, stored=False)
         inline_bytes = request.inline_bytes
         key: VerdictKey | None = None
         if not inline_bytes:
@@ -327,7 +275,7 @@ class Gate:
         self, request: GateRequest, stored: StoredFile, leash: Leash, intake_s: float
     ) -> Verdict:
         leash.check()
-        policy, served = self._admit(request, stored=True)
+        policy, served = self._deciding.admit(request, stored=True)
         case = Case(request, (stored,), uploaded=True, intake_s=intake_s)
         with self.worker.tickets.one(request.asker, leash, paid=True) as ticket:
             return await self._decide_case(case, leash, policy, served, ticket)
@@ -335,15 +283,15 @@ class Gate:
     async def _decide_measured(
         self, request: GateRequest, stored: StoredFile, measured: Measured, leash: Leash
     ) -> Verdict:
-        self._require_open()
+        self._doorway.require_open()
         leash.check()
-        policy, served = self._admit(request, stored=True)
+        policy, served = self._deciding.admit(request, stored=True)
         require_of(measured.evidence, stored, served)
         admit_size(stored.size_bytes, policy)
         self._on_record.weights.saw(stored.sha256, stored.weights_sha256)
         case = Case(request, (stored,), uploaded=True, intake_s=measured.times_s.get("intake", 0.0))
         key = self._on_record.key(request, case.adapter_keys, policy, served)
-        return await self._audit(case, key, leash, None, measured)
+        return await self._deciding.decide(case, key, leash, None, measured)
 
     async def _decide_case(
         self,
@@ -368,67 +316,8 @@ class Gate:
             # Bytes that came with the request are held by whoever sent them, until it is answered.
             held = self._budget.hold(max(0, case.size_bytes - case.inline_bytes))
             with held, nullcontext() if ticket is None else ticket.keep():
-                return await self._audit(case, key, shared, ticket)
+                return await self._deciding.decide(case, key, shared, ticket)
 
         if ticket is not None and key in self._flights:
             ticket.leave()  # the equal question has a place
         return await self._flights.run(key, work, leash)
-
-    async def _audit(
-        self,
-        case: Case,
-        key: VerdictKey,
-        leash: Leash,
-        ticket: Ticket | None,
-        measured: Measured | None = None,
-    ) -> Verdict:
-        times_s = {"intake": case.intake_s}
-        served, policy = self.bases.get(case.request.base_model), self._policies.current
-        twins = self._on_record.twins_of(case)
-        basis = basis_of(case, self._loaders)
-        decision = self._pipeline.listed(policy, case, served, twins, basis.judged_at)
-        listed = decision is not None
-        if decision is None:
-            evidence = self._suspects.get(key, policy.screen_miss_rate)
-            if measured is not None:
-                evidence = measured.evidence
-                times_s.update(measured.times_s)
-            if evidence is None:
-                evidence = await self._pipeline.measure(policy, case, leash, times_s, ticket)
-                if hangs_a_loader(evidence):
-                    self._observer.endless_file()
-            measured_by = evidence.screen_miss_rate or policy.screen_miss_rate
-            # Policy and library may have changed while the audit waited: the newest decide.
-            policy, _ = self._admit(case.request, stored=case.uploaded)
-            for file in case.files:
-                admit_size(file.size_bytes, policy)
-            twins = self._on_record.twins_of(case)
-            evidence = with_twins(evidence, twins)
-            rulings = self._on_record.reviews.about(
-                [*(one.sha256 for one in case.files), *chain(*twins)]
-            )
-            known = self._on_record.known.about(
-                [one.ways for one in case.adapter_keys], evidence.base_digest
-            )
-            kin = self._on_record.lineage.about(evidence)
-            basis = basis_of(case, self._loaders, known, kin, rulings)
-            decision = self._pipeline.judge(policy, evidence, basis, leash, times_s)
-            self._suspects.put(used_key(key, decision), measured_by, decision)
-        verdict = await self._pipeline.record(
-            decision, case.request, basis, leash, times_s, self._on_record.learn
-        )
-        self._observer.recorded(verdict)
-        for stage in STAGES:
-            if stage in verdict.stage_times_s:
-                self._observer.stage_seconds(stage, verdict.stage_times_s[stage])
-        # Under the digests that were really used, so that no later question gets a stale answer.
-        final = replace(used_key(key, decision), twins=tuple(sorted(set(chain(*twins)))))
-        if not listed:  # what is on the deny list is denied whatever else is known of it
-            final = replace(
-                final,
-                review_ids=tuple(ruling.review_id for ruling in basis.rulings),
-                known_ids=tuple(one.decision_id for one in basis.known),
-                lineage_ids=decisions_of(basis.kin),
-            )
-        self._cache.put(final, verdict)
-        return verdict

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from loragate_server.adapter.reference import AdapterReference, Strength
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.bases import BaseRegistry, ServedBase
+from loragate_server.gate.bases import ServedBase
 from loragate_server.progress import Leash
 from testkit.tiny_models import WIDTH
 
@@ -115,7 +115,7 @@ async def test_nothing_is_decided_before_the_base_model_is_loaded(
     house: Callable[..., Any],
 ) -> None:
     here = house()
-    here.gate.bases = BaseRegistry("tiny-sd")
+    here.gate.bases._served = {}
     assert not here.gate.ready
     error = await refused(here, here.request())
     assert error.reason is ErrorReason.NOT_READY

@@ -20,7 +20,6 @@ from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.probes import ProbeSet, build_probes
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import MOST_WAITING, LibraryKeeper, serve_base
 from loragate_server.models import BaseModel
@@ -107,8 +106,7 @@ def keeping(
         return AuditEngine(base, probes)
 
     library = ConceptLibrary.open(folder)
-    here.gate.bases = BaseRegistry(tiny.name, [serve_base(tiny, library, build)])
-    here.gate._pipeline._bases = here.gate.bases
+    here.gate.bases.swap([serve_base(tiny, library, build)])
     keeper = LibraryKeeper(library, here.gate.bases, here.gate.worker, build)
     yield here, Keeping(keeper, here.gate, folder, builds, fail, held, building)
     held.set()
