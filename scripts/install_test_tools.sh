@@ -152,16 +152,16 @@ install_sglang() {
 # What the clients in other languages are made with; Go and Java come from Debian.
 install_typescript() {
     local target=$tools/clients wanted=$root/examples/clients/typescript/package.json
-    if cmp -s "$wanted" "$target/package.json" && [ -d "$target/node_modules" ]; then
+    if cmp -s "$wanted" "$target/installed"; then
         say "TypeScript and Connect are there"
         return
     fi
     say "installing TypeScript and Connect into build/tools"
     rm -rf "$target"
     mkdir -p "$target"
-    # Its buf is not needed: that of the other tools is found first.
     cp "$wanted" "$target/package.json"
     npm install --prefix "$target" --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null
+    cp "$wanted" "$target/installed"
 }
 
 install_axe
@@ -174,7 +174,7 @@ install_debian_packages prometheus prometheus-alertmanager postgresql fonts-noto
     chromium fonts-noto-cjk \
     nginx libnginx-mod-http-js haproxy rsyslog \
     golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev golang-google-protobuf-dev \
-    golang-google-genproto-dev golang-goprotobuf-dev \
+    golang-google-genproto-dev golang-github-golang-protobuf-1-5-dev \
     golang-golang-x-net-dev golang-golang-x-sys-dev golang-golang-x-text-dev \
     default-jdk-headless protobuf-compiler protobuf-compiler-grpc-java-plugin \
     libgrpc-java libprotobuf-java libnetty-java libguava-java libperfmark-java \

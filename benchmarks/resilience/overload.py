@@ -19,7 +19,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -63,7 +63,8 @@ def server_apart(folder: Path, settings: Mapping[str, str]) -> Iterator[ServerPr
 
 def _move(processors: Sequence[int]) -> None:
     for thread in psutil.Process().threads():
-        os.sched_setaffinity(thread.id, processors)
+        with suppress(ProcessLookupError):  # it has ended since
+            os.sched_setaffinity(thread.id, processors)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def page(result: dict[str, object], found: Sequence[Goodput]) -> str:
 def main(
     seconds: Annotated[float, typer.Option(help="Of each load.")] = 30.0,
 ) -> None:
-    """Starts a server, measures, and writes the result. Six minutes."""
+    """Starts a server, measures, and writes the result. Eight minutes."""
     settings = ONE_THREAD | token_settings([*CALLERS, GREEDY, FAIR])
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -17,22 +17,32 @@ from loragate_server.testing import ServerProcess
 from testkit.servers import forked_server
 from testkit.waiting import at_most
 from tests.e2e.conftest import ADAPTERS
+from tests.server.rpc.conftest import Authority
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "examples" / "clients"
 TOOLS = ROOT / "build" / "tools"
 TOKEN = "of-a-client"
-LANGUAGES = ("TypeScript", "Go", "Java")
+NEEDED = {
+    "TypeScript": ("node", "npm"),
+    "Go": ("go", "protoc-gen-go", "protoc-gen-go-grpc"),
+    "Java": ("javac", "protoc", "grpc_java_plugin"),
+}
 HARMLESS, LEARNED = "harmless-sepia.safetensors", "learned-jack-o-lantern.safetensors"
 
 ENVIRONMENT = {
     "PATH": f"{TOOLS}/node_modules/@bufbuild/buf-linux-x64/bin:{os.environ['PATH']}",
     "HOME": os.environ.get("HOME", "/"),
     "GO111MODULE": "off",
-    "GOFLAGS": "-tags=oldgrpc",
 }
 DEBIAN_JARS = Path("/usr/share/java")
 JARS = ("grpc-*", "netty-*", "guava*", "perfmark-api*", "protobuf*", "geronimo-annotation-*")
+
+
+FROM_THE_NETWORK = ("npm install", "go mod tidy")
+MADE = ("gen", "out", "dist", "node_modules", "loragate", "loragate-audit")
+
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass(frozen=True)
@@ -73,13 +83,16 @@ def commands_of(language: str) -> list[str]:
     return others
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
+@pytest.fixture(scope="module", params=NEEDED)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
     language = request.param
+    for tool in NEEDED[language]:
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is missing; scripts/install_test_tools.sh installs it")
     top = tmp_path_factory.mktemp("top")
     (top / "proto").symlink_to(ROOT / "proto")
     folder = top / "src" / "loragate.dev" / language.lower()
-    shutil.copytree(CLIENTS / language.lower(), folder, ignore=shutil.ignore_patterns("gen", "out"))
+    shutil.copytree(CLIENTS / language.lower(), folder, ignore=shutil.ignore_patterns(*MADE))
     if language == "Java":
         (folder / "jars").mkdir()
         for jar in (one for pattern in JARS for one in DEBIAN_JARS.glob(f"{pattern}.jar")):
@@ -88,6 +101,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     for command in commands:
         if command == "npm install":  # it was installed with the other tools
             (folder / "node_modules").symlink_to(TOOLS / "clients" / "node_modules")
+        if command in FROM_THE_NETWORK:
             continue
         made = run(command, folder)
         assert made.returncode == 0, made.stdout + made.stderr
@@ -127,3 +141,25 @@ def test_without_a_decision_it_says_no_and_why(
         assert told.returncode == 2, told
         assert re.search(rf"no decision: {pattern}", told.stderr, re.IGNORECASE), told.stderr
         assert "ALLOW" not in told.stdout
+
+
+def test_over_tls_it_believes_the_authority_that_it_is_given_alone(
+    program: Program, tmp_path: Path
+) -> None:
+    if program.folder.name == "java":
+        pytest.skip("Debian's netty knows no ALPN of this Java")
+    ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
+    cert, key = ours.issue("localhost")
+    tls = {"LORAGATE_TLS__CERT": str(cert), "LORAGATE_TLS__KEY": str(key)}
+    (state := tmp_path / "state").mkdir()
+    with forked_server(state, tls) as server:
+        secure = Program(program.folder, program.command, program.prefix.replace("http", "https"))
+        file = ADAPTERS / HARMLESS
+        assert secure.ask(server.grpc, file, LORAGATE_CA=str(ours.file)).returncode == 0
+        for asked in (
+            secure.ask(server.grpc, file, LORAGATE_CA=str(other.file)),
+            program.ask(server.grpc, file),
+            program.ask(server.grpc, file, LORAGATE_CA=str(other.file)),
+        ):
+            assert asked.returncode == 2, asked
+            assert "no decision" in asked.stderr

@@ -1,6 +1,7 @@
 import com.google.protobuf.ByteString;
 import dev.loragate.v1.AdapterReference;
 import dev.loragate.v1.AuditRequest;
+import dev.loragate.v1.AuditResponse;
 import dev.loragate.v1.AuditServiceGrpc;
 import dev.loragate.v1.Verdict;
 import dev.loragate.v1.VerdictKind;
@@ -38,7 +39,7 @@ public final class Audit {
             System.err.printf(
                     "no decision: %s: %s%n",
                     error.getStatus().getCode(), error.getStatus().getDescription());
-        } catch (IOException | RuntimeException error) {
+        } catch (Throwable error) {
             System.err.printf("no decision: %s%n", error);
         }
         System.exit(status);
@@ -46,7 +47,7 @@ public final class Audit {
 
     /** TLS with the authorities of LORAGATE_CA, a PEM file, or none without it. */
     private static ManagedChannel connect(String address) throws IOException {
-        String ca = System.getenv("LORAGATE_CA");
+        String ca = setting("LORAGATE_CA");
         ChannelCredentials credentials =
                 ca == null
                         ? InsecureChannelCredentials.create()
@@ -58,7 +59,7 @@ public final class Audit {
         byte[] adapter = Files.readAllBytes(file);
         Metadata metadata = new Metadata();
         put(metadata, "loragate-inline-bytes", Integer.toString(adapter.length));
-        String token = System.getenv("LORAGATE_TOKEN");
+        String token = setting("LORAGATE_TOKEN");
         if (token != null) {
             put(metadata, "authorization", "Bearer " + token);
         }
@@ -71,14 +72,24 @@ public final class Audit {
                         .build();
         ManagedChannel channel = connect(address);
         try {
-            return AuditServiceGrpc.newBlockingStub(channel)
-                    .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata))
-                    .withDeadlineAfter(TIMEOUT_S, TimeUnit.SECONDS)
-                    .audit(request)
-                    .getVerdict();
+            AuditResponse answer =
+                    AuditServiceGrpc.newBlockingStub(channel)
+                            .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata))
+                            .withDeadlineAfter(TIMEOUT_S, TimeUnit.SECONDS)
+                            .audit(request);
+            if (!answer.hasVerdict()) {
+                throw new IOException("The answer holds no verdict.");
+            }
+            return answer.getVerdict();
         } finally {
             channel.shutdownNow();
         }
+    }
+
+    /** The value of a variable of the environment; null where it is empty. */
+    private static String setting(String name) {
+        String value = System.getenv(name);
+        return value == null || value.isEmpty() ? null : value;
     }
 
     private static void put(Metadata metadata, String name, String value) {
@@ -88,8 +99,10 @@ public final class Audit {
     private static int tell(Verdict verdict) {
         System.out.printf("%s %s%n", verdict.getVerdict(), verdict.getDecisionId());
         verdict.getReasonsList().forEach(reason -> System.out.println("  " + reason.getMessage()));
-        // Anything but ALLOW, kinds that later versions may add included, is a no.
-        return verdict.getVerdict() == VerdictKind.VERDICT_KIND_ALLOW ? 0 : 1;
+        // Anything but ALLOW, kinds that later versions may add included, is a no; so is a verdict
+        // that does not bind, such as that of a dry run.
+        boolean yes = verdict.getVerdict() == VerdictKind.VERDICT_KIND_ALLOW;
+        return yes && verdict.getBinding() ? 0 : 1;
     }
 
     private Audit() {}

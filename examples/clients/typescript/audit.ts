@@ -11,6 +11,9 @@ const TIMEOUT_MS = 60_000;
 async function main(address: string, file: string): Promise<number> {
   const ca = process.env.LORAGATE_CA; // PEM file, for addresses that begin with https
   const token = process.env.LORAGATE_TOKEN;
+  if (ca && !address.startsWith("https://")) {
+    throw new ConnectError("LORAGATE_CA is set; the address has to begin with https://.");
+  }
   const transport = createGrpcTransport({
     baseUrl: address,
     nodeOptions: ca ? { ca: readFileSync(ca) } : {},
@@ -25,8 +28,9 @@ async function main(address: string, file: string): Promise<number> {
   if (!verdict) throw new ConnectError("The answer holds no verdict.", Code.Internal);
   console.log(`${VerdictKind[verdict.verdict]} ${verdict.decisionId}`);
   for (const reason of verdict.reasons) console.log(`  ${reason.message}`);
-  // Anything but ALLOW, kinds that later versions may add included, is a no.
-  return verdict.verdict === VerdictKind.ALLOW ? 0 : 1;
+  // Anything but ALLOW, kinds that later versions may add included, is a no; so is a verdict that
+  // does not bind, such as that of a dry run.
+  return verdict.verdict === VerdictKind.ALLOW && verdict.binding ? 0 : 1;
 }
 
 const [address, file] = process.argv.slice(2);

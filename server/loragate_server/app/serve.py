@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from loragate_server.app import garbage
+from loragate_server.app import memory
 from loragate_server.app.descriptors import AcceptFailures, raise_descriptor_limit
 from loragate_server.app.loading import StoppedWhileStarting
 from loragate_server.app.running import running
@@ -103,9 +103,11 @@ async def _serve(
     try:
         async with running(config, stop_asked=asked) as server:
             server.gate.worker.when_broken(on_broken)
-            garbage.settle()
+            memory.settle()
+            trimming = asyncio.create_task(memory.keep_trimmed())
             say_ready(server.grpc, server.http)
             await asked.wait()
+            trimming.cancel()
             drained = await server.drain(config.drain_grace_s, config.drain_delay_s)
             drained = drained and not server.gate.worker.broken
     except StoppedWhileStarting:

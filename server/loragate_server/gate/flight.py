@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.progress import Leash, deadline_passed
-from loragate_server.tracing.tracer import CURRENT, inside, start
+from loragate_server.tracing.tracer import CURRENT, Span, inside, start
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -74,11 +74,14 @@ class _Flight(Generic[Result]):
         self.leash = SharedLeash()
         self.leash.join(first)
         self.span = start("audit")
-        self.task: asyncio.Task[Result] = asyncio.ensure_future(self._run(work))
+        self.task: asyncio.Task[Result] = asyncio.ensure_future(_run(work, self.leash, self.span))
 
-    async def _run(self, work: Callable[[SharedLeash], Awaitable[Result]]) -> Result:
-        with inside(self.span):
-            return await work(self.leash)
+
+async def _run(
+    work: Callable[[SharedLeash], Awaitable[Result]], leash: SharedLeash, span: Span | None
+) -> Result:
+    with inside(span):
+        return await work(leash)
 
 
 class SingleFlight(Generic[Key, Result]):
@@ -111,7 +114,7 @@ class SingleFlight(Generic[Key, Result]):
             joined = key in self._flights
             flight = self._join(key, work, leash)
             try:
-                return await self._wait(flight, leash)
+                return await _result(flight.task, leash)
             except NoDecisionError as error:
                 leash.check()
                 # A flight may have given up a moment before this caller joined it: start a new one.
@@ -119,6 +122,7 @@ class SingleFlight(Generic[Key, Result]):
                     raise
             finally:
                 self._leave(key, flight, leash)
+                del flight  # else the error that it ended with would hold it
 
     def _join(
         self, key: Key, work: Callable[[SharedLeash], Awaitable[Result]], leash: Leash
@@ -148,21 +152,24 @@ class SingleFlight(Generic[Key, Result]):
         if flight.task.done() and not flight.task.cancelled():
             flight.task.exception()  # marks it as seen; every waiter had it raised
 
-    @staticmethod
-    async def _wait(flight: _Flight[Result], leash: Leash) -> Result:
-        timeout_s = (
-            None
-            if leash.deadline_monotonic_s is None
-            else max(0.0, leash.deadline_monotonic_s - time.monotonic())
-        )
-        done, _ = await asyncio.wait({flight.task}, timeout=timeout_s)
+
+async def _result(task: asyncio.Task[Result], leash: Leash) -> Result:
+    """What comes of the task, waited for at most until the leash's deadline."""
+    timeout_s = (
+        None
+        if leash.deadline_monotonic_s is None
+        else max(0.0, leash.deadline_monotonic_s - time.monotonic())
+    )
+    done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    try:
         if not done:
             raise deadline_passed()
-        try:
-            return flight.task.result()
-        except asyncio.CancelledError:
-            raise NoDecisionError(
-                ErrorReason.CANCELLED,
-                "The audit was stopped.",
-                remedy="Ask again.",
-            ) from None
+        return task.result()
+    except asyncio.CancelledError:
+        raise NoDecisionError(
+            ErrorReason.CANCELLED,
+            "The audit was stopped.",
+            remedy="Ask again.",
+        ) from None
+    finally:
+        del task, done  # else its error would hold this frame, and this frame the error

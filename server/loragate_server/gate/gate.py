@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -40,8 +39,6 @@ from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.verdict import Verdict
 from loragate_server.record.weights_book import WeightsBook
-
-_log = logging.getLogger(__name__)
 
 
 class Gate:

@@ -147,6 +147,8 @@ class Hands:
     def _fail(self, job: Job, error: BaseException) -> None:
         self._floor.end(job)
         told = error if isinstance(error, NoDecisionError) else audit_failed(error)
+        # Who waits is told what it was; the frames that it came through hold what was read.
+        told.__traceback__ = told.__context__ = None
         self._calls.settle(job, error=told)
 
     def _end(self, job: Job) -> None:

@@ -190,7 +190,9 @@ class UploadSession:
             if self._last is None:
                 self._sink.abort()
             else:
-                self._last.add_done_callback(lambda _: self._sink.abort())
+                sink = self._sink
+                self._last.add_done_callback(lambda _: sink.abort())
+                self._last = None
 
     async def _flush(self, leash: Leash) -> None:
         chunk, self._gathered = bytes(self._gathered), bytearray()
@@ -204,6 +206,9 @@ class UploadSession:
             return await until_deadline(asyncio.wrap_future(running), leash)
         finally:
             self._spent_s += time.monotonic() - began
+            if running.done():
+                self._last = None
+            del running  # else its error would hold this frame, and this frame the error
 
 
 async def until_deadline(running: Awaitable[Result], leash: Leash) -> Result:
@@ -214,9 +219,13 @@ async def until_deadline(running: Awaitable[Result], leash: Leash) -> Result:
     """
     end_s = leash.deadline_monotonic_s
     try:
-        async with asyncio.timeout(None if end_s is None else max(0.0, end_s - time.monotonic())):
+        async with asyncio.timeout(
+            None if end_s is None else max(0.0, end_s - time.monotonic())
+        ) as limit:
             return await running
     except TimeoutError:
+        if not limit.expired():  # somebody else's
+            raise
         raise deadline_passed() from None
     finally:
         del running  # else its error would hold this frame, and this frame the error

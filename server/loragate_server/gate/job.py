@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -68,6 +69,8 @@ class Job:
     context: Context = field(default_factory=copy_context)
     enqueued_monotonic_s: float = field(default_factory=time.monotonic)
     began_monotonic_s: float = 0.0
+    _heard_monotonic_s: float = -math.inf
+    """As if it had given a sign of life then; the thread that watches sets it."""
     _off_device: bool = False
     _given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -91,12 +94,14 @@ class Job:
 
     def silent_s(self) -> float:
         """Seconds since the work began, polled its leash or reported progress."""
-        return time.monotonic() - max(self.began_monotonic_s, self.leash.alive_monotonic_s)
+        return time.monotonic() - max(
+            self.began_monotonic_s, self.leash.alive_monotonic_s, self._heard_monotonic_s
+        )
 
     def excuse(self, seconds: float) -> None:
         """Does not count so much of its silence, through which the whole process stood still."""
-        last_s = max(self.began_monotonic_s, self.leash.alive_monotonic_s)
-        self.leash.alive_monotonic_s = min(last_s + seconds, time.monotonic())
+        now_s = time.monotonic()
+        self._heard_monotonic_s = min(now_s - self.silent_s() + seconds, now_s)
 
     def give_up(self) -> bool:
         """Gives the work up; whatever it still does, it does not come to the device again.

@@ -203,6 +203,8 @@ class Pipeline:
         except asyncio.CancelledError:
             running.add_done_callback(lambda done: _end_alone(done, learn))
             raise
+        finally:
+            del running  # else its error would hold this frame, and this frame the error
         learn(verdict)
         spent_s = time.monotonic() - began
         return replace(verdict, stage_times_s={**verdict.stage_times_s, "record": spent_s})

@@ -136,6 +136,7 @@ class Worker:
         finally:
             self._withdraw(job)
             self._observer.queue_depth(self.depth)
+            del job  # else the error that it ended with would hold it
         return result
 
     def retry_after_s(self) -> float:
@@ -177,7 +178,8 @@ class Worker:
         looked_s = time.monotonic()
         while not self._end_watch.wait(pause_s):
             try:
-                # A container that was frozen, or a machine that had no time: nobody hung.
+                # A container that was frozen, or a machine that had no time: nobody hung. What
+                # hangs is found all the same: each look counts the time between two.
                 late_s, looked_s = time.monotonic() - looked_s - pause_s, time.monotonic()
                 self._look(max(0.0, late_s))
                 lost = sum(thread.is_alive() for thread in self._floor.lost) + self.broken

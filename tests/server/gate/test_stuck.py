@@ -174,6 +174,7 @@ async def test_what_a_process_that_stood_still_did_not_say_is_no_sign_of_hanging
             return
         stood_still.set()
         jobs[-1].began_monotonic_s -= 1000
+        jobs[-1].leash.alive_monotonic_s -= 1000
         look(late_s + 1000)
         judged.set()
 

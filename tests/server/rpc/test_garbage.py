@@ -6,6 +6,7 @@ often: once a fifth of a second, every few seconds, in the middle of other calls
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,7 @@ from loragate.v1 import audit_pb2, audit_pb2_grpc
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.listen import GrpcPort, Listen
 from loragate_server.config.schema import EMBEDDED_LIBRARY
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.progress import Leash
 from loragate_server.rpc.observer import CallObserver
@@ -56,15 +58,19 @@ class Asking:
         asked = audit_pb2.WatchAuditRequest(audit=self.request(next(self.numbers)))
         assert [one async for one in self.stub.WatchAudit(asked, timeout=20)]
 
-    async def uploaded(self) -> None:
+    async def upload(self, data: bytes) -> grpc.StatusCode:
         async def parts() -> AsyncIterator[audit_pb2.AuditUploadRequest]:
-            data = self.here.files(next(self.numbers))
             digest = hashlib.sha256(data).hexdigest()
             header = audit_pb2.UploadHeader(declared_size_bytes=len(data), sha256=digest)
             yield audit_pb2.AuditUploadRequest(header=header)
             yield audit_pb2.AuditUploadRequest(chunk=data)
 
-        await self.stub.AuditUpload(parts(), timeout=20)
+        code: grpc.StatusCode = await self.stub.AuditUpload(parts(), timeout=20).code()
+        return code
+
+    async def uploaded(self) -> None:
+        data = self.here.files(next(self.numbers))
+        assert await self.upload(data) is grpc.StatusCode.OK
 
     async def broken(self) -> None:
         reference = audit_pb2.AdapterReference(inline_bytes=b"no adapter")
@@ -83,6 +89,46 @@ class Asking:
         self.here.engine.error = RuntimeError("broken")
         await self.refused(self.request(next(self.numbers)), grpc.StatusCode.INTERNAL)
         self.here.engine.error = None
+
+    async def refused_later(self) -> None:
+        self.here.engine.error = NoDecisionError(
+            ErrorReason.ADAPTER_METADATA_INVALID, "It is odd.", remedy="Mend it."
+        )
+        await self.refused(self.request(next(self.numbers)), grpc.StatusCode.INVALID_ARGUMENT)
+        self.here.engine.error = None
+
+    async def late(self) -> None:
+        self.here.engine.hold()
+        call = self.stub.Audit(self.request(next(self.numbers)), timeout=0.1)
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await self.ended()
+
+    async def gone(self) -> None:
+        self.here.engine.hold()
+        call = self.stub.Audit(self.request(next(self.numbers)), timeout=20)
+        await self.here.engine.has_started()
+        call.cancel()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Waits until nothing is at work any more."""
+        while self.here.engine.ended < self.here.engine.audits or self.here.gate.worker.depth:
+            await asyncio.sleep(0.001)
+        self.here.engine.let_go()
+
+    async def unrecorded(self) -> None:
+        record = self.here.recorder.record
+
+        def fails(*_: Any, **__: Any) -> None:
+            raise NoDecisionError(ErrorReason.DISK_FULL, "It is full.", remedy="Make room.")
+
+        self.here.recorder.record = fails  # type: ignore[method-assign, assignment]
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        await self.refused(self.request(next(self.numbers)), code)
+        self.here.recorder.record = record  # type: ignore[method-assign]
+
+    async def other_upload(self) -> None:
+        assert await self.upload(b"no adapter") is grpc.StatusCode.INVALID_ARGUMENT
 
     async def listed(self) -> None:
         await self.stub.ListAudits(audit_pb2.ListAuditsRequest(), timeout=20)
@@ -110,7 +156,8 @@ async def asking(house: Callable[..., House]) -> AsyncIterator[Asking]:
 
 KINDS = (
     *("new", "known", "watched", "uploaded"),
-    *("broken", "pointless", "garbled", "failing", "listed", "unknown"),
+    *("broken", "pointless", "garbled", "failing", "refused_later", "late", "gone", "unrecorded"),
+    *("other_upload", "listed", "unknown"),
 )
 
 

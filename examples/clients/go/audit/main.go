@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -59,6 +60,9 @@ func ask(address, file string) (*loragate.Verdict, error) {
 			DeclaredName: filepath.Base(file),
 		}},
 	})
+	if err == nil && answer.GetVerdict() == nil {
+		return nil, status.Error(codes.Internal, "the answer holds no verdict")
+	}
 	return answer.GetVerdict(), err
 }
 
@@ -77,8 +81,9 @@ func main() {
 	for _, reason := range verdict.GetReasons() {
 		fmt.Println(" ", reason.GetMessage())
 	}
-	// Anything but ALLOW, kinds that later versions may add included, is a no.
-	if verdict.GetVerdict() != loragate.VerdictKind_VERDICT_KIND_ALLOW {
+	// Anything but ALLOW, kinds that later versions may add included, is a no; so is a verdict that
+	// does not bind, such as that of a dry run.
+	if verdict.GetVerdict() != loragate.VerdictKind_VERDICT_KIND_ALLOW || !verdict.GetBinding() {
 		os.Exit(1)
 	}
 }
