@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +28,11 @@ from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
 from loragate_server.rpc.unread import INLINE_BYTES_KEY
 from testkit.garbage import left_by
+from tests.server.checkpoint.conftest import post
 from tests.server.gate.conftest import House, files, house, tiny, until
+from tests.server.rpc.front import Front, MakeFront, front
 
-__all__ = ["files", "house", "tiny", "until"]
+__all__ = ["files", "front", "house", "post", "tiny", "until"]
 
 
 @dataclass
@@ -190,6 +192,28 @@ async def test_no_call_that_finds_no_room_leaves_garbage(
     here.engine.let_go()
     for one in held:
         await one
+
+
+PROXIES: dict[str, Callable[[Front], Awaitable[object]]] = {
+    "checked": lambda one: one.check("load"),
+    "without an adapter": lambda one: one.check("generate_without_adapter"),
+    "refused": lambda one: one.check("load", [("x-loragate-extractor", "no-such")]),
+    "late": lambda one: one.check("load", timeout_s=0.0001),
+    "processed": lambda one: one.process("proc_headers", "proc_body"),
+    "without a body": lambda one: one.process("proc_headers_get"),
+    "broken off": lambda one: one.process("proc_headers_streamed"),
+}
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+async def test_no_call_of_a_proxy_leaves_garbage(front: MakeFront, kind: str) -> None:
+    one = await front()
+
+    async def ask() -> None:
+        with suppress(grpc.aio.AioRpcError):
+            await PROXIES[kind](one)
+
+    assert await left_by(ask) == {}
 
 
 async def test_what_holds_itself_is_found() -> None:
