@@ -58,7 +58,7 @@ def scan(options: argparse.Namespace) -> ExitCode:
     settings = engine_settings(options, gathered.files)
     if options.verbose:
         _tell_before(used.file if used is not None else None, settings, gathered)
-    elif used is not None and used.decisive and not options.quiet:
+    elif used is not None and used.decisive:  # with --quiet too: who is strict may be a stranger
         _say(f"{used.file} sets {', '.join(used.decisive)}; --no-settings reads no such file.")
     outcomes = _outcomes(options, settings, gathered.files)
     _show(options, form, outcomes)

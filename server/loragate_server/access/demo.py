@@ -39,7 +39,7 @@ class DemoDoor:
         self, section: ConsoleSection, secret: bytes, jar: CookieJar, clock: Clock
     ) -> None:
         self._roles = section.roles
-        self._groups = section.roles.viewer | section.roles.reviewer | section.roles.admin
+        self._groups = section.roles.groups
         self._sessions = Sessions(secret, section.session_s, self._groups, jar, clock)
         self._clock = clock
         self._code: str | None = secrets.token_urlsafe(32)

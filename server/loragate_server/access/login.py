@@ -94,8 +94,7 @@ class OidcDoor:
             redirect_uri=section.public_url + CALLBACK,
             clock=clock,
         )
-        groups = section.roles.viewer | section.roles.reviewer | section.roles.admin
-        self._sessions = Sessions(secret, section.session_s, groups, jar, clock)
+        self._sessions = Sessions(secret, section.session_s, section.roles.groups, jar, clock)
         self._attempts = Seal(secret, "login 1", clock)
         self._spent = Spent(clock)
 

@@ -94,6 +94,11 @@ class RolesSection(Section):
     admin: frozenset[str] = frozenset()
     concept_editor: frozenset[str] = frozenset()
 
+    @property
+    def groups(self) -> frozenset[str]:
+        """All that membership means anything of."""
+        return self.viewer | self.reviewer | self.admin | self.concept_editor
+
 
 class ConsoleSection(Section):
     """Web pages below `/console/` on the HTTP port.

@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from loragate_server.access import Access, csrf_token, make_access, require_role
+from loragate_server.access import Access, csrf_token, make_access, require_permission, require_role
 from loragate_server.access.forms import FORM_TOKENS
-from loragate_server.access.identity import USER, Role
+from loragate_server.access.identity import USER, Permission, Role
 from loragate_server.access.paths import LOGOUT
 from loragate_server.config.console import ConsoleSection
 from tests.server.access.openid import CLIENT_ID, CLIENT_SECRET, OpenIdProvider
@@ -217,6 +217,9 @@ def application(access: Access) -> web.Application:
     async def decide(request: web.Request) -> web.Response:
         return web.Response(text=require_role(request, Role.REVIEWER).name)
 
+    async def editing(request: web.Request) -> web.Response:
+        return web.Response(text=require_permission(request, Permission.EDIT_CONCEPTS).name)
+
     async def leave(request: web.Request) -> web.Response:
         signs_out = request[FORM_TOKENS].signs_out
         form = f"csrf={csrf_token(request, LOGOUT)}" if signs_out else "no form"
@@ -238,6 +241,7 @@ def application(access: Access) -> web.Application:
     pages.router.add_post("/page", act)
     pages.router.add_get("/cases/{case_id}", page)
     pages.router.add_get("/decide", decide)
+    pages.router.add_get("/editing", editing)
     pages.router.add_get("/leave", leave)
     pages.router.add_get("/forms", forms)
     pages.router.add_get("/fail", fail)

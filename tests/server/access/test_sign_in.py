@@ -72,6 +72,20 @@ async def test_groups_give_the_highest_role(
     assert (await browser.get("/console/page")).text.startswith(f"ada@example.com {role} ")
 
 
+async def test_a_group_that_gives_a_permission_and_no_role_is_remembered(
+    make_console: MakeConsole, provider: OpenIdProvider, secrets_folder: Path
+) -> None:
+    roles = {"reviewer": ["reviewers"], "concept_editor": ["brand-leads"]}
+    console = await make_console(oidc=oidc(provider, secrets_folder), roles=roles)
+    provider.redirect_uris.add(f"{console.url}/console/callback")
+    for groups, may in (["reviewers", "brand-leads"], True), (["reviewers"], False):
+        provider.person["groups"] = groups
+        answer = await (await console.new_browser()).get("/console/editing")
+        assert answer.status == (200 if may else 403)
+    provider.person["groups"] = ["brand-leads"]  # no role, no access
+    assert (await (await console.new_browser()).get("/console/page")).status == 403
+
+
 async def test_groups_may_lie_deeper_in_the_token(
     make_console: MakeConsole, provider: OpenIdProvider, secrets_folder: Path
 ) -> None:

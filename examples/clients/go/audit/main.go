@@ -18,10 +18,7 @@ import (
 	loragate "loragate.dev/go/loragate/v1"
 )
 
-const (
-	timeout      = 60 * time.Second
-	messageBytes = 128 << 20
-)
+const timeout = 60 * time.Second
 
 // security is TLS with the authorities of LORAGATE_CA, a PEM file, or none without it.
 func security() (grpc.DialOption, error) {
@@ -42,8 +39,7 @@ func ask(address, file string) (*loragate.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	connection, err := grpc.Dial(address, secure,
-		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(messageBytes)))
+	connection, err := grpc.Dial(address, secure)
 	if err != nil {
 		return nil, err
 	}
