@@ -24,6 +24,7 @@ from loragate_server.app.witnessing import open_keeper, open_witness
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
 from loragate_server.gate.library import LibraryKeeper
+from loragate_server.gate.lineage_book import adapters_for
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.store import PolicyStore
@@ -102,7 +103,12 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
     reviews = await follow(ReviewBook(recorder.database), stack)
     known = await follow(KnownBook(recorder.database), stack)
     weights = await follow(
-        WeightsBook(recorder.database, lambda: reviews.rejected | policies.current.denied), stack
+        WeightsBook(
+            recorder.database,
+            lambda: reviews.rejected | policies.current.denied,
+            remembered=adapters_for(config.gate.verdict_cache_size),
+        ),
+        stack,
     )
     library = await asyncio.to_thread(served_library, config)
     front = Front(

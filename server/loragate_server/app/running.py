@@ -28,7 +28,7 @@ from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
-from loragate_server.gate.lineage_book import LineageBook, sketches_for
+from loragate_server.gate.lineage_book import LineageBook, adapters_for
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics.metrics import Metrics
@@ -152,7 +152,7 @@ async def _open_gate(
             LineageBook(
                 front.recorder.database,
                 front.known,
-                remembered=sketches_for(config.gate.verdict_cache_size),
+                remembered=adapters_for(config.gate.verdict_cache_size),
             ),
             stack,
         ),

@@ -189,8 +189,8 @@ class LineageBook(Follower):
         }
 
 
-def sketches_for(cached_verdicts: int) -> int:
-    """How many adapters' sketches are worth keeping beside so many cached verdicts."""
+def adapters_for(cached_verdicts: int) -> int:
+    """Of how many adapters something is worth keeping beside so many cached verdicts."""
     return min(REMEMBERED, max(FEWEST_REMEMBERED, cached_verdicts))
 
 

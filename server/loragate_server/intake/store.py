@@ -12,13 +12,13 @@ import stat
 import tempfile
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Generic, NoReturn, TypeVar
+from typing import BinaryIO, NoReturn
 
 from loragate_server.adapter.reference import StoredFile, is_sha256
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.recent import RecentFiles
 
 _log = logging.getLogger(__name__)
 
@@ -38,40 +38,9 @@ _MANY = 100
 _TRIAL_BYTES = 64 << 10
 """A file system may say that it has room and give none: quotas, no inodes left."""
 
-_Signature = tuple[int, int, int, int, int]
-
-
 REMEMBERED = 16_384
 """Files that are known, without a look at them, to be unchanged, and when they were used to the
 second: some 500 bytes each. A store may hold many times as many small files."""
-
-_Value = TypeVar("_Value")
-
-
-class _Recent(Generic[_Value]):
-    """A mapping that forgets what was set longest ago when there is too much. Thread-safe."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[str, _Value] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __setitem__(self, name: str, value: _Value) -> None:
-        with self._lock:
-            self._entries[name] = value
-            self._entries.move_to_end(name)
-            while len(self._entries) > self._limit:
-                self._entries.popitem(last=False)
-
-    def get(self, name: str) -> _Value | None:
-        return self._entries.get(name)
-
-    def forget(self, name: str) -> None:
-        with self._lock:
-            self._entries.pop(name, None)
 
 
 class ContentStore:
@@ -98,8 +67,8 @@ class ContentStore:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._on_corrupt = on_corrupt
-        self._proven: _Recent[_Signature] = _Recent(REMEMBERED)
-        self._used_unix_s: _Recent[float] = _Recent(REMEMBERED)
+        self._proven = RecentFiles[bytes](REMEMBERED)
+        self._used_unix_s = RecentFiles[float](REMEMBERED)
         self._changing = threading.Lock()
         """Held while names come and go."""
         self._held_bytes = 0
@@ -344,15 +313,10 @@ def raise_disk(error: OSError) -> NoReturn:
     raise error
 
 
-def _signature(status: os.stat_result) -> _Signature:
+def _signature(status: os.stat_result) -> bytes:
     """What changes with every change of a file: nobody can set its change time."""
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{status.st_dev} {status.st_ino} {status.st_size} {times}".encode()
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -17,8 +15,9 @@ from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.header import Header, TensorEntry, read_header
 from loragate_server.intake.store import read_stored
+from loragate_server.recent import RecentFiles
 
-REMEMBERED = 65536
+REMEMBERED = 16_384
 """Files whose weights' digest is kept in memory; some 300 bytes each."""
 
 _CHUNK_BYTES = 4 * 2**20
@@ -80,17 +79,11 @@ class KnownWeights:
 
     def __init__(self, settings: IntakeSection, remembered: int = REMEMBERED) -> None:
         self._settings = settings
-        self._remembered = remembered
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, str] = OrderedDict()
+        self._known = RecentFiles[str](remembered)
 
     def learn(self, sha256: str, weights_sha256: str) -> None:
         """Takes in what `read_weights` said of the file with this digest."""
-        with self._lock:
-            self._known[sha256] = weights_sha256
-            self._known.move_to_end(sha256)
-            while len(self._known) > self._remembered:
-                self._known.popitem(last=False)
+        self._known[sha256] = weights_sha256
 
     def of(self, stored: StoredFile) -> str:
         """The digest of a stored file's weights; reads the file where another process took it in.
@@ -99,11 +92,9 @@ class KnownWeights:
             NoDecisionError: as `read_header` and `read_weights`, and ADAPTER_NOT_STORED where the
                 file has gone or was changed.
         """
-        with self._lock:
-            found = self._known.get(stored.sha256)
-            if found is not None:
-                self._known.move_to_end(stored.sha256)
-                return found
+        found = self._known.get(stored.sha256)
+        if found is not None:
+            return found
         file = io.BytesIO(read_stored(stored))
         found = read_weights(file, read_header(file, stored.size_bytes, self._settings))
         self.learn(stored.sha256, found)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from loragate_server.recent import RecentFiles
 from loragate_server.record.database import Database
 from loragate_server.record.follow import POLL_INTERVAL_S, Follower
 from loragate_server.record.weights_rows import newest, read_weights, weights_since
 
-REMEMBERED = 65536
+REMEMBERED = 16_384
 """Files whose weights are kept, so that cached verdicts can be held against what is ruled out
 later; some 300 bytes each."""
 
@@ -53,10 +54,9 @@ class WeightsBook(Follower):
         super().__init__("weights", poll_interval_s)
         self._database = database
         self._ruled = ruled
-        self._remembered = remembered
         self._lock = threading.Lock()
         self._reading = threading.Lock()
-        self._seen: OrderedDict[str, str] = OrderedDict()
+        self._seen = RecentFiles[str](remembered)
         self._ruled_weights: Mapping[str, str] = {}
         self._twins: Mapping[str, frozenset[str]] = {}
         self._looked_up = frozenset[str]()
@@ -65,11 +65,7 @@ class WeightsBook(Follower):
 
     def saw(self, sha256: str, weights_sha256: str) -> None:
         """Takes in what intake found in a file."""
-        with self._lock:
-            self._seen[sha256] = weights_sha256
-            self._seen.move_to_end(sha256)
-            while len(self._seen) > self._remembered:
-                self._seen.popitem(last=False)
+        self._seen[sha256] = weights_sha256
         if sha256 in self._looked_up and sha256 not in self._ruled_weights:
             self._keep({sha256: weights_sha256}, self._looked_up)
 
@@ -85,8 +81,7 @@ class WeightsBook(Follower):
         """
         if not self._twins:
             return ()
-        with self._lock:
-            weights = weights_sha256 or self._seen.get(sha256)
+        weights = weights_sha256 or self._seen.get(sha256)
         if not weights:
             return (UNKNOWN,)
         return tuple(sorted(self._twins.get(weights, frozenset()) - {sha256}))
@@ -102,8 +97,7 @@ class WeightsBook(Follower):
                 # No clock that is ahead may hide what others write meanwhile.
                 self._read_until = min(newest(connection) or self._read_until, datetime.now(UTC))
                 found = read_weights(connection, self._to_look_up(ruled))
-            with self._lock:
-                seen = {sha256: self._seen[sha256] for sha256 in ruled if sha256 in self._seen}
+            seen = {sha256: known for sha256 in ruled if (known := self._seen.get(sha256))}
             self._looked_up = ruled
             self._keep({**found, **recent, **seen}, ruled)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loragate_server.adapter.reference import AdapterReference
-from loragate_server.gate.lineage_book import sketches_for
+from loragate_server.gate.lineage_book import adapters_for
 from loragate_server.gate.request import GateRequest
 from loragate_server.intake import store
 from loragate_server.intake.store import ContentStore
@@ -72,7 +72,7 @@ async def test_a_cached_verdict_holds_what_answers_hold_and_no_more(
 
 
 def test_sketches_are_remembered_for_as_many_files_as_verdicts() -> None:
-    assert [sketches_for(size) for size in (0, 500, 10**6)] == [64, 500, 16384]
+    assert [adapters_for(size) for size in (0, 500, 10**6)] == [64, 500, 16384]
 
 
 def test_a_store_of_many_small_files_remembers_the_last_ones(

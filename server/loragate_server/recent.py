@@ -1,0 +1,48 @@
+"""`RecentFiles`: what is known of the files that were seen last."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+_Value = TypeVar("_Value")
+
+
+class RecentFiles(Generic[_Value]):
+    """A mapping by digest that forgets what was used longest ago when there is too much.
+
+    An entry takes some 200 bytes and its value's; books of the same files share the digest of each.
+    Thread-safe.
+
+    Args:
+        limit: how many files are remembered.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, _Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __setitem__(self, sha256: str, value: _Value) -> None:
+        with self._lock:
+            self._entries[sha256] = value
+            self._entries.move_to_end(sha256)
+            while len(self._entries) > self._limit:
+                self._entries.popitem(last=False)
+
+    def get(self, sha256: str) -> _Value | None:
+        """What is known of the file with this digest; that counts as its use."""
+        with self._lock:
+            found = self._entries.get(sha256)
+            if found is not None:
+                self._entries.move_to_end(sha256)
+            return found
+
+    def forget(self, sha256: str) -> None:
+        """Drops it, where it is known."""
+        with self._lock:
+            self._entries.pop(sha256, None)
