@@ -12,7 +12,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +22,7 @@ import typer
 
 from benchmarks.catalogue.beside import gains, one_by_one, same_as_live
 from benchmarks.catalogue.found import Found, look
-from benchmarks.catalogue.plan import plan
+from benchmarks.catalogue.plan import SUSPECTS, plan
 from benchmarks.catalogue.played import Played, play
 from benchmarks.report import write
 from loragate_server.files import whole_file
@@ -33,11 +33,11 @@ KILLED_AT = [0.3, 0.7]
 
 def main(
     adapters: Annotated[int, typer.Option(help="How many are derived.")] = 20_000,
-    clear: Annotated[float, typer.Option(help="Share that ends at the screen.")] = 0.9,
+    clear: Annotated[float, typer.Option(help="Share that ends at the screen.")] = 1 - SUSPECTS,
     auditors: Annotated[int, typer.Option(help="Processes that audit.")] = 2,
     batch: Annotated[int, typer.Option(help="Files per launch.")] = 32,
     sample: Annotated[int, typer.Option(help="Files compared with a live server.")] = 200,
-    alone: Annotated[int, typer.Option(help="Files for the one-by-one command.")] = 20,
+    alone: Annotated[int, typer.Option(help="Files for the one-by-one command.")] = 50,
     kill: Annotated[bool, typer.Option(help="Kill the driver twice.")] = True,
     folder: Annotated[
         Path | None, typer.Option(help="Where files and states lie until it is done.")
@@ -54,10 +54,11 @@ def main(
     options = ["--auditors", str(auditors), "--batch", str(batch)]
     played = play(source, state, adapters, options, KILLED_AT if kill else [])
     found = Found(**step("found", lambda: asdict(look(source, state))))
-    chosen = random.Random(3).sample(files, min(sample, len(files)))
+    chosen = _half_suspects(files, round(adapters * clear), sample)
     (work / "live").mkdir(exist_ok=True)
     compared = step("live", lambda: same_as_live(chosen, work / "live", state))
-    single = step("alone", lambda: one_by_one(chosen[: min(alone, len(chosen))], work))
+    mixed = random.Random(4).sample(files, min(alone, len(files)))
+    single = step("alone", lambda: one_by_one(mixed, work))
     together = step("gains", lambda: gains(CLEAR, LEARNED, work / "gains"))
     _report(adapters, auditors, clear, played, found, compared, single, together)
     if not keep:
@@ -67,6 +68,13 @@ def main(
     )
     if not once or compared["same_evidence"] != compared["files"]:
         raise typer.Exit(1)
+
+
+def _half_suspects(files: Sequence[Path], clear: int, count: int) -> list[Path]:
+    """A sample of which one half may end at the screen and the other goes on, as far as they do."""
+    chosen = random.Random(3)
+    parts = files[:clear], files[clear:]
+    return [one for part in parts for one in chosen.sample(part, min(count // 2, len(part)))]
 
 
 class Steps:
