@@ -18,7 +18,8 @@ from loragate_server.config.checkpoints import CheckpointsSection, WitnessAddres
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.tree.note import WITNESS_KEY, Verifier, parse_note, seen_at
-from loragate_server.record.tree.signer import read_note_key
+from loragate_server.record.tree.signer import NoteSigner, read_note_key
+from loragate_server.record.tree.submit import Answer
 from loragate_server.record.tree.trust import read_notes
 from loragate_server.record.tree.witness import Witness, WitnessError
 from loragate_server.web.readiness import Readiness
@@ -163,6 +164,48 @@ def test_a_witness_holds_every_question_to_the_protocol(log_folder: Path, witnes
     again = made.add(question(keeper, 0))
     assert (again.status, again.content_type, again.body) == (409, "text/x.tlog.size", "4\n")
     assert made.add(question(keeper, 4)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "status"),
+    [
+        (("one",), ("one",), 200),
+        (("one",), ("other",), 403),
+        (("one",), ("other", "one"), 200),
+        (("one", "other"), ("other",), 200),
+        (("gone",), ("other",), 200),
+    ],
+    ids=["same", "another log's", "a change of keys", "after it", "an old key that is gone"],
+)
+def test_a_tree_is_continued_by_its_own_log_alone(
+    log_folder: Path, tmp_path: Path, first: tuple[str, ...], then: tuple[str, ...], status: int
+) -> None:
+    keys = {name: make_key(tmp_path, name) for name in ("one", "other", "gone")}
+    signer = NoteSigner("witness.key", (make_key(tmp_path, "witness-key")[0],))
+
+    def ask(*, trusted: tuple[str, ...], signed: tuple[str, ...], old: int) -> Answer:
+        logs = [read_note_key(keys[name][1]) for name in trusted]
+        here = Witness(tmp_path / "memory", "witness", signer, logs)
+        text = parse_note((keeper.tree.folder / "checkpoint").read_text()).text
+        note = NoteSigner("checkpoints.key", tuple(keys[name][0] for name in signed)).signed(
+            text, keeper.tree.saved.origin
+        )
+        try:
+            return here.add(question(keeper, old, note.whole))
+        finally:
+            here.close()
+
+    keeper, log = open_tree_log(log_folder)
+    fill(log, 2)
+    keeper.make()
+    assert ask(trusted=("one", "other", "gone"), signed=first, old=0).status == 200
+    before = keeper.tree.saved.size
+    fill(log, 2, 2)
+    keeper.make()
+    log.close()
+    answer = ask(trusted=("one", "other"), signed=then, old=before)
+    assert answer.status == status
+    assert (status == 200) or "another key" in answer.body
 
 
 def test_whoever_knows_a_checkpoint_cannot_fill_the_disk_of_a_witness(

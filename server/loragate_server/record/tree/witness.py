@@ -28,7 +28,7 @@ from loragate_server.record.tree.checkpoint import (
     trusted_checkpoint,
 )
 from loragate_server.record.tree.merkle import ProofError, require_consistency
-from loragate_server.record.tree.note import NoteError, parse_note
+from loragate_server.record.tree.note import Note, NoteError, Verifier, parse_note, signed_by
 from loragate_server.record.tree.signer import NoteSigner
 from loragate_server.record.tree.submit import SIZE_TYPE, Answer
 from loragate_server.record.tree.tiles import sync_folder
@@ -107,7 +107,8 @@ class Witness:
             raise Refusal(_answer(400, "the old size is larger than the checkpoint"))
         with self._lock:
             file = self._folder / hashlib.sha256(checkpoint.origin.encode()).hexdigest() / NEWEST
-            before = _known(file, checkpoint.origin)
+            before, signed_before = _known(file, checkpoint.origin)
+            self._require_same_log(checkpoint.origin, signed_before, note)
             if old != before.size:
                 raise Refusal(Answer(409, SIZE_TYPE, f"{before.size}\n"))
             if old == checkpoint.size and before.root != checkpoint.root:
@@ -124,6 +125,21 @@ class Witness:
                 _remember(file, replace(note, signatures=(*own, *signed)).whole)
         return Answer(200, _PLAIN, "".join(one.line for one in signed))
 
+    def _require_same_log(self, origin: str, before: Note | None, now: Note) -> None:
+        """A tree is its log's own: the key of another log, which is trusted for its own, is not.
+
+        A log that changes its key signs with both for a while. Keys that are no longer among `logs`
+        own nothing.
+        """
+        verifiers = [Verifier(origin, key) for key in self._logs]
+        try:
+            owners = [one for one in verifiers if before is not None and signed_by(before, one)]
+        except NoteError as error:
+            raise WitnessError(f"what was signed of {origin} is damaged: {error}") from None
+        if owners and not any(signed_by(now, one) for one in owners):
+            why = f"the tree {origin} is that of a log with another key"
+            raise Refusal(_answer(403, why))
+
 
 def _question(body: str) -> tuple[int, list[bytes], str]:
     """Old size, proof and note of a question."""
@@ -139,19 +155,20 @@ def _question(body: str) -> tuple[int, list[bytes], str]:
         raise Refusal(_answer(400, f"the proof: {error}")) from None
 
 
-def _known(file: Path, origin: str) -> Checkpoint:
-    """What was signed of a tree last."""
+def _known(file: Path, origin: str) -> tuple[Checkpoint, Note | None]:
+    """What was signed of a tree last, and the note below which it was; of a new tree none."""
     try:
-        found = parse_checkpoint(parse_note(file.read_text(encoding="utf-8")).text)
+        note = parse_note(file.read_text(encoding="utf-8"))
+        found = parse_checkpoint(note.text)
     except FileNotFoundError:
         if (file.parent / HISTORY).exists():
             raise WitnessError(f"{file} is gone, though checkpoints were signed") from None
-        return Checkpoint(origin)
+        return Checkpoint(origin), None
     except (NoteError, UnicodeDecodeError) as error:
         raise WitnessError(f"{file} is damaged: {error}") from None
     if found.origin != origin:
         raise WitnessError(f"{file} belongs to another tree")
-    return found
+    return found, note
 
 
 def _remember(file: Path, whole: str) -> None:
