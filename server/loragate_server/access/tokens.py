@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Final
 
 from authlib.oidc.core import CodeIDToken
 from joserfc import jws, jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
 
 from loragate_server.access.provider import Provider, Tokens
 from loragate_server.access.refusals import AccessRefused, Refusal
@@ -15,7 +16,7 @@ from loragate_server.access.sealing import Clock
 LEEWAY_S: Final = 60
 ALGORITHMS: Final = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "Ed25519"),
+    *("ES256", "ES384", "ES512", "Ed25519", "EdDSA"),
 )
 """Signatures by public keys only. With HMAC in the list, a public key could serve as secret."""
 
@@ -32,7 +33,10 @@ async def believed_claims(
         header = jws.extract_compact(tokens.id_token.encode()).headers()
         key_id = header.get("kid")
         keys = await provider.keys(key_id if isinstance(key_id, str) else None)
-        token = jwt.decode(tokens.id_token, keys, algorithms=ALGORITHMS)
+        with warnings.catch_warnings():
+            # EdDSA is the older name of Ed25519, which providers still write.
+            warnings.simplefilter("ignore", SecurityWarning)
+            token = jwt.decode(tokens.id_token, keys, algorithms=ALGORITHMS)
         issuer = (await provider.description()).issuer
         _check(token, tokens, issuer=issuer, client_id=provider.client_id, nonce=nonce, clock=clock)
     except (JoseError, ValueError, TypeError) as error:

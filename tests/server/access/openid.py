@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import secrets
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +14,15 @@ from urllib.parse import unquote, urlencode
 
 from aiohttp import web
 from joserfc import jwt
-from joserfc.jwk import ECKey, Key, RSAKey
+from joserfc.errors import SecurityWarning
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 CLIENT_ID, CLIENT_SECRET = "loragate", "a-client-secret-of-the-tests"
 PERSON = {"sub": "248289761001", "email": "ada@example.com", "groups": ["reviewers", "everyone"]}
 RSA_KEY = RSAKey.generate_key(2048, {"kid": "rsa-1", "use": "sig"})
 OTHER_RSA_KEY = RSAKey.generate_key(2048, {"kid": "rsa-2", "use": "sig"})
 EC_KEY = ECKey.generate_key("P-256", {"kid": "ec-1", "use": "sig"})
+ED_KEY = OKPKey.generate_key("Ed25519", {"kid": "ed-1", "use": "sig"})
 
 Sign = Callable[[dict[str, Any]], str]
 
@@ -29,12 +32,14 @@ def signer(key: Key = RSA_KEY, algorithm: str = "RS256", **header: Any) -> Sign:
 
     def sign(claims: dict[str, Any]) -> str:
         fields = {"alg": algorithm, "kid": key.kid, **header}
-        return jwt.encode(
-            {name: value for name, value in fields.items() if value is not None},
-            claims,
-            key,
-            algorithms=[algorithm],
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # of EdDSA, the older name
+            return jwt.encode(
+                {name: value for name, value in fields.items() if value is not None},
+                claims,
+                key,
+                algorithms=[algorithm],
+            )
 
     return sign
 
@@ -54,7 +59,7 @@ class OpenIdProvider:
     """Claims of the next ID token that are otherwise than they should be; None leaves one out."""
 
     sign: Sign = field(default_factory=signer)
-    published: list[Key] = field(default_factory=lambda: [RSA_KEY, EC_KEY])
+    published: list[Key] = field(default_factory=lambda: [RSA_KEY, EC_KEY, ED_KEY])
     odd_keys: list[dict[str, Any]] = field(default_factory=list)
     description: dict[str, Any] = field(default_factory=dict)
     refuse: str = ""

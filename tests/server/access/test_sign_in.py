@@ -18,6 +18,7 @@ from tests.server.access.conftest import Browser, Clock, Console, MakeConsole, o
 from tests.server.access.openid import (
     CLIENT_SECRET,
     EC_KEY,
+    ED_KEY,
     OTHER_RSA_KEY,
     PERSON,
     RSA_KEY,
@@ -274,7 +275,14 @@ async def test_a_provider_without_keys_for_signatures_is_set_up_wrongly(
 
 
 @pytest.mark.parametrize(
-    ("key", "algorithm"), [(RSA_KEY, "RS512"), (RSA_KEY, "PS256"), (EC_KEY, "ES256")]
+    ("key", "algorithm"),
+    [
+        (RSA_KEY, "RS512"),
+        (RSA_KEY, "PS256"),
+        (EC_KEY, "ES256"),
+        (ED_KEY, "Ed25519"),
+        (ED_KEY, "EdDSA"),
+    ],
 )
 async def test_tokens_may_be_signed_in_other_ways(
     browser: Browser, provider: OpenIdProvider, key: Any, algorithm: str
