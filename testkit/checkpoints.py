@@ -51,4 +51,4 @@ def make_witness(folder: Path, log_key: Path) -> tuple[Witness, Path]:
     """A witness with its memory in a folder, and its public key."""
     key, public = make_key(folder, "witness-key")
     signer = NoteSigner("witness.key", (key,))
-    return Witness(folder / "memory", "witness", signer, [read_note_key(log_key)]), public
+    return Witness(folder / "memory", "witness", signer, [(read_note_key(log_key),)]), public

@@ -31,6 +31,7 @@ from loragate_server.adapter.reference import Strength
 from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.materials import Materials, build_materials
+from loragate_server.audit.passes import WATCHED_BANK
 from loragate_server.audit.response import measure
 from loragate_server.audit.screen import Screen, aims, degrees, hear, screen, votes_for
 from loragate_server.audit.stages import Responded, Screened
@@ -83,7 +84,7 @@ def workbench(rank: int = 4) -> Workbench:
     library = ConceptLibrary.open(LIBRARY if LIBRARY.exists() else build_library())
     base = load_base_model(PIPELINE, "emoji-tiny", device="cpu", dtype=torch.float32)
     materials = build_materials(library, base, CACHE, gradients=GradientPlan(rank=rank))
-    return Workbench(base, materials, exact_batch_rows(base, materials.probes, 24))
+    return Workbench(base, materials, exact_batch_rows(base, materials.probes, 24).rows)
 
 
 def screen_one(bench: Workbench, subject: Subject) -> None:
@@ -152,21 +153,20 @@ def measure_together(bench: Workbench, subjects: Sequence[Subject], scales: Scal
     probes, named = bench.materials.probes, bench.materials.named
     assert named is not None
     bank = range(probes.forbidden_count, len(probes.concepts))
-    responses = [
-        measure(
-            bench.base,
-            each,
-            torch.tensor([*suspects, *bank]),
-            [subject.read(bench.base) for subject in subjects],
-            batch_rows=bench.batch_rows,
-            backend="reference",
-            leash=Leash(),
-        )
-        for each in (probes, named)
-    ]
+    watched = len(suspects) + WATCHED_BANK
+    responses = measure(
+        bench.base,
+        (probes, named),
+        torch.tensor([*suspects, *bank]),
+        [subject.read(bench.base) for subject in subjects],
+        batch_rows=bench.batch_rows,
+        backend="reference",
+        leash=Leash(),
+        watched=watched,
+    )
     for index, subject in enumerate(subjects):
-        both = [each[index] for each in responses]
-        responded = Responded.of(both, (probes, named), len(suspects))
+        response = responses[index]
+        responded = Responded.of(response, (probes, named), len(suspects), watched)
         np.savez_compressed(
             FOLDER / f"{subject.name}.npz",
             screen=screens[index].scores.score.numpy(),
@@ -175,7 +175,7 @@ def measure_together(bench: Workbench, subjects: Sequence[Subject], scales: Scal
             profile=np.array(screens[index].screening.profile),
             suspects=np.array(suspects),
             response=responded.scores.score.numpy(),
-            change=torch.cat([each.change for each in both], dim=1).numpy(),
+            change=torch.cat(response.changes, dim=1).numpy(),
         )
 
 

@@ -54,7 +54,7 @@ def main(
     options = ["--auditors", str(auditors), "--batch", str(batch)]
     played = play(source, state, adapters, options, KILLED_AT if kill else [])
     found = Found(**step("found", lambda: asdict(look(source, state))))
-    chosen = _half_suspects(files, round(adapters * clear), sample)
+    chosen = _half_suspects(files, made["clear"], sample)
     (work / "live").mkdir(exist_ok=True)
     compared = step("live", lambda: same_as_live(chosen, work / "live", state))
     mixed = random.Random(4).sample(files, min(alone, len(files)))
@@ -94,8 +94,11 @@ class Steps:
         return found
 
 
-def _files(source: Path, adapters: int, clear: float) -> dict[str, list[str]]:
-    """The same files every time, and their digests; those that are none are in `bad`."""
+def _files(source: Path, adapters: int, clear: float) -> dict[str, Any]:
+    """The same files every time, and their digests; those that are none are in `bad`.
+
+    The first ones, `clear` of them, are rescaled from what ends at the screen.
+    """
     shutil.rmtree(source, ignore_errors=True)
     others = [path for path in sorted(ADAPTERS.glob("*.safetensors")) if path != CLEAR]
     count = round(adapters * clear)
@@ -115,7 +118,8 @@ def _files(source: Path, adapters: int, clear: float) -> dict[str, list[str]]:
     (bad / "pickle.safetensors").write_bytes(b"PK\x03\x04" + bytes(2000))
     (bad / "empty.safetensors").touch()
     (bad / "noise.safetensors").write_bytes(random.Random(1).randbytes(3000))
-    return {"files": [str(path.relative_to(source)) for path in made], "digests": digests}
+    names = [str(path.relative_to(source)) for path in made]
+    return {"files": names, "digests": digests, "clear": count}
 
 
 def _report(

@@ -10,7 +10,7 @@ _Value = TypeVar("_Value")
 
 
 class RecentFiles(Generic[_Value]):
-    """A mapping by digest that forgets what was used longest ago when there is too much.
+    """A mapping by digest that forgets what was set longest ago when there is too much.
 
     An entry takes some 200 bytes and its value's; books of the same files share the digest of each.
     Thread-safe.
@@ -35,12 +35,8 @@ class RecentFiles(Generic[_Value]):
                 self._entries.popitem(last=False)
 
     def get(self, sha256: str) -> _Value | None:
-        """What is known of the file with this digest; that counts as its use."""
-        with self._lock:
-            found = self._entries.get(sha256)
-            if found is not None:
-                self._entries.move_to_end(sha256)
-            return found
+        """What is known of the file with this digest."""
+        return self._entries.get(sha256)
 
     def forget(self, sha256: str) -> None:
         """Drops it, where it is known."""

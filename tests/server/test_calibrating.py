@@ -60,7 +60,9 @@ def test_the_embedded_calibration_follows_a_concept_that_was_added(
     assert calibration_notes(bases) == {"calibration of emoji-tiny": "ok"}
     assert served_states(config, bases)[0].calibration == "in_force"
     assert "uncalibrated" not in caplog.text
-    assert open_kept(kept_file(EMBEDDED_CALIBRATION)).bank == bases.get().engine.materials.bank
+    kept = open_kept(kept_file(EMBEDDED_CALIBRATION))
+    assert kept.calibration == load_calibration(EMBEDDED_CALIBRATION).digest
+    assert kept.bank == bases.get().engine.materials.bank
 
 
 def test_where_nothing_was_kept_the_added_concept_alone_is_uncalibrated(

@@ -7,15 +7,15 @@ import threading
 from loragate_server.recent import RecentFiles
 
 
-def test_what_was_used_longest_ago_is_forgotten_first() -> None:
+def test_what_was_set_longest_ago_is_forgotten_first_and_a_look_changes_nothing() -> None:
     known = RecentFiles[int](2)
     known["a"], known["b"] = 1, 2
     assert known.get("a") == 1
     known["c"] = 3
-    assert [known.get(name) for name in "abc"] == [1, None, 3]
-    known["a"] = 4
+    assert [known.get(name) for name in "abc"] == [None, 2, 3]
+    known["b"] = 4
     known["d"] = 5
-    assert [known.get(name) for name in "acd"] == [4, None, 5]
+    assert [known.get(name) for name in "bcd"] == [4, None, 5]
 
 
 def test_what_is_told_to_be_forgotten_is() -> None:

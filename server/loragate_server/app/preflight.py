@@ -277,7 +277,8 @@ def _checkpoints(config: Config) -> Iterator[str]:
     if witness.key is not None:
         keys = (witness.key,)
         wanted.append(lambda: NoteSigner("witness.key", keys))
-        wanted += [partial(read_note_key, file.expanduser()) for file in witness.logs]
+        files = (file for one in witness.keys_of_logs for file in one)
+        wanted += [partial(read_note_key, file) for file in files]
     for one in wanted:
         try:
             one()

@@ -65,5 +65,5 @@ def make_witness(config: Config) -> Witness:
     section = config.witness
     keys = (section.key,) if section.key else ()
     signer = NoteSigner("witness.key", keys)
-    logs = [read_note_key(file.expanduser()) for file in section.logs]
+    logs = [tuple(map(read_note_key, files)) for files in section.keys_of_logs]
     return Witness(config.state_folder / "witness", section.name, signer, logs)

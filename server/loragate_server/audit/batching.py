@@ -1,6 +1,6 @@
 """How many rows go into one forward pass, so that equal rows come out equal.
 
-Base and adapted rows share a batch, and an adapter without effect must give a difference of
+Base and adapted rows are compared, and an adapter without effect must give a difference of
 exactly zero. Matrix products, however, are cut into pieces for the threads and vector units of
 the machine, and a row at another place of the batch may be summed in another order. Whether that
 happens depends on the number of rows and threads alone, so a size is tried out once and kept.
@@ -9,6 +9,7 @@ happens depends on the number of rows and threads alone, so a size is tried out 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,7 +22,20 @@ _TRIES = 6
 _log = logging.getLogger(__name__)
 
 
-def exact_batch_rows(base: BaseModel, probes: ProbeSet, wanted: int) -> int:
+@dataclass(frozen=True)
+class BlockRows:
+    """How many rows stay together in a forward pass, which has two blocks or more.
+
+    Attributes:
+        rows: of a block.
+        exact: whether a row comes out equal in either of two blocks.
+    """
+
+    rows: int
+    exact: bool
+
+
+def exact_batch_rows(base: BaseModel, probes: ProbeSet, wanted: int) -> BlockRows:
     """The first size of at least `wanted` for which both halves of a batch come out equal.
 
     Runs one forward pass of the base model per size tried: `wanted`, then multiples of the number
@@ -31,7 +45,7 @@ def exact_batch_rows(base: BaseModel, probes: ProbeSet, wanted: int) -> int:
         base: the base model.
         probes: its probes; their rows fill the batch, and there is no use for more rows than they
             have.
-        wanted: base rows per forward pass; the batch is twice as large.
+        wanted: rows of a block; the batch is twice as large.
     """
     wanted = min(wanted, len(probes.concepts) * probes.plan.rows)
     threads = torch.get_num_threads() if base.device.type == "cpu" else 8
@@ -41,36 +55,34 @@ def exact_batch_rows(base: BaseModel, probes: ProbeSet, wanted: int) -> int:
     for rows in dict.fromkeys(sizes):
         noise[rows] = _noise(base, probes, rows)
         if noise[rows] == 0.0:
-            return rows
+            return BlockRows(rows, exact=True)
     _log.warning(
         "Base model %s gives equal rows unequal results, up to %.1e, at every batch size tried.",
         base.name,
         noise[wanted],
     )
-    return wanted
+    return BlockRows(wanted, exact=False)
 
 
 def exact_copies(base: BaseModel, probes: ProbeSet, rows: int, most: int) -> int:
-    """How many uses of adapters may share the base rows of a forward pass, at least 1.
+    """How many uses of adapters may share a forward pass with the base model's rows, at least 1.
 
-    With so many, every row comes out as it does in a batch of the base rows and one use's. Runs
-    one forward pass of the base model per number tried.
+    With so many, or fewer, every row comes out as it does in a batch of the base rows and one
+    use's. Runs one forward pass of the base model per number tried.
 
     Args:
         base: the base model.
         probes: its probes; their rows fill the batch.
-        rows: base rows per forward pass, which came out equal (`exact_batch_rows`).
-        most: the largest number to try; halved until one fits.
+        rows: of a block, which came out equal (`exact_batch_rows`).
+        most: the largest number to try.
     """
     one = _blocks(base, probes, rows, 2)
     if not torch.equal(one[0], one[1]):
         return 1
-    copies = most
-    while copies > 1:
-        if all(torch.equal(each, one[0]) for each in _blocks(base, probes, rows, 1 + copies)):
-            return copies
-        copies //= 2
-    return 1
+    for copies in range(2, most + 1):
+        if not all(torch.equal(each, one[0]) for each in _blocks(base, probes, rows, 1 + copies)):
+            return copies - 1
+    return most
 
 
 def _noise(base: BaseModel, probes: ProbeSet, rows: int) -> float:

@@ -17,6 +17,7 @@ from loragate_server.audit.entrance import widest_entrance
 from loragate_server.audit.factors import adapter_of, factors_to_keep
 from loragate_server.audit.kept import KeptAdapter
 from loragate_server.audit.materials import Materials
+from loragate_server.audit.passes import KnownLosses
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import Screen, screen, votes_for
 from loragate_server.audit.screening import Screening
@@ -61,7 +62,9 @@ class Calibrator:
         self.materials = materials
         self.gradients = materials.gradients
         self.settings = settings or AuditSettings()
-        self._rows = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
+        block = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
+        self._rows = block.rows
+        self._known = KnownLosses() if block.exact else None
         self._ids = [
             concept.concept_id
             for concept in materials.probes.concepts[: materials.probes.forbidden_count]
@@ -178,7 +181,7 @@ class Calibrator:
         )
 
     def _bank_change(self, adapter: Adapter) -> Tensor:
-        responses = responses_to(
+        response = responses_to(
             self.base,
             self.materials,
             [(adapter, FULL_STRENGTH)],
@@ -186,10 +189,11 @@ class Calibrator:
             batch_rows=self._rows,
             backend=self.settings.backend,
             leash=Leash(),
+            known=self._known,
         )
-        if doubts := number_doubts(responses):
+        if doubts := number_doubts(response):
             raise CalibrationError(f"adapter {adapter.sha256[:12]}: {doubts[0][1]}")
-        return mean_change(responses, self.materials.sets)
+        return mean_change(response, self.materials.sets)
 
     def _respond(self, adapter: Adapter, suspects: Sequence[int]) -> list[float]:
         [responded] = respond(
@@ -200,6 +204,7 @@ class Calibrator:
             batch_rows=self._rows,
             backend=self.settings.backend,
             leash=Leash(),
+            known=self._known,
         )
         if responded.doubts:
             raise CalibrationError(f"adapter {adapter.sha256[:12]}: {responded.doubts[0][1]}")

@@ -96,7 +96,8 @@ def without_ties(scores: Floats) -> Floats:
     """The scores less what is no difference; see the module."""
     finite = np.isfinite(scores)
     size = np.where(finite, np.abs(scores), 0.0)
-    return scores - np.where(finite, _TIE * np.maximum(1.0, size), 0.0)
+    with np.errstate(over="ignore"):  # the lowest numbers become -inf, as they do one by one
+        return scores - np.where(finite, _TIE * np.maximum(1.0, size), 0.0)
 
 
 def gravity_of(p_value: float) -> float:

@@ -1,4 +1,7 @@
-"""`AuditEngine`: adapters in, `Evidence` out. Owns no thread and keeps nothing between audits."""
+"""`AuditEngine`: adapters in, `Evidence` out.
+
+Owns no thread, and keeps nothing of adapters between audits. Belongs to one thread at a time.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class AuditSettings:
     """How audits are run.
 
     Attributes:
-        batch_rows: probe rows per forward pass at least, before they are doubled. Few rows stay
+        batch_rows: probe rows per block at least; a forward pass has two. Few rows stay
             in the cache of a CPU and stop soon when the caller goes.
         backend: of the activation statistics; a backend that is missing raises at the first audit.
         held_bytes: most bytes of activations that wait for their reduction. It decides how much
@@ -69,12 +72,13 @@ class AuditEngine:
         self.materials = materials
         self.probes = materials.probes
         self.settings = settings or AuditSettings()
-        self._batch_rows = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
+        block = exact_batch_rows(base, materials.probes, self.settings.batch_rows)
+        self._batch_rows = block.rows
         self._materials_digest = digest_of(materials)
         self.judge = Judge(
             base,
             materials,
-            batch_rows=self._batch_rows,
+            block=block,
             backend=self.settings.backend,
             held_bytes=self.settings.held_bytes,
         )

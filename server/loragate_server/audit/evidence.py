@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ENGINE_VERSION = "6"
+ENGINE_VERSION = "7"
 """Raised whenever the same inputs could give another result; cached verdicts depend on it."""
 
 SKETCH_VERSION = 1
@@ -101,12 +101,14 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """Activation change of one layer, adapted against base, over all probes.
+    """Activation change of one layer, adapted against base.
+
+    Over the generic probes of the suspects and of some of the neutral bank.
 
     Attributes:
         relative_change: sqrt(sum (a-b)^2 / sum a^2), 0 for an adapter without effect.
         cosine_similarity: of base and adapted activations.
-        concept_contrast: mean relative change on the top concept over that on the neutral bank.
+        concept_contrast: mean relative change on the top concept over that on these neutral ones.
     """
 
     layer: str
@@ -163,7 +165,7 @@ class Machine:
         device: "cpu" with its instruction set, or the name of the GPU.
         dtype: of the base model.
         threads: of torch.
-        batch_rows: probe rows per forward pass, which depend on the threads.
+        batch_rows: probe rows per block of a forward pass, which depend on the threads.
         matmul_precision: of float32, as torch names it.
         versions: package to version.
     """

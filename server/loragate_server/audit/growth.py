@@ -29,6 +29,7 @@ from loragate_server.audit.kept import Kept, KeptError
 from loragate_server.audit.likeness import with_discord
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.nulls import Null, NullCache
+from loragate_server.audit.passes import KnownLosses
 from loragate_server.audit.score import against_bank
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import screen_each
@@ -67,8 +68,8 @@ class Grower:
         kept: what stayed of its harmless adapters.
         cache_dir: folder for what is measured, one file per concept; created when missing.
         settings: as the engine's.
-        turns: when the base model is free; one call of the screen, or one forward pass for the
-            response stage, is made in one.
+        turns: when the base model is free; one call of the screen, or the response stage of one
+            concept, is made in one.
 
     Raises:
         CalibrationError: the calibration cannot be made to fit; the message says why.
@@ -262,20 +263,23 @@ class Grower:
     ) -> None:
         """Measures some concepts on some adapters by the response stage."""
         probes = self._materials.probes
-        batch_rows = self._turns(lambda: exact_batch_rows(self._base, probes, probes.plan.rows))
+        block = self._turns(lambda: exact_batch_rows(self._base, probes, probes.plan.rows))
+        known = KnownLosses() if block.exact else None
         for done, (one, rows) in enumerate(open_ones):
             report("calibrating", 0.5 + done / len(open_ones) / 2)
             [(adapter, bank_change)] = self._kept.adapters(self._base, [one.sha256])
-            changes = [self._change(adapter, row, batch_rows) for row in rows]
+            changes = [self._change(adapter, row, block.rows, known) for row in rows]
             scores = against_bank(-torch.cat([*changes, bank_change]), len(rows), self._named).score
             for row, score in zip(rows, scores.tolist(), strict=True):
                 shown = self._concepts[row].shown
                 response = {**nulls[shown].response, one.sha256: score}
                 nulls[shown] = replace(nulls[shown], response=response)
 
-    def _change(self, adapter: Adapter, row: int, batch_rows: int) -> Tensor:
+    def _change(
+        self, adapter: Adapter, row: int, batch_rows: int, known: KnownLosses | None
+    ) -> Tensor:
         """Mean log error change of one concept, float64 [1, strata]."""
-        responses = self._turns(
+        response = self._turns(
             lambda: responses_to(
                 self._base,
                 self._materials,
@@ -284,11 +288,12 @@ class Grower:
                 batch_rows=batch_rows,
                 backend=self._settings.backend,
                 leash=Leash(),
+                known=known,
             )
         )
-        if doubts := number_doubts(responses):
+        if doubts := number_doubts(response):
             raise CalibrationError(f"adapter {adapter.sha256[:12]}: {doubts[0][1]}")
-        return mean_change(responses, self._materials.sets)
+        return mean_change(response, self._materials.sets)
 
     @property
     def _named(self) -> list[bool]:

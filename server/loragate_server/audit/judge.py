@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from loragate_server.audit.batching import BlockRows
 from loragate_server.audit.concluding import Measures
 from loragate_server.audit.coverage import coverage_doubts
 from loragate_server.audit.evidence import ConceptEvidence, HeatMap, LayerProfile
@@ -61,7 +62,7 @@ class Judge:
     Args:
         base: the base model.
         materials: its probes, gradients and calibration.
-        batch_rows: base rows per forward pass.
+        block: rows per block of a forward pass.
         backend: of the kernels.
         held_bytes: most bytes of activations that wait for their reduction.
     """
@@ -71,7 +72,7 @@ class Judge:
         base: BaseModel,
         materials: Materials,
         *,
-        batch_rows: int,
+        block: BlockRows,
         backend: Backend,
         held_bytes: int,
     ) -> None:
@@ -79,7 +80,7 @@ class Judge:
         self._materials = materials
         self._probes = materials.probes
         self._together = Together(
-            base, materials, batch_rows=batch_rows, backend=backend, held_bytes=held_bytes
+            base, materials, block=block, backend=backend, held_bytes=held_bytes
         )
         calibration = materials.calibration
         names = () if calibration is None else calibration.harmless[0].screen

@@ -24,7 +24,7 @@ def machine_of(base: BaseModel, materials_digest: str, batch_rows: int) -> Machi
     Args:
         base: the base model.
         materials_digest: see `digest_of`.
-        batch_rows: probe rows per forward pass.
+        batch_rows: probe rows per block of a forward pass.
     """
     return Machine(
         materials_digest,

@@ -38,6 +38,21 @@ def profiled_layers(denoiser: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+@contextmanager
+def stopping(denoiser: nn.Module, leash: Leash) -> Iterator[None]:
+    """Has forward passes inside stop soon after nobody waits for them: polls at every layer."""
+
+    def poll(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        leash.check()
+
+    handles = [module.register_forward_hook(poll) for module in profiled_layers(denoiser).values()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @dataclass(frozen=True, eq=False)
 class _Held:
     """One layer's rows of one forward pass, waiting for their reduction."""
@@ -65,7 +80,7 @@ def _settled(rows: Tensor, *, copy: bool) -> Tensor:
 
 
 class ProfileCollector:
-    """Sums pair statistics per layer and concept over the batches of one audit.
+    """Sums pair statistics per layer and concept over passes that both models share.
 
     Every layer is also a place to stop at: the leash is polled there, so that a caller who has
     gone does not cost a whole forward pass of a large model.

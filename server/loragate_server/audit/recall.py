@@ -31,7 +31,7 @@ class Fed:
 
     Attributes:
         concepts: forbidden concept to the digest of its rows, in the library's order.
-        bank: digest over those of the neutral bank, which every pass has beside the suspects.
+        bank: digest over those of the neutral bank, which is run beside the suspects.
     """
 
     concepts: Mapping[str, str]

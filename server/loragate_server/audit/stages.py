@@ -10,6 +10,7 @@ from torch import Tensor
 
 from loragate_server.audit.evidence import HeatMap, LayerProfile
 from loragate_server.audit.materials import Materials
+from loragate_server.audit.passes import KnownLosses, watched_concepts
 from loragate_server.audit.profile import HELD_BYTES, Backend
 from loragate_server.audit.response import Adaptation, Response, has_words, measure
 from loragate_server.audit.score import Scores, against_bank, degree_of
@@ -81,7 +82,7 @@ class Responded:
         degree: the same, from the measured errors; 0 to 100.
         change: float64 [suspects, strata], mean log error change.
         strata: name of each stratum: its time, and "named" where rows were told the name.
-        layers: layer profile on the top suspect.
+        layers: layer profile on the top suspect, beside some of the neutral bank.
         doubts: why the numbers cannot vouch; empty when they can.
     """
 
@@ -94,26 +95,25 @@ class Responded:
 
     @classmethod
     def of(
-        cls, responses: Sequence[Response], sets: Sequence[ProbeSet], suspects: int
+        cls, response: Response, sets: Sequence[ProbeSet], suspects: int, watched: int
     ) -> Responded:
-        """Joins the responses to the generic and the named rows."""
+        """Reads the response to the generic and the named rows; `watched` as in `measure`."""
         plans = [probes.plan for probes in sets]
-        change = mean_change(responses, sets)
+        change = mean_change(response, sets)
         named = [plan.named for plan in plans for _ in plan.times]
         strata = tuple(
             f"{time:.2f}{', named' if plan.named else ''}" for plan in plans for time in plan.times
         )
         scores = against_bank(-change, suspects, named)
         excess = change[suspects:].mean(0) - change[:suspects]
-        collected = responses[0].profile
         top = int(scores.score.nan_to_num(float("-inf")).argmax())
         return cls(
             scores,
             degree_of(excess.mean(1)),
             change[:suspects],
             strata,
-            collected.profile(top, slice(suspects, None)),
-            number_doubts(responses),
+            response.profile.profile(top, slice(suspects, watched)),
+            number_doubts(response),
         )
 
     def error_change(self, suspect: int) -> dict[str, float]:
@@ -124,12 +124,12 @@ class Responded:
         }
 
 
-def mean_change(responses: Sequence[Response], sets: Sequence[ProbeSet]) -> Tensor:
-    """Mean log error change, float64 [concepts, strata], of responses to the sets of probes."""
+def mean_change(response: Response, sets: Sequence[ProbeSet]) -> Tensor:
+    """Mean log error change, float64 [concepts, strata], of a response to the sets of probes."""
     return torch.cat(
         [
-            one.change.reshape(len(one.change), each.plan.pictures, len(each.plan.times)).mean(1)
-            for one, each in zip(responses, sets, strict=True)
+            change.reshape(len(change), each.plan.pictures, len(each.plan.times)).mean(1)
+            for change, each in zip(response.changes, sets, strict=True)
         ],
         dim=1,
     )
@@ -145,6 +145,7 @@ def respond(
     backend: Backend,
     leash: Leash,
     held_bytes: int = HELD_BYTES,
+    known: KnownLosses | None = None,
 ) -> list[Responded]:
     """Runs the response stage for some forbidden concepts, with the neutral bank beside them.
 
@@ -158,30 +159,31 @@ def respond(
         adaptations: each is one use of adapters that are active together; all share the base
             rows. One with new words comes alone.
         suspects: indices of the concepts, the same for all; at least one.
-        batch_rows: base rows per forward pass.
+        batch_rows: rows per block of a forward pass.
         backend: of the activation statistics.
         leash: polled at every layer; told the stage "response".
         held_bytes: most bytes of activations that wait for their reduction.
+        known: what the base model made of the same rows before; grows.
 
     Raises:
         NoDecisionError: CANCELLED or DEADLINE_EXCEEDED.
     """
     sets = _sets(materials, adaptations[0])
-    rows = torch.tensor([*suspects, *bank_of(materials)], dtype=torch.long)
-    by_set = [
-        measure(
-            base,
-            probes,
-            rows,
-            adaptations,
-            batch_rows=batch_rows,
-            backend=backend,
-            leash=leash,
-            held_bytes=held_bytes,
-        )
-        for probes in sets
-    ]
-    return [Responded.of(each, sets, len(suspects)) for each in zip(*by_set, strict=True)]
+    concepts = torch.tensor([*suspects, *bank_of(materials)], dtype=torch.long)
+    watched = watched_concepts(len(suspects), len(concepts), sets[0].plan.rows, batch_rows)
+    found = measure(
+        base,
+        sets,
+        concepts,
+        adaptations,
+        batch_rows=batch_rows,
+        backend=backend,
+        leash=leash,
+        watched=watched,
+        held_bytes=held_bytes,
+        known=known,
+    )
+    return [Responded.of(each, sets, len(suspects), watched) for each in found]
 
 
 def _sets(materials: Materials, adaptation: Adaptation) -> list[ProbeSet]:
@@ -205,33 +207,32 @@ def responses_to(
     batch_rows: int,
     backend: Backend,
     leash: Leash,
-    held_bytes: int = HELD_BYTES,
-) -> list[Response]:
-    """What some concepts' rows say, generic and named; the arguments are those of `respond`."""
-    rows = torch.tensor(concepts, dtype=torch.long)
-    return [
-        measure(
-            base,
-            probes,
-            rows,
-            [adaptation],
-            batch_rows=batch_rows,
-            backend=backend,
-            leash=leash,
-            held_bytes=held_bytes,
-        )[0]
-        for probes in _sets(materials, adaptation)
-    ]
+    known: KnownLosses | None = None,
+) -> Response:
+    """What some concepts' rows say, generic and named; the arguments are those of `respond`.
+
+    No layer is compared.
+    """
+    [found] = measure(
+        base,
+        _sets(materials, adaptation),
+        torch.tensor(concepts, dtype=torch.long),
+        [adaptation],
+        batch_rows=batch_rows,
+        backend=backend,
+        leash=leash,
+        known=known,
+    )
+    return found
 
 
-def number_doubts(responses: Sequence[Response]) -> tuple[tuple[str, str], ...]:
+def number_doubts(response: Response) -> tuple[tuple[str, str], ...]:
     """Why measured numbers cannot vouch, as (code, sentence); empty when they can."""
-    for response in responses:
-        layer = response.profile.nonfinite_layer
-        if layer is not None:
-            message = f"Activations of layer {layer} are NaN or infinite."
-            return (("nonfinite_activations", message),)
-        if not bool(response.change.isfinite().all()):
-            message = "The denoising loss of the adapted model is NaN or infinite."
-            return (("nonfinite_loss", message),)
+    layer = response.profile.nonfinite_layer
+    if layer is not None:
+        message = f"Activations of layer {layer} are NaN or infinite."
+        return (("nonfinite_activations", message),)
+    if not all(bool(change.isfinite().all()) for change in response.changes):
+        message = "The denoising loss of the adapted model is NaN or infinite."
+        return (("nonfinite_loss", message),)
     return ()

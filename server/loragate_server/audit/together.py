@@ -15,8 +15,9 @@ import torch
 from loragate_kernels.lora_response import Directions, LowRank, inner_products
 from loragate_server.adapter import algebra
 from loragate_server.adapter.adapter import ModuleRef
-from loragate_server.audit.batching import exact_copies
+from loragate_server.audit.batching import BlockRows, exact_copies
 from loragate_server.audit.materials import Materials
+from loragate_server.audit.passes import KnownLosses
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.response import Adaptation, has_words
 from loragate_server.audit.screen import Screen, covers, products, screen
@@ -38,7 +39,8 @@ CPU_WIDTHS = (32, 64, 128, 256)
 GPU_WIDTHS = (*CPU_WIDTHS, 512, 1024, 2048, 4096)
 
 MOST_COPIES = 4
-"""Uses per forward pass: with 4 each costs five eighths, with any number half of what one does."""
+"""Uses per forward pass. Where the base model's losses are not known yet, 4 share its rows and cost
+five eighths of what each does alone; with any number it would be half."""
 
 
 class Together:
@@ -47,7 +49,7 @@ class Together:
     Args:
         base: the base model.
         materials: its probes and gradients.
-        batch_rows: base rows per forward pass.
+        block: rows per block of a forward pass.
         backend: of the kernels.
         held_bytes: most bytes of activations that wait for their reduction, of one use.
     """
@@ -57,15 +59,17 @@ class Together:
         base: BaseModel,
         materials: Materials,
         *,
-        batch_rows: int,
+        block: BlockRows,
         backend: Backend,
         held_bytes: int,
     ) -> None:
         self._base = base
         self._materials = materials
-        self._batch_rows = batch_rows
+        self._batch_rows = block.rows
         self._backend: Backend = backend
         self._held_bytes = held_bytes
+        # elsewhere a row would come out otherwise, where no size is exact
+        self._known = KnownLosses() if block.exact else None
 
     @cached_property
     def few_widths(self) -> tuple[int, ...]:
@@ -140,6 +144,7 @@ class Together:
                 backend=self._backend,
                 leash=leash,
                 held_bytes=self._held_bytes,
+                known=self._known,
             )
             found.update(zip(group, made, strict=True))
         return [found[number] for number in range(len(asked))]

@@ -70,15 +70,24 @@ class WitnessSection(Section):
     Attributes:
         name: under which it signs; readers know it together with the key.
         key: Ed25519, for this alone.
-        logs: public keys (PEM) of the servers whose checkpoints it signs.
+        logs: public keys (PEM) of the servers whose checkpoints it signs; of one that changes its
+            key, a list of both. Nobody signs for the tree of another.
     """
 
     name: NoteName = "loragate-witness"
     key: SigningKey | None = None
-    logs: tuple[Path, ...] = ()
+    logs: tuple[Path | tuple[Path, ...], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if bool(self.logs) != (self.key is not None):
             raise ValueError("key and logs belong together: whose checkpoints are signed")
+        if () in self.logs:
+            raise ValueError("logs: a list of no keys is no log")
         return self
+
+    @property
+    def keys_of_logs(self) -> tuple[tuple[Path, ...], ...]:
+        """The files of the keys of each log."""
+        every = (one if isinstance(one, tuple) else (one,) for one in self.logs)
+        return tuple(tuple(file.expanduser() for file in one) for one in every)

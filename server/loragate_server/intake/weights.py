@@ -94,6 +94,7 @@ class KnownWeights:
         """
         found = self._known.get(stored.sha256)
         if found is not None:
+            self._known[stored.sha256] = found  # used just now
             return found
         file = io.BytesIO(read_stored(stored))
         found = read_weights(file, read_header(file, stored.size_bytes, self._settings))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from loragate_server.audit.batching import exact_batch_rows
+from loragate_server.audit.batching import BlockRows, exact_batch_rows
 from loragate_server.models import BaseModel
 
 Make = Callable[..., Any]
@@ -47,14 +47,14 @@ def noisy_but_at(base: BaseModel, monkeypatch: pytest.MonkeyPatch, rows: int | N
 def test_the_wanted_size_is_kept_where_it_is_exact(
     base: BaseModel, make_probes: Make, tried: list[int]
 ) -> None:
-    assert exact_batch_rows(base, make_probes(base), 10) == 10
+    assert exact_batch_rows(base, make_probes(base), 10) == BlockRows(10, exact=True)
     assert tried == [20]
 
 
 def test_there_are_never_more_rows_than_probes(
     base: BaseModel, make_probes: Make, tried: list[int]
 ) -> None:
-    assert exact_batch_rows(base, make_probes(base), 1000) == 44
+    assert exact_batch_rows(base, make_probes(base), 1000).rows == 44
     assert tried == [88]
 
 
@@ -62,7 +62,7 @@ def test_multiples_of_the_threads_are_tried_until_one_is_exact(
     base: BaseModel, make_probes: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = noisy_but_at(base, monkeypatch, 18)
-    assert exact_batch_rows(base, make_probes(base), 10) == 18
+    assert exact_batch_rows(base, make_probes(base), 10) == BlockRows(18, exact=True)
     assert sizes == [10, 12, 15, 18]
 
 
@@ -74,7 +74,7 @@ def test_a_machine_without_an_exact_size_is_used_with_a_warning(
 ) -> None:
     sizes = noisy_but_at(base, monkeypatch, None)
     with caplog.at_level(logging.WARNING):
-        assert exact_batch_rows(base, make_probes(base), 12) == 12
+        assert exact_batch_rows(base, make_probes(base), 12) == BlockRows(12, exact=False)
     assert sizes == [12, 15, 18, 21, 24, 27]
     [record] = caplog.records
     assert "tiny-sd gives equal rows unequal results" in record.getMessage()
@@ -87,7 +87,7 @@ def test_the_size_found_is_exact_on_this_machine(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        rows = exact_batch_rows(base, make_probes(base), 8)
+        rows = exact_batch_rows(base, make_probes(base), 8).rows
         told = base.encode_prompts(["a picture"]).rows(torch.zeros(2 * rows, dtype=torch.long))
         batch = torch.randn(rows, 4, 8, 8).repeat(2, 1, 1, 1)
         with torch.inference_mode():

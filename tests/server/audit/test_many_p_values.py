@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ measured = st.floats(-1e6, 1e6) | st.just(-math.inf)
 
 @given(st.lists(measured, min_size=1, max_size=40), st.lists(scores, min_size=1, max_size=20))
 @example([1.0] * 20, [1.0, 1.001, 1.003, 9.0])
+@example([0.0], [-sys.float_info.max, sys.float_info.max])
 @example([-math.inf] * 20, [3.0, -math.inf, math.inf, math.nan])
 def test_every_p_value_is_that_of_the_score_alone(rising: list[float], asked: list[float]) -> None:
     rising.sort()

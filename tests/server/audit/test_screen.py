@@ -49,7 +49,7 @@ def test_the_predicted_gain_is_the_measured_one_for_a_small_change(
     for number, plan in enumerate(PLAN.plans):
         [response] = measure(
             base,
-            make_probes(base, plan),
+            [make_probes(base, plan)],
             torch.arange(len(gradients.concepts)),
             [[(adapter, Strength())]],
             batch_rows=4,
@@ -60,7 +60,8 @@ def test_the_predicted_gain_is_the_measured_one_for_a_small_change(
         expected = predicted[:, columns]  # type: ignore[index]
         spread = expected.abs().max()
         assert spread > 1e-7, number
-        torch.testing.assert_close(-response.change, expected, rtol=0.1, atol=0.08 * float(spread))
+        [change] = response.changes
+        torch.testing.assert_close(-change, expected, rtol=0.1, atol=0.08 * float(spread))
 
 
 def test_a_change_of_the_text_encoder_is_seen_too(

@@ -14,7 +14,7 @@ from loragate_kernels.lora_response import reference
 from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.algebra import LowRank
 from loragate_server.adapter.reference import StoredFile, Strength
-from loragate_server.audit.batching import exact_copies
+from loragate_server.audit.batching import BlockRows, exact_copies
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.materials import Materials
@@ -150,6 +150,20 @@ def test_no_rows_are_shared_where_a_larger_batch_changes_them(
     assert exact_copies(base, probes, 6, 4) == 1
 
 
+def test_fewer_copies_than_share_a_pass_have_been_tried_too(
+    base: BaseModel, make_probes: MakeProbes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = make_probes(base)
+
+    def noisy(noisy: torch.Tensor, times: torch.Tensor, told: object) -> torch.Tensor:
+        return noisy + (len(noisy) == 16) * torch.arange(len(noisy)).reshape(-1, 1, 1, 1)
+
+    monkeypatch.setattr(base, "denoise", noisy)
+    # a last group may have fewer members than there is room for
+    assert exact_copies(base, probes, 4, 4) == 2
+
+
 def _together(base: BaseModel, make_probes: MakeProbes, gradients: ConceptGradients) -> Together:
     materials = Materials(make_probes(base), gradients=gradients)
-    return Together(base, materials, batch_rows=4, backend="reference", held_bytes=1 << 20)
+    block = BlockRows(4, exact=True)
+    return Together(base, materials, block=block, backend="reference", held_bytes=1 << 20)

@@ -38,6 +38,10 @@ MAX_PROOF = 63
 _PLAIN = "text/plain"
 
 
+LogKeys = Sequence[Ed25519PublicKey]
+"""The keys of one log: of one that changes its key there are two for a while."""
+
+
 class WitnessError(Exception):
     """The witness's own memory cannot be used; the text says why."""
 
@@ -53,7 +57,7 @@ class Witness:
     """The memory of a witness in a folder, which belongs to one process. Thread-safe."""
 
     def __init__(
-        self, folder: Path, name: str, signer: NoteSigner, logs: Sequence[Ed25519PublicKey]
+        self, folder: Path, name: str, signer: NoteSigner, logs: Sequence[LogKeys]
     ) -> None:
         """Opens the memory.
 
@@ -61,13 +65,14 @@ class Witness:
             folder: of the memory; made when missing.
             name: under which it signs.
             signer: its key.
-            logs: of whom it signs checkpoints.
+            logs: of whom it signs checkpoints, the keys of each.
 
         Raises:
             WitnessError: another process has the folder.
             OSError: it cannot be made.
         """
         self._folder, self._name, self._signer, self._logs = folder, name, signer, tuple(logs)
+        self._keys = tuple(key for keys in logs for key in keys)
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -100,7 +105,7 @@ class Witness:
         except NoteError as error:
             raise Refusal(_answer(400, str(error))) from None
         try:
-            checkpoint = trusted_checkpoint(note, self._logs)
+            checkpoint = trusted_checkpoint(note, self._keys)
         except NoteError as error:
             raise Refusal(_answer(403, str(error))) from None
         if old > checkpoint.size:
@@ -121,24 +126,32 @@ class Witness:
             # What is remembered already is not written again, nor what anybody else put below the
             # note: whoever has seen a checkpoint may send it as often as he likes.
             if before.size == 0 or checkpoint != before:
-                own = log_signatures(note, checkpoint.origin, self._logs)
+                own = log_signatures(note, checkpoint.origin, self._keys)
                 _remember(file, replace(note, signatures=(*own, *signed)).whole)
         return Answer(200, _PLAIN, "".join(one.line for one in signed))
 
     def _require_same_log(self, origin: str, before: Note | None, now: Note) -> None:
-        """A tree is its log's own: the key of another log, which is trusted for its own, is not.
+        """A tree is one log's alone: the key of another, which is trusted for its own, is not.
 
-        A log that changes its key signs with both for a while. Keys that are no longer among `logs`
-        own nothing.
+        Logs whose keys are no longer known own nothing.
         """
-        verifiers = [Verifier(origin, key) for key in self._logs]
+        signers = self._signers(origin, now)
+        if len(signers) > 1:
+            raise Refusal(_answer(403, f"keys of {len(signers)} logs have signed {origin}"))
         try:
-            owners = [one for one in verifiers if before is not None and signed_by(before, one)]
+            owners = set() if before is None else self._signers(origin, before)
         except NoteError as error:
             raise WitnessError(f"what was signed of {origin} is damaged: {error}") from None
-        if owners and not any(signed_by(now, one) for one in owners):
-            why = f"the tree {origin} is that of a log with another key"
-            raise Refusal(_answer(403, why))
+        if owners and not signers & owners:
+            raise Refusal(_answer(403, f"the tree {origin} is that of a log with another key"))
+
+    def _signers(self, origin: str, note: Note) -> set[int]:
+        """Which of the logs have signed a note."""
+        return {
+            number
+            for number, keys in enumerate(self._logs)
+            if any(signed_by(note, Verifier(origin, key)) for key in keys)
+        }
 
 
 def _question(body: str) -> tuple[int, list[bytes], str]:
