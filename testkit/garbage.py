@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-OURS = ("loragate_server.", "loragate_kernels.", "torch")
+OURS = ("loragate_server.", "loragate_kernels.", "loragate.", "google._upb", "torch")
 
 
 async def left_by(ask: Callable[[], Awaitable[object]], times: int = 10) -> Counter[str]:

@@ -90,6 +90,7 @@ MAY_IMPORT = {
     ),
     "gate": (
         *BASICS,
+        "recent",
         "adapter",
         "config.findings",
         "config.gate",

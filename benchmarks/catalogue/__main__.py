@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.catalogue.beside import gains, one_by_one, same_as_live
+from benchmarks.catalogue.beside import gains, one_by_one, same_as_live, same_in_order
 from benchmarks.catalogue.found import Found, look
 from benchmarks.catalogue.plan import SUSPECTS, plan
 from benchmarks.catalogue.played import Played, play
@@ -57,16 +57,22 @@ def main(
     chosen = _half_suspects(files, made["clear"], sample)
     (work / "live").mkdir(exist_ok=True)
     compared = step("live", lambda: same_as_live(chosen, work / "live", state))
+    ordered = step("ordered", lambda: same_in_order(chosen, work / "ordered"))
     mixed = random.Random(4).sample(files, min(alone, len(files)))
     single = step("alone", lambda: one_by_one(mixed, work))
     together = step("gains", lambda: gains(CLEAR, LEARNED, work / "gains"))
+    compared |= {f"ordered_{name}": value for name, value in ordered.items()}
     _report(adapters, auditors, clear, played, found, compared, single, together)
     if not keep:
         shutil.rmtree(work)
     once = not (found.twice or found.lost or found.doubled) and found.digests == len(
         set(made["digests"])
     )
-    if not once or compared["same_evidence"] != compared["files"]:
+    alike = (
+        compared["same_evidence"] == compared["files"]
+        and ordered["same_verdict"] == ordered["files"]
+    )
+    if not once or not alike:
         raise typer.Exit(1)
 
 
@@ -160,8 +166,10 @@ def _report(
         ("refused", found.poison),
         ("compared with a live server", compared["files"]),
         ("of it with the same evidence to the last bit", compared["same_evidence"]),
-        ("of it with the same verdict", compared["same_verdict"]),
-        ("other verdict because of what was blocked before", compared["other_verdict_by_lineage"]),
+        ("asked with the whole scan on record: same verdict", compared["same_verdict"]),
+        ("other verdict, for kin was blocked since", compared["other_verdict_by_lineage"]),
+        ("asked in the order of a scan of the sample", compared["ordered_files"]),
+        ("of it with the same verdict", compared["ordered_same_verdict"]),
         ("one by one, seconds a file", f"{single['per_file_s']:.2f}"),
         ("one by one, seconds to start", f"{single['start_s']:.0f}"),
     ]

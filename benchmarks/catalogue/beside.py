@@ -61,6 +61,37 @@ def same_as_live(sample: list[Path], state: Path, scanned: Path) -> dict[str, in
     }
 
 
+def same_in_order(sample: list[Path], folder: Path) -> dict[str, int]:
+    """How many files have the same verdict from a live server that is asked in a scan's order.
+
+    A verdict rests on what was decided before, so the sample is scanned with an empty record, and a
+    server with another one is asked in the order in which the scan decided.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    source, scanned, live = (folder / name for name in ("source", "scanned", "live"))
+    for made in (source, scanned, live):
+        made.mkdir(parents=True)
+    for path in sample:
+        shutil.copy(path, source)
+    subprocess.run(
+        [sys.executable, "-m", "loragate_server", "catalogue", "scan", str(source)],
+        env=environment(scanned, {"LORAGATE_THREADS": "1"}),
+        check=True,
+        capture_output=True,
+    )
+    of_scan = sorted(decisions(scanned), key=lambda one: one.decided_at)
+    files = {sha256(path.read_bytes()).hexdigest(): path for path in sample}
+    with (
+        server_process(live, {"LORAGATE_THREADS": "1"}) as server,
+        AuditClient(server.grpc, on_unavailable="raise", timeout=300) as client,
+    ):
+        for one in of_scan:
+            client.audit_file(files[digest_of(one)])
+    told = {digest_of(one): one.decision.verdict for one in decisions(live)}
+    same = sum(told.get(digest_of(one)) is one.decision.verdict for one in of_scan)
+    return {"files": len(of_scan), "same_verdict": same}
+
+
 def _evidence(verdict: Verdict) -> str:
     evidence = verdict.decision.evidence
     adapters = tuple(replace(one, same_weights_as=()) for one in evidence.adapters)

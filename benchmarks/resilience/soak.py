@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import psutil
@@ -26,13 +27,21 @@ from loragate_server.testing import ServerProcess, server_process
 LOOKS = 20
 CALLERS = 4
 PATIENCE_S = 60.0
+WEIGH_EVERY_S = 1.0
+WARM_UP = 2_000
+"""Audits before the first look counts: until then caches fill."""
 CACHED = {"LORAGATE_GATE__VERDICT_CACHE_SIZE": "1000"}
 """So that the cache is full after a while, and what still grows then is something else."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The server after so many audits."""
+    """The server after so many audits.
+
+    Attributes:
+        rss_mib: resident memory, the median of what it was each second since the look before: it
+            goes up and down with the files that are in memory just then.
+    """
 
     audits: int
     rss_mib: float
@@ -40,14 +49,24 @@ class Look:
     threads: int
 
 
-async def soak(server: ServerProcess, audits: int, token: str = "") -> list[Look]:
-    """Looks at the server `LOOKS` times.
+async def soak(
+    server: ServerProcess, audits: int, token: str = "", *, warm_up: int = 0
+) -> list[Look]:
+    """Looks at the server `LOOKS` times, after `warm_up` of the audits.
 
     Raises:
         RuntimeError: a question got no decision.
     """
     process, files = psutil.Process(server.pid), fresh(QUICK)
     looks = []
+    weights_mib: list[float] = []
+
+    async def weigh() -> None:
+        while True:
+            weights_mib.append(process.memory_info().rss / 2**20)
+            await asyncio.sleep(WEIGH_EVERY_S)
+
+    weighing = asyncio.create_task(weigh())
     async with asker(server.grpc, token) as caller:
 
         async def some(count: int) -> None:
@@ -56,18 +75,22 @@ async def soak(server: ServerProcess, audits: int, token: str = "") -> list[Look
                 if told not in ("VERDICT_KIND_ALLOW", "VERDICT_KIND_REVIEW"):
                     raise RuntimeError(f"no decision: {told}")
 
-        each = max(1, audits // LOOKS // CALLERS)
+        await asyncio.gather(*(some(warm_up // CALLERS) for _ in range(CALLERS)))
+        weights_mib.clear()
+        each = max(1, (audits - warm_up) // LOOKS // CALLERS)
         for number in track(range(1, LOOKS + 1), description="looks"):
             await asyncio.gather(*(some(each) for _ in range(CALLERS)))
-            with process.oneshot():
-                looks.append(
-                    Look(
-                        number * each * CALLERS,
-                        process.memory_info().rss / 2**20,
-                        process.num_fds(),
-                        process.num_threads(),
-                    )
+            weights_mib.append(process.memory_info().rss / 2**20)
+            looks.append(
+                Look(
+                    warm_up + number * each * CALLERS,
+                    median(weights_mib),
+                    process.num_fds(),
+                    process.num_threads(),
                 )
+            )
+            weights_mib.clear()
+    weighing.cancel()
     return looks
 
 
@@ -89,7 +112,7 @@ def most_over_first(looks: Sequence[Look]) -> float:
 def run(folder: Path, audits: int, settings: Mapping[str, str] = CACHED) -> list[Look]:
     """Starts a server and looks at it."""
     with server_process(folder, ONE_THREAD | dict(settings)) as server:
-        return asyncio.run(soak(server, audits))
+        return asyncio.run(soak(server, audits, warm_up=WARM_UP if audits > WARM_UP else 0))
 
 
 def main(audits: Annotated[int, typer.Option(help="How many.")] = 50_000) -> None:

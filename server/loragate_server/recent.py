@@ -6,7 +6,18 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+REMEMBERED = 16_384
+"""Files of which something is remembered at most: sketches take 4 KiB each, or 8, all else less."""
+
+FEWEST_REMEMBERED = 64
+"""However few verdicts are cached: what was just recorded is needed when it is ruled out."""
+
 _Value = TypeVar("_Value")
+
+
+def files_for(cached_verdicts: int) -> int:
+    """Of how many files something is worth remembering beside so many cached verdicts."""
+    return min(REMEMBERED, max(FEWEST_REMEMBERED, cached_verdicts))
 
 
 class RecentFiles(Generic[_Value]):

@@ -17,7 +17,7 @@ import torch
 from loragate_server.app.folders import make_state_folder, served_library
 from loragate_server.app.front import Front, open_front
 from loragate_server.app.reviewing import follow
-from loragate_server.app.startup import engine_builder, load_base, quiet_libraries
+from loragate_server.app.startup import serve_bases
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import ENGINE_VERSION
 from loragate_server.audit.recall import Fed
@@ -37,7 +37,6 @@ from loragate_server.config.console import ConsoleSection
 from loragate_server.config.schema import BaseModelEntry, Config, StartError
 from loragate_server.gate.bases import BaseRegistry, ServedBase
 from loragate_server.gate.gate import Gate
-from loragate_server.gate.library import serve_base
 from loragate_server.gate.lineage_book import LineageBook
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
@@ -111,9 +110,9 @@ def serve_one(config_json: str, base_model: str) -> ServedBase:
     """
     config = Config.model_validate(json.loads(config_json))
     torch.set_num_threads(config.threads or 1)
-    quiet_libraries()
-    base = load_base(entry_of(config, base_model))
-    return serve_base(base, served_library(config), engine_builder(config))
+    config = config.model_copy(update={"base_models": (entry_of(config, base_model),)})
+    [served] = serve_bases(config, served_library(config))
+    return served
 
 
 async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
@@ -211,7 +210,11 @@ class _Running:
         if self.known is None:
             self.known = await asyncio.to_thread(known_places, self.folder)
         known, following = self.known, self.following
-        listed = await asyncio.to_thread(self._listed)
+        try:
+            listed = await asyncio.to_thread(self._listed)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise SourceError(f"{self.job.source.text} cannot be listed: {why}.") from error
         again = failed_places(known) if self.job.retry else set[str]()
         if following is not None:
             again = following.due(known)

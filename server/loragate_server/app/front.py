@@ -24,11 +24,11 @@ from loragate_server.app.witnessing import open_keeper, open_witness
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
 from loragate_server.gate.library import LibraryKeeper
-from loragate_server.gate.lineage_book import adapters_for
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.store import PolicyStore
 from loragate_server.policy.unmatched import unmatched
+from loragate_server.recent import files_for
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
@@ -106,7 +106,7 @@ async def open_front(config: Config, stack: AsyncExitStack) -> Front:
         WeightsBook(
             recorder.database,
             lambda: reviews.rejected | policies.current.denied,
-            remembered=adapters_for(config.gate.verdict_cache_size),
+            remembered=files_for(config.gate.verdict_cache_size),
         ),
         stack,
     )

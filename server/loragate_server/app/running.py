@@ -28,11 +28,12 @@ from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
-from loragate_server.gate.lineage_book import LineageBook, adapters_for
+from loragate_server.gate.lineage_book import LineageBook
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.store import PolicyStore
+from loragate_server.recent import files_for
 from loragate_server.record.recorder import Recorder
 from loragate_server.rpc.server import RpcServer
 from loragate_server.web.readiness import Readiness
@@ -109,7 +110,12 @@ async def running(
         # Closed in the opposite order: probes and scrapes are answered until the very end.
         front = await open_front(config, stack)
         bases = await _serve_models(config, front, stop_asked or asyncio.Event())
-        intake = Intake(config.intake, config.store_folder, front.metrics.corrupt_file)
+        intake = Intake(
+            config.intake,
+            config.store_folder,
+            front.metrics.corrupt_file,
+            remembered=files_for(config.gate.verdict_cache_size),
+        )
         intake.start()
         stack.callback(intake.close)
         gate = await _open_gate(config, front, bases, intake, stack)
@@ -152,7 +158,7 @@ async def _open_gate(
             LineageBook(
                 front.recorder.database,
                 front.known,
-                remembered=adapters_for(config.gate.verdict_cache_size),
+                remembered=files_for(config.gate.verdict_cache_size),
             ),
             stack,
         ),

@@ -84,7 +84,7 @@ class Following:
             if failed is None or failed.version != one.version:
                 self._failed[place] = _Failed(one.version, 1, now_s + self._pause_s)
             elif now_s >= failed.due_s:
-                pause_s = min(self._pause_s * 2**failed.tries, LONGEST_PAUSE_S)
+                pause_s = min(self._pause_s * 2 ** min(failed.tries, 30), LONGEST_PAUSE_S)
                 self._failed[place] = _Failed(one.version, failed.tries + 1, now_s + pause_s)
                 due.add(place)
         return due

@@ -57,9 +57,10 @@ class Progress:
 
     def measured(self, times_s: Mapping[str, float]) -> None:
         """One file has a decision, for which its stages took so long."""
-        if "response" in times_s:
-            self.responded += 1
-            self.recalled += times_s["response"] == 0.0
+        response_s = times_s.get("response", 0.0)
+        recalled = response_s == 0.0 and {"screen", "response"} <= times_s.keys()
+        self.responded += recalled or response_s > 0.0
+        self.recalled += recalled
 
     def add(self, outcome: str) -> None:
         """One file is done."""

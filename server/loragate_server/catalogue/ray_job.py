@@ -14,7 +14,7 @@ import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,9 @@ stages with equal needs are put into one process, and then nothing is read while
 
 _FOLDER = "lg-ray-"
 """Begins the name of a local instance's folder; the number of its process follows."""
+
+_TOKEN = secrets.token_hex(32)
+"""For all local instances of this process: Ray reads it once."""
 
 _LONGEST_FOLDER = 44
 """Bytes: Ray makes sockets in it whose paths are 62 longer, and 107 are allowed."""
@@ -72,7 +75,7 @@ def ray_instance(machines: Machines) -> Iterator[None]:
     if not machines.address:
         # Ray listens on all addresses, and whoever it lets in can run code.
         os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_AUTH_TOKEN"] = _TOKEN
     import ray
 
     folder = _own_folder()
@@ -85,12 +88,13 @@ def ray_instance(machines: Machines) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray puts a handler of its own in place of ours, which ends the process on the spot.
     handler = signal.getsignal(signal.SIGTERM)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_our_settings():
         warnings.simplefilter("ignore")  # Ray's own, about its own future
         if machines.address:
             ray.init(address=machines.address, **common)
         else:
             ray.init(
+                address="local",  # whatever RAY_ADDRESS says
                 num_cpus=machines.auditors + machines.readers,  # READER_CPUS is less
                 object_store_memory=machines.store_bytes,
                 include_dashboard=False,
@@ -108,6 +112,21 @@ def ray_instance(machines: Machines) -> Iterator[None]:
         # Which leaves none: a source that is followed would no longer be left in order.
         signal.signal(signal.SIGTERM, handler)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _without_our_settings() -> Iterator[None]:
+    """What is begun inside gets none of our variables: who opens files needs no password.
+
+    Auditors are told what they have to know.
+    """
+    hidden = {
+        name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LORAGATE_")
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def run(
@@ -213,6 +232,7 @@ def _own_folder() -> Path:
     for folder in parent.glob(f"{_FOLDER}*"):
         number = folder.name.split("-")[2]
         killed = number.isdecimal() and not Path("/proc", number).exists()
-        if killed and folder.lstat().st_uid == os.getuid():
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another scan tidies up as well
+            if killed and folder.lstat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=parent))

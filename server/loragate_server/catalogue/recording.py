@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
 
-from loragate_server.adapter.reference import AdapterReference, StoredFile
+from loragate_server.adapter.reference import MAX_NAME_LETTERS, AdapterReference, StoredFile
 from loragate_server.catalogue.auditing import file_of
 from loragate_server.catalogue.failure import failure_of
 from loragate_server.catalogue.measured import unpacked
 from loragate_server.catalogue.progress import DECIDED, REFUSED, SAME, Progress
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.measured import Measured, MeasuredOtherwiseError
+from loragate_server.gate.measured import Measured, measured_otherwise
 from loragate_server.gate.request import GateRequest
 from loragate_server.policy.decision import GRAVITY
 from loragate_server.progress import Leash
@@ -126,25 +127,18 @@ class Recording:
             service=SCAN_SERVICE,
             request_id=request_id(self._scan_id, evidence.adapters[0].config_sha256),
         )
-        reference = AdapterReference(declared_name=row["name"] or row["location"])
+        reference = AdapterReference(declared_name=_named(row))
         request = GateRequest((reference,), self._base_model, caller)
         measured = Measured(evidence, times_s)
-        try:
-            if evidence.calibration_digest != self._calibration_digest:
-                raise MeasuredOtherwiseError("the p-values are of another calibration")
-            return await self._decide(request, file_of(dict(row)), measured, Leash())
-        except MeasuredOtherwiseError as error:
+        if evidence.calibration_digest != self._calibration_digest:
             # An auditor that had to be started anew takes what lies there then.
-            raise NoDecisionError(
-                ErrorReason.NOT_READY,
-                f"An auditor measures otherwise than the scan began with: {error}.",
-                remedy="Give the command again: it scans with what there is now.",
-            ) from error
+            raise measured_otherwise("the p-values are of another calibration")
+        return await self._decide(request, file_of(dict(row)), measured, Leash())
 
     def _found(self, row: Row) -> None:
         verdict = self._stored(self._recorded[row["key"]])
         # The place that the decision was made for, whose row was lost with a process, is the same.
-        own = (row["name"] or row["location"]) in verdict.caller.adapter_names
+        own = _named(row) in verdict.caller.adapter_names
         self._add(row, verdict, DECIDED if own else SAME)
 
     def _refuse(self, row: Row, why: Mapping[str, Any]) -> None:
@@ -182,6 +176,7 @@ def of_verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "decision_id": verdict.decision_id,
         "decided_at": verdict.decided_at,
+        "expires_at": verdict.expires_at,
         "verdict": decision.verdict.value,
         "would_be_verdict": decision.would_be_verdict.value,
         "mode": decision.mode.value,
@@ -191,6 +186,21 @@ def of_verdict(verdict: Verdict) -> dict[str, Any]:
         "stage_times_s": list(verdict.stage_times_s.items()),
         **shown,
     }
+
+
+def _named(row: Row) -> str:
+    """How the record names a file: it is kept for ever, and read by more people than the results.
+
+    Of an address without who asks, with which password, and what a store has signed.
+    """
+    name: str = row["name"]
+    if not name:
+        name = row["location"]
+        if "://" in name:
+            parts = urlsplit(name)
+            host = parts.netloc.rpartition("@")[2]
+            name = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return name[-MAX_NAME_LETTERS:]
 
 
 def _of_file(row: Row) -> dict[str, Any]:

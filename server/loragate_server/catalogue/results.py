@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("outcome", pa.string()),
         ("decision_id", pa.string()),
         ("decided_at", pa.timestamp("us", tz="UTC")),
+        ("expires_at", pa.timestamp("us", tz="UTC")),
         ("verdict", pa.string()),
         ("would_be_verdict", pa.string()),
         ("mode", pa.string()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +21,14 @@ from loragate_server.cli.options import (
     load,
 )
 from loragate_server.cli.report import offered
-from loragate_server.config.schema import Config
+from loragate_server.config.schema import Config, StartError
+from loragate_server.errors import NoDecisionError
 from loragate_server.logs.lines import set_up_logs
+from loragate_server.out_of_memory import is_out_of_memory
 from loragate_server.report.wording import REPORT
 from loragate_server.wording.catalogue import DEFAULT_LANGUAGE
+
+_log = logging.getLogger(__name__)
 
 NEEDS_EXTRA = "catalogue needs the extra `ray`: pip install 'loragate-server[ray]'"
 
@@ -192,6 +197,14 @@ def _run(
             done = asyncio.run(run(wanted, job, lambda line: typer.echo(line, err=True)))
         except SourceError as error:
             fail(str(error), EXIT_FAILED)
+        except (NoDecisionError, StartError, OSError, MemoryError):
+            raise
+        except Exception as error:  # of Ray, or of a damaged part: 1 says that files were refused
+            if is_out_of_memory(error):
+                raise
+            _log.exception("the scan ended")
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            fail(f"The scan ended by a fault: {why}. Again, it goes on where it was.", EXIT_FAILED)
     told = f"{done.listed} files, {done.refused} refused, {done.left} left"
     typer.echo(f"{told}; results in {done.folder}")
     if done.left:

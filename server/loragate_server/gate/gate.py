@@ -161,9 +161,8 @@ class Gate:
             leash: of the caller.
 
         Raises:
-            NoDecisionError: no decision exists.
-            ValueError: it was measured of another file, on another base model, for another library
-                or by another engine.
+            NoDecisionError: no decision exists; NOT_READY where it was measured of another file, on
+                another base model, for another library or by another engine.
         """
         return await self._doorway.answer(
             self._decide_measured(request, stored, measured, leash), leash

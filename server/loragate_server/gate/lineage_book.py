@@ -14,17 +14,13 @@ from loragate_server.gate.kinship import Part, Sketches, change_of, parts_of
 from loragate_server.policy.known import KnownUse
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.review import ReviewedAdapter
+from loragate_server.recent import REMEMBERED
 from loragate_server.record.database import Database
 from loragate_server.record.follow import POLL_INTERVAL_S, Follower
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.sketch_rows import SketchKey, read_sketches, sketches_of
 from loragate_server.record.verdict import Verdict
 
-REMEMBERED = 16384
-"""Adapters whose own sketches are kept, so that cached verdicts can be held against what is blocked
-later; 4 KiB each, or 8."""
-FEWEST_REMEMBERED = 64
-"""However few verdicts are cached: what was just recorded is needed when it is blocked."""
 UNKNOWN = "?"
 """Stands in a key for an adapter whose sketch is not at hand: no measured verdict has it."""
 
@@ -187,11 +183,6 @@ class LineageBook(Follower):
             base: _Blocked(tuple(use for use, _ in rows), np.stack([one for _, one in rows]))
             for base, rows in found.items()
         }
-
-
-def adapters_for(cached_verdicts: int) -> int:
-    """Of how many adapters something is worth keeping beside so many cached verdicts."""
-    return min(REMEMBERED, max(FEWEST_REMEMBERED, cached_verdicts))
 
 
 def decisions_of(kin: Iterable[Kin]) -> tuple[str, ...]:

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.audit.evidence import ENGINE_VERSION, Evidence
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.bases import ServedBase
 
 
-class MeasuredOtherwiseError(ValueError):
-    """What was measured elsewhere is not what would be measured here."""
+def measured_otherwise(how: str) -> NoDecisionError:
+    """NOT_READY: what was measured elsewhere is not what would be measured here."""
+    return NoDecisionError(
+        ErrorReason.NOT_READY,
+        f"An auditor measures otherwise than the scan began with: {how}.",
+        remedy="Give the command again: it scans with what there is now.",
+    )
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ def require_of(evidence: Evidence, file: StoredFile, served: ServedBase) -> None
     """Sees that evidence from elsewhere is of one file, and what would be measured of it here.
 
     Raises:
-        MeasuredOtherwiseError: it is not.
+        NoDecisionError: NOT_READY, it is not.
     """
     wanted = (
         [(file.sha256, file.config_sha256)],
@@ -43,6 +49,6 @@ def require_of(evidence: Evidence, file: StoredFile, served: ServedBase) -> None
         evidence.engine_version,
     )
     if found != wanted:
-        raise MeasuredOtherwiseError(
+        raise measured_otherwise(
             "the evidence is of another file, base model, library or engine than is served"
         )

@@ -20,6 +20,7 @@ from loragate_server.intake.sources import Source, open_source
 from loragate_server.intake.store import ContentStore, not_stored, raise_disk
 from loragate_server.intake.weights import KnownWeights, read_weights
 from loragate_server.progress import Leash
+from loragate_server.recent import REMEMBERED
 from loragate_server.time_limit import watch_from_now_on
 
 CHUNK_BYTES = 2**20
@@ -32,6 +33,7 @@ class Intake:
         settings: sources and limits.
         store_dir: the folder that holds every file taken in, under its digest.
         on_corrupt: told of every stored file that somebody else has changed.
+        remembered: of how many stored files it is remembered what was found out about them.
     """
 
     def __init__(
@@ -39,11 +41,15 @@ class Intake:
         settings: IntakeSection,
         store_dir: Path,
         on_corrupt: Callable[[], None] = lambda: None,
+        *,
+        remembered: int = REMEMBERED,
     ) -> None:
         self.settings = settings
         self.store_dir = store_dir
-        self._store = ContentStore(store_dir, settings.store_limit_bytes, on_corrupt)
-        self._weights = KnownWeights(settings)
+        self._store = ContentStore(
+            store_dir, settings.store_limit_bytes, on_corrupt, remembered=remembered
+        )
+        self._weights = KnownWeights(settings, remembered)
         self._scrubber = Scrubber(self._store, settings.scrub_interval_s)
 
     def start(self) -> None:

@@ -18,11 +18,12 @@ from typing import BinaryIO, NoReturn
 
 from loragate_server.adapter.reference import StoredFile, is_sha256
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.recent import RecentFiles
+from loragate_server.recent import REMEMBERED, RecentFiles
 
 _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
+_SUFFIX = ".safetensors"
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEVER_OURS = (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EISDIR)
 """What opening a stored file fails with when something else lies under its name."""
@@ -37,10 +38,6 @@ _MANY = 100
 """Files."""
 _TRIAL_BYTES = 64 << 10
 """A file system may say that it has room and give none: quotas, no inodes left."""
-
-REMEMBERED = 16_384
-"""Files that are known, without a look at them, to be unchanged, and when they were used to the
-second: some 500 bytes each. A store may hold many times as many small files."""
 
 
 class ContentStore:
@@ -59,16 +56,23 @@ class ContentStore:
             twentieth more than that, because it takes a look at every one of them. What another
             process puts there is seen after a minute.
         on_corrupt: told of every stored file whose bytes are not those of its name.
+        remembered: files that are known, without a look at them, to be unchanged, and when they
+            were used to the second. The store may hold many times as many small ones.
     """
 
     def __init__(
-        self, folder: Path, limit_bytes: int, on_corrupt: Callable[[], None] = lambda: None
+        self,
+        folder: Path,
+        limit_bytes: int,
+        on_corrupt: Callable[[], None] = lambda: None,
+        *,
+        remembered: int = REMEMBERED,
     ) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._on_corrupt = on_corrupt
-        self._proven = RecentFiles[bytes](REMEMBERED)
-        self._used_unix_s = RecentFiles[float](REMEMBERED)
+        self._proven = RecentFiles[bytes](remembered)
+        self._used_unix_s = RecentFiles[float](remembered)
         self._changing = threading.Lock()
         """Held while names come and go."""
         self._held_bytes = 0
@@ -82,7 +86,7 @@ class ContentStore:
 
     def path_of(self, sha256: str) -> Path:
         """Where the bytes with this digest are or would be."""
-        return self._folder / sha256[:2] / f"{sha256}.safetensors"
+        return self._folder / sha256[:2] / f"{sha256}{_SUFFIX}"
 
     def find(self, sha256: str) -> Path | None:
         """The stored file with this digest, if any; marks it as used now.
@@ -173,9 +177,10 @@ class ContentStore:
         Args:
             pause: called after each MiB; what it raises ends the work.
         """
-        for path in sorted(self._folder.glob("??/*.safetensors")):
-            if is_sha256(path.stem) and path == self.path_of(path.stem):
-                self._holds(path.stem, anew=True, pause=pause)
+        for folder in sorted(one.path for one in self._folders()):
+            for path in sorted(Path(folder).glob("*.safetensors")):
+                if is_sha256(path.stem) and path == self.path_of(path.stem):
+                    self._holds(path.stem, anew=True, pause=pause)
 
     def _holds(
         self, sha256: str, *, anew: bool = False, pause: Callable[[], None] = lambda: None
@@ -229,13 +234,15 @@ class ContentStore:
         Kept files stay, even where the store is larger than it should be then.
         """
         now_unix_s, began_s = time.time(), time.monotonic()
-        files = sorted(self._files())
-        total = sum(size for _, size, _, _ in files)
+        # Counted one by one: a list of all would take more memory with every file that is stored.
+        total = sum(size for _, size, _, _ in self._files())
         if total > self._limit_bytes:
+            files = sorted(self._files())
             room = self._limit_bytes // 20 if len(files) > _MANY else 0
-            for _, size, marked_unix_s, path in files:
+            for _, size, marked_unix_s, name in files:
                 if total <= self._limit_bytes - room:
                     break
+                path = Path(name)
                 if path != keep and marked_unix_s <= now_unix_s:
                     _delete(path)
                     self._forget(path.stem)
@@ -246,13 +253,25 @@ class ContentStore:
         ended_s = time.monotonic()
         self._count_again_monotonic_s = ended_s + max(_COUNT_AGAIN_S, 100 * (ended_s - began_s))
 
-    def _files(self) -> Iterator[tuple[float, int, float, Path]]:
+    def _files(self) -> Iterator[tuple[float, int, float, str]]:
         """When each file was used last, its size, its mark, and where it is."""
-        for path in self._folder.glob("??/*.safetensors"):
-            with contextlib.suppress(FileNotFoundError):  # deleted by somebody else
-                status = path.lstat()
-                used_unix_s = max(status.st_mtime, self._used_unix_s.get(path.stem) or 0.0)
-                yield used_unix_s, status.st_size, status.st_mtime, path
+        for folder in self._folders():
+            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+                for one in found:
+                    if one.name.endswith(_SUFFIX):
+                        # Another process may delete it meanwhile.
+                        with contextlib.suppress(FileNotFoundError):
+                            status = one.stat(follow_symlinks=False)
+                            own = self._used_unix_s.get(one.name.removesuffix(_SUFFIX)) or 0.0
+                            used_unix_s = max(status.st_mtime, own)
+                            yield used_unix_s, status.st_size, status.st_mtime, one.path
+
+    def _folders(self) -> Iterator[os.DirEntry[str]]:
+        """Those that files lie in, by their first two digits."""
+        with os.scandir(self._folder) as found:
+            for one in found:
+                if len(one.name) == 2 and one.is_dir(follow_symlinks=False):
+                    yield one
 
     def _forget(self, sha256: str) -> None:
         self._proven.forget(sha256)

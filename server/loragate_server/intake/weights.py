@@ -15,10 +15,7 @@ from loragate_server.config.intake import IntakeSection
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.header import Header, TensorEntry, read_header
 from loragate_server.intake.store import read_stored
-from loragate_server.recent import RecentFiles
-
-REMEMBERED = 16_384
-"""Files whose weights' digest is kept in memory; some 300 bytes each."""
+from loragate_server.recent import REMEMBERED, RecentFiles
 
 _CHUNK_BYTES = 4 * 2**20
 _EXPONENT: dict[str, tuple[np.dtype[Any], int]] = {

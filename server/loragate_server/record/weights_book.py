@@ -8,14 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from loragate_server.recent import RecentFiles
+from loragate_server.recent import REMEMBERED, RecentFiles
 from loragate_server.record.database import Database
 from loragate_server.record.follow import POLL_INTERVAL_S, Follower
 from loragate_server.record.weights_rows import newest, read_weights, weights_since
-
-REMEMBERED = 16_384
-"""Files whose weights are kept, so that cached verdicts can be held against what is ruled out
-later; some 300 bytes each."""
 
 OVERLAP = timedelta(minutes=1)
 """Read again each time: a decision may become visible later than one made after it."""
@@ -40,7 +36,8 @@ class WeightsBook(Follower):
     Args:
         database: whose table of weights is followed.
         ruled: the digests of all files that are ruled out at present.
-        remembered: how many other files' weights are kept.
+        remembered: how many other files' weights are kept, so that cached verdicts can be held
+            against what is ruled out later.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from loragate_server.catalogue.measured import packed, unpacked
 from loragate_server.catalogue.reading import read
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.schema import Config
+from loragate_server.errors import NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.measured import require_of
 from loragate_server.testing import SHARED_CACHE
@@ -123,7 +124,7 @@ def test_nothing_is_decided_over_what_was_measured_by_other_means(
     [first, second, _] = auditor().audit(rows)
     evidence, _ = unpacked(first["measured"])
     require_of(evidence, file_of(first), served)
-    with pytest.raises(ValueError, match="is of another"):
+    with pytest.raises(NoDecisionError, match="is of another"):
         require_of(replace(evidence, **change), file_of(first), served)
-    with pytest.raises(ValueError, match="is of another"):
+    with pytest.raises(NoDecisionError, match="is of another"):
         require_of(evidence, file_of(second), served)

@@ -64,6 +64,9 @@ def test_what_failed_for_reasons_that_may_have_gone_is_tried_again_ever_later() 
         clock.now_s += 5
     assert pauses[:5] == [10, 20, 40, 80, 160]
     assert max(pauses) == LONGEST_PAUSE_S
+    for _ in range(1100):  # more than a float has powers of two
+        clock.now_s += LONGEST_PAUSE_S
+        assert following.due(known) == {"/net"}
 
 
 def test_a_new_version_begins_anew_and_a_success_is_forgotten() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,37 @@ def test_what_cannot_be_looked_into_is_listed_with_its_fault_and_the_rest_goes_o
         str(tmp_path / "fine/one.safetensors"): "",
         str(tmp_path / "closed"): "The folder cannot be listed: Permission denied.",
     }
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Callable[[str, int], None]]:
+    """Makes folders within folders, of whatever depth; they are gone in the end."""
+
+    def make(name: str, count: int) -> None:
+        here = os.open(tmp_path, os.O_DIRECTORY)
+        for _ in range(count):
+            os.mkdir(name, dir_fd=here)
+            inner = os.open(name, os.O_DIRECTORY, dir_fd=here)
+            os.close(here)
+            here = inner
+        os.close(os.open("end.safetensors", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        os.close(here)
+
+    yield make
+    subprocess.run(["rm", "-r", *tmp_path.iterdir()], check=True)
+
+
+def test_folders_of_any_depth_are_looked_into_as_far_as_a_path_can_be(
+    tmp_path: Path, deep: Callable[[str, int], None]
+) -> None:
+    (tmp_path / "z.safetensors").touch()
+    deep("d", 1500)
+    deep("x" * 250, 20)
+    found = {one.location: one.fault for one in listed(tmp_path)}
+    assert found.pop(str(tmp_path / "z.safetensors")) == ""
+    assert found.pop(str(Path(tmp_path, *["d"] * 1500, "end.safetensors"))) == ""
+    [fault] = found.values()
+    assert fault == "The folder cannot be listed: File name too long."
 
 
 def test_an_entry_with_a_fault_is_refused_with_it_and_nothing_is_read(tmp_path: Path) -> None:

@@ -35,12 +35,19 @@ with ray_instance(Machines()):
 
 
 KILLED = """
+import os
 import sys
 import time
 from loragate_server.catalogue.ray_job import Machines, ray_instance
 
+def told():
+    return [os.environ.get(name) for name in ("LORAGATE_DATABASE_URL", "AWS_PROFILE")]
+
 with ray_instance(Machines()):
     import ray
+    print(ray.get(ray.remote(told).remote()), flush=True)
+print(told(), flush=True)
+with ray_instance(Machines()):
     turns = ray.remote(num_cpus=1)(lambda: time.sleep(600)).remote()
     print("ready", flush=True)
     sys.stdin.read()
@@ -57,15 +64,19 @@ def of_instance(pid: int) -> list[psutil.Process]:
     return found
 
 
-def test_nothing_of_a_local_instance_outlives_a_driver_that_is_killed() -> None:
+def test_an_instance_follows_another_gets_no_password_and_goes_with_its_driver() -> None:
+    ours = {"LORAGATE_DATABASE_URL": "postgresql://a:secret@b/c", "AWS_PROFILE": "readers"}
     driver = subprocess.Popen(
         [sys.executable, "-c", KILLED],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, **ours, "RAY_ADDRESS": "127.0.0.1:1"},
     )
     with driver:
         assert driver.stdout
+        assert driver.stdout.readline() == "[None, 'readers']\n"
+        assert driver.stdout.readline() == f"{[*ours.values()]}\n"
         assert driver.stdout.readline() == "ready\n"
         assert len(of_instance(driver.pid)) >= 3
         driver.kill()

@@ -12,7 +12,8 @@ from loragate_server.catalogue.measured import packed
 from loragate_server.catalogue.progress import Progress
 from loragate_server.catalogue.recording import Decide, Recording
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.gate.measured import MeasuredOtherwiseError
+from loragate_server.gate.measured import measured_otherwise
+from loragate_server.gate.request import GateRequest
 from loragate_server.record.verdict import Verdict
 from testkit import evidence as made
 
@@ -35,8 +36,48 @@ def row() -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "location", "shown"),
+    [
+        ("", "/loras/one.safetensors", "/loras/one.safetensors"),
+        ("One", "https://a.example/x.safetensors?sig=secret", "One"),
+        (
+            "",
+            "https://me:secret@a.example:8443/x/y.safetensors?sig=secret#secret",
+            "https://a.example:8443/x/y.safetensors",
+        ),
+        ("", "s3://bucket/loras/one.safetensors", "s3://bucket/loras/one.safetensors"),
+        ("", f"/{300 * 'x'}/one.safetensors", f"{240 * 'x'}/one.safetensors"),
+        (300 * "n", "/loras/one.safetensors", 256 * "n"),
+    ],
+)
+def test_the_record_names_a_file_without_what_opens_it(
+    name: str, location: str, shown: str
+) -> None:
+    asked: list[GateRequest] = []
+
+    async def decide(request: GateRequest, *_: object) -> Verdict:
+        asked.append(request)
+        raise NoDecisionError(ErrorReason.NOT_READY, "Enough.", remedy="None.")
+
+    recording = Recording(
+        "0" * 16,
+        "emoji-tiny",
+        decide=decide,
+        stored=Mock(),
+        policy_digest="d" * 64,
+        calibration_digest="",
+        recorded={},
+        results=Mock(),
+        progress=Progress(1),
+    )
+    with pytest.raises(NoDecisionError, match="Enough"):
+        asyncio.run(recording.take({**row(), "name": name, "location": location}))
+    assert asked[0].adapters[0].declared_name == shown
+
+
 async def otherwise(*_: object) -> Verdict:
-    raise MeasuredOtherwiseError("the evidence is of another library")
+    raise measured_otherwise("the evidence is of another library")
 
 
 async def never(*_: object) -> Verdict:

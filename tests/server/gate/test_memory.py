@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from loragate_server.adapter.reference import AdapterReference
-from loragate_server.gate.lineage_book import adapters_for
 from loragate_server.gate.request import GateRequest
-from loragate_server.intake import store
 from loragate_server.intake.store import ContentStore
+from loragate_server.recent import files_for
 
-MOST_KEPT = 1500
-"""Bytes that an audit may leave behind for good: two digests, and when its file was used.
+MOST_KEPT = 300
+"""Bytes that an audit may leave behind for good: nothing, but memory is no exact measure.
 
 A leak shows in every stretch of audits. What shows in some is a pool that breathes.
 """
@@ -37,6 +36,13 @@ async def test_an_audit_leaves_little_behind_when_the_cache_is_full(
 ) -> None:
     here = house(verdict_cache_size=4)
     here.gate._on_record.lineage._remembered = 4
+    for book in (
+        here.gate._on_record.weights._seen,
+        here.gate._intake._intake._weights._known,
+        here.gate._intake._intake._store._proven,
+        here.gate._intake._intake._store._used_unix_s,
+    ):
+        book._limit = 4
 
     async def ask(numbers: range) -> int:
         for number in numbers:
@@ -71,15 +77,12 @@ async def test_a_cached_verdict_holds_what_answers_hold_and_no_more(
     assert len(here.gate._on_record.lineage._seen) == 1
 
 
-def test_sketches_are_remembered_for_as_many_files_as_verdicts() -> None:
-    assert [adapters_for(size) for size in (0, 500, 10**6)] == [64, 500, 16384]
+def test_something_is_remembered_of_as_many_files_as_verdicts() -> None:
+    assert [files_for(size) for size in (0, 500, 10**6)] == [64, 500, 16384]
 
 
-def test_a_store_of_many_small_files_remembers_the_last_ones(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr(store, "REMEMBERED", 5)
-    one = ContentStore(tmp_path, 1 << 30)
+def test_a_store_of_many_small_files_remembers_the_last_ones(tmp_path: Path) -> None:
+    one = ContentStore(tmp_path, 1 << 30, remembered=5)
     for number in range(9):
         file = one.incoming()
         file.write(b"x")
