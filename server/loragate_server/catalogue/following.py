@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loragate_server.catalogue.entry import Entry
 from loragate_server.catalogue.failure import AGAIN
@@ -13,16 +13,24 @@ from loragate_server.catalogue.known import Known
 SETTLES_S = 10.0
 """A local file that has not changed for so long counts as written."""
 
+LONGEST_UNSETTLED_S = 600.0
+"""A file that has changed at every look for so long is taken as it is: whoever touches it again and
+again would keep it from ever being looked at."""
+
 LONGEST_PAUSE_S = 3600.0
 """Between two tries of a file whose reading or audit failed."""
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A version of a file that may still be written, and since when it is there (our clock)."""
+    """A version of a file that may still be written, and since when it is there (our clock).
+
+    `unsettled_s` is since when no version of it has stayed.
+    """
 
     version: str
     since_s: float
+    unsettled_s: float
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,16 @@ class Following:
             if not entry.changed_unix_s or self._wall() - entry.changed_unix_s >= SETTLES_S:
                 yield entry
                 continue
-            seen = before.get(entry.location)
-            if seen is None or seen.version != entry.version:
-                seen = _Seen(entry.version, self._clock())
+            now_s, seen = self._clock(), before.get(entry.location)
+            if seen is None:
+                seen = _Seen(entry.version, now_s, now_s)
+            elif seen.version != entry.version:
+                seen = replace(seen, version=entry.version, since_s=now_s)
+            settled = now_s - seen.since_s >= SETTLES_S
+            if now_s - seen.unsettled_s >= LONGEST_UNSETTLED_S:
+                settled, seen = True, replace(seen, unsettled_s=now_s)
             self._unsettled[entry.location] = seen
-            if self._clock() - seen.since_s >= SETTLES_S:
+            if settled:
                 yield entry
 
     def due(self, known: Mapping[str, Known]) -> set[str]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from loragate_server.catalogue.entry import Entry
-from loragate_server.catalogue.following import LONGEST_PAUSE_S, SETTLES_S, Following
+from loragate_server.catalogue.following import (
+    LONGEST_PAUSE_S,
+    LONGEST_UNSETTLED_S,
+    SETTLES_S,
+    Following,
+)
 from loragate_server.catalogue.known import Known
 
 
@@ -50,6 +57,18 @@ def test_a_file_from_the_future_is_taken_when_it_stayed_the_same_in_front_of_our
     clock.now_s += SETTLES_S / 2
     assert taken(following, ahead) == ["/a"]
     assert not taken(following, Entry("/a", "2", changed_unix_s=9e9))
+
+
+def test_a_file_that_is_touched_again_and_again_is_taken_all_the_same() -> None:
+    clock = Clock()
+    following = Following(10.0, clock, lambda: clock.now_s)
+    taken_s = []
+    for number in range(1000):
+        if taken(following, Entry("/a", str(number), changed_unix_s=clock.now_s - 1)):
+            taken_s.append(clock.now_s)
+        clock.now_s += 5
+    assert [later - before for before, later in pairwise(taken_s)] == [LONGEST_UNSETTLED_S] * 7
+    assert taken_s[0] - LONGEST_UNSETTLED_S == Clock().now_s
 
 
 def test_what_failed_for_reasons_that_may_have_gone_is_tried_again_ever_later() -> None:
