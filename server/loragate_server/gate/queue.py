@@ -52,13 +52,18 @@ class Clocks:
     def take(self, name: str) -> None:
         """Somebody's work begins, which makes that the present time."""
         self._now = max(self._now, self.served(name))
-        if len(self._served) > _MOST_CLOCKS:
-            self._served = {one: at for one, at in self._served.items() if at > self._now}
+        self._forget()
 
     def charge(self, name: str, seconds: float, among: float) -> None:
         """Somebody was served while so many took part, he among them."""
         self._served[name] = self.served(name) + seconds
         self._now += seconds / among
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drops those who have been served no more than others, when there are many."""
+        if len(self._served) > _MOST_CLOCKS:
+            self._served = {one: at for one, at in self._served.items() if at > self._now}
 
 
 class FairQueue:

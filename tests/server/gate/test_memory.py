@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loragate_server.adapter.reference import AdapterReference
+from loragate_server.gate.queue import Clocks
 from loragate_server.gate.request import GateRequest
 from loragate_server.intake.store import ContentStore
 from loragate_server.recent import files_for
@@ -89,3 +90,10 @@ def test_a_store_of_many_small_files_remembers_the_last_ones(tmp_path: Path) -> 
         one.adopt(file, f"{number:064x}")
     assert len(one._used_unix_s) == 5
     assert len(one._proven) <= 5
+
+
+def test_nobody_is_remembered_for_having_been_served_once() -> None:
+    clocks = Clocks()
+    for number in range(5000):
+        clocks.charge(f"caller {number}", 1.0, 1.0)
+    assert len(clocks._served) <= 1025
