@@ -258,7 +258,9 @@ class _Running:
                 self.job.machines,
                 intake_json=self.job.source.settings(intake).model_dump_json(),
                 serve=self.serve,
-                question=Question(intake.loaders, policy.screen_miss_rate),
+                question=Question(
+                    intake.loaders, policy.screen_miss_rate, self.config.gate.stuck_after_s
+                ),
                 recorded=list(recorded),
                 responses=self.responses,
             )

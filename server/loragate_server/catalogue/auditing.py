@@ -14,12 +14,13 @@ from loragate_server.audit.uses import Member
 from loragate_server.catalogue.claims import Claim
 from loragate_server.catalogue.earlier import recalled_from
 from loragate_server.catalogue.failure import failure_of, poison
+from loragate_server.catalogue.hanging import Guard
 from loragate_server.catalogue.measured import packed
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.measuring import asked_about, member_of, with_files
+from loragate_server.gate.worker import STUCK_AFTER_S
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.unstored import NOWHERE
-from loragate_server.progress import Leash
 
 Row = dict[str, Any]
 
@@ -47,10 +48,12 @@ class Question:
     Attributes:
         loaders: that verdicts have to speak for.
         screen_miss_rate: the policy's.
+        stuck_after_s: an audit without a sign of life for so long ends its process.
     """
 
     loaders: tuple[str, ...]
     screen_miss_rate: float
+    stuck_after_s: float = STUCK_AFTER_S
 
 
 class Auditor:
@@ -106,12 +109,18 @@ class Auditor:
             return _done(row, **failure_of(error))
 
     def _evidence(self, rows: Sequence[Row]) -> list[Row]:
-        served, leash = self._served, Leash()
+        leash = Guard(self._question.stuck_after_s)
+        with leash.on():
+            return self._measured(rows, leash)
+
+    def _measured(self, rows: Sequence[Row], leash: Guard) -> list[Row]:
+        served = self._served
         found: dict[int, Row] = {}
         members: dict[int, Member] = {}
         files: dict[int, StoredFile] = {}
         times_s: dict[int, dict[str, float]] = {}
         for number, row in enumerate(rows):
+            leash.check()
             began = time.monotonic()
             files[number] = file = file_of(row)
             try:
