@@ -42,18 +42,19 @@ def read_unstored(ref: AdapterReference, settings: IntakeSection, leash: Leash) 
     with open_source(ref, settings) as source:
         if source.size_bytes is not None and source.size_bytes > settings.max_file_bytes:
             raise too_large(source.size_bytes, settings)
-        read = bytearray()
+        read = io.BytesIO()  # which hands its bytes on without a copy
         until_s = time.monotonic() + settings.fetch_total_s
         while chunk := read_chunk(source, ref):
             leash.check()
             if ref.uri is not None and time.monotonic() > until_s:
                 raise TimeoutError  # which `open_source` says as of every other cause
-            if len(read) < HEAD_BYTES <= len(read) + len(chunk):
-                refuse_by_content(bytes((read + chunk)[:HEAD_BYTES]))
-            read += chunk
-            if len(read) > settings.max_file_bytes:
-                raise too_large(len(read), settings)
-        data, config_json = bytes(read), source.config_json
+            before = read.tell()
+            read.write(chunk)
+            if before < HEAD_BYTES <= read.tell():
+                refuse_by_content(bytes(read.getbuffer()[:HEAD_BYTES]))
+            if read.tell() > settings.max_file_bytes:
+                raise too_large(read.tell(), settings)
+        data, config_json = read.getvalue(), source.config_json
     refuse_by_content(data[:HEAD_BYTES])
     sha256 = hashlib.sha256(data).hexdigest()
     require_expected(sha256, ref.expected_sha256)
