@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from sqlalchemy import ColumnElement, exists, select
 
 from loragate_server.record.database import Database
@@ -15,7 +17,9 @@ def request_id(scan_id: str, config_sha256: str) -> str:
 
 
 def scanned(database: Database, scan_id: str, policy_digest: str) -> dict[str, str]:
-    """The decisions of a scan by the key of their file: its digest, "." and its configuration's.
+    """The decisions of a scan that hold, by the key of their file.
+
+    A key is the file's digest, "." and that of the configuration beside it.
 
     A decision that was made when the policy had just changed is not one of this scan. Neither is
     one that answers another question than a scan asks, whoever has it recorded under its name.
@@ -35,9 +39,11 @@ def scanned(database: Database, scan_id: str, policy_digest: str) -> dict[str, s
         .where(
             audits.c.caller_service == SCAN_SERVICE,
             audits.c.policy_digest == policy_digest,
+            audits.c.expires_at > datetime.now(UTC),
             audits.c.caller_request_id.startswith(f"{scan_id}/", autoescape=True),
             *_as_a_scan_asks(),
         )
+        .order_by(audits.c.decided_at, audits.c.decision_id)
     )
     found: dict[str, str] = {}
     with database.reading() as connection:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from loragate_server.record import scanned as record_of_scans
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.scanned import request_id, scanned
 from loragate_server.record.verdict import SCAN_SERVICE, Caller
@@ -50,4 +52,20 @@ def test_what_somebody_else_asked_is_none_of_the_scan(
     recorder: Recorder, who: dict[str, str]
 ) -> None:
     recorded(recorder, Caller(SCAN_SERVICE, request_id=request_id(SCAN, ""), **who))
+    assert scanned(recorder.database, SCAN, POLICY) == {}
+
+
+def test_a_decision_that_has_expired_is_made_again(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(recorder, Caller(SCAN_SERVICE, request_id=request_id(SCAN, "")))
+    assert scanned(recorder.database, SCAN, POLICY)
+    later = datetime.now(UTC) + timedelta(days=367)  # the longest that a verdict may hold, and one
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return later
+
+    monkeypatch.setattr(record_of_scans, "datetime", Later)
     assert scanned(recorder.database, SCAN, POLICY) == {}
