@@ -21,7 +21,7 @@
 {{- $asked := .Values.catalogue -}}
 {{- $words := list "catalogue" "scan" $asked.source "--auditors" $asked.auditors "--readers" $asked.readers "--batch" $asked.batch "--http" (printf "%s:9464" .Values.bindAddress) -}}
 {{- if $asked.retry -}}{{- $words = append $words "--retry" -}}{{- end -}}
-{{- if eq $asked.kind "rayjob" -}}{{- $words = concat $words (list "--address" "auto") -}}{{- end -}}
+{{- if eq $asked.kind "rayjob" -}}{{- $words = concat $words (list "--address" "auto" "--accept-refused") -}}{{- end -}}
 {{- $text := list -}}
 {{- range $words -}}{{- $text = append $text (toString .) -}}{{- end -}}
 {{- toJson $text -}}

@@ -109,6 +109,10 @@ class AuditEngine:
         """Finds out how many questions may share a launch in `first_look`, which takes a second."""
         self.judge.try_sizes()
 
+    def try_sizes_of_many(self) -> None:
+        """Finds out how many questions may share a launch in `audit_many`, which takes seconds."""
+        self.judge.try_sizes_of_many()
+
     @cached_property
     def fed(self) -> Fed:
         """What the response stage is fed; named once."""

@@ -145,6 +145,10 @@ class Judge:
         """Finds that out, in some dozens of launches; else the first `first_look` does."""
         _ = self._together.few_widths
 
+    def try_sizes_of_many(self) -> None:
+        """As `try_sizes`, for `judge_many`."""
+        self._together.try_sizes()
+
     def first_look(
         self,
         adaptations: Sequence[Adaptation],
@@ -252,7 +256,9 @@ class Judge:
         leash.check()
         leash.report("screen", 0.0)
         began = time.monotonic()
-        found = self._together.screens(gradients, [look.adaptation for look in looks], few=few)
+        found = self._together.screens(
+            gradients, [look.adaptation for look in looks], few=few, poll=leash.check
+        )
         calibration = self._materials.calibration
         scales = NO_SCALES if calibration is None else calibration.scales
         known = None if self._knows_all else list(self._calibrated)

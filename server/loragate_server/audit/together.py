@@ -7,7 +7,7 @@ an adapter has alone, and only those are used that give the same bits. What fits
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -25,7 +25,7 @@ from loragate_server.audit.stages import Responded, respond
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.models.base import BaseModel
 from loragate_server.out_of_memory import is_out_of_memory
-from loragate_server.progress import Leash
+from loragate_server.progress import Leash, go_on
 
 ALONE = 16
 """Rows of the stack of one adapter are filled up to multiples of this (`STACK_STEP`)."""
@@ -105,19 +105,30 @@ class Together:
         """How many uses share a forward pass; tried out once."""
         return exact_copies(self._base, self._materials.probes, self._batch_rows, MOST_COPIES)
 
+    def try_sizes(self) -> None:
+        """Finds out now what `screens` and `responses` of many would find out first."""
+        _ = self.widths, self.copies
+
     def screens(
-        self, gradients: ConceptGradients, adaptations: Sequence[Adaptation], *, few: bool = False
+        self,
+        gradients: ConceptGradients,
+        adaptations: Sequence[Adaptation],
+        *,
+        few: bool = False,
+        poll: Callable[[], None] = go_on,
     ) -> list[Screen]:
-        """As `screen` of each; of few, in narrow stacks."""
+        """As `screen` of each; of few, in narrow stacks. Polls before each launch."""
         found: dict[int, Screen] = {}
         widths = self.few_widths if few else self.widths
         for group in self._launches(gradients, adaptations, widths):
+            poll()
             alone = [adaptations[number][0] for number in group]
             if len(group) > 1:
                 made = _side_by_side(self._base, gradients, alone, self._backend, widths)
                 found.update(zip(group, made, strict=True))
         for number, adaptation in enumerate(adaptations):
             if number not in found:
+                poll()
                 found[number] = screen(self._base, gradients, adaptation, self._backend)
         return [found[number] for number in range(len(adaptations))]
 

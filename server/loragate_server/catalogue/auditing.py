@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,15 +15,19 @@ from loragate_server.audit.uses import Member
 from loragate_server.catalogue.claims import Claim
 from loragate_server.catalogue.earlier import recalled_from
 from loragate_server.catalogue.failure import failure_of, poison
-from loragate_server.catalogue.hanging import Guard
 from loragate_server.catalogue.measured import packed
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.measuring import asked_about, member_of, with_files
-from loragate_server.gate.worker import STUCK_AFTER_S
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.unstored import NOWHERE
+from loragate_server.progress import Leash
 
 Row = dict[str, Any]
+
+
+def unguarded() -> AbstractContextManager[Leash]:
+    """A leash that nobody watches."""
+    return nullcontext(Leash())
 
 
 class ClaimBook(Protocol):
@@ -48,12 +53,12 @@ class Question:
     Attributes:
         loaders: that verdicts have to speak for.
         screen_miss_rate: the policy's.
-        stuck_after_s: an audit without a sign of life for so long ends its process.
+        stuck_after_s: a batch without a sign of life for so long ends its process.
     """
 
     loaders: tuple[str, ...]
     screen_miss_rate: float
-    stuck_after_s: float = STUCK_AFTER_S
+    stuck_after_s: float
 
 
 class Auditor:
@@ -63,14 +68,21 @@ class Auditor:
         serve: makes the base model with its engine; called once.
         question: what is the same for all files.
         claims: who audits which file.
+        guard: what each batch is audited in; see `hanging`.
     """
 
     def __init__(
-        self, serve: Callable[[], ServedBase], question: Question, claims: ClaimBook
+        self,
+        serve: Callable[[], ServedBase],
+        question: Question,
+        claims: ClaimBook,
+        guard: Callable[[], AbstractContextManager[Leash]] = unguarded,
     ) -> None:
         self._served = serve()
+        self._served.engine.try_sizes_of_many()
         self._question = question
         self._claims = claims
+        self._guard = guard
 
     def audit(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Audits files, each once, and gives one row for each: its evidence, or why there is none.
@@ -109,11 +121,10 @@ class Auditor:
             return _done(row, **failure_of(error))
 
     def _evidence(self, rows: Sequence[Row]) -> list[Row]:
-        leash = Guard(self._question.stuck_after_s)
-        with leash.on():
+        with self._guard() as leash:
             return self._measured(rows, leash)
 
-    def _measured(self, rows: Sequence[Row], leash: Guard) -> list[Row]:
+    def _measured(self, rows: Sequence[Row], leash: Leash) -> list[Row]:
         served = self._served
         found: dict[int, Row] = {}
         members: dict[int, Member] = {}
@@ -144,6 +155,7 @@ class Auditor:
             recalled=[recalled_from(one) for one in before],
         )
         for (number, member), evidence in zip(members.items(), measured, strict=True):
+            leash.check()
             sketches = sketches_of(served.base, [member])
             evidence = with_files(evidence, sketches, [files[number]])
             evidence = asked_about(evidence, (), self._question.screen_miss_rate)

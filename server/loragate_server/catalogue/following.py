@@ -25,7 +25,7 @@ LONGEST_PAUSE_S = 3600.0
 class _Seen:
     """A version of a file that may still be written, and since when it is there (our clock).
 
-    `unsettled_s` is since when no version of it has stayed.
+    `unsettled_s` is since when no version of it has stayed or been taken.
     """
 
     version: str
@@ -47,7 +47,8 @@ class Following:
 
     A file is taken when its time of change lies some seconds back. One whose time lies ahead of the
     clock, as a store with another clock or whoever made it may have it, is taken when it stayed the
-    same for as long in front of our own eyes.
+    same for as long in front of our own eyes. One that never rests is taken after
+    `LONGEST_UNSETTLED_S` all the same.
 
     Args:
         pause_s: before a file that failed is tried again; twice as long each time.
@@ -79,9 +80,10 @@ class Following:
                 seen = _Seen(entry.version, now_s, now_s)
             elif seen.version != entry.version:
                 seen = replace(seen, version=entry.version, since_s=now_s)
-            settled = now_s - seen.since_s >= SETTLES_S
-            if now_s - seen.unsettled_s >= LONGEST_UNSETTLED_S:
-                settled, seen = True, replace(seen, unsettled_s=now_s)
+            stayed = now_s - seen.since_s >= SETTLES_S
+            settled = stayed or now_s - seen.unsettled_s >= LONGEST_UNSETTLED_S
+            if settled:
+                seen = replace(seen, unsettled_s=now_s)
             self._unsettled[entry.location] = seen
             if settled:
                 yield entry

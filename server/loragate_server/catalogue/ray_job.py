@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ from typing import Any
 from loragate_server.catalogue.auditing import Auditor, Question
 from loragate_server.catalogue.claims import Claim, Claims
 from loragate_server.catalogue.entry import Entry
+from loragate_server.catalogue.hanging import guarded
 from loragate_server.catalogue.tables import audited_rows, read_table
 from loragate_server.gate.bases import ServedBase
+
+_log = logging.getLogger(__name__)
 
 NEEDS_EXTRA = "the catalogue needs the extra `ray`: pip install 'loragate-server[ray]'"
 
@@ -111,6 +115,7 @@ def ray_instance(machines: Machines) -> Iterator[None]:
         ray.shutdown()
         # Which leaves none: a source that is followed would no longer be left in order.
         signal.signal(signal.SIGTERM, handler)
+        _tell_of_hangs(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -121,7 +126,9 @@ def _without_our_settings() -> Iterator[None]:
     Auditors are told what they have to know.
     """
     hidden = {
-        name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LORAGATE_")
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if name.upper().startswith("LORAGATE_")  # as settings are read
     }
     try:
         yield
@@ -189,7 +196,8 @@ class _Audit:
     """`Auditor` in a process of its own."""
 
     def __init__(self, serve: Callable[[], ServedBase], question: Question, claims: Any) -> None:
-        self._auditor = Auditor(serve, question, _Elsewhere(claims))
+        guard = partial(guarded, question.stuck_after_s)
+        self._auditor = Auditor(serve, question, _Elsewhere(claims), guard)
 
     def __call__(self, table: Any) -> Iterator[Any]:
         import pyarrow as pa
@@ -222,6 +230,15 @@ def _get(reference: Any) -> Any:
     import ray
 
     return ray.get(reference)
+
+
+def _tell_of_hangs(folder: Path) -> None:
+    """Logs where auditors of a local instance hung, before its own logs go."""
+    for file in folder.glob("session_2*/logs/worker-*.err"):
+        with suppress(OSError):
+            _, found, where = file.read_text("utf-8", "replace").partition("Timeout (")
+            if found:
+                _log.error("an auditor gave no sign of life: %s%s", found, where.strip())
 
 
 def _own_folder() -> Path:

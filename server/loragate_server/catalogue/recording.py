@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from loragate_server.adapter.reference import MAX_NAME_LETTERS, AdapterReference, StoredFile
 from loragate_server.catalogue.auditing import file_of
@@ -191,15 +191,17 @@ def of_verdict(verdict: Verdict) -> dict[str, Any]:
 def _named(row: Row) -> str:
     """How the record names a file: it is kept for ever, and read by more people than the results.
 
-    Of an address without who asks, with which password, and what a store has signed.
+    Of an address without who asks, with which password, and what a site has signed.
     """
     name: str = row["name"]
     if not name:
         name = row["location"]
-        if "://" in name:
-            parts = urlsplit(name)
-            host = parts.netloc.rpartition("@")[2]
-            name = urlunsplit((parts.scheme, host, parts.path, "", ""))
+        scheme, address, rest = name.partition("://")
+        if address:
+            if scheme.lower() in ("http", "https"):  # elsewhere these signs are parts of a name
+                rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+            host, slash, path = rest.partition("/")
+            name = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
     return name[-MAX_NAME_LETTERS:]
 
 

@@ -14,6 +14,7 @@ from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
     EXIT_USAGE,
+    NO_MEMORY,
     ConfigOption,
     StateOption,
     fail,
@@ -74,6 +75,9 @@ def scan(
     auditors: AuditorsOption = 1,
     readers: ReadersOption = 1,
     batch: BatchOption = 0,
+    accept_refused: Annotated[
+        bool, typer.Option("--accept-refused", help="End with 0 although files were refused.")
+    ] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Look again at files whose reading or audit failed.")
     ] = False,
@@ -106,7 +110,16 @@ def scan(
     """
     wanted = _load(config, state_dir, http)
     machines = _Asked(address, auditors, readers, batch)
-    _run(wanted, source, out, base_model, machines, retry=retry, anew=anew)
+    _run(
+        wanted,
+        source,
+        out,
+        base_model,
+        machines,
+        retry=retry,
+        anew=anew,
+        accept_refused=accept_refused,
+    )
 
 
 @catalogue.command()
@@ -170,6 +183,7 @@ def _run(
     *,
     retry: bool = False,
     anew: bool = False,
+    accept_refused: bool = False,
     every_s: float | None = None,
 ) -> None:
     from loragate_server.app.preflight import require
@@ -201,7 +215,7 @@ def _run(
             raise
         except Exception as error:  # of Ray, or of a damaged part: 1 says that files were refused
             if is_out_of_memory(error):
-                raise
+                fail(NO_MEMORY, EXIT_FAILED)
             _log.exception("the scan ended")
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             fail(f"The scan ended by a fault: {why}. Again, it goes on where it was.", EXIT_FAILED)
@@ -209,7 +223,7 @@ def _run(
     typer.echo(f"{told}; results in {done.folder}")
     if done.left:
         raise typer.Exit(EXIT_FAILED)
-    if done.refused and every_s is None:
+    if done.refused and every_s is None and not accept_refused:
         raise typer.Exit(EXIT_FOUND_WRONG)
 
 

@@ -238,6 +238,7 @@ class ContentStore:
         total = sum(size for _, size, _, _ in self._files())
         if total > self._limit_bytes:
             files = sorted(self._files())
+            total = sum(size for _, size, _, _ in files)
             room = self._limit_bytes // 20 if len(files) > _MANY else 0
             for _, size, marked_unix_s, name in files:
                 if total <= self._limit_bytes - room:
@@ -256,7 +257,9 @@ class ContentStore:
     def _files(self) -> Iterator[tuple[float, int, float, str]]:
         """When each file was used last, its size, its mark, and where it is."""
         for folder in self._folders():
-            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+            # Gone, or somebody else's: what cannot be looked into is not counted.
+            skipped = contextlib.suppress(FileNotFoundError, PermissionError)
+            with skipped, os.scandir(folder) as found:
                 for one in found:
                     if one.name.endswith(_SUFFIX):
                         # Another process may delete it meanwhile.

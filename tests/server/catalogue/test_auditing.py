@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from loragate_server.config.schema import Config
 from loragate_server.errors import NoDecisionError
 from loragate_server.gate.bases import ServedBase
 from loragate_server.gate.measured import require_of
+from loragate_server.progress import Leash
 from loragate_server.testing import SHARED_CACHE
 from testkit.derived_adapters import CLEAR, rescaled
 
-QUESTION = Question(IntakeSection().loaders, 0.01)
+QUESTION = Question(IntakeSection().loaders, 0.01, 300.0)
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +130,33 @@ def test_nothing_is_decided_over_what_was_measured_by_other_means(
         require_of(replace(evidence, **change), file_of(first), served)
     with pytest.raises(NoDecisionError, match="is of another"):
         require_of(evidence, file_of(second), served)
+
+
+def test_every_batch_is_audited_under_guard(
+    served: ServedBase, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[bool] = []
+    polls: list[int] = []
+
+    class Counting(Leash):
+        def check(self) -> None:
+            polls.append(1)
+            super().check()
+
+    @contextmanager
+    def guard() -> Iterator[Leash]:
+        inside.append(True)
+        yield Counting()
+        inside.append(False)
+
+    audit_many = AuditEngine.audit_many
+
+    def watched(*args: Any, **options: Any) -> Any:
+        assert inside[-1]
+        return audit_many(*args, **options)
+
+    monkeypatch.setattr(AuditEngine, "audit_many", watched)
+    found = list(Auditor(lambda: served, QUESTION, Claims(), guard).audit(rows))
+    assert sum(bool(one["measured"]) for one in found) >= 2
+    assert inside == [True, False]
+    assert len(polls) > 2 * len(rows), "each file is a sign of life"
