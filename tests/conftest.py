@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,6 +20,22 @@ try_the_same_properties_daily()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     begin_with_the_longest(items, Path(__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Takes back what a command in the test's own process set up for logs.
+
+    Its handler writes to a stream that is gone after the test, and what later tests log would be
+    an error on their standard error.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if root.handlers != handlers or root.level != level:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
 
 
 @pytest.fixture

@@ -5,24 +5,11 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
-import pytest
-
 from loragate_server.logs.lines import log_context, set_up_logs
 from loragate_server.tracing.tracer import CURRENT, Span
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def lines(style: str, level: str = "info") -> tuple[logging.Logger, io.StringIO]:
