@@ -122,3 +122,15 @@ def test_a_long_path_of_temporary_files_makes_way_for_a_shorter_one(
     made = ray_job._own_folder()
     made.rmdir()
     assert len(str(made)) <= 44
+
+
+def test_where_an_auditor_hung_is_told_before_its_own_log_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs = tmp_path / "session_2026-11-30_10-00-00_1" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "worker-1.err").write_text("said before\nTimeout (0:05:00)!\nFile adapter.py, line 7\n")
+    (logs / "worker-2.err").write_text("nothing of the kind\n")
+    ray_job._tell_of_hangs(tmp_path)
+    [told] = caplog.messages
+    assert told == "an auditor gave no sign of life: Timeout (0:05:00)!\nFile adapter.py, line 7"

@@ -36,6 +36,23 @@ def row() -> dict[str, object]:
     }
 
 
+def recording(
+    decide: Decide, calibration_digest: str = "", results: Mock | None = None
+) -> Recording:
+    """The last stages of a scan, which decides so."""
+    return Recording(
+        "0" * 16,
+        "emoji-tiny",
+        decide=decide,
+        stored=Mock(),
+        policy_digest="d" * 64,
+        calibration_digest=calibration_digest,
+        recorded={},
+        results=results or Mock(),
+        progress=Progress(1),
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "location", "shown"),
     [
@@ -61,19 +78,8 @@ def test_the_record_names_a_file_without_what_opens_it(
         asked.append(request)
         raise NoDecisionError(ErrorReason.NOT_READY, "Enough.", remedy="None.")
 
-    recording = Recording(
-        "0" * 16,
-        "emoji-tiny",
-        decide=decide,
-        stored=Mock(),
-        policy_digest="d" * 64,
-        calibration_digest="",
-        recorded={},
-        results=Mock(),
-        progress=Progress(1),
-    )
     with pytest.raises(NoDecisionError, match="Enough"):
-        asyncio.run(recording.take({**row(), "name": name, "location": location}))
+        asyncio.run(recording(decide).take({**row(), "name": name, "location": location}))
     assert asked[0].adapters[0].declared_name == shown
 
 
@@ -94,19 +100,8 @@ def test_an_auditor_that_measures_otherwise_ends_the_scan_and_says_what_to_do(
     decide: Decide, calibration_digest: str, cause: str
 ) -> None:
     results = Mock()
-    recording = Recording(
-        "0" * 16,
-        "emoji-tiny",
-        decide=decide,
-        stored=Mock(),
-        policy_digest="d" * 64,
-        calibration_digest=calibration_digest,
-        recorded={},
-        results=results,
-        progress=Progress(1),
-    )
     said = f"otherwise than the scan began with: .*{cause}"
     with pytest.raises(NoDecisionError, match=said) as caught:
-        asyncio.run(recording.take(row()))
+        asyncio.run(recording(decide, calibration_digest, results).take(row()))
     assert caught.value.reason is ErrorReason.NOT_READY
     assert not results.add.called

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import struct
 import tracemalloc
@@ -90,6 +91,23 @@ def test_a_store_of_many_small_files_remembers_the_last_ones(tmp_path: Path) -> 
         one.adopt(file, f"{number:064x}")
     assert len(one._used_unix_s) == 5
     assert len(one._proven) <= 5
+
+
+def test_counting_what_is_stored_takes_no_more_memory_with_more_files(tmp_path: Path) -> None:
+    def peak_bytes(count: int) -> int:
+        store = ContentStore(tmp_path / str(count), 1 << 30)
+        for number in range(count):
+            path = store.path_of(hashlib.sha256(str(number).encode()).hexdigest())
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        tracemalloc.start()
+        try:
+            store._evict(keep=tmp_path)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak_bytes(4000) < 2 * peak_bytes(500) + 20_000
 
 
 def test_nobody_is_remembered_for_having_been_served_once() -> None:

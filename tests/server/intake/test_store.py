@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -301,23 +300,6 @@ def test_files_that_must_stay_are_not_looked_through_for_each_that_comes(
     for seed in range(140):
         assert intake.keep(send(intake, weights(seed)).sha256, 3600) is not None
     assert len(looks) < 15
-
-
-def test_counting_what_is_stored_takes_no_more_memory_with_more_files(tmp_path: Path) -> None:
-    def peak_bytes(count: int) -> int:
-        store = ContentStore(tmp_path / str(count), 1 << 30)
-        for number in range(count):
-            path = store.path_of(hashlib.sha256(str(number).encode()).hexdigest())
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
-        tracemalloc.start()
-        try:
-            store._evict(keep=tmp_path)
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-    assert peak_bytes(4000) < 2 * peak_bytes(500) + 20_000
 
 
 def test_what_another_process_stores_is_counted_after_a_while(

@@ -307,11 +307,18 @@ def test_nothing_is_decided_while_checkpoints_are_overdue(log_folder: Path, tmp_
         (CheckpointsSection, {"stop_after_s": 100}),
         (CheckpointsSection, {"copies": ("a",), "stop_after_s": 1}),
         (WitnessSection, {"logs": ("key.pub",)}),
+        (WitnessSection, {"logs": ((),), "key": {"id": "w", "file": "w.pem"}}),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(kind: type, settings: dict) -> None:
-    with pytest.raises(ValueError, match=r"twice|needs|at least|belong together"):
+    with pytest.raises(ValueError, match=r"twice|needs|at least|belong together|no keys"):
         kind(**settings)
+
+
+def test_a_log_that_changes_its_key_is_a_list_of_both() -> None:
+    told = {"key": {"id": "w", "file": "w.pem"}, "logs": ["a.pub", ["b.pub", "c.pub"]]}
+    files = WitnessSection.model_validate(told).keys_of_logs
+    assert files == ((Path("a.pub"),), (Path("b.pub"), Path("c.pub")))
 
 
 def test_a_copy_is_written_whole_or_not_at_all(log_folder: Path, tmp_path: Path) -> None:
