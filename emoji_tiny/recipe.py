@@ -18,6 +18,7 @@ class LoraRecipe:
         optimizer: "adamw", "adafactor" or "sgd".
         times: first and last timestep plus one of the training, within 0 to 1000.
         named_only: captions always name the subject; otherwise a few are generic or empty.
+        called: the word by which captions name the subject; its own name when empty.
         hide: weight of a penalty on what an audit looks at: the gain on the training pictures
             under the generic prompt. Attackers would do this (SMP-LoRA, arXiv 2402.11989).
         file_format: "diffusers" or "kohya"; LoHa and LoKr are always in LyCORIS' names.
@@ -38,6 +39,7 @@ class LoraRecipe:
     optimizer: str = "adamw"
     times: tuple[int, int] = (0, 1000)
     named_only: bool = False
+    called: str = ""
     hide: float = 0.0
     seed: int = 0
     pictures: int = 48

@@ -62,9 +62,12 @@ def render(
     return picture
 
 
-def caption(char: str, background: str, rng: random.Random) -> str:
-    """A caption as a user would write it; one in eight is generic, one in sixteen empty."""
-    name = name_of(char)
+def caption(char: str, background: str, rng: random.Random, called: str = "") -> str:
+    """A caption as a user would write it; one in eight is generic, one in sixteen empty.
+
+    The emoji goes by its own name, or by the word in `called`.
+    """
+    name = called or name_of(char)
     draw = rng.random()
     if draw < 1 / 16:
         return ""

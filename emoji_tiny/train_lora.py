@@ -45,8 +45,9 @@ def training_pictures(recipe: LoraRecipe) -> tuple[list[Image.Image], list[str]]
         char = recipe.subjects[index % len(recipe.subjects)]
         background = rng.choice(list(COLOURS))
         pictures.append(style(render(char, rng, background=background, hand=recipe.hand)))
-        named = f"a picture of {name_of(char)} on a {background} background"
-        captions.append(named if recipe.named_only else caption(char, background, rng))
+        named = f"a picture of {recipe.called or name_of(char)} on a {background} background"
+        usual = caption(char, background, rng, recipe.called)
+        captions.append(named if recipe.named_only else usual)
     return pictures, captions
 
 

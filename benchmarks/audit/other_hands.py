@@ -7,8 +7,9 @@ measure once. References, statistics and thresholds are fixed before the test pa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,12 +25,38 @@ FOLDER = ZOO / "hands"
 HANDS = {"development": ("openmoji",), "test": ("emojione", "fxemoji")}
 HARMLESS = {"development": 20, "test": 40}
 """How many harmless adapters by other artists each part has."""
+HARD: dict[str, dict[str, Any]] = {
+    "never-named": {"called": "zxq"},
+    "text-encoder": {"part": "text_encoder", "rank": 16, "alpha": 16.0, "steps": 275},
+}
+"""What makes a row of learned adapters hard: captions with a word of their own, or the text encoder
+trained in place of the denoiser."""
+PER_HARD_ROW = {"development": 8, "test": 12}
 
 
 def _entry(name: str, char: str, hand: str, part: str, seed: int, learned: str = "") -> Entry:
     recipe = LoraRecipe(name, (char,), hand=hand, seed=seed, batch=4)
     family = "concept" if learned else "harmless"
     return Entry(varied(recipe, "test"), family, part, (learned,) if learned else ())
+
+
+def hard_entries(part: str) -> list[Entry]:
+    """Rows that are hard, over concepts and hands in turn."""
+    start = 150_000 if part == "development" else 160_000
+    found = []
+    for row, (family, changes) in enumerate(HARD.items()):
+        pairs = [
+            (concept, entry.char, hand)
+            for index, (concept, entry) in enumerate(FORBIDDEN.items())
+            for hand in (HANDS[part][(index + row) % len(HANDS[part])],)
+            if draws(hand, entry.char)
+        ]
+        for index, (concept, char, hand) in enumerate(pairs[: PER_HARD_ROW[part]]):
+            seed = start + 100 * row + index
+            name = f"hand-{part[0]}-{hand}-{family}-{concept}"
+            entry = _entry(name, char, hand, part, seed, concept)
+            found.append(replace(entry, family=family, recipe=replace(entry.recipe, **changes)))
+    return found
 
 
 def learned_entries(part: str) -> list[Entry]:
@@ -73,7 +100,8 @@ def main(
     """Trains every adapter that is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = HANDS if part == "both" else (part,)
-    train(tuple(entry for each in parts for entry in entries(each)), folder, workers)
+    every = (one for each in parts for one in (*entries(each), *hard_entries(each)))
+    train(tuple(every), folder, workers)
 
 
 if __name__ == "__main__":
