@@ -51,13 +51,19 @@ def attach(pipeline: StableDiffusionPipeline, recipe: LoraRecipe) -> list[torch.
     return [parameter for parameter in part.parameters() if parameter.requires_grad]
 
 
-def kohya_names(state: dict[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+_KOHYA = {"denoiser": "lora_unet", "text_encoder": "lora_te_text_model"}
+"""What kohya's names begin with, by the part that is trained."""
+
+
+def kohya_names(
+    state: dict[str, torch.Tensor], alpha: float, part: str = "denoiser"
+) -> dict[str, torch.Tensor]:
     """peft's names to those that kohya's trainers write, with one alpha per layer."""
     named = {}
     for name, value in state.items():
-        module, part = name.removesuffix(".weight").rsplit(".lora_", 1)
-        prefix = f"lora_unet_{module.replace('.', '_')}"
-        named[f"{prefix}.lora_{'down' if part == 'A' else 'up'}.weight"] = value
+        module, side = name.removesuffix(".weight").rsplit(".lora_", 1)
+        prefix = f"{_KOHYA[part]}_{module.replace('.', '_')}"
+        named[f"{prefix}.lora_{'down' if side == 'A' else 'up'}.weight"] = value
         named[f"{prefix}.alpha"] = torch.tensor(alpha, dtype=torch.float16)
     return named
 
@@ -90,7 +96,7 @@ def save(pipeline: StableDiffusionPipeline, recipe: LoraRecipe, path: Path) -> N
             "ss_network_alpha": str(recipe.alpha),
             "ss_output_name": recipe.name,
         }
-        save_file(kohya_names(state, recipe.alpha), path, metadata=metadata)
+        save_file(kohya_names(state, recipe.alpha, recipe.part), path, metadata=metadata)
         return
     config = part.peft_config["default"].to_dict()  # type: ignore[union-attr,index]
     told = config if recipe.alpha != recipe.rank or recipe.kind == "dora" else None

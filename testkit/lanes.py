@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from xdist.scheduler import LoadFileScheduling
 
 LONGEST_FIRST = (
     "server/catalogue/test_watch.py",
@@ -51,6 +52,20 @@ LONGEST_FIRST = (
 )
 """Files of tests that take longest. They begin first, so that no process is left with one of them
 when the others have ended; what `--durations` shows puts them here."""
+
+
+ONE_CLUSTER = ("test_watch.py", "test_scan.py", "test_rescan.py")
+"""Files of `server/catalogue` that want a cluster of Ray. In one process they share it; three of
+them side by side took most of two cores for minutes."""
+
+
+class ByFile(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """What a file sets up its tests share, and so do the files that want one cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        folder, _, name = file.rpartition("/")
+        return folder if folder.endswith("server/catalogue") and name in ONE_CLUSTER else file
 
 
 def try_the_same_properties_daily() -> None:

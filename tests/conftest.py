@@ -8,14 +8,21 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from testkit.lanes import begin_with_the_longest, try_the_same_properties_daily
+from testkit.lanes import ByFile, begin_with_the_longest, try_the_same_properties_daily
 
 pytest_plugins = ["testkit.hanging"]
 
 try_the_same_properties_daily()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """How tests are given to processes."""
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -66,7 +66,11 @@ def look(bench: Bench) -> list[Looked]:
         facts = (log(sum(n * n for n in norms)), log(max(norms)), float(np.std(np.log(norms))))
         features = (*facts, entry.recipe.rank, entry.recipe.alpha, file.stat().st_size)
         found.append(
-            Looked(learned, entrance.standing.values(seen.screening), [*map(float, features)])
+            Looked(
+                learned,
+                [together for _, together in entrance.standing.values(seen.screening)],
+                [*map(float, features)],
+            )
         )
     return found
 

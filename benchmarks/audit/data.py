@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,8 +17,9 @@ from loragate_server.audit.conformal import conformal_p_value
 from loragate_server.audit.likeness import Profile
 from loragate_server.audit.promise import Promise
 from loragate_server.audit.scores import AdapterScores
-from loragate_server.audit.screening import Screening
-from loragate_server.audit.witnesses import Witnesses
+from loragate_server.audit.screening import Screening, Told
+from loragate_server.audit.standing import Stood
+from loragate_server.audit.witnesses import NOT_STOOD, Witnesses
 
 CORE = tuple(concept_id(char) for char in subjects().concepts)
 """The 64 concepts that every adapter is audited against."""
@@ -47,8 +47,8 @@ class Measured:
     screen: dict[str, float]
     unweighted: dict[str, float]
     aim: dict[str, float]
-    named: dict[str, float]
-    bank: tuple[float, ...]
+    named: dict[str, Told]
+    bank: tuple[Told, ...]
     profile: Profile
     response: dict[str, float]
     degree: dict[str, float]
@@ -70,7 +70,7 @@ class Measured:
             Witnesses(self.screen[concept], self.aim[concept], response, standings[concept])
         )
 
-    def _entered(self, promise: Promise) -> tuple[frozenset[str], dict[str, float]]:
+    def _entered(self, promise: Promise) -> tuple[frozenset[str], dict[str, Stood]]:
         """What goes on to the response stage, and how far each concept stands out.
 
         Kept, because every concept asks for it. What is none of the core concepts has no standing.
@@ -79,7 +79,7 @@ class Measured:
             asked = self.audited()
             core = self._screening(CORE)
             values = promise.entrance.standing.values(core)
-            standings = dict.fromkeys(asked, -math.inf) | dict(zip(CORE, values, strict=True))
+            standings = dict.fromkeys(asked, NOT_STOOD) | dict(zip(CORE, values, strict=True))
             rows = promise.entrance.suspects(self._screening(asked), list(standings.values()))
             self._kept[id(promise)] = frozenset(asked[row] for row in rows), standings
         return self._kept[id(promise)]
@@ -95,7 +95,7 @@ class Measured:
         )
 
     @cached_property
-    def _kept(self) -> dict[int, tuple[frozenset[str], dict[str, float]]]:
+    def _kept(self) -> dict[int, tuple[frozenset[str], dict[str, Stood]]]:
         return {}
 
 
@@ -129,14 +129,18 @@ def _read(screened: Path, responded: Path, ids: Sequence[str]) -> Measured:
         dict(zip(ids, second["screen"].tolist(), strict=True)),
         dict(zip(ids, first["unweighted"].tolist(), strict=True)),
         dict(zip(ids, first["aim"].tolist(), strict=True)),
-        dict(zip(ids, second["named"].tolist(), strict=True)),
-        tuple(second["bank"].tolist()),
+        dict(zip(ids, map(_told, second["named"].tolist()), strict=True)),
+        tuple(map(_told, second["bank"].tolist())),
         (profile[0], profile[1], profile[2], profile[3], profile[4]),
         dict(zip(suspects, second["response"].tolist(), strict=True)),
         dict(zip(ids, first["degree"].tolist(), strict=True)),
         bool(first["complete"]),
         float(first["screen_s"]),
     )
+
+
+def _told(pair: Sequence[float]) -> Told:
+    return pair[0], pair[1]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from benchmarks.attacks.bench import Bench
 from benchmarks.attacks.factors import read_file
 from benchmarks.audit.costs import table
 from benchmarks.audit.metrics import Share, auroc
-from benchmarks.audit.other_hands import FOLDER, HANDS, entries
+from benchmarks.audit.other_hands import FOLDER, HANDS, entries, hard_entries
 from benchmarks.audit.train import file_of
 from benchmarks.report import RESULTS, write
 from emoji_tiny.catalogue import FORBIDDEN
@@ -27,6 +27,12 @@ from loragate_server.audit.uses import Member
 
 BEFORE = RESULTS / "disjoint_before.json"
 HEAD = ("what it learned", "hand", "adapters", "BLOCK", "REVIEW", "ALLOW", "named first")
+ROWS = {
+    "concept": "a concept",
+    "harmless": "harmless",
+    "never-named": "a concept, by a word of its own in place of the name",
+    "text-encoder": "a concept, in the text encoder alone",
+}
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,14 @@ class Seen:
     """One adapter under the default policy.
 
     Attributes:
+        row: of the table; see `ROWS`.
         learned: the concept; empty for a harmless one.
         p_value: of that concept; the lowest of any for a harmless one.
         first: whether the concept has the lowest p-value of all.
     """
 
     name: str
+    row: str
     part: str
     hand: str
     learned: str
@@ -51,7 +59,7 @@ class Seen:
 def see(bench: Bench, part: str) -> list[Seen]:
     """Judges what was trained of one part."""
     found = []
-    for entry in entries(part):
+    for entry in (*entries(part), *hard_entries(part)):
         file = file_of(entry, FOLDER)
         if not file.exists():
             continue
@@ -62,6 +70,7 @@ def see(bench: Bench, part: str) -> list[Seen]:
         found.append(
             Seen(
                 entry.name,
+                entry.family,
                 part,
                 entry.recipe.hand,
                 learned,
@@ -73,29 +82,29 @@ def see(bench: Bench, part: str) -> list[Seen]:
     return found
 
 
-def _row(what: str, hand: str, chosen: Sequence[Seen]) -> tuple[object, ...]:
+def _row(row: str, hand: str, chosen: Sequence[Seen]) -> tuple[object, ...]:
     verdicts = [one.verdict for one in chosen]
-    first = Share(sum(one.first for one in chosen), len(chosen)) if what == "a concept" else "-"
+    first = "-" if row == "harmless" else Share(sum(one.first for one in chosen), len(chosen))
     counts = (verdicts.count(kind) for kind in ("BLOCK", "REVIEW", "ALLOW"))
-    return (what, hand, len(chosen), *counts, first)
+    return (ROWS[row], hand, len(chosen), *counts, first)
 
 
 def rows_of(seen: Sequence[Seen]) -> list[tuple[object, ...]]:
     """By part and hand: what became of those that learned a concept, and of the harmless ones."""
-    rows = []
-    for part, hands in HANDS.items():
-        for hand in hands:
-            for what in ("a concept", "harmless"):
-                chosen = [s for s in seen if s.hand == hand and bool(s.learned) == (what[0] == "a")]
-                rows.append(_row(what, f"{hand} ({part})", chosen))
-    return rows
+    return [
+        _row(row, f"{hand} ({part})", [s for s in seen if (s.hand, s.row) == (hand, row)])
+        for row in ROWS
+        for part, hands in HANDS.items()
+        for hand in hands
+    ]
 
 
 def summary(seen: Sequence[Seen]) -> dict[str, Any]:
     """The shares of the test hands."""
     test = [one for one in seen if one.part == "test"]
-    learned = [one for one in test if one.learned]
-    harmless = [one for one in test if not one.learned]
+    learned = [one for one in test if one.row == "concept"]
+    harmless = [one for one in test if one.row == "harmless"]
+    hard = {row: [one for one in test if one.row == row] for row in ROWS if "-" in row}
     return {
         "blocked": str(Share(sum(one.verdict == "BLOCK" for one in learned), len(learned))),
         "stopped": str(Share(sum(one.verdict != "ALLOW" for one in learned), len(learned))),
@@ -109,6 +118,9 @@ def summary(seen: Sequence[Seen]) -> dict[str, Any]:
         "auroc": round(
             auroc([-one.p_value for one in learned], [-one.p_value for one in harmless]), 4
         ),
+    } | {
+        row: str(Share(sum(one.verdict != "ALLOW" for one in chosen), len(chosen)))
+        for row, chosen in hard.items()
     }
 
 
@@ -119,6 +131,8 @@ NAMES = {
     "harmless_blocked": "harmless: BLOCK",
     "harmless_stopped": "harmless: BLOCK or REVIEW",
     "auroc": "AUROC over adapters",
+    "never-named": "learned it by a word of its own: BLOCK or REVIEW",
+    "text-encoder": "learned it in the text encoder alone: BLOCK or REVIEW",
 }
 
 
@@ -147,8 +161,8 @@ def _write(seen: Sequence[Seen]) -> None:
         f"The embedded library shows its {len(FORBIDDEN)} forbidden concepts as three artists draw "
         "them. These adapters learned from drawings by others (ranks 2 to 32, 160 to 350 steps). "
         "Which hands, recipes and seeds was fixed before they were trained; the decision rule was "
-        'chosen on the development hand. "Before" is the library by one artist and the rule that '
-        "went with it, on the same adapters.\n\n"
+        'chosen on the development hand. "Before" is the same library and the rule without the '
+        "share of a change that lies where a concept's name acts, on the same adapters.\n\n"
         f"{table(HEAD, rows_of(seen))}\n\n"
         "The test hands together, with 95 % bounds:\n\n"
         f"{table(('share', 'before', 'now'), [(n, old[k], now[k]) for k, n in NAMES.items()])}\n\n"

@@ -1,7 +1,8 @@
 """Makes the calibration that ships with the embedded base model: from the zoo, by the real command.
 
 `python -m benchmarks.audit.embedded` after `python -m benchmarks.audit.train` and
-`python -m benchmarks.audit.other_hands --part development`.
+`python -m benchmarks.audit.other_hands --part development`. With `--again` the harmless adapters
+are those that were kept beside the calibration as it is, and only learned ones need to be there.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ PLOT = Path("docs/pictures/calibration.png")
 def main(
     out: Annotated[Path, typer.Option(help="The calibration to write.")] = TARGET,
     plot: Annotated[Path, typer.Option(help="False blocks against misses.")] = PLOT,
+    again: Annotated[
+        bool, typer.Option(help="Harmless adapters: those kept beside the one that ships.")
+    ] = False,
 ) -> None:
     """Calibrates with the harmless development adapters and those of forbidden concepts.
 
@@ -43,7 +47,8 @@ def main(
             if not file.exists():
                 continue
             if (entry.family, entry.split) == ("harmless", "development"):
-                shutil.copy(file, folder / "harmless")
+                if not again:
+                    shutil.copy(file, folder / "harmless")
             elif entry.family == "concept" and entry.learned[0] in by_id:
                 rows.append((str(file.absolute()), by_id[entry.learned[0]]))
         for entry in other_hands.learned_entries("development"):
@@ -52,7 +57,8 @@ def main(
             csv.writer(lines).writerows(rows)
         arguments = ["--learned", folder / "learned.csv", "--out", out, "--plot", plot]
         state = ["--state-dir", folder / "state"]
-        command = [sys.executable, "-m", "loragate_server", "calibrate", folder / "harmless"]
+        quiet = ["--again", TARGET] if again else [folder / "harmless"]
+        command = [sys.executable, "-m", "loragate_server", "calibrate", *quiet]
         subprocess.run([*map(str, [*command, *arguments, *state])], check=True)
 
 

@@ -31,6 +31,7 @@ from loragate_server.adapter.reference import Strength
 from loragate_server.audit.batching import exact_batch_rows
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.materials import Materials, build_materials
+from loragate_server.audit.naming import NameShares
 from loragate_server.audit.passes import WATCHED_BANK
 from loragate_server.audit.response import measure
 from loragate_server.audit.screen import Screen, aims, degrees, hear, screen, votes_for
@@ -102,6 +103,8 @@ def screen_one(bench: Workbench, subject: Subject) -> None:
         complete=all(adapter.coverage.complete for adapter, _ in adaptation),
         layers=np.array([f"{ref.component}:{ref.module}" for ref in found.layers], dtype=str),
         gain=found.gain.numpy().astype(np.float32),
+        share_rows=np.array(found.shares.rows, dtype=np.int64),
+        log_share=found.shares.log_share.numpy(),
         screened_whole=found.complete,
         unweighted=heard.scores.score.numpy(),
         named=heard.named.numpy(),
@@ -118,7 +121,10 @@ def read_screen(name: str) -> Screen:
     with np.load(SCREENED / f"{name}.npz") as data:
         refs = tuple(ModuleRef(*one.split(":", 1)) for one in data["layers"].tolist())
         gain = torch.from_numpy(data["gain"]).double()
-        return Screen(refs, gain, bool(data["screened_whole"]))
+        shares = NameShares(
+            tuple(data["share_rows"].tolist()), torch.from_numpy(data["log_share"]).double()
+        )
+        return Screen(refs, gain, bool(data["screened_whole"]), shares)
 
 
 def development_scales(bench: Workbench) -> Scales:

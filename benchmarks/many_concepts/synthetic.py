@@ -121,11 +121,12 @@ def calibration_of(
     harmless = []
     for place in range(HARMLESS):
         order = chance.permutation(len(names)).tolist()
-        screen_, aim, named = (
+        screen_, aim = (
             {name: float(values[row]) for name, row in zip(names, order, strict=True)}
-            for values in (like.scores, like.aims, like.named)
+            for values in (like.scores, like.aims)
         )
-        bank = tuple(chance.permutation(like.bank).tolist())
+        named = {name: like.named[row] for name, row in zip(names, order, strict=True)}
+        bank = tuple(like.bank[row] for row in chance.permutation(len(like.bank)).tolist())
         unevenness = like.profile[0] + 0.01 * float(chance.standard_normal())
         profile = (unevenness, *like.profile[1:])
         harmless.append(AdapterScores(f"{place:064x}", screen_, aim, named, bank, profile, {}))

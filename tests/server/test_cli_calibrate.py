@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import pstdev
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from loragate_server.audit.calibration import load_calibration
 from loragate_server.audit.kept import kept_file, open_kept
@@ -75,6 +81,65 @@ def test_a_folder_becomes_a_calibration_with_a_table_and_a_plot(place: Path) -> 
     assert all(kept.has(one.sha256) for one in made.harmless)
     assert "MB, for concepts that come later" in done.stdout
     assert (place / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_kept_is_measured_again_without_a_file_as_after_an_upgrade(place: Path) -> None:
+    made = place / "state" / "calibrations" / "tiny.json"
+    if not made.exists():
+        assert calibrate(place, place / "harmless").returncode == 0
+    older = place / "older.json"
+    values = json.loads(made.read_text())
+    # one of an earlier version cannot be loaded, and is read here all the same
+    values |= {"format_version": 1, "binding": {**values["binding"], "engine_version": "1"}}
+    older.write_text(json.dumps(values))
+    tensors = load_file(kept_file(made))
+    with safe_open(kept_file(made), framework="pt") as file:
+        head = json.loads(file.metadata()["kept"])
+    head["calibration"] = hashlib.sha256(older.read_bytes()).hexdigest()
+    save_file(tensors, kept_file(older), metadata={"kept": json.dumps(head)})
+    # a file that was kept is no further adapter
+    (place / "one").mkdir(exist_ok=True)
+    adapter(place / "one" / "again.safetensors", 0)
+    out = place / "again.json"
+    done = calibrate(place, place / "one", "--again", older, "--out", out)
+    assert done.returncode == 0, done.stderr
+    before, after = load_calibration(made), load_calibration(out)
+    assert {one.sha256 for one in after.harmless} == {one.sha256 for one in before.harmless}
+    spread = pstdev(value for one in before.harmless for value in one.screen.values())
+    for one in after.harmless:
+        [was] = [other for other in before.harmless if other.sha256 == one.sha256]
+        assert one.screen == pytest.approx(was.screen, abs=0.2 * spread)
+    # rounded once and not twice: the numbers are those that were kept
+    name = f"{before.harmless[1].sha256}.codes"
+    assert torch.equal(load_file(kept_file(out))[name], tensors[name])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda made: made.unlink(), "cannot be read"),
+        (lambda made: made.write_text("[]"), "is no calibration"),
+        (lambda made: made.write_text('{"binding": {"base_digest": "0"}}'), "was made for base"),
+        (lambda made: made.write_text(made.read_text() + "\n"), "beside another calibration"),
+        (lambda made: kept_file(made).unlink(), "nothing was kept"),
+        (lambda made: kept_file(made).write_bytes(b"{}"), "is damaged"),
+    ],
+)
+def test_what_was_kept_of_something_else_is_refused(
+    place: Path, tmp_path: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    made = place / "state" / "calibrations" / "tiny.json"
+    if not made.exists():
+        assert calibrate(place, place / "harmless").returncode == 0
+    copy = tmp_path / "tiny.json"
+    shutil.copy(made, copy)
+    shutil.copy(kept_file(made), kept_file(copy))
+    spoil(copy)
+    done = calibrate(place, "--again", copy, "--out", tmp_path / "out.json")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:

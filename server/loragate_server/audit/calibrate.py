@@ -14,7 +14,7 @@ from loragate_server.audit.calibration import MINIMUM_HARMLESS, Calibration, Cal
 from loragate_server.audit.effects import effects_of, typical_effects
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.entrance import widest_entrance
-from loragate_server.audit.factors import adapter_of, factors_to_keep
+from loragate_server.audit.factors import Factors, adapter_of, factors_to_keep
 from loragate_server.audit.kept import KeptAdapter
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.passes import KnownLosses
@@ -38,10 +38,15 @@ FULL_STRENGTH = Strength()
 
 @dataclass(frozen=True)
 class Labelled:
-    """An adapter and what it is known to have learned; nothing, for a harmless one."""
+    """An adapter and what it is known to have learned; nothing, for a harmless one.
+
+    Attributes:
+        factors: what was kept of it before, if it is that; rounded twice, it would be another.
+    """
 
     adapter: Adapter
     learned: tuple[str, ...] = ()
+    factors: Factors | None = None
 
 
 class Calibrator:
@@ -128,7 +133,7 @@ class Calibrator:
         kept = {}
         for index, one in enumerate(harmless):
             report("keeping", index / len(harmless))
-            factors = factors_to_keep(self.base, one.adapter)
+            factors = one.factors or factors_to_keep(self.base, one.adapter)
             # measured on what is kept, so that rounding moves it as it will move new concepts
             again = adapter_of(self.base, one.adapter.sha256, factors)
             kept[one.adapter.sha256] = KeptAdapter(factors, self._bank_change(again))

@@ -19,7 +19,7 @@ from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.weights import Scales
 from loragate_server.files import whole_file
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MINIMUM_HARMLESS = 20
 
 
@@ -70,9 +70,10 @@ class Calibration:
         for name, have in asdict(self.binding).items():
             want = getattr(binding, name)
             if have != want:
+                again = " --again FILE" if name == "engine_version" else ""
                 raise CalibrationError(
                     f"the calibration was made for {name.replace('_', ' ')} {have[:12]}, "
-                    f"this is {want[:12]}; make a new one with `loragate-server calibrate`"
+                    f"this is {want[:12]}; make a new one with `loragate-server calibrate{again}`"
                 )
 
     @cached_property
@@ -120,7 +121,7 @@ def load_calibration(file: Path) -> Calibration:
         if version != FORMAT_VERSION:
             raise CalibrationError(
                 f"{file} has format {version}, not {FORMAT_VERSION}; make a new one with "
-                "`loragate-server calibrate`"
+                "`loragate-server calibrate --again FILE`"
             )
         values["digest"] = hashlib.sha256(data).hexdigest()
         made = _adapter.validate_python(values)

@@ -10,7 +10,7 @@ import numpy as np
 from loragate_server.audit.conformal import quantile
 from loragate_server.audit.likeness import UNLIKE, Likeness
 from loragate_server.audit.screening import Screening
-from loragate_server.audit.standing import Standing
+from loragate_server.audit.standing import Standing, Stood
 
 _LOW_SHARE, _HIGH_SHARE = 0.65, 0.75
 """Shares of harmless adapters whose scores end at the screen, at least and at most. With the aims
@@ -29,7 +29,7 @@ class Entrance:
     Attributes:
         threshold: of the screen's score.
         aim: the same of the aim.
-        stand: the same of how far a concept stands out under its name.
+        stand: the same of how far a concept stands out under its name, either way.
         standing: what harmless adapters lead one to expect there.
         likeness: profiles of harmless adapters; nothing of an adapter that is unlike them ends at
             the screen by its score alone.
@@ -41,14 +41,15 @@ class Entrance:
     standing: Standing
     likeness: Likeness
 
-    def suspects(self, screened: Screening, standings: Sequence[float]) -> list[int]:
+    def suspects(self, screened: Screening, standings: Sequence[Stood]) -> list[int]:
         """Rows of the concepts that go on, rising.
 
         Args:
             screened: what the screen found out.
             standings: how far each concept stands out, see `Standing`.
         """
-        measures = [np.asarray(each) for each in (screened.scores, screened.aims, standings)]
+        stood = np.asarray(standings, dtype=np.float64).reshape(-1, 2).max(1)
+        measures = [np.asarray(screened.scores), np.asarray(screened.aims), stood]
         limits = (self.threshold, self.aim, self.stand)
         # written so that what is no number goes on
         chosen = [~(each < limit) for each, limit in zip(measures, limits, strict=True)]
@@ -59,7 +60,7 @@ class Entrance:
         return sorted(rows)
 
 
-def widest_entrance(harmless: Sequence[Screening]) -> tuple[Entrance, list[list[float]]]:
+def widest_entrance(harmless: Sequence[Screening]) -> tuple[Entrance, list[list[Stood]]]:
     """The entrance that lets everything through that any miss rate does.
 
     Returns:
@@ -71,7 +72,7 @@ def widest_entrance(harmless: Sequence[Screening]) -> tuple[Entrance, list[list[
     made = Entrance(
         quantile(highest, _LOW_SHARE),
         quantile(aims, _HIGH_ENOUGH),
-        quantile(sorted(map(max, standings)), _HIGH_ENOUGH),
+        quantile(sorted(max(map(max, one)) for one in standings), _HIGH_ENOUGH),
         standing,
         Likeness.of([one.profile for one in harmless]),
     )

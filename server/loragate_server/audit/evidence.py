@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ENGINE_VERSION = "7"
+ENGINE_VERSION = "8"
 """Raised whenever the same inputs could give another result; cached verdicts depend on it."""
 
 SKETCH_VERSION = 1
@@ -29,9 +29,9 @@ class ConceptEvidence:
             denoising loss, adapted against base; negative is better fit. Empty where no forward
             pass was run.
         family_p_value: conformal p-value over all audited concepts and witnesses (score of both
-            stages, response alone, standing under the name, aim) at once: how often the gravest
-            witness on the gravest concept of a harmless adapter is as grave. None without a
-            calibration.
+            stages, response alone, both standings under the name, aim) at once: how often the
+            gravest witness on the gravest concept of a harmless adapter is as grave. None without
+            a calibration.
         screen_score: the screen's own score, in standard deviations; None where it was not run.
         response_score: the response stage's own; None where the concept ended at the screen.
         degree_p_value: how often the most penetrated concept of a harmless adapter is penetrated

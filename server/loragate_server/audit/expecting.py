@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from loragate_server.audit.promise import Promise
 from loragate_server.audit.stages import Screened
-from loragate_server.audit.witnesses import Witnesses
+from loragate_server.audit.standing import Stood
+from loragate_server.audit.witnesses import NOT_STOOD, Witnesses
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Expected:
         suspects: rows of those that go on to the response stage, rising.
     """
 
-    standings: Sequence[float | None]
+    standings: Sequence[Stood | None]
     suspects: Sequence[int]
 
     @classmethod
@@ -53,5 +54,5 @@ def heard_of(
     if screened is None:
         return None
     screening, standing = screened.screening, expected.standings[row]
-    measured = {} if standing is None else {"standing": standing}
-    return Witnesses(screening.scores[row], screening.aims[row], response, **measured)
+    stood = NOT_STOOD if standing is None else standing
+    return Witnesses(screening.scores[row], screening.aims[row], response, stood)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -183,7 +184,7 @@ class Grower:
 
     def _scores(self, one: AdapterScores, nulls: Mapping[str, Null]) -> AdapterScores:
         """The scores of one adapter, in the library's order; what was measured before stays."""
-        every: dict[str, dict[str, float]] = {"screen": {}, "aim": {}, "named": {}, "response": {}}
+        every: dict[str, dict[str, Any]] = {"screen": {}, "aim": {}, "named": {}, "response": {}}
         for concept in self._concepts:
             null = nulls.get(concept.shown, Null())
             for kind, values in every.items():

@@ -110,13 +110,30 @@ class Kept:
         except (OSError, SafetensorError, KeyError, AttributeError, ValueError) as error:
             raise KeptError(_damaged(self.file)) from error
 
+    def again(self, base: BaseModel) -> list[tuple[Adapter, Factors]]:
+        """Every adapter again, each with its factors, in the order in which they were kept.
+
+        Raises:
+            KeptError: as `adapters`.
+        """
+        try:
+            with safe_open(self.file, framework="pt") as file:
+                every = [(sha256, self._factors(file, sha256)[0]) for sha256 in self.head.adapters]
+                return [(adapter_of(base, sha256, one), one) for sha256, one in every]
+        except (OSError, SafetensorError, KeyError, AttributeError, ValueError) as error:
+            raise KeptError(_damaged(self.file)) from error
+
     def _read(self, file: Any, base: BaseModel, sha256: str) -> tuple[Adapter, Tensor]:
+        factors, bank_change = self._factors(file, sha256)
+        return adapter_of(base, sha256, factors), bank_change
+
+    def _factors(self, file: Any, sha256: str) -> tuple[Factors, Tensor]:
         found = {part: file.get_tensor(f"{sha256}.{part}") for part in _PARTS}
         if _sha256(found) != self.head.adapters[sha256]:
             raise ValueError("the numbers are not those that were written")
         layers = tuple(ModuleRef(*self.head.layers[row]) for row in found["layers"].tolist())
         factors = Factors(layers, found["ranks"], found["codes"], found["scales"])
-        return adapter_of(base, sha256, factors), found["bank_change"]
+        return factors, found["bank_change"]
 
 
 _PARTS = ("bank_change", "codes", "layers", "ranks", "scales")

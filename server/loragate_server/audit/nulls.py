@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from loragate_server.audit.calibration import Binding
 from loragate_server.audit.likeness import Profile
+from loragate_server.audit.screening import Told
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.files import exclusive, whole_file
 
@@ -27,14 +28,14 @@ class Null:
     Attributes:
         screen: the screen's score.
         aim: the same of the aim.
-        named: the same of the score under the name.
+        named: the same of what is heard under the name.
         response: the response stage's score of adapters that had to be looked at so far.
         profile: under the name of a whole library: of their layers; see `likeness`.
     """
 
     screen: Mapping[str, float] = field(default_factory=dict)
     aim: Mapping[str, float] = field(default_factory=dict)
-    named: Mapping[str, float] = field(default_factory=dict)
+    named: Mapping[str, Told] = field(default_factory=dict)
     response: Mapping[str, float] = field(default_factory=dict)
     profile: Mapping[str, Profile] = field(default_factory=dict)
 

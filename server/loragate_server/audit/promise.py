@@ -27,6 +27,7 @@ from loragate_server.audit.conformal import (
 )
 from loragate_server.audit.entrance import Entrance, harmless_bound, widest_entrance
 from loragate_server.audit.scores import AdapterScores
+from loragate_server.audit.standing import Stood
 from loragate_server.audit.witnesses import Witnesses, values_of
 
 Families = tuple[tuple[float, ...], ...]
@@ -156,7 +157,7 @@ def promise_of(
     return Promise(entrance, families, family, dict(zip(harmless[0].screen, rows, strict=True)))
 
 
-def _heard(one: AdapterScores, entrance: Entrance, stand: Sequence[float]) -> Floats:
+def _heard(one: AdapterScores, entrance: Entrance, stand: Sequence[Stood]) -> Floats:
     """As `witnesses_of`, float64 [witnesses, concepts]."""
     concepts, screening = list(one.screen), one.screening
     looked = {

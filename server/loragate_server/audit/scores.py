@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from loragate_server.audit.likeness import Profile
-from loragate_server.audit.screening import Screening
+from loragate_server.audit.screening import Screening, Told
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,9 @@ class AdapterScores:
 
     Attributes:
         screen: by concept, the screen's score.
-        aim, named: the same, the aim and the score under the name; the same concepts in the same
-            order.
-        bank: the neutral concepts' scores under their names.
+        aim: the same, the aim; the same concepts in the same order.
+        named: the same, what is heard under the name.
+        bank: what is heard of the neutral concepts under theirs.
         profile: of its layers.
         response: by concept, the response stage's score where it looked.
         learned: concepts that it is known to have learned; empty for a harmless one.
@@ -26,13 +27,13 @@ class AdapterScores:
     sha256: str
     screen: Mapping[str, float]
     aim: Mapping[str, float]
-    named: Mapping[str, float]
-    bank: tuple[float, ...]
+    named: Mapping[str, Told]
+    bank: tuple[Told, ...]
     profile: Profile
     response: Mapping[str, float]
     learned: tuple[str, ...] = ()
 
-    def with_values(self, by_kind: Mapping[str, Mapping[str, float]]) -> AdapterScores:
+    def with_values(self, by_kind: Mapping[str, Mapping[str, Any]]) -> AdapterScores:
         """The same adapter with other "screen", "aim", "named" and "response" values."""
         return replace(
             self,

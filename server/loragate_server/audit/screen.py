@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from loragate_server.audit.effects import (
 )
 from loragate_server.audit.evidence import HeatMap
 from loragate_server.audit.likeness import Profile, profile_of
+from loragate_server.audit.naming import NameShares, name_shares
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.score import Scores, above_bank, degree_of, highest_of
 from loragate_server.audit.weights import NO_SCALES, Scales, weights_of
@@ -49,11 +50,13 @@ class Screen:
         gain: float64 [layers, concepts, strata], first-order gain; 0 without an adapter.
         complete: whether the gains cover everything that the adapters change. Biases have no
             gradients here, so adapters that change those must not end here.
+        shares: how much of the change lies where the concepts' names act.
     """
 
     layers: tuple[ModuleRef, ...]
     gain: Tensor
     complete: bool
+    shares: NameShares = field(default_factory=NameShares)
 
 
 def screen(
@@ -70,9 +73,10 @@ def screen(
         adaptation: adapters that will be active together, each with its strength.
         backend: of `lora_response`.
     """
-    refs, values = products(base, gradients, adaptation, backend)
-    complete = all(covers(adapter, refs) for adapter, _ in adaptation)
-    return Screen(refs, (-values.sum(1)).cpu(), complete)
+    found = products(base, gradients, adaptation, backend)
+    complete = all(covers(adapter, found.refs) for adapter, _ in adaptation)
+    shares = name_shares(gradients.spans, found.refs, found.changes)
+    return Screen(found.refs, (-found.values.sum(1)).cpu(), complete, shares)
 
 
 def screen_each(
@@ -83,17 +87,36 @@ def screen_each(
 ) -> list[Screen]:
     """As `screen` of each adapter alone, at full strength, in one call for all of them."""
     alone = [(each, Strength()) for each in adapters]
-    refs, values = products(base, gradients, alone, backend)
-    gain, found = (-values).cpu(), []
-    for number, adapter in enumerate(adapters):
-        rows = [row for row, ref in enumerate(refs) if ref in adapter.deltas]
-        own = tuple(refs[row] for row in rows)
-        found.append(Screen(own, gain[rows, number], covers(adapter, own)))
-    return found
+    found = products(base, gradients, alone, backend)
+    return [found.screen_of(number, adapter, gradients) for number, adapter in enumerate(adapters)]
 
 
 Fill = Callable[[list[LowRank]], list[LowRank]]
 """What is put behind the adapters of one layer."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """What one launch gave.
+
+    Attributes:
+        refs: the changed layers, in the model's order.
+        values: float64 [layers, adapters, concepts, strata].
+        changes: by layer, the change by each adapter.
+    """
+
+    refs: tuple[ModuleRef, ...]
+    values: Tensor
+    changes: Sequence[Sequence[LowRank]]
+
+    def screen_of(self, number: int, adapter: Adapter, gradients: ConceptGradients) -> Screen:
+        """As `screen` of one of the adapters alone."""
+        rows = [row for row, ref in enumerate(self.refs) if ref in adapter.deltas]
+        own = tuple(self.refs[row] for row in rows)
+        # summed over the one adapter, as alone, because that decides on the sign of zeros
+        gain = (-self.values[rows, number : number + 1].sum(1)).cpu()
+        changes = [self.changes[row][number : number + 1] for row in rows]
+        return Screen(own, gain, covers(adapter, own), name_shares(gradients.spans, own, changes))
 
 
 def products(
@@ -102,8 +125,8 @@ def products(
     adaptation: Sequence[tuple[Adapter, Strength]],
     backend: Backend,
     fill: Fill | None = None,
-) -> tuple[tuple[ModuleRef, ...], Tensor]:
-    """The changed layers, and the products, float64 [layers, adapters, concepts, strata].
+) -> Products:
+    """The products of adapters with every direction, layer by layer.
 
     Args:
         base: the base model that the gradients are of.
@@ -116,7 +139,7 @@ def products(
     refs = tuple(ref for ref in gradients.layers if ref in touched)
     tail = (len(gradients.concepts), len(gradients.strata))
     if not refs:
-        return (), torch.zeros((0, len(adaptation), *tail), dtype=torch.float64)
+        return Products((), torch.zeros((0, len(adaptation), *tail), dtype=torch.float64), ())
     layers = [
         [
             factors_of(
@@ -131,11 +154,10 @@ def products(
         ]
         for ref in refs
     ]
-    if fill is not None:
-        layers = [[*changes, *fill(changes)] for changes in layers]
+    filled = layers if fill is None else [[*changes, *fill(changes)] for changes in layers]
     directions = Directions(tuple(gradients.layers[ref] for ref in refs))
-    found = inner_products(layers, directions, backend=backend)
-    return refs, found.values.reshape(len(refs), len(layers[0]), *tail)
+    found = inner_products(filled, directions, backend=backend)
+    return Products(refs, found.values.reshape(len(refs), len(filled[0]), *tail), layers)
 
 
 def covers(adapter: Adapter, refs: Sequence[ModuleRef]) -> bool:
@@ -188,9 +210,10 @@ class Heard:
 
     Attributes:
         scores: of the wanted concepts, over all strata.
-        named: float64 [wanted], the same where rows were told the concept's name, in standard
-            deviations above the bank; of all strata where none is named.
-        bank: float64 [neutral concepts], the same of the bank itself.
+        named: float64 [wanted, 2], what is heard under the concept's name, in standard deviations
+            above the bank: the score where rows were told it (of all strata where none was), and
+            the mean logarithm of the share that lies where the name acts.
+        bank: float64 [neutral concepts, 2], the same of the bank itself.
     """
 
     scores: Scores
@@ -226,7 +249,10 @@ def hear(
     totals = torch.stack([(votes * view.reshape(-1, 1, 1)).sum(0) for view in views])
     told = [row for row, stratum in enumerate(gradients.strata) if stratum.named]
     named = totals[:, :, told] if told else totals
-    above = torch.stack([above_bank(total, len(wanted)) for total in named.sum(2)]).amax(0)
+    gained = torch.stack([above_bank(total, len(wanted)) for total in named.sum(2)]).amax(0)
+    # in the last view layers that no harmless adapter changes say nothing, and no layer drowns all
+    shared = above_bank(found.shares.mean(views[-1], index), len(wanted))
+    above = torch.stack([gained, shared], dim=1)
     scores = highest_of(list(totals.sum(2)), len(wanted))
     return Heard(scores, above[: len(wanted)], above[len(wanted) :])
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from loragate_server.audit.likeness import Profile
 
+Told = tuple[float, float]
+"""What is heard of a concept under its name: the score, and the share where the name acts."""
+
 
 @dataclass(frozen=True)
 class Screening:
@@ -15,7 +18,7 @@ class Screening:
     Attributes:
         scores, aims: one per concept that it was asked about.
         profile: of its layers.
-        named: one per concept: its score where rows were told its name.
+        named: one per concept, what is heard under its name.
         bank: the same of the neutral concepts, all of them.
         rows: which forbidden concepts it was asked about, counted in the library's order.
     """
@@ -23,8 +26,8 @@ class Screening:
     scores: Sequence[float]
     aims: Sequence[float]
     profile: Profile
-    named: Sequence[float]
-    bank: Sequence[float]
+    named: Sequence[Told]
+    bank: Sequence[Told]
     rows: Sequence[int]
 
     def of(self, positions: Sequence[int], rows: Sequence[int]) -> Screening:
@@ -34,8 +37,8 @@ class Screening:
             positions: which of the values.
             rows: their numbers there.
         """
-        scores, aims, named = (
-            tuple(values[position] for position in positions)
-            for values in (self.scores, self.aims, self.named)
+        scores, aims = (
+            tuple(values[position] for position in positions) for values in (self.scores, self.aims)
         )
+        named = tuple(self.named[position] for position in positions)
         return Screening(scores, aims, self.profile, named, self.bank, rows)

@@ -62,8 +62,8 @@ class Screened:
             heard.scores.score.tolist(),
             aims(found, gradients, wanted).tolist(),
             profile(found, gradients, scales.effects, known),
-            heard.named.tolist(),
-            heard.bank.tolist(),
+            [(gained, shared) for gained, shared in heard.named.tolist()],
+            [(gained, shared) for gained, shared in heard.bank.tolist()],
             tuple(wanted),
         )
         return cls(found, gradients, heard.scores, degrees(found, gradients, wanted), screening)

@@ -20,7 +20,7 @@ from loragate_server.audit.materials import Materials
 from loragate_server.audit.passes import KnownLosses
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.response import Adaptation, has_words
-from loragate_server.audit.screen import Screen, covers, products, screen
+from loragate_server.audit.screen import Screen, products, screen
 from loragate_server.audit.stages import Responded, respond
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.models.base import BaseModel
@@ -266,12 +266,5 @@ def _side_by_side(
         down, up = changes[0].down, changes[0].up
         return [LowRank(down.new_zeros(rest, down.shape[1]), up.new_zeros(len(up), rest))]
 
-    refs, values = products(base, gradients, adaptation, backend, fill)
-    found = []
-    for number, (adapter, _) in enumerate(adaptation):
-        rows = [row for row, ref in enumerate(refs) if ref in adapter.deltas]
-        own = tuple(refs[row] for row in rows)
-        # summed over the one adapter, as alone, because that decides on the sign of zeros
-        gain = (-values[rows, number : number + 1].sum(1)).cpu()
-        found.append(Screen(own, gain, covers(adapter, own)))
-    return found
+    found = products(base, gradients, adaptation, backend, fill)
+    return [found.screen_of(n, adapter, gradients) for n, (adapter, _) in enumerate(adaptation)]

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from loragate_server.audit.conformal import Floats
+from loragate_server.audit.standing import Stood
+
+NOT_STOOD: Stood = (-math.inf, -math.inf)
+"""Where nothing says what to expect."""
 
 RESPONSE_SHARE = 1 / 3
 """Weight of the response stage in the score of both stages. Of 0, 1/4, 1/3, 1/2, 3/4 and 1, this
@@ -34,13 +38,14 @@ class Witnesses:
         response: the response stage's score: what the adapter does to pictures of the concept.
             None where it ended at the screen.
         standing: how far the concept stands out under its name from what the bank leads one to
-            expect, see `standing`.
+            expect, by its score alone and together with the share where the name acts; see
+            `standing`.
     """
 
     screen: float
     aim: float
     response: float | None = None
-    standing: float = -math.inf
+    standing: Stood = NOT_STOOD
 
     @property
     def score(self) -> float:
@@ -52,16 +57,16 @@ class Witnesses:
         return both if self.response is None else max(both, self.response)
 
     @property
-    def values(self) -> tuple[float, float, float, float]:
-        """Both stages, the response alone, the standing, the aim; minus infinity: not measured."""
+    def values(self) -> tuple[float, float, float, float, float]:
+        """Both stages, the response alone, both standings, the aim; -infinity: not measured."""
         response = -math.inf if self.response is None else self.response
-        return (final_score(self.screen, self.response), response, self.standing, self.aim)
+        return (final_score(self.screen, self.response), response, *self.standing, self.aim)
 
 
 def values_of(
     screen: Sequence[float],
     aim: Sequence[float],
-    standing: Sequence[float | None],
+    standing: Sequence[Stood | None],
     response: Mapping[int, float],
 ) -> Floats:
     """`Witnesses.values` of many concepts at once, float64 [witnesses, concepts].
@@ -77,5 +82,5 @@ def values_of(
     for place, value in response.items():
         both[place] = final_score(float(both[place]), value)
         alone[place] = value
-    stand = [-math.inf if value is None else value for value in standing]
-    return np.stack([both, alone, np.array(stand), np.array(aim, dtype=np.float64)])
+    stood = np.array([NOT_STOOD if value is None else value for value in standing], np.float64)
+    return np.stack([both, alone, *stood.reshape(-1, 2).T, np.array(aim, dtype=np.float64)])

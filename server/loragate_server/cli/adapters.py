@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,41 @@ def read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[
     if not files:
         fail(f"{folder} holds no .safetensors file", EXIT_FOUND_WRONG)
     return [read_one(file, base, (), settings) for file in files]
+
+
+def read_kept(calibration: Path, base: BaseModel) -> list[Labelled]:
+    """The harmless adapters that were kept beside a calibration, of whatever version that is."""
+    from loragate_server.audit.calibrate import Labelled
+    from loragate_server.audit.kept import KeptError, kept_file, open_kept
+
+    try:
+        data = calibration.read_bytes()
+        made_for = json.loads(data)["binding"]["base_digest"]
+    except OSError as error:
+        fail(f"{calibration} cannot be read: {error.strerror}", EXIT_FAILED)
+    except (ValueError, KeyError, TypeError) as error:
+        fail(f"{calibration} is no calibration ({type(error).__name__})", EXIT_FOUND_WRONG)
+    if made_for != base.digest:
+        fail(
+            f"{calibration} was made for base model {made_for[:12]}, {base.name} is "
+            f"{base.digest[:12]}; what harmless adapters do to the one says nothing of the other",
+            EXIT_FOUND_WRONG,
+        )
+    try:
+        kept = open_kept(kept_file(calibration))
+        if kept.calibration != hashlib.sha256(data).hexdigest():
+            raise KeptError(f"{kept.file} was kept beside another calibration")
+        found = [Labelled(adapter, (), factors) for adapter, factors in kept.again(base)]
+    except KeptError as error:
+        fail(str(error), EXIT_FOUND_WRONG)
+    if not found:
+        fail(f"{kept.file} keeps no adapter; name a folder of them", EXIT_FOUND_WRONG)
+    return found
+
+
+def once_each(adapters: Sequence[Labelled]) -> list[Labelled]:
+    """Every adapter once: copies would count as further ones, which they are not."""
+    return list({one.adapter.sha256: one for one in reversed(adapters)}.values())[::-1]
 
 
 def require_keepable_ones(harmless: Sequence[Labelled]) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loragate_server.cli.adapters import (
+    once_each,
     read_folder,
+    read_kept,
     read_labelled,
     read_one,
     require_keepable_ones,
@@ -60,8 +62,17 @@ def calibrate(
     harmless: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of .safetensors files that learned no concept. Not needed with --train.",
+            help="Folder of .safetensors files that learned no concept. Not needed with --train "
+            "or --again.",
             show_default=False,
+        ),
+    ] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            help="A calibration of before: measure the harmless adapters again that were kept "
+            "beside it. No file is fetched.",
+            metavar="FILE",
         ),
     ] = None,
     train: Annotated[
@@ -110,7 +121,8 @@ def calibrate(
     provided that those to come are like those in the folder. Take adapters that your service really
     loads: 20 are needed, and 100 let a rate of 1 % rest on counting. Forbidden
     concepts may come and go: what is kept beside the calibration makes it fit. Make a new one when
-    the base model, the neutral concepts or loragate change (an old one is refused).
+    the base model, the neutral concepts or loragate change (an old one is refused). After an
+    upgrade of loragate, --again measures the same harmless adapters by what was kept of them.
 
     Who has none trains them: --train lets the base model learn things that nobody forbids, beside
     those of the folder if there is one. Each adapter is kept in the state directory, so that a run
@@ -124,19 +136,21 @@ def calibrate(
       loragate-server calibrate /srv/loras/reviewed
       loragate-server calibrate --train 150 --learned 40 --config /etc/loragate.yaml
       loragate-server calibrate reviewed --learned learned.csv --plot rates.png
+      loragate-server calibrate --again state/calibrations/NAME.json
     """
     counted = learned.isascii() and learned.isdigit() and len(learned) < MOST_DIGITS
     to_learn = int(learned) if counted else 0
     labels = _labels(Path(learned)) if learned and not counted else {}
-    if harmless is None and not train:
-        fail("name a folder of harmless adapters, or a number to --train", EXIT_USAGE)
+    if harmless is None and not train and again is None:
+        fail("name a folder of harmless adapters, a number to --train, or --again", EXIT_USAGE)
     if estimate and not train and not to_learn:
         fail("--estimate is about what is trained; give --train or a number", EXIT_USAGE)
     if plot is not None:
         _require_drawable(plot, bool(labels or to_learn))
     if harmless is not None and not harmless.is_dir():
         fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
-    _require_enough(harmless, train)
+    if again is None:
+        _require_enough(harmless, train)
     choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
     wanted = load(config, {"state_dir": state_dir})
     entry = entry_of(wanted, base_model)
@@ -157,6 +171,7 @@ def calibrate(
         library = served_library(wanted)
         base = load_entry(entry)
         quiet = [] if harmless is None else read_folder(harmless, base, wanted.intake)
+        quiet = once_each([*quiet, *(read_kept(again, base) if again else ())])
         if keep:
             require_keepable_ones(quiet)
         loud = read_labelled(labels, base, wanted.intake)

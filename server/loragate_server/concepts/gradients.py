@@ -25,6 +25,7 @@ from loragate_server.concepts.cache import TensorCache
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.joined import JoinedFiles
 from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.concepts.naming import NameSpan, name_spans
 from loragate_server.concepts.plan import GradientPlan as GradientPlan
 from loragate_server.concepts.plan import LeanPlan as LeanPlan
 from loragate_server.concepts.plan import Stratum as Stratum
@@ -72,6 +73,11 @@ class ConceptGradients:
         first = self.forbidden_count * len(self.strata)
         every = torch.cat([norm[first:].double() for norm in self.norms.values()])
         return float(every.mean())
+
+    @cached_property
+    def spans(self) -> Mapping[ModuleRef, NameSpan]:
+        """Where the concepts' names act, by layer that reads text; made once."""
+        return name_spans(self.layers, self.strata, self.forbidden_count)
 
     @property
     def nbytes(self) -> int:

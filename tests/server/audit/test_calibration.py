@@ -7,6 +7,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,8 +39,9 @@ def harmless(rng: random.Random) -> AdapterScores:
         return {concept: value + rng.gauss(0, 1) for concept, value in shared.items()}
 
     profile = tuple(rng.gauss(0, 1) for _ in range(4))
-    bank = tuple(rng.gauss(0, 1) for _ in range(12))
-    named = {concept: value + bank[0] for concept, value in measure().items()}
+    bank = tuple((rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(12))
+    told = zip(CONCEPTS, measure().values(), measure().values(), strict=True)
+    named = {one: (gain + bank[0][0], share + bank[0][1]) for one, gain, share in told}
     return AdapterScores("d" * 64, measure(), measure(), named, bank, (*profile, 0.0), measure())
 
 
@@ -51,8 +53,8 @@ def calibration(count: int, seed: int = 0, learned: int = 0) -> Calibration:
             "e" * 64,
             {c: rng.gauss(12 if c == CONCEPTS[0] else 0, 1) for c in CONCEPTS},
             {c: rng.gauss(12 if c == CONCEPTS[0] else 0, 1) for c in CONCEPTS},
-            {c: rng.gauss(12 if c == CONCEPTS[0] else 0, 1) for c in CONCEPTS},
-            (0.0,) * 12,
+            {c: (rng.gauss(12 if c == CONCEPTS[0] else 0, 1), 0.0) for c in CONCEPTS},
+            ((0.0, 0.0),) * 12,
             (0.0,) * 5,
             {CONCEPTS[0]: rng.gauss(8, 1)},
             (CONCEPTS[0],),
@@ -80,26 +82,40 @@ def test_new_harmless_adapters_are_blocked_at_the_promised_rate_whoever_witnesse
     assert blocked / total == pytest.approx(rate, abs=0.25 * rate + 0.01)
 
 
-@pytest.mark.parametrize("loud", ["screen", "response", "standing", "aim"])
-def test_one_witness_is_enough_whatever_the_others_say(loud: str) -> None:
+@pytest.mark.parametrize(
+    "loud",
+    [
+        {"screen": 25.0},
+        {"response": 25.0},
+        {"standing": (25.0, -3.0)},
+        {"standing": (-3.0, 25.0)},
+        {"aim": 25.0},
+    ],
+)
+def test_one_witness_is_enough_whatever_the_others_say(loud: dict[str, Any]) -> None:
     promise = calibration(99).at(0.01)
-    quiet = {"screen": -3.0, "response": -3.0, "standing": -3.0, "aim": -3.0}
-    assert promise.family_p_value(Witnesses(**quiet)) > 0.5
-    assert promise.family_p_value(Witnesses(**{**quiet, loud: 25.0})) < 0.01
+    quiet: dict[str, Any] = {"screen": -3.0, "response": -3.0, "standing": (-3.0, -3.0)}
+    assert promise.family_p_value(Witnesses(**quiet, aim=-3.0)) > 0.5
+    assert promise.family_p_value(Witnesses(**{"aim": -3.0, **quiet, **loud})) < 0.01
 
 
-@given(st.floats(-5, 30), st.floats(-5, 30), st.floats(0, 10), st.sampled_from(range(4)))
+def witnesses(screen: float, aim: float, response: float, *standing: float) -> Witnesses:
+    alone, together = standing
+    return Witnesses(screen, aim, response, (alone, together))
+
+
+@given(st.floats(-5, 30), st.floats(-5, 30), st.floats(0, 10), st.sampled_from(range(5)))
 def test_no_witness_that_grows_graver_ever_helps_an_adapter(
     screen: float, aim: float, more: float, which: int
 ) -> None:
     promise = PROMISE
-    before = [screen, aim, 1.0, 0.5]
+    before = [screen, aim, 1.0, 0.5, 0.7]
     after = [value + more * (index == which) for index, value in enumerate(before)]
     assert (
-        promise.family_p_value(Witnesses(*after))
-        <= promise.family_p_value(Witnesses(*before)) + 1e-12
+        promise.family_p_value(witnesses(*after))
+        <= promise.family_p_value(witnesses(*before)) + 1e-12
     )
-    assert Witnesses(*after).score >= Witnesses(*before).score
+    assert witnesses(*after).score >= witnesses(*before).score
 
 
 PROMISE = calibration(60, seed=5).at(0.01)
@@ -167,8 +183,8 @@ def test_a_smaller_miss_rate_never_lets_more_end_at_the_screen() -> None:
                 "e" * 64,
                 dict.fromkeys(CONCEPTS, 1.0 + index / 10),
                 dict.fromkeys(CONCEPTS, 0.0),
-                dict.fromkeys(CONCEPTS, 0.0),
-                (0.0,) * 12,
+                dict.fromkeys(CONCEPTS, (0.0, 0.0)),
+                ((0.0, 0.0),) * 12,
                 (0.0,) * 5,
                 {},
                 (CONCEPTS[0],),
@@ -237,7 +253,7 @@ def test_too_few_harmless_adapters_and_other_formats_are_refused(tmp_path: Path)
     save_calibration(calibration(20), file)
     values = json.loads(file.read_text())
     file.write_text(json.dumps(values | {"format_version": 2}))
-    with pytest.raises(CalibrationError, match="format 2, not 4"):
+    with pytest.raises(CalibrationError, match="format 2, not 5"):
         load_calibration(file)
 
 

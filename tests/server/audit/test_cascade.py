@@ -45,8 +45,8 @@ def calibrated(materials: Materials, high: float) -> Materials:
             "a" * 64,
             dict.fromkeys(ids, high * index / 39),
             dict.fromkeys(ids, high * index / 39),
-            dict.fromkeys(ids, high * index / 39),
-            (0.0,) * materials.probes.neutral_count,
+            dict.fromkeys(ids, (high * index / 39, high * index / 39)),
+            ((0.0, 0.0),) * materials.probes.neutral_count,
             (index / 39 * high,) * 4 + (0.0,),
             {},
         )

@@ -87,7 +87,7 @@ def test_an_adapter_without_layers_or_effect_has_a_profile() -> None:
 
 
 def screening(scores: list[float], aims: list[float], unusual: float = 0.0) -> Screening:
-    named, bank = [0.0] * len(scores), [0.0] * 8
+    named, bank = [(0.0, 0.0)] * len(scores), [(0.0, 0.0)] * 8
     return Screening(scores, aims, (unusual, 0.0, 0.0, 0.0, 0.0), named, bank, range(len(scores)))
 
 
@@ -96,11 +96,13 @@ def test_nothing_unusual_ends_at_the_screen() -> None:
         screening([i / 10, 0.0, 0.0, 0.0], [0.0, i / 100, 0.0, 0.0], i / 100) for i in range(40)
     ]
     entrance, _ = widest_entrance(harmless)
-    still = [-3.0, -1.0, -2.0, -4.0]
+    still = [(value, value) for value in (-3.0, -1.0, -2.0, -4.0)]
     assert entrance.suspects(screening([0.1] * 4, [0.0] * 4), still) == []
     assert entrance.suspects(screening([9.0, 0, 0, 0], [0.0] * 4), still) == [0]
     assert entrance.suspects(screening([0.1] * 4, [0, 0, 0, 9.0]), still) == [3]
-    assert entrance.suspects(screening([0.1] * 4, [0.0] * 4), [-1.0, -1.0, -1.0, 5.0]) == [3]
+    for loud in ((5.0, -1.0), (-1.0, 5.0)):
+        stood = [(-1.0, -1.0)] * 3 + [loud]
+        assert entrance.suspects(screening([0.1] * 4, [0.0] * 4), stood) == [3]
     unlike = screening([0.1, 0.2, 0.3, 0.0], [0.04, 0.03, 0.02, 0.0], unusual=5.0)
     assert entrance.suspects(unlike, still) == [0, 1, 2]
     assert entrance.suspects(screening([float("nan")] * 4, [0.0] * 4), still) == [0, 1, 2, 3]

@@ -14,6 +14,7 @@ from loragate_server.audit.calibration import Calibration, load_calibration
 from loragate_server.audit.conformal import Rising, conformal_p_value, gravity_of
 from loragate_server.audit.promise import Promise, promise_of, witnesses_of
 from loragate_server.audit.scores import AdapterScores
+from loragate_server.audit.standing import Stood
 from loragate_server.audit.witnesses import Witnesses, values_of
 from loragate_server.config.schema import EMBEDDED_CALIBRATION
 
@@ -119,7 +120,7 @@ def test_the_shipped_promise_is_what_its_adapters_said_one_by_one(
     }
 
 
-def _standings(calibration: Calibration, promise: Promise) -> list[list[float]]:
+def _standings(calibration: Calibration, promise: Promise) -> list[list[Stood]]:
     _, standings = type(promise.entrance.standing).of(
         [one.screening for one in calibration.harmless]
     )
@@ -145,11 +146,16 @@ def test_some_concepts_get_what_they_get_among_all(
 def test_a_promise_is_made_for_five_thousand_concepts_of_what_they_scored() -> None:
     chance = np.random.default_rng(7)
     names = [f"c{place}" for place in range(5000)]
+
+    def told(count: int) -> list[tuple[float, float]]:
+        return [(gain, share) for gain, share in chance.standard_normal((count, 2)).tolist()]
+
     harmless = [
         AdapterScores(
             f"{place:064x}",
-            *(dict(zip(names, chance.standard_normal(5000).tolist(), strict=True)) for _ in "123"),
-            tuple(chance.standard_normal(8).tolist()),
+            *(dict(zip(names, chance.standard_normal(5000).tolist(), strict=True)) for _ in "12"),
+            dict(zip(names, told(5000), strict=True)),
+            tuple(told(8)),
             tuple(chance.random(5).tolist()),
             {},
         )
