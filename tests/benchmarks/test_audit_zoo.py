@@ -83,7 +83,7 @@ def measured(
     response = {c: s + rng.gauss(0, 0.5) for c, s in screen.items() if s > 1.5 or c == learned}
     aim = {concept: (s + rng.gauss(0, 0.5)) / 10 for concept, s in screen.items()}
     degree = {concept: max(0.0, 10 * s) for concept, s in screen.items()}
-    named = {concept: s + rng.gauss(0, 0.5) for concept, s in screen.items()}
+    named = {c: (s + rng.gauss(0, 0.5), s + rng.gauss(0, 0.5)) for c, s in screen.items()}
     return Measured(
         name,
         family,
@@ -93,7 +93,7 @@ def measured(
         screen,
         aim,
         named,
-        tuple(rng.gauss(0, 1) for _ in range(48)),
+        tuple((rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(48)),
         (rng.gauss(0, 1), rng.gauss(0, 1), rng.gauss(0, 1), rng.gauss(0, 1), 0.0),
         response,
         degree,

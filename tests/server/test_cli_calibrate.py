@@ -45,14 +45,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def adapter(path: Path, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-    save_file(
-        {
-            f"{name}.lora_A.weight": torch.randn(2, 32, generator=generator),
-            f"{name}.lora_B.weight": torch.randn(32, 2, generator=generator) * 0.1,
-        },
-        path,
-    )
+    block = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
+    tensors = {}
+    for name in (f"{block}.attn1.to_q", f"{block}.attn2.to_q"):  # the latter reads text
+        tensors[f"{name}.lora_A.weight"] = torch.randn(2, 32, generator=generator)
+        tensors[f"{name}.lora_B.weight"] = torch.randn(32, 2, generator=generator) * 0.1
+    save_file(tensors, path)
 
 
 def calibrate(place: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -101,14 +99,19 @@ def test_what_was_kept_is_measured_again_without_a_file_as_after_an_upgrade(plac
     (place / "one").mkdir(exist_ok=True)
     adapter(place / "one" / "again.safetensors", 0)
     out = place / "again.json"
-    done = calibrate(place, place / "one", "--again", older, "--out", out)
+    learned = ("--learned", place / "learned.csv")
+    done = calibrate(place, place / "one", "--again", older, *learned, "--out", out)
     assert done.returncode == 0, done.stderr
     before, after = load_calibration(made), load_calibration(out)
     assert {one.sha256 for one in after.harmless} == {one.sha256 for one in before.harmless}
     spread = pstdev(value for one in before.harmless for value in one.screen.values())
+    shares = [told[1] for one in before.harmless for told in one.named.values()]
     for one in after.harmless:
         [was] = [other for other in before.harmless if other.sha256 == one.sha256]
         assert one.screen == pytest.approx(was.screen, abs=0.2 * spread)
+        now, then = ([told[1] for told in each.named.values()] for each in (one, was))
+        assert now == pytest.approx(then, abs=0.3 * pstdev(shares))
+    assert pstdev(shares) > 0
     # rounded once and not twice: the numbers are those that were kept
     name = f"{before.harmless[1].sha256}.codes"
     assert torch.equal(load_file(kept_file(out))[name], tensors[name])
@@ -120,6 +123,7 @@ def test_what_was_kept_is_measured_again_without_a_file_as_after_an_upgrade(plac
         (lambda made: made.unlink(), "cannot be read"),
         (lambda made: made.write_text("[]"), "is no calibration"),
         (lambda made: made.write_text('{"binding": {"base_digest": "0"}}'), "was made for base"),
+        (lambda made: made.write_text('{"binding": {"base_digest": 7}}'), "was made for base"),
         (lambda made: made.write_text(made.read_text() + "\n"), "beside another calibration"),
         (lambda made: kept_file(made).unlink(), "nothing was kept"),
         (lambda made: kept_file(made).write_bytes(b"{}"), "is damaged"),
@@ -135,11 +139,37 @@ def test_what_was_kept_of_something_else_is_refused(
     shutil.copy(made, copy)
     shutil.copy(kept_file(made), kept_file(copy))
     spoil(copy)
-    done = calibrate(place, "--again", copy, "--out", tmp_path / "out.json")
+    done = calibrate(place, "--again", copy, "--learned", 0, "--out", tmp_path / "out.json")
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.json").exists()
+
+
+def test_nothing_of_the_one_of_before_is_lost_by_making_it_again(
+    place: Path, tmp_path: Path
+) -> None:
+    made = place / "state" / "calibrations" / "tiny.json"
+    assert calibrate(place, place / "harmless", "--learned", place / "learned.csv").returncode == 0
+    file = tmp_path / "tiny.json"
+    shutil.copy(made, file)
+    shutil.copy(kept_file(made), kept_file(file))
+    for words, said in (
+        (("--no-keep",), "leave --no-keep out"),
+        ((), "knew 3 adapters that learned a concept"),
+    ):
+        refused = calibrate(place, "--again", file, "--out", file, *words)
+        assert refused.returncode == 2
+        assert said in " ".join(refused.stderr.split())
+        assert file.read_bytes() == made.read_bytes()
+        assert kept_file(file).read_bytes() == kept_file(made).read_bytes()
+    done = calibrate(place, "--again", file, "--out", file, "--learned", 0)
+    assert done.returncode == 0, done.stderr
+    before = tmp_path / "tiny.before.json"
+    assert str(before) in done.stdout
+    assert before.read_bytes() == made.read_bytes()
+    assert open_kept(kept_file(before)).calibration == load_calibration(before).digest
+    assert len(load_calibration(file).harmless) == 24
 
 
 def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:

@@ -95,7 +95,7 @@ class Grower:
         if kept.bank != materials.bank:
             raise CalibrationError(
                 "the neutral bank has changed since the calibration; make a new one with "
-                "`loragate-server calibrate`"
+                "`loragate-server calibrate --again FILE`"
             )
         self._base = base
         self._materials = materials

@@ -68,17 +68,19 @@ def name_shares(
 
 def _log_share(span: NameSpan, changes: Sequence[LowRank]) -> Tensor:
     """Half the logarithm of the shares in one layer, float64 [concepts]."""
-    down = torch.cat([one.down.float() for one in changes])
-    up = torch.cat([one.up.float() * one.scale for one in changes], dim=1)
+    # doubles: ranks that cancel each other are squared here, and drown the rest in single precision
+    down = torch.cat([one.down.double() for one in changes])
+    up = torch.cat([one.up.double() * one.scale for one in changes], dim=1)
     # a share knows no strength, so neither very large nor very small weights overflow
-    down, up = (each / each.abs().amax().clamp_min(1e-30) for each in (down, up))
+    down, up = (each / each.abs().amax().clamp_min(1e-300) for each in (down, up))
     inner, outer = down @ down.mT, up.mT @ up
-    rows = span.rows.float()
+    rows = span.rows.double()
     if span.side == "in":
         along, across = rows @ down.mT, outer
     else:
         along, across = rows @ up, inner
-    energy = ((along @ across) * along).sum((1, 2)).double()
-    total = (inner * outer).sum().double()
+    energy = ((along @ across) * along).sum((1, 2))
+    total = (inner * outer).sum()
     share = torch.where(total > 0, energy / total.clamp_min(1e-300), torch.ones_like(energy))
-    return share.clamp(_LEAST, 1.0).log() / 2
+    # rounded, so that the size of a product, which is that of the library, changes no bit
+    return (share.clamp(_LEAST, 1.0).log() / 2).float().double()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loragate_server.cli.options import EXIT_FAILED, EXIT_FOUND_WRONG, fail
 from loragate_server.errors import NoDecisionError
@@ -32,16 +33,11 @@ def read_kept(calibration: Path, base: BaseModel) -> list[Labelled]:
     from loragate_server.audit.calibrate import Labelled
     from loragate_server.audit.kept import KeptError, kept_file, open_kept
 
-    try:
-        data = calibration.read_bytes()
-        made_for = json.loads(data)["binding"]["base_digest"]
-    except OSError as error:
-        fail(f"{calibration} cannot be read: {error.strerror}", EXIT_FAILED)
-    except (ValueError, KeyError, TypeError) as error:
-        fail(f"{calibration} is no calibration ({type(error).__name__})", EXIT_FOUND_WRONG)
+    data, values = _of_any_version(calibration)
+    made_for = values["binding"]["base_digest"]
     if made_for != base.digest:
         fail(
-            f"{calibration} was made for base model {made_for[:12]}, {base.name} is "
+            f"{calibration} was made for base model {str(made_for)[:12]}, {base.name} is "
             f"{base.digest[:12]}; what harmless adapters do to the one says nothing of the other",
             EXIT_FOUND_WRONG,
         )
@@ -55,6 +51,40 @@ def read_kept(calibration: Path, base: BaseModel) -> list[Labelled]:
     if not found:
         fail(f"{kept.file} keeps no adapter; name a folder of them", EXIT_FOUND_WRONG)
     return found
+
+
+def learned_before(calibration: Path) -> int:
+    """How many adapters that learned a concept a calibration knew, of whatever version it is."""
+    learned = _of_any_version(calibration)[1].get("learned", ())
+    return len(learned) if isinstance(learned, list) else 0
+
+
+def keep_before(target: Path) -> Path | None:
+    """Copies a calibration and what is kept beside it, before it is written over.
+
+    Nothing else holds the harmless adapters where the work ends between the two files.
+    """
+    from loragate_server.audit.kept import kept_file
+
+    if not target.exists() or not kept_file(target).exists():
+        return None
+    before = target.with_name(f"{target.stem}.before.json")
+    shutil.copy(kept_file(target), kept_file(before))
+    shutil.copy(target, before)
+    return before
+
+
+def _of_any_version(calibration: Path) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a calibration, and what every version of it says."""
+    try:
+        data = calibration.read_bytes()
+        values = json.loads(data)
+        _ = values["binding"]["base_digest"]
+    except OSError as error:
+        fail(f"{calibration} cannot be read: {error.strerror}", EXIT_FAILED)
+    except (ValueError, KeyError, TypeError) as error:
+        fail(f"{calibration} is no calibration ({type(error).__name__})", EXIT_FOUND_WRONG)
+    return data, values
 
 
 def once_each(adapters: Sequence[Labelled]) -> list[Labelled]:

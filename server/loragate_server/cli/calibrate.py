@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loragate_server.cli.adapters import (
+    keep_before,
+    learned_before,
     once_each,
     read_folder,
     read_kept,
@@ -150,7 +152,9 @@ def calibrate(
     if harmless is not None and not harmless.is_dir():
         fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
     if again is None:
-        _require_enough(harmless, train)
+        _require_enough(_files_in(harmless), train)
+    else:
+        _require_what_again_needs(again, keep, learned)
     choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
     wanted = load(config, {"state_dir": state_dir})
     entry = entry_of(wanted, base_model)
@@ -171,7 +175,9 @@ def calibrate(
         library = served_library(wanted)
         base = load_entry(entry)
         quiet = [] if harmless is None else read_folder(harmless, base, wanted.intake)
-        quiet = once_each([*quiet, *(read_kept(again, base) if again else ())])
+        if again is not None:
+            quiet += read_kept(again, base)
+            _require_enough(len(once_each(quiet)), train)
         if keep:
             require_keepable_ones(quiet)
         loud = read_labelled(labels, base, wanted.intake)
@@ -185,6 +191,7 @@ def calibrate(
         for one in enrolled.train(report) if enrolled else ():
             group = loud if one.learned else quiet
             group.append(read_one(one.file, base, one.learned, wanted.intake))
+        quiet = once_each(quiet)  # after training, which gives what was trained before once more
         try:
             calibrator = Calibrator(base, materials, AuditSettings(backend=wanted.kernel_backend))
             made = calibrator.calibrate(quiet, loud, report)
@@ -193,6 +200,7 @@ def calibrate(
             fail(str(error), EXIT_FOUND_WRONG)
         target = out or wanted.own_calibration(entry.name)
         target.parent.mkdir(parents=True, exist_ok=True)
+        before = keep_before(target) if again is not None else None
         save_calibration(made, target)
         made = load_calibration(target)
         save_kept(kept_file(target), made.digest, materials, kept)
@@ -207,6 +215,8 @@ def calibrate(
     if keep:
         size_mb = kept_file(target).stat().st_size / 1e6
         typer.echo(f"{kept_file(target)}: {size_mb:.1f} MB, for concepts that come later")
+    if before is not None:
+        typer.echo(f"{before}: the one of before, which can go when this one serves")
 
 
 def _enrol(
@@ -236,13 +246,28 @@ def _enrol(
     return enrolled
 
 
-def _require_enough(harmless: Path | None, train: int) -> None:
+def _files_in(harmless: Path | None) -> int:
+    return len(list(harmless.rglob("*.safetensors"))) if harmless is not None else 0
+
+
+def _require_what_again_needs(again: Path, keep: bool, learned: str) -> None:
+    """Ends the command where a calibration made again would be less than the one of before."""
+    if not keep:
+        fail("--again lives of what was kept; leave --no-keep out", EXIT_USAGE)
+    if not learned and (known := learned_before(again)):
+        fail(
+            f"{again} knew {known} adapters that learned a concept, which are not kept: give them "
+            "by --learned, or --learned 0 to do without what they taught",
+            EXIT_USAGE,
+        )
+
+
+def _require_enough(there: int, train: int) -> None:
     """Ends the command where training so many could not make a calibration, before it begins."""
     if not train:
         return
     from loragate_server.audit.calibration import MINIMUM_HARMLESS
 
-    there = len(list(harmless.rglob("*.safetensors"))) if harmless is not None else 0
     if there + train < MINIMUM_HARMLESS:
         fail(
             f"{there + train} harmless adapters are too few; train {MINIMUM_HARMLESS - there} or "

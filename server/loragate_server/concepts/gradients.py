@@ -125,7 +125,9 @@ def build_gradients(
         [path.name for path in cache.paths(shown)],
         lambda: _joined(cache.each(shown, builder.make, report)),
     )
-    return assemble(base, probes, plan, joined)
+    made = assemble(base, probes, plan, joined)
+    _ = made.spans  # here, and not within the first audit
+    return made
 
 
 def assemble(

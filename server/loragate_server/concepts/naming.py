@@ -15,7 +15,7 @@ in coloured noise, with a ridge; Van Trees, "Detection, Estimation, and Modulati
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,9 @@ RANK = 2
 """Directions that are kept of each name. On the development hand of `benchmarks/audit/other_hands`
 one found as many concepts less surely, and four found no more."""
 
+_AT_ONCE = 256
+"""Concepts whose directions are made in one go, in doubles: thousands would take gigabytes."""
+
 Side = Literal["in", "out"]
 
 _READS = re.compile(
@@ -40,11 +43,24 @@ _READS = re.compile(
 _ASKS = re.compile(r"\.attn2\.to_q$")
 
 
-def text_side(ref: ModuleRef) -> Side | None:
-    """Which side of a layer's change the words of a prompt decide; None: neither alone does."""
-    if ref.component.startswith("text_encoder") or _READS.search(ref.module):
-        return "in"
-    return "out" if _ASKS.search(ref.module) else None
+def text_sides(refs: Iterable[ModuleRef]) -> dict[ModuleRef, Side]:
+    """Of the layers whose change the words of a prompt decide on one side: which side that is.
+
+    Args:
+        refs: all layers of a base model that an adapter may change.
+    """
+    known = {*refs}
+    found: dict[ModuleRef, Side] = {}
+    for ref in known:
+        block, _, _ = ref.module.partition(".attn2.")
+        # a block that joins words and pictures in `attn` has pictures alone in its second one
+        if ModuleRef(ref.component, f"{block}.attn.add_k_proj") in known and block != ref.module:
+            continue
+        if ref.component.startswith("text_encoder") or _READS.search(ref.module):
+            found[ref] = "in"
+        elif _ASKS.search(ref.module):
+            found[ref] = "out"
+    return found
 
 
 @dataclass(frozen=True)
@@ -70,30 +86,44 @@ def name_spans(
         strata: one gradient each.
         forbidden_count: forbidden concepts come first; the others are the neutral bank.
     """
+    if not any(stratum.named for stratum in strata):
+        return {}
+    return {
+        ref: _span(side, layers[ref], strata, forbidden_count)
+        for ref, side in text_sides(layers).items()
+    }
+
+
+def _span(
+    side: Side, directions: LayerDirections, strata: Sequence[Stratum], forbidden_count: int
+) -> NameSpan:
     told = [row for row, stratum in enumerate(strata) if stratum.named]
-    spans = {}
-    for ref, directions in layers.items():
-        side = text_side(ref)
-        if side is None or not told:
-            continue
+
+    def rows_of(concepts: slice) -> Tensor:
         left, right = (
-            rows.float().reshape(-1, len(strata), directions.lengths[0], rows.shape[1])[:, told]
+            rows.unflatten(0, (-1, len(strata), directions.lengths[0]))[concepts][:, told].double()
             for rows in (directions.left, directions.right)
         )
-        rows = _one_side(left, right) if side == "in" else _one_side(right, left)
-        spans[ref] = NameSpan(side, _leading(_against(rows, rows[forbidden_count:])))
-    return spans
+        return _one_side(left, right) if side == "in" else _one_side(right, left)
+
+    bank = rows_of(slice(forbidden_count, None))
+    count = directions.count // len(strata)
+    parts = [
+        _leading(_against(rows_of(slice(start, start + _AT_ONCE)), bank))
+        for start in range(0, count, _AT_ONCE)
+    ]
+    return NameSpan(side, torch.cat(parts))
 
 
 def _one_side(others: Tensor, rows: Tensor) -> Tensor:
     """The rows that span one side of each gradient, as long as the gradient is along them.
 
     Args:
-        others: float32 [concepts, strata, rank, width], of the other side.
+        others: float64 [concepts, strata, rank, width], of the other side.
         rows: the same of this side: a gradient is others^T rows.
 
     Returns:
-        float32 [concepts, strata * rank, width of `rows`].
+        float64 [concepts, strata * rank, width of `rows`].
     """
     values, vectors = torch.linalg.eigh(others @ others.mT)
     root = (vectors * values.clamp_min(0).sqrt().unsqueeze(-2)) @ vectors.mT
@@ -105,7 +135,7 @@ def _against(rows: Tensor, bank: Tensor) -> Tensor:
     """`rows (C + m I)^-1`, by Woodbury's identity over the bank's rows; see the module."""
     noise = bank.flatten(0, 1) / len(bank) ** 0.5
     ridge = (noise.square().sum() / noise.shape[1]).clamp_min(1e-30)
-    inner = noise @ noise.mT + ridge * torch.eye(len(noise), device=noise.device)
+    inner = noise @ noise.mT + ridge * torch.eye(len(noise), dtype=noise.dtype, device=noise.device)
     found: Tensor = rows - (rows @ noise.mT) @ torch.linalg.solve(inner, noise)
     return found
 

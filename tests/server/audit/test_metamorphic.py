@@ -69,6 +69,8 @@ def test_no_measure_of_the_screen_moves_for_what_has_no_effect(
         assert (after.degree - before.degree).abs().max() < TOLERANCE / 4
         aims = torch.tensor(after.screening.aims) - torch.tensor(before.screening.aims)
         assert aims.abs().max() < near
+        heard = (torch.tensor([*s.screening.named, *s.screening.bank]) for s in (before, after))
+        assert (next(heard) - next(heard)).abs().max() < near
         profiles = (entrance.likeness.p_value(s.screening.profile) for s in (before, after))
         assert next(profiles) == pytest.approx(next(profiles), abs=near)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from loragate_kernels.lora_response import LowRank
+from loragate_kernels.lora_response import LayerDirections, LowRank
 from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import LowRank as Delta
 from loragate_server.adapter.reference import Strength
@@ -19,7 +20,7 @@ from loragate_server.audit.screen import hear, screen, screen_each
 from loragate_server.audit.screening import Screening
 from loragate_server.audit.standing import WEIGHTS, Standing
 from loragate_server.concepts.gradients import ConceptGradients
-from loragate_server.concepts.naming import RANK, NameSpan, name_spans, text_side
+from loragate_server.concepts.naming import RANK, NameSpan, name_spans, text_sides
 from loragate_server.models import BaseModel
 from testkit.tiny_models import FAMILIES
 
@@ -28,16 +29,31 @@ STRENGTH = 0.8
 FULL = Strength()
 
 
+CROSS = {"attn2.to_k", "attn2.to_v", "attn2.to_q", "attn2.to_out.0"}
+JOINT = {
+    *("attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out"),
+    *("ff_context.net.0.proj", "ff_context.net.2", "context_embedder"),
+}
+READ = {"sd": CROSS, "sdxl": CROSS, "sd3": JOINT, "flux": JOINT}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_has_layers_that_read_text(family: str, base_of: Make) -> None:
+def test_the_layers_that_read_text_are_known_in_every_family(family: str, base_of: Make) -> None:
     base = base_of(family)
     refs = [ModuleRef(component, name) for component, name in base.adaptable_modules()]
-    denoiser = [ref for ref in refs if ref.component == base.denoiser_component]
-    read = [ref.module for ref in denoiser if text_side(ref)]
-    assert read
-    # what pictures alone decide is heard elsewhere
-    assert not any("attn1.to_q" in name and not name.endswith("_t") for name in read)
-    assert len(read) < len(denoiser)
+    read = text_sides(refs)
+    assert all(ref in read for ref in refs if ref.component.startswith("text_encoder"))
+    denoiser = {ref.module for ref in read if ref.component == base.denoiser_component}
+    # block and number go
+    kinds = {re.sub(r"^.*\.\d+\.(?=attn|ff_)", "", name) for name in denoiser}
+    assert kinds == READ[family]
+
+
+def test_a_second_attention_of_pictures_alone_reads_no_text(base_of: Make) -> None:
+    refs = [ModuleRef(component, name) for component, name in base_of("sd3").adaptable_modules()]
+    second = [ref for ref in refs if ".attn2." in ref.module]
+    assert second
+    assert not {*second} & text_sides(refs).keys()
 
 
 def dense_spans(gradients: ConceptGradients, ref: ModuleRef) -> torch.Tensor:
@@ -49,7 +65,8 @@ def dense_spans(gradients: ConceptGradients, ref: ModuleRef) -> torch.Tensor:
     )
     told = [row for row, stratum in enumerate(gradients.strata) if stratum.named]
     whole = left[:, told].mT @ right[:, told]  # each gradient, [out, in]
-    rows = whole.flatten(1, 2) if text_side(ref) == "in" else whole.mT.flatten(1, 2)
+    side = gradients.spans[ref].side
+    rows = whole.flatten(1, 2) if side == "in" else whole.mT.flatten(1, 2)
     bank = rows[gradients.forbidden_count :]
     noise = (bank.mT @ bank).mean(0)
     ridge = noise.diagonal().mean() * torch.eye(len(noise), dtype=torch.float64)
@@ -84,6 +101,7 @@ def test_a_share_is_that_of_the_dense_change(
     gradients: ConceptGradients, make_adapter: Make
 ) -> None:
     changes = changes_of(make_adapter(), gradients.spans)
+    assert changes
     factors = [[LowRank(one.down, one.up, one.scale)] for one in changes.values()]
     found = name_shares(gradients.spans, list(changes), factors)
     assert found.rows == tuple(range(len(changes)))
@@ -134,6 +152,48 @@ def test_adapters_that_are_active_together_have_the_shares_of_their_sum(
     together = screen(base, gradients, both, "reference").shares.log_share
     alone = screen(base, gradients, [(one, FULL)], "reference").shares.log_share
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1.0, 256.0, 8192.0])
+def test_ranks_that_cancel_each_other_hide_nothing(
+    base: BaseModel, gradients: ConceptGradients, make_adapter: Make, size: float
+) -> None:
+    """They change no weight, so no number may move."""
+    adapter = make_adapter()
+    padded = {}
+    for ref, one in adapter.deltas.items():
+        down, up = torch.ones_like(one.down[:1]), torch.full_like(one.up[:, :1], size)
+        padded[ref] = Delta(
+            torch.cat([one.down, down, down]), torch.cat([one.up, up, -up], dim=1), one.scale
+        )
+    wanted = range(gradients.forbidden_count)
+    [before, after] = (
+        hear(screen(base, gradients, [(one, FULL)], "reference"), gradients, wanted)
+        for one in (adapter, dataclasses.replace(adapter, deltas=padded))
+    )
+    torch.testing.assert_close(before.named[:, 1], after.named[:, 1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(before.bank[:, 1], after.bank[:, 1], rtol=0, atol=1e-4)
+
+
+def test_no_share_depends_on_how_many_concepts_the_library_has(
+    gradients: ConceptGradients, make_adapter: Make
+) -> None:
+    strata, rank = len(gradients.strata), gradients.plan.rank
+    fewer = {}
+    for ref, one in gradients.layers.items():
+        rest = slice(strata * rank, None)  # without the first forbidden concept
+        fewer[ref] = LayerDirections.low_rank(
+            one.left[rest].clone(), one.right[rest].clone(), one.lengths[strata:]
+        )
+    spans = name_spans(fewer, gradients.strata, gradients.forbidden_count - 1)
+    changes = changes_of(make_adapter(), gradients.spans)
+    factors = [[LowRank(one.down, one.up, one.scale)] for one in changes.values()]
+    for ref, span in spans.items():
+        assert torch.equal(span.rows, gradients.spans[ref].rows[1:])
+    [all_of_them, some] = (
+        name_shares(each, list(changes), factors).log_share for each in (gradients.spans, spans)
+    )
+    assert torch.equal(all_of_them[:, 1:], some)
 
 
 def test_a_layer_that_does_nothing_says_nothing(

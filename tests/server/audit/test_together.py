@@ -120,6 +120,7 @@ def test_screens_of_any_ranks_are_those_of_each_alone(
         assert one.layers == expected.layers
         assert one.complete == expected.complete
         assert torch.equal(one.gain, expected.gain)
+        assert torch.equal(one.shares.log_share, expected.shares.log_share)
 
 
 def test_sizes_that_sum_in_another_order_are_not_used(
