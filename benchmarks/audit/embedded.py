@@ -60,6 +60,8 @@ def main(
         quiet = ["--again", TARGET] if again else [folder / "harmless"]
         command = [sys.executable, "-m", "loragate_server", "calibrate", *quiet]
         subprocess.run([*map(str, [*command, *arguments, *state])], check=True)
+    for before in out.parent.glob(f"{out.stem}.before-*"):  # nothing of it ships
+        before.unlink()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_where_nothing_was_kept_the_added_concept_alone_is_uncalibrated(
     assert calibration_notes(bases) == {"calibration of emoji-tiny": "uncalibrated: tower"}
     assert served_states(config, bases)[0].calibration == "stale"
     assert "base model emoji-tiny: tower is uncalibrated" in caplog.text
+
+
+def test_a_calibration_of_an_older_format_is_left_out_as_after_an_upgrade(
+    config: Config, library: ConceptLibrary, own: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = json.loads(own.read_bytes())
+    own.write_text(json.dumps(values | {"format_version": values["format_version"] - 1}))
+    bases = serve(config, library)
+    assert not bases.get().engine.calibrated
+    assert served_states(config, bases)[0].calibration == "stale"
+    assert "base model emoji-tiny is uncalibrated" in caplog.text
+    assert "calibrate --again FILE" in caplog.text
 
 
 def test_a_calibration_from_before_anything_was_kept_is_left_out(

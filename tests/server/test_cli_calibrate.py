@@ -165,7 +165,7 @@ def test_nothing_of_the_one_of_before_is_lost_by_making_it_again(
         assert kept_file(file).read_bytes() == kept_file(made).read_bytes()
     done = calibrate(place, "--again", file, "--out", file, "--learned", 0)
     assert done.returncode == 0, done.stderr
-    before = tmp_path / "tiny.before.json"
+    before = tmp_path / "tiny.before-1.json"
     assert str(before) in done.stdout
     assert before.read_bytes() == made.read_bytes()
     assert open_kept(kept_file(before)).calibration == load_calibration(before).digest

@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from loragate_server.audit.calibration import Calibration, CalibrationError, load_calibration
+from loragate_server.audit.calibration import (
+    Calibration,
+    CalibrationError,
+    OtherFormatError,
+    load_calibration,
+)
 from loragate_server.audit.engine import AuditSettings
 from loragate_server.audit.growth import Grower
 from loragate_server.audit.kept import KeptError, kept_file, open_kept
@@ -67,6 +72,9 @@ def find_calibration(
         return None
     try:
         made = load_calibration(file)
+    except OtherFormatError as error:
+        _log.warning("base model %s is uncalibrated: %s", base.name, error)
+        return None
     except CalibrationError as error:
         raise StartError(f"base model {base.name}: {error}") from error
     try:

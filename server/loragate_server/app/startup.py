@@ -123,8 +123,9 @@ def serve_bases(
         if entry.calibration is not None and not one.engine.calibrated:
             raise StartError(
                 f"base model {entry.name}: {entry.calibration} does not fit this base model, "
-                "library or version; make a new one with `loragate-server calibrate --again FILE`, "
-                "or remove the setting `calibration`."
+                "library or version; make a new one with `loragate-server calibrate` (--again FILE "
+                "needs no adapters, where the base model is the same), or remove the setting "
+                "`calibration`."
             )
         served.append(one)
     return tuple(served)

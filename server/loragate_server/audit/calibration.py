@@ -27,6 +27,10 @@ class CalibrationError(Exception):
     """A calibration cannot be used; the message says why and what to do."""
 
 
+class OtherFormatError(CalibrationError):
+    """The file is of another version of loragate."""
+
+
 @dataclass(frozen=True)
 class Binding:
     """What a calibration is good for. Everything has to match.
@@ -119,7 +123,7 @@ def load_calibration(file: Path) -> Calibration:
         values = json.loads(data)
         version = values.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
-            raise CalibrationError(
+            raise OtherFormatError(
                 f"{file} has format {version}, not {FORMAT_VERSION}; make a new one with "
                 "`loragate-server calibrate --again FILE`"
             )

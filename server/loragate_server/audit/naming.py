@@ -68,19 +68,18 @@ def name_shares(
 
 def _log_share(span: NameSpan, changes: Sequence[LowRank]) -> Tensor:
     """Half the logarithm of the shares in one layer, float64 [concepts]."""
-    # doubles: ranks that cancel each other are squared here, and drown the rest in single precision
     down = torch.cat([one.down.double() for one in changes])
     up = torch.cat([one.up.double() * one.scale for one in changes], dim=1)
     # a share knows no strength, so neither very large nor very small weights overflow
     down, up = (each / each.abs().amax().clamp_min(1e-300) for each in (down, up))
-    inner, outer = down @ down.mT, up.mT @ up
+    # not by products of factors with themselves: ranks that cancel each other would be squared,
+    # and drown the rest
+    _, narrow_up = torch.linalg.qr(up, mode="r")
+    _, narrow_down = torch.linalg.qr(down.mT, mode="r")
     rows = span.rows.double()
-    if span.side == "in":
-        along, across = rows @ down.mT, outer
-    else:
-        along, across = rows @ up, inner
-    energy = ((along @ across) * along).sum((1, 2))
-    total = (inner * outer).sum()
+    along, across = (down.mT, narrow_up) if span.side == "in" else (up, narrow_down)
+    moved = (rows @ along) @ across.mT
+    energy, total = moved.square().sum((1, 2)), (narrow_up @ narrow_down.mT).square().sum()
     share = torch.where(total > 0, energy / total.clamp_min(1e-300), torch.ones_like(energy))
-    # rounded, so that the size of a product, which is that of the library, changes no bit
+    # rounded, so that the size of a product, which is that of the library, hardly changes a bit
     return (share.clamp(_LEAST, 1.0).log() / 2).float().double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,10 @@ def read_kept(calibration: Path, base: BaseModel) -> list[Labelled]:
     try:
         kept = open_kept(kept_file(calibration))
         if kept.calibration != hashlib.sha256(data).hexdigest():
-            raise KeptError(f"{kept.file} was kept beside another calibration")
+            raise KeptError(
+                f"{kept.file} was kept beside another calibration; where making this one again was "
+                f"cut short, {calibration.stem}.before-1.json is what it was"
+            )
         found = [Labelled(adapter, (), factors) for adapter, factors in kept.again(base)]
     except KeptError as error:
         fail(str(error), EXIT_FOUND_WRONG)
@@ -62,13 +66,21 @@ def learned_before(calibration: Path) -> int:
 def keep_before(target: Path) -> Path | None:
     """Copies a calibration and what is kept beside it, before it is written over.
 
-    Nothing else holds the harmless adapters where the work ends between the two files.
+    Nothing else holds the harmless adapters where the work ends between the two files. No copy is
+    written over another, nor made of two files that do not belong together.
     """
-    from loragate_server.audit.kept import kept_file
+    from loragate_server.audit.kept import KeptError, kept_file, open_kept
 
-    if not target.exists() or not kept_file(target).exists():
+    try:
+        kept = open_kept(kept_file(target))
+        if kept.calibration != hashlib.sha256(target.read_bytes()).hexdigest():
+            return None
+    except (KeptError, OSError):
         return None
-    before = target.with_name(f"{target.stem}.before.json")
+    for number in itertools.count(1):
+        before = target.with_name(f"{target.stem}.before-{number}.json")
+        if not before.exists() and not kept_file(before).exists():
+            break
     shutil.copy(kept_file(target), kept_file(before))
     shutil.copy(target, before)
     return before
@@ -101,7 +113,8 @@ def require_keepable_ones(harmless: Sequence[Labelled]) -> None:
             require_keepable(one.adapter)
         except NotKeptError as error:
             fail(
-                f"{error}, which cannot be kept; take it out of the folder, or give --no-keep",
+                f"{error}, which cannot be kept; take it out of the folder, or give --no-keep "
+                "(never beside --again)",
                 EXIT_FOUND_WRONG,
             )
 

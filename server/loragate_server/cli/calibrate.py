@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,7 @@ from loragate_server.cli.trial import (
 )
 
 if TYPE_CHECKING:
+    from loragate_server.audit.calibrate import Labelled
     from loragate_server.audit.calibration import Calibration
     from loragate_server.concepts.library import ConceptLibrary
     from loragate_server.config.schema import Config
@@ -138,13 +140,13 @@ def calibrate(
       loragate-server calibrate /srv/loras/reviewed
       loragate-server calibrate --train 150 --learned 40 --config /etc/loragate.yaml
       loragate-server calibrate reviewed --learned learned.csv --plot rates.png
-      loragate-server calibrate --again state/calibrations/NAME.json
+      loragate-server calibrate --again state/calibrations/NAME.json --learned learned.csv
     """
     counted = learned.isascii() and learned.isdigit() and len(learned) < MOST_DIGITS
     to_learn = int(learned) if counted else 0
     labels = _labels(Path(learned)) if learned and not counted else {}
     if harmless is None and not train and again is None:
-        fail("name a folder of harmless adapters, a number to --train, or --again", EXIT_USAGE)
+        fail("name a folder of harmless adapters, or a number to --train, or --again", EXIT_USAGE)
     if estimate and not train and not to_learn:
         fail("--estimate is about what is trained; give --train or a number", EXIT_USAGE)
     if plot is not None:
@@ -175,11 +177,12 @@ def calibrate(
         library = served_library(wanted)
         base = load_entry(entry)
         quiet = [] if harmless is None else read_folder(harmless, base, wanted.intake)
+        before_now: list[Labelled] = []
         if again is not None:
-            quiet += read_kept(again, base)
-            _require_enough(len(once_each(quiet)), train)
+            before_now = read_kept(again, base)
         if keep:
             require_keepable_ones(quiet)
+        _require_concepts(labels, library)
         loud = read_labelled(labels, base, wanted.intake)
         enrolled = _enrol(wanted, base, library, choices, (train, to_learn))
         if estimate and enrolled is not None:
@@ -191,14 +194,15 @@ def calibrate(
         for one in enrolled.train(report) if enrolled else ():
             group = loud if one.learned else quiet
             group.append(read_one(one.file, base, one.learned, wanted.intake))
-        quiet = once_each(quiet)  # after training, which gives what was trained before once more
+        # what was trained before comes once more; what was kept is rounded, and gives way to it
+        quiet = once_each([*quiet, *before_now])
         try:
             calibrator = Calibrator(base, materials, AuditSettings(backend=wanted.kernel_backend))
             made = calibrator.calibrate(quiet, loud, report)
             kept = calibrator.keep(quiet, report) if keep else {}
         except CalibrationError as error:
             fail(str(error), EXIT_FOUND_WRONG)
-        target = out or wanted.own_calibration(entry.name)
+        target = out or entry.calibration or wanted.own_calibration(entry.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         before = keep_before(target) if again is not None else None
         save_calibration(made, target)
@@ -244,6 +248,17 @@ def _enrol(
     )
     say_what_is_learned(enrolled)
     return enrolled
+
+
+def _require_concepts(labels: Mapping[Path, Sequence[str]], library: ConceptLibrary) -> None:
+    """Ends the command before the long work, and not after it."""
+    known = {concept.concept_id for concept in library.forbidden}
+    for file, concepts in labels.items():
+        for concept in concepts:
+            if concept not in known:
+                fail(
+                    f"{file}: {concept!r} is no forbidden concept of the library", EXIT_FOUND_WRONG
+                )
 
 
 def _files_in(harmless: Path | None) -> int:

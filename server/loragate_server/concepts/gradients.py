@@ -20,6 +20,7 @@ from torch import Tensor
 from loragate_kernels.lora_response import LayerDirections
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.concepts.building.builder import Builder
+from loragate_server.concepts.building.faults import memory_named
 from loragate_server.concepts.building.stratum import key, layers_of
 from loragate_server.concepts.cache import TensorCache
 from loragate_server.concepts.concept import Concept
@@ -126,7 +127,8 @@ def build_gradients(
         lambda: _joined(cache.each(shown, builder.make, report)),
     )
     made = assemble(base, probes, plan, joined)
-    _ = made.spans  # here, and not within the first audit
+    with memory_named(base, "where names act", "Serve fewer concepts, or use another device."):
+        _ = made.spans  # here, and not within the first audit
     return made
 
 

@@ -49,7 +49,7 @@ def text_sides(refs: Iterable[ModuleRef]) -> dict[ModuleRef, Side]:
     Args:
         refs: all layers of a base model that an adapter may change.
     """
-    known = {*refs}
+    known = dict.fromkeys(refs)
     found: dict[ModuleRef, Side] = {}
     for ref in known:
         block, _, _ = ref.module.partition(".attn2.")
@@ -107,11 +107,12 @@ def _span(
         return _one_side(left, right) if side == "in" else _one_side(right, left)
 
     bank = rows_of(slice(forbidden_count, None))
-    count = directions.count // len(strata)
-    parts = [
-        _leading(_against(rows_of(slice(start, start + _AT_ONCE)), bank))
-        for start in range(0, count, _AT_ONCE)
-    ]
+    noise = bank.flatten(0, 1) / len(bank) ** 0.5
+    against = _against(noise)
+    count, parts = directions.count // len(strata), []
+    for start in range(0, count, _AT_ONCE):
+        rows = rows_of(slice(start, start + _AT_ONCE))
+        parts.append(_leading(rows - (rows @ noise.mT) @ against))
     return NameSpan(side, torch.cat(parts))
 
 
@@ -131,12 +132,11 @@ def _one_side(others: Tensor, rows: Tensor) -> Tensor:
     return found
 
 
-def _against(rows: Tensor, bank: Tensor) -> Tensor:
-    """`rows (C + m I)^-1`, by Woodbury's identity over the bank's rows; see the module."""
-    noise = bank.flatten(0, 1) / len(bank) ** 0.5
+def _against(noise: Tensor) -> Tensor:
+    """B with `x - x noise^T B` along `x (C + m I)^-1`, C = noise^T noise: Woodbury's identity."""
     ridge = (noise.square().sum() / noise.shape[1]).clamp_min(1e-30)
     inner = noise @ noise.mT + ridge * torch.eye(len(noise), dtype=noise.dtype, device=noise.device)
-    found: Tensor = rows - (rows @ noise.mT) @ torch.linalg.solve(inner, noise)
+    found: Tensor = torch.linalg.solve(inner, noise)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,15 @@ from loragate_server.audit.naming import name_shares
 from loragate_server.audit.screen import hear, screen, screen_each
 from loragate_server.audit.screening import Screening
 from loragate_server.audit.standing import WEIGHTS, Standing
-from loragate_server.concepts.gradients import ConceptGradients
+from loragate_server.concepts.gradients import (
+    ConceptGradients,
+    GradientPlan,
+    build_gradients,
+)
+from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.naming import RANK, NameSpan, name_spans, text_sides
+from loragate_server.concepts.probes import ProbePlan
+from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.models import BaseModel
 from testkit.tiny_models import FAMILIES
 
@@ -154,11 +162,11 @@ def test_adapters_that_are_active_together_have_the_shares_of_their_sum(
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [1.0, 256.0, 8192.0])
+@pytest.mark.parametrize("size", [1.0, 256.0, 8192.0, 1e8])
 def test_ranks_that_cancel_each_other_hide_nothing(
     base: BaseModel, gradients: ConceptGradients, make_adapter: Make, size: float
 ) -> None:
-    """They change no weight, so no number may move."""
+    """They change no weight, so no share may move."""
     adapter = make_adapter()
     padded = {}
     for ref, one in adapter.deltas.items():
@@ -173,6 +181,25 @@ def test_ranks_that_cancel_each_other_hide_nothing(
     )
     torch.testing.assert_close(before.named[:, 1], after.named[:, 1], rtol=0, atol=1e-4)
     torch.testing.assert_close(before.bank[:, 1], after.bank[:, 1], rtol=0, atol=1e-4)
+
+
+def test_spans_are_made_with_the_gradients_and_not_in_the_first_audit(
+    base: BaseModel, tmp_path: Path
+) -> None:
+    library = ConceptLibrary.open(EMBEDDED_LIBRARY)
+    plan = GradientPlan((ProbePlan(pictures=1, times=(0.5,), neutral=8, named=True),), rank=1)
+    made = build_gradients(library, base, tmp_path, plan=plan)
+    assert "spans" in vars(made)
+    assert made.spans
+
+
+def test_concepts_are_taken_a_few_at_a_time(
+    gradients: ConceptGradients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loragate_server.concepts.naming._AT_ONCE", 4)
+    spans = name_spans(gradients.layers, gradients.strata, gradients.forbidden_count)
+    for ref, span in spans.items():
+        assert torch.equal(span.rows, gradients.spans[ref].rows)
 
 
 def test_no_share_depends_on_how_many_concepts_the_library_has(

@@ -29,7 +29,7 @@ def of_rows(base: BaseModel, rows: Rows, rank: int) -> dict[str, Tensor]:
         NoDecisionError: AUDIT_FAILED for a gradient that is not finite; OUT_OF_MEMORY.
     """
     weights = weights_of(base)
-    with memory_named(base, rows, _REMEDY):
+    with memory_named(base, f"the gradients of concept {rows.concept_id}", _REMEDY):
         with differentiable(weights.values()):
             gradients = gradients_of(base, rows, list(weights.values()))
         made = dict(zip(weights, gradients, strict=True))

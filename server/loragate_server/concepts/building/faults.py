@@ -49,8 +49,13 @@ def require_finite(base: BaseModel, rows: Rows, norms: Mapping[ModuleRef, Tensor
 
 
 @contextmanager
-def memory_named(base: BaseModel, rows: Rows, remedy: str) -> Iterator[None]:
+def memory_named(base: BaseModel, what: str, remedy: str) -> Iterator[None]:
     """Turns an end of memory inside the block into a sentence.
+
+    Args:
+        base: the base model.
+        what: was made, as "the gradients of concept bomb".
+        remedy: what to do about it.
 
     Raises:
         NoDecisionError: OUT_OF_MEMORY; with `remedy`.
@@ -69,7 +74,7 @@ def memory_named(base: BaseModel, rows: Rows, remedy: str) -> Iterator[None]:
         torch.cuda.empty_cache()
     raise NoDecisionError(
         ErrorReason.OUT_OF_MEMORY,
-        f"Base model {base.name}: there was no memory left on {device} for the gradients of "
-        f"concept {rows.concept_id} ({said[0] if said else 'no more is known'}).",
+        f"Base model {base.name}: there was no memory left on {device} for {what} "
+        f"({said[0] if said else 'no more is known'}).",
         remedy=f"{remedy} What is built already is kept.",
     )

@@ -52,7 +52,7 @@ def of_rows(
         NoDecisionError: AUDIT_FAILED for a gradient that is not finite; OUT_OF_MEMORY.
     """
     layers = layers_of(base)
-    with memory_named(base, rows, _REMEDY):
+    with memory_named(base, f"the gradients of concept {rows.concept_id}", _REMEDY):
         sketches = {ref: Sketch(layer, widths, base.device) for ref, layer in layers.items()}
         _through(base, rows, layers, sketches, at_once, leave)
         norms, sides = {}, {}
