@@ -166,7 +166,9 @@ def _write(seen: Sequence[Seen]) -> None:
         f"{table(HEAD, rows_of(seen))}\n\n"
         "The test hands together, with 95 % bounds:\n\n"
         f"{table(('share', 'before', 'now'), [(n, old[k], now[k]) for k, n in NAMES.items()])}\n\n"
-        "What the adapters' own pictures show was not judged here: some of them learned little."
+        "What the adapters' own pictures show was not judged here: some of them learned little. "
+        "[PAIA](disjoint_paia.md) was measured on adapters of the same recipes and seeds that were "
+        "trained before these; training is not exact to the last bit."
     )
     write("disjoint", {"before": old, "now": now, "seen": [asdict(one) for one in seen]}, text)
 
