@@ -172,6 +172,21 @@ def test_nothing_of_the_one_of_before_is_lost_by_making_it_again(
     assert len(load_calibration(file).harmless) == 24
 
 
+def test_it_is_written_where_the_configuration_has_the_server_look(
+    place: Path, tmp_path: Path
+) -> None:
+    configured = tmp_path / "configured.json"
+    config = tmp_path / "loragate.yaml"
+    text = (place / "loragate.yaml").read_text()
+    config.write_text(text.replace("}]", f", calibration: {configured}}}]", 1))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LORAGATE_")}
+    words = ["calibrate", str(place / "harmless"), "--config", str(config)]
+    done = forked_command(words, environment | {"COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    assert len(load_calibration(configured).harmless) == 24
+    assert kept_file(configured).exists()
+
+
 def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:
     if not (place / "state" / "calibrations" / "tiny.json").exists():
         assert calibrate(place, place / "harmless").returncode == 0

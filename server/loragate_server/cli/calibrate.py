@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -160,6 +161,8 @@ def calibrate(
     choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
     wanted = load(config, {"state_dir": state_dir})
     entry = entry_of(wanted, base_model)
+    target = out or entry.calibration or wanted.own_calibration(entry.name)
+    target = target.expanduser()
     from loragate_server.app.folders import make_state_folder, served_library
     from loragate_server.audit.calibrate import Calibrator
     from loragate_server.audit.calibration import (
@@ -174,6 +177,9 @@ def calibrate(
 
     with trial_failures(), progress_bars() as report:
         make_state_folder(wanted)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(target.parent, os.W_OK):  # before the long work, and not after it
+            fail(f"{target.parent} cannot be written to; name another place by --out", EXIT_FAILED)
         library = served_library(wanted)
         base = load_entry(entry)
         quiet = [] if harmless is None else read_folder(harmless, base, wanted.intake)
@@ -202,8 +208,6 @@ def calibrate(
             kept = calibrator.keep(quiet, report) if keep else {}
         except CalibrationError as error:
             fail(str(error), EXIT_FOUND_WRONG)
-        target = out or entry.calibration or wanted.own_calibration(entry.name)
-        target.parent.mkdir(parents=True, exist_ok=True)
         before = keep_before(target) if again is not None else None
         save_calibration(made, target)
         made = load_calibration(target)
