@@ -50,7 +50,10 @@ proto-check: ## Lint proto/, look for breaking changes, stale stubs and a stale 
 chart: ## Carry the comments of the chart's values into its README and schema, render and lint it
 	scripts/chart.sh
 
+# What every server of the tests needs is made once and alone; with none there, as on a new machine,
+# the first three tests would each wait minutes for it beside the others.
 pytest: ## Run the tests; PYTEST_ARGS="-k intake" picks some
+	@$(bin)/python -m testkit.materials
 	OMP_NUM_THREADS=1 $(bin)/pytest $(LANE) $(PROCESSES) --durations=40 $(PYTEST_ARGS)
 
 docs: setup ## Build the documentation as a site in build/site; a link that leads nowhere fails

@@ -85,7 +85,7 @@ def to_tensor(pictures: list[Image.Image]) -> torch.Tensor:
 
 
 def pool(
-    chars: tuple[str, ...], copies: int, seed: int
+    chars: tuple[str, ...], copies: int, seed: int, hand: str = NOTO
 ) -> tuple[torch.Tensor, list[str], list[str]]:
     """A pre-rendered training set: uint8 [n, 3, 64, 64], the emoji and the background of each."""
     rng = random.Random(seed)
@@ -93,7 +93,7 @@ def pool(
     for _ in range(copies):
         for char in chars:
             background = rng.choice(list(COLOURS))
-            pictures.append(np.asarray(render(char, rng, background=background)))
+            pictures.append(np.asarray(render(char, rng, background=background, hand=hand)))
             owners.append(char)
             backgrounds.append(background)
     stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from benchmarks.audit.subjects import subjects
 from emoji_tiny.catalogue import split
+from emoji_tiny.hands import NOTO, draws
 from emoji_tiny.render import pool
 from loragate_server.models.pipeline import PipelineModel
 
@@ -67,9 +68,10 @@ class Pictures:
         return Pictures(values, torch.cat([part.labels for part in parts]))
 
 
-def rendered(chars: tuple[str, ...], copies: int, seed: int) -> Pictures:
-    """Renders on random backgrounds, labelled by their place in `chars`."""
-    values, owners, _ = pool(chars, copies, seed)
+def rendered(chars: tuple[str, ...], copies: int, seed: int, hand: str = NOTO) -> Pictures:
+    """Renders on random backgrounds of what the hand draws, labelled by their place in `chars`."""
+    drawn = tuple(char for char in chars if draws(hand, char))
+    values, owners, _ = pool(drawn, copies, seed, hand)
     index = {char: number for number, char in enumerate(chars)}
     return Pictures(values, torch.tensor([index[char] for char in owners]))
 

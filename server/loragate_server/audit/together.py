@@ -119,13 +119,14 @@ class Together:
     ) -> list[Screen]:
         """As `screen` of each; of few, in narrow stacks. Polls before each launch."""
         found: dict[int, Screen] = {}
-        widths = self.few_widths if few else self.widths
-        for group in self._launches(gradients, adaptations, widths):
-            poll()
-            alone = [adaptations[number][0] for number in group]
-            if len(group) > 1:
-                made = _side_by_side(self._base, gradients, alone, self._backend, widths)
-                found.update(zip(group, made, strict=True))
+        if len(adaptations) > 1:
+            widths = self.few_widths if few else self.widths
+            for group in self._launches(gradients, adaptations, widths):
+                poll()
+                alone = [adaptations[number][0] for number in group]
+                if len(group) > 1:
+                    made = _side_by_side(self._base, gradients, alone, self._backend, widths)
+                    found.update(zip(group, made, strict=True))
         for number, adaptation in enumerate(adaptations):
             if number not in found:
                 poll()

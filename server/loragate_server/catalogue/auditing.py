@@ -79,7 +79,6 @@ class Auditor:
         guard: Callable[[], AbstractContextManager[Leash]] = unguarded,
     ) -> None:
         self._served = serve()
-        self._served.engine.try_sizes_of_many()
         self._question = question
         self._claims = claims
         self._guard = guard
@@ -109,6 +108,9 @@ class Auditor:
         if not rows:
             return
         try:
+            if len(rows) > 1:
+                # Before the guard, and once: a source that is followed brings files one by one.
+                self._served.engine.try_sizes_of_many()
             yield from zip(rows, self._evidence(rows), strict=True)
         except Exception:  # somebody's, and the others must not suffer for it
             yield from ((row, self._alone(row)) for row in rows)

@@ -61,6 +61,19 @@ def test_every_file_comes_back_in_its_row_without_its_bytes(
         assert packed(evidence, times_s) == one["measured"]
 
 
+def test_how_many_files_may_share_a_launch_is_tried_out_only_where_there_are_several(
+    served: ServedBase, rows: list[dict[str, Any]]
+) -> None:
+    engine = AuditEngine(served.base, served.engine.materials)
+    anew = replace(served, engine=engine)
+    [alone] = Auditor(lambda: anew, QUESTION, Claims()).audit(rows[:1])
+    assert not engine.knows_sizes
+    together = list(Auditor(lambda: anew, QUESTION, Claims()).audit(rows))
+    assert engine.knows_sizes
+    first, again = (unpacked(one["measured"])[0] for one in (alone, together[0]))
+    assert replace(first, stage_times_s={}) == replace(again, stage_times_s={})
+
+
 def test_a_file_that_cannot_be_converted_is_refused_and_the_others_are_not(
     auditor: Callable[..., Auditor], rows: list[dict[str, Any]]
 ) -> None:
