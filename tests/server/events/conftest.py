@@ -62,7 +62,7 @@ class Counted(EventObserver):
 
 
 class Clock:
-    """Moments that the test moves."""
+    """Moments that the test moves, never behind those at which its events were made."""
 
     def __init__(self) -> None:
         self.now = datetime.now(UTC)
@@ -71,7 +71,7 @@ class Clock:
         return self.now
 
     def move(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+        self.now = max(self.now, datetime.now(UTC)) + timedelta(seconds=seconds)
 
 
 @pytest.fixture
