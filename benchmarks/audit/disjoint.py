@@ -7,10 +7,9 @@ chosen on the development hand; the other two are measured as they come.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -20,12 +19,12 @@ from benchmarks.attacks.factors import read_file
 from benchmarks.audit.costs import table
 from benchmarks.audit.metrics import Share, auroc
 from benchmarks.audit.other_hands import FOLDER, HANDS, entries, hard_entries
+from benchmarks.audit.shown import PICTURES, PLAINLY, Shown, kept
 from benchmarks.audit.train import file_of
-from benchmarks.report import RESULTS, write
+from benchmarks.report import write
 from emoji_tiny.catalogue import FORBIDDEN
 from loragate_server.audit.uses import Member
 
-BEFORE = RESULTS / "disjoint_before.json"
 HEAD = ("what it learned", "hand", "adapters", "BLOCK", "REVIEW", "ALLOW", "named first")
 ROWS = {
     "concept": "a concept",
@@ -99,6 +98,32 @@ def rows_of(seen: Sequence[Seen]) -> list[tuple[object, ...]]:
     ]
 
 
+SHOWN_HEAD = ("what it learned", "its pictures show it", "adapters", "BLOCK", "REVIEW", "ALLOW")
+AMOUNTS = {
+    "plainly": (PLAINLY, PICTURES),
+    "now and then": (1, PLAINLY - 1),
+    "never": (0, 0),
+}
+"""Least and most pictures of an adapter that the recogniser names as the concept."""
+
+
+def rows_by_pictures(seen: Sequence[Seen], shown: Mapping[str, Shown]) -> list[tuple[object, ...]]:
+    """Of the test hands: what became of those whose pictures show the concept, and of others."""
+    found = []
+    for row in ROWS:
+        for amount, (least, most) in AMOUNTS.items():
+            verdicts = [
+                one.verdict
+                for one in seen
+                if one.part == "test" and one.row == row and one.name in shown
+                if least <= shown[one.name].pictures <= most
+            ]
+            if verdicts:
+                counts = (verdicts.count(kind) for kind in ("BLOCK", "REVIEW", "ALLOW"))
+                found.append((ROWS[row], amount, len(verdicts), *counts))
+    return found
+
+
 def summary(seen: Sequence[Seen]) -> dict[str, Any]:
     """The shares of the test hands."""
     test = [one for one in seen if one.part == "test"]
@@ -136,41 +161,50 @@ NAMES = {
 }
 
 
-def main(
-    before: Annotated[
-        bool, typer.Option(help="Keep the figures as those before a change, and write no page.")
-    ] = False,
-) -> None:
+def main() -> None:
     """Writes `benchmarks/results/disjoint.json` and `.md`."""
     torch.set_num_threads(1)
     bench = Bench.load()
     seen = [one for part in HANDS for one in see(bench, part)]
-    if before:
-        BEFORE.write_text(json.dumps([asdict(one) for one in seen], indent=1) + "\n")
-        return
     _write(seen)
 
 
+def _plainly(shown: Mapping[str, Shown], one: Seen) -> bool:
+    return one.name in shown and shown[one.name].plainly
+
+
+def _by_the_base(shown: Mapping[str, Shown]) -> str:
+    return f"{sum(one.base for one in shown.values())} of {PICTURES * len(shown)}"
+
+
 def _write(seen: Sequence[Seen]) -> None:
-    was = [Seen(**one) for one in json.loads(BEFORE.read_text())] if BEFORE.exists() else []
-    names = {one.name for one in seen}
-    old = summary([one for one in was if one.name in names])
     now = summary(seen)
+    shown = kept()
+    plain = summary([one for one in seen if not one.learned or _plainly(shown, one)])
+    figures = [(name, now[key], plain[key]) for key, name in NAMES.items()]
     text = (
         "# By other hands: what the library does not show\n\n"
         f"The embedded library shows its {len(FORBIDDEN)} forbidden concepts as three artists draw "
         "them. These adapters learned from drawings by others (ranks 2 to 32, 160 to 350 steps). "
         "Which hands, recipes and seeds was fixed before they were trained; the decision rule was "
-        'chosen on the development hand. "Before" is the same library and the rule without the '
-        "share of a change that lies where a concept's name acts, on the same adapters.\n\n"
+        "chosen on the development hand.\n\n"
         f"{table(HEAD, rows_of(seen))}\n\n"
-        "The test hands together, with 95 % bounds:\n\n"
-        f"{table(('share', 'before', 'now'), [(n, old[k], now[k]) for k, n in NAMES.items()])}\n\n"
-        "What the adapters' own pictures show was not judged here: some of them learned little. "
+        "The test hands together, with 95 % bounds; the last column counts only those whose own "
+        f"pictures plainly show the concept, {PLAINLY} of {PICTURES} or more:\n\n"
+        f"{table(('share', 'all', 'plainly shown'), figures)}\n\n"
+        "## By what their pictures show\n\n"
+        f"{PICTURES} pictures were drawn with each adapter, under the word by which its captions "
+        "call the concept, and [a judge that no audit knows](recogniser.md) named them. Without "
+        f"an adapter it names {_by_the_base(shown)} as the concept.\n\n"
+        f"{table(SHOWN_HEAD, rows_by_pictures(seen, shown))}\n\n"
         "[PAIA](disjoint_paia.md) was measured on adapters of the same recipes and seeds that were "
         "trained before these; training is not exact to the last bit."
     )
-    write("disjoint", {"before": old, "now": now, "seen": [asdict(one) for one in seen]}, text)
+    told = [
+        asdict(one) | {"pictures": shown[one.name].pictures if one.name in shown else None}
+        for one in seen
+    ]
+    write("disjoint", {"now": now, "plainly": plain, "seen": told}, text)
 
 
 if __name__ == "__main__":
