@@ -17,6 +17,10 @@ from loragate_kernels.lora_response import LowRank
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.concepts.naming import NameSpan
 
+_AT_ONCE = 1 << 20
+"""Numbers of names' directions that are multiplied in one go, in doubles: layers of one shape share
+what a call costs, and those of a large model with many concepts go one by one."""
+
 _LEAST = 1e-12
 """Shares below are alike: nothing."""
 
@@ -62,24 +66,41 @@ def name_shares(
     rows = tuple(row for row, ref in enumerate(refs) if ref in spans)
     if not rows:
         return NameShares()
-    found = [_log_share(spans[refs[row]], factors[row]) for row in rows]
-    return NameShares(rows, torch.stack(found).cpu())
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for place, row in enumerate(rows):
+        span, changes = spans[refs[row]], factors[row]
+        size = sum(one.rank for one in changes), changes[0].up.shape[0], changes[0].down.shape[1]
+        alike.setdefault((span.side, *size), []).append(place)
+    found = torch.zeros((len(rows), len(spans[refs[rows[0]]].rows)), dtype=torch.float64)
+    for places in alike.values():
+        most = max(1, _AT_ONCE // spans[refs[rows[places[0]]]].rows.numel())
+        for start in range(0, len(places), most):
+            some = places[start : start + most]
+            found[some] = _log_shares(
+                [spans[refs[rows[place]]] for place in some],
+                [factors[rows[place]] for place in some],
+            ).cpu()
+    return NameShares(rows, found)
 
 
-def _log_share(span: NameSpan, changes: Sequence[LowRank]) -> Tensor:
-    """Half the logarithm of the shares in one layer, float64 [concepts]."""
-    down = torch.cat([one.down.double() for one in changes])
-    up = torch.cat([one.up.double() * one.scale for one in changes], dim=1)
+def _log_shares(spans: Sequence[NameSpan], changes: Sequence[Sequence[LowRank]]) -> Tensor:
+    """Half the logarithm of the shares in layers of one shape, float64 [layers, concepts]."""
+    down = torch.stack([torch.cat([one.down for one in layer]) for layer in changes]).double()
+    up = torch.stack(
+        [torch.cat([one.up.double() * one.scale for one in layer], dim=1) for layer in changes]
+    )
     # a share knows no strength, so neither very large nor very small weights overflow
-    down, up = (each / each.abs().amax().clamp_min(1e-300) for each in (down, up))
+    down, up = (each / each.abs().amax((1, 2), True).clamp_min(1e-300) for each in (down, up))
     # not by products of factors with themselves: ranks that cancel each other would be squared,
     # and drown the rest
     _, narrow_up = torch.linalg.qr(up, mode="r")
     _, narrow_down = torch.linalg.qr(down.mT, mode="r")
-    rows = span.rows.double()
-    along, across = (down.mT, narrow_up) if span.side == "in" else (up, narrow_down)
-    moved = (rows @ along) @ across.mT
-    energy, total = moved.square().sum((1, 2)), (narrow_up @ narrow_down.mT).square().sum()
+    rows = torch.stack([span.rows for span in spans]).double()
+    reads = spans[0].side == "in"
+    along, across = (down.mT, narrow_up) if reads else (up, narrow_down)
+    moved = (rows.flatten(1, 2) @ along @ across.mT).unflatten(1, rows.shape[1:3])
+    energy = moved.square().sum((2, 3))
+    total = (narrow_up @ narrow_down.mT).square().sum((1, 2)).unsqueeze(1)
     share = torch.where(total > 0, energy / total.clamp_min(1e-300), torch.ones_like(energy))
     # rounded, so that the size of a product, which is that of the library, hardly changes a bit
     return (share.clamp(_LEAST, 1.0).log() / 2).float().double()

@@ -16,6 +16,7 @@ from loragate_kernels.lora_response import LayerDirections, LowRank
 from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.adapter.algebra import LowRank as Delta
 from loragate_server.adapter.reference import Strength
+from loragate_server.audit import naming
 from loragate_server.audit.naming import name_shares
 from loragate_server.audit.screen import hear, screen, screen_each
 from loragate_server.audit.screening import Screening
@@ -119,6 +120,23 @@ def test_a_share_is_that_of_the_dense_change(
         moved = rows @ dense.mT if gradients.spans[ref].side == "in" else rows @ dense
         expected = moved.square().sum((1, 2)) / dense.square().sum()
         torch.testing.assert_close((2 * values).exp(), expected, rtol=1e-4, atol=1e-9)
+
+
+def test_layers_that_share_a_call_get_what_each_gets_alone(
+    gradients: ConceptGradients, make_adapter: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = changes_of(make_adapter(), gradients.spans)
+    factors = [[LowRank(one.down, one.up, one.scale)] for one in changes.values()]
+    shared = name_shares(gradients.spans, list(changes), factors)
+    alone = [
+        name_shares(gradients.spans, [ref], [own]).log_share[0]
+        for ref, own in zip(changes, factors, strict=True)
+    ]
+    assert torch.equal(shared.log_share, torch.stack(alone))
+    monkeypatch.setattr(naming, "_AT_ONCE", 1)
+    assert torch.equal(
+        name_shares(gradients.spans, list(changes), factors).log_share, torch.stack(alone)
+    )
 
 
 @pytest.mark.parametrize("factor", [1e-12, 0.01, -1.0, 1e9])
