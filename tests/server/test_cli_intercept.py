@@ -123,3 +123,12 @@ def test_an_opening_that_only_a_relay_reads_says_so(config: Path) -> None:
     result = explain(config, OPENING, "--extractor", "omni")
     assert result.exit_code == 1
     assert "Have the proxy send it to the relay of intercept.relays.omni." in result.output
+
+
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1"])
+def test_a_length_that_is_no_number_is_explained_as_a_body_that_is_not_whole(
+    config: Path, length: str
+) -> None:
+    result = explain(config, f"POST /generate HTTP/1.1\nContent-Length: {length}\n\n{{}}")
+    assert result.exit_code in (0, 1), result.output
+    assert "request: POST /generate, 2 bytes of body" in result.output

@@ -34,6 +34,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DEFAULT_MAX_BODY_BYTES = 16 * 1024 * 1024
+_MOST_DIGITS = 18
+"""Of a length; Python refuses to read thousands."""
 STATE_KEY = "loragate"
 """Where the scope of a request that got in holds its `AuditResult`; None without a LoRA."""
 
@@ -265,7 +267,10 @@ class LoragateMiddleware:
             _AnswerError: it is too long, or ends early.
         """
         declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._max_body_bytes:
+        # where it is no number, the body itself says how long it is
+        if (declared.isascii() and declared.isdigit()) and (
+            len(declared) > _MOST_DIGITS or int(declared) > self._max_body_bytes
+        ):
             raise self._too_long()
         body = bytearray()
         while True:

@@ -224,7 +224,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 def _json_object(raw: bytes, status: int) -> dict[str, Any]:
     try:
         answer = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):
         return answer

@@ -12,6 +12,9 @@ from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import Extraction, RefusedRequestError
 from loragate_server.intercept.request import HttpRequest, Message
 
+_MOST_DIGITS = 18
+"""Of a length; more are none, and Python refuses to read thousands."""
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -86,7 +89,8 @@ def stored_request(stored: bytes) -> HttpRequest:
         key = name.strip().lower()
         headers[key] = f"{headers[key]}, {value.strip()}" if key in headers else value.strip()
     length = headers.get("content-length", "")
-    if length.isdigit() and body[int(length) :].strip() == b"":
+    proper = length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
+    if proper and body[int(length) :].strip() == b"":
         body = body[: int(length)]  # editors put a line's end behind it
     path, _, query = words[1].partition("?")
     complete = not length or length == str(len(body))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from loragate_server import strict_json
 from loragate_server.adapter.reference import is_sha256
 from loragate_server.catalogue.entry import Entry
 from loragate_server.catalogue.versions import place_of, state_beside, state_of, state_within
@@ -39,7 +40,9 @@ def in_lines(path: Path) -> Iterator[Entry]:
                     raise _fault(path, number, f"is longer than {_MOST_LINE} letters")
                 if line.strip():
                     try:
-                        value = json.loads(line)
+                        value = strict_json.read(line)
+                    except strict_json.DoubledNameError as error:
+                        raise _fault(path, number, f"has the name {error.name!r} twice") from error
                     except (ValueError, RecursionError) as error:
                         raise _fault(path, number, "is no JSON") from error
                     yield _entry(path, number, value)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from loragate_server.config.intake import IntakeSection
     from loragate_server.models.base import BaseModel
 
-_HEAD_BYTES = 512
-
 
 def read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[Labelled]:
     """Every .safetensors file in and below a folder."""
@@ -94,7 +92,7 @@ def _of_any_version(calibration: Path) -> tuple[bytes, dict[str, Any]]:
         _ = values["binding"]["base_digest"]
     except OSError as error:
         fail(f"{calibration} cannot be read: {error.strerror}", EXIT_FAILED)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         fail(f"{calibration} is no calibration ({type(error).__name__})", EXIT_FOUND_WRONG)
     return data, values
 
@@ -129,32 +127,32 @@ def read_labelled(
 def read_one(
     file: Path, base: BaseModel, learned: tuple[str, ...], settings: IntakeSection
 ) -> Labelled:
-    """One adapter, understood in whole: a part of a file would give numbers about a part."""
-    from loragate_server.adapter.reference import StoredFile
-    from loragate_server.audit.calibrate import Labelled
-    from loragate_server.intake.content import refuse_by_content
-    from loragate_server.intake.header import read_header
-    from loragate_server.intake.reader import read_adapter
-    from loragate_server.intake.weights import read_weights
+    """One adapter with what lies beside it, as a server reads it; understood in whole.
 
-    size_bytes = file.stat().st_size
+    A part of a file would give numbers about a part.
+    """
+    from loragate_server.adapter.reference import AdapterReference
+    from loragate_server.audit.calibrate import Labelled
+    from loragate_server.intake.reader import read_adapter
+    from loragate_server.intake.unstored import read_unstored
+    from loragate_server.progress import Leash
+
     try:
-        with file.open("rb") as handle:
-            refuse_by_content(handle.read(_HEAD_BYTES))
-            header = read_header(handle, size_bytes, settings)
-            read_weights(handle, header)
-            handle.seek(0)
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        read = read_adapter(StoredFile(sha256, size_bytes, file), base)
+        real = file.resolve(strict=True)  # whoever names a file on the command line may read it
+        opened = settings.model_copy(update={"roots": (*settings.roots, real.parent)})
+        found = read_unstored(AdapterReference(path=str(real)), opened, Leash())
+        read = read_adapter(found.file, base, loaders=settings.loaders, data=found.data)
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
     except NoDecisionError as error:
         fail(f"{file}: {error}", EXIT_FOUND_WRONG)
     adapter = read.adapters[0]
     if not adapter.coverage.complete:
+        # what the file itself tells comes before what one loader or another makes of it
+        whys = sorted(read.doubts, key=lambda doubt: doubt[0] == "loader_unknown")
         fail(
-            f"{file}: {len(adapter.coverage.unmapped)} tensors match no layer of {base.name}; "
-            "take it out of the folder",
+            f"{file}: {len(adapter.coverage.unmapped)} tensors match no layer of {base.name}; take "
+            f"it out of the folder. {whys[0][1] if whys else ''}".rstrip(),
             EXIT_FOUND_WRONG,
         )
     return Labelled(adapter, learned)

@@ -7,10 +7,15 @@ beside the reasons for which the verdict is INCONCLUSIVE.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 
+import torch
 from torch import Tensor
 
+from loragate_server.adapter.adapter import ModuleRef
+from loragate_server.adapter.delta import LayerShape
+from loragate_server.intake.factors import FactorGroup
 from loragate_server.intake.loader_rules.meaning import Layout
 from loragate_server.intake.naming import DOWN, UP, Naming
 from loragate_server.intake.shapes import like_layer
@@ -27,6 +32,7 @@ _START = (
     r"(?:\A(?:transformer\.|unet\.|diffusion_model\.|base_model\.model\.)*"
     r"|\A(?:lora_unet|lora_transformer|lycoris)_+)"
 )
+_BLOCKS = _START + r"transformer_blocks[._]\d+[._]"
 _OTHERS = (
     ("Flux.2", r"(?:double|single)_stream_modulation|attn[._]to_qkv_mlp_proj"),
     ("HiDream", r"(?:double|single)_stream_blocks[._]\d"),
@@ -36,18 +42,16 @@ _OTHERS = (
     ("Z-Image or Lumina", r"(?:noise|context)_refiner[._]\d"),
     ("Z-Image or Lumina", _START + r"layers[._]\d+[._](?:attention|feed_forward|adaLN_mod)"),
     ("Anima or Cosmos", _START + r"blocks[._]\d+[._](?:self|cross)_attn[._](?:[qkv]|output)_proj"),
+    ("Hunyuan-DiT", _START + r"blocks[._]\d+[._]attn[12][._](?:Wqkv|(?:q|kv|out)_proj)"),
     ("Wan", _START + r"blocks[._]\d+[._](?:(?:self|cross)_attn[._]|ffn[._]|attn[12][._])"),
     ("AuraFlow", r"joint_transformer_blocks[._]\d|(?:double|single)_layers[._]\d"),
     ("Stable Cascade", r"lora_prior_"),
-    ("PixArt or LTX-Video", r"adaln_single"),
+    ("PixArt, Sana or LTX-Video", r"adaln_single|" + _BLOCKS + r"attn1[._]"),
 )
 """Names of families that the server does not have, and what only their layers are called."""
 _OURS = (
     ("flux", r"(?:double|single)_blocks[._]\d|single_transformer_blocks[._]\d"),
-    (
-        "sd3",
-        r"joint_blocks[._]\d|" + _START + r"transformer_blocks[._]\d+[._]attn2?[._](?:to|add)_",
-    ),
+    ("sd3", r"joint_blocks[._]\d|" + _BLOCKS + r"attn2?[._](?:to|add)_"),
     ("sdxl", r"lora_te2_|text_encoder_2\.|attentions[._]\d+[._]transformer_blocks[._][1-9]"),
     ("sdxl", r"(?:input|output)_blocks[._]\d+[._]1[._]transformer_blocks[._][1-9]"),
     ("sd", r"down_blocks[._]0[._]attentions|up_blocks[._]3[._]attentions|lora_te_"),
@@ -55,6 +59,9 @@ _OURS = (
 )
 _SHARED = {("flux", "sd3")}
 """Base model and family whose names it has as well, besides those that tell it apart."""
+_ALIKE = "Stable Diffusion 3 or another model of such blocks (Flux, Qwen-Image)"
+"""What `transformer_blocks` with a layer `attn` is of, where nothing tells more."""
+_DEPTH = re.compile(_START + r"((?:single_)?transformer_blocks|joint_blocks)[._](\d+)[._]")
 _KINDS = (
     ("a DoRA in kohya's spelling", r"dora_scale\Z"),
     ("rotations (OFT or BOFT)", r"\.(?:oft_blocks|oft_diag|oft_R|boft_\w+)(?:\.|\Z)"),
@@ -92,10 +99,10 @@ def causes_of(
             f"By names such as {name[:80]} it was made for {label}; the base model {base.name} is "
             f"of the family {here}.",
         )
-    if (found := kind_not_read(left_over)) is not None:
+    if (found := kind_not_read(left_over, layout.weights)) is not None:
         label, name = found
         yield "unknown_kind", f"It holds {label}, such as {name[:80]}; this kind is not read."
-    if (sentence := _misfit(base, namings)) is not None:
+    if (sentence := _misfit(base, namings) or _deeper(base, left_over)) is not None:
         yield "shape_misfit", sentence
 
 
@@ -106,15 +113,23 @@ def made_for(names: Collection[str], family: str) -> tuple[str, str] | None:
             return label, name
     for own, pattern in _OURS:
         if (name := _first(pattern, names)) is not None:
-            known = own == family or (family, own) in _SHARED
-            return None if known else (_NAMES_OF_FAMILIES[own], name)
+            if own == family or (family, own) in _SHARED:
+                return None
+            alike = own == "sd3" and "joint_blocks" not in name
+            return _ALIKE if alike else _NAMES_OF_FAMILIES[own], name
     return None
 
 
-def kind_not_read(names: Collection[str]) -> tuple[str, str] | None:
-    """Which kind of adapter the tensors are of, and the first; None for one that is not known."""
+def kind_not_read(names: Collection[str], beside: Collection[str] = ()) -> tuple[str, str] | None:
+    """Which kind of adapter the tensors are of, and the first; None for one that is not known.
+
+    Args:
+        names: of the tensors.
+        beside: names of all tensors of the file; a bias beside its weight's change is read.
+    """
+    alone = [n for n in names if not n.endswith(".diff_b") or n.removesuffix("_b") not in beside]
     for label, pattern in _KINDS:
-        if (name := _first(pattern, names)) is not None:
+        if (name := _first(pattern, alone)) is not None:
             return label, name
     return None
 
@@ -125,16 +140,55 @@ def _first(pattern: str, names: Collection[str]) -> str | None:
 
 
 def _misfit(base: BaseModel, namings: Collection[Naming]) -> str | None:
-    """The first layer whose factors are of another size than the layer itself."""
+    """The first layer whose change is of another size than the layer itself."""
     layers = base.adaptable_modules()
-    for ref, parts in ((r, p) for naming in namings for r, p in naming.parts.items()):
-        module, down, up = layers.get((ref.component, ref.module)), parts.get(DOWN), parts.get(UP)
-        if module is None or down is None or up is None:
+    for ref, made in (one for naming in namings for one in _changes(naming)):
+        module = layers.get((ref.component, ref.module))
+        if module is None:
             continue
         shape = layer_shape(module)
-        if like_layer(shape, down, up) is None:
-            has, made = tuple(shape.weight.shape), _made(down, up)
-            return f"Layer {ref.module} has the shape {has}; the file's change of it has {made}."
+        if (size := made(shape)) is not None:
+            has = tuple(shape.weight.shape)
+            return f"Layer {ref.module} has the shape {has}; the file's change of it has {size}."
+    return None
+
+
+Size = Callable[[LayerShape], tuple[int, ...] | None]
+"""The size of a change that does not fit the layer; None for one that does."""
+
+
+def _changes(naming: Naming) -> Iterator[tuple[ModuleRef, Size]]:
+    for ref, parts in naming.parts.items():
+        if (down := parts.get(DOWN)) is not None and (up := parts.get(UP)) is not None:
+            yield ref, partial(_size_of_pair, down, up)
+    for ref, (group, rows) in naming.stacked.items():
+        yield ref, partial(_size_of_group, group, rows)
+
+
+def _size_of_pair(down: Tensor, up: Tensor, layer: LayerShape) -> tuple[int, ...] | None:
+    return None if like_layer(layer, down, up) is not None else _made(down, up)
+
+
+def _size_of_group(group: FactorGroup, rows: slice, layer: LayerShape) -> tuple[int, ...] | None:
+    fits = group.delta(layer, 1.0, rows, torch.device("meta")) is not None
+    return None if fits else group.size(rows)
+
+
+def _deeper(base: BaseModel, names: Collection[str]) -> str | None:
+    """The first block that this model has not, of those that are known by number."""
+    last: dict[str, int] = {}
+    for component, module in base.adaptable_modules():
+        if component == base.denoiser_component and (found := _DEPTH.match(module)) is not None:
+            kind, number = found.groups()
+            last[kind] = max(last.get(kind, 0), int(number))
+    for name in names:
+        if (found := _DEPTH.search(name)) is not None:
+            kind = found[1].replace("joint_blocks", "transformer_blocks")
+            if kind in last and int(found[2]) > last[kind]:
+                return (
+                    f"By names such as {name[:80]} it was made for a deeper model; the last of "
+                    f"{kind} is {last[kind]} here."
+                )
     return None
 
 

@@ -50,8 +50,13 @@ class FactorGroup:
     @property
     def out_features(self) -> int | None:
         """Rows of the change, or None where the factors do not belong together."""
+        made = self.size(slice(None))
+        return None if made is None else made[0]
+
+    def size(self, rows: slice) -> tuple[int, ...] | None:
+        """Size of these rows of the change, as far as the factors belong together."""
         try:
-            return len(self._delta(self._on_meta(), 1.0, slice(None)).product())
+            return tuple(self._delta(self._on_meta(), 1.0, slice(None)).product()[rows].shape)
         except (KeyError, ValueError, RuntimeError, IndexError):
             return None
 

@@ -138,16 +138,17 @@ def _weights(folder: Path, part: str, variant: str) -> list[Path]:
             )
         raise BaseModelError(f"{inside} holds no weights (*.safetensors); copy the whole pipeline")
     chosen = [path for path in found if mark_of(path) == variant]
-    for shard in _shards(inside):
+    for shard in _shards(inside, variant if chosen else ""):
         if not (inside / shard).is_file():
             raise BaseModelError(f"{inside}: {shard} is missing, which its index names")
     return chosen or found
 
 
-def _shards(inside: Path) -> set[str]:
-    """Names of the files that indices of sharded weights name."""
+def _shards(inside: Path, variant: str) -> set[str]:
+    """Names of the files that the index of sharded weights names, of the variant that is loaded."""
     names: set[str] = set()
-    for index in inside.glob("*.safetensors.index*.json"):
+    mark = f".{variant}" if variant else ""
+    for index in inside.glob(f"*.safetensors.index{mark}.json"):
         try:
             described = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             names |= {str(name) for name in described.values()}

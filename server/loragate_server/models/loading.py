@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ SAME_DENOISER: dict[str, str] = {
 whose denoiser takes more than latents, as most for inpainting do, is refused by its channels."""
 
 _PARTS_OF_A_MODEL = frozenset({".json", ".txt", ".model", ".safetensors"})
+_JUDGES = ("safety_checker", "feature_extractor", "image_encoder")
 _CHUNK_BYTES = 1 << 22
 _VARIANT = re.compile(r"\.(?P<mark>[a-z]\w*)(?:-\d{5}-of-\d{5})?\.safetensors\Z")
 """What stands before the end of a file's name where it is one of several variants."""
@@ -91,11 +93,22 @@ def load_base_model(
             use_safetensors=True,
             local_files_only=True,
             variant=variant_of(folder),
+            **_without_judges(kind),
         )
         pipeline.set_progress_bar_config(disable=True)
         return FAMILIES[kind](pipeline.to(device), name, digest)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise BaseModelError(f"{folder}: {error}") from error
+
+
+def _without_judges(kind: str) -> dict[str, bool | None]:
+    """What a pipeline looks at pictures with, for which an audit has no use: it is not loaded.
+
+    Folders that name these parts are often passed on without them.
+    """
+    known = inspect.signature(getattr(diffusers, kind).__init__).parameters
+    left_out = {**dict.fromkeys(_JUDGES), "requires_safety_checker": False}
+    return {name: value for name, value in left_out.items() if name in known}
 
 
 def from_pipeline(

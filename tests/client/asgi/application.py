@@ -53,7 +53,7 @@ async def ask(
         sent.append(message)
 
     named = {"content-length": str(len(data))} | (headers or {})
-    encoded = [(name.encode(), value.encode()) for name, value in named.items()]
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
     request = {"type": "http", "method": "POST", "path": path, "headers": encoded} | scope
     await app(request, receive, send)
     answer = b"".join(message.get("body", b"") for message in sent)

@@ -109,9 +109,18 @@ async def test_what_can_be_read_in_two_ways_is_refused(
     assert not app.scopes
 
 
+@pytest.mark.parametrize("declared", ["\xb2", "-1", "many", ""])
+async def test_a_length_that_is_no_number_leaves_it_to_the_body(
+    guarded: Any, declared: str
+) -> None:
+    plain = await ask(guarded, b"{}")
+    assert await ask(guarded, b"{}", headers={"content-length": declared}) == plain
+
+
 async def test_long_packed_and_broken_bodies_are_refused(guarded: Any, app: App) -> None:
     assert (await ask(guarded, b" " * 1001))[0] == 413
     assert (await ask(guarded, b" " * 1001, headers={"content-length": "1"}, chunks=9))[0] == 413
+    assert (await ask(guarded, b"{}", headers={"content-length": "9" * 5000}))[0] == 413
     assert (await ask(guarded, b"", headers={"content-encoding": "gzip"}))[0] == 415
 
     async def disconnects() -> Any:

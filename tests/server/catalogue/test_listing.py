@@ -94,6 +94,8 @@ def test_manifests_in_json_lines_and_parquet_say_the_same(tmp_path: Path) -> Non
         ("{", "row 1 is no JSON"),
         ("[" * 100_000, "row 1 is no JSON"),
         ("[]", "row 1 is no object"),
+        ('{"path": "a", "path": "b"}', "row 1 has the name 'path' twice"),
+        ('{"path": "a", "about": NaN}', "row 1 is no JSON"),
         ("{}", "exactly one of path and uri"),
         ('{"path": "a", "uri": "s3://b/c"}', "exactly one of path and uri"),
         ('{"path": 7}', "is no text"),

@@ -39,12 +39,15 @@ def test_names_of_a_family_are_never_taken_for_another_s(family: str) -> None:
     assert made_for(names_of(tiny_base(family)), family) is None
 
 
+ALIKE = "Stable Diffusion 3 or another model of such blocks (Flux, Qwen-Image)"
+
+
 @pytest.mark.parametrize(
     ("own", "other", "label"),
     [
         ("sd", "sdxl", "Stable Diffusion 1 or 2"),
         ("sdxl", "sd", "SDXL"),
-        ("sd3", "sdxl", "Stable Diffusion 3"),
+        ("sd3", "sdxl", ALIKE),
         ("flux", "sd3", "Flux"),
         ("flux", "sd", "Flux"),
     ],
@@ -53,6 +56,42 @@ def test_names_of_a_family_are_known_under_another(own: str, other: str, label: 
     found = made_for(names_of(tiny_base(own)), other)
     assert found is not None
     assert found[0] == label
+
+
+@pytest.mark.parametrize("family", list(CASES))
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("transformer.transformer_blocks.0.attn1.to_q", "PixArt, Sana or LTX-Video"),
+        ("transformer.transformer_blocks.0.attn2.to_q", "PixArt, Sana or LTX-Video"),
+        ("lora_unet_blocks_0_attn1_q_proj", "Hunyuan-DiT"),
+        ("lora_unet_blocks_0_attn2_kv_proj", "Hunyuan-DiT"),
+        ("transformer.blocks.0.attn1.to_q", "Wan"),
+    ],
+)
+def test_a_family_that_no_server_has_is_told_from_those_of_like_names(
+    family: str, name: str, label: str
+) -> None:
+    beside = "transformer.transformer_blocks.0.attn1.to_k"  # what such a file holds as well
+    names = [name, beside] if "transformer_blocks" in name else [name]
+    found = made_for([f"{one}.lora_A.weight" for one in names], family)
+    assert found is not None
+    assert found[0] == label
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_where_names_are_of_several_families_all_are_told(family: str) -> None:
+    found = made_for(["transformer.transformer_blocks.0.attn.to_q.lora_A.weight"], family)
+    assert found is not None
+    assert found[0] == ALIKE
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_file_for_a_deeper_model_says_so(family: str) -> None:
+    found = read(pair("transformer.transformer_blocks.59.attn.to_q"), family)
+    told = dict(found.causes)["shape_misfit"]
+    assert "transformer_blocks.59.attn.to_q" in told
+    assert "deeper" in told
 
 
 def test_a_file_that_is_read_in_full_has_no_causes() -> None:
@@ -75,6 +114,37 @@ def test_a_name_is_cut_before_it_fills_a_sentence() -> None:
 def test_a_layer_of_another_width_says_both_shapes() -> None:
     found = read(pair(f"unet.{LAYER}", width=48))
     assert dict(found.causes)["shape_misfit"].count("(") == 2
+
+
+def loha(stem: str, width: int) -> dict[str, Tensor]:
+    first, second = torch.ones(width, 2), torch.ones(2, width)
+    names = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+    return {f"{stem}.{n}": t for n, t in zip(names, (first, second) * 2, strict=True)}
+
+
+KOHYA = f"lora_unet_{LAYER.replace('.', '_')}"
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        loha(KOHYA, 48),
+        {f"{KOHYA}.diff": torch.ones(48, 48)},
+        {f"{KOHYA}.lokr_w1": torch.ones(2, 2), f"{KOHYA}.lokr_w2": torch.ones(24, 24)},
+    ],
+    ids=["loha", "diff", "lokr"],
+)
+def test_a_change_of_another_kind_and_width_says_both_shapes(tensors: dict[str, Tensor]) -> None:
+    told = dict(read(tensors).causes)["shape_misfit"]
+    assert "(64, 64)" in told
+    assert "(48, 48)" in told
+
+
+def test_a_bias_beside_its_weight_s_change_is_no_bias_alone() -> None:
+    beside = {f"{KOHYA}.diff": torch.ones(64, 64), f"{KOHYA}.diff_b": torch.ones(64)}
+    assert "unknown_kind" not in dict(read(beside).causes)
+    alone = {f"{KOHYA}.diff_b": torch.ones(64)}
+    assert "biases alone" in dict(read(alone).causes)["unknown_kind"]
 
 
 def test_tensors_of_no_known_kind_have_no_kind() -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from loragate_server.models import BaseModel, BaseModelError, from_pipeline, load_base_model
+from loragate_server.models.folder import look_at
 from loragate_server.models.loading import SAME_DENOISER, variant_of
 from testkit.tiny_models import tiny_pipeline
 
@@ -140,6 +141,44 @@ def test_a_folder_of_half_precision_weights_alone_is_loaded(tmp_path: Path) -> N
     assert variant_of(folder) == "fp16"
     base = load_base_model(folder, "half")
     assert torch.allclose(output_of(base), output_of(from_pipeline(pipeline, "own")), atol=1e-5)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_parts_that_judge_pictures_are_not_loaded_and_may_be_missing(
+    there: bool, tmp_path: Path
+) -> None:
+    pipeline = tiny_pipeline("sd")
+    folder = saved(pipeline, tmp_path)
+    index = folder / "model_index.json"
+    parts = {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "requires_safety_checker": True,
+    }
+    index.write_text(json.dumps(json.loads(index.read_text()) | parts))
+    if there:
+        (folder / "safety_checker").mkdir()
+        (folder / "safety_checker" / "pytorch_model.bin").write_bytes(b"no weights")
+    assert "unet" in look_at(folder).parts
+    base = load_base_model(folder, "passed on")
+    own = from_pipeline(pipeline, "own")
+    assert torch.allclose(output_of(base), output_of(own), atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", ["fp16", ""])
+def test_the_index_of_a_variant_that_is_not_loaded_names_nothing_that_is_missing(
+    kept: str, tmp_path: Path
+) -> None:
+    pipeline = tiny_pipeline("sd")
+    own = output_of(from_pipeline(tiny_pipeline("sd"), "own"))
+    saved(pipeline, tmp_path, max_shard_size="100KB", variant=kept or None)
+    other = "" if kept else ".fp16"
+    named = {"weight_map": {"a": f"diffusion_pytorch_model{other}-00001-of-00002.safetensors"}}
+    index = tmp_path / "unet" / f"diffusion_pytorch_model.safetensors.index{other}.json"
+    index.write_text(json.dumps(named))
+    assert look_at(tmp_path).variant == kept
+    assert torch.allclose(output_of(load_base_model(tmp_path, "one of two")), own, atol=1e-5)
 
 
 def test_weights_without_a_mark_come_before_those_of_a_variant(tmp_path: Path) -> None:
