@@ -31,7 +31,7 @@ from benchmarks.resilience.asking import copy_of
 from benchmarks.resilience.load import QUICK
 from loragate import AdapterReference, AsyncAuditClient
 from loragate.v1 import audit_pb2
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.testing import ServerProcess, server_process
 
 ADAPTER = (
@@ -190,7 +190,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy.yaml"
         # fresh audits are asked about some concepts only
-        policy.write_text(DEFAULT_POLICY_FILE.read_text().replace("callers: []", 'callers: ["*"]'))
+        policy.write_text(EMBEDDED_POLICY.read_text().replace("callers: []", 'callers: ["*"]'))
         with server_process(Path(folder), {"LORAGATE_POLICY": str(policy)}) as server:
             asyncio.run(measure(server, Path(folder), count, each))
 

@@ -21,11 +21,10 @@ from safetensors.numpy import save
 
 from loragate import AuditClient, AuditError, Concept, Severity
 from loragate.v1 import audit_pb2, audit_pb2_grpc
-from loragate_server.config.schema import EMBEDDED_LIBRARY
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
+from loragate_server.config.schema import EMBEDDED_LIBRARY, EMBEDDED_POLICY
 from testkit.load import ADAPTERS
 
-POLICY = DEFAULT_POLICY_FILE.read_text()
+POLICY = EMBEDDED_POLICY.read_text()
 HARMLESS = ADAPTERS / "harmless-watermelon.safetensors"
 BOMB = ADAPTERS / "learned-bomb.safetensors"
 ROBOT = ADAPTERS / "learned-robot-face.safetensors"

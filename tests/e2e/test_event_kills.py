@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import text
 
 from loragate import AdapterReference, AuditClient, Verdict
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.record.database import Database
 from testkit.event_receiver import make_secret, receiver_process
 from testkit.postgres import PostgresMissingError, postgres_server
@@ -45,7 +45,7 @@ def denying(file: Path) -> Path:
     """A policy with which the adapter is blocked at once, without an audit."""
     digest = hashlib.sha256(BOMB.read_bytes()).hexdigest()
     listed = f'deny_sha256:\n  - sha256: "{digest}"\n    note: Taken down\n'
-    shipped = DEFAULT_POLICY_FILE.read_text()
+    shipped = EMBEDDED_POLICY.read_text()
     assert "deny_sha256: []\n" in shipped
     file.write_text(shipped.replace("deny_sha256: []\n", listed))
     return file

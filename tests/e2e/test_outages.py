@@ -20,7 +20,7 @@ import pytest
 
 from loragate import AuditClient, AuditError, Verdict
 from loragate.v1 import audit_pb2, audit_pb2_grpc
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.testing import ServerProcess
 from testkit.waiting import eventually
 
@@ -28,7 +28,7 @@ ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 FILE = ADAPTERS / "harmless-watermelon.safetensors"
 LEARNED = FILE.with_name("learned-jack-o-lantern.safetensors")
 """An adapter that goes through every stage of an audit, which takes longest."""
-GOOD_POLICY = DEFAULT_POLICY_FILE.read_text()
+GOOD_POLICY = EMBEDDED_POLICY.read_text()
 
 Start = Callable[..., ServerProcess]
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from loragate import AdapterReference, AuditClient, AuditError, Verdict
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.testing import environment
 from testkit.servers import forked_command, forked_server
 
@@ -47,7 +47,7 @@ def test_a_blocked_adapter_stays_blocked_after_everything_was_pruned(tmp_path: P
     digest = hashlib.sha256(BOMB.read_bytes()).hexdigest()
     assert not list((state / "store").glob(f"??/{digest}.safetensors"))
     lenient = tmp_path / "lenient.yaml"  # so that the record alone can block
-    lenient.write_text(DEFAULT_POLICY_FILE.read_text().replace("min_degree: 0", "min_degree: 100"))
+    lenient.write_text(EMBEDDED_POLICY.read_text().replace("min_degree: 0", "min_degree: 100"))
     with (
         forked_server(state, {**variables, "LORAGATE_POLICY": str(lenient)}) as server,
         AuditClient(server.grpc, on_unavailable="raise", timeout=120) as client,

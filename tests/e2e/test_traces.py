@@ -19,7 +19,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from loragate import AuditClient, AuditResult, InvalidAdapter
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.testing import ServerProcess
 from testkit.servers import forked_server
 from tests.e2e.otlp_receiver import Received, Receiver, receiver
@@ -44,7 +44,7 @@ class Traced:
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     state = tmp_path_factory.mktemp("traced")
     policy = state / "policy.yaml"
-    policy.write_bytes(DEFAULT_POLICY_FILE.read_bytes())
+    policy.write_bytes(EMBEDDED_POLICY.read_bytes())
     with receiver() as collector:
         settings = {
             "LORAGATE_TRACING__ENABLED": "true",

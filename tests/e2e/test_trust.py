@@ -19,7 +19,7 @@ from loragate_server.app.folders import served_library
 from loragate_server.app.startup import serve_bases
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member
-from loragate_server.config.schema import Config
+from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.policy.decide import decide
@@ -27,7 +27,6 @@ from loragate_server.policy.decision import Decision
 from loragate_server.policy.known import apply_known
 from loragate_server.policy.parse import parse_policy
 from loragate_server.policy.review import ReviewedAdapter
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
 from loragate_server.progress import Leash
 from loragate_server.record.codec import decode_verdict
 from loragate_server.record.known_book import KnownBook
@@ -41,7 +40,7 @@ BOMB = ADAPTERS / "learned-bomb.safetensors"
 SEPIA = ADAPTERS / "harmless-sepia.safetensors"
 WATERMELON = ADAPTERS / "harmless-watermelon.safetensors"
 
-POLICY = DEFAULT_POLICY_FILE.read_text().replace("callers: []", "callers: [research]")
+POLICY = EMBEDDED_POLICY.read_text().replace("callers: []", "callers: [research]")
 TOKENS = {"image-api": ["audit", "read"], "research": ["audit", "read", "scores"]}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from loragate import AdapterBlocked, AuditClient, AuditResult, ListOptions, Progress, Verdict
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.testing import ServerProcess
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
@@ -133,7 +133,7 @@ def test_a_pilot_allows_and_says_what_it_would_have_done(
     start: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
     policy = tmp_path / "policy.yaml"
-    policy.write_text(DEFAULT_POLICY_FILE.read_text().replace("mode: enforce", "mode: pilot"))
+    policy.write_text(EMBEDDED_POLICY.read_text().replace("mode: enforce", "mode: pilot"))
     server = start(POLICY=str(policy))
     with AuditClient(server.grpc, timeout=120) as client:
         result = client.audit_file(ADAPTERS / LEARNED[0])

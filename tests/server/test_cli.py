@@ -12,9 +12,8 @@ from typer.testing import CliRunner, Result
 
 from loragate_server import __version__
 from loragate_server.cli.command import application
-from loragate_server.config.schema import Config
+from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.config.sources import ignored_environment, load_config
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
 
 
 @pytest.fixture(autouse=True)
@@ -81,20 +80,20 @@ def test_a_command_that_needs_no_model_does_not_load_torch() -> None:
         "sys.exit(r.exit_code or 'torch' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, DEFAULT_POLICY_FILE], capture_output=True, check=False
+        [sys.executable, "-c", script, EMBEDDED_POLICY], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
 
 
 def test_a_valid_policy_is_called_valid() -> None:
-    result = run("policy", "check", DEFAULT_POLICY_FILE)
+    result = run("policy", "check", EMBEDDED_POLICY)
     assert result.exit_code == 0
     assert "valid, mode enforce, revision " in result.output
 
 
 def test_a_rule_about_a_category_that_no_concept_has_is_warned_of(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text(DEFAULT_POLICY_FILE.read_text().replace("[kind, style]", "[kindd]"))
+    file.write_text(EMBEDDED_POLICY.read_text().replace("[kind, style]", "[kindd]"))
     result = run("policy", "check", file)
     assert result.exit_code == 0
     assert f"warning: policy {file}: rule kinds and styles: " in result.stderr
@@ -103,7 +102,7 @@ def test_a_rule_about_a_category_that_no_concept_has_is_warned_of(tmp_path: Path
 
 def test_a_policy_with_a_mistake_is_told_where_it_is(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text(DEFAULT_POLICY_FILE.read_text() + "\nthreshhold: 3\n")
+    file.write_text(EMBEDDED_POLICY.read_text() + "\nthreshhold: 3\n")
     line = len(file.read_text().splitlines())
     result = run("policy", "check", file)
     assert result.exit_code == 1
@@ -317,7 +316,7 @@ def test_a_changed_library_is_said_to_need_new_calibrations(tmp_path: Path) -> N
     for words in (("add", "our-mascot", picture), ("remove", "our-mascot")):
         changed = run("concepts", *words)
         assert changed.exit_code == 0
-        assert "`loragate-server calibrate FOLDER`" in changed.stderr
+        assert "`loragate-server calibrate --again FILE`" in changed.stderr
 
 
 def test_a_concept_without_readable_pictures_is_refused(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from loragate_server.checkpoint.result import CheckObserver
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.observer import GateObserver
 from loragate_server.metrics.labels import CODES, DECISION_REASONS, served_methods
 from loragate_server.metrics.metrics import REVIEW_ACTIONS, Metrics
 from loragate_server.metrics.state import FAIL_OPEN_SETTINGS, RECORD_FAILURES, ServedState
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
-from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
+from loragate_server.policy.store import PolicyStore
 from loragate_server.record.verdict import Verdict
 from loragate_server.rpc.observer import CallObserver
 from testkit import evidence as made
@@ -221,12 +222,12 @@ def test_kernels_fall_back_where_a_gpu_is_not_used_for_them(
 
 def test_a_pilot_is_told_as_long_as_it_lasts(metrics: Metrics, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_bytes(DEFAULT_POLICY_FILE.read_bytes())
+    file.write_bytes(EMBEDDED_POLICY.read_bytes())
     policies = PolicyStore(file)
     metrics.follow_policy(policies)
     name = "loragate_fail_open_setting"
     assert sample(metrics, name, setting="policy_pilot") == 0
-    file.write_text(DEFAULT_POLICY_FILE.read_text().replace("mode: enforce", "mode: pilot"))
+    file.write_text(EMBEDDED_POLICY.read_text().replace("mode: enforce", "mode: pilot"))
     assert policies.reload()
     assert sample(metrics, name, setting="policy_pilot") == 1
     assert sample(metrics, name, setting="intercept_dry_run") == 0
@@ -282,14 +283,14 @@ def test_the_policy_in_force_is_told_by_twelve_digits_of_its_digest(
     metrics: Metrics, tmp_path: Path
 ) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_bytes(DEFAULT_POLICY_FILE.read_bytes())
+    file.write_bytes(EMBEDDED_POLICY.read_bytes())
     policies = PolicyStore(file)
     metrics.follow_policy(policies)
     first, when = policies.current.digest, policies.last_reload_timestamp_s
     assert sample(metrics, "loragate_policy_info", revision=first[:12]) == 1
     assert sample(metrics, "loragate_policy_last_reload_timestamp_seconds") == when
 
-    file.write_bytes(DEFAULT_POLICY_FILE.read_bytes() + b"\n# changed\n")
+    file.write_bytes(EMBEDDED_POLICY.read_bytes() + b"\n# changed\n")
     assert policies.reload()
     assert sample(metrics, "loragate_policy_info", revision=first[:12]) is None
     assert sample(metrics, "loragate_policy_info", revision=policies.current.digest[:12]) == 1

@@ -30,8 +30,6 @@ from loragate_server.gate.bases import ServedBase
 
 _log = logging.getLogger(__name__)
 
-NEEDS_EXTRA = "the catalogue needs the extra `ray`: pip install 'loragate-server[ray]'"
-
 READER_CPUS = 0.5
 """Of a reader, which waits for disk or network half the time. Another number than an auditor's:
 stages with equal needs are put into one process, and then nothing is read while it audits."""

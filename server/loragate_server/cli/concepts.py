@@ -38,9 +38,10 @@ LACKING = (
 )
 
 STALE = (
-    "note: calibrations are of the library as it was. Make new ones with `loragate-server "
-    "calibrate FOLDER`; until then p-values are approximate and nothing ends at the screen, and a "
-    "server whose configuration names a `calibration` does not start."
+    "note: servers measure for their calibration what is new, where its harmless adapters were "
+    "kept beside it. Where they were not, the new concept is uncalibrated, and after a change of "
+    "the neutral bank all are, until you make a new one: `loragate-server calibrate --again FILE`, "
+    "or with a folder of harmless adapters."
 )
 
 

@@ -63,9 +63,7 @@ def console_application(sources: Sources, access: Access) -> web.Application:
     router.add_get("/concepts/{concept_id}", concept, name="concept")
     router.add_get("/concepts/{concept_id}/pictures/{sha256}", picture, name="picture")
     router.add_get("/trends", trends, name="trends")
-    router.add_get(
-        "/trends/{kind:verdicts|concepts|waits}.svg", trend_picture, name="trend_picture"
-    )
+    router.add_get(TREND_PICTURE, trend_picture, name="trend_picture")
     router.add_get("/statistics", pilot, name="pilot")
     if sources.editing is not None:
         _add_editing(application, sources.editing)

@@ -14,8 +14,6 @@ from loragate_server.policy.parse import parse_policy
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.source import MAX_FILE_BYTES
 
-DEFAULT_POLICY_FILE = Path(__file__).with_name("default_policy.yaml")
-
 _LOGGER = logging.getLogger(__name__)
 _Signature = tuple[int, int, int, int]
 

@@ -1,7 +1,7 @@
 """What the rooms know of tracing: the span that the running code belongs to.
 
 Where tracing is off there is none, nothing is imported, and asking costs one look into a context
-variable. `tracing_export` makes real spans and sends them away.
+variable. `tracing.export` makes real spans and sends them away.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def run(work: str, limit_s: float) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", PROGRAM.format(work=work, limit_s=limit_s)],
         capture_output=True,
         text=True,
-        timeout=60 * limit_s,
+        timeout=at_most(30),
         check=False,
     )
 
@@ -36,7 +36,7 @@ def run(work: str, limit_s: float) -> subprocess.CompletedProcess[str]:
     ids=["waiting", "without letting anybody else run"],
 )
 def test_who_gives_no_sign_of_life_is_ended_and_it_is_said_where_it_hung(work: str) -> None:
-    ended = run(work, at_most(1))
+    ended = run(work, 0.5)
     assert ended.returncode == 1
     assert "went on" not in ended.stdout
     assert "Timeout" in ended.stderr
@@ -45,6 +45,5 @@ def test_who_gives_no_sign_of_life_is_ended_and_it_is_said_where_it_hung(work: s
 
 @pytest.mark.parametrize("sign", ["check()", "report('screen', 1.0)"])
 def test_who_gives_signs_may_take_as_long_as_he_likes_and_is_free_afterwards(sign: str) -> None:
-    limit_s = at_most(1)
-    ended = run(f"[(leash.{sign}, time.sleep(0.1)) for _ in range({round(15 * limit_s)})]", limit_s)
+    ended = run(f"[(leash.{sign}, time.sleep(0.1)) for _ in range(40)]", 3.0)
     assert (ended.returncode, ended.stdout) == (0, "went on\n"), ended.stderr

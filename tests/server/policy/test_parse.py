@@ -5,10 +5,10 @@ import re
 
 import pytest
 
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
 from loragate_server.policy.parse import parse_policy
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
 
 HEAD = "version: 1\nmode: enforce\ndefaults:\n  block_score: 6\n"
 
@@ -22,7 +22,7 @@ def refusal(text: str | bytes) -> NoDecisionError:
 
 
 def test_the_default_policy_is_valid_and_enforces() -> None:
-    policy = parse_policy(DEFAULT_POLICY_FILE.read_bytes())
+    policy = parse_policy(EMBEDDED_POLICY.read_bytes())
     assert policy.mode is Mode.ENFORCE
     assert policy.when_inconclusive is VerdictKind.INCONCLUSIVE
     assert policy.defaults.block_p_value == 0.01
@@ -34,7 +34,7 @@ def test_the_default_policy_is_valid_and_enforces() -> None:
 
 
 def test_the_commented_examples_of_the_default_policy_are_valid_too() -> None:
-    text = DEFAULT_POLICY_FILE.read_text()
+    text = EMBEDDED_POLICY.read_text()
     for name in ("rules", "allow_sha256"):
         example = re.search(rf"# {name}:\n(?:#   .*\n)+", text)
         assert example is not None

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.policy.document import KNOWN_KEYS
 from loragate_server.policy.parse import parse_policy
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
 
 TEXT = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_default_policy_is_shown_as_it_ships() -> None:
-    assert BLOCKS[0] == DEFAULT_POLICY_FILE.read_text()
+    assert BLOCKS[0] == EMBEDDED_POLICY.read_text()
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))

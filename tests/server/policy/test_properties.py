@@ -6,14 +6,14 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.policy.parse import parse_policy
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
 
 GRAVITY = list(VerdictKind)
-DEFAULT = DEFAULT_POLICY_FILE.read_bytes()
+DEFAULT = EMBEDDED_POLICY.read_bytes()
 
 scores = st.floats(min_value=-50, max_value=50) | st.just(math.inf)
 probabilities = st.floats(min_value=0, max_value=1)

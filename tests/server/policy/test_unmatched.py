@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loragate_server.concepts.concept import Concept
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.policy.parse import parse_policy
-from loragate_server.policy.store import DEFAULT_POLICY_FILE
 from loragate_server.policy.unmatched import unmatched
 
 LIBRARY = (
@@ -16,7 +16,7 @@ LIBRARY = (
 
 
 def told(criteria: str) -> tuple[str, ...]:
-    default = DEFAULT_POLICY_FILE.read_text()
+    default = EMBEDDED_POLICY.read_text()
     head = default.partition("\nrules:\n")[0]
     rule = f"\nrules:\n  - name: y\n    review_p_value: 0.1\n    {criteria}\n"
     return unmatched(parse_policy((head + rule).encode()), LIBRARY)

@@ -20,7 +20,7 @@ from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.gate import GateSection
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.listen import GrpcPort
-from loragate_server.config.schema import EMBEDDED_LIBRARY
+from loragate_server.config.schema import EMBEDDED_LIBRARY, EMBEDDED_POLICY
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
@@ -28,7 +28,7 @@ from loragate_server.gate.lineage_book import LineageBook
 from loragate_server.gate.observer import GateObserver
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
-from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
+from loragate_server.policy.store import PolicyStore
 from loragate_server.record.known_book import KnownBook
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.reviews.book import ReviewBook
@@ -71,7 +71,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 settings=GateSection(),
                 intake=Intake(IntakeSection(), tmp_path / "store"),
                 bases=bases,
-                policies=PolicyStore(DEFAULT_POLICY_FILE),
+                policies=PolicyStore(EMBEDDED_POLICY),
                 recorder=recorder,
                 read=read_adapter,
                 observer=GateObserver(),

@@ -12,9 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.errors import ErrorReason
 from loragate_server.metrics.metrics import Metrics
-from loragate_server.policy.store import DEFAULT_POLICY_FILE, PolicyStore
+from loragate_server.policy.store import PolicyStore
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
 
@@ -43,7 +44,7 @@ async def metrics() -> Metrics:
     filled.stage_seconds("response", 0.4)
     filled.call_started("/loragate.v1.AuditService/Audit")
     filled.call_handled("/loragate.v1.AuditService/Audit", "OK", 0.4, "request-1")
-    filled.follow_policy(PolicyStore(DEFAULT_POLICY_FILE))
+    filled.follow_policy(PolicyStore(EMBEDDED_POLICY))
     filled.base_model("emoji-tiny", family="sd", digest="b" * 64, device="cpu", dtype="float32")
     filled.kernel_backend("reference")
     return filled

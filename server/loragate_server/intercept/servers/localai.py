@@ -37,7 +37,6 @@ _PROMPT, _NEGATIVE, _MODEL = "prompt", "negative_prompt", "model"
 _ASSISTANT = "localai_assistant"
 _OFF = ("", "0", "no", "false")
 _NONE: tuple[object, ...] = (None, "", [], {}, False)
-_SEVERAL_FILES = ("image", "mask")
 _MEMBER_REMEDY = "Write <lora:name:strength> in the prompt."
 
 
