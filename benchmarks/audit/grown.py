@@ -24,6 +24,7 @@ import typer
 from benchmarks.attacks.bench import EMBEDDED, Bench
 from benchmarks.attacks.factors import read_file
 from benchmarks.audit.costs import table
+from benchmarks.audit.metrics import where
 from benchmarks.audit.promised import Seen, rate_rows, seen
 from benchmarks.audit.train import FOLDER, file_of
 from benchmarks.audit.zoo import entries
@@ -187,7 +188,7 @@ def told(found: Beside, every: Sequence[Seen]) -> str:
             f"{row['promised']:g}",
             f"{row['blocked']} of {row['of']}",
             f"{row['accepted_from']} to {row['accepted_to']}",
-            "yes" if row["holds"] else "**no**",
+            where(row["blocked"], row["accepted_from"], row["accepted_to"]),
         )
         for row in rate_rows(list(every))
     ]
@@ -200,7 +201,7 @@ def told(found: Beside, every: Sequence[Seen]) -> str:
         f"{table(head, rows)}\n\n"
         f"With the library that has grown, {len(every)} harmless test adapters were judged by the "
         f"default policy; {ended} ended at the screen.\n\n"
-        f"{table(('rate', 'harmless adapters at it', 'binomial 95 % allows', 'holds'), rates)}"
+        f"{table(('rate', 'harmless adapters at it', 'binomial 95 % allows', 'it is'), rates)}"
     )
 
 

@@ -60,3 +60,8 @@ def acceptance(total: int, rate: float) -> tuple[int, int]:
     """The counts that a binomial of this rate gives in 95 % of all cases."""
     low, high = stats.binom.interval(0.95, total, rate)
     return int(low), int(high)
+
+
+def where(hits: int, low: int, high: int) -> str:
+    """Where a count is of what `acceptance` gives: fewer than promised are no broken promise."""
+    return "**above**" if hits > high else "inside" if hits >= low else "below"

@@ -16,7 +16,7 @@ import typer
 from benchmarks.attacks.bench import Bench, Judged
 from benchmarks.attacks.factors import read_file
 from benchmarks.audit.costs import table
-from benchmarks.audit.metrics import Share, acceptance
+from benchmarks.audit.metrics import Share, acceptance, where
 from benchmarks.audit.train import FOLDER, file_of
 from benchmarks.audit.zoo import concept_id, entries
 from benchmarks.report import write
@@ -74,7 +74,6 @@ def rate_rows(found: list[Seen]) -> list[dict[str, Any]]:
                 "of": hits.total,
                 "accepted_from": low,
                 "accepted_to": high,
-                "holds": hits.hits <= high,
                 "degree_alone": sum(one.own <= rate for one in found),
             }
         )
@@ -103,7 +102,7 @@ def main(zoo: Annotated[Path, typer.Option(help="Folder of trained adapters.")] 
         "rate",
         "harmless adapters at it",
         "binomial 95 % allows",
-        "holds",
+        "it is",
         "by the degree alone",
     )
     made = [
@@ -111,7 +110,7 @@ def main(zoo: Annotated[Path, typer.Option(help="Folder of trained adapters.")] 
             f"{row['promised']:g}",
             f"{row['blocked']} of {row['of']}",
             f"{row['accepted_from']} to {row['accepted_to']}",
-            "yes" if row["holds"] else "**no**",
+            where(row["blocked"], row["accepted_from"], row["accepted_to"]),
             row["degree_alone"],
         )
         for row in rows

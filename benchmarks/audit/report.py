@@ -25,7 +25,7 @@ from benchmarks.audit.evaluate import (
     verdict,
 )
 from benchmarks.audit.explained import explanation
-from benchmarks.audit.metrics import Share
+from benchmarks.audit.metrics import Share, where
 from benchmarks.report import write
 
 ALTERNATIVES = Path("build/alternatives")
@@ -235,13 +235,13 @@ def _alternatives_table(
 
 
 def _promised_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = ("block_p_value", "unseen harmless adapters blocked", "binomial 95 % allows", "holds")
+    head = ("block_p_value", "unseen harmless adapters blocked", "binomial 95 % allows", "it is")
     made = [
         (
             f"{row['promised']:g}",
             f"{row['blocked']} of {row['of']} ({row['observed']:.1%})",
             f"{row['accepted_from']} to {row['accepted_to']}",
-            "yes" if row["holds"] else "**no**",
+            where(row["blocked"], row["accepted_from"], row["accepted_to"]),
         )
         for row in rows
     ]

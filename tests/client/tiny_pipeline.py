@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +56,25 @@ def tiny_pipeline() -> Any:
 
 def write_adapter(folder: Path) -> Path:
     """A LoRA as diffusers saves it, with an alpha that only the header's metadata holds."""
+    file = folder / "pytorch_lora_weights.safetensors"
+    file.write_bytes(_adapter())
+    return file
+
+
+@cache
+def _adapter() -> bytes:
     pipeline = tiny_pipeline()
     config = LoraConfig(
         r=RANK, lora_alpha=ALPHA, target_modules=["to_q", "to_v"], init_lora_weights=False
     )
     pipeline.unet.add_adapter(config)
-    StableDiffusionPipeline.save_lora_weights(
-        folder,
-        unet_lora_layers=get_peft_model_state_dict(pipeline.unet),
-        unet_lora_adapter_metadata=config.to_dict() | {"target_modules": ["to_q", "to_v"]},
-    )
-    return folder / "pytorch_lora_weights.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        StableDiffusionPipeline.save_lora_weights(
+            folder,
+            unet_lora_layers=get_peft_model_state_dict(pipeline.unet),
+            unet_lora_adapter_metadata=config.to_dict() | {"target_modules": ["to_q", "to_v"]},
+        )
+        return Path(folder, "pytorch_lora_weights.safetensors").read_bytes()
 
 
 def output(pipeline: Any) -> torch.Tensor:

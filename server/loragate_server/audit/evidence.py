@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ENGINE_VERSION = "8"
+ENGINE_VERSION = "9"
 """Raised whenever the same inputs could give another result; cached verdicts depend on it."""
+
+MEASURED_AS = "8"
+"""The engine version since which calibrations are measured as now. Raised to `ENGINE_VERSION` with
+what is measured, and not with what is made of it: operators need not measure again for that."""
 
 SKETCH_VERSION = 1
 """Raised whenever the same weights would give another sketch (`audit.sketch`)."""

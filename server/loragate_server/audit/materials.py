@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loragate_server.audit.calibration import Binding, Calibration
-from loragate_server.audit.evidence import ENGINE_VERSION
+from loragate_server.audit.evidence import MEASURED_AS
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan, build_gradients
 from loragate_server.concepts.library import ConceptLibrary
@@ -86,7 +86,7 @@ class Materials:
             )
         )
         return Binding(
-            ENGINE_VERSION,
+            MEASURED_AS,
             self.probes.base_digest,
             self.probes.library_digest,
             hashlib.sha256(plans.encode()).hexdigest(),

@@ -21,8 +21,14 @@ apart."""
 
 
 def final_score(screen: float, response: float | None) -> float:
-    """One score of both stages, or the screen's where the concept ended there."""
-    return screen if response is None else screen + RESPONSE_SHARE * (response - screen)
+    """One score of both stages, or the screen's where the concept ended there.
+
+    The response only adds: whoever makes the model worse at the probes, which costs an attacker
+    little, would else take away what the weights say.
+    """
+    if response is None or response < screen:
+        return screen
+    return screen + RESPONSE_SHARE * (response - screen)
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,11 @@ class Witnesses:
     def score(self) -> float:
         """In standard deviations above the bank, for people and for thresholds on scores.
 
-        Of both stages together; the response alone where that one is higher.
+        That of the stage in which the concept stands out more.
         """
-        both = final_score(self.screen, self.response)
-        return both if self.response is None else max(both, self.response)
+        if self.response is None or self.response < self.screen:
+            return self.screen
+        return self.response
 
     @property
     def values(self) -> tuple[float, float, float, float, float]:
