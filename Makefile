@@ -53,7 +53,7 @@ chart: ## Carry the comments of the chart's values into its README and schema, r
 # What every server of the tests needs is made once and alone; with none there, as on a new machine,
 # the first three tests would each wait minutes for it beside the others.
 pytest: ## Run the tests; PYTEST_ARGS="-k intake" picks some
-	@$(bin)/python -m testkit.materials
+	@OMP_NUM_THREADS=1 $(bin)/python -m testkit.materials
 	OMP_NUM_THREADS=1 $(bin)/pytest $(LANE) $(PROCESSES) --durations=40 $(PYTEST_ARGS)
 
 docs: setup ## Build the documentation as a site in build/site; a link that leads nowhere fails

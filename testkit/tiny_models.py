@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -46,6 +47,12 @@ def tiny_base(family: str, seed: int = 0, **options: Any) -> BaseModel:
     return from_pipeline(
         tiny_pipeline(family, seed, **options), f"tiny-{family}", picture_size=(16, 16)
     )
+
+
+@cache
+def shared_base(family: str) -> BaseModel:
+    """One `tiny_base` for all tests of a process that read files against it and change nothing."""
+    return tiny_base(family)
 
 
 def tiny_tokenizer(room: int = TOKENS) -> PreTrainedTokenizerFast:

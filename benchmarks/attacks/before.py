@@ -17,7 +17,7 @@ from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.conformal import conformal_p_value, quantile
 from loragate_server.audit.screen import screen
-from loragate_server.audit.witnesses import final_score
+from loragate_server.audit.witnesses import RESPONSE_SHARE
 
 _ENDED = 0.75
 
@@ -49,7 +49,7 @@ class Before:
         threshold = quantile(sorted(max(scores.values()) for scores, _ in scored), _ENDED)
         family = [
             max(
-                final_score(score, response.get(concept) if score >= threshold else None)
+                _both(score, response.get(concept) if score >= threshold else None)
                 for concept, score in scores.items()
             )
             for scores, response in scored
@@ -62,7 +62,7 @@ class Before:
         p_value = 1.0
         for concept, score in _screened(self.bench, loaded).items():
             response = responses.get(concept) if score >= self.threshold else None
-            final = final_score(score, response)
+            final = _both(score, response)
             p_value = min(p_value, conformal_p_value(self.family, final))
         thresholds = self.bench.policy.defaults
         assert thresholds.block_p_value is not None
@@ -75,3 +75,8 @@ class Before:
 def _screened(bench: Bench, loaded: Sequence[tuple[Adapter, Strength]]) -> dict[str, float]:
     found = screen(bench.base, bench.gradients, loaded, "reference")
     return dict(zip(bench.concept_ids, landed_scores(found, bench).tolist(), strict=True))
+
+
+def _both(screen: float, response: float | None) -> float:
+    """The one score that there was, from which a low response took."""
+    return screen if response is None else screen + RESPONSE_SHARE * (response - screen)

@@ -1,6 +1,6 @@
 """A judge of pictures that has no part in any detection: what does this picture show?
 
-`python -m benchmarks.audit.recogniser` trains it and examines it; N minutes on one core. It saw
+`python -m benchmarks.audit.recogniser` trains and examines it; twenty minutes on one core. It saw
 every emoji of its classes as all six hands draw it, as rendered and as the base model's decoder
 shows it, and what the base model makes of names that it does not know: that is "none of these".
 It is kept in `build/recogniser` and not trained again, so what it says of different adapters can be

@@ -67,3 +67,28 @@ def test_what_is_not_understood_in_whole_says_why(
     told = capsys.readouterr().err
     assert "2 tensors match no layer of" in told
     assert "base_model" in told
+
+
+def test_a_link_into_a_cache_is_read_with_the_configuration_that_lies_beside_the_link(
+    peft_folder: Path, base: BaseModel, tmp_path: Path
+) -> None:
+    (blobs := tmp_path / "blobs").mkdir()
+    weights = peft_folder / "adapter_model.safetensors"
+    weights.rename(blobs / "0123")
+    weights.symlink_to(blobs / "0123")
+    [found] = read_folder(peft_folder, base, SETTINGS)
+    [delta] = found.adapter.deltas.values()
+    assert isinstance(delta, LowRank)
+    assert delta.scale == pytest.approx(3.0)
+
+
+def test_every_file_of_a_folder_that_is_of_no_use_is_named_at_once(
+    peft_folder: Path, base: BaseModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (peft_folder / f"{name}.safetensors").write_bytes(b"no weights")
+    with pytest.raises(typer.Exit):
+        read_folder(peft_folder, base, SETTINGS)
+    told = capsys.readouterr().err
+    assert "a.safetensors" in told
+    assert "b.safetensors" in told

@@ -78,7 +78,7 @@ def find_calibration(
     except CalibrationError as error:
         raise StartError(f"base model {base.name}: {error}") from error
     try:
-        if made.binding != materials.binding:
+        if not made.binding.fits(materials.binding):
             made = _grown(made, file, config, base, materials, settings, report, turns)
     except CalibrationError as error:
         _log.warning("base model %s is uncalibrated: %s", base.name, error)

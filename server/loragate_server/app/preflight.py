@@ -166,7 +166,8 @@ def _foreign_library(config: Config) -> Iterator[str]:
     if own and config.library_folder == EMBEDDED_LIBRARY:
         yield (
             f"base model {', '.join(own)} is audited for the emoji of the embedded library; make "
-            "one of your own with `loragate-server concepts init` and name it as `library`"
+            "one of your own with `loragate-server concepts init FOLDER --no-bank` and name it as "
+            "`library`"
         )
 
 

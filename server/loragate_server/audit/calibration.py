@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -37,12 +37,20 @@ class Binding:
 
     Attributes:
         plans: names the probes and gradients that scores are made of.
+        dtype: what the base model computes in; empty in calibrations of before, which fit any.
     """
 
     engine_version: str
     base_digest: str
     library_digest: str
     plans: str
+    dtype: str = ""
+
+    def fits(self, other: Binding) -> bool:
+        """Whether what was made for the one is good for the other."""
+        return replace(self, dtype="") == replace(other, dtype="") and (
+            not self.dtype or self.dtype == other.dtype
+        )
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ class Calibration:
         Raises:
             CalibrationError: stale or foreign.
         """
+        if self.binding.fits(binding):
+            return
         for name, have in asdict(self.binding).items():
             want = getattr(binding, name)
             if have != want:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr
-
 from loragate_server.audit.evidence import ConceptEvidence
 from loragate_server.audit.expecting import Expected, heard_of
 from loragate_server.audit.promise import Promise
@@ -49,7 +47,6 @@ class Measures:
         responded: Responded | None,
         promise: Promise | None,
         calibrated: Mapping[int, int],
-        neutral: int,
     ) -> Measures:
         """Brings together what was found about the wanted concepts.
 
@@ -60,7 +57,6 @@ class Measures:
             responded: that of the response stage; None where nothing went on.
             promise: of the calibration, None without one.
             calibrated: index of a concept to its row in the calibration.
-            neutral: concepts of the bank that the response stage compares with.
         """
         count = len(wanted)
         looked: dict[int, int] = {}
@@ -84,7 +80,8 @@ class Measures:
             heard = heard_of(row, screened, value, expected)
             assert heard is not None  # noqa: S101 - there was a screen
             score[row] = heard.score
-            tail[row] = _student_tail(neutral, heard.score)
+            assert responded is not None  # noqa: S101 - it looked at this one
+            tail[row] = _of_two(tail[row], float(responded.scores.p_value[looked[row]]))
         family: list[float | None] = [None] * count
         aimed: list[float | None] = [None] * count
         if promise is not None:
@@ -142,6 +139,6 @@ def _weighed(
     return rows, [each.tolist() for each in found]
 
 
-def _student_tail(neutral: int, score: float) -> float:
-    # the score of both stages and the response's own: twice the chance of one
-    return min(1.0, 2 * float(stdtr(neutral - 1, -score)))
+def _of_two(screen: float, response: float) -> float:
+    """The p-value of the stage that stands out more; either could have, so it is doubled."""
+    return min(1.0, 2 * min(screen, response))

@@ -87,7 +87,8 @@ class Grower:
         turns: Turns = at_once,
     ) -> None:
         binding = materials.binding
-        calibration.require(replace(binding, library_digest=calibration.binding.library_digest))
+        library = calibration.binding.library_digest
+        calibration.require(replace(binding, library_digest=library))
         if materials.gradients is None:
             raise CalibrationError("a calibration needs concept gradients")
         if kept.calibration != calibration.digest:

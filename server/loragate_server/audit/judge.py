@@ -216,7 +216,6 @@ class Judge:
             responded,
             promise,
             self._calibrated,
-            self._probes.neutral_count,
         )
         concepts = measured.concepts(self._probes, wanted)
         top = max(range(len(concepts)), key=lambda row: concepts[row].score)

@@ -33,12 +33,14 @@ class Materials:
         gradients: for the screen; None leaves the screen out.
         calibration: scores of harmless adapters; None: p-values are approximate and nothing ends
             at the screen.
+        dtype: what the base model computes in; empty: unknown.
     """
 
     probes: ProbeSet
     named: ProbeSet | None = None
     gradients: ConceptGradients | None = None
     calibration: Calibration | None = None
+    dtype: str = ""
 
     @property
     def sets(self) -> tuple[ProbeSet, ...]:
@@ -90,6 +92,7 @@ class Materials:
             self.probes.base_digest,
             self.probes.library_digest,
             hashlib.sha256(plans.encode()).hexdigest(),
+            self.dtype,
         )
 
 
@@ -122,4 +125,5 @@ def build_materials(
         build_probes(library, base, cache_dir, report, GENERIC, turns),
         build_probes(library, base, cache_dir, report, NAMED, turns),
         build_gradients(library, base, cache_dir, report, gradients, turns, settings),
+        dtype=str(next(base.denoiser.parameters()).dtype).removeprefix("torch."),
     )

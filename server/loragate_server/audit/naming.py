@@ -18,8 +18,8 @@ from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.concepts.naming import NameSpan
 
 _AT_ONCE = 1 << 20
-"""Numbers of names' directions that are multiplied in one go, in doubles: layers of one shape share
-what a call costs, and those of a large model with many concepts go one by one."""
+"""Numbers of names' directions and of changes that are multiplied in one go, in doubles: layers of
+one shape share what a call costs, and those of a large model go one by one."""
 
 _LEAST = 1e-12
 """Shares below are alike: nothing."""
@@ -73,7 +73,11 @@ def name_shares(
         alike.setdefault((span.side, *size), []).append(place)
     found = torch.zeros((len(rows), len(spans[refs[rows[0]]].rows)), dtype=torch.float64)
     for places in alike.values():
-        most = max(1, _AT_ONCE // spans[refs[rows[places[0]]]].rows.numel())
+        one = rows[places[0]]
+        numbers = spans[refs[one]].rows.numel() + sum(
+            each.up.numel() + each.down.numel() for each in factors[one]
+        )
+        most = max(1, _AT_ONCE // numbers)
         for start in range(0, len(places), most):
             some = places[start : start + most]
             found[some] = _log_shares(

@@ -48,7 +48,7 @@ class NullCache:
 
     Args:
         folder: created when missing.
-        binding: engine, base model and plans; its library does not matter.
+        binding: engine, base model, its precision and plans; its library does not matter.
         bank: names the neutral bank.
         calibration: digest of the calibration whose adapters were measured.
     """
@@ -60,6 +60,7 @@ class NullCache:
             binding.engine_version,
             binding.base_digest,
             binding.plans,
+            binding.dtype,
             bank,
             calibration,
         )

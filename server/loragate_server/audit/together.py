@@ -77,12 +77,7 @@ class Together:
 
         No other than `ALONE` where there is no memory to try them.
         """
-        try:
-            return self._exact(CPU_WIDTHS)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return (ALONE,)
+        return self._tried(CPU_WIDTHS, (ALONE,))
 
     @property
     def knows_few(self) -> bool:
@@ -92,7 +87,17 @@ class Together:
     @cached_property
     def widths(self) -> tuple[int, ...]:
         """As `few_widths` for as many as there are, which takes gigabytes on a large base model."""
-        return self.few_widths if self._base.device.type == "cpu" else self._exact(GPU_WIDTHS)
+        few = self.few_widths
+        return few if self._base.device.type == "cpu" else self._tried(GPU_WIDTHS, few)
+
+    def _tried(self, tried: Sequence[int], otherwise: tuple[int, ...]) -> tuple[int, ...]:
+        """Those that are exact, or others where there is no memory to try these."""
+        try:
+            return self._exact(tried)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return otherwise
 
     def _exact(self, tried: Sequence[int]) -> tuple[int, ...]:
         gradients = self._materials.gradients

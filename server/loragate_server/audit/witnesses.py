@@ -15,9 +15,9 @@ NOT_STOOD: Stood = (-math.inf, -math.inf)
 """Where nothing says what to expect."""
 
 RESPONSE_SHARE = 1 / 3
-"""Weight of the response stage in the score of both stages. Of 0, 1/4, 1/3, 1/2, 3/4 and 1, this
-one held 23 learned and 24 harmless adapters of the development split of `benchmarks/audit` furthest
-apart."""
+"""Weight of what the response stage adds to the screen's score. Of 0, 1/4, 1/3, 1/2, 3/4 and 1 it
+held 23 learned and 24 harmless adapters of the development split of `benchmarks/audit` furthest
+apart, when a response below the screen's score still took from it."""
 
 
 def final_score(screen: float, response: float | None) -> float:
@@ -59,9 +59,9 @@ class Witnesses:
 
         That of the stage in which the concept stands out more.
         """
-        if self.response is None or self.response < self.screen:
+        if self.response is None or self.response <= self.screen:
             return self.screen
-        return self.response
+        return self.response if self.screen < self.response else math.nan
 
     @property
     def values(self) -> tuple[float, float, float, float, float]:

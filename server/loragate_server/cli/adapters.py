@@ -7,24 +7,27 @@ import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loragate_server.cli.options import EXIT_FAILED, EXIT_FOUND_WRONG, fail
-from loragate_server.errors import NoDecisionError
+from loragate_server.errors import ErrorReason, NoDecisionError
 
 if TYPE_CHECKING:
     from loragate_server.audit.calibrate import Labelled
     from loragate_server.config.intake import IntakeSection
     from loragate_server.models.base import BaseModel
 
+_UNREADABLE = (ErrorReason.SOURCE_UNREADABLE, ErrorReason.PATH_NOT_ALLOWED)
+
 
 def read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[Labelled]:
     """Every .safetensors file in and below a folder."""
-    files = sorted(folder.rglob("*.safetensors"))
+    files = sorted(one for one in folder.rglob("*.safetensors") if not one.is_dir())
     if not files:
         fail(f"{folder} holds no .safetensors file", EXIT_FOUND_WRONG)
-    return [read_one(file, base, (), settings) for file in files]
+    return _read_each(dict.fromkeys(files, ()), base, settings)
 
 
 def read_kept(calibration: Path, base: BaseModel) -> list[Labelled]:
@@ -121,38 +124,68 @@ def read_labelled(
     labels: Mapping[Path, Sequence[str]], base: BaseModel, settings: IntakeSection
 ) -> list[Labelled]:
     """Files with the concepts that they learned."""
-    return [read_one(file, base, tuple(concepts), settings) for file, concepts in labels.items()]
+    return _read_each(labels, base, settings)
 
 
 def read_one(
     file: Path, base: BaseModel, learned: tuple[str, ...], settings: IntakeSection
 ) -> Labelled:
-    """One adapter with what lies beside it, as a server reads it; understood in whole.
+    """One adapter with the configuration beside it, understood in whole.
 
-    A part of a file would give numbers about a part.
+    Where loaders read it differently, it is as the first of them does.
     """
+    [found] = _read_each({file: learned}, base, settings)
+    return found
+
+
+def _read_each(
+    files: Mapping[Path, Sequence[str]], base: BaseModel, settings: IntakeSection
+) -> list[Labelled]:
+    """Reads them all; where some are of no use, names each of these before it ends."""
+    found, faults, code = [], [], EXIT_FOUND_WRONG
+    for file, learned in files.items():
+        try:
+            found.append(_read(file, base, tuple(learned), settings))
+        except OSError as error:
+            faults.append(f"{file} cannot be read: {error.strerror}")
+            code = EXIT_FAILED
+        except (NoDecisionError, _NotInWholeError) as error:
+            faults.append(f"{file}: {error}")
+            if getattr(error, "reason", None) in _UNREADABLE:
+                code = EXIT_FAILED
+    if faults:
+        fail("\n".join(faults), code)
+    return found
+
+
+class _NotInWholeError(Exception):
+    """A part of a file would give numbers about a part."""
+
+
+def _read(
+    file: Path, base: BaseModel, learned: tuple[str, ...], settings: IntakeSection
+) -> Labelled:
     from loragate_server.adapter.reference import AdapterReference
     from loragate_server.audit.calibrate import Labelled
+    from loragate_server.intake.beside import CONFIG_NAME, decode_config
     from loragate_server.intake.reader import read_adapter
     from loragate_server.intake.unstored import read_unstored
     from loragate_server.progress import Leash
 
-    try:
-        real = file.resolve(strict=True)  # whoever names a file on the command line may read it
-        opened = settings.model_copy(update={"roots": (*settings.roots, real.parent)})
-        found = read_unstored(AdapterReference(path=str(real)), opened, Leash())
-        read = read_adapter(found.file, base, loaders=settings.loaders, data=found.data)
-    except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
-    except NoDecisionError as error:
-        fail(f"{file}: {error}", EXIT_FOUND_WRONG)
+    real = file.resolve(strict=True)  # whoever names a file on the command line may read it
+    opened = settings.model_copy(update={"roots": (*settings.roots, real.parent)})
+    found = read_unstored(AdapterReference(path=str(real)), opened, Leash())
+    stored, beside = found.file, file.with_name(CONFIG_NAME)
+    if real.parent != file.parent.resolve() and beside.is_file():  # caches link to their files
+        config = decode_config(beside.read_bytes(), settings.max_metadata_bytes)
+        stored = replace(stored, config_json=config)
+    read = read_adapter(stored, base, loaders=settings.loaders, data=found.data)
     adapter = read.adapters[0]
     if not adapter.coverage.complete:
         # what the file itself tells comes before what one loader or another makes of it
         whys = sorted(read.doubts, key=lambda doubt: doubt[0] == "loader_unknown")
-        fail(
-            f"{file}: {len(adapter.coverage.unmapped)} tensors match no layer of {base.name}; take "
-            f"it out of the folder. {whys[0][1] if whys else ''}".rstrip(),
-            EXIT_FOUND_WRONG,
+        raise _NotInWholeError(
+            f"{len(adapter.coverage.unmapped)} tensors match no layer of {base.name}; take it out "
+            f"of the folder. {whys[0][1] if whys else ''}".rstrip()
         )
     return Labelled(adapter, learned)

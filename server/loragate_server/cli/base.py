@@ -28,7 +28,8 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 
 NEXT = (
     "next: a library of your own, as the embedded one is of emoji: `loragate-server concepts "
-    "init`, `concepts add`, `concepts bank --make 64`; then `calibrate --train 150 --learned 40`"
+    "init FOLDER --no-bank`, a line `library: FOLDER` in the configuration, `concepts add`, "
+    "`concepts bank --make 64`; then `calibrate --train 150 --learned 40`"
 )
 
 

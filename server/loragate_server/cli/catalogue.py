@@ -20,6 +20,7 @@ from loragate_server.cli.options import (
     fail,
     failures,
     load,
+    warn,
 )
 from loragate_server.cli.report import offered
 from loragate_server.config.schema import Config, StartError
@@ -186,18 +187,21 @@ def _run(
     accept_refused: bool = False,
     every_s: float | None = None,
 ) -> None:
-    from loragate_server.app.preflight import require
+    from loragate_server.app.preflight import require, warnings
     from loragate_server.catalogue.listing import SourceError, open_source
 
     with failures():
         require(wanted)
+        warn(warnings(wanted))
         import asyncio
 
         from loragate_server.app.cataloguing import Job, entry_of
         from loragate_server.app.cataloguing import scan as run
         from loragate_server.catalogue.ray_job import Machines
 
-        on_gpu = entry_of(wanted, base_model).device.startswith("cuda")
+        entry = entry_of(wanted, base_model)
+        typer.echo(f"on the base model {entry.name}, for {wanted.library_folder}", err=True)
+        on_gpu = entry.device.startswith("cuda")
         machines = Machines(
             address=asked.address,
             auditors=asked.auditors,

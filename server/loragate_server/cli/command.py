@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,7 @@ from loragate_server.cli.options import (
     fail,
     failures,
     load,
+    warn,
 )
 from loragate_server.cli.owner import end_with_input
 from loragate_server.cli.records import downgrade, reconcile, revision
@@ -185,7 +186,7 @@ def serve(
 
     with failures():
         require(wanted)
-        _warn(warnings(wanted))
+        warn(warnings(wanted))
         import asyncio
 
         with _no_collections():
@@ -197,11 +198,6 @@ def serve(
             gc.unfreeze()  # else extensions say at the end that their objects have leaked
     if not drained:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _warn(lines: Iterable[str]) -> None:
-    for line in lines:
-        typer.echo(f"warning: {line}", err=True)
 
 
 @contextmanager
@@ -255,7 +251,7 @@ def policy_check(
         fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
     except NoDecisionError as error:
         fail(error.message, EXIT_FOUND_WRONG)
-    _warn(rules_without_concept(file, wanted.library_folder))
+    warn(rules_without_concept(file, wanted.library_folder))
     typer.echo(f"{file}: valid, mode {checked.mode.lower()}, revision {checked.digest[:12]}")
 
 
@@ -295,7 +291,7 @@ def config_check(config: ConfigOption = None, state_dir: StateOption = None) -> 
 
     wanted = load(config, {"state_dir": state_dir})
     found = problems(wanted)
-    _warn(warnings(wanted))
+    warn(warnings(wanted))
     for line in found:
         typer.echo(line, err=True)
     if found:

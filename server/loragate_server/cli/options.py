@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -45,6 +45,12 @@ def load(file: Path | None, flags: Mapping[str, Any] | None = None) -> Config:
         return load_config(file, flags)
     except ConfigError as error:
         fail(str(error), EXIT_USAGE)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """One line each on standard error, for what is hardly what was meant."""
+    for line in lines:
+        typer.echo(f"warning: {line}", err=True)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -46,7 +46,8 @@ _OTHERS = (
     ("Wan", _START + r"blocks[._]\d+[._](?:(?:self|cross)_attn[._]|ffn[._]|attn[12][._])"),
     ("AuraFlow", r"joint_transformer_blocks[._]\d|(?:double|single)_layers[._]\d"),
     ("Stable Cascade", r"lora_prior_"),
-    ("PixArt, Sana or LTX-Video", r"adaln_single|" + _BLOCKS + r"attn1[._]"),
+    ("PixArt or LTX-Video", r"adaln_single"),
+    ("another model of such blocks (PixArt, Sana, LTX-Video, CogVideoX)", _BLOCKS + r"attn1[._]"),
 )
 """Names of families that the server does not have, and what only their layers are called."""
 _OURS = (
@@ -90,9 +91,9 @@ def causes_of(
     """
     if not left_over:
         return
-    base = layout.base
-    if (found := made_for(layout.weights, base.family)) is not None:
-        label, name = found
+    base, other = layout.base, made_for(layout.weights, layout.base.family)
+    if other is not None:
+        label, name = other
         here = _NAMES_OF_FAMILIES.get(base.family, base.family)
         yield (
             "other_family",
@@ -102,7 +103,10 @@ def causes_of(
     if (found := kind_not_read(left_over, layout.weights)) is not None:
         label, name = found
         yield "unknown_kind", f"It holds {label}, such as {name[:80]}; this kind is not read."
-    if (sentence := _misfit(base, namings) or _deeper(base, left_over)) is not None:
+    sentence = _misfit(base, namings)
+    if sentence is None and other is None:
+        sentence = _deeper(base, left_over)
+    if sentence is not None:
         yield "shape_misfit", sentence
 
 
@@ -171,7 +175,9 @@ def _size_of_pair(down: Tensor, up: Tensor, layer: LayerShape) -> tuple[int, ...
 
 def _size_of_group(group: FactorGroup, rows: slice, layer: LayerShape) -> tuple[int, ...] | None:
     fits = group.delta(layer, 1.0, rows, torch.device("meta")) is not None
-    return None if fits else group.size(rows)
+    size = None if fits else group.size(rows)
+    # what does not fit for another reason than its size has no cause here
+    return None if size == tuple(layer.weight.shape) else size
 
 
 def _deeper(base: BaseModel, names: Collection[str]) -> str | None:

@@ -177,6 +177,8 @@ def variant_of(folder: Path) -> str | None:
     """
     marks: dict[str, set[str]] = {}
     for path in folder.glob("*/*.safetensors"):
+        if path.parent.name in _JUDGES:
+            continue
         marks.setdefault(path.parent.name, set()).add(mark_of(path))
     marked = [each for each in marks.values() if "" not in each]
     if not marked:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,13 @@ def test_no_witness_that_grows_graver_ever_helps_an_adapter(
 PROMISE = calibration(60, seed=5).at(0.01)
 
 
-@pytest.mark.parametrize("response", [math.nan, math.inf])
-def test_a_response_that_is_no_number_is_not_taken_for_the_screen(response: float) -> None:
-    looked = Witnesses(1.0, 0.0, response)
+@pytest.mark.parametrize(
+    ("screen", "response"), [(1.0, math.nan), (1.0, math.inf), (math.nan, 1.0), (math.nan, None)]
+)
+def test_a_stage_that_gave_no_number_is_not_taken_for_the_other(
+    screen: float, response: float | None
+) -> None:
+    looked = Witnesses(screen, 0.0, response)
     assert not math.isfinite(looked.score)
     assert not math.isfinite(looked.values[0])
 
@@ -277,3 +282,20 @@ def test_too_few_harmless_adapters_and_other_formats_are_refused(tmp_path: Path)
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=r"absent\.json cannot be read"):
         load_calibration(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("made", "now", "fits"),
+    [("float32", "float32", True), ("float32", "bfloat16", False), ("", "bfloat16", True)],
+)
+def test_a_calibration_is_good_for_the_precision_that_it_was_made_in(
+    made: str, now: str, fits: bool
+) -> None:
+    found = replace(calibration(20), binding=replace(BINDING, dtype=made))
+    wanted = replace(BINDING, dtype=now)
+    assert found.binding.fits(wanted) == fits
+    if fits:
+        found.require(wanted)
+    else:
+        with pytest.raises(CalibrationError, match="dtype float32, this is bfloat16"):
+            found.require(wanted)

@@ -10,7 +10,7 @@ from loragate_server.intake.causes import kind_not_read, made_for
 from loragate_server.intake.convert import Converted, convert
 from loragate_server.models import BaseModel
 from testkit.parity_cases import CASES
-from testkit.tiny_models import tiny_base
+from testkit.tiny_models import shared_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 
@@ -31,14 +31,15 @@ def pair(stem: str, width: int = 64) -> dict[str, Tensor]:
 
 
 def read(tensors: dict[str, Tensor], family: str = "sd") -> Converted:
-    return convert(tensors, tiny_base(family))
+    return convert(tensors, shared_base(family))
 
 
 @pytest.mark.parametrize("family", list(CASES))
 def test_names_of_a_family_are_never_taken_for_another_s(family: str) -> None:
-    assert made_for(names_of(tiny_base(family)), family) is None
+    assert made_for(names_of(shared_base(family)), family) is None
 
 
+OF_ATTN1 = "another model of such blocks (PixArt, Sana, LTX-Video, CogVideoX)"
 ALIKE = "Stable Diffusion 3 or another model of such blocks (Flux, Qwen-Image)"
 
 
@@ -53,7 +54,7 @@ ALIKE = "Stable Diffusion 3 or another model of such blocks (Flux, Qwen-Image)"
     ],
 )
 def test_names_of_a_family_are_known_under_another(own: str, other: str, label: str) -> None:
-    found = made_for(names_of(tiny_base(own)), other)
+    found = made_for(names_of(shared_base(own)), other)
     assert found is not None
     assert found[0] == label
 
@@ -62,8 +63,8 @@ def test_names_of_a_family_are_known_under_another(own: str, other: str, label: 
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("transformer.transformer_blocks.0.attn1.to_q", "PixArt, Sana or LTX-Video"),
-        ("transformer.transformer_blocks.0.attn2.to_q", "PixArt, Sana or LTX-Video"),
+        ("transformer.transformer_blocks.0.attn1.to_q", OF_ATTN1),
+        ("transformer.adaln_single.linear", "PixArt or LTX-Video"),
         ("lora_unet_blocks_0_attn1_q_proj", "Hunyuan-DiT"),
         ("lora_unet_blocks_0_attn2_kv_proj", "Hunyuan-DiT"),
         ("transformer.blocks.0.attn1.to_q", "Wan"),
@@ -72,9 +73,7 @@ def test_names_of_a_family_are_known_under_another(own: str, other: str, label: 
 def test_a_family_that_no_server_has_is_told_from_those_of_like_names(
     family: str, name: str, label: str
 ) -> None:
-    beside = "transformer.transformer_blocks.0.attn1.to_k"  # what such a file holds as well
-    names = [name, beside] if "transformer_blocks" in name else [name]
-    found = made_for([f"{one}.lora_A.weight" for one in names], family)
+    found = made_for([f"{name}.lora_A.weight"], family)
     assert found is not None
     assert found[0] == label
 

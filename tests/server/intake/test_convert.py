@@ -18,7 +18,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.convert import Converted, Reading, convert
 from loragate_server.intake.reader import DECLARED_ENTRIES, DECLARED_LETTERS, read_adapter
 from testkit.parity_cases import CASES
-from testkit.tiny_models import tiny_base
+from testkit.tiny_models import shared_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 
@@ -36,7 +36,7 @@ def converted(family: str, tensors: dict[str, Tensor], **options: Any) -> Readin
 
 
 def every_reading(family: str, tensors: dict[str, Tensor], **options: Any) -> Converted:
-    return convert(tensors, tiny_base(family), **options)
+    return convert(tensors, shared_base(family), **options)
 
 
 def test_an_unknown_tensor_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def read_file(tensors: dict[str, Tensor], header: dict[str, str], folder: Path) 
     path = folder / "adapter.safetensors"
     save_file(tensors, path, header)
     kept = StoredFile("a" * 64, path.stat().st_size, path)
-    return read_adapter(kept, tiny_base("sd")).adapters[0]
+    return read_adapter(kept, shared_base("sd")).adapters[0]
 
 
 def test_what_the_header_declares_is_kept_and_bounded(tmp_path: Path) -> None:
@@ -157,12 +157,12 @@ def test_what_the_header_declares_is_kept_and_bounded(tmp_path: Path) -> None:
 def test_a_stored_file_that_has_gone_is_an_error(tmp_path: Path) -> None:
     gone = StoredFile("a" * 64, 10, tmp_path / "gone.safetensors")
     with pytest.raises(NoDecisionError) as caught:
-        read_adapter(gone, tiny_base("sd"))
+        read_adapter(gone, shared_base("sd"))
     assert caught.value.reason is ErrorReason.SOURCE_UNREADABLE
 
 
 def test_reading_the_same_file_twice_gives_the_same_deltas(tmp_path: Path) -> None:
     case = CASES["sd"]["kohya"](tmp_path)
-    first, second = (read_adapter(stored(case), tiny_base("sd")).adapters[0] for _ in range(2))
+    first, second = (read_adapter(stored(case), shared_base("sd")).adapters[0] for _ in range(2))
     assert list(first.deltas) == list(second.deltas)
     assert first.coverage == second.coverage

@@ -14,7 +14,7 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.embedding import refuse_embedding
 from loragate_server.intake.reader import read_adapter
 from testkit.parity_cases import CASES
-from testkit.tiny_models import WIDTH, tiny_base
+from testkit.tiny_models import WIDTH, shared_base
 
 LORA = {
     "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.ones(2, 64),
@@ -55,7 +55,7 @@ def test_a_file_with_an_embedding_is_refused_with_its_kind(
     tensors: dict[str, Tensor], kind: str, tmp_path: Path
 ) -> None:
     with pytest.raises(NoDecisionError) as caught:
-        read_adapter(kept(tensors, tmp_path), tiny_base("sd"))
+        read_adapter(kept(tensors, tmp_path), shared_base("sd"))
     error = caught.value
     assert error.reason is ErrorReason.EMBEDDING_REFUSED
     assert error.metadata["kind"].startswith(kind)
@@ -76,7 +76,7 @@ def test_a_file_with_an_embedding_is_refused_with_its_kind(
     ],
 )
 def test_what_is_no_embedding_is_read(tensors: dict[str, Tensor], tmp_path: Path) -> None:
-    assert read_adapter(kept(tensors, tmp_path), tiny_base("sd")).adapters
+    assert read_adapter(kept(tensors, tmp_path), shared_base("sd")).adapters
 
 
 @pytest.mark.filterwarnings("ignore")  # of peft, on the odd files that are made

@@ -24,7 +24,7 @@ from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.intake.store import ContentStore, read_stored
 from loragate_server.progress import Leash
-from testkit.tiny_models import tiny_base
+from testkit.tiny_models import shared_base
 from tests.server.intake.conftest import weights
 
 GOOD, OTHER = weights(0), weights(1)
@@ -167,7 +167,7 @@ def test_what_is_read_for_an_audit_is_what_was_taken_in(intake: Intake, harm: Ha
 @every_harm
 def test_the_reader_of_adapters_reads_no_other_bytes(intake: Intake, harm: Harm) -> None:
     stored = send(intake)
-    base = tiny_base("sd")
+    base = shared_base("sd")
     assert read_adapter(stored, base).adapters[0].sha256 == SHA256
     harm(stored.path)
     with pytest.raises(NoDecisionError) as caught:

@@ -13,7 +13,7 @@ from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.reader import read_adapter
-from testkit.tiny_models import TOKENS, WIDTH, tiny_base
+from testkit.tiny_models import TOKENS, WIDTH, shared_base
 
 MOST_ROWS = TOKENS - 5
 
@@ -30,7 +30,7 @@ def kept(tensors: dict[str, Tensor], folder: Path) -> StoredFile:
 
 def read(tensors: dict[str, Tensor], folder: Path, family: str = "sd", *loaders: str) -> Adapter:
     options = {"loaders": loaders} if loaders else {}
-    made = read_adapter(kept(tensors, folder), tiny_base(family), kind="embedding", **options)
+    made = read_adapter(kept(tensors, folder), shared_base(family), kind="embedding", **options)
     assert not made.doubts
     [adapter] = made.adapters
     return adapter

@@ -130,7 +130,10 @@ def test_no_numbers_are_invented_where_nothing_was_measured(
         ({"family_p_value": 0.0007}, "fewer than 1 would look this suspicious: about 1 in 1,400."),
         ({"family_p_value": 0.0}, "Of 1,000,000 harmless adapters, fewer than 1"),
         ({"family_p_value": 1.0}, "nearly all would look at least this suspicious"),
-        ({"family_p_value": 0.02}, "counted with real harmless adapters (p-value 0.02)"),
+        (
+            {"family_p_value": 0.02},
+            "harmless adapters that were measured beforehand (p-value 0.02)",
+        ),
         ({"p_value": 0.004}, "Rough estimate. Of 1,000 harmless adapters, about 20 would"),
         ({"p_value": 0.004}, "not calibrated with harmless adapters. The number (p-value 0.02)"),
         ({"p_value": math.nan}, "How sure this is cannot be stated"),

@@ -20,11 +20,10 @@ from loragate_server.intake.loader_rules.original_names import (
 from loragate_server.intake.loader_rules.webui_tables import A1111Table, SdNextTable
 from loragate_server.intake.naming import DOWN, UP
 from loragate_server.models.apply import layer_shape
-from loragate_server.models.base import BaseModel
 from testkit import published_keys as published
 from testkit import published_webuis as webuis
 from testkit.lanes import daily
-from testkit.tiny_models import tiny_base
+from testkit.tiny_models import shared_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on names that are odd
 
@@ -58,11 +57,6 @@ TRANSFORMER_STARTS = (
 )  # fmt: skip
 
 
-@cache
-def base_of(family: str) -> BaseModel:
-    return tiny_base(family)
-
-
 def mangled(name: str) -> Iterator[str]:
     """The name, and what is nearly it."""
     yield name
@@ -82,7 +76,7 @@ def mangled(name: str) -> Iterator[str]:
 
 @cache
 def stems(family: str) -> tuple[str, ...]:
-    base, found = base_of(family), set()
+    base, found = shared_base(family), set()
     names: dict[tuple[str, ...], set[str]] = {}
     for component, layer in base.adaptable_modules():
         text = component.startswith("text_encoder")
@@ -113,7 +107,7 @@ def stems(family: str) -> tuple[str, ...]:
 
 def plain_stems(family: str) -> Iterator[str]:
     """Layers as they are called, in the spellings that files have."""
-    for component, layer in base_of(family).adaptable_modules():
+    for component, layer in shared_base(family).adaptable_modules():
         under = layer.replace(".", "_")
         if component.startswith("text_encoder"):
             yield from (f"lora_te{number}_{under}" for number in ("", "1", "2"))
@@ -133,7 +127,7 @@ def found_by(table: KeyTable, down: str, up: str) -> set[tuple[str, str]]:
 
 
 def tables(family: str) -> dict[str, tuple[KeyTable, published.Loaded]]:
-    base = base_of(family)
+    base = shared_base(family)
     found: dict[str, tuple[KeyTable, published.Loaded]] = {
         "comfyui": (comfyui_table(base), published.comfy(base)),
         "forge": (forge_table(base), published.comfy(base, forge=True)),
@@ -184,7 +178,7 @@ def test_a_reading_has_the_layer_that_the_published_map_names_and_no_other(
     family: str, step: int
 ) -> None:
     """Whole files: each holds a layer of every spelling's own, beside one that all loaders know."""
-    base = base_of(family)
+    base = shared_base(family)
     layers, stated = base.adaptable_modules(), published.comfy(base)
     seen = 0
     for stem in stems(family)[::step]:
@@ -207,7 +201,7 @@ def test_a_reading_has_the_layer_that_the_published_map_names_and_no_other(
 
 
 def test_rows_of_several_layers_lie_as_in_an_original_checkpoint() -> None:
-    base = base_of("sd3")
+    base = shared_base("sd3")
     stated = {(original, layer): part for layer, original, part in published.sd3_originals(base)}
     turned = turned_layers(base)
     assert turned == {layer for (_, layer), part in stated.items() if part and "norm" in layer}

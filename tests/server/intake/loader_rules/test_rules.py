@@ -18,7 +18,7 @@ from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.adapter.algebra import LowRank
 from loragate_server.intake.convert import Converted, convert
 from loragate_server.intake.loader_rules.names import EVERY_SCALE, UNSCALED
-from testkit.tiny_models import tiny_base
+from testkit.tiny_models import shared_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 
@@ -29,7 +29,7 @@ FLUX = "transformer_blocks.0.attn.to_q"
 
 
 def pair(family: str, component: str, layer: str, rank: int = 2) -> tuple[Tensor, Tensor]:
-    weight = tiny_base(family).components[component].get_submodule(layer).weight
+    weight = shared_base(family).components[component].get_submodule(layer).weight
     assert isinstance(weight, Tensor)
     ones = (1,) * (weight.dim() - 2)
     generator = torch.Generator().manual_seed(len(layer))
@@ -51,7 +51,7 @@ def kohya(alphas: Mapping[str, float | None], rank: int = 2) -> dict[str, Tensor
 
 
 def dotted(family: str, layer: str, middle: tuple[str, str], rank: int = 2) -> dict[str, Tensor]:
-    component = tiny_base(family).denoiser_component
+    component = shared_base(family).denoiser_component
     down, up = pair(family, component, layer, rank)
     stem = f"{component}.{layer}"
     return {f"{stem}{middle[0]}": down, f"{stem}{middle[1]}": up}
@@ -72,7 +72,7 @@ def scales(found: Converted, layer: str) -> dict[str, float]:
 
 
 def read(tensors: dict[str, Tensor], family: str = "sd", **options: Any) -> Converted:
-    return convert(tensors, tiny_base(family), **options)
+    return convert(tensors, shared_base(family), **options)
 
 
 def test_alphas_of_their_own_count_per_layer_except_for_diffusers_attention() -> None:
@@ -223,7 +223,7 @@ def test_a_folder_is_what_its_configuration_chooses_for_peft_and_all_for_others(
 
 def test_tucker_convolutions_are_read_at_alpha_over_rank() -> None:
     layer = "up_blocks.0.resnets.0.conv1"
-    weight = tiny_base("sd").components["unet"].get_submodule(layer).weight
+    weight = shared_base("sd").components["unet"].get_submodule(layer).weight
     assert isinstance(weight, Tensor)
     out, into = weight.shape[:2]
     stem = "lora_unet_" + layer.replace(".", "_")

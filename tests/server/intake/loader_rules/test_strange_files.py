@@ -19,7 +19,7 @@ from loragate_server.adapter.reference import StoredFile
 from loragate_server.intake.loader_rules.meaning import UnknownEffectError
 from loragate_server.intake.loader_rules.patterns import FirstMatch
 from loragate_server.intake.reader import read_adapter
-from testkit.tiny_models import tiny_base
+from testkit.tiny_models import shared_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
 
@@ -33,7 +33,7 @@ AB = (".lora_A.weight", ".lora_B.weight")
 
 
 def shape_of(family: str, layer: str) -> torch.Size:
-    weight = tiny_base(family).denoiser.get_submodule(layer).weight
+    weight = shared_base(family).denoiser.get_submodule(layer).weight
     assert isinstance(weight, Tensor)
     return weight.shape
 
@@ -62,7 +62,7 @@ def read(
     path = folder / "adapter_model.safetensors"
     path.write_bytes(in_order(tensors, header or {}))
     text = config if config is None or isinstance(config, str) else json.dumps(config)
-    return read_adapter(StoredFile("0" * 64, path.stat().st_size, path, text), tiny_base(family))
+    return read_adapter(StoredFile("0" * 64, path.stat().st_size, path, text), shared_base(family))
 
 
 def in_order(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -366,7 +366,7 @@ def test_a_layer_that_diffusers_loses_is_still_one_to_those_that_look_it_up(tmp_
 def test_a_text_encoders_name_without_its_level_is_no_layer_to_comfyui(
     family: str, stem: str, tail: str, tmp_path: Path
 ) -> None:
-    encoder = tiny_base(family).components["text_encoder"]
+    encoder = shared_base(family).components["text_encoder"]
     end = tail.replace("self_attn_", "self_attn.").replace("mlp_", "mlp.")
     own = next(module for name, module in encoder.named_modules() if name.endswith(f"0.{end}"))
     rows, columns = own.weight.shape  # type: ignore[union-attr,misc]
