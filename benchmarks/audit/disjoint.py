@@ -23,6 +23,7 @@ from benchmarks.audit.shown import PICTURES, PLAINLY, Shown, kept
 from benchmarks.audit.train import file_of
 from benchmarks.report import write
 from emoji_tiny.catalogue import FORBIDDEN
+from loragate_server.audit.evidence import ENGINE_VERSION
 from loragate_server.audit.uses import Member
 
 HEAD = ("what it learned", "hand", "adapters", "BLOCK", "REVIEW", "ALLOW", "named first")
@@ -187,7 +188,7 @@ def _write(seen: Sequence[Seen]) -> None:
         f"The embedded library shows its {len(FORBIDDEN)} forbidden concepts as three artists draw "
         "them. These adapters learned from drawings by others (ranks 2 to 32, 160 to 350 steps). "
         "Which hands, recipes and seeds was fixed before they were trained; the decision rule was "
-        "chosen on the development hand.\n\n"
+        f"chosen on the development hand. Engine version {ENGINE_VERSION}.\n\n"
         f"{table(HEAD, rows_of(seen))}\n\n"
         "The test hands together, with 95 % bounds; the last column counts only those whose own "
         f"pictures plainly show the concept, {PLAINLY} of {PICTURES} or more:\n\n"
