@@ -104,6 +104,7 @@ MAY_IMPORT = {
     ),
     "catalogue": (
         *BASICS,
+        "strict_json",
         "adapter",
         "config.intake",
         "intake",
