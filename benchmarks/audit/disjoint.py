@@ -198,8 +198,7 @@ def _write(seen: Sequence[Seen]) -> None:
         "call the concept, and [a judge that no audit knows](recogniser.md) named them. Without "
         f"an adapter it names {_by_the_base(shown)} as the concept.\n\n"
         f"{table(SHOWN_HEAD, rows_by_pictures(seen, shown))}\n\n"
-        "[PAIA](disjoint_paia.md) was measured on adapters of the same recipes and seeds that were "
-        "trained before these; training is not exact to the last bit."
+        "[PAIA](disjoint_paia.md) on the same adapters."
     )
     told = [
         asdict(one) | {"pictures": shown[one.name].pictures if one.name in shown else None}
