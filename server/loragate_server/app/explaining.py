@@ -10,10 +10,7 @@ from loragate_server.app.extractors import make_extractors
 from loragate_server.config.schema import Config, StartError
 from loragate_server.intercept.base import ImageServer
 from loragate_server.intercept.extraction import Extraction, RefusedRequestError
-from loragate_server.intercept.request import HttpRequest, Message
-
-_MOST_DIGITS = 18
-"""Of a length; more are none, and Python refuses to read thousands."""
+from loragate_server.intercept.request import HttpRequest, Message, is_length
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,7 @@ def stored_request(stored: bytes) -> HttpRequest:
         key = name.strip().lower()
         headers[key] = f"{headers[key]}, {value.strip()}" if key in headers else value.strip()
     length = headers.get("content-length", "")
-    proper = length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
-    if proper and body[int(length) :].strip() == b"":
+    if is_length(length) and body[int(length) :].strip() == b"":
         body = body[: int(length)]  # editors put a line's end behind it
     path, _, query = words[1].partition("?")
     complete = not length or length == str(len(body))

@@ -44,3 +44,11 @@ class HttpRequest:
     def header(self, name: str) -> str:
         """A header's value, empty where it is missing."""
         return self.headers.get(name.lower(), "")
+
+
+def is_length(text: str) -> bool:
+    """Whether a header's value is a number of bytes: digits of ASCII, 18 at most.
+
+    Other digits have values to Python too, and thousands of digits it refuses to read.
+    """
+    return text.isascii() and text.isdigit() and len(text) <= 18

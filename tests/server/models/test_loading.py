@@ -160,6 +160,8 @@ def test_parts_that_judge_pictures_are_not_loaded_and_may_be_missing(
     if there:
         (folder / "safety_checker").mkdir()
         (folder / "safety_checker" / "pytorch_model.bin").write_bytes(b"no weights")
+        # of a variant that no other part has
+        save_file({"a": torch.zeros(1)}, folder / "safety_checker" / "model.bf16.safetensors")
     assert "unet" in look_at(folder).parts
     base = load_base_model(folder, "passed on")
     own = from_pipeline(pipeline, "own")

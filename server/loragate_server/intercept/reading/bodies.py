@@ -14,7 +14,7 @@ from python_multipart.multipart import parse_options_header
 from loragate_server import strict_json
 from loragate_server.intercept.reading.inflating import inflated
 from loragate_server.intercept.refusals import ambiguous_body, incomplete, unreadable
-from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.request import HttpRequest, is_length
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -102,7 +102,7 @@ def check_whole(request: HttpRequest) -> None:
     if not request.body_complete:
         raise incomplete("The proxy cut the body off.", remedy)
     length = request.header("content-length").strip()
-    if length and (not (length.isascii() and length.isdigit()) or len(length) > 18):
+    if length and not is_length(length):
         raise ambiguous_body("The Content-Length is no number.", "Send one Content-Length.")
     if length and int(length) > len(request.body):
         raise incomplete(

@@ -22,7 +22,7 @@ from loragate_server.intercept.refusals import (
     unnamed,
     unreadable,
 )
-from loragate_server.intercept.request import HttpRequest
+from loragate_server.intercept.request import HttpRequest, is_length
 from loragate_server.intercept.routes import Hit, Route, find_route, route
 from loragate_server.intercept.servers.grpc_routes import (
     GRPC_PASSED,
@@ -42,7 +42,6 @@ from loragate_server.intercept.servers.infer_wire import (
 from loragate_server.intercept.servers.kserve_parameters import adapters_in, together
 
 _HEADER_LENGTH = "inference-header-content-length"
-_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +161,7 @@ def inference_document(request: HttpRequest, limits: BodyLimits) -> JsonText:
         return read_json(request, limits)
     # A server that undoes no coding finds no JSON: what gzip and zlib begin with is none.
     body = plain_bytes(request, limits)
-    digits = header.isascii() and header.isdigit() and len(header) <= _MOST_DIGITS
-    if not digits or int(header) > len(body):
+    if not is_length(header) or int(header) > len(body):
         raise ambiguous_body("The length of the JSON part is wrong.", f"Send {_HEADER_LENGTH}.")
     try:
         text = body[: int(header)].decode("utf-8")
