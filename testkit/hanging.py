@@ -17,20 +17,29 @@ from collections.abc import Generator
 import pytest
 from pytest_timeout import Settings
 
-from testkit.waiting import busyness
+from testkit.waiting import at_most
 
 CLEAN_UP_S = 60.0
 """What a test that pytest-timeout has failed may take to clean up, before it counts as hanging."""
 
 STDERR = pytest.StashKey[int]()
+SLOWER = pytest.StashKey[float]()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """On a busy machine a test may take longer, in the measure in which it is busy."""
     config.stash[STDERR] = os.dup(2)  # that of a test is captured
+    config.stash[SLOWER] = at_most(1.0)
     if config.getoption("timeout", None) is None:
-        config.option.timeout = float(config.getini("timeout")) * busyness()
+        config.option.timeout = float(config.getini("timeout")) * config.stash[SLOWER]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """So may one that has a limit of its own."""
+    own = item.get_closest_marker("timeout")
+    if own is not None:
+        item.add_marker(pytest.mark.timeout(own.args[0] * item.config.stash[SLOWER]), append=False)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

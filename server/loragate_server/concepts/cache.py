@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -124,11 +125,17 @@ class TensorCache:
                 other.unlink()
 
 
-def read_checked(path: Path) -> Tensors | None:
-    """The tensors by name; None unless a whole and undamaged file is there."""
+def read_checked(path: Path, *, mapped: bool = False) -> Tensors | None:
+    """The tensors by name; None unless a whole and undamaged file is there.
+
+    Args:
+        path: of the file.
+        mapped: whether they stay on disk until they are used, which takes three times as long where
+            there are many small ones.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="pt" if mapped else "np") as file:
+            tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
             expected = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
         return None

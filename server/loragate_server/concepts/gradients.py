@@ -117,7 +117,7 @@ def build_gradients(
     """
     plans = (plan or GradientPlan()).plans  # those of every kind, unless one is given
     probes = [build_probes(library, base, cache_dir, report, each, turns) for each in plans]
-    builder = Builder(base, probes, settings or GradientsSection(), turns, plan)
+    builder = Builder(base, probes, settings or GradientsSection(), turns, plan, cache_dir)
     plan = builder.plan
     cache = TensorCache(cache_dir, "gradients", base, repr(plan), _METHOD)
     pictures = max(each.pictures for each in plan.plans)

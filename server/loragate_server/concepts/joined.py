@@ -57,7 +57,7 @@ class JoinedFiles:
         """
         key = hashlib.sha256("\0".join(names).encode()).hexdigest()
         path = self._folder / f"{self._stem}-{key[:32]}{SUFFIX}"
-        found = read_checked(path)
+        found = read_checked(path, mapped=True)
         if found is not None:
             return found
         made = make()
@@ -70,10 +70,10 @@ class JoinedFiles:
         try:
             with exclusive(path.with_suffix(".lock"), lambda: None):
                 # another may have made it since, or what lies there is damaged
-                found = read_checked(path)
+                found = read_checked(path, mapped=True)
                 if found is None:
                     _write(path, made)
-                    found = read_checked(path)
+                    found = read_checked(path, mapped=True)
                 self._remove_oldest(path)
         except (OSError, SafetensorError) as error:
             _log.warning("%s cannot be written, and its tensors stay in memory: %s", path, error)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from loragate_server.cli.command import application
-from loragate_server.concepts.building import dense, lean
+from loragate_server.concepts.building import builder, dense, lean
 from loragate_server.concepts.building.builder import Builder
 from loragate_server.concepts.building.memory.live import LiveBytes, bytes_of
 from loragate_server.concepts.building.memory.need import (
+    Need,
     Shapes,
     dense_need,
     lean_need,
@@ -200,3 +201,32 @@ class LooksAtNumbers(nn.Conv2d):
     def forward(self, given: Tensor) -> Tensor:
         assert given.detach().isfinite().all().item()
         return super().forward(given)
+
+
+def test_what_the_kind_is_chosen_by_is_predicted_once_for_all_servers_of_a_folder(
+    library: ConceptLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_base("sd")
+    probes = [build_probes(library, base, tmp_path, silent, PROBES)]
+
+    def chosen(limit: int) -> type:
+        settings = GradientsSection(dense_bytes=limit)
+        return type(Builder(base, probes, settings, at_once, folder=tmp_path).plan)
+
+    assert chosen(1 << 40) is GradientPlan
+    [kept] = tmp_path.glob("need-*.txt")
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "dense_need", _never)
+        assert chosen(1 << 40) is GradientPlan
+        assert chosen(1) is LeanPlan, "a setting that changes is followed"
+        base.denoiser.half()
+        with pytest.raises(AssertionError, match="another model"):
+            chosen(1)
+        base.denoiser.float()
+    kept.write_text("many")
+    assert chosen(1 << 40) is GradientPlan
+    assert int(kept.read_text()) == builder.dense_need(Shapes.of(base, LATENT, 4, 0)).peak
+
+
+def _never(shapes: Shapes) -> Need:
+    raise AssertionError("another model", shapes.rows)

@@ -6,11 +6,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from loragate_server.concepts.building import dense, lean
+from loragate_server.concepts.building.memory.kept import kept_bytes
 from loragate_server.concepts.building.memory.need import (
     Need,
     Shapes,
@@ -30,6 +33,8 @@ from loragate_server.out_of_memory import is_out_of_memory
 from loragate_server.progress import Turns
 
 _GB = 1e9
+
+Predicted = TypeVar("Predicted")
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +47,7 @@ class Builder:
         settings: which way, and how much memory.
         turns: when the base model is free.
         plan: the default plan, its kind chosen by the settings, when None.
+        folder: where it is kept what the kind is chosen by; not at all when None.
     """
 
     def __init__(
@@ -51,8 +57,10 @@ class Builder:
         settings: GradientsSection,
         turns: Turns,
         plan: GradientPlan | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._base = base
+        self._folder = folder
         self._probes = probes
         self._settings = settings
         self._turns = turns
@@ -152,12 +160,25 @@ class Builder:
         if kind == "auto":
             limit = self._settings.dense_bytes
             self.plan = GradientPlan()  # whose number of gradients the shapes are about
-            # without what is kept: one concept more in the library must not change the kind
-            need = self._foretold(lambda: dense_need(replace(self._shapes, directions=0)))
-            kind = "dense" if need is None or need.peak <= limit else "lean"
+            peak = self._foretold(self._dense_peak)
+            kind = "dense" if peak is None or peak <= limit else "lean"
         return GradientPlan() if kind == "dense" else LeanPlan()
 
-    def _foretold(self, predict: Callable[[], Need]) -> Need | None:
+    def _dense_peak(self) -> int:
+        """Bytes without what is kept: one concept more must not change the kind."""
+
+        def predict() -> int:
+            return dense_need(replace(self._shapes, directions=0)).peak
+
+        if self._folder is None:
+            return predict()
+        base, first = self._base, self._probes[0]
+        weight = next(base.denoiser.parameters())
+        model = (base.digest, str(weight.dtype), base.device.type)
+        work = (str(tuple(first.noisy.shape[2:])), str(self._rows))
+        return kept_bytes(self._folder, "need", (*model, *work), predict)
+
+    def _foretold(self, predict: Callable[[], Predicted]) -> Predicted | None:
         """A prediction; None, with a warning, for a model that does not run on `meta`.
 
         It is built as if nothing were known of it: the dense way, unless the lean one is set.
