@@ -51,11 +51,17 @@ def load_base(entry: BaseModelEntry) -> BaseModel:
             entry.name,
             device=entry.device,
             dtype=getattr(torch, entry.dtype),
+            picture_size=(entry.picture_size,) * 2 if entry.picture_size else None,
         )
     except BaseModelError as error:
         if error.__cause__ is not None and is_out_of_memory(error.__cause__):
             raise StartError(_no_room(f"base model {entry.name}", entry)) from error
         raise StartError(f"base model {entry.name}: {error}") from error
+
+
+def audit_settings(config: Config, entry: BaseModelEntry) -> AuditSettings:
+    """How adapters are measured on one of the configured base models."""
+    return AuditSettings(entry.batch_rows, config.kernel_backend, entry.held_bytes)
 
 
 def engine_builder(config: Config) -> BuildEngine:
@@ -65,11 +71,12 @@ def engine_builder(config: Config) -> BuildEngine:
     changed since, and audits have to go on. p-values are approximate then and nothing ends at the
     screen.
     """
-    settings = AuditSettings(backend=config.kernel_backend)
+    settings_of = {entry.name: audit_settings(config, entry) for entry in config.base_models}
 
     def build(
         base: BaseModel, library: ConceptLibrary, report: Report, turns: Turns
     ) -> AuditEngine:
+        settings = settings_of[base.name]
         materials = build_materials(
             library, base, config.probe_cache, report, turns=turns, settings=config.gradients
         )

@@ -38,6 +38,7 @@ class Binding:
     Attributes:
         plans: names the probes and gradients that scores are made of.
         dtype: what the base model computes in; empty in calibrations of before, which fit any.
+        picture_size: pixels of pictures, "512x512"; empty for those that the model was made for.
     """
 
     engine_version: str
@@ -45,6 +46,7 @@ class Binding:
     library_digest: str
     plans: str
     dtype: str = ""
+    picture_size: str = ""
 
     def fits(self, other: Binding) -> bool:
         """Whether what was made for the one is good for the other."""
@@ -83,11 +85,11 @@ class Calibration:
             return
         for name, have in asdict(self.binding).items():
             want = getattr(binding, name)
-            if have != want:
+            if have != want and (have or name != "dtype"):
                 again = " --again FILE" if name == "engine_version" else ""
                 raise CalibrationError(
-                    f"the calibration was made for {name.replace('_', ' ')} {have[:12]}, "
-                    f"this is {want[:12]}; make a new one with `loragate-server calibrate{again}`"
+                    f"the calibration was made for {name.replace('_', ' ')} {_short(have)}, this "
+                    f"is {_short(want)}; make a new one with `loragate-server calibrate{again}`"
                 )
 
     @cached_property
@@ -106,6 +108,10 @@ class Calibration:
         return Scales(self.weights, self.effects)
 
 
+def _short(value: str) -> str:
+    return value[:12] or "of the model's own"
+
+
 _adapter = TypeAdapter(Calibration)
 
 
@@ -117,7 +123,9 @@ def save_calibration(made: Calibration, file: Path) -> None:
 
 def dump_calibration(made: Calibration) -> bytes:
     """A calibration as it is written; its digest is the sha256 of that."""
-    values = _adapter.dump_python(made, mode="json", exclude={"digest"})
+    # what is as ever is not written: the same calibration has the digest that it had before
+    as_ever = {name for name in ("dtype", "picture_size") if not getattr(made.binding, name)}
+    values = _adapter.dump_python(made, mode="json", exclude={"digest": True, "binding": as_ever})
     return (json.dumps(values, sort_keys=True) + "\n").encode()
 
 

@@ -34,6 +34,7 @@ class Materials:
         calibration: scores of harmless adapters; None: p-values are approximate and nothing ends
             at the screen.
         dtype: what the base model computes in; empty: unknown.
+        picture_size: as in `Binding`.
     """
 
     probes: ProbeSet
@@ -41,6 +42,7 @@ class Materials:
     gradients: ConceptGradients | None = None
     calibration: Calibration | None = None
     dtype: str = ""
+    picture_size: str = ""
 
     @property
     def sets(self) -> tuple[ProbeSet, ...]:
@@ -93,6 +95,7 @@ class Materials:
             self.probes.library_digest,
             hashlib.sha256(plans.encode()).hexdigest(),
             self.dtype,
+            self.picture_size,
         )
 
 
@@ -121,9 +124,11 @@ def build_materials(
         NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written; what
             `build_gradients` raises.
     """
+    height, width = base.picture_size
     return Materials(
         build_probes(library, base, cache_dir, report, GENERIC, turns),
         build_probes(library, base, cache_dir, report, NAMED, turns),
         build_gradients(library, base, cache_dir, report, gradients, turns, settings),
         dtype=str(next(base.denoiser.parameters()).dtype).removeprefix("torch."),
+        picture_size="" if base.is_own_size else f"{width}x{height}",
     )

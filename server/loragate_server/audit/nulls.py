@@ -61,6 +61,7 @@ class NullCache:
             binding.base_digest,
             binding.plans,
             binding.dtype,
+            *([binding.picture_size] if binding.picture_size else ()),
             bank,
             calibration,
         )

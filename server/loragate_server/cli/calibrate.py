@@ -164,13 +164,13 @@ def calibrate(
     target = out or entry.calibration or wanted.own_calibration(entry.name)
     target = target.expanduser()
     from loragate_server.app.folders import make_state_folder, served_library
+    from loragate_server.app.startup import audit_settings
     from loragate_server.audit.calibrate import Calibrator
     from loragate_server.audit.calibration import (
         CalibrationError,
         load_calibration,
         save_calibration,
     )
-    from loragate_server.audit.engine import AuditSettings
     from loragate_server.audit.kept import kept_file, save_kept
     from loragate_server.audit.materials import build_materials
     from loragate_server.cli.progress import progress_bars
@@ -203,7 +203,7 @@ def calibrate(
         # what was trained before comes once more; what was kept is rounded, and gives way to it
         quiet = once_each([*quiet, *before_now])
         try:
-            calibrator = Calibrator(base, materials, AuditSettings(backend=wanted.kernel_backend))
+            calibrator = Calibrator(base, materials, audit_settings(wanted, entry))
             made = calibrator.calibrate(quiet, loud, report)
             kept = calibrator.keep(quiet, report) if keep else {}
         except CalibrationError as error:

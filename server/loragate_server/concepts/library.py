@@ -24,7 +24,7 @@ from loragate_server.concepts.manifest import (
     Manifest,
     read_manifest,
 )
-from loragate_server.concepts.pictures import read_file, read_picture, save_picture
+from loragate_server.concepts.pictures import digest_of_file, read_picture, save_picture
 from loragate_server.concepts.written import explained, rewritten
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.files import whole_file
@@ -286,9 +286,8 @@ def _concept(root: Path, entry: ConceptEntry) -> Concept:
                 remedy="Keep the pictures inside the library's folder, without symbolic links.",
                 metadata={"picture": name},
             )
-        _, sha256 = read_file(path)
         files.append(path)
-        hashes.append(sha256)
+        hashes.append(digest_of_file(path))
     return Concept(
         entry.id,
         entry.name,

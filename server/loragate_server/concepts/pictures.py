@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,22 +38,33 @@ def read_picture(data: bytes, label: str, max_bytes: int = MAX_BYTES) -> Image.I
     Raises:
         NoDecisionError: CONCEPT_PICTURES_INVALID.
     """
-    if len(data) > max_bytes:
-        raise _invalid(label, f"has more than {max_bytes} bytes")
+    with _refusing(label):
+        return _decode(_opened(data, label, max_bytes))
+
+
+@contextmanager
+def _refusing(label: str) -> Iterator[None]:
+    """Pillow's decoders raise whatever a crafted file makes them stumble over."""
     try:
-        return _decode(data, label)
+        yield
     except NoDecisionError:
         raise
-    # Pillow's decoders raise whatever a crafted file makes them stumble over.
     except Exception as error:
         raise _invalid(label, f"cannot be read ({type(error).__name__})") from error
 
 
-def _decode(data: bytes, label: str) -> Image.Image:
+def _opened(data: bytes, label: str, max_bytes: int) -> Image.Image:
+    """A picture of which the header alone was read, and has sizes that are allowed."""
+    if len(data) > max_bytes:
+        raise _invalid(label, f"has more than {max_bytes} bytes")
     picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    width, height = picture.size  # from the header; no pixel has been decoded yet
+    width, height = picture.size
     if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
         raise _invalid(label, f"is {width}x{height} pixels")
+    return picture
+
+
+def _decode(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     upright = ImageOps.exif_transpose(picture).convert("RGBA")
@@ -66,13 +78,32 @@ def read_file(path: Path) -> tuple[Image.Image, str]:
     Raises:
         NoDecisionError: CONCEPT_PICTURES_INVALID.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_STORED_BYTES + 1)
-    except OSError as error:
-        raise _invalid(path.name, f"cannot be read ({error.strerror})") from error
+    data = _bytes_of(path)
     picture = read_picture(data, path.name, MAX_STORED_BYTES)
     return picture, hashlib.sha256(data).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """The sha256 of a picture of a library, whose header is looked at and whose pixels are not.
+
+    A large library would take minutes to open. Who needs the pixels finds out whether they are
+    whole; what was made of the same bytes before needs them no more.
+
+    Raises:
+        NoDecisionError: CONCEPT_PICTURES_INVALID.
+    """
+    data = _bytes_of(path)
+    with _refusing(path.name):
+        _opened(data, path.name, MAX_STORED_BYTES)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_STORED_BYTES + 1)
+    except OSError as error:
+        raise _invalid(path.name, f"cannot be read ({error.strerror})") from error
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

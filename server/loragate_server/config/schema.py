@@ -23,7 +23,7 @@ from loragate_server.config.intercept import InterceptSection
 from loragate_server.config.listen import GrpcPort, is_loopback
 from loragate_server.config.rest import RestSection
 from loragate_server.config.retention import RetentionSection
-from loragate_server.config.section import Section
+from loragate_server.config.section import MIB, Positive, Section
 from loragate_server.config.signing import SigningSection
 from loragate_server.config.tracing import TracingSection
 
@@ -46,6 +46,11 @@ class BaseModelEntry(Section):
         calibration: file made by `loragate-server calibrate`; one that does not fit is an error.
             What was kept for concepts that come later lies beside it.
             Not set: `calibrations/NAME.json` in the state directory, if there is one.
+        picture_size: height and width in pixels at which concepts are shown to the model; 0: those
+            that it was trained for. Half of them is a quarter of the tokens.
+        batch_rows: rows of probes in a block; the base model's and the adapter's make a batch.
+        held_bytes: memory of a batch's block outputs that wait to be compared together; larger
+            ones are compared one by one.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
@@ -53,6 +58,9 @@ class BaseModelEntry(Section):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     calibration: Path | None = None
+    picture_size: Annotated[int, Field(ge=0, le=4096, multiple_of=8)] = 0
+    batch_rows: Annotated[int, Field(ge=1, le=4096)] = 24
+    held_bytes: Positive = 64 * MIB
 
     @property
     def embedded_calibration(self) -> Path | None:

@@ -71,6 +71,11 @@ class BaseModel(ABC):
     def picture_size(self) -> tuple[int, int]:
         """Height and width in pixels that `encode_pictures` expects."""
 
+    @property
+    @abstractmethod
+    def is_own_size(self) -> bool:
+        """Whether `picture_size` is the one that the model was trained for, as its folder says."""
+
     @abstractmethod
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         """Float [n, 3, h, w] in [-1, 1] to scaled latents [n, c, h', w'] (the posterior's mode)."""

@@ -68,7 +68,12 @@ class BaseModelError(Exception):
 
 
 def load_base_model(
-    folder: Path, name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    folder: Path,
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    picture_size: tuple[int, int] | None = None,
 ) -> BaseModel:
     """Loads a base model from `folder`, which holds a `model_index.json`.
 
@@ -79,6 +84,7 @@ def load_base_model(
         name: the name by which requests know the model.
         device: a torch device.
         dtype: what its weights are held in.
+        picture_size: height and width in pixels, where the model's own is not wanted.
 
     Raises:
         BaseModelError: no such folder, an unknown kind of pipeline, unreadable parts, or a model
@@ -96,7 +102,7 @@ def load_base_model(
             **_without_judges(kind),
         )
         pipeline.set_progress_bar_config(disable=True)
-        return FAMILIES[kind](pipeline.to(device), name, digest)
+        return FAMILIES[kind](pipeline.to(device), name, digest, picture_size=picture_size)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise BaseModelError(f"{folder}: {error}") from error
 

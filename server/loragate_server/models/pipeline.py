@@ -46,6 +46,21 @@ class PipelineModel(BaseModel):
         if pipeline.vae.config.get("force_upcast") and pipeline.vae.dtype == torch.float16:
             pipeline.vae.to(torch.float32)
         self._picture_size = picture_size or self._default_picture_size()
+        self._require_whole_latents()
+
+    def _require_whole_latents(self) -> None:
+        """Refuses pictures that do not become whole latents, and whole patches of those.
+
+        Raises:
+            ValueError: a side is no multiple.
+        """
+        multiple = self.pipeline.vae_scale_factor * self.latent_multiple * self.patch
+        if any(side % multiple for side in self._picture_size):
+            height, width = self._picture_size
+            raise ValueError(
+                f"base model {self.name}: pictures of {width}x{height} pixels do not fit it; each "
+                f"side has to be a multiple of {multiple}"
+            )
 
     def _require_latents_alone(self, pipeline: Any) -> None:
         """Refuses a denoiser that is given more than noisy latents, such as a masked picture.
@@ -85,6 +100,11 @@ class PipelineModel(BaseModel):
     def picture_size(self) -> tuple[int, int]:
         """Height and width in pixels that `encode_pictures` expects."""
         return self._picture_size
+
+    @property
+    def is_own_size(self) -> bool:
+        """Whether `picture_size` is the one that the model was trained for; see `BaseModel`."""
+        return self._picture_size == self._default_picture_size()
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         """Float [n, 3, h, w] in [-1, 1] to scaled latents [n, c, h', w'] (the posterior's mode)."""

@@ -18,6 +18,7 @@ from loragate_server.audit.calibration import (
     Binding,
     Calibration,
     CalibrationError,
+    dump_calibration,
     load_calibration,
     save_calibration,
 )
@@ -27,6 +28,7 @@ from loragate_server.audit.promise import Promise, witnesses_of
 from loragate_server.audit.rates import miss_rates
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.witnesses import Witnesses
+from loragate_server.config.schema import EMBEDDED_CALIBRATION
 
 BINDING = Binding("2", "a" * 64, "b" * 64, "c" * 64)
 CONCEPTS = [f"concept-{index}" for index in range(8)]
@@ -299,3 +301,21 @@ def test_a_calibration_is_good_for_the_precision_that_it_was_made_in(
     else:
         with pytest.raises(CalibrationError, match="dtype float32, this is bfloat16"):
             found.require(wanted)
+
+
+@pytest.mark.parametrize(("made", "now"), [("", "512x512"), ("512x512", ""), ("8x8", "16x16")])
+def test_a_calibration_of_pictures_of_another_size_is_refused(
+    made: str, now: str, tmp_path: Path
+) -> None:
+    found = replace(calibration(20), binding=replace(BINDING, picture_size=made))
+    found.require(found.binding)
+    says = f"picture size {made or 'of the model.s own'}, this is {now or 'of the model.s own'};"
+    with pytest.raises(CalibrationError, match=says):
+        found.require(replace(BINDING, picture_size=now))
+    save_calibration(found, tmp_path / "made.json")
+    assert load_calibration(tmp_path / "made.json").binding == found.binding
+
+
+def test_a_calibration_that_is_written_again_is_the_same_to_the_last_byte() -> None:
+    shipped = load_calibration(EMBEDDED_CALIBRATION)
+    assert dump_calibration(shipped) == EMBEDDED_CALIBRATION.read_bytes()

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from loragate_server.concepts import pictures
 from loragate_server.concepts.concept import MAX_PICTURES, Concept
 from loragate_server.concepts.library import ConceptLibrary
-from loragate_server.concepts.pictures import MAX_BYTES, STORED_SIDE
+from loragate_server.concepts.pictures import MAX_BYTES, STORED_SIDE, load_pictures
 from loragate_server.errors import ErrorReason, NoDecisionError
 
 Draw = Callable[..., bytes]
@@ -300,3 +301,16 @@ def test_concepts_added_from_several_threads_are_all_kept(
         thread.join()
     found = [concept.concept_id for concept in ConceptLibrary.open(library.folder).forbidden]
     assert found == ["cat", "dog", *names]
+
+
+def test_it_is_opened_without_decoding_pictures_and_who_decodes_a_broken_one_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = next((folder / "shots").glob("dog-*.png"))
+    picture.write_bytes(picture.read_bytes()[:-40])  # its header is whole
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "_decode", lambda _: pytest.fail("a picture was decoded"))
+        library = ConceptLibrary.open(folder)
+    with pytest.raises(NoDecisionError, match=f"Picture {picture.name} cannot be read") as error:
+        load_pictures(library.get("dog"), (16, 16))
+    assert error.value.reason is ErrorReason.CONCEPT_PICTURES_INVALID

@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from loragate_server.app.startup import audit_settings, load_base
+from loragate_server.config.schema import BaseModelEntry, Config
 from loragate_server.models import BaseModel, BaseModelError, from_pipeline, load_base_model
 from loragate_server.models.folder import look_at
 from loragate_server.models.loading import SAME_DENOISER, variant_of
@@ -132,6 +134,24 @@ def test_a_refiner_is_refused_by_what_its_unet_is_told(tmp_path: Path) -> None:
     folder = saved(pipeline, tmp_path, "StableDiffusionXLImg2ImgPipeline")
     with pytest.raises(BaseModelError, match="refiners of SDXL"):
         load_base_model(folder, "refiner")
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+def test_a_base_model_is_asked_about_pictures_of_the_size_that_is_set(
+    family: str, tmp_path: Path
+) -> None:
+    folder = saved(tiny_pipeline(family), tmp_path)
+    own = load_base_model(folder, "own")
+    entry = BaseModelEntry(name="set", folder=folder, picture_size=32, batch_rows=3, held_bytes=9)
+    other = load_base(entry)
+    assert own.is_own_size
+    assert not other.is_own_size
+    assert other.picture_size == (32, 32) != own.picture_size
+    output_of(other)
+    settings = audit_settings(Config(base_models=(entry,)), entry)
+    assert (settings.batch_rows, settings.held_bytes) == (3, 9)
+    with pytest.raises(ValueError, match="pictures of 31x32 pixels do not fit it; each side has"):
+        from_pipeline(tiny_pipeline(family), "odd", picture_size=(32, 31))
 
 
 def test_a_folder_of_half_precision_weights_alone_is_loaded(tmp_path: Path) -> None:
