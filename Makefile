@@ -5,6 +5,9 @@
 export OMP_WAIT_POLICY = passive
 export GOMP_SPINCOUNT = 1000
 
+# Tests start hundreds of processes, each of which would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 bin := .venv/bin
 python_code := client kernels server tests testkit scripts emoji_tiny benchmarks examples
 PYTEST_ARGS ?=

@@ -22,6 +22,23 @@ _ASK_AGAIN_S = 0.1
 """Between two looks at a lock that another process holds."""
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file in and below a folder, sorted, through links to other folders too.
+
+    A link to a folder that it lies in leads nowhere new and is left out.
+    """
+    above: dict[Path, tuple[Path, ...]] = {}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        real, chain = here.resolve(), above.get(here.parent, ())
+        if real in chain:
+            folders.clear()
+            continue
+        above[here] = (*chain, real)
+        folders.sort()
+        yield from (here / name for name in sorted(names))
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a name to write to; what was written takes the place of `path` when the block ends.

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import pstdev
@@ -17,9 +16,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from loragate_server.app.folders import served_library
+from loragate_server.app.startup import serve_bases
 from loragate_server.audit.calibration import load_calibration
 from loragate_server.audit.kept import kept_file, open_kept
-from loragate_server.config.schema import EMBEDDED_LIBRARY
+from loragate_server.config.sources import load_config
+from testkit.scribbled import scribbled_library
 from testkit.servers import forked_command
 from testkit.tiny_models import tiny_pipeline
 
@@ -29,16 +31,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration with a tiny base model, 24 harmless adapters and 3 that are labelled."""
     place = tmp_path_factory.mktemp("calibrate")
     tiny_pipeline("sd").save_pretrained(place / "model")
+    library = scribbled_library(place / "library")
     (place / "loragate.yaml").write_text(
         f"base_models: [{{name: tiny, folder: {place / 'model'}}}]\n"
-        f"library: {EMBEDDED_LIBRARY}\nstate_dir: {place / 'state'}\nthreads: 1\n"
+        f"library: {library.folder}\nstate_dir: {place / 'state'}\nthreads: 1\n"
     )
     (place / "harmless").mkdir()
     for index in range(24):
         adapter(place / "harmless" / f"{index:02}.safetensors", index)
     for index in range(3):
         adapter(place / f"learned-{index}.safetensors", 100 + index)
-    lines = [f"learned-{index}.safetensors,bomb" for index in range(3)]
+    lines = [f"learned-{index}.safetensors,mascot" for index in range(3)]
     (place / "learned.csv").write_text("\n".join(lines) + "\n")
     return place
 
@@ -61,17 +64,31 @@ def calibrate(place: Path, *arguments: object) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_folder_becomes_a_calibration_with_a_table_and_a_plot(place: Path) -> None:
-    done = calibrate(
+@pytest.fixture(scope="module")
+def done(place: Path) -> subprocess.CompletedProcess[str]:
+    """A calibration is made, for all that comes after it."""
+    return calibrate(
         place,
         place / "harmless",
         *("--learned", place / "learned.csv"),
         *("--plot", place / "rates.png"),
     )
+
+
+@pytest.fixture
+def made(place: Path, done: subprocess.CompletedProcess[str]) -> Path:
+    """Its file, which no test changes."""
+    assert done.returncode == 0, done.stderr
+    return place / "state" / "calibrations" / "tiny.json"
+
+
+def test_a_folder_becomes_a_calibration_with_a_table_and_a_plot(
+    place: Path, done: subprocess.CompletedProcess[str]
+) -> None:
     assert done.returncode == 0, done.stderr
     made = load_calibration(place / "state" / "calibrations" / "tiny.json")
     assert len(made.harmless) == 24
-    assert {one.learned for one in made.learned} == {("bomb",)}
+    assert {one.learned for one in made.learned} == {("mascot",)}
     assert "learned missed" in done.stdout
     assert "24 harmless adapters, 3 learned" in done.stdout
     kept = open_kept(kept_file(place / "state" / "calibrations" / "tiny.json"))
@@ -81,10 +98,9 @@ def test_a_folder_becomes_a_calibration_with_a_table_and_a_plot(place: Path) -> 
     assert (place / "rates.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_was_kept_is_measured_again_without_a_file_as_after_an_upgrade(place: Path) -> None:
-    made = place / "state" / "calibrations" / "tiny.json"
-    if not made.exists():
-        assert calibrate(place, place / "harmless").returncode == 0
+def test_what_was_kept_is_measured_again_without_a_file_as_after_an_upgrade(
+    place: Path, made: Path
+) -> None:
     older = place / "older.json"
     values = json.loads(made.read_text())
     # one of an earlier version cannot be loaded, and is read here all the same
@@ -100,8 +116,8 @@ def test_what_was_kept_is_measured_again_without_a_file_as_after_an_upgrade(plac
     adapter(place / "one" / "again.safetensors", 0)
     out = place / "again.json"
     learned = ("--learned", place / "learned.csv")
-    done = calibrate(place, place / "one", "--again", older, *learned, "--out", out)
-    assert done.returncode == 0, done.stderr
+    again = calibrate(place, place / "one", "--again", older, *learned, "--out", out)
+    assert again.returncode == 0, again.stderr
     before, after = load_calibration(made), load_calibration(out)
     assert {one.sha256 for one in after.harmless} == {one.sha256 for one in before.harmless}
     spread = pstdev(value for one in before.harmless for value in one.screen.values())
@@ -130,11 +146,8 @@ def test_what_was_kept_is_measured_again_without_a_file_as_after_an_upgrade(plac
     ],
 )
 def test_what_was_kept_of_something_else_is_refused(
-    place: Path, tmp_path: Path, spoil: Callable[[Path], object], said: str
+    place: Path, made: Path, tmp_path: Path, spoil: Callable[[Path], object], said: str
 ) -> None:
-    made = place / "state" / "calibrations" / "tiny.json"
-    if not made.exists():
-        assert calibrate(place, place / "harmless").returncode == 0
     copy = tmp_path / "tiny.json"
     shutil.copy(made, copy)
     shutil.copy(kept_file(made), kept_file(copy))
@@ -147,10 +160,8 @@ def test_what_was_kept_of_something_else_is_refused(
 
 
 def test_nothing_of_the_one_of_before_is_lost_by_making_it_again(
-    place: Path, tmp_path: Path
+    place: Path, made: Path, tmp_path: Path
 ) -> None:
-    made = place / "state" / "calibrations" / "tiny.json"
-    assert calibrate(place, place / "harmless", "--learned", place / "learned.csv").returncode == 0
     file = tmp_path / "tiny.json"
     shutil.copy(made, file)
     shutil.copy(kept_file(made), kept_file(file))
@@ -172,7 +183,7 @@ def test_nothing_of_the_one_of_before_is_lost_by_making_it_again(
     assert len(load_calibration(file).harmless) == 24
 
 
-def test_it_is_written_where_the_configuration_has_the_server_look(
+def test_it_is_written_where_the_server_looks_and_no_adapter_is_kept_where_that_is_not_wanted(
     place: Path, tmp_path: Path
 ) -> None:
     configured = tmp_path / "configured.json"
@@ -180,43 +191,21 @@ def test_it_is_written_where_the_configuration_has_the_server_look(
     text = (place / "loragate.yaml").read_text()
     config.write_text(text.replace("}]", f", calibration: {configured}}}]", 1))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LORAGATE_")}
-    words = ["calibrate", str(place / "harmless"), "--config", str(config)]
+    words = ["calibrate", str(place / "harmless"), "--no-keep", "--config", str(config)]
     done = forked_command(words, environment | {"COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
-    assert len(load_calibration(configured).harmless) == 24
-    assert kept_file(configured).exists()
-
-
-def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:
-    if not (place / "state" / "calibrations" / "tiny.json").exists():
-        assert calibrate(place, place / "harmless").returncode == 0
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from loragate_server.config.sources import load_config\n"
-        "from loragate_server.app.folders import served_library\n"
-        "from loragate_server.app.startup import serve_bases\n"
-        "config = load_config(Path(sys.argv[1]))\n"
-        "[served] = serve_bases(config, served_library(config))\n"
-        "print(served.engine.calibrated)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, place / "loragate.yaml"],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=170,
-    )
-    assert done.stdout == "True\n", done.stderr
-
-
-def test_nothing_of_the_adapters_is_kept_where_that_is_not_wanted(place: Path) -> None:
-    out = place / "bare.json"
-    done = calibrate(place, place / "harmless", "--no-keep", "--out", out)
-    assert done.returncode == 0, done.stderr
     assert "come later" not in done.stdout
-    kept, made = open_kept(kept_file(out)), load_calibration(out)
-    assert not any(kept.has(one.sha256) for one in made.harmless)
-    assert set(kept.concepts) == set(made.harmless[0].screen)
+    kept, found = open_kept(kept_file(configured)), load_calibration(configured)
+    assert len(found.harmless) == 24
+    assert not any(kept.has(one.sha256) for one in found.harmless)
+    assert set(kept.concepts) == set(found.harmless[0].screen)
+
+
+@pytest.mark.usefixtures("made")
+def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:
+    config = load_config(place / "loragate.yaml")
+    [served] = serve_bases(config, served_library(config))
+    assert served.engine.calibrated
 
 
 @pytest.mark.parametrize(
@@ -232,6 +221,13 @@ def test_nothing_of_the_adapters_is_kept_where_that_is_not_wanted(place: Path) -
         (("harmless", "--learned", "wrong.csv"), 1, "wrong.csv:1: write"),
         (("harmless", "--learned", "unknown.csv"), 1, "'kitten' is no forbidden concept"),
         (("harmless", "--learned", "absent.csv"), 3, "absent.csv cannot be read"),
+        (
+            ("harmless", "--learned", "both.csv"),
+            1,
+            "07.safetensors learned a concept, and is among",
+        ),
+        (("twice",), 1, "19 harmless adapters are too few; give or --train 1 more"),
+        (("twice", "--learned", "3"), 1, "19 harmless adapters are too few; give or --train 1"),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -261,9 +257,15 @@ def test_what_cannot_be_used_is_named(
     )
     (place / "wrong.csv").write_text("learned-0.safetensors\n")
     (place / "unknown.csv").write_text("learned-0.safetensors,kitten\n")
+    (place / "both.csv").write_text(
+        "learned-0.safetensors,mascot\nharmless/07.safetensors,mascot\n"
+    )
+    (place / "twice").mkdir(exist_ok=True)
+    for index in range(20):
+        adapter(place / "twice" / f"{index}.safetensors", max(1, index))
     done = calibrate(
         place,
-        *(each if each.startswith("-") or each == "other" else place / each for each in arguments),
+        *(each if each[0] == "-" or each in ("other", "3") else place / each for each in arguments),
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert message in done.stderr.replace("\n", " ")

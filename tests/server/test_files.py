@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loragate_server.files import whole_file, whole_folder
+from loragate_server.files import files_below, whole_file, whole_folder
 
 TIMES = 150
 
@@ -99,3 +99,18 @@ def test_a_folder_that_cannot_take_its_place_is_an_error_and_is_removed(tmp_path
     with pytest.raises(OSError, match="folder"):
         make()
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_files_are_found_through_links_to_folders_and_loops_end(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "b").touch()
+    (root / "own").mkdir(parents=True)
+    (root / "own" / "a").touch()
+    (root / "one").symlink_to(outside)
+    (root / "two").symlink_to(outside / "deep")
+    (outside / "back").symlink_to(root)
+    (outside / "deep" / "itself").symlink_to(outside / "deep")
+    found = [file.relative_to(root).as_posix() for file in files_below(root)]
+    assert found == sorted(found)
+    assert found == ["one/deep/b", "own/a", "two/b"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from loragate_server.cli.options import EXIT_FAILED, EXIT_FOUND_WRONG, fail
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.files import files_below
 
 if TYPE_CHECKING:
     from loragate_server.audit.calibrate import Labelled
@@ -24,10 +25,35 @@ _UNREADABLE = (ErrorReason.SOURCE_UNREADABLE, ErrorReason.PATH_NOT_ALLOWED)
 
 def read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[Labelled]:
     """Every .safetensors file in and below a folder."""
-    files = sorted(one for one in folder.rglob("*.safetensors") if not one.is_dir())
+    files = files_in(folder)
     if not files:
         fail(f"{folder} holds no .safetensors file", EXIT_FOUND_WRONG)
     return _read_each(dict.fromkeys(files, ()), base, settings)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every .safetensors file in and below a folder."""
+    return [one for one in files_below(folder) if one.suffix == ".safetensors"]
+
+
+def require_apart(harmless: Sequence[Labelled], learned: Mapping[str, Path]) -> None:
+    """Ends the command where the same adapter is said to be harmless and to have learned.
+
+    A single one that shows a concept, taken for harmless, lets others as grave pass.
+
+    Args:
+        harmless: the adapters.
+        learned: by sha256 the files of those that learned a concept.
+    """
+    both = [learned[one.adapter.sha256] for one in harmless if one.adapter.sha256 in learned]
+    if both:
+        fail(
+            "\n".join(
+                f"{file} learned a concept, and is among the harmless ones too" for file in both
+            )
+            + "\ntake such files out of the folder of harmless adapters, or out of --learned",
+            EXIT_FOUND_WRONG,
+        )
 
 
 def read_kept(calibration: Path, base: BaseModel) -> list[Labelled]:

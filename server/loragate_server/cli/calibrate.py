@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loragate_server.cli.adapters import (
+    files_in,
     keep_before,
     learned_before,
     once_each,
@@ -18,6 +19,7 @@ from loragate_server.cli.adapters import (
     read_kept,
     read_labelled,
     read_one,
+    require_apart,
     require_keepable_ones,
 )
 from loragate_server.cli.options import (
@@ -154,10 +156,10 @@ def calibrate(
         _require_drawable(plot, bool(labels or to_learn))
     if harmless is not None and not harmless.is_dir():
         fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
-    if again is None:
-        _require_enough(_files_in(harmless), train)
-    else:
+    if again is not None:
         _require_what_again_needs(again, keep, learned)
+    elif train:
+        _require_enough(len(files_in(harmless)) if harmless is not None else 0, train)
     choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
     wanted = load(config, {"state_dir": state_dir})
     entry = entry_of(wanted, base_model)
@@ -188,8 +190,11 @@ def calibrate(
             before_now = read_kept(again, base)
         if keep:
             require_keepable_ones(quiet)
+        _require_enough(len(once_each([*quiet, *before_now])), train)
         _require_concepts(labels, library)
         loud = read_labelled(labels, base, wanted.intake)
+        known = {one.adapter.sha256: file for file, one in zip(labels, loud, strict=True)}
+        require_apart(quiet, known)
         enrolled = _enrol(wanted, base, library, choices, (train, to_learn))
         if estimate and enrolled is not None:
             say_estimate(enrolled)
@@ -200,6 +205,9 @@ def calibrate(
         for one in enrolled.train(report) if enrolled else ():
             group = loud if one.learned else quiet
             group.append(read_one(one.file, base, one.learned, wanted.intake))
+            if one.learned:
+                known[group[-1].adapter.sha256] = one.file
+        require_apart(quiet, known)
         # what was trained before comes once more; what was kept is rounded, and gives way to it
         quiet = once_each([*quiet, *before_now])
         try:
@@ -265,10 +273,6 @@ def _require_concepts(labels: Mapping[Path, Sequence[str]], library: ConceptLibr
                 )
 
 
-def _files_in(harmless: Path | None) -> int:
-    return len(list(harmless.rglob("*.safetensors"))) if harmless is not None else 0
-
-
 def _require_what_again_needs(again: Path, keep: bool, learned: str) -> None:
     """Ends the command where a calibration made again would be less than the one of before."""
     if not keep:
@@ -282,16 +286,16 @@ def _require_what_again_needs(again: Path, keep: bool, learned: str) -> None:
 
 
 def _require_enough(there: int, train: int) -> None:
-    """Ends the command where training so many could not make a calibration, before it begins."""
-    if not train:
-        return
+    """Ends the command where so many could not make a calibration, before the long work."""
     from loragate_server.audit.calibration import MINIMUM_HARMLESS
 
-    if there + train < MINIMUM_HARMLESS:
+    lacking = MINIMUM_HARMLESS - there
+    if lacking > train:
+        remedy = f"train {lacking} or more" if train else f"give or --train {lacking} more"
         fail(
-            f"{there + train} harmless adapters are too few; train {MINIMUM_HARMLESS - there} or "
-            "more, and 99 in all for a false-block rate of 1 % that rests on counting alone",
-            EXIT_USAGE,
+            f"{there + train} harmless adapters are too few; {remedy}, and 99 in all for a "
+            "false-block rate of 1 % that rests on counting alone",
+            EXIT_USAGE if train else EXIT_FOUND_WRONG,
         )
 
 

@@ -39,9 +39,9 @@ LACKING = (
 
 STALE = (
     "note: servers measure for their calibration what is new, where its harmless adapters were "
-    "kept beside it. Where they were not, the new concept is uncalibrated, and after a change of "
-    "the neutral bank all are, until you make a new one: `loragate-server calibrate --again FILE`, "
-    "or with a folder of harmless adapters."
+    "kept beside it. Where they were not, the new concept is uncalibrated; after a change of the "
+    "neutral bank, or where the kept file is missing, all are, until you make a new one: "
+    "`loragate-server calibrate --again FILE`, or with a folder of harmless adapters."
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from loragate_server.errors import ErrorReason, NoDecisionError
@@ -31,10 +31,26 @@ def gather(paths: Sequence[Path]) -> list[tuple[Path, str]]:
             f"{loose} is a file beside folders, and nobody can tell its hand.",
             "Give files alone, or folders alone: one for each artist, shoot or source.",
         )
-    return [each for folder in folders for each in _in_folder(folder)]
+    found = [each for folder in folders for each in _in_folder(folder)]
+    hands = _hands(folder for _, folder in found)
+    return [(path, hands[folder.resolve()]) for path, folder in found]
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[Path, str]]:
+def _hands(folders: Iterable[Path]) -> dict[Path, str]:
+    """A name for each folder, as a manifest takes it.
+
+    Of two that are called alike the later one gets a number, for they are two hands.
+    """
+    hands: dict[Path, str] = {}
+    for folder in dict.fromkeys(folder.resolve() for folder in folders):
+        name, own = _name(folder), 1
+        while (hand := name if own == 1 else f"{name[:60]}-{own}") in hands.values():
+            own += 1
+        hands[folder] = hand
+    return hands
+
+
+def _in_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
     inside = sorted(folder.iterdir())
     pictures = [path for path in inside if path.suffix.lower() in SUFFIXES]
     folders = [path for path in inside if path.is_dir()]
@@ -48,14 +64,13 @@ def _in_folder(folder: Path) -> Iterator[tuple[Path, str]]:
             f"Folder {folder} holds no picture.", f"Put {', '.join(SUFFIXES)} files into it."
         )
     for path in pictures:
-        yield path, _name(folder)
+        yield path, folder
     for path in folders:
         yield from _in_folder(path)
 
 
 def _name(folder: Path) -> str:
-    """The folder's name as a manifest takes it."""
-    return re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64] or "hand"
+    return re.sub(r"[^a-z0-9_.-]+", "-", folder.name.lower()).strip("-._")[:64] or "hand"
 
 
 def _invalid(message: str, remedy: str) -> NoDecisionError:

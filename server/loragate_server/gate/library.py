@@ -182,9 +182,25 @@ class LibraryKeeper:
             callback(changed)
 
     def _serve(self, library: ConceptLibrary, report: Report, turns: Turns) -> list[ServedBase]:
-        return [
-            serve_base(one.base, library, self._build, report, turns) for one in self._bases.served
-        ]
+        made = []
+        for one in self._bases.served:
+            made.append(serve_base(one.base, library, self._build, report, turns))
+            if one.engine.calibrated and not made[-1].engine.calibrated:
+                raise _calibration_lost(one.name)
+        return made
+
+
+def _calibration_lost(base_model: str) -> NoDecisionError:
+    return NoDecisionError(
+        ErrorReason.REQUEST_INVALID,
+        f"With this change no concept of base model {base_model} would be calibrated any more, and "
+        "little would be blocked: what was kept beside the calibration is missing or of another "
+        "one; the log says which.",
+        remedy="Put the file `.kept.safetensors` that `calibrate` has written back beside the "
+        "calibration and ask again; or stop the server, change the library by `loragate-server "
+        "concepts` and make a new calibration.",
+        metadata={"base_model": base_model},
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import diffusers
 import torch
 from torch import nn
 
+from loragate_server.files import files_below
 from loragate_server.models.base import BaseModel
 from loragate_server.models.pipeline import PipelineModel
 from loragate_server.models.transformer import FluxModel, StableDiffusion3Model
@@ -169,7 +170,7 @@ def _config_text(config: Any) -> str:
 
 
 def _model_files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
+    for path in files_below(folder):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix in _PARTS_OF_A_MODEL and not hidden and path.is_file():
             yield path

@@ -73,12 +73,14 @@ def make_bank(
 
 
 def free_nouns(library: ConceptLibrary, nouns: Sequence[str]) -> tuple[str, ...]:
-    """Those that no concept of the library is named after."""
+    """Those that no concept of the library is named after, the first of those with one id."""
     taken = {one.concept_id for one in library.concepts}
     taken |= {slug(one.name) for one in library.concepts}
-    return tuple(
-        noun for noun in without_forbidden(nouns, library.forbidden) if slug(noun) not in taken
-    )
+    free: dict[str, str] = {}
+    for noun in without_forbidden(nouns, library.forbidden):
+        if slug(noun) not in taken:
+            free.setdefault(slug(noun), noun)
+    return tuple(free.values())
 
 
 def _drawn(
@@ -88,8 +90,8 @@ def _drawn(
     for index in range(plan.pictures):
         report("drawing", done)
         manner = plan.manners[index % len(plan.manners)]
-        pictures.append(artist.picture(manner.format(noun), index).read_bytes())
-        hands.append(slug(manner.format("")))
+        pictures.append(artist.picture(manner.replace("{}", noun), index).read_bytes())
+        hands.append(slug(manner.replace("{}", "")))
     concept = Concept(
         concept_id=slug(noun),
         name=noun,

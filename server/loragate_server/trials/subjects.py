@@ -30,7 +30,7 @@ class DrawnSubjects:
 
     def pictures(self, name: str, look: str, turn: int) -> Sequence[Path]:
         """Draws what was not drawn before; see `Subjects`."""
-        prompt = self.manner.format(f"{look} {name}")
+        prompt = self.manner.replace("{}", f"{look} {name}")
         numbers = range(turn * self.count, (turn + 1) * self.count)
         return [self.artist.picture(prompt, number) for number in numbers]
 

@@ -102,6 +102,15 @@ def test_a_folder_is_a_hand_and_a_folder_of_folders_is_several(tmp_path: Path) -
     assert gather(loose) == [(path, "") for path in loose]
 
 
+def test_folders_that_are_called_alike_are_hands_of_their_own(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a/shots", "b/shots", "太郎", "花子")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "1.png").write_bytes(b"")
+    found = gather([*folders, tmp_path / "a" / ".." / "a" / "shots"])
+    assert [hand for _, hand in found] == ["shots", "shots-2", "hand", "hand-2", "shots"]
+
+
 def test_pictures_whose_hand_nobody_can_tell_are_refused(tmp_path: Path) -> None:
     (tmp_path / "film").mkdir()
     with pytest.raises(NoDecisionError, match="holds no picture"):

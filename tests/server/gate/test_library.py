@@ -188,6 +188,25 @@ async def test_a_rebuild_that_fails_leaves_the_old_library_in_force_and_on_disk(
     await there.keeper.create(concept("fox"), [picture(20)], Leash())
 
 
+@pytest.mark.parametrize("change", ["create", "remove"])
+async def test_a_change_that_would_cost_the_calibration_is_refused_with_what_to_do(
+    keeping: tuple[Any, Keeping], change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, there = keeping
+    [served], before = there.gate.bases.served, contents(there.folder)
+    monkeypatch.setattr(AuditEngine, "calibrated", property(lambda one: one is served.engine))
+    changing = (
+        there.keeper.create(concept("fox"), [picture(20)], Leash())
+        if change == "create"
+        else there.keeper.remove("dog", Leash())
+    )
+    with pytest.raises(NoDecisionError, match="no concept of base model tiny-sd would") as refused:
+        await changing
+    assert ".kept.safetensors" in refused.value.remedy
+    assert contents(there.folder) == before
+    assert there.gate.bases.served == (served,)
+
+
 async def test_a_change_that_the_library_refuses_builds_nothing(
     keeping: tuple[Any, Keeping],
 ) -> None:

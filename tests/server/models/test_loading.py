@@ -16,7 +16,7 @@ from loragate_server.app.startup import audit_settings, load_base
 from loragate_server.config.schema import BaseModelEntry, Config
 from loragate_server.models import BaseModel, BaseModelError, from_pipeline, load_base_model
 from loragate_server.models.folder import look_at
-from loragate_server.models.loading import SAME_DENOISER, variant_of
+from loragate_server.models.loading import SAME_DENOISER, digest_of_folder, variant_of
 from testkit.tiny_models import tiny_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, on tiny configurations
@@ -152,6 +152,18 @@ def test_a_base_model_is_asked_about_pictures_of_the_size_that_is_set(
     assert (settings.batch_rows, settings.held_bytes) == (3, 9)
     with pytest.raises(ValueError, match="pictures of 31x32 pixels do not fit it; each side has"):
         from_pipeline(tiny_pipeline(family), "odd", picture_size=(32, 31))
+
+
+def test_a_part_that_is_a_link_is_part_of_what_the_model_is_called(tmp_path: Path) -> None:
+    folder = saved(tiny_pipeline("sd"), tmp_path / "model")
+    whole = digest_of_folder(folder)
+    (folder / "unet").rename(tmp_path / "unet of one")
+    other = saved(tiny_pipeline("sd", seed=5), tmp_path / "other") / "unet"
+    (folder / "unet").symlink_to(tmp_path / "unet of one")
+    assert digest_of_folder(folder) == whole
+    (folder / "unet").unlink()
+    (folder / "unet").symlink_to(other)
+    assert digest_of_folder(folder) != whole
 
 
 def test_a_folder_of_half_precision_weights_alone_is_loaded(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.trials.bank import free_nouns
+from loragate_server.trials.drawing import Artist
 from loragate_server.trials.errors import TrialError
 from loragate_server.trials.nouns import NOUNS, Part, read_nouns, share, slug, without_forbidden
+from loragate_server.trials.subjects import DrawnSubjects
 
 
 def forbidden(concept_id: str, name: str = "", *prompts: str) -> Concept:
@@ -63,3 +68,22 @@ def test_what_is_no_list_of_nouns_is_told_by_its_line(
     (file := tmp_path / "nouns.txt").write_bytes(data)
     with pytest.raises(TrialError, match=told):
         read_nouns(file)
+
+
+def test_of_two_words_with_one_id_the_first_is_taken() -> None:
+    library = ConceptLibrary(Path(), "", (forbidden("tea"),))
+    words = ["Ice cream", "ice-cream", "tea", "ICE CREAM", "milk"]
+    assert free_nouns(library, words) == ("Ice cream", "milk")
+
+
+def test_only_the_two_braces_of_a_prompt_stand_for_the_noun(tmp_path: Path) -> None:
+    asked = []
+
+    class Told:
+        def picture(self, prompt: str, number: int) -> Path:
+            asked.append((prompt, number))
+            return tmp_path
+
+    subjects = DrawnSubjects(("cat",), cast("Artist", Told()), "a {style} photo } of {}", 1)
+    assert subjects.pictures("cat", "red", 3) == [tmp_path]
+    assert asked == [("a {style} photo } of red cat", 3)]
