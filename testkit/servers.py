@@ -6,6 +6,7 @@ server waits for it, as it would for its own imports.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -57,7 +58,8 @@ def forked_server(
             yield ServerProcess(grpc, http, process.pid or 0, log, wait)
         finally:
             if process.exitcode is None:
-                os.kill(process.pid or 0, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it ends just now
+                    os.kill(process.pid or 0, signal.SIGTERM)
             wait(STOP_LIMIT_S)
 
 

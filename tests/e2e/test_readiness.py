@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loragate import AuditClient, AuditError, Verdict
+from loragate import AuditClient, AuditError, RetryPolicy, Verdict
 from loragate_server.testing import ServerProcess
 from testkit.servers import forked_server
 from testkit.waiting import eventually
@@ -45,7 +45,8 @@ def ready(server: ServerProcess) -> bool:
 
 
 def ask(server: ServerProcess, strength: float = 1.0) -> str:
-    with AuditClient(server.grpc, on_unavailable="raise", timeout=120) as client:
+    once = RetryPolicy(attempts=1)
+    with AuditClient(server.grpc, on_unavailable="raise", timeout=120, retry=once) as client:
         try:
             return client.audit_file(FILE, strength=strength).verdict.name
         except AuditError as error:

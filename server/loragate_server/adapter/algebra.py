@@ -132,9 +132,13 @@ class Kronecker(_ThroughWeight):
         """The Kronecker product, scaled."""
         return _shaped(self.product()[self.rows], layer.weight) * (self.scale * strength)
 
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """What the product is made of: its norm is the product of theirs."""
+        return _whole(self.left), _whole(self.right)
+
     def product(self) -> Tensor:
         """The Kronecker product without scale, all rows."""
-        left, right = _whole(self.left), _whole(self.right)
+        left, right = self.halves()
         if right.dim() == 4:
             left = left[:, :, None, None]
         return torch.kron(left, right.contiguous())

@@ -11,6 +11,7 @@ adapter, thresholds and p-values are then those of a calibration that was made w
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from loragate_server.audit.likeness import with_discord
 from loragate_server.audit.materials import Materials
 from loragate_server.audit.nulls import Null, NullCache
 from loragate_server.audit.passes import KnownLosses
+from loragate_server.audit.promise import standing_out
 from loragate_server.audit.score import against_bank
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.screen import screen_each
@@ -42,6 +44,7 @@ from loragate_server.progress import Leash, Report, Turns, at_once, silent
 _AT_ONCE = 32
 """Adapters that the screen compares in one turn."""
 _FULL_STRENGTH = Strength()
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,25 @@ class Grower:
             self._nulls.remove_oldest()
         report("calibrating", 1.0)
         names = {one.before: one.concept_id for one in self._concepts if one.before is not None}
-        harmless = (self._scores(one, nulls) for one in self._calibration.harmless)
+        scores = (self._scores(one, nulls) for one in self._calibration.harmless)
         # what else was ever measured must not make the calibrations of two replicas differ
-        return self._made(map(_restricted, harmless, looked), names)
+        made = self._made(map(_restricted, scores, looked), names)
+        self._tell_of_what_stands_out(made)
+        return made
+
+    def _tell_of_what_stands_out(self, made: Calibration) -> None:
+        """An adapter was harmless when a new concept was none, and may have learned just that."""
+        for one in standing_out(made.harmless, made.learned):
+            if one.concept_id in self.missing:
+                _log.warning(
+                    "base model %s: harmless adapter %s stands out by the new concept %s (p %.1g "
+                    "among the others), and no adapter as grave is blocked: look at its pictures, "
+                    "and where they show the concept make a calibration without it",
+                    self._base.name,
+                    one.sha256[:12],
+                    one.concept_id,
+                    one.p_value,
+                )
 
     def known(self) -> Calibration:
         """The calibration as it is, for those concepts of the library that it knows.

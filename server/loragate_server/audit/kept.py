@@ -7,6 +7,7 @@ response stage measured on the bank.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -176,7 +177,10 @@ def save_kept(
         adapters=digests,
     )
     with whole_file(file) as partial:
-        save_file(tensors, partial, metadata={"kept": head.model_dump_json()})
+        try:
+            save_file(tensors, partial, metadata={"kept": head.model_dump_json()})
+        except SafetensorError as error:  # a full disk is one to it
+            raise OSError(errno.EIO, str(error), str(file)) from error
 
 
 def open_kept(file: Path) -> Kept:

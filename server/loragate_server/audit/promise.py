@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import floor
+from math import exp, floor, log
 from statistics import NormalDist, fmean, stdev
 
 import numpy as np
@@ -29,6 +29,15 @@ from loragate_server.audit.entrance import Entrance, harmless_bound, widest_entr
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.standing import Stood
 from loragate_server.audit.witnesses import Witnesses, values_of
+
+STANDS_OUT = 1e-5
+"""p-value among the others from which a harmless adapter is told of. It is extrapolated: of 100
+harmless ones drawn from those of the embedded model one stood out in 1 of 25 draws, of 140 in
+none, and 11 of 17 adapters that had learned a concept did."""
+ENOUGH = 100
+"""Below so many harmless adapters the extrapolation tells nothing."""
+STRICTEST = 0.01
+"""Miss rate of the screen at which they are looked at."""
 
 Families = tuple[tuple[float, ...], ...]
 """By witness, rising: the highest value of each harmless adapter."""
@@ -138,6 +147,51 @@ def promise_of(
     harmless: Sequence[AdapterScores], learned: Sequence[AdapterScores], miss_rate: float
 ) -> Promise:
     """The promise that a calibration makes; its threshold is never below the widest entrance's."""
+    entrance, families, every = _among_the_others(harmless, learned, miss_rate)
+    family = tuple(sorted(every.max(1).tolist()))
+    rows = np.ascontiguousarray(np.sort(every, axis=0).T)
+    return Promise(entrance, families, family, dict(zip(harmless[0].screen, rows, strict=True)))
+
+
+@dataclass(frozen=True)
+class StandsOut:
+    """A harmless adapter that is far graver for a concept than the others.
+
+    Attributes:
+        sha256: of the adapter.
+        p_value: of the gravest witness among the others, as it is extrapolated.
+    """
+
+    sha256: str
+    concept_id: str
+    p_value: float
+
+
+def standing_out(
+    harmless: Sequence[AdapterScores], learned: Sequence[AdapterScores]
+) -> list[StandsOut]:
+    """Adapters among the harmless that may well have learned a concept.
+
+    With one that shows a concept, no adapter as grave is blocked, for whatever concept.
+
+    Returns:
+        What is far beyond all others (`STANDS_OUT`); nothing where there are too few to tell.
+    """
+    if len(harmless) < ENOUGH:
+        return []
+    _, _, every = _among_the_others(harmless, learned, STRICTEST)
+    concepts = list(harmless[0].screen)
+    return [
+        StandsOut(one.sha256, concepts[row], exp(-float(gravities[row])))
+        for one, gravities in zip(harmless, every, strict=True)
+        for row in np.flatnonzero(gravities >= -log(STANDS_OUT))
+    ]
+
+
+def _among_the_others(
+    harmless: Sequence[AdapterScores], learned: Sequence[AdapterScores], miss_rate: float
+) -> tuple[Entrance, Families, Floats]:
+    """Entrance, families, and the gravity of every concept, float64 [adapters, concepts]."""
     screened = [one.screening for one in harmless]
     widest, standings = widest_entrance(screened)
     threshold = min(_learned_bound(learned, miss_rate, widest.threshold), harmless_bound(screened))
@@ -151,10 +205,7 @@ def promise_of(
         # a harmless adapter is compared with the others, as a new one is with all of them
         others = [Rising(_without(one, value)) for one, value in zip(families, own, strict=True)]
         gravities.append(_gravities(others, values))
-    every = np.stack(gravities)
-    family = tuple(sorted(every.max(1).tolist()))
-    rows = np.ascontiguousarray(np.sort(every, axis=0).T)
-    return Promise(entrance, families, family, dict(zip(harmless[0].screen, rows, strict=True)))
+    return entrance, families, np.stack(gravities)
 
 
 def _heard(one: AdapterScores, entrance: Entrance, stand: Sequence[Stood]) -> Floats:

@@ -31,6 +31,7 @@ from loragate_server.cli.options import (
     fail,
     failures,
     load,
+    warn,
 )
 from loragate_server.cli.trial import (
     PROMPT,
@@ -165,6 +166,11 @@ def calibrate(
     entry = entry_of(wanted, base_model)
     target = out or entry.calibration or wanted.own_calibration(entry.name)
     target = target.expanduser()
+    if target.is_dir():
+        fail(
+            f"{target} is a folder; name the file to write, such as {target / 'made.json'}",
+            EXIT_USAGE,
+        )
     from loragate_server.app.folders import make_state_folder, served_library
     from loragate_server.app.startup import audit_settings
     from loragate_server.audit.calibrate import Calibrator
@@ -220,6 +226,7 @@ def calibrate(
         save_calibration(made, target)
         made = load_calibration(target)
         save_kept(kept_file(target), made.digest, materials, kept)
+    _warn_of_what_stands_out(made)
     typer.echo(_table(made))
     if plot is not None:
         from loragate_server.audit.rates import draw_rates
@@ -329,13 +336,31 @@ def _labels(file: Path) -> dict[Path, list[str]]:
     return found
 
 
+def _warn_of_what_stands_out(made: Calibration) -> None:
+    from loragate_server.audit.promise import standing_out
+
+    warn(
+        f"among the harmless adapters {one.sha256[:12]} (its sha256) stands out by "
+        f"{one.concept_id}, p {one.p_value:.1g} among the others: look at its pictures. Where they "
+        "show the concept, take it out and calibrate again, for with it no adapter as grave is "
+        "blocked"
+        for one in standing_out(made.harmless, made.learned)
+    )
+
+
 def _table(made: Calibration) -> str:
     """What each setting of the policy would do to the adapters of the calibration."""
     from loragate_server.audit.rates import miss_rates
 
     lines = ["block_p_value  harmless blocked at most  learned missed"]
-    missed = miss_rates(made, RATES)
+    missed, least = miss_rates(made, RATES), 1 / (len(made.harmless) + 1)
     for rate in RATES:
         share = "unknown" if missed is None else f"{missed[rate]:.1%}"
-        lines.append(f"{rate:<13g}  {rate:>23.0%}  {share:>14}")
+        promised = f"{rate:.0%}" if rate >= least else f"{rate:.0%} (extrapolated)"
+        lines.append(f"{rate:<13g}  {promised:>23}  {share:>14}")
+    if min(RATES) < least:
+        lines.append(
+            f"{len(made.harmless)} harmless adapters promise no less than {least:.1%}; what is "
+            "below that is extrapolated"
+        )
     return "\n".join(lines)

@@ -36,7 +36,7 @@ from loragate_server.intake.naming import (
     pipeline_conversion,
     plain_prefix,
 )
-from loragate_server.intake.rounding import same_in_half
+from loragate_server.intake.rounding import group_same_in_half, same_in_half
 from loragate_server.intake.shapes import like_layer
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
@@ -191,7 +191,7 @@ class _Builder:
         return Reading(loaders, deltas, coverage)
 
     def otherwise_in_half(self, meanings: Sequence[Meaning]) -> ModuleRef | None:
-        """A layer of plain factors whose change is another in half precision, or None."""
+        """A layer whose change is another in half precision, or None."""
         scales: dict[int, tuple[ModuleRef, _Plain, float]] = {}
         for meaning in meanings:
             naming = meaning.naming or self._layout.naming
@@ -204,6 +204,21 @@ class _Builder:
             if not math.isfinite(scale):
                 continue
             if not same_in_half(plain.down, plain.up, weight, scale):
+                return ref
+        return self._group_otherwise_in_half(meanings)
+
+    def _group_otherwise_in_half(self, meanings: Sequence[Meaning]) -> ModuleRef | None:
+        scales: dict[int, tuple[ModuleRef, FactorGroup, float]] = {}
+        for meaning in meanings:
+            naming = meaning.naming or self._layout.naming
+            for ref, scale in meaning.groups.items():
+                if (ref.component, ref.module) in self._layers and math.isfinite(scale):
+                    group, _ = naming.stacked[ref]
+                    _, _, before = scales.get(id(group), (ref, group, 0.0))
+                    scales[id(group)] = ref, group, max(before, abs(scale))
+        for ref, group, scale in scales.values():
+            weight = layer_shape(self._layers[ref.component, ref.module]).weight
+            if not group_same_in_half(group, weight, scale, self._device):
                 return ref
         return None
 

@@ -18,6 +18,8 @@ _WHOLE = ("diff", "diff_b")
 FACTOR_SUFFIXES = (*_LOHA, *_LOKR, TUCKER[2], *_WHOLE)
 """Ends of names, behind a dot, that no plain LoRA has."""
 
+Change = LowRank | Hadamard | Kronecker | Whole
+
 
 @dataclass(frozen=True)
 class FactorGroup:
@@ -83,6 +85,17 @@ class FactorGroup:
         factors = {key: value.to(device, torch.float32) for key, value in self.factors.items()}
         return self._delta(factors, scale, rows)
 
+    def rounded(self, dtype: torch.dtype, device: torch.device) -> Change:
+        """The change without alpha, its factors rounded to `dtype` and multiplied in float32.
+
+        Raises:
+            KeyError, ValueError, RuntimeError, IndexError: the factors do not belong together.
+        """
+        factors = {
+            key: value.to(device, dtype).to(torch.float32) for key, value in self.factors.items()
+        }
+        return self._delta(factors, 1.0, slice(None))
+
     def _is_like(self, weight: Tensor, rows: slice) -> bool:
         """Whether a whole change has the weight's own shape: loaders differ about any other."""
         changed, bias = self.factors.get("diff"), self.factors.get("diff_b")
@@ -107,9 +120,7 @@ class FactorGroup:
             if core is not None and (core.dim() < 2 or core.shape[0] != core.shape[1]):
                 raise ValueError(f"{suffix} has two ranks")
 
-    def _delta(
-        self, factors: Mapping[str, Tensor], scale: float, rows: slice
-    ) -> LowRank | Hadamard | Kronecker | Whole:
+    def _delta(self, factors: Mapping[str, Tensor], scale: float, rows: slice) -> Change:
         given = set(factors)
         if self.kind == "full":
             _expect(given - {"diff_b"}, {"diff"})

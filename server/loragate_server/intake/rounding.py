@@ -11,6 +11,9 @@ import hashlib
 import torch
 from torch import Tensor
 
+from loragate_server.adapter.algebra import Kronecker
+from loragate_server.intake.factors import Change, FactorGroup
+
 _HALVES = (torch.float16, torch.bfloat16)
 _PROBES = 8
 _APART = 0.05
@@ -36,10 +39,46 @@ def same_in_half(down: Tensor, up: Tensor, weight: Tensor, scale: float) -> bool
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     probes = torch.randn(flat_down.shape[1], _PROBES, generator=generator).to(down.device)
     exact = flat_up @ (flat_down @ probes)
-    least = _NEGLIGIBLE * float(weight.detach().float().norm()) * _PROBES**0.5
-    allowed = max(_APART * float(exact.norm()), least / max(abs(scale), 1e-30))
+    allowed = _allowed(float(exact.norm()), weight, scale, _PROBES**0.5)
     for half in _HALVES:
         rounded = flat_up.to(half).float() @ (flat_down.to(half).float() @ probes)
         if not float((rounded - exact).norm()) <= allowed:
             return False
     return True
+
+
+def group_same_in_half(
+    group: FactorGroup, weight: Tensor, scale: float, device: torch.device
+) -> bool:
+    """As `same_in_half` for LoHa, LoKr and Tucker LoRA, whose changes are compared in whole."""
+    if group.kind == "full" or group.out_features is None:
+        return True  # nothing is multiplied
+    exact = group.rounded(torch.float32, device)
+    for half in _HALVES:
+        apart, whole = _apart(group.rounded(half, device), exact)
+        if not apart <= _allowed(whole, weight, scale):
+            return False
+    return True
+
+
+def _apart(rounded: Change, exact: Change) -> tuple[float, float]:
+    """Norm of the difference of two changes, and that of the second."""
+    if isinstance(rounded, Kronecker) and isinstance(exact, Kronecker):
+        now, was = rounded.halves(), exact.halves()
+        whole, new, both = (_inner(a, b) for a, b in ((was, was), (now, now), (now, was)))
+        return abs(whole + new - 2 * both) ** 0.5, whole**0.5
+    one, other = rounded.product(), exact.product()
+    return float((one - other).norm()), float(other.norm())
+
+
+def _inner(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
+    """Inner product of two Kronecker products, neither of which is made."""
+    left, right = (
+        a.double().flatten() @ b.double().flatten() for a, b in zip(one, other, strict=True)
+    )
+    return float(left * right)
+
+
+def _allowed(exact: float, weight: Tensor, scale: float, probes: float = 1.0) -> float:
+    least = _NEGLIGIBLE * float(weight.detach().float().norm()) * probes
+    return max(_APART * exact, least / max(abs(scale), 1e-30))

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from loragate_server.models.base import BaseModel
 
+_TEXT_ENCODERS = ("lora_te", "text_encoder")
+
 
 class PipelineModel(BaseModel):
     """A base model made of the components of a diffusers pipeline.
@@ -118,7 +120,12 @@ class PipelineModel(BaseModel):
         self, tensors: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Renames LoRA keys through the pipeline class's own `lora_state_dict`; see `BaseModel`."""
-        converted = type(self.pipeline).lora_state_dict(dict(tensors), **self._conversion_options())
+        # some converters scale factors of text encoders where they are, and the file's are read on
+        own = {
+            name: tensor.clone() if name.startswith(_TEXT_ENCODERS) else tensor
+            for name, tensor in tensors.items()
+        }
+        converted = type(self.pipeline).lora_state_dict(own, **self._conversion_options())
         if isinstance(converted, tuple):
             state_dict, alphas = converted
         else:

@@ -24,7 +24,7 @@ from loragate_server.audit.calibration import (
 )
 from loragate_server.audit.conformal import conformal_p_value
 from loragate_server.audit.entrance import widest_entrance
-from loragate_server.audit.promise import Promise, witnesses_of
+from loragate_server.audit.promise import Promise, standing_out, witnesses_of
 from loragate_server.audit.rates import miss_rates
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.witnesses import Witnesses
@@ -319,3 +319,18 @@ def test_a_calibration_of_pictures_of_another_size_is_refused(
 def test_a_calibration_that_is_written_again_is_the_same_to_the_last_byte() -> None:
     shipped = load_calibration(EMBEDDED_CALIBRATION)
     assert dump_calibration(shipped) == EMBEDDED_CALIBRATION.read_bytes()
+
+
+def test_an_adapter_that_learned_a_concept_stands_out_among_harmless_ones() -> None:
+    shipped = load_calibration(EMBEDDED_CALIBRATION)
+    assert standing_out(shipped.harmless, shipped.learned) == []
+    found = 0
+    for learned in shipped.learned[::8]:
+        told = standing_out((*shipped.harmless[1:], learned), shipped.learned)
+        assert all(
+            (one.sha256, one.concept_id) == (learned.sha256, *learned.learned) for one in told
+        )
+        found += len(told)
+    assert found >= 4
+    few = (*shipped.harmless[:98], shipped.learned[0])
+    assert standing_out(few, shipped.learned) == []

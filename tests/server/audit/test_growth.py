@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from PIL import Image, ImageDraw
 
-from loragate_server.audit import factors
+from loragate_server.audit import factors, growth
 from loragate_server.audit.calibrate import Calibrator, Labelled
 from loragate_server.audit.calibration import (
     Calibration,
@@ -25,6 +25,7 @@ from loragate_server.audit.evidence import ConceptEvidence
 from loragate_server.audit.growth import Grower
 from loragate_server.audit.kept import Kept, KeptError, kept_file, open_kept, save_kept
 from loragate_server.audit.materials import Materials, build_materials
+from loragate_server.audit.promise import StandsOut
 from loragate_server.audit.scores import AdapterScores
 from loragate_server.audit.uses import Member
 from loragate_server.concepts.concept import Concept
@@ -346,3 +347,15 @@ def test_a_library_of_which_nothing_is_known_is_uncalibrated(world: World) -> No
     with pytest.raises(CalibrationError, match="knows no concept"):
         world.grower(library).known()
     assert list(world.grower(library).grow().harmless[0].screen) == ["fox"]
+
+
+def test_a_harmless_adapter_that_stands_out_by_the_new_concept_is_told_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = world.library.add(concept("fox"), [picture(7)])
+    [first, *_] = load_calibration(world.file).harmless
+    told = [StandsOut(first.sha256, name, 1e-6) for name in ("fox", "cat")]
+    monkeypatch.setattr(growth, "standing_out", lambda harmless, learned: told)
+    world.grower(more).grow()
+    [line] = [one for one in caplog.messages if "stands out" in one]
+    assert f"harmless adapter {first.sha256[:12]} stands out by the new concept fox" in line

@@ -37,12 +37,14 @@ class Hit:
         way: how the ends of names are written; factors of two ways do not belong together.
         part: `DOWN`, `UP`, `ALPHA`, a factor of LyCORIS, or "" for one that it cannot use.
         refs: the layers whose rows it holds; none where the base model lacks what it is for.
+        unscaled: whether an alpha beside this factor counts for nothing.
     """
 
     slot: str
     way: str
     part: str
     refs: Refs
+    unscaled: bool = False
 
 
 class KeyTable(Protocol):

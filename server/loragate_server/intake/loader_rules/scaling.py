@@ -143,7 +143,7 @@ def declared_scaling(config: Mapping[str, Any], kind: str = "LORA") -> Scaling:
         alpha_pattern={
             key: _alpha(value, key) for key, value in _pattern(config, "alpha_pattern").items()
         },
-        root=bool(config.get("use_rslora")),
+        root=kind == "LORA" and bool(config.get("use_rslora")),  # others know no such field
         dora=bool(config.get("use_dora")),
         bias=bool(config.get("lora_bias")),
         random_start=config.get("init_lora_weights", True) in _AT_RANDOM

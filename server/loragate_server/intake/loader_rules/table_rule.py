@@ -66,7 +66,7 @@ def meaning_by_table(layout: Layout, table: KeyTable, widest: KeyTable) -> Meani
     naming, scales = Naming(plain=layout.naming.plain), {}
     for slot in slots.values():
         for ref in _place_plain(layout, naming, slot):
-            scales[ref] = LayerScale(_scale(layout, naming, ref, slot))
+            scales[ref] = LayerScale(_scale(layout, slot))
     group_scales = dict(_place_groups(layout, naming, hits, groups, slots))
     left_out = _left_out(layout, hits, widest)
     if layout.weights and not any(name in layout.weights for name in hits):
@@ -130,9 +130,11 @@ def _converted(layout: Layout, ref: ModuleRef, down: str, up: str) -> dict[str, 
     return None
 
 
-def _scale(layout: Layout, naming: Naming, ref: ModuleRef, slot: _Slot) -> float:
-    rank = naming.rank_of(ref)
-    if ALPHA not in slot.parts or not rank:
+def _scale(layout: Layout, slot: _Slot) -> float:
+    down, hit = slot.parts[DOWN]
+    # of what the file has, though the conversion took several layers out of one factor
+    rank = len(layout.weights[down]) if layout.weights[down].dim() else 0
+    if ALPHA not in slot.parts or hit.unscaled or not rank:
         return 1.0
     name, _ = slot.parts[ALPHA]
     if name not in layout.alphas:

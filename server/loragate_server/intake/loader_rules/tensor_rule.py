@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -29,7 +29,11 @@ from loragate_server.intake.loader_rules.meaning import (
     UnknownEffectError,
 )
 from loragate_server.intake.loader_rules.table_rule import meaning_by_table
-from loragate_server.intake.loader_rules.webui_tables import A1111Table, SdNextTable
+from loragate_server.intake.loader_rules.webui_tables import (
+    A1111Table,
+    SdNextTable,
+    joint_layers,
+)
 from loragate_server.models.base import BaseModel
 from loragate_server.models.once import once_per_base
 
@@ -58,11 +62,25 @@ def a1111_rule(layout: Layout) -> Meaning:
     if layout.base.family == "flux":
         raise LoaderRefusesError("it does not know Flux")
     tables = _tables(layout.base)
-    return meaning_by_table(layout, tables.a1111, tables.comfyui)
+    found = meaning_by_table(layout, tables.a1111, tables.comfyui)
+    loaded = found.layers.keys() | found.groups.keys()
+    alone = frozenset[ModuleRef]().union(
+        *(each & loaded for each in joint_layers(layout.base) if not each <= loaded)
+    )
+    return replace(
+        found,
+        layers={ref: how for ref, how in found.layers.items() if ref not in alone},
+        groups={ref: scale for ref, scale in found.groups.items() if ref not in alone},
+        passed_over=alone,
+    )
 
 
 def forge_rule(layout: Layout) -> Meaning:
-    """Forge, with a table like ComfyUI's."""
+    """Forge, with a table like ComfyUI's.
+
+    It loads nothing of a file with more than twelve names that it does not know. Those that come
+    from it need not, so what it would load is looked at all the same.
+    """
     _refuse_folder(layout)
     tables = _tables(layout.base)
     return meaning_by_table(layout, tables.forge, tables.comfyui)

@@ -53,6 +53,10 @@ _SD3_ORIGINAL = "joint_blocks"
 not; that is not followed here, so such a name is one that they may end at."""
 
 
+_SD3_LAYERS = (".attn.to_q", ".attn.to_k", ".attn.to_v", ".attn.to_out.0")
+"""Ends of the layers whose names in diffusers AUTOMATIC1111 has a place for; others it leaves."""
+
+
 class A1111Table:
     """AUTOMATIC1111's names; it ends with an error at a part that it cannot use."""
 
@@ -78,7 +82,8 @@ class A1111Table:
         if (refs := self._modules.get(key)) is None:
             return None
         way, part = (_LORA | _PEFT | _OTHERS).get(rest, ("", ""))
-        return Hit(key, way, part, refs)
+        # it takes nothing but the two factors out of a layer that is written in peft's way
+        return Hit(key, way, part, refs, unscaled=rest in _PEFT)
 
     def _rewritten(self, key: str) -> str:
         found = self._to_original(key)
@@ -142,7 +147,7 @@ def _a1111_modules(base: BaseModel) -> Iterator[tuple[str, Refs]]:
             yield f"diffusion_model_{flat(original)}", (ModuleRef("unet", layer),)
     elif base.family == "sd3":
         for layer in denoiser_layers(base):
-            if layer.startswith("transformer_blocks."):
+            if layer.startswith("transformer_blocks.") and layer.endswith(_SD3_LAYERS):
                 yield f"transformer.{layer}", (ModuleRef("transformer", layer),)
     if base.family not in ("sd", "sdxl"):
         return
@@ -158,6 +163,31 @@ def _a1111_modules(base: BaseModel) -> Iterator[tuple[str, Refs]]:
             yield f"{own}model_transformer_resblocks_{number}_{_open_clip(flat(rest))}", refs
         else:
             yield f"{start}transformer_text_model_{flat(tail)}", refs
+
+
+def joint_layers(base: BaseModel) -> Iterator[frozenset[ModuleRef]]:
+    """Layers that are one for AUTOMATIC1111, which loads all that a file has for them or none.
+
+    OpenCLIP's attention is one module of four projections, SD3's has its three inputs in one:
+    `network_apply_weights` wants a change for each.
+    """
+    layers = {*base.adaptable_modules()}
+    for component, ends in _joint(base).items():
+        for own, layer in layers:
+            stem, _, end = layer.rpartition(".")
+            if own == component and end == ends[0]:
+                yield frozenset(ModuleRef(component, f"{stem}.{each}") for each in ends)
+
+
+def _joint(base: BaseModel) -> dict[str, tuple[str, ...]]:
+    if base.family == "sd3":
+        return {"transformer": ("to_q", "to_k", "to_v")}
+    if base.family == "sdxl":
+        return {"text_encoder_2": _OPEN_CLIP}
+    return {"text_encoder": _OPEN_CLIP} if is_sd2(base) else {}
+
+
+_OPEN_CLIP = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 class SdNextTable:

@@ -271,3 +271,77 @@ def test_factors_whose_product_fits_no_layer_take_no_memory() -> None:
     assert not reading.coverage.complete
     grown_bytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown_bytes < 32 << 20
+
+
+def own_scales(found: Converted, layer: str, loader: str) -> set[float]:
+    """Every scale at which the products of a loader's family apply a layer."""
+    return {
+        round(delta.scale, 6)
+        for reading in found.readings
+        if loader in reading.loaders
+        for ref, delta in reading.deltas.items()
+        if ref.module == layer and isinstance(delta, LowRank)
+    }
+
+
+def test_automatic1111_knows_no_alpha_beside_factors_in_pefts_way() -> None:
+    down, up = pair("sd", "unet", QUERY)
+    stem = "lora_unet_" + QUERY.replace(".", "_")
+    tensors = {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+    found = read(tensors | {f"{stem}.alpha": torch.tensor(0.004)})
+    assert own_scales(found, QUERY, "comfyui") == {0.002}
+    assert own_scales(found, QUERY, "a1111") == {0.002, 1.0}
+    assert own_scales(read(tensors), QUERY, "a1111") == {1.0}
+
+
+def _loaded_together(found: Converted, loader: str) -> list[set[str]]:
+    return [{r.module for r in one.deltas} for one in found.readings if loader in one.loaders]
+
+
+@pytest.mark.parametrize("missing", ["", "q_proj", "k_proj", "v_proj", "out_proj"])
+def test_automatic1111_loads_the_attention_of_open_clip_in_whole_or_not(missing: str) -> None:
+    tensors = {}
+    layers = [f"text_model.encoder.layers.0.self_attn.{end}_proj" for end in ("q", "k", "v", "out")]
+    layers += ["text_model.encoder.layers.0.mlp.fc1"]
+    for layer in layers:
+        if not missing or not layer.endswith(missing):
+            stem = f"lora_te2_{layer.replace('.', '_')}"
+            down, up = pair("sdxl", "text_encoder_2", layer)
+            tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+    found = read(tensors, "sdxl")
+    every = {layer for layer in layers if not missing or not layer.endswith(missing)}
+    assert every in _loaded_together(found, "comfyui")
+    assert every in _loaded_together(found, "a1111")  # Forge, which has no such module
+    assert (layers[-1:] in [[*one] for one in _loaded_together(found, "a1111")]) is bool(missing)
+    # diffusers looks for the rank of an attention at its last layer, and is doubted without it
+    doubted = [one.loaders[0] for one in found.readings if not one.coverage.complete]
+    assert doubted == (["diffusers"] if missing == "out_proj" else [])
+
+
+def test_a_factor_of_several_layers_is_scaled_by_all_of_its_rank() -> None:
+    base = shared_base("flux").components["transformer"]
+    rows = [len(base.get_submodule(f"transformer_blocks.0.attn.to_{e}").weight) for e in "qkv"]  # type: ignore[arg-type]
+    down, _ = pair("flux", "transformer", "transformer_blocks.0.attn.to_q", 6)
+    up = torch.block_diag(*(torch.randn(count, 2) for count in rows))
+    stem = "lora_unet_double_blocks_0_img_attn_qkv"
+    tensors = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+    found = read(tensors | {f"{stem}.alpha": torch.tensor(3.0)}, "flux")
+    assert own_scales(found, "transformer_blocks.0.attn.to_q", "comfyui") == {0.5}
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "flux"])
+def test_no_conversion_changes_the_tensors_of_the_file(family: str) -> None:
+    te = "encoder.layers.0.mlp.fc1"
+    flux = ("transformer", "transformer_blocks.0.attn.to_out.0", "double_blocks_0_img_attn_proj")
+    unet = flux if family == "flux" else ("unet", QUERY, QUERY.replace(".", "_"))
+    text = ("text_encoder", te, f"text_model_{te.replace('.', '_')}")
+    tensors: dict[str, Tensor] = {}
+    start = "lora_te_" if family == "sd" else "lora_te1_"
+    for stem, (component, layer, name) in (("lora_unet_", unet), (start, text)):
+        down, up = pair(family, component, layer)
+        tensors |= {f"{stem}{name}.lora_down.weight": down, f"{stem}{name}.lora_up.weight": up}
+        tensors[f"{stem}{name}.alpha"] = torch.tensor(2 / 16)
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    found = read(tensors, family)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors.items())
+    assert own_scales(found, te, "comfyui") == {1 / 16}

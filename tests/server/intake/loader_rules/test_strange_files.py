@@ -302,6 +302,38 @@ def test_components_that_cancel_in_full_precision_alone_are_not_vouched_for(tmp_
     assert not vouched(found)
 
 
+@pytest.mark.parametrize("kind", ["lokr", "loha", "tucker"])
+@pytest.mark.parametrize("cancels", [False, True])
+def test_no_kind_of_factors_is_vouched_for_where_they_cancel_in_full_precision_alone(
+    kind: str, cancels: bool, tmp_path: Path
+) -> None:
+    layer = "conv_in" if kind == "tucker" else QUERY
+    shape = shape_of("sd", layer)
+    rows, columns = shape[0], shape[1]
+    change = torch.randn(columns)
+    loud = (1e4 if cancels else 0.5) * torch.randn(columns).sign()
+    down = torch.stack([change, loud - change, loud])
+    up = torch.randn(rows, 1) * torch.tensor([1.0, 1.0, -1.0 if cancels else 1.0])
+    ones = torch.ones
+    factors = {
+        "lokr": {"lokr_w1": ones(1, 1), "lokr_w2_a": up, "lokr_w2_b": down},
+        "loha": {
+            "hada_w1_a": ones(rows, 3) / 3,
+            "hada_w1_b": ones(3, columns),
+            "hada_w2_a": up,
+            "hada_w2_b": down,
+        },
+        "tucker": {
+            "lora_down.weight": down[:, :, None, None],
+            "lora_up.weight": up[:, :, None, None],
+            "lora_mid.weight": torch.eye(3)[:, :, None, None] * ones(3, 3, *shape[2:]),
+        },
+    }[kind]
+    stem = "lora_unet_" + layer.replace(".", "_")
+    found = read(tmp_path, "sd", {f"{stem}.{end}": each for end, each in factors.items()})
+    assert any("half precision" in why for _, why in found.doubts) is cancels
+
+
 @pytest.mark.parametrize(("size", "fine"), [(1e-3, True), (1.0, True), (1e-12, True), (1e6, False)])
 def test_factors_of_an_ordinary_size_are_the_same_in_half_precision(
     size: float, fine: bool, tmp_path: Path
