@@ -20,6 +20,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from loragate_server.trials.layers import ATTENTION
+from loragate_server.trials.lessons import things_taught
 from loragate_server.trials.recipe import PLANS
 from loragate_server.trials.subjects import DRAWN
 
@@ -178,7 +179,7 @@ def table() -> str:
     lines += [
         f"| {NAMES[size.family]} | {size.every / GB:.1f} billion | {size.weights_gb:.1f} GB |"
         f" {size.training_gb:.1f} GB | {size.adapter * HALF / 1e6:.0f} MB |"
-        f" {size.adapters_gb:.1f} GB | {TRAINED * DRAWN} | {size.steps} |"
+        f" {size.adapters_gb:.1f} GB | {DRAWN * things_taught(TRAINED)} | {size.steps} |"
         for size in sizes()
     ]
     return "\n".join(lines)

@@ -113,9 +113,9 @@ def test_how_long_it_would_take_is_measured_and_nothing_is_kept(
         *("--draw-steps", 1, "--state-dir", tmp_path),
     )
     assert told.returncode == 0, told.stderr
-    assert re.search(r"^792 pictures to draw, \d+\.\d\d s each$", told.stdout, re.MULTILINE)
+    assert re.search(r"^984 pictures to draw, \d+\.\d\d s each$", told.stdout, re.MULTILINE)
     assert re.search(r"^5050 steps to train, \d+\.\d{3} s each$", told.stdout, re.MULTILINE)
-    assert re.search(r"^about \d+\.\d h in all", told.stdout, re.MULTILINE)
+    assert re.search(r"^about \d+\.\d h for that", told.stdout, re.MULTILINE)
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not list(tmp_path.rglob("*.png"))
 

@@ -176,8 +176,11 @@ def say_estimate(enrolled: Class) -> None:
         typer.echo(f"{found.pictures} pictures to draw, {found.picture_s:.2f} s each")
     typer.echo(f"{found.steps} steps to train, {found.step_s:.3f} s each")
     typer.echo(
-        f"about {found.total_s / 3600:.1f} h in all, if nothing of it is there yet, and "
-        f"{found.disk_bytes / 1e9:.2f} GB of disk"
+        f"about {found.total_s / 3600:.1f} h for that, if nothing of it is there yet, and "
+        f"{found.disk_bytes / 1e9:.2f} GB of disk; gradients and audits come on top"
     )
     if found.memory_bytes:
-        typer.echo(f"{found.memory_bytes / 2**30:.1f} GiB of GPU memory at most")
+        typer.echo(
+            f"{found.memory_bytes / 2**30:.1f} GiB of GPU memory at most, without the concepts' "
+            "directions, which lie there too"
+        )

@@ -125,14 +125,19 @@ def taken_in(data: bytes, label: str) -> bytes:
     return written
 
 
+def as_stored(picture: Image.Image) -> Image.Image:
+    """A picture as a library holds it, no larger than any base model needs it."""
+    shrink = STORED_SIDE / min(picture.size)
+    if shrink >= 1:
+        return picture
+    width, height = (max(STORED_SIDE, round(side * shrink)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
 def as_png(picture: Image.Image) -> bytes:
     """The file that a library holds of a picture."""
-    shrink = STORED_SIDE / min(picture.size)
-    if shrink < 1:
-        width, height = (max(STORED_SIDE, round(side * shrink)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    as_stored(picture).save(stream, "PNG")
     return stream.getvalue()
 
 

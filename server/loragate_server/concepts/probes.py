@@ -177,11 +177,22 @@ def _latents(
     return torch.stack([each["latents"] for each in cache.each(shown, encode, report)])
 
 
+MOST_PIXELS = 4 << 20
+"""Of pictures that go through the VAE together. What it makes of a million pixels takes gigabytes,
+so that a dozen pictures of SDXL's size would want more than gradients do."""
+
+
 def _encode(base: BaseModel, pictures: Tensor, slots: int) -> Tensor:
     """Latents float32 [slots, ...] of one concept on the CPU."""
     index = torch.arange(slots) % len(pictures)
+    pixels = pictures.shape[-2] * pictures.shape[-1]
     with torch.inference_mode():
-        encoded = base.encode_pictures(pictures[index].to(base.device))
+        if slots * pixels <= MOST_PIXELS:
+            encoded = base.encode_pictures(pictures[index].to(base.device))
+        else:
+            pieces = pictures.split(max(1, MOST_PIXELS // pixels))
+            found = [base.encode_pictures(piece.to(base.device)) for piece in pieces]
+            encoded = torch.cat(found)[index.to(base.device)]
     # Latents of one picture keep the layout of the convolution, which safetensors does not save.
     return encoded.float().cpu().contiguous()
 

@@ -11,7 +11,7 @@ import torch
 
 from loragate_server.trials.drawing import Artist
 from loragate_server.trials.errors import TrialError
-from loragate_server.trials.lessons import concept_lesson, harmless_lesson
+from loragate_server.trials.lessons import concept_lesson, harmless_lesson, things_taught
 from loragate_server.trials.recipe import Recipe
 from loragate_server.trials.school import Class
 from loragate_server.trials.subjects import DrawnSubjects
@@ -63,7 +63,7 @@ def estimate(enrolled: Class) -> Estimate:
         pictures, picture_s, picture_bytes = 0, 0.0, 0
         subjects = enrolled.subjects
         if isinstance(subjects, DrawnSubjects):
-            pictures = subjects.count * enrolled.harmless
+            pictures = subjects.count * things_taught(enrolled.harmless)
             artist = Artist(subjects.artist.base, Path(scratch), subjects.artist.settings)
             subjects = replace(subjects, artist=artist, count=1)
             begun_s = time.monotonic()

@@ -19,7 +19,7 @@ from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.concepts.pictures import read_file
 from loragate_server.trials.errors import TrialError
 from loragate_server.trials.folders import subjects_in
-from loragate_server.trials.lessons import digest_of
+from loragate_server.trials.lessons import is_used
 from loragate_server.trials.nouns import Part, slug
 
 SHOWN = max(plan.pictures for plan in GradientPlan().plans)
@@ -79,7 +79,7 @@ def kept_back(
             same = any(float(np.abs(own - other).mean()) < _SAME for other in shown)
             (left_out if same else free).append(path)
         ours = free[(part is not Part.EVALUATE) :: 2]
-        if chosen := [path for path in ours if digest_of(path) not in used]:
+        if chosen := [path for path in ours if not is_used(path, used)]:
             pictures[concept.concept_id] = chosen
     return KeptBack(pictures, tuple(left_out))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from loragate_server.concepts.concept import Concept
+from loragate_server.concepts.pictures import as_stored, read_file
 from loragate_server.trials.errors import TrialError
 from loragate_server.trials.nouns import Part, slug
 
@@ -57,6 +58,22 @@ class Lesson:
         return hashlib.sha256(told.encode()).hexdigest()
 
 
+def shown_by(path: Path) -> str:
+    """Names what a picture shows, whatever file holds it: a library keeps others than it is given.
+
+    Raises:
+        NoDecisionError: CONCEPT_PICTURES_INVALID.
+    """
+    picture, _ = read_file(path)
+    stored = as_stored(picture)
+    return hashlib.sha256(repr(stored.size).encode() + stored.tobytes()).hexdigest()
+
+
+def is_used(path: Path, used: Container[str]) -> bool:
+    """Whether a picture is one of those that have such digests, of bytes or of what they show."""
+    return digest_of(path) in used or shown_by(path) in used
+
+
 def digest_of(path: Path) -> str:
     """sha256 (lower-case hexadecimal) of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -77,6 +94,11 @@ class Subjects(Protocol):
             look: a word for how it may look, such as striped.
             turn: how often it was asked for before.
         """
+
+
+def things_taught(lessons: int) -> int:
+    """How many things so many harmless lessons show; every eighth of them is about several."""
+    return lessons + (_GROUP - 1) * (lessons // _GROUP_EVERY)
 
 
 def harmless_lesson(subjects: Subjects, index: int) -> Lesson:

@@ -19,6 +19,7 @@ from loragate_server.trials.lessons import (
     concept_lesson,
     harmless_lesson,
     require_subjects,
+    shown_by,
 )
 from loragate_server.trials.nouns import NOUNS, Part, read_nouns
 from loragate_server.trials.recipe import Plan, Recipe, plan_for, recipe_of
@@ -101,6 +102,7 @@ class Class:
         def noted() -> Iterator[tuple[Lesson, Recipe]]:
             for lesson, recipe in self.work:
                 seen.update(lesson.picture_digests)
+                seen.update(shown_by(path) for path, _ in lesson.examples)
                 yield lesson, recipe
 
         trained = campaign.run(noted(), self.harmless + self.learned, report)

@@ -10,7 +10,7 @@ from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.trials.bank import free_nouns
 from loragate_server.trials.drawing import Artist
 from loragate_server.trials.folders import subjects_in
-from loragate_server.trials.lessons import digest_of
+from loragate_server.trials.lessons import is_used
 from loragate_server.trials.nouns import Part, share
 
 DRAWN = 8
@@ -81,6 +81,6 @@ def brought_subjects(
     unused = {
         name: paths
         for name, paths in pictures.items()
-        if not any(digest_of(path) in used for path in paths)
+        if not any(is_used(path, used) for path in paths)
     }
     return BroughtSubjects(tuple(unused), unused)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loragate_server.concepts import cache as cache_module
+from loragate_server.concepts import probes
 from loragate_server.concepts.cache import KEPT_OTHERS
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.library import ConceptLibrary
@@ -130,6 +131,25 @@ def test_a_concept_with_few_pictures_repeats_them_under_other_noise(
         assert torch.equal(latents[0], latents[2])
         assert torch.equal(latents[1], latents[3])
         assert not torch.equal(latents[0], latents[1])
+
+
+def test_large_pictures_go_through_the_vae_a_few_at_a_time_and_none_twice(
+    library: ConceptLibrary,
+    base: BaseModel,
+    cache: Path,
+    tmp_path: Path,
+    encodings: Encodings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = ProbePlan(pictures=5, times=(0.2,), neutral=8)
+    whole = build_probes(library, base, cache, silent, plan)
+    assert set(encodings) == {5}
+    encodings.clear()
+    height, width = base.picture_size
+    monkeypatch.setattr(probes, "MOST_PIXELS", height * width)
+    pieces = build_probes(library, base, tmp_path / "other", silent, plan)
+    assert encodings == [1] * sum(len(one.picture_files) for one in whole.concepts)
+    assert torch.allclose(whole.noisy, pieces.noisy, atol=1e-5)
 
 
 def test_forbidden_concepts_come_first_and_the_bank_is_as_large_as_planned(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.trials.errors import TrialError
 from loragate_server.trials.kept_back import SHOWN, kept_back
-from loragate_server.trials.lessons import digest_of, harmless_lesson
+from loragate_server.trials.lessons import harmless_lesson, shown_by, things_taught
 from loragate_server.trials.nouns import Part
 from loragate_server.trials.recipe import Plan, recipe_of
 from loragate_server.trials.school import Class, SchoolSettings, enrol
@@ -108,13 +110,15 @@ def test_what_a_calibration_learned_from_is_never_evaluated_with(
     (pictures := tmp_path / "pictures" / "mascot").mkdir(parents=True)
     taught = kept_back(library, None, Part.CALIBRATE).pictures["mascot"]
     for index, data in enumerate((*(path.read_bytes() for path in taught), png(999))):
-        (pictures / f"{index}.png").write_bytes(data)  # every second one is to be evaluated with
+        file = pictures / f"{index}.png"  # every second one is to be evaluated with
+        Image.open(io.BytesIO(data)).save(file, compress_level=0)  # what it shows, in other bytes
+        assert file.read_bytes() != data
     chosen = enrolled(
         library, tmp_path, moved, part=Part.EVALUATE, pictures=pictures.parent, learned=1
     )
-    learned_from = {digest_of(path) for path in taught}
+    learned_from = {shown_by(path) for path in taught}
     for lesson, _ in chosen.work:
-        assert not learned_from & set(lesson.picture_digests)
+        assert not learned_from & {shown_by(path) for path, _ in lesson.examples}
     assert chosen.kept is not None
     assert [path.name for path in chosen.kept.pictures["mascot"]] == ["2.png"]
     assert chosen.subjects is not None
@@ -215,3 +219,19 @@ def test_a_library_without_further_pictures_is_told_what_to_bring(
     with pytest.raises(TrialError, match=r"--pictures, in it one per concept"):
         enrolled(other, tmp_path, things)
     assert not (tmp_path / "adapters").exists()
+
+
+def test_as_many_things_are_counted_as_harmless_lessons_show() -> None:
+    class Told:
+        names = tuple(f"thing-{number}" for number in range(30))
+        asked = 0
+
+        def pictures(self, name: str, look: str, turn: int) -> list[Path]:
+            self.asked += 1
+            return []
+
+    for count in (0, 1, 7, 8, 9, 40):
+        subjects = Told()
+        for index in range(count):
+            harmless_lesson(subjects, index)
+        assert subjects.asked == things_taught(count)
