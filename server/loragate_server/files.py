@@ -1,10 +1,9 @@
-"""Files and folders that are written whole or not at all, whoever else writes them as well."""
+"""Files and folders that are written whole or not at all, whoever else writes them; and locks."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
 import os
 import secrets
@@ -13,6 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows; what needs no lock works there
+    fcntl = None  # type: ignore[assignment]
+
 
 _LEFT_OVER_S = 3600.0
 """A partial file of this age was left by a writer that crashed."""
@@ -20,6 +26,23 @@ _LEFT_OVER_S = 3600.0
 
 _ASK_AGAIN_S = 0.1
 """Between two looks at a lock that another process holds."""
+
+
+def lock(file: int | IO[Any], *, shared: bool = False, wait: bool = False) -> None:
+    """Locks an open file as a whole, until it is closed.
+
+    Args:
+        file: or its descriptor.
+        shared: whether others may share the lock, which keeps out those alone that share none.
+        wait: until whoever has it gives it back.
+
+    Raises:
+        BlockingIOError: another one has it, and nobody waits.
+        OSError: the file system has no locks, or the operating system has none.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, "this operating system cannot lock files as a whole (flock)")
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -37,6 +60,16 @@ def files_below(folder: Path) -> Iterator[Path]:
         above[here] = (*chain, real)
         folders.sort()
         yield from (here / name for name in sorted(names))
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable, where its file system can."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some file systems have no such thing
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -78,19 +111,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Keeps other processes and threads that ask for the same lock out of the block.
 
     It is there to save work that would be done twice: where a lock cannot be had at all, for the
     folder cannot be written or the file system has none, the block is entered without.
 
     Args:
-        lock: an empty file, made when missing; it stays.
+        path: of an empty file, made when missing; it stays.
         waiting: called again and again until the lock is free. What it raises ends the wait.
     """
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
     except OSError:  # whoever writes there will say what is wrong with the folder
         yield
         return
@@ -102,15 +135,15 @@ def exclusive(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def at_most_one(lock: Path) -> Iterator[bool]:
+def at_most_one(path: Path) -> Iterator[bool]:
     """As `exclusive`, without waiting: tells whether the block is for this process and thread.
 
     The file goes away with the block. Who has opened it meanwhile may enter then beside one that
     makes a new file: what the block does has to be there for both to see before it ends.
     """
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
     except OSError:  # whoever writes there will say what is wrong with the folder
         yield True
         return
@@ -120,13 +153,13 @@ def at_most_one(lock: Path) -> Iterator[bool]:
             yield taken
         finally:
             if taken:
-                lock.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
-def _take(lock: int) -> bool:
+def _take(file: int) -> bool:
     """Whether nobody else has the lock, which is taken where there is one."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file)
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
     return True

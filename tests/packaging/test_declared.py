@@ -46,3 +46,17 @@ def test_a_package_that_is_imported_is_demanded(folder: str) -> None:
     for package in imported(folder):
         givers = {one.lower().replace("_", "-") for one in by_package.get(package, [package])}
         assert givers & (demanded | come_along), f"{folder} imports {package} and does not ask"
+
+
+@pytest.mark.parametrize("part", OURS)
+def test_what_windows_lacks_is_imported_where_it_is_used_or_may_be_missing(part: str) -> None:
+    """Whoever installs it there can use what needs none of it."""
+    found = [
+        f"{file}: {alias.name}"
+        for file in (ROOT / part).rglob("*.py")
+        for statement in ast.parse(file.read_text("utf-8")).body  # at import, and in no `try`
+        if isinstance(statement, ast.Import)
+        for alias in statement.names
+        if alias.name in ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")
+    ]
+    assert found == []

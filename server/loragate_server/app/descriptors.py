@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import time
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows, which sets no such limit
+    resource = None  # type: ignore[assignment]
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +23,8 @@ LOG_EVERY_S = 10.0
 
 def raise_descriptor_limit() -> int:
     """Takes as many open files as the system lets this process have, and says how many."""
+    if resource is None:
+        return MOST_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= most:
@@ -29,6 +35,8 @@ def raise_descriptor_limit() -> int:
 
 def most_connections(wanted: int) -> int:
     """What one port may hold, so that both together leave a third of all files to the work."""
+    if resource is None:
+        return wanted
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if soft == resource.RLIM_INFINITY else max(1, soft // 3)
     if allowed < wanted:

@@ -7,7 +7,6 @@ authority; what was decided and did not get into a part is found there again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
+
+from loragate_server.files import lock
 
 PART_ROWS = 1000
 FORMAT = "1"
@@ -109,9 +110,9 @@ def held(folder: Path) -> Iterator[bool]:
         OSError: the folder cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             yield False
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from loragate_server.cli.options import (
     failures,
     load,
 )
+from loragate_server.files import lock
 
 if TYPE_CHECKING:
     from loragate_server.config.schema import Config
@@ -291,7 +291,7 @@ def is_written(log: Path) -> bool:
     """Whether a server has the log open."""
     try:
         with log.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock(file, shared=True)
     except FileNotFoundError:
         return False
     except BlockingIOError:

@@ -7,7 +7,6 @@ audit in flight keeps the library whose digest its verdict will carry.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -27,7 +26,7 @@ from loragate_server.concepts.manifest import (
 from loragate_server.concepts.pictures import digest_of_file, read_picture, save_picture
 from loragate_server.concepts.written import explained, rewritten
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.files import whole_file
+from loragate_server.files import lock, whole_file
 
 MIN_NEUTRAL = 8
 """Fewer neutral concepts give no spread that a score could be measured in."""
@@ -245,8 +244,8 @@ class ConceptLibrary:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with (self.folder / ".lock").open("w") as file:
+            lock(file, wait=True)
             yield
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import stat
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from loragate_server.files import lock, sync_folder
 from loragate_server.record.chain import Link, digest, last_line_start, parse_line
 from loragate_server.record.codec import to_json
 from loragate_server.record.failures import log_failure
@@ -139,7 +139,7 @@ class DecisionLog:
         if full.exists():
             raise OSError(errno.EEXIST, f"{full.name} exists; move it aside")
         self._path.rename(full)
-        _sync_folder(self._path)
+        sync_folder(self._path.parent)
         self._close_file()
         self._open()
         self._write_line({"kind": "note", "note": {"code": FIRST_NOTE, "file": full.name}})
@@ -204,10 +204,10 @@ class DecisionLog:
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(fd)
             except BlockingIOError as error:
                 raise OSError(errno.EAGAIN, "another process writes to it") from error
-            _sync_folder(self._path)
+            sync_folder(self._path.parent)
             self._read_end(fd, status.st_size)
         except BaseException:
             os.close(fd)
@@ -265,7 +265,7 @@ def _set_aside(path: Path, fragment: bytes) -> dict[str, Any]:
             break
         except FileExistsError:
             number += 1
-    _sync_folder(path)
+    sync_folder(path.parent)
     _LOGGER.warning("The decision log ended in a torn line; it is kept in %s.", target)
     return {
         "code": "torn_line_set_aside",
@@ -277,12 +277,3 @@ def _set_aside(path: Path, fragment: bytes) -> dict[str, Any]:
 
 def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
-
-
-def _sync_folder(path: Path) -> None:
-    """Makes the name of a new file durable."""
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from loragate_server.files import lock, sync_folder
 from loragate_server.record.chain import Link, digest, last_line_start, parse_line
 from loragate_server.record.devices.line import DeviceError, LogLine
 
@@ -111,11 +111,11 @@ class FileSink:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(fd)
             except BlockingIOError as error:
                 raise OSError(errno.EAGAIN, "another process writes to it") from error
             self._read_end(fd)
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         except BaseException:
             os.close(fd)
             raise
@@ -152,11 +152,3 @@ def _link(text: bytes) -> Link:
 
 def _cause(path: Path, error: OSError) -> str:
     return f"{path} cannot be written: {error.strerror or type(error).__name__}"
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

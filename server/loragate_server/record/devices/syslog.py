@@ -8,12 +8,10 @@ acknowledged every byte, which is waited for, not what its program then did with
 from __future__ import annotations
 
 import array
-import fcntl
 import os
 import socket
 import ssl
 import sys
-import termios
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -185,6 +183,9 @@ def _unacknowledged(connection: socket.socket) -> int:
     """Bytes that the receiver's machine has not acknowledged; 0 where that cannot be known."""
     if sys.platform != "linux":
         return 0
+    import fcntl
+    import termios
+
     count = array.array("i", [0])
     fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, count)
     return count[0]

@@ -7,12 +7,12 @@ note holds the digest of the last line of the file, which the first line that is
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from loragate_server.files import sync_folder
 from loragate_server.record.chain import Link, parse_line, verify_log
 from loragate_server.record.log import DecisionLog
 from loragate_server.record.retention.archive import Archive
@@ -104,7 +104,7 @@ def prune_files(files: Sequence[OldFile], log: DecisionLog, archive: Archive) ->
             }
         )
         one.path.unlink()
-        _sync_folder(one.path.parent)
+        sync_folder(one.path.parent)
 
 
 def _described(path: Path, newest: datetime) -> OldFile:
@@ -146,11 +146,3 @@ def _held_by(path: Path, holds: Sequence[Hold]) -> set[str]:
                 if about:
                     found.add(hold.name)
     return found
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -6,12 +6,10 @@ width in its name. So a crash can leave a tile that nobody needs yet, but none t
 
 from __future__ import annotations
 
-import contextlib
-import os
 from functools import lru_cache
 from pathlib import Path
 
-from loragate_server.files import whole_file
+from loragate_server.files import sync_folder, whole_file
 from loragate_server.record.tree.merkle import HASH_BYTES, root_of
 
 HEIGHT = 8
@@ -47,16 +45,6 @@ def write_tile(folder: Path, level: int, number: int, hashes: list[bytes]) -> No
             partial.write_bytes(data)
         for above in dict.fromkeys((file.parent, *(one.parent for one in new))):
             sync_folder(above)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # some file systems have no such thing
-            os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Tiles:

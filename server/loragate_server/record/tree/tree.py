@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loragate_server.files import whole_file
+from loragate_server.files import sync_folder, whole_file
 from loragate_server.record.chain import Link, parse_line
 from loragate_server.record.tree.checkpoint import Checkpoint
 from loragate_server.record.tree.merkle import (
@@ -29,7 +29,7 @@ from loragate_server.record.tree.merkle import (
     leaf_hash,
     root_of,
 )
-from loragate_server.record.tree.tiles import WIDTH, TileError, Tiles, sync_folder, write_tile
+from loragate_server.record.tree.tiles import WIDTH, TileError, Tiles, write_tile
 
 BEGINS = "tree_begins"
 STATE, CHECKPOINT = "state.json", "checkpoint"

@@ -6,7 +6,6 @@ line each. What is signed is on the disk first: a witness that forgets signs two
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from loragate_server.files import whole_file
+from loragate_server.files import lock, sync_folder, whole_file
 from loragate_server.record.chain import last_line_start
 from loragate_server.record.signing.keys import KeyUnusableError
 from loragate_server.record.tree.checkpoint import (
@@ -31,7 +30,6 @@ from loragate_server.record.tree.merkle import ProofError, require_consistency
 from loragate_server.record.tree.note import Note, NoteError, Verifier, parse_note, signed_by
 from loragate_server.record.tree.signer import NoteSigner
 from loragate_server.record.tree.submit import SIZE_TYPE, Answer
-from loragate_server.record.tree.tiles import sync_folder
 
 NEWEST, HISTORY = "checkpoint", "checkpoints.jsonl"
 MAX_PROOF = 63
@@ -77,7 +75,7 @@ class Witness:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._held)
         except OSError:
             os.close(self._held)
             raise WitnessError(f"{folder} is the memory of a witness that runs already") from None
