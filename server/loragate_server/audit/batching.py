@@ -100,4 +100,4 @@ def _blocks(base: BaseModel, probes: ProbeSet, rows: int, count: int) -> tuple[T
     )
     times = probes.times[:1].repeat(count * rows)
     with torch.inference_mode():
-        return base.denoise(source[index], times, conditioning).chunk(count)
+        return base.denoise(source[index].to(base.device), times, conditioning).chunk(count)

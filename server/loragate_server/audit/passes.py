@@ -51,8 +51,8 @@ class Rows:
         """Those of `concepts`, int64 [k]."""
         each = probes.plan.rows
         return cls(
-            probes.noisy[concepts].flatten(0, 1),
-            probes.target[concepts].flatten(0, 1),
+            probes.noisy[concepts].flatten(0, 1).to(device),
+            probes.target[concepts].flatten(0, 1).to(device),
             probes.times.repeat(len(concepts)),
             prompt_rows(probes, concepts).repeat_interleave(each).to(device),
             torch.arange(len(concepts)).repeat_interleave(each),

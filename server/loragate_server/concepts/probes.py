@@ -72,9 +72,10 @@ class ProbeSet:
 
     Attributes:
         concepts: every forbidden concept, then the neutral bank; both ordered by id.
-        noisy: float32 [concepts, rows, ...latent], ready for the denoiser.
-        target: same shape, what a perfect denoiser predicts.
-        times: float32 [rows].
+        noisy: float32 [concepts, rows, ...latent], ready for the denoiser; on the CPU, for those of
+            thousands of concepts would fill a device of which an audit needs a few.
+        target: same shape and place, what a perfect denoiser predicts.
+        times: float32 [rows], on the base model's device.
     """
 
     base_digest: str
@@ -130,9 +131,9 @@ def build_probes(
     noise = torch.randn((plan.rows, *shape), generator=generator)
     times = torch.tensor(plan.times).repeat(plan.pictures)
     rows = latents.repeat_interleave(len(plan.times), dim=1)
-    every = rows.flatten(0, 1).to(base.device)
-    every_noise = noise.repeat(len(concepts), *(1 for _ in noise.shape[1:])).to(base.device)
-    every_time = times.repeat(len(concepts)).to(base.device)
+    every = rows.flatten(0, 1)
+    every_noise = noise.repeat(len(concepts), *(1 for _ in noise.shape[1:]))
+    every_time = times.repeat(len(concepts))
     with torch.inference_mode():
         noisy = base.add_noise(every, every_noise, every_time)
         target = base.target(every, every_noise, every_time)

@@ -66,13 +66,14 @@ class Rows:
     def of(cls, probes: ProbeSet, concept: int, level: int) -> Rows:
         """Those of a concept, by its number, at a time, by its number."""
         rows = slice(level, None, len(probes.plan.times))
+        device = probes.times.device
         # made in inference mode, which autograd refuses; a copy is an ordinary tensor
         return cls(
             probes.concepts[concept].concept_id,
             probes.plan.times[level],
             probes.prompt_of(concept),
-            probes.noisy[concept, rows].clone(),
-            probes.target[concept, rows].clone(),
+            probes.noisy[concept, rows].to(device, copy=True),
+            probes.target[concept, rows].to(device, copy=True),
             probes.times[rows].clone(),
         )
 
