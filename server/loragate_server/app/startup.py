@@ -142,8 +142,9 @@ def _no_room(what: str, entry: BaseModelEntry) -> str:
     """What an operator can do where a model, or the work with it, has no room."""
     smaller = "set dtype: bfloat16, which takes half, or " if entry.dtype == "float32" else ""
     return (
-        f"{what}: there is no memory left on {entry.device}; {smaller}choose a device with more "
-        "memory, or end what else uses it. What is built already is kept."
+        f"{what}: there is no memory left on {entry.device}; {smaller}set a smaller batch_rows "
+        f"(it is {entry.batch_rows}) or picture_size, choose a device with more memory, or end "
+        "what else uses it. What is built already is kept."
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from loragate_server.concepts.probes import ProbeSet, encode_probe_prompts
 from loragate_server.models.base import BaseModel
+from loragate_server.out_of_memory import is_out_of_memory
 
 _TRIES = 6
 
@@ -80,9 +81,19 @@ def exact_copies(base: BaseModel, probes: ProbeSet, rows: int, most: int) -> int
     if not torch.equal(one[0], one[1]):
         return 1
     for copies in range(2, most + 1):
-        if not all(torch.equal(each, one[0]) for each in _blocks(base, probes, rows, 1 + copies)):
+        if not _all_alike(base, probes, rows, 1 + copies, one[0]):
             return copies - 1
     return most
+
+
+def _all_alike(base: BaseModel, probes: ProbeSet, rows: int, count: int, one: Tensor) -> bool:
+    """Whether so many equal blocks come out like one; they do not where memory is too short."""
+    try:
+        return all(torch.equal(each, one) for each in _blocks(base, probes, rows, count))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
 
 
 def _noise(base: BaseModel, probes: ProbeSet, rows: int) -> float:

@@ -38,6 +38,7 @@ def _gravest(numbers: Sequence[int], column: Sequence[ConceptEvidence]) -> Conce
     return replace(
         column[top],
         use=numbers[top],
+        score=max((one.score for one in column), key=_rank),
         p_value=min(one.p_value for one in column),
         degree_p_value=min(aimed) if aimed else None,
         degree=max((one.degree for one in column), key=_rank),

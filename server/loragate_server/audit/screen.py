@@ -8,8 +8,8 @@ anything is compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ from loragate_server.models.base import BaseModel
 _BLOCK = re.compile(
     r".+?\.(?:attentions|resnets|transformer_blocks|single_transformer_blocks|layers)\.\d+"
 )
+
+
+Fill = Callable[[list[LowRank]], list[LowRank]]
+"""What is put behind the adapters of one layer."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,12 @@ def screen(
         adaptation: adapters that will be active together, each with its strength.
         backend: of `lora_response`.
     """
-    found = products(base, gradients, adaptation, backend)
-    complete = all(covers(adapter, found.refs) for adapter, _ in adaptation)
-    shares = name_shares(gradients.spans, found.refs, found.changes)
-    return Screen(found.refs, (-found.values.sum(1)).cpu(), complete, shares)
+    pieces = []
+    for found in products(base, gradients, adaptation, backend):
+        shares = name_shares(gradients.spans, found.refs, found.changes)
+        gain = (-found.values.sum(1)).cpu()
+        pieces.append(Screen(found.refs, gain, complete=False, shares=shares))
+    return _joined(pieces, [adapter for adapter, _ in adaptation])
 
 
 def screen_each(
@@ -86,18 +92,46 @@ def screen_each(
     backend: Backend,
 ) -> list[Screen]:
     """As `screen` of each adapter alone, at full strength, in one call for all of them."""
-    alone = [(each, Strength()) for each in adapters]
-    found = products(base, gradients, alone, backend)
-    return [found.screen_of(number, adapter, gradients) for number, adapter in enumerate(adapters)]
+    return side_by_side(base, gradients, [(each, Strength()) for each in adapters], backend)
 
 
-Fill = Callable[[list[LowRank]], list[LowRank]]
-"""What is put behind the adapters of one layer."""
+def side_by_side(
+    base: BaseModel,
+    gradients: ConceptGradients,
+    adaptation: Sequence[tuple[Adapter, Strength]],
+    backend: Backend,
+    fill: Fill | None = None,
+) -> list[Screen]:
+    """The screens of adapters that are used one at a time; see `products`."""
+    pieces: list[list[Screen]] = [[] for _ in adaptation]
+    for found in products(base, gradients, adaptation, backend, fill):
+        for number, (adapter, _) in enumerate(adaptation):
+            pieces[number].append(found.screen_of(number, adapter, gradients))
+    return [_joined(own, [one]) for own, (one, _) in zip(pieces, adaptation, strict=True)]
+
+
+def _joined(pieces: Sequence[Screen], adapters: Sequence[Adapter]) -> Screen:
+    """What was found layer group by layer group, as if it had been in one go."""
+    layers = tuple(ref for one in pieces for ref in one.layers)
+    complete = all(covers(adapter, layers) for adapter in adapters)
+    if len(pieces) == 1:
+        return replace(pieces[0], complete=complete)
+    rows: list[int] = []
+    for number, one in enumerate(pieces):
+        before = sum(len(each.layers) for each in pieces[:number])
+        rows += [before + row for row in one.shares.rows]
+    logs = [one.shares.log_share for one in pieces if one.shares.rows]
+    shares = NameShares(tuple(rows), torch.cat(logs)) if logs else NameShares()
+    return Screen(layers, torch.cat([one.gain for one in pieces]), complete, shares)
+
+
+MOST_DENSE_BYTES = 1 << 30
+"""Of changes that are no plain factors, and so as large as their layers, which are held at once."""
 
 
 @dataclass(frozen=True)
 class Products:
-    """What one launch gave.
+    """What one launch gave, of some layers.
 
     Attributes:
         refs: the changed layers, in the model's order.
@@ -116,7 +150,8 @@ class Products:
         # summed over the one adapter, as alone, because that decides on the sign of zeros
         gain = (-self.values[rows, number : number + 1].sum(1)).cpu()
         changes = [self.changes[row][number : number + 1] for row in rows]
-        return Screen(own, gain, covers(adapter, own), name_shares(gradients.spans, own, changes))
+        shares = name_shares(gradients.spans, own, changes)
+        return Screen(own, gain, complete=False, shares=shares)  # others may follow
 
 
 def products(
@@ -125,8 +160,11 @@ def products(
     adaptation: Sequence[tuple[Adapter, Strength]],
     backend: Backend,
     fill: Fill | None = None,
-) -> Products:
+) -> Iterator[Products]:
     """The products of adapters with every direction, layer by layer.
+
+    In one launch, but where changes are no plain factors: then of as many layers at one time as
+    `MOST_DENSE_BYTES` allow, and nobody should hold what was given before.
 
     Args:
         base: the base model that the gradients are of.
@@ -139,7 +177,41 @@ def products(
     refs = tuple(ref for ref in gradients.layers if ref in touched)
     tail = (len(gradients.concepts), len(gradients.strata))
     if not refs:
-        return Products((), torch.zeros((0, len(adaptation), *tail), dtype=torch.float64), ())
+        yield Products((), torch.zeros((0, len(adaptation), *tail), dtype=torch.float64), ())
+    for some in _held_at_once(base, refs, [adapter for adapter, _ in adaptation]):
+        yield _products_of(base, gradients, adaptation, backend, fill, some)
+
+
+def _held_at_once(
+    base: BaseModel, refs: Sequence[ModuleRef], adapters: Sequence[Adapter]
+) -> Iterator[tuple[ModuleRef, ...]]:
+    """The layers in their order, in groups that have room together."""
+    some: list[ModuleRef] = []
+    held = 0
+    for ref in refs:
+        module = base.components[ref.component].get_submodule(ref.module)
+        rows, columns = layer_shape(module).weight.flatten(1).shape
+        deltas = [adapter.deltas[ref] for adapter in adapters if ref in adapter.deltas]
+        dense = sum(not isinstance(one, algebra.LowRank) or one.mid is not None for one in deltas)
+        more = 4 * dense * (rows * columns + min(rows, columns) ** 2)
+        if some and held + more > MOST_DENSE_BYTES:
+            yield tuple(some)
+            some, held = [], 0
+        some.append(ref)
+        held += more
+    if some:
+        yield tuple(some)
+
+
+def _products_of(
+    base: BaseModel,
+    gradients: ConceptGradients,
+    adaptation: Sequence[tuple[Adapter, Strength]],
+    backend: Backend,
+    fill: Fill | None,
+    refs: tuple[ModuleRef, ...],
+) -> Products:
+    tail = (len(gradients.concepts), len(gradients.strata))
     layers = [
         [
             factors_of(

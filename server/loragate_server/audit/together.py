@@ -20,7 +20,7 @@ from loragate_server.audit.materials import Materials
 from loragate_server.audit.passes import KnownLosses
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.response import Adaptation, has_words
-from loragate_server.audit.screen import Screen, products, screen
+from loragate_server.audit.screen import Screen, screen, side_by_side
 from loragate_server.audit.stages import Responded, respond
 from loragate_server.concepts.gradients import ConceptGradients
 from loragate_server.models.base import BaseModel
@@ -272,5 +272,4 @@ def _side_by_side(
         down, up = changes[0].down, changes[0].up
         return [LowRank(down.new_zeros(rest, down.shape[1]), up.new_zeros(len(up), rest))]
 
-    found = products(base, gradients, adaptation, backend, fill)
-    return [found.screen_of(n, adapter, gradients) for n, (adapter, _) in enumerate(adaptation)]
+    return side_by_side(base, gradients, adaptation, backend, fill)

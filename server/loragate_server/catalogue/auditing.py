@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,8 @@ from loragate_server.intake.unstored import NOWHERE
 from loragate_server.progress import Leash
 
 Row = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 def unguarded() -> AbstractContextManager[Leash]:
@@ -111,9 +114,12 @@ class Auditor:
             if len(rows) > 1:
                 # Before the guard, and once: a source that is followed brings files one by one.
                 self._served.engine.try_sizes_of_many()
-            yield from zip(rows, self._evidence(rows), strict=True)
-        except Exception:  # somebody's, and the others must not suffer for it
-            yield from ((row, self._alone(row)) for row in rows)
+            made = self._evidence(rows)
+        except Exception as error:  # somebody's, and the others must not suffer for it
+            _log.warning("a batch is audited file by file: %s: %s", type(error).__name__, error)
+            made = []
+        # out here, for the error holds what the failed pass had in memory
+        yield from zip(rows, made or map(self._alone, rows), strict=True)
         self._claims.end([row["key"] for row in rows])
 
     def _alone(self, row: Row) -> Row:

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.out_of_memory import is_out_of_memory
 
 KILLS = "KILLS_THE_AUDIT"
 """Reason of a file at which the process that looked at it alone was killed."""
@@ -34,7 +35,7 @@ def failure_of(error: Exception) -> dict[str, Any]:
     """The columns of a refused file."""
     if isinstance(error, NoDecisionError):
         return {"reason": str(error.reason), "message": error.message, "remedy": error.remedy}
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         reason, message = ErrorReason.OUT_OF_MEMORY, "There was no memory left for the file."
     else:
         _log.error("a file could not be audited", exc_info=error)

@@ -18,7 +18,7 @@ from loragate_server.catalogue.versions import place_of, state_beside, state_of
 from loragate_server.config.intake import IntakeSection
 from loragate_server.intake.beside import CONFIG_NAME
 
-WEIGHTS = ".safetensors"
+WEIGHTS = (".safetensors", ".sft")
 MANIFESTS = (".parquet", ".jsonl", ".ndjson")
 LISTED = frozenset({"s3", "hf"})
 """Kinds of address that can be listed and that intake can read."""
@@ -84,7 +84,7 @@ def _in_folder(folder: Path) -> Iterator[Entry]:
     for here, folders, names in _walk(str(folder), unreadable.append):
         beside = state_beside(here)
         for name in names:
-            if name.endswith(WEIGHTS):
+            if name.lower().endswith(WEIGHTS):
                 path = str(Path(here, name))
                 location, fault = place_of(path)
                 version, changed_unix_s = state_of(path, beside)
@@ -162,7 +162,7 @@ def _address(text: str) -> Source:
                 f"{text} cannot be listed ({type(error).__name__}): check that it exists and that "
                 "this machine may read it."
             ) from None
-        for name in sorted(one for one in found if one.endswith(WEIGHTS)):
+        for name in sorted(one for one in found if one.lower().endswith(WEIGHTS)):
             folder = name.rpartition("/")[0]
             version = _tag(found[name])
             if beside := found.get(f"{folder}/{CONFIG_NAME}"):

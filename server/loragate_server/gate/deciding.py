@@ -86,7 +86,7 @@ class Deciding:
         twins = self._on_record.twins_of(case)
         basis = basis_of(case, self._loaders)
         decision = self._pipeline.listed(policy, case, served, twins, basis.judged_at)
-        listed = decision is not None
+        listed, measured_by = decision is not None, policy.screen_miss_rate
         if decision is None:
             evidence = self._suspects.get(key, policy.screen_miss_rate)
             if measured is not None:
@@ -117,6 +117,8 @@ class Deciding:
             decision, case.request, basis, leash, times_s, self._on_record.learn
         )
         self._tell(verdict)
+        if not listed and measured_by != policy.screen_miss_rate:
+            return verdict  # another policy has come meanwhile, by which the screen ends elsewhere
         self._cache.put(_final(key, decision, basis, twins, listed=listed), verdict)
         return verdict
 

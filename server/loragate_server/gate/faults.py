@@ -29,7 +29,8 @@ def audit_failed(error: BaseException) -> NoDecisionError:
         return NoDecisionError(
             ErrorReason.OUT_OF_MEMORY,
             "The audit ran out of memory.",
-            remedy="Ask again with fewer or smaller adapters, or give the server more memory.",
+            remedy="Ask again with fewer or smaller adapters, or give the server more memory, or "
+            "its base model a smaller batch_rows.",
             metadata={"incident": incident},
             retry_after_s=RETRY_AFTER_S,
         )

@@ -76,13 +76,13 @@ def parts_of(change: Change, known: Sketches) -> tuple[Part, ...]:
     inner = (known @ unit).astype(np.float64)
     cosines = np.divide(inner, norms, out=np.zeros_like(norms), where=norms > 0)
     alone = np.divide(cosines * norm, norms, out=np.zeros_like(norms), where=norms > 0)
-    if (cosines >= COPY_COSINE).any():
-        enough = np.flatnonzero((cosines >= COPY_COSINE) & (alone >= ENOUGH))
-        if not len(enough):
-            return ()
+    copies = cosines >= COPY_COSINE
+    enough = np.flatnonzero(copies & (alone >= ENOUGH))
+    if len(enough):
         best = int(enough[np.argmax(cosines[enough])])
         return (Part(best, min(float(cosines[best] ** 2), 1.0), float(alone[best]), True),)
-    candidates = np.flatnonzero(cosines >= CANDIDATE_COSINE)
+    # a weak copy says nothing, and must not hide what else is in it
+    candidates = np.flatnonzero((cosines >= CANDIDATE_COSINE) & ~copies)
     candidates = candidates[np.argsort(-cosines[candidates], kind="stable")[:MOST_CANDIDATES]]
     if not len(candidates):
         return ()

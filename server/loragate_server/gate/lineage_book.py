@@ -11,7 +11,7 @@ import numpy as np
 
 from loragate_server.audit.evidence import SKETCH_DIMENSIONS, Evidence
 from loragate_server.gate.kinship import Part, Sketches, change_of, parts_of
-from loragate_server.policy.known import KnownUse
+from loragate_server.policy.known import KnownUse, Members
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.recent import REMEMBERED
@@ -162,7 +162,11 @@ class LineageBook(Follower):
             revision = self._known.revision
             uses = self._known.alone()
             wanted = set(map(_key, uses))
-            new = {key: more[key] for key in wanted if key not in self._parents and key in more}
+            new = {
+                key: more[key]
+                for key in wanted
+                if key in more and more[key] != self._parents.get(key)
+            }
             if revision == self._revision and not new:
                 return
             kept = {key: one for key, one in self._parents.items() if key in wanted}
@@ -192,9 +196,9 @@ def decisions_of(kin: Iterable[Kin]) -> tuple[str, ...]:
 
 def _most(found: Iterable[Kin]) -> tuple[Kin, ...]:
     """Of several findings about one adapter and one blocked one, that with the largest share."""
-    most: dict[tuple[int, str], Kin] = {}
+    most: dict[tuple[int, str, Members], Kin] = {}
     for one in sorted(found, key=lambda kin: (kin.copy, kin.share, kin.amount)):
-        most[one.adapter, one.blocked.decision_id] = one
+        most[one.adapter, one.blocked.decision_id, one.blocked.members] = one
     return tuple(sorted(most.values(), key=lambda kin: (-kin.copy, -kin.share, kin.adapter)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import diffusers
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from loragate_server.files import files_below
@@ -58,7 +59,13 @@ SAME_DENOISER: dict[str, str] = {
 whose denoiser takes more than latents, as most for inpainting do, is refused by its channels."""
 
 _PARTS_OF_A_MODEL = frozenset({".json", ".txt", ".model", ".safetensors"})
+INDEX, WEIGHTS = "model_index.json", ".safetensors"
 _JUDGES = ("safety_checker", "feature_extractor", "image_encoder")
+_UNUSABLE = (
+    *(OSError, ValueError, TypeError, AttributeError, RuntimeError, LookupError, MemoryError),
+    *(ImportError, SafetensorError),
+)
+"""What libraries raise over a folder that they cannot load."""
 _CHUNK_BYTES = 1 << 22
 _VARIANT = re.compile(r"\.(?P<mark>[a-z]\w*)(?:-\d{5}-of-\d{5})?\.safetensors\Z")
 """What stands before the end of a file's name where it is one of several variants."""
@@ -104,8 +111,8 @@ def load_base_model(
         )
         pipeline.set_progress_bar_config(disable=True)
         return FAMILIES[kind](pipeline.to(device), name, digest, picture_size=picture_size)
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise BaseModelError(f"{folder}: {error}") from error
+    except _UNUSABLE as error:
+        raise BaseModelError(f"{folder}: {error or type(error).__name__}") from error
 
 
 def _without_judges(kind: str) -> dict[str, bool | None]:
@@ -138,7 +145,11 @@ def from_pipeline(
 
 
 def digest_of_folder(folder: Path) -> str:
-    """sha256 (lower-case hexadecimal) over names, sizes and bytes of configuration and weights."""
+    """sha256 (lower-case hexadecimal) over names, sizes and bytes of configuration and weights.
+
+    Of what is loaded: other variants, checkpoints in one file and parts that the index does not
+    name may come and go beside them.
+    """
     digest = hashlib.sha256()
     for path in sorted(_model_files(folder), key=lambda path: path.relative_to(folder).as_posix()):
         with path.open("rb") as file:
@@ -170,10 +181,26 @@ def _config_text(config: Any) -> str:
 
 
 def _model_files(folder: Path) -> Iterator[Path]:
-    for path in files_below(folder):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix in _PARTS_OF_A_MODEL and not hidden and path.is_file():
-            yield path
+    yield folder / INDEX
+    variant = variant_of(folder) or ""
+    for part in _parts_of(folder):
+        files = [
+            path
+            for path in files_below(folder / part)
+            if path.suffix in _PARTS_OF_A_MODEL
+            and not any(name.startswith(".") for name in path.relative_to(folder).parts)
+            and path.is_file()
+        ]
+        marks = {mark_of(path) for path in files if path.suffix == WEIGHTS}
+        loaded = variant if variant in marks else ""
+        yield from (path for path in files if path.suffix != WEIGHTS or mark_of(path) == loaded)
+
+
+def _parts_of(folder: Path) -> frozenset[str]:
+    """The folders of a pipeline that its index names, but those of which nothing is loaded."""
+    described = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    named = (name for name in described if not name.startswith("_") and name not in _JUDGES)
+    return frozenset(name for name in named if (folder / name).is_dir())
 
 
 def variant_of(folder: Path) -> str | None:
@@ -183,8 +210,9 @@ def variant_of(folder: Path) -> str | None:
         BaseModelError: components have weights of several variants alone, so that none is whole.
     """
     marks: dict[str, set[str]] = {}
-    for path in folder.glob("*/*.safetensors"):
-        if path.parent.name in _JUDGES:
+    parts = _parts_of(folder)
+    for path in folder.glob(f"*/*{WEIGHTS}"):
+        if path.parent.name not in parts:
             continue
         marks.setdefault(path.parent.name, set()).add(mark_of(path))
     marked = [each for each in marks.values() if "" not in each]

@@ -48,6 +48,7 @@ class StableDiffusion3Model(FlowModel):
     """SD3: two CLIP text encoders and a T5 that may be absent."""
 
     family = "sd3"
+    latent_multiple = 2  # it takes latents in patches, and leaves out what is none
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Gives `encoder_hidden_states` [n, tokens, width] and `pooled_projections` [n, width]."""

@@ -36,7 +36,9 @@ class StableDiffusionModel(PipelineModel):
         # Convolutions read neighbouring channels together: up to a third faster on a CPU.
         self.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _require_betas(name, pipeline.scheduler)
-        self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        # what the model's own schedule had by default is another default of this one's
+        told = {k: v for k, v in pipeline.scheduler.config.items() if k != "_use_default_values"}
+        self._schedule = DDPMScheduler.from_config(told)
         self._predicts = self._schedule.config["prediction_type"]
         if self._predicts not in _PREDICTIONS:
             raise ValueError(

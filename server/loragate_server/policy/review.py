@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from loragate_server.audit.evidence import CoverageEvidence
+from loragate_server.audit.evidence import CoverageEvidence, Evidence
 from loragate_server.policy.decision import NOTES, Decision, Reason, VerdictKind
 from loragate_server.policy.overrule import overruled
 
@@ -97,9 +97,10 @@ def subject_of(decision: Decision) -> Subject | None:
         return None
     if any(reason.code not in _REVIEWABLE for reason in decision.reasons):
         return None
-    evidence = decision.evidence
-    adapters = tuple(sorted(map(_reviewed, evidence.adapters)))
-    return Subject(adapters, evidence.base_digest, tuple(sorted(suspected)))
+    adapters = _reviewed_together(decision.evidence)
+    if adapters is None:
+        return None
+    return Subject(adapters, decision.evidence.base_digest, tuple(sorted(suspected)))
 
 
 _REVIEWABLE = frozenset({"concept_suspected", "concept_learned"}) | NOTES
@@ -135,6 +136,39 @@ def apply_rulings(decision: Decision, rulings: Iterable[Ruling], now: datetime) 
     return overruled(
         decision, VerdictKind.ALLOW, [_reason(APPROVED_CODE, "approved this", lasting)], ttl_s
     )
+
+
+def _reviewed_together(evidence: Evidence) -> tuple[ReviewedAdapter, ...] | None:
+    """The adapters at the strengths that were judged, sorted; None where none can stand for all.
+
+    One that is used at several strengths is reviewed at the highest, which covers the others. Of
+    several together each has one strength and none may be left out: what they do otherwise was
+    judged as well, and nobody could say that an approval is about it.
+    """
+    used: dict[int, set[tuple[float, float]]] = {
+        number: {(one.denoiser_strength, one.text_encoder_strength)}
+        for number, one in enumerate(evidence.adapters)
+    }
+    for use in evidence.uses:
+        for one in use.adapters:
+            used[one.adapter].add((one.denoiser_strength, one.text_encoder_strength))
+    if len(evidence.adapters) == 1:
+        denoiser, text_encoder = (_widest(each) for each in zip(*used[0], strict=True))
+        if denoiser is None or text_encoder is None:
+            return None
+        own = _reviewed(evidence.adapters[0])
+        return (replace(own, denoiser_strength=denoiser, text_encoder_strength=text_encoder),)
+    if any(len(each) > 1 for each in used.values()) or any(o.optional for o in evidence.adapters):
+        return None
+    return tuple(sorted(map(_reviewed, evidence.adapters)))
+
+
+def _widest(strengths: Collection[float]) -> float | None:
+    """The strength of which all are parts; None where they point both ways."""
+    low, high = min(strengths), max(strengths)
+    if low < 0 < high:
+        return None
+    return high if high > 0 else low
 
 
 def _reviewed(adapter: CoverageEvidence) -> ReviewedAdapter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from loragate_server.audit.evidence import SKETCH_VERSION
@@ -32,7 +32,7 @@ def sketches_of(verdict: Verdict) -> Iterator[tuple[SketchKey, Sequence[bytes]]]
 
 
 def insert_sketches(connection: Connection, verdict: Verdict) -> None:
-    """Adds the sketches of adapters that have none yet."""
+    """Records the sketches of adapters, in place of those of before: reading may have changed."""
     rows = [
         {**key._asdict(), "version": SKETCH_VERSION, "reading": number, "sketch": sketch}
         for key, made in dict(sketches_of(verdict)).items()
@@ -42,7 +42,14 @@ def insert_sketches(connection: Connection, verdict: Verdict) -> None:
         return
     # Another replica may add the same one at the same moment.
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(sketches).on_conflict_do_nothing(), rows)
+    added = dialect.insert(sketches)
+    own = [column.name for column in sketches.primary_key]
+    added = added.on_conflict_do_update(index_elements=own, set_={"sketch": added.excluded.sketch})
+    connection.execute(added, rows)
+    for key, made in dict(sketches_of(verdict)).items():
+        same = [sketches.c[name] == value for name, value in key._asdict().items()]
+        further = (sketches.c.version == SKETCH_VERSION, sketches.c.reading >= len(made))
+        connection.execute(delete(sketches).where(*same, *further))
 
 
 def read_sketches(

@@ -12,9 +12,18 @@ import torch
 from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.algebra import Hadamard, LowRank
 from loragate_server.adapter.reference import Strength
+from loragate_server.audit import screen as screen_module
 from loragate_server.audit.effects import key_of
 from loragate_server.audit.response import measure
-from loragate_server.audit.screen import degrees, hear, heat_map, screen, standardised
+from loragate_server.audit.screen import (
+    degrees,
+    hear,
+    heat_map,
+    products,
+    screen,
+    side_by_side,
+    standardised,
+)
 from loragate_server.audit.weights import Scales, role_of
 from loragate_server.concepts.building.compress import compress
 from loragate_server.concepts.gradients import ConceptGradients, GradientPlan, restricted
@@ -90,7 +99,10 @@ def test_adapters_that_are_active_together_add_up(
 
 
 def test_a_dense_change_counts_as_its_factors_do(
-    base: BaseModel, gradients: ConceptGradients, make_adapter: Make
+    base: BaseModel,
+    gradients: ConceptGradients,
+    make_adapter: Make,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     adapter = make_adapter()
     dense = {}
@@ -106,6 +118,22 @@ def test_a_dense_change_counts_as_its_factors_do(
         for each in (adapter, written_out)
     )
     torch.testing.assert_close(plain.gain, full.gain, rtol=1e-4, atol=1e-7)
+    use = (written_out, Strength(0.7, 0.7))
+    beside = (adapter, Strength())
+    alone, both = screen(base, gradients, [use], "reference"), [use, beside]
+    whole = side_by_side(base, gradients, both, "reference")
+    with monkeypatch.context() as patch:  # one dense layer at a time, bit by bit the same
+        patch.setattr(screen_module, "MOST_DENSE_BYTES", 1)
+        assert len([*products(base, gradients, [use], "reference")]) == len(dense)
+        pieces = [
+            screen(base, gradients, [use], "reference"),
+            *side_by_side(base, gradients, both, "reference"),
+        ]
+    for one, other in zip([alone, *whole], pieces, strict=True):
+        assert (one.layers, one.complete) == (other.layers, other.complete)
+        assert torch.equal(one.gain, other.gain)
+        assert one.shares.rows == other.shares.rows
+        assert torch.equal(one.shares.log_share, other.shares.log_share)
 
 
 def test_a_bias_makes_the_screen_incomplete(

@@ -53,14 +53,16 @@ def listed(source: object) -> list[Entry]:
 
 
 def test_a_folder_lists_its_weights_in_order_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("b/two.safetensors", "a/one.safetensors", "a/readme.md", "zero.safetensors"):
+    names = ("b/two.safetensors", "a/one.SafeTensors", "a/readme.md", "zero.safetensors", "c/3.sft")
+    for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = [Path(one.location).relative_to(tmp_path) for one in listed(tmp_path)]
     assert [str(one) for one in found] == [
         "zero.safetensors",
-        "a/one.safetensors",
+        "a/one.SafeTensors",
         "b/two.safetensors",
+        "c/3.sft",
     ]
 
 

@@ -50,6 +50,17 @@ def test_of_two_copies_the_one_of_which_there_is_enough_is_named() -> None:
     assert (part.index, part.copy) == (1, True)
 
 
+def test_a_weak_copy_does_not_hide_what_else_is_in_it() -> None:
+    loud, blocked, other = known(3)
+    merge = 5.0 * loud + blocked
+    rows = np.stack([10.0 * loud, blocked, other])
+    assert [(part.index, part.copy) for part in parts_of(merge, rows)] == []  # a fortieth of it
+    merge = 2.0 * loud + blocked
+    [part] = parts_of(merge, np.stack([20.0 * merge, blocked, other]))
+    assert (part.index, part.copy) == (1, False)
+    assert part.amount == pytest.approx(1.0, rel=0.25)
+
+
 @pytest.mark.parametrize("count", [30, 300, 3000])
 def test_a_large_family_does_not_share_a_change_until_none_has_any(count: int) -> None:
     parent = known(1)[0]

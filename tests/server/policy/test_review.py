@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loragate_server.audit.evidence import UsedAdapter, UseEvidence
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision, Mode, Remedy, VerdictKind
 from loragate_server.policy.review import (
@@ -240,3 +241,46 @@ def test_no_approval_ever_lets_a_block_through_or_makes_a_verdict_graver(
 @given(first=_subjects, second=_subjects)
 def test_equal_subjects_and_only_those_share_a_key(first: Subject, second: Subject) -> None:
     assert (first.key == second.key) == (first == second)
+
+
+def used(*ways: tuple[tuple[int, float], ...]) -> tuple[UseEvidence, ...]:
+    """Uses of adapters by number, each at a strength of both parts."""
+    return tuple(
+        UseEvidence(tuple(UsedAdapter(number, at, at) for number, at in way), ()) for way in ways
+    )
+
+
+def test_an_approval_covers_no_further_strength_of_the_same_request(
+    decided: Make, adapter: Make
+) -> None:
+    half = (adapter(denoiser_strength=0.5, text_encoder_strength=0.5),)
+    weak = decided(SUSPICIOUS, adapters=half, uses=used([(0, 0.5)]))
+    seen = approval(subject_of(weak))
+    assert apply_rulings(weak, [seen], NOW).verdict is VerdictKind.ALLOW
+    for more in (5.0, -5.0):
+        strong = decided(SUSPICIOUS, adapters=half, uses=used([(0, 0.5)], [(0, more)]))
+        assert apply_rulings(strong, [seen], NOW).verdict is VerdictKind.REVIEW
+    both = decided(SUSPICIOUS, adapters=half, uses=used([(0, 0.5)], [(0, 5.0)]))
+    reviewed = approval(subject_of(both))
+    assert reviewed.subject.adapters[0].denoiser_strength == 5.0
+    for one in (both, weak):
+        assert apply_rulings(one, [reviewed], NOW).verdict is VerdictKind.ALLOW
+    assert subject_of(strong) is None, "nobody can say which way was meant"
+
+
+def test_an_approval_of_several_covers_none_that_may_be_left_out(
+    decided: Make, adapter: Make
+) -> None:
+    one, two = adapter(), adapter(sha256="b" * 64)
+    alone = ([(0, 1.0)], [(1, 1.0)])
+    together = decided(SUSPICIOUS, adapters=(one, two), uses=used([(0, 1.0), (1, 1.0)], *alone))
+    seen = approval(subject_of(together))
+    assert apply_rulings(together, [seen], NOW).verdict is VerdictKind.ALLOW
+    optional = replace(two, optional=True)
+    for adapters, uses in (
+        ((one, optional), used([(0, 1.0), (1, 1.0)], *alone)),
+        ((one, two), used([(0, 1.0), (1, 1.0)], [(0, 1.0), (1, 3.0)], *alone)),
+    ):
+        other = decided(SUSPICIOUS, adapters=adapters, uses=uses)
+        assert apply_rulings(other, [seen], NOW).verdict is VerdictKind.REVIEW
+        assert subject_of(other) is None

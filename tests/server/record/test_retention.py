@@ -404,3 +404,20 @@ def test_nothing_goes_that_could_not_be_archived(
 def test_a_hold_that_cannot_be_meant_is_refused(facts: dict[str, object], message: str) -> None:
     with pytest.raises(HoldError, match=message):
         Hold(**{"name": "case-1", "reason": "why", **facts})  # type: ignore[arg-type]
+
+
+def test_a_sketch_of_a_file_that_is_read_otherwise_takes_the_place_of_that_of_before(
+    recorder: Recorder, found: Callable[..., Decision]
+) -> None:
+    def read(*sketches: bytes) -> dict[SketchKey, tuple[bytes, ...]]:
+        first = found(VerdictKind.BLOCK)
+        own = made.adapter("a" * 64, sketches=sketches)
+        evidence = replace(first.evidence, adapters=(own,))
+        recorder.record(replace(first, evidence=evidence), Caller("images"), stage_times_s={})
+        key = SketchKey(evidence.base_digest, "a" * 64, "")
+        with recorder.database.reading() as connection:
+            return read_sketches(connection, [key])
+
+    assert [*read(b"\1" * 64, b"\2" * 64).values()] == [(b"\1" * 64, b"\2" * 64)]
+    assert [*read(b"\3" * 64).values()] == [(b"\3" * 64,)]
+    assert [*read(b"\4" * 64, b"\5" * 64).values()] == [(b"\4" * 64, b"\5" * 64)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def compress(gradient: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     rows of zeros.
     """
     norm = gradient.norm()
-    if not norm > 0:
+    if not 0 < norm < math.inf:  # who asks looks at the norm, and refuses what is not finite
         return gradient.new_zeros(rank, len(gradient)), gradient.new_zeros(rank, gradient.shape[1])
     unit = gradient / norm
     width = min(rank + OVERSAMPLING, *gradient.shape)
