@@ -20,7 +20,7 @@ from loragate_kernels.lora_response import LowRank
 from loragate_server.adapter import algebra
 from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef
 from loragate_server.adapter.delta import WeightDelta
-from loragate_server.audit.screen import factors_of
+from loragate_server.audit.products import factors_of
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 

@@ -8,16 +8,14 @@ anything is compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from loragate_kernels.lora_response import Directions, LowRank, inner_products
 from loragate_server.adapter import algebra
 from loragate_server.adapter.adapter import Adapter, ModuleRef
-from loragate_server.adapter.delta import WeightDelta
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.effects import (
     LayerEffects,
@@ -29,20 +27,16 @@ from loragate_server.audit.effects import (
 from loragate_server.audit.evidence import HeatMap
 from loragate_server.audit.likeness import Profile, profile_of
 from loragate_server.audit.naming import NameShares, name_shares
+from loragate_server.audit.products import Fill, Products, products
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.score import Scores, above_bank, degree_of, highest_of
 from loragate_server.audit.weights import NO_SCALES, Scales, weights_of
 from loragate_server.concepts.gradients import ConceptGradients
-from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 
 _BLOCK = re.compile(
     r".+?\.(?:attentions|resnets|transformer_blocks|single_transformer_blocks|layers)\.\d+"
 )
-
-
-Fill = Callable[[list[LowRank]], list[LowRank]]
-"""What is put behind the adapters of one layer."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +100,21 @@ def side_by_side(
     pieces: list[list[Screen]] = [[] for _ in adaptation]
     for found in products(base, gradients, adaptation, backend, fill):
         for number, (adapter, _) in enumerate(adaptation):
-            pieces[number].append(found.screen_of(number, adapter, gradients))
+            pieces[number].append(_screen_of(found, number, adapter, gradients))
     return [_joined(own, [one]) for own, (one, _) in zip(pieces, adaptation, strict=True)]
+
+
+def _screen_of(
+    found: Products, number: int, adapter: Adapter, gradients: ConceptGradients
+) -> Screen:
+    """As `screen` of one of the adapters alone, as far as these layers go."""
+    rows = [row for row, ref in enumerate(found.refs) if ref in adapter.deltas]
+    own = tuple(found.refs[row] for row in rows)
+    # summed over the one adapter, as alone, because that decides on the sign of zeros
+    gain = (-found.values[rows, number : number + 1].sum(1)).cpu()
+    changes = [found.changes[row][number : number + 1] for row in rows]
+    shares = name_shares(gradients.spans, own, changes)
+    return Screen(own, gain, complete=False, shares=shares)  # others may follow
 
 
 def _joined(pieces: Sequence[Screen], adapters: Sequence[Adapter]) -> Screen:
@@ -125,113 +132,6 @@ def _joined(pieces: Sequence[Screen], adapters: Sequence[Adapter]) -> Screen:
     return Screen(layers, torch.cat([one.gain for one in pieces]), complete, shares)
 
 
-MOST_DENSE_BYTES = 1 << 30
-"""Of changes that are no plain factors, and so as large as their layers, which are held at once."""
-
-
-@dataclass(frozen=True)
-class Products:
-    """What one launch gave, of some layers.
-
-    Attributes:
-        refs: the changed layers, in the model's order.
-        values: float64 [layers, adapters, concepts, strata].
-        changes: by layer, the change by each adapter.
-    """
-
-    refs: tuple[ModuleRef, ...]
-    values: Tensor
-    changes: Sequence[Sequence[LowRank]]
-
-    def screen_of(self, number: int, adapter: Adapter, gradients: ConceptGradients) -> Screen:
-        """As `screen` of one of the adapters alone."""
-        rows = [row for row, ref in enumerate(self.refs) if ref in adapter.deltas]
-        own = tuple(self.refs[row] for row in rows)
-        # summed over the one adapter, as alone, because that decides on the sign of zeros
-        gain = (-self.values[rows, number : number + 1].sum(1)).cpu()
-        changes = [self.changes[row][number : number + 1] for row in rows]
-        shares = name_shares(gradients.spans, own, changes)
-        return Screen(own, gain, complete=False, shares=shares)  # others may follow
-
-
-def products(
-    base: BaseModel,
-    gradients: ConceptGradients,
-    adaptation: Sequence[tuple[Adapter, Strength]],
-    backend: Backend,
-    fill: Fill | None = None,
-) -> Iterator[Products]:
-    """The products of adapters with every direction, layer by layer.
-
-    In one launch, but where changes are no plain factors: then of as many layers at one time as
-    `MOST_DENSE_BYTES` allow, and nobody should hold what was given before.
-
-    Args:
-        base: the base model that the gradients are of.
-        gradients: the concept gradients.
-        adaptation: adapters, each with its strength.
-        backend: of `lora_response`.
-        fill: puts the same number behind the adapters in every layer; their products come last.
-    """
-    touched = {ref for adapter, _ in adaptation for ref in adapter.deltas}
-    refs = tuple(ref for ref in gradients.layers if ref in touched)
-    tail = (len(gradients.concepts), len(gradients.strata))
-    if not refs:
-        yield Products((), torch.zeros((0, len(adaptation), *tail), dtype=torch.float64), ())
-    for some in _held_at_once(base, refs, [adapter for adapter, _ in adaptation]):
-        yield _products_of(base, gradients, adaptation, backend, fill, some)
-
-
-def _held_at_once(
-    base: BaseModel, refs: Sequence[ModuleRef], adapters: Sequence[Adapter]
-) -> Iterator[tuple[ModuleRef, ...]]:
-    """The layers in their order, in groups that have room together."""
-    some: list[ModuleRef] = []
-    held = 0
-    for ref in refs:
-        module = base.components[ref.component].get_submodule(ref.module)
-        rows, columns = layer_shape(module).weight.flatten(1).shape
-        deltas = [adapter.deltas[ref] for adapter in adapters if ref in adapter.deltas]
-        dense = sum(not isinstance(one, algebra.LowRank) or one.mid is not None for one in deltas)
-        more = 4 * dense * (rows * columns + min(rows, columns) ** 2)
-        if some and held + more > MOST_DENSE_BYTES:
-            yield tuple(some)
-            some, held = [], 0
-        some.append(ref)
-        held += more
-    if some:
-        yield tuple(some)
-
-
-def _products_of(
-    base: BaseModel,
-    gradients: ConceptGradients,
-    adaptation: Sequence[tuple[Adapter, Strength]],
-    backend: Backend,
-    fill: Fill | None,
-    refs: tuple[ModuleRef, ...],
-) -> Products:
-    tail = (len(gradients.concepts), len(gradients.strata))
-    layers = [
-        [
-            factors_of(
-                base,
-                ref,
-                adapter.deltas.get(ref),
-                strength.denoiser
-                if ref.component == base.denoiser_component
-                else strength.text_encoder,
-            )
-            for adapter, strength in adaptation
-        ]
-        for ref in refs
-    ]
-    filled = layers if fill is None else [[*changes, *fill(changes)] for changes in layers]
-    directions = Directions(tuple(gradients.layers[ref] for ref in refs))
-    found = inner_products(filled, directions, backend=backend)
-    return Products(refs, found.values.reshape(len(refs), len(filled[0]), *tail), layers)
-
-
 def covers(adapter: Adapter, refs: Sequence[ModuleRef]) -> bool:
     """Whether gains in these layers cover everything that an adapter changes."""
     known = set(refs)
@@ -239,25 +139,6 @@ def covers(adapter: Adapter, refs: Sequence[ModuleRef]) -> bool:
         ref in known and algebra.changed_bias(delta) is None
         for ref, delta in adapter.deltas.items()
     )
-
-
-def factors_of(
-    base: BaseModel, ref: ModuleRef, delta: WeightDelta | None, strength: float
-) -> LowRank:
-    """The change of one layer as factors; a dense one is the product of itself and an identity."""
-    if isinstance(delta, algebra.LowRank) and delta.mid is None:
-        down, up = delta.down.flatten(1), delta.up.flatten(1)
-        return LowRank(down.contiguous(), up.contiguous(), delta.scale * strength)
-    shape = layer_shape(base.components[ref.component].get_submodule(ref.module))
-    weight = shape.weight.detach().flatten(1)
-    d_out, d_in = weight.shape
-    if delta is None:
-        empty = torch.zeros(0, device=weight.device)
-        return LowRank(empty.reshape(0, d_in), empty.reshape(d_out, 0), 0.0)
-    dense = delta.dense(shape, strength).flatten(1).contiguous()
-    if d_out <= d_in:
-        return LowRank(dense, torch.eye(d_out, device=dense.device), 1.0)
-    return LowRank(torch.eye(d_in, device=dense.device), dense, 1.0)
 
 
 def standardised(gain: Tensor, bank: slice) -> Tensor:

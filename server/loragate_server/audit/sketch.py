@@ -22,7 +22,7 @@ from torch import Tensor
 from loragate_kernels.lora_response import LowRank
 from loragate_server.adapter.adapter import Adapter, ModuleRef
 from loragate_server.audit.evidence import SKETCH_DIMENSIONS, SKETCH_VERSION
-from loragate_server.audit.screen import factors_of
+from loragate_server.audit.products import factors_of
 from loragate_server.audit.uses import Member
 from loragate_server.models.base import BaseModel
 

@@ -154,8 +154,8 @@ def _reviewed_together(evidence: Evidence) -> tuple[ReviewedAdapter, ...] | None
             used[one.adapter].add((one.denoiser_strength, one.text_encoder_strength))
     if len(evidence.adapters) == 1:
         denoiser, text_encoder = (_widest(each) for each in zip(*used[0], strict=True))
-        if denoiser is None or text_encoder is None:
-            return None
+        if denoiser is None or text_encoder is None or (denoiser, text_encoder) not in used[0]:
+            return None  # the two highest together were never judged
         own = _reviewed(evidence.adapters[0])
         return (replace(own, denoiser_strength=denoiser, text_encoder_strength=text_encoder),)
     if any(len(each) > 1 for each in used.values()) or any(o.optional for o in evidence.adapters):

@@ -12,14 +12,14 @@ import torch
 from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.algebra import Hadamard, LowRank
 from loragate_server.adapter.reference import Strength
-from loragate_server.audit import screen as screen_module
+from loragate_server.audit import products as products_module
 from loragate_server.audit.effects import key_of
+from loragate_server.audit.products import products
 from loragate_server.audit.response import measure
 from loragate_server.audit.screen import (
     degrees,
     hear,
     heat_map,
-    products,
     screen,
     side_by_side,
     standardised,
@@ -123,7 +123,7 @@ def test_a_dense_change_counts_as_its_factors_do(
     alone, both = screen(base, gradients, [use], "reference"), [use, beside]
     whole = side_by_side(base, gradients, both, "reference")
     with monkeypatch.context() as patch:  # one dense layer at a time, bit by bit the same
-        patch.setattr(screen_module, "MOST_DENSE_BYTES", 1)
+        patch.setattr(products_module, "MOST_DENSE_BYTES", 1)
         assert len([*products(base, gradients, [use], "reference")]) == len(dense)
         pieces = [
             screen(base, gradients, [use], "reference"),

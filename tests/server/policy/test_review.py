@@ -266,6 +266,11 @@ def test_an_approval_covers_no_further_strength_of_the_same_request(
     for one in (both, weak):
         assert apply_rulings(one, [reviewed], NOW).verdict is VerdictKind.ALLOW
     assert subject_of(strong) is None, "nobody can say which way was meant"
+    crossed = (
+        UseEvidence((UsedAdapter(0, 0.5, 1.0),), ()),
+        UseEvidence((UsedAdapter(0, 1.0, 0.5),), ()),
+    )
+    assert subject_of(decided(SUSPICIOUS, adapters=half, uses=crossed)) is None, "(1, 1) is neither"
 
 
 def test_an_approval_of_several_covers_none_that_may_be_left_out(

@@ -67,6 +67,8 @@ def a1111_rule(layout: Layout) -> Meaning:
     alone = frozenset[ModuleRef]().union(
         *(each & loaded for each in joint_layers(layout.base) if not each <= loaded)
     )
+    if loaded and alone == loaded:
+        raise LoaderRefusesError("it loads an attention in whole or not, and none is whole")
     return replace(
         found,
         layers={ref: how for ref, how in found.layers.items() if ref not in alone},

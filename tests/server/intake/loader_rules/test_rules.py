@@ -345,3 +345,12 @@ def test_no_conversion_changes_the_tensors_of_the_file(family: str) -> None:
     found = read(tensors, family)
     assert all(torch.equal(tensor, before[name]) for name, tensor in tensors.items())
     assert own_scales(found, te, "comfyui") == {1 / 16}
+
+
+def test_automatic1111_refuses_a_file_of_which_it_would_load_nothing() -> None:
+    layer = "text_model.encoder.layers.0.self_attn.q_proj"
+    down, up = pair("sdxl", "text_encoder_2", layer)
+    stem = f"lora_te2_{layer.replace('.', '_')}"
+    found = read({f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}, "sdxl")
+    assert {layer} in _loaded_together(found, "comfyui")
+    assert set() not in _loaded_together(found, "a1111")
