@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from loragate_server.audit.evidence import SKETCH_DIMENSIONS, Evidence
-from loragate_server.gate.kinship import Part, Sketches, change_of, parts_of
-from loragate_server.policy.known import KnownUse, Members
+from loragate_server.audit.evidence import Evidence
+from loragate_server.gate.blocked import Asked, Blocked, file_of
+from loragate_server.gate.key import AdapterKey
+from loragate_server.gate.kinship import Sketches, change_of
+from loragate_server.policy.known import KnownUse
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.recent import REMEMBERED
@@ -23,53 +24,6 @@ from loragate_server.record.verdict import Verdict
 
 UNKNOWN = "?"
 """Stands in a key for an adapter whose sketch is not at hand: no measured verdict has it."""
-
-
-@dataclass(frozen=True)
-class _Blocked:
-    """The blocked adapters of one base model.
-
-    Attributes:
-        uses: how each was blocked.
-        changes: float32 [n, 2048], their sketches at those strengths.
-    """
-
-    uses: Sequence[KnownUse]
-    changes: Sketches
-    _found: dict[ReviewedAdapter, tuple[tuple[Part, KnownUse], ...]] = field(
-        default_factory=dict, repr=False
-    )
-
-    def kin_of(self, adapter: int, sketches: Iterable[bytes], way: ReviewedAdapter) -> set[Kin]:
-        """What an adapter has of them, by any reading of its file; measured once."""
-        found = self._found.get(way)
-        if found is None:
-            if len(self._found) >= REMEMBERED:
-                self._found.clear()
-            found = self._found[way] = tuple(self._measured(sketches, way))
-        return {Kin(one.copy, one.share, one.amount, adapter, use) for one, use in found}
-
-    def _measured(
-        self, sketches: Iterable[bytes], way: ReviewedAdapter
-    ) -> Iterator[tuple[Part, KnownUse]]:
-        # What is asked about is judged itself, and is no kin of its own.
-        own = [_file(use.members[0]) == _file(way) for use in self.uses]
-        changes, uses = self.changes, self.uses
-        if any(own):
-            changes = changes[np.logical_not(own)]
-            uses = [use for use, same in zip(uses, own, strict=True) if not same]
-        for sketch in sketches:
-            change = change_of(sketch, way.denoiser_strength, way.text_encoder_strength)
-            found = parts_of(change, changes)
-            if (
-                not found
-                and changes[:, SKETCH_DIMENSIONS:].any() | change[SKETCH_DIMENSIONS:].any()
-            ):
-                # what is changed of the text encoders may have no effect on pictures
-                rest = parts_of(change[:SKETCH_DIMENSIONS], changes[:, :SKETCH_DIMENSIONS])
-                found = tuple(replace(one, copy=False) for one in rest)
-            for part in found:
-                yield part, uses[part.index]
 
 
 class LineageBook(Follower):
@@ -96,42 +50,45 @@ class LineageBook(Follower):
         self._seen: OrderedDict[SketchKey, tuple[bytes, ...]] = OrderedDict()
         self._parents: dict[SketchKey, tuple[bytes, ...]] = {}
         self._revision = self._read_revision = -1
-        self._blocked: Mapping[str, _Blocked] = {}
+        self._blocked: Mapping[str, Blocked] = {}
 
     def about(self, evidence: Evidence) -> tuple[Kin, ...]:
         """What the adapters of an audit have of blocked ones, the most of it first."""
         blocked = self._blocked.get(evidence.base_digest)
         if blocked is None:
             return ()
-        found = set[Kin]()
-        for number, one in enumerate(evidence.adapters):
-            for strength in _strengths(evidence, number):
-                way = ReviewedAdapter(one.sha256, one.config_sha256, *strength)
-                found |= blocked.kin_of(number, one.sketches, way)
-        return _most(found)
+        return blocked.kin_of(
+            [
+                Asked(
+                    one.sketches,
+                    [
+                        ReviewedAdapter(one.sha256, one.config_sha256, *strength)
+                        for strength in _strengths(evidence, number)
+                    ],
+                    one.optional,
+                )
+                for number, one in enumerate(evidence.adapters)
+            ]
+        )
 
-    def decisions_about(
-        self, adapters: Sequence[Sequence[ReviewedAdapter]], base_digest: str
-    ) -> tuple[str, ...]:
+    def decisions_about(self, adapters: Sequence[AdapterKey], base_digest: str) -> tuple[str, ...]:
         """The ids of the decisions that `about` names, for the key of a cached verdict.
 
         Args:
-            adapters: of a request, each in every way in which it may be used.
+            adapters: of a request.
             base_digest: of the base model.
         """
         blocked = self._blocked.get(base_digest)
         if blocked is None:
             return ()
-        found = set[Kin]()
-        for number, ways in enumerate(adapters):
-            key = SketchKey(base_digest, *_file(ways[0]))
+        asked = []
+        for one in adapters:
             with self._lock:
-                sketches = self._seen.get(key)
+                sketches = self._seen.get(SketchKey(base_digest, one.sha256, one.config_sha256))
             if sketches is None:
                 return (UNKNOWN,)
-            for way in ways:
-                found |= blocked.kin_of(number, sketches, way)
-        return decisions_of(_most(found))
+            asked.append(Asked(sketches, one.ways, one.optional))
+        return decisions_of(blocked.kin_of(asked))
 
     def learn(self, verdict: Verdict) -> None:
         """Takes in what was just recorded here, after `KnownBook` has."""
@@ -174,7 +131,7 @@ class LineageBook(Follower):
             self._blocked = self._by_base(uses)
             self._revision = revision
 
-    def _by_base(self, uses: Iterable[KnownUse]) -> dict[str, _Blocked]:
+    def _by_base(self, uses: Iterable[KnownUse]) -> dict[str, Blocked]:
         found: dict[str, list[tuple[KnownUse, Sketches]]] = {}
         for use in uses:
             [way] = use.members
@@ -184,7 +141,7 @@ class LineageBook(Follower):
                     rows = found.setdefault(use.base_digest, [])
                     rows.append((use, change.astype(np.float32)))
         return {
-            base: _Blocked(tuple(use for use, _ in rows), np.stack([one for _, one in rows]))
+            base: Blocked(tuple(use for use, _ in rows), np.stack([one for _, one in rows]))
             for base, rows in found.items()
         }
 
@@ -192,14 +149,6 @@ class LineageBook(Follower):
 def decisions_of(kin: Iterable[Kin]) -> tuple[str, ...]:
     """The decisions that blocked them, sorted, for a key."""
     return tuple(sorted({one.blocked.decision_id for one in kin}))
-
-
-def _most(found: Iterable[Kin]) -> tuple[Kin, ...]:
-    """Of several findings about one adapter and one blocked one, that with the largest share."""
-    most: dict[tuple[int, str, Members], Kin] = {}
-    for one in sorted(found, key=lambda kin: (kin.copy, kin.share, kin.amount)):
-        most[one.adapter, one.blocked.decision_id, one.blocked.members] = one
-    return tuple(sorted(most.values(), key=lambda kin: (-kin.copy, -kin.share, kin.adapter)))
 
 
 def _strengths(evidence: Evidence, adapter: int) -> list[tuple[float, float]]:
@@ -215,9 +164,5 @@ def _strengths(evidence: Evidence, adapter: int) -> list[tuple[float, float]]:
     return list(dict.fromkeys(found))
 
 
-def _file(way: ReviewedAdapter) -> tuple[str, str]:
-    return way.sha256, way.config_sha256
-
-
 def _key(use: KnownUse) -> SketchKey:
-    return SketchKey(use.base_digest, *_file(use.members[0]))
+    return SketchKey(use.base_digest, *file_of(use.members[0]))

@@ -51,7 +51,7 @@ class OnRecord:
             dry_run=request.dry_run,
             review_ids=tuple(ruling.review_id for ruling in rulings),
             known_ids=tuple(one.decision_id for one in self.known.about(ways, base_digest)),
-            lineage_ids=self.lineage.decisions_about(ways, base_digest),
+            lineage_ids=self.lineage.decisions_about(adapters, base_digest),
             twins=tuple(twins),
         )
 

@@ -39,7 +39,7 @@ class Remedy(StrEnum):
     WITHDRAW_AND_CALL_LEGAL = "WITHDRAW_AND_CALL_LEGAL"
 
 
-NOTES = frozenset({"pilot_mode", "allow_list_lapsed", "uncalibrated"})
+NOTES = frozenset({"pilot_mode", "allow_list_lapsed", "allow_list_config", "uncalibrated"})
 """Codes of reasons that stand beside a verdict and do not make it graver or milder."""
 
 

@@ -74,6 +74,15 @@ class ListedAdapter(_Closed):
         return self.ends_at is None or now < self.ends_at
 
 
+class AllowedAdapter(ListedAdapter):
+    """An entry of the allow list: a file by itself, or with one `adapter_config.json` beside it.
+
+    That sets scales, and so what the same file does.
+    """
+
+    config_sha256: Sha256 | None = None
+
+
 class Limits(_Closed):
     """What a request may ask for."""
 
@@ -104,7 +113,7 @@ class PolicyDocument(_Closed):
     defaults: ThresholdsDocument
     rules: list[RuleDocument] = []
     remedies: RemediesDocument = RemediesDocument()
-    allow_sha256: list[ListedAdapter] = []
+    allow_sha256: list[AllowedAdapter] = []
     deny_sha256: list[ListedAdapter] = []
     limits: Limits = Limits()
     restrict: RestrictDocument = RestrictDocument()
@@ -122,7 +131,7 @@ KNOWN_KEYS: tuple[str, ...] = tuple(
                 PolicyDocument,
                 RuleDocument,
                 RemediesDocument,
-                ListedAdapter,
+                AllowedAdapter,
                 Limits,
                 RestrictDocument,
                 LineageDocument,

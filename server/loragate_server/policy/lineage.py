@@ -20,11 +20,11 @@ __all__ = ["COPY_CODE", "LINEAGE_CODES", "PART_CODE"]
 
 @dataclass(frozen=True)
 class Kin:
-    """What an adapter has of a blocked one.
+    """What an adapter, or several that are active together, have of a blocked one.
 
     Attributes:
         blocked: how that one was blocked; one file, alone.
-        adapter: index into `Evidence.adapters`.
+        adapter: index into `Evidence.adapters`; None for what they add up to.
         share: of the adapter's change, squared, that is the blocked one's; 0 to 1.
         amount: how much of the blocked change it carries, at the strength that is asked about; 1
             is as much as was blocked.
@@ -35,7 +35,7 @@ class Kin:
     copy: bool
     share: float
     amount: float
-    adapter: int
+    adapter: int | None
     blocked: KnownUse
 
 
@@ -79,14 +79,21 @@ def with_lineage(decision: Decision, reasons: Sequence[Reason], rules: LineageRu
 
 
 def _told(decision: Decision, kin: Kin) -> Reason:
-    adapter = decision.evidence.adapters[kin.adapter].sha256[:12]
     parent = (
         f"{as_used(kin.blocked.members)} (decision {kin.blocked.decision_id} of "
         f"{kin.blocked.decided_at:%Y-%m-%d})"
     )
-    numbers = f"; {kin.share:.0%} of its change is that adapter's, {kin.amount:.2g} times."
-    if kin.copy:
-        sentence = f"Adapter {adapter} is a blocked adapter again, under another digest: {parent}"
-        return Reason(COPY_CODE, f"{sentence}{numbers}", f"{sentence}.")
-    sentence = f"Adapter {adapter} holds a blocked adapter among other things: {parent}"
-    return Reason(PART_CODE, f"{sentence}{numbers}", f"{sentence}.")
+    if kin.adapter is None:
+        who, whose = "The adapters together", "what they change"
+        copy, part = "are a blocked adapter again", "hold a blocked adapter among other things"
+    else:
+        own = decision.evidence.adapters[kin.adapter].sha256
+        same = any(own == one.sha256 for one in kin.blocked.members)
+        who, whose = f"Adapter {own[:12]}", "its change"
+        other = "with another adapter_config.json" if same else "under another digest"
+        copy = f"is a blocked adapter again, {other}"
+        part = "holds a blocked adapter among other things"
+    numbers = f"; {kin.share:.0%} of {whose} is that adapter's, {kin.amount:.2g} times."
+    sentence = f"{who} {copy if kin.copy else part}: {parent}"
+    told, plain = f"{sentence}{numbers}", f"{sentence}."
+    return Reason(COPY_CODE, told, plain) if kin.copy else Reason(PART_CODE, told, plain)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from loragate_server.audit.evidence import CoverageEvidence
 from loragate_server.policy.decision import Reason
-from loragate_server.policy.document import ListedAdapter
+from loragate_server.policy.document import AllowedAdapter, ListedAdapter
 from loragate_server.policy.policy import Policy
 
 
@@ -33,7 +33,8 @@ def decide_listed(policy: Policy, adapters: Sequence[CoverageEvidence], now: dat
     """Looks the adapters up. The deny list wins; the allow list needs every one of the set.
 
     Who denies a file denies its weights, for another file with the same ones differs in its
-    metadata alone. Who allows a file has seen its metadata, which loaders read: no other one is.
+    metadata alone. Who allows a file has seen its metadata, which loaders read, and what lies
+    beside it: no other one is, and not with another `adapter_config.json`.
 
     Args:
         policy: whose lists to look in.
@@ -48,17 +49,32 @@ def decide_listed(policy: Policy, adapters: Sequence[CoverageEvidence], now: dat
         reasons = tuple(_denied(e, stands_for[e.sha256]) for e in denied)
         # The deny verdict holds until the last denying entry lapses, but asking early is harmless.
         return Listing(True, False, reasons, _first_end(denied))
+    asked = [(one.sha256, one.config_sha256) for one in adapters]
     matching = [e for e in policy.allow if e.sha256 in sha256s]
-    active = {e.sha256: e for e in matching if e.active(now)}
-    lapsed = tuple(
-        _reason("allow_list_lapsed", f"was on the allow list until {e.expires}", e)
-        for e in matching
-        if not e.active(now)
-    )
-    if sha256s and all(sha256 in active for sha256 in sha256s):
-        reasons = tuple(_reason("allow_listed", "is on the allow list", e) for e in active.values())
-        return Listing(False, True, reasons, _first_end(list(active.values())))
-    return Listing(False, False, lapsed, None)
+    active = {_with_config(e): e for e in matching if e.active(now)}
+    if asked and all(one in active for one in asked):
+        used = [active[one] for one in dict.fromkeys(asked)]
+        reasons = tuple(_reason("allow_listed", "is on the allow list", e) for e in used)
+        return Listing(False, True, reasons, _first_end(used))
+    return Listing(False, False, tuple(_unmet(matching, asked, now)), None)
+
+
+def _with_config(entry: AllowedAdapter) -> tuple[str, str]:
+    return entry.sha256, entry.config_sha256 or ""
+
+
+def _unmet(
+    matching: Sequence[AllowedAdapter], asked: Sequence[tuple[str, str]], now: datetime
+) -> Iterator[Reason]:
+    """Why entries about these files do not count."""
+    for entry in matching:
+        if not entry.active(now):
+            yield _reason(
+                "allow_list_lapsed", f"was on the allow list until {entry.expires}", entry
+            )
+        elif _with_config(entry) not in asked:
+            what = "is on the allow list with another adapter_config.json beside it, or without one"
+            yield _reason("allow_list_config", what, entry)
 
 
 def _denied(entry: ListedAdapter, sha256: str) -> Reason:

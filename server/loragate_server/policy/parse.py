@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
 from loragate_server.policy.document import (
+    AllowedAdapter,
     ListedAdapter,
     PolicyDocument,
     RuleDocument,
@@ -153,15 +155,16 @@ def _disorder(given: ThresholdsDocument, place: Location) -> list[Problem]:
     return problems
 
 
-def _repeated(entries: list[ListedAdapter], name: str) -> list[Problem]:
-    seen: set[str] = set()
+def _repeated(entries: Sequence[ListedAdapter], name: str) -> list[Problem]:
+    seen = set[tuple[str, str | None]]()
     problems = []
     for index, entry in enumerate(entries):
-        if entry.sha256 in seen:
+        own = entry.sha256, entry.config_sha256 if isinstance(entry, AllowedAdapter) else None
+        if own in seen:
             problems.append(
                 Problem((name, index, "sha256"), "is listed twice", "Keep one of them.")
             )
-        seen.add(entry.sha256)
+        seen.add(own)
     return problems
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Protocol
 
 from loragate_server.policy.decision import Mode, Remedy, VerdictKind
-from loragate_server.policy.document import Limits, ListedAdapter
+from loragate_server.policy.document import AllowedAdapter, Limits, ListedAdapter
 from loragate_server.policy.lineage import LineageRules
 
 ANYBODY = "*"
@@ -98,7 +98,7 @@ class Policy:
     defaults: Thresholds
     rules: tuple[Rule, ...]
     remedies: Mapping[str, Remedy]
-    allow: tuple[ListedAdapter, ...]
+    allow: tuple[AllowedAdapter, ...]
     deny: tuple[ListedAdapter, ...]
     limits: Limits
     when_inconclusive: VerdictKind

@@ -21,11 +21,12 @@ REASON_CODES: Final[Mapping[str, str | None]] = {
     "review_approved": None,
     "review_rejected": None,
     "known_bad": None,
-    "copy_of_blocked": "The adapter is a blocked one again, under another digest.",
+    "copy_of_blocked": "The adapter is a blocked one again, in other bytes.",
     "part_of_blocked": "The adapter holds a blocked one among other things.",
     # of the lists
     "allow_listed": None,
     "allow_list_lapsed": None,
+    "allow_list_config": None,
     "deny_listed": None,
     # of evidence that cannot vouch for the adapters
     "not_audited": None,

@@ -46,12 +46,22 @@ class Family:
     async def ask(
         self, score: float, state: State, strength: float = 1.0, text: float | None = None
     ) -> Any:
-        self.house.engine.score = score
         strengths = Strength(strength, strength if text is None else text)
-        reference = AdapterReference(
-            inline_bytes=save(dict(state), {"format": "pt"}), strength=strengths
-        )
-        return await self.house.ask(GateRequest(adapters=(reference,)))
+        return await self.ask_together(score, (state, strengths))
+
+    async def ask_together(
+        self, score: float, *used: tuple[State, Strength], optional: bool = False
+    ) -> Any:
+        self.house.engine.score = score
+        references = [
+            AdapterReference(
+                inline_bytes=save(dict(state), {"format": "pt"}),
+                strength=strength,
+                optional=optional,
+            )
+            for state, strength in used
+        ]
+        return await self.house.ask(GateRequest(adapters=tuple(references)))
 
     async def block(self, seed: int, strength: float = 1.0) -> Any:
         verdict = await self.ask(LEARNED, self.state(seed), strength)
@@ -233,6 +243,53 @@ async def test_a_merge_is_shown_to_a_person_who_hears_what_is_in_it(family: Fami
     assert codes(verdict) == ["part_of_blocked"] * 2
     told = " ".join(reason.message for reason in verdict.decision.reasons)
     assert all(parent.decision_id in told for parent in parents)
+
+
+@pytest.mark.parametrize("optional", [False, True])
+async def test_halves_of_a_blocked_adapter_are_known_by_what_they_add_up_to(
+    family: Family, optional: bool
+) -> None:
+    parent = await family.block(0)
+    layers = sorted({name.partition(".lora_")[0] for name in family.state(0)})
+    whole = rounded(family.state(0))
+    halves = [
+        {name: value for name, value in whole.items() if name.partition(".lora_")[0] in some}
+        for some in (layers[::2], layers[1::2])
+    ]
+    both = [(half, Strength(1.0, 1.0)) for half in halves]
+    verdict = await family.ask_together(CLEAN, *both, optional=optional)
+    assert verdict.decision.verdict is BLOCK
+    [together] = [one for one in verdict.decision.reasons if one.code == "copy_of_blocked"]
+    assert "The adapters together are a blocked adapter again" in together.message
+    assert parent.decision_id in together.message
+    assert (await family.ask_together(CLEAN, *both, optional=optional)).cached
+    # at half the strength they are together what the adapter is at half of what was blocked
+    quiet = [(half, Strength(0.5, 0.5)) for half in halves]
+    assert "copy_of_blocked" not in codes(await family.ask_together(CLEAN, *quiet))
+
+
+async def test_a_blocked_adapter_at_a_low_strength_is_no_kin_until_others_bring_the_rest(
+    family: Family,
+) -> None:
+    await family.block(0)
+    own, copy, stranger = family.state(0), rounded(family.state(0)), family.state(1)
+    half, full = Strength(0.5, 0.5), Strength(1.0, 1.0)
+    assert (await family.ask(CLEAN, own, 0.5)).decision.verdict is ALLOW
+    beside = await family.ask_together(CLEAN, (own, half), (stranger, full))
+    assert not set(codes(beside)) & {"copy_of_blocked", "part_of_blocked"}
+    rest = await family.ask_together(CLEAN, (own, half), (copy, half))
+    assert "copy_of_blocked" in codes(rest)
+    assert rest.decision.verdict is BLOCK
+
+
+async def test_what_one_adapter_is_told_of_is_not_told_of_all_together(family: Family) -> None:
+    await family.block(0)
+    full = Strength(1.0, 1.0)
+    verdict = await family.ask_together(
+        CLEAN, (rounded(family.state(0)), full), (family.state(1), full)
+    )
+    assert codes(verdict).count("copy_of_blocked") == 1
+    assert "part_of_blocked" not in codes(verdict)
 
 
 async def test_a_cached_verdict_does_not_outlive_the_block_of_what_it_comes_from(

@@ -215,6 +215,23 @@ def test_the_allow_list_does_not_vouch_for_a_file_that_was_not_understood(
     assert decide(lists, unsure).verdict is INCONCLUSIVE
 
 
+def test_the_allow_list_vouches_for_a_file_with_the_configuration_that_it_names_only(
+    policy, evidence, concept, adapter
+) -> None:
+    bare, beside = adapter(A), adapter(A, config_sha256=B)
+    refused = ["concept_learned", "allow_list_config"]
+    lists = policy(listed("allow_sha256", f"{A}'"))
+    assert codes(decide(lists, evidence(concept(9), adapters=(bare,)))) == ["allow_listed"]
+    assert codes(decide(lists, evidence(concept(9), adapters=(beside,)))) == refused
+    lists = policy(listed("allow_sha256", f"{A}', config_sha256: '{B}'"))
+    assert codes(decide(lists, evidence(concept(9), adapters=(beside,)))) == ["allow_listed"]
+    assert codes(decide(lists, evidence(concept(9), adapters=(bare,)))) == refused
+    assert codes(decide(lists, evidence(concept(9), adapters=(bare, beside)))) == refused[:1]
+    both = policy(listed("allow_sha256", f"{A}'", f"{A}', config_sha256: '{B}'"))
+    pair = decide(both, evidence(concept(9), adapters=(bare, beside)))
+    assert (pair.verdict, codes(pair)) == (ALLOW, ["allow_listed"] * 2)
+
+
 def test_an_entry_counts_until_the_end_of_its_last_day_and_shortens_the_verdict(
     policy, evidence, concept
 ) -> None:
