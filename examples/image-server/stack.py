@@ -5,7 +5,9 @@
 Runs until SIGINT or SIGTERM. A configuration is used as it stands, but for its port numbers: where
 the environment names another port, that is written in the place of the default, and CHECK_TIMEOUT_S
 where it says how many seconds a check may take. With IMAGE_SERVER=own no image server is started,
-and whatever listens on its port is guarded; EXTRACTOR says how its requests are read.
+and whatever listens on its port is guarded; EXTRACTOR says how its requests are read. With
+LORAGATE=own no loragate is started either: its words, environment and log are printed, and it is
+waited for until that log says that it is ready.
 """
 
 from __future__ import annotations
@@ -114,11 +116,10 @@ def await_port(name: str, process: subprocess.Popen[bytes], port: int, work: Pat
     raise RuntimeError(f"{name} did not start:\n{(work / f'{name}.log').read_text()}")
 
 
-def await_loragate(process: subprocess.Popen[bytes], work: Path) -> None:
+def await_loragate(process: subprocess.Popen[bytes] | None, log: Path) -> None:
     """Waits until loragate says that it can decide, which is later than its ports open."""
     deadline = time.monotonic() + START_LIMIT_S
-    log = work / "loragate.log"
-    while process.poll() is None and time.monotonic() < deadline:
+    while (process is None or process.poll() is None) and time.monotonic() < deadline:
         if "loragate-server ready:" in log.read_text():
             return
         time.sleep(0.1)
@@ -153,11 +154,11 @@ def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -
     environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] = os.environ.get("EXTRACTOR", api)
     if limit := os.environ.get("CHECK_TIMEOUT_S"):
         environment["LORAGATE_INTERCEPT__HTTP_TIMEOUT_S"] = limit
-    configuration = ["--config", str(here / "loragate.yaml")]
+    words = ["serve", "--config", str(here / "loragate.yaml")]
     if environment["LORAGATE_INTERCEPT__DEFAULT_EXTRACTOR"] in WITH_SOCKETS:
         environment["LORAGATE_INTERCEPT__RELAYS"] = json.dumps(relay(environment, proxy, chosen))
     commands = {
-        "loragate": [sys.executable, "-m", "loragate_server", "serve", *configuration],
+        "loragate": [sys.executable, "-m", "loragate_server", *words],
         "image-server": [
             *(sys.executable, str(here / "server.py")),
             *("--port", str(chosen["IMAGE_SERVER_PORT"]), "--lora-api", api),
@@ -168,11 +169,17 @@ def start(proxy: str, chosen: Mapping[str, int], work: Path, stack: ExitStack) -
     }
     if os.environ.get("IMAGE_SERVER") == "own":
         del commands["image-server"]
+    log = work / "loragate.log"
+    if os.environ.get("LORAGATE") == "own":
+        del commands["loragate"]
+        log.touch()
+        own = {"words": words, "environment": environment, "log": str(log)}
+        print("loragate: " + json.dumps(own), flush=True)
     processes = {
         name: stack.enter_context(running(name, command, work, environment))
         for name, command in commands.items()
     }
-    await_loragate(processes["loragate"], work)
+    await_loragate(processes.get("loragate"), log)
     if "image-server" in processes:
         await_port("image-server", processes["image-server"], chosen["IMAGE_SERVER_PORT"], work)
     await_port("proxy", processes["proxy"], chosen["PROXY_PORT"], work)

@@ -117,7 +117,12 @@ def guarded(
     own_server = server or OpenServer()
     port, grpc_port = free_ports(2)
     ports = {"IMAGE_SERVER_PORT": str(port), "IMAGE_SERVER_GRPC_PORT": str(grpc_port)}
-    own = {"IMAGE_SERVER": "own", "EXTRACTOR": extractor, "CHECK_TIMEOUT_S": "50"}
+    own = {
+        "LORAGATE": "own",
+        "IMAGE_SERVER": "own",
+        "EXTRACTOR": extractor,
+        "CHECK_TIMEOUT_S": "50",
+    }
     with (
         open_server(port, grpc_port, own_server),
         running_stack(*command, **own, **ports) as stack,

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from loragate import AuditClient
+from testkit.servers import forked_program
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HARMLESS = EXAMPLES / "adapters" / "harmless-watermelon.safetensors"
@@ -100,7 +101,7 @@ class Stack:
 
 @contextmanager
 def running_stack(*command: str, **environment: str) -> Iterator[Stack]:
-    """Runs `examples/COMMAND` on free ports."""
+    """Runs `examples/COMMAND` on free ports; with LORAGATE=own, its loragate is a forked one."""
     names = (
         *("PROXY_PORT", "IMAGE_SERVER_PORT", "IMAGE_SERVER_GRPC_PORT"),
         *("LORAGATE_GRPC_PORT", "LORAGATE_HTTP_PORT", "RELAY_PORT"),
@@ -113,15 +114,25 @@ def running_stack(*command: str, **environment: str) -> Iterator[Stack]:
         text=True,
     )
     assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
+    with ExitStack() as stack:
+        stack.callback(_end, process)
+        line, pids = process.stdout.readline(), {}
+        if line.startswith("loragate: "):
+            own = json.loads(line.removeprefix("loragate: "))
+            variables = {**os.environ, "OMP_NUM_THREADS": "1", **own["environment"]}
+            server = stack.enter_context(forked_program(own["words"], variables, Path(own["log"])))
+            pids["loragate"] = server.pid or 0
+            line = process.stdout.readline()
         assert line.startswith("ready: "), f"{' '.join(command)} did not start"
         facts = json.loads(line.removeprefix("ready: "))
-        yield Stack(facts["ports"], facts["pids"], Path(facts["logs"]))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.stdout.close()
-        assert process.wait(timeout=60) == 0
+        yield Stack(facts["ports"], {**facts["pids"], **pids}, Path(facts["logs"]))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    process.send_signal(signal.SIGTERM)
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
 
 
 def free_ports(count: int) -> list[int]:
