@@ -84,8 +84,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+        _sync_file(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -101,13 +100,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         yield partial
+        for file in files_below(partial):
+            _sync_file(file)
+        for place, _, _ in os.walk(partial):
+            sync_folder(Path(place))
         try:
             partial.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
+        sync_folder(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from loragate_server.catalogue.progress import DECIDED, REFUSED, SAME, Progress
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.measured import Measured, measured_otherwise
 from loragate_server.gate.request import GateRequest
-from loragate_server.policy.decision import GRAVITY
+from loragate_server.policy.decision import GRAVITY, VerdictKind
 from loragate_server.progress import Leash
 from loragate_server.record.scanned import request_id
 from loragate_server.record.verdict import SCAN_SERVICE, Caller, Verdict
@@ -159,8 +159,12 @@ def of_verdict(verdict: Verdict) -> dict[str, Any]:
     """A verdict as columns of results."""
     decision = verdict.decision
     shown: dict[str, Any] = {}
-    if decision.findings:
-        worst = max(decision.findings, key=lambda one: (GRAVITY[one.verdict], one.evidence.score))
+    worst = max(
+        decision.findings, key=lambda one: (GRAVITY[one.verdict], one.evidence.score), default=None
+    )
+    allowed = decision.would_be_verdict is VerdictKind.ALLOW
+    # what was ruled out for another reason was suspected of no concept
+    if worst is not None and (allowed or worst.verdict is not VerdictKind.ALLOW):
         found = worst.evidence
         shown = {
             "concept_id": found.concept_id,

@@ -26,7 +26,7 @@ from loragate_server.concepts.manifest import (
 from loragate_server.concepts.pictures import digest_of_file, read_picture, save_picture
 from loragate_server.concepts.written import explained, rewritten
 from loragate_server.errors import ErrorReason, NoDecisionError
-from loragate_server.files import lock, whole_file
+from loragate_server.files import lock, sync_folder, whole_file
 
 MIN_NEUTRAL = 8
 """Fewer neutral concepts give no spread that a score could be measured in."""
@@ -158,6 +158,9 @@ class ConceptLibrary:
         (self.folder / names[0]).parent.mkdir(parents=True, exist_ok=True)
         for name, picture in zip(names, decoded, strict=True):
             save_picture(picture, self.folder / name)
+        own = (self.folder / names[0]).parent
+        for folder in (own, own.parent, self.folder):  # the manifest is to name nothing but these
+            sync_folder(folder)
         return entry
 
     def replace(
@@ -241,6 +244,7 @@ class ConceptLibrary:
         file = self.folder / FILE_NAME
         with whole_file(file) as partial:
             partial.write_text(rewritten(file.read_text("utf-8"), manifest), "utf-8")
+        sync_folder(self.folder)  # before old pictures are deleted, or the change is recorded
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from loragate_server.concepts.concept import Concept
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.files import whole_file
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 3 * 2**20
@@ -108,7 +109,8 @@ def _bytes_of(path: Path) -> bytes:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Writes a picture into a library, as PNG and no larger than any base model needs it."""
-    path.write_bytes(as_png(picture))
+    with whole_file(path) as partial:
+        partial.write_bytes(as_png(picture))
 
 
 def taken_in(data: bytes, label: str) -> bytes:

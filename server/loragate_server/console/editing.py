@@ -37,6 +37,9 @@ class Editor(Protocol):
     async def remove(self, concept_id: str, leash: Leash, before: str) -> str:
         """Takes one out, if `before` is its digest when its turn has come."""
 
+    async def adopt(self, leash: Leash) -> str:
+        """Brings the folder into force as it is, whoever has changed it."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -112,10 +115,14 @@ class Editing:
 
     async def _applied(self, change: Change, leash: Leash) -> str:
         proposal = change.proposal
-        found = await asyncio.to_thread(_found, self._library(), proposal.concept_id)
-        if is_so(found, proposal):  # the server ended between making it and recording that
-            return await asyncio.to_thread(_stored_digest, self._library())
-        require_as_it_was(found, proposal)
+        library = self._library()
+        found = await asyncio.to_thread(_found, library, proposal.concept_id)
+        if made := is_so(found, proposal):
+            here = next((c for c in library.forbidden if c.concept_id == proposal.concept_id), None)
+            if is_so(here, proposal):  # the server ended between making it and recording that
+                return await asyncio.to_thread(_stored_digest, library)
+        else:
+            require_as_it_was(found, proposal)
         editor = self._editor()
         if editor is None:
             raise NoDecisionError(
@@ -123,6 +130,19 @@ class Editing:
                 "The server is still starting.",
                 remedy="Try again when it is ready.",
             )
+        if made:  # by another server, or by this one, which failed before it came into force
+            return await editor.adopt(leash)
+        try:
+            return await self._changed(editor, change, leash)
+        except NoDecisionError as error:
+            if error.reason not in (ErrorReason.CONCEPT_EXISTS, ErrorReason.CONCEPT_UNKNOWN):
+                raise
+            if not is_so(await asyncio.to_thread(_found, library, proposal.concept_id), proposal):
+                raise
+            return await editor.adopt(leash)  # another server was faster
+
+    async def _changed(self, editor: Editor, change: Change, leash: Leash) -> str:
+        proposal = change.proposal
         if proposal.kind is ChangeKind.RETIRE:
             return await editor.remove(proposal.concept_id, leash, proposal.before)
         pictures = await asyncio.to_thread(self.changes.pictures, change.change_id)

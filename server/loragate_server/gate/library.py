@@ -121,6 +121,18 @@ class LibraryKeeper:
         """
         return await self._run(lambda library: library.remove(concept_id, before), leash)
 
+    async def adopt(self, leash: Leash) -> str:
+        """Brings the folder into force as it is now, whoever has changed it. As `create` otherwise.
+
+        Returns:
+            The new digest of the library.
+
+        Raises:
+            NoDecisionError: LIBRARY_EMPTY or CONCEPT_PICTURES_INVALID when the folder is of no use,
+                and what `create` raises.
+        """
+        return await self._run(lambda library: ConceptLibrary.open(library.folder), leash)
+
     def close(self) -> None:
         """Takes no more changes. One that is being made ends when the worker refuses its pieces."""
         self._thread.shutdown(cancel_futures=True)

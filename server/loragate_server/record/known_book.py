@@ -14,7 +14,7 @@ from loragate_server.policy.known import KnownUse, Members
 from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.record.database import Database
 from loragate_server.record.follow import POLL_INTERVAL_S, Follower
-from loragate_server.record.known_rows import known_of, known_since
+from loragate_server.record.known_rows import count_known, known_of, known_since
 from loragate_server.record.verdict import Verdict
 
 OVERLAP = timedelta(minutes=1)
@@ -34,11 +34,13 @@ class _Files:
     sha256s: Counter[str]
     newest: dict[Members, KnownUse] = field(default_factory=dict)
 
-    def take(self, use: KnownUse) -> None:
-        """Keeps the newer one of two decisions about the same use."""
+    def take(self, use: KnownUse) -> bool:
+        """Keeps the newer one of two decisions about the same use; whether that is this one."""
         before = self.newest.get(use.members)
-        if before is None or _order(before) < _order(use):
-            self.newest[use.members] = use
+        if before is not None and _order(use) <= _order(before):
+            return False
+        self.newest[use.members] = use
+        return True
 
     @property
     def blocked(self) -> KnownUse | None:
@@ -66,6 +68,8 @@ class KnownBook(Follower):
         self._files: dict[tuple[str, tuple[str, ...]], _Files] = {}
         self._by_file: defaultdict[tuple[str, str], list[_Files]] = defaultdict(list)
         self._read_until: datetime | None = None
+        self._rows = 0
+        self._read: set[tuple[str, Members]] = set()
         self._revision = 0
 
     def about(self, wanted: Wanted, base_digest: str) -> tuple[KnownUse, ...]:
@@ -116,11 +120,20 @@ class KnownBook(Follower):
         self._take(known_of(verdict))
 
     def refresh(self) -> None:
-        """Reads what is new."""
+        """Reads what is new, and everything where something older has appeared.
+
+        That was decided by a replica whose clock is behind, or took long to become visible.
+        """
         since = None if self._read_until is None else self._read_until - OVERLAP
         with self._database.reading() as connection:
+            count = count_known(connection)
             rows = known_since(connection, since)
+            read = {(use.decision_id, use.members) for use in rows}
+            if since is not None and count - self._rows != len(read - self._read):
+                rows = known_since(connection, None)
+                read = {(use.decision_id, use.members) for use in rows}
         self._take(rows)
+        self._rows, self._read = count, read
         if rows:
             # No clock that is ahead may hide what other replicas decide meanwhile.
             self._read_until = min(rows[-1].decided_at, datetime.now(UTC))
@@ -136,8 +149,7 @@ class KnownBook(Follower):
                     known = self._files[key] = _Files(Counter(use.sha256s))
                     # Under one of its files only: whoever asks about all asks about that one.
                     self._by_file[use.base_digest, use.sha256s[0]].append(known)
-                known.take(use)
-                self._revision += 1
+                self._revision += known.take(use)
 
 
 def _allowed(known: _Files, wanted: Wanted) -> bool:

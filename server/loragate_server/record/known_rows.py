@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Connection, exists, insert, select
+from sqlalchemy import Connection, exists, func, insert, select
 
 from loragate_server.policy.known import KnownUse, judged_uses
 from loragate_server.policy.review import ReviewedAdapter
@@ -45,6 +45,11 @@ def insert_known(connection: Connection, verdict: Verdict) -> None:
                 members=_text(use.members),
             )
         )
+
+
+def count_known(connection: Connection) -> int:
+    """How many rows there are; none is ever deleted."""
+    return int(connection.execute(select(func.count()).select_from(known_uses)).scalar_one())
 
 
 def known_since(connection: Connection, since: datetime | None) -> list[KnownUse]:

@@ -65,6 +65,7 @@ class DecisionLog:
         self._size = 0
         self._last = begin or Link()
         self._owed_note: dict[str, Any] | None = None
+        self._torn = False
         self._closed = False
         with self._guarded():
             self._follow_file()
@@ -155,7 +156,11 @@ class DecisionLog:
                 rest = rest[os.write(self._fd, rest) :]
             os.fsync(self._fd)
         except OSError:
-            self._take_back()
+            self._torn = True
+            try:
+                self._take_back()
+            except OSError:
+                _LOGGER.exception("The torn end of the decision log could not be removed.")
             raise
         self._size += len(line) + 1
         self._last = Link(seq, digest(line))
@@ -164,18 +169,25 @@ class DecisionLog:
 
     def _take_back(self) -> None:
         """Removes what a failed write left. Nobody was answered on the strength of it."""
-        try:
-            os.ftruncate(self._fd, self._size)
-            os.fsync(self._fd)
-        except OSError:
-            # The next call opens the file anew and looks at its end.
-            _LOGGER.exception("The torn end of the decision log could not be removed.")
-            self._close_file()
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+        self._torn = False
+
+    def _set_torn_aside(self) -> None:
+        """Before anything reads the end of the file: the line may be whole by now."""
+        size = os.fstat(self._fd).st_size
+        if size > self._size:
+            note = _set_aside(self._path, _read_all(self._fd, self._size, size))
+            self._take_back()
+            self._owed_note = note
+        self._torn = False
 
     def _follow_file(self) -> None:
         """Makes sure that the descriptor is the file at the path, and that nobody else wrote it."""
         if self._fd < 0:
             self._open()
+        if self._torn:
+            self._set_torn_aside()
         if self._owed_note is not None:
             self._write_line({"kind": "note", "note": self._owed_note})
             self._owed_note = None

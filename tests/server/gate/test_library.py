@@ -364,3 +364,16 @@ async def test_what_another_process_added_meanwhile_is_served_too(
     assert verdict.decision.evidence.library_digest == digest
     found = {one.evidence.concept_id for one in verdict.decision.findings}
     assert found == {"cat", "dog", "fox", "owl"}
+
+
+async def test_a_folder_that_another_process_changed_is_brought_into_force(
+    keeping: tuple[Any, Keeping],
+) -> None:
+    here, there = keeping
+    ConceptLibrary.open(there.folder).add(concept("owl"), [picture(43)])
+    assert "owl" not in [one.concept_id for one in there.keeper.library.concepts]
+    digest = await there.keeper.adopt(Leash())
+    verdict = await here.ask()
+    assert verdict.decision.evidence.library_digest == digest == there.keeper.library.digest
+    found = {one.evidence.concept_id for one in verdict.decision.findings}
+    assert found == {"cat", "dog", "owl"}

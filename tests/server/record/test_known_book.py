@@ -89,6 +89,26 @@ def test_a_decision_that_becomes_visible_late_is_read(database_url: str) -> None
     database.close()
 
 
+def test_what_a_replica_decides_whose_clock_is_behind_is_known(database_url: str) -> None:
+    upgrade(database_url)
+    database = Database(database_url, 5)
+    book = KnownBook(database)
+    insert_row(database, "now", BEGIN + timedelta(hours=1), B)
+    book.refresh()
+    for number, behind in enumerate((timedelta(minutes=30), timedelta())):
+        insert_row(database, f"behind-{number}", BEGIN + behind, (A, C)[number])
+        insert_row(
+            database, f"beside-{number}", BEGIN + timedelta(hours=1, seconds=number), "d" * 64
+        )
+        book.refresh()
+        found = book.about(asked(used(A), used(B), used(C)), BASE)
+        assert len([one for one in found if one.decision_id.startswith("behind")]) == number + 1
+        revision = book.revision
+        book.refresh()
+        assert book.revision == revision  # what was known is no news
+    database.close()
+
+
 def insert_row(database: Database, decision_id: str, at: datetime, sha256: str) -> None:
     """A blocked use, as another replica would have written it."""
     strings = {

@@ -316,6 +316,30 @@ def test_a_line_that_was_written_in_part_is_taken_back(log_path: Path) -> None:
     assert not list(log_path.parent.glob("*.torn-*"))
 
 
+def test_a_whole_line_that_was_not_synced_and_not_taken_back_counts_for_nothing(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrote: list[int] = []
+    log = DecisionLog(log_path, wrote=lambda link, _: wrote.append(link.seq))
+    fill(log, 2)
+
+    def fail(*_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        # A disk that fails while it syncs and truncates cannot be had on demand.
+        patch.setattr(os, "ftruncate", fail)
+        patch.setattr(os, "fsync", fail)
+        refusal(lambda: fill(log, 1, 2), ErrorReason.DECISION_LOG_UNAVAILABLE)
+        refusal(lambda: fill(log, 1, 2), ErrorReason.DECISION_LOG_UNAVAILABLE)
+    fill(log, 1, 3)
+    log.close()
+    check = verify_log(log_path)
+    assert check.intact
+    assert check.decision_ids == ("d0", "d1", "d3")
+    assert wrote == list(range(1, wrote[-1] + 1))
+
+
 def test_a_line_that_could_not_be_taken_back_is_set_aside(
     log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,6 +223,7 @@ class Builder:
     def _too_large(self, need: Need, room: int) -> NoDecisionError:
         base = self._base
         wanted = needed_bytes(need, base.device)
+        there = need.weights - (self._shapes.beside if need.away else 0)
         lean_too = not isinstance(self.plan, LeanPlan)
         remedies = [
             "set `gradients.kind: lean`" if lean_too else "",
@@ -233,8 +234,8 @@ class Builder:
             ErrorReason.OUT_OF_MEMORY,
             f"The gradients of {len(self._probes[0].concepts)} concepts on base model {base.name} "
             f"need {_gigabytes(wanted)} of {base.device} at their peak, and {_gigabytes(room)} are "
-            f"there: {_gigabytes(need.weights)} are weights, "
-            f"{_gigabytes(need.passes - need.weights)} the work, "
+            f"there: {_gigabytes(there)} are weights that stay there meanwhile, "
+            f"{_gigabytes(need.passes - there)} the work, "
             f"{_gigabytes(need.after - need.weights)} what is kept.",
             remedy=_sentence(", or ".join(one for one in remedies if one)),
             metadata={"needed_bytes": str(wanted), "free_bytes": str(room)},

@@ -13,6 +13,7 @@ from aiohttp import ClientResponse, FormData
 from PIL import Image
 
 from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.console.editing import concept_of
 from loragate_server.console.wording import console_wording
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.record.changes.change import ChangeState
@@ -215,6 +216,7 @@ async def test_what_was_made_by_one_server_is_not_called_failed_by_another(
     assert await settled(other, where) is ChangeState.APPLIED
     shelf.gate.set()
     await settled(shelf, where)  # finds the concept there
+    assert shelf.library.digest == other.library.digest
     change = shelf.editing.changes.get(where[-32:])
     assert [one.step for one in change.events] == ["propose", "applied"]
 
@@ -278,6 +280,33 @@ async def test_what_a_server_did_not_finish_is_tried_again_even_where_it_was_mad
     shelf.editing.begin(change)  # as if it had ended before it was recorded
     await settled(shelf, where)
     assert shelf.editing.changes.get(where[-32:]).events[-1].detail == shelf.library.digest
+
+
+@pytest.mark.parametrize("retire", [False, True])
+async def test_what_another_server_made_is_applied_when_it_is_in_force_here(
+    browser: Opens, shelf: Shelf, retire: bool
+) -> None:
+    """A change is in force for this server's audits, or it is not APPLIED."""
+    shelf.failure = NoDecisionError(ErrorReason.OUT_OF_MEMORY, "No memory.", remedy="More.")
+    if retire:
+        page = await browser(EDITOR).see("/changes/new?concept=mascot")
+        answer = await send(browser(EDITOR), page, "retire", reason="Licence bought.")
+        where = answer.headers["Location"].removeprefix("/console")
+    else:
+        where = await propose(browser(EDITOR))
+    assert await settled(shelf, where) is ChangeState.FAILED
+    change = shelf.editing.changes.get(where[-32:])
+    in_force = shelf.library
+    if retire:
+        in_force.remove("mascot")
+    else:
+        in_force.add(concept_of(change.proposal), shelf.editing.changes.pictures(change.change_id))
+    shelf.failure = NoDecisionError(ErrorReason.OUT_OF_MEMORY, "Still none.", remedy="More.")
+    assert (await act(browser(EDITOR), where, action="retry")).status == 303
+    assert await settled(shelf, where) is ChangeState.FAILED
+    assert (await act(browser(EDITOR), where, action="retry")).status == 303
+    assert await settled(shelf, where) is ChangeState.APPLIED
+    assert shelf.library.digest != in_force.digest
 
 
 @pytest.mark.parametrize("language", REPORT.languages)
