@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loragate import AuditClient
+from loragate import AuditClient, InvalidRequest
 from loragate_server.testing import server_process
 
 ROOT = Path(__file__).parents[1]
@@ -83,19 +83,22 @@ def _measured(tree: Path, files: Sequence[Path]) -> Mapping[Path, Any]:
         state = Path(folder)
         roots = json.dumps(sorted({str(file.parent) for file in files}))
         settings = {"PYTHONPATH": path, "LORAGATE_THREADS": "1", "LORAGATE_INTAKE__ROOTS": roots}
-        ids = {}
+        ids: dict[str, list[Path]] = {}
         with (
             server_process(state, settings) as server,
             AuditClient(server.grpc, on_unavailable="raise", timeout=300) as client,
         ):
             for number, file in enumerate(files, 1):
                 print(f"\r{tree.name}: {number} of {len(files)}", end="", file=sys.stderr)
-                ids[client.audit(file).decision_id] = file
+                try:
+                    ids.setdefault(client.audit(file).decision_id, []).append(file)
+                except InvalidRequest as error:  # what is refused is to be refused again
+                    found[file] = {"refused": str(error).partition("] ")[2]}
         print(file=sys.stderr)
         for line in (state / "decisions.jsonl").read_text().splitlines():
             verdict = json.loads(line).get("verdict", {})
-            if verdict.get("decision_id") in ids:
-                found[ids[verdict["decision_id"]]] = _plain(verdict["decision"])
+            for file in ids.get(verdict.get("decision_id"), ()):
+                found[file] = _plain(verdict["decision"])
     return found
 
 
@@ -109,7 +112,8 @@ def _plain(value: Any) -> Any:
 def _differences(before: Any, after: Any, place: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted(before.keys() | after.keys()):
-            yield from _differences(before.get(name), after.get(name), f"{place}.{name}")
+            one, other = (given.get(name, "nothing") for given in (before, after))
+            yield from _differences(one, other, f"{place}.{name}")
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from _differences(one, other, f"{place}[{number}]")

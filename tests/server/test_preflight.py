@@ -44,6 +44,11 @@ def test_the_configuration_that_ships_can_be_served(given: Given) -> None:
     [
         ({"policy": "/nowhere/policy.yaml"}, "policy: /nowhere/policy.yaml cannot be read"),
         ({"library": "/nowhere/concepts"}, "concept library /nowhere/concepts"),
+        (
+            {"listen": {"grpc": "127.0.0.1:19464", "http": "127.0.0.1:19464"}},
+            "listen.grpc and listen.http are both 127.0.0.1:19464",
+        ),
+        ({"decision_log": "/nowhere/d.jsonl"}, "there is no folder /nowhere"),
         ({"base_models": [{"name": "sdxl", "folder": "/nowhere"}]}, "base model sdxl: /nowhere"),
         (
             {"base_models": [{"name": "sd", "folder": "/nowhere", "calibration": "/no.json"}]},
@@ -109,6 +114,31 @@ def test_what_is_wrong_is_named(settings: dict[str, object], told: str, given: G
     found = problems(load_config(given(**settings)))
     assert any(told in line for line in found), found
     assert not any("secret@" in line for line in found)
+
+
+def test_a_library_that_could_not_be_served_is_told(given: Given, tmp_path: Path) -> None:
+    folder = tmp_path / "concepts"
+    (folder / "pictures").mkdir(parents=True)
+    entries = [
+        {"id": f"n{number}", "name": "N", "category": "other", "severity": "low", "role": "neutral"}
+        for number in range(8)
+    ]
+    entries.append({**entries[0], "id": "own", "role": "forbidden"})
+    for entry in entries:
+        entry["pictures"] = [f"pictures/{entry['id']}.png"]  # type: ignore[assignment]
+        (folder / "pictures" / f"{entry['id']}.png").touch()
+
+    def told(*kept: dict[str, str]) -> tuple[str, ...]:
+        text = yaml.safe_dump({"version": 1, "concepts": list(kept)})
+        (folder / "library.yaml").write_text(text)
+        return problems(load_config(given(library=str(folder))))
+
+    assert told(*entries) == ()
+    [lacking] = told(*entries[3:])
+    assert "1 forbidden and 5 neutral concepts, and so lacks 3 neutral" in lacking
+    (folder / "pictures" / "n4.png").unlink()
+    [missing] = told(*entries)
+    assert "1 of 9 pictures are not there, pictures/n4.png the first" in missing
 
 
 def test_everything_that_is_wrong_is_named_at_once(given: Given) -> None:

@@ -22,7 +22,8 @@ def test_every_number_that_differs_is_told_with_its_place() -> None:
     after["concepts"][0]["layers"].append(3)
     after["new"] = None
     told = list(same_evidence._differences(before, after))
-    assert [one.partition(":")[0] for one in told] == ["concepts[0].layers", "concepts[0].score"]
+    places = ["concepts[0].layers", "concepts[0].score", "new"]
+    assert [one.partition(":")[0] for one in told] == places
 
 
 def test_what_names_a_moment_or_a_revision_is_left_out() -> None:

@@ -78,9 +78,9 @@ class EmbeddedLibrary(ConceptLibrary):
         """As `ConceptLibrary.replace`, on a copy."""
         return ConceptLibrary.read(self.copy()).replace(concept, pictures, before)
 
-    def remove(self, concept_id: str, before: str = "") -> ConceptLibrary:
+    def remove(self, concept_id: str, before: str = "", *, usable: bool = True) -> ConceptLibrary:
         """As `ConceptLibrary.remove`, on a copy."""
-        return ConceptLibrary.read(self.copy()).remove(concept_id, before)
+        return ConceptLibrary.read(self.copy()).remove(concept_id, before, usable=usable)
 
 
 def served_library(config: Config) -> ConceptLibrary:

@@ -18,7 +18,7 @@ from loragate_server.app.devices import device_problems, device_warnings
 from loragate_server.app.extractors import make_extractors
 from loragate_server.app.gpu import gpu_present
 from loragate_server.concepts.concept import Concept
-from loragate_server.concepts.manifest import read_manifest
+from loragate_server.concepts.manifest import incomplete, lacking_of, read_manifest
 from loragate_server.config.retention import FOREVER
 from loragate_server.config.schema import (
     EMBEDDED_LIBRARY,
@@ -44,6 +44,8 @@ def problems(config: Config) -> tuple[str, ...]:
         _base_models,
         _roots,
         _folders,
+        _ports,
+        _log,
         _database,
         _extractors,
         _tls,
@@ -122,9 +124,19 @@ def _policy(config: Config) -> Iterator[str]:
 def _library(config: Config) -> Iterator[str]:
     folder = config.library_folder
     try:
-        read_manifest(folder)
+        entries = read_manifest(folder).concepts
     except NoDecisionError as error:
         yield library_fault(folder, error)
+        return
+    roles = [entry.role for entry in entries]
+    if lacking_of(roles):
+        yield str(incomplete(folder, roles))
+    names = [name for entry in entries for name, _ in entry.files]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        yield (
+            f"concept library {folder}: {len(missing)} of {len(names)} pictures are not there, "
+            f"{missing[0]} the first of them"
+        )
 
 
 def library_fault(folder: Path, error: NoDecisionError) -> str:
@@ -206,6 +218,17 @@ def _folders(config: Config) -> Iterator[str]:
             yield f"{key} {folder}: {there} is no folder"
         elif not os.access(there, os.W_OK | os.X_OK):
             yield f"{key} {folder} cannot be written; name another"
+
+
+def _ports(config: Config) -> Iterator[str]:
+    listen = config.listen
+    if listen.grpc == listen.http and not listen.grpc.endswith(":0"):
+        yield f"listen.grpc and listen.http are both {listen.grpc}; give each a port of its own"
+
+
+def _log(config: Config) -> Iterator[str]:
+    if config.decision_log is not None and not (folder := config.decision_log_file.parent).is_dir():
+        yield f"decision_log {config.decision_log_file}: there is no folder {folder}; make it"
 
 
 def _database(config: Config) -> Iterator[str]:

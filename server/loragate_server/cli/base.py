@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,6 +70,11 @@ def add_base(
     known = load(config if config is not None and config.exists() else None)
     if config is not None and any(one.name == name for one in _configured(known, config)):
         fail(f"{config} has a base model {name!r}; choose another name, or edit it", EXIT_USAGE)
+    if config is not None and not os.access(config.absolute().parent, os.W_OK):
+        fail(
+            f"{config.parent} is no folder that can be written; make it, or name another file",
+            EXIT_USAGE,
+        )
     from loragate_server.app.editing import add_base_model, section_of
     from loragate_server.app.gpu import gpu_present
     from loragate_server.app.startup import load_base, quiet_libraries

@@ -79,6 +79,9 @@ def scan(
     accept_refused: Annotated[
         bool, typer.Option("--accept-refused", help="End with 0 although files were refused.")
     ] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="A source without adapters is no error.")
+    ] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Look again at files whose reading or audit failed.")
     ] = False,
@@ -101,7 +104,7 @@ def scan(
     same database_url.
 
     Exit codes: 0 every file has a decision, 1 some were refused and are named in the results,
-    3 the scan ended early; give the same command again.
+    3 the scan ended early (give the same command again), or the source lists no adapter.
 
     [bold]Examples[/bold]
 
@@ -120,6 +123,7 @@ def scan(
         retry=retry,
         anew=anew,
         accept_refused=accept_refused,
+        allow_empty=allow_empty,
     )
 
 
@@ -185,6 +189,7 @@ def _run(
     retry: bool = False,
     anew: bool = False,
     accept_refused: bool = False,
+    allow_empty: bool = False,
     every_s: float | None = None,
 ) -> None:
     from loragate_server.app.preflight import require, warnings
@@ -227,6 +232,9 @@ def _run(
     typer.echo(f"{told}; results in {done.folder}")
     if done.left:
         raise typer.Exit(EXIT_FAILED)
+    if not done.listed and every_s is None and not allow_empty:
+        told = f"There is no adapter in {source}. Is it the right place? --allow-empty accepts it."
+        fail(told, EXIT_FAILED)
     if done.refused and every_s is None and not accept_refused:
         raise typer.Exit(EXIT_FOUND_WRONG)
 

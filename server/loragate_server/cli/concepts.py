@@ -184,12 +184,12 @@ def remove_concept(
 
       loragate-server concepts remove our-mascot
     """
-    from loragate_server.app.folders import make_state_folder, open_library, own_library_folder
+    from loragate_server.app.folders import make_state_folder, own_library_folder, read_library
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         make_state_folder(wanted)
-        changed = open_library(own_library_folder(wanted)).remove(concept_id)
+        changed = read_library(own_library_folder(wanted)).remove(concept_id, usable=False)
     typer.echo(f"Removed {concept_id}; the library's digest is now {changed.digest[:12]}.")
     _say_what_is_left(changed.lacking)
 

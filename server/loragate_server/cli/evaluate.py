@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -104,6 +105,8 @@ def evaluate(
         if calibration_file(wanted, entry.name) is None and not estimate:
             _fail_uncalibrated(entry.name)  # before hours, and not after them
         make_state_folder(wanted)
+        if not estimate:
+            _require_writable(out)
         library = served_library(wanted)
         base = load_entry(entry)
         enrolled = enrol(
@@ -122,7 +125,6 @@ def evaluate(
             return
         engine = engine_builder(wanted)(base, library, report, at_once)
         _require_calibrated(engine, entry.name)
-        out.mkdir(parents=True, exist_ok=True)
         trained = enrolled.train(report)
         judged = judge_all(engine, policy, trained, wanted.intake.loaders, report)
         made = Evaluation(_basis(engine, policy, enrolled), judged)
@@ -130,6 +132,15 @@ def evaluate(
     _say(made, files)
     if made.promise_holds is False:
         raise typer.Exit(EXIT_FOUND_WRONG)
+
+
+def _require_writable(out: Path) -> None:
+    """Before the long work, and not after it."""
+    if out.exists() and not out.is_dir():
+        fail(f"--out {out} is a file; name a folder for the pages", EXIT_USAGE)
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        fail(f"--out {out} cannot be written; name another folder", EXIT_USAGE)
 
 
 def _policy(config: Config) -> Policy:

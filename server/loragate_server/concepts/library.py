@@ -21,15 +21,14 @@ from loragate_server.concepts.manifest import (
     FILE_NAME,
     ConceptEntry,
     Manifest,
+    incomplete,
+    lacking_of,
     read_manifest,
 )
 from loragate_server.concepts.pictures import digest_of_file, read_picture, save_picture
 from loragate_server.concepts.written import explained, rewritten
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.files import lock, sync_folder, whole_file
-
-MIN_NEUTRAL = 8
-"""Fewer neutral concepts give no spread that a score could be measured in."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,7 @@ class ConceptLibrary:
         """
         library = cls.read(folder)
         if library.lacking:
-            raise NoDecisionError(
-                ErrorReason.LIBRARY_EMPTY,
-                f"The concept library {library.folder} has {len(library.forbidden)} forbidden and "
-                f"{len(library.neutral)} neutral concepts, and so lacks {library.lacking}.",
-                remedy="Add them with `loragate-server concepts add`, neutral ones with "
-                "`--role neutral`.",
-            )
+            raise incomplete(library.folder, [concept.role for concept in library.concepts])
         return library
 
     @classmethod
@@ -78,11 +71,7 @@ class ConceptLibrary:
     @property
     def lacking(self) -> str:
         """What it still needs before it can decide anything; empty where that is nothing."""
-        needs = (
-            (1 - len(self.forbidden), "forbidden"),
-            (MIN_NEUTRAL - len(self.neutral), "neutral"),
-        )
-        return " and ".join(f"{count} {role}" for count, role in needs if count > 0)
+        return lacking_of([concept.role for concept in self.concepts])
 
     @property
     def forbidden(self) -> tuple[Concept, ...]:
@@ -204,12 +193,13 @@ class ConceptLibrary:
                 (self.folder / name).unlink(missing_ok=True)
         return ConceptLibrary.open(self.folder)
 
-    def remove(self, concept_id: str, before: str = "") -> ConceptLibrary:
+    def remove(self, concept_id: str, before: str = "", *, usable: bool = True) -> ConceptLibrary:
         """Deletes a concept and its pictures; returns the library without it.
 
         Args:
             concept_id: of the concept.
             before: digest of the concept that may be deleted; "" for any.
+            usable: whether what is left has to be a library that can decide.
 
         Raises:
             NoDecisionError: CONCEPT_UNKNOWN, also where the folder holds it otherwise than
@@ -223,7 +213,7 @@ class ConceptLibrary:
             self._require_as_it_was(removed, before)
             rest = tuple(entry for entry in manifest.concepts if entry is not removed)
             roles = [entry.role for entry in rest]
-            if "forbidden" not in roles or roles.count("neutral") < MIN_NEUTRAL:
+            if usable and lacking_of(roles):
                 raise NoDecisionError(
                     ErrorReason.LIBRARY_EMPTY,
                     f"Without {concept_id!r} the library could decide nothing.",
@@ -233,7 +223,7 @@ class ConceptLibrary:
             kept = {name for entry in rest for name, _ in entry.files}
             for name in {name for name, _ in removed.files} - kept:
                 (self.folder / name).unlink(missing_ok=True)
-        return ConceptLibrary.open(self.folder)
+        return (ConceptLibrary.open if usable else ConceptLibrary.read)(self.folder)
 
     def _require_as_it_was(self, entry: ConceptEntry, before: str) -> None:
         """Looked at under the lock: what was agreed on is not done to what it has become since."""

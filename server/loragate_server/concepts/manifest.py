@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -25,6 +25,8 @@ from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.severity import Severity
 
 FILE_NAME = "library.yaml"
+MIN_NEUTRAL = 8
+"""Fewer neutral concepts give no spread that a score could be measured in."""
 ConceptId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 # Control characters break log lines and file names, and one of them does not survive YAML.
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
@@ -156,3 +158,22 @@ def dump_manifest(manifest: Manifest) -> bytes:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(manifest.model_dump(mode="json", exclude_none=True), stream)
     return stream.getvalue()
+
+
+def lacking_of(roles: Sequence[str]) -> str:
+    """What concepts of these roles lack to decide anything; empty where that is nothing."""
+    needs = (
+        (1 - roles.count("forbidden"), "forbidden"),
+        (MIN_NEUTRAL - roles.count("neutral"), "neutral"),
+    )
+    return " and ".join(f"{count} {role}" for count, role in needs if count > 0)
+
+
+def incomplete(folder: Path, roles: Sequence[str]) -> NoDecisionError:
+    """The error for a library that can decide nothing yet."""
+    return NoDecisionError(
+        ErrorReason.LIBRARY_EMPTY,
+        f"The concept library {folder} has {roles.count('forbidden')} forbidden and "
+        f"{roles.count('neutral')} neutral concepts, and so lacks {lacking_of(roles)}.",
+        remedy="Add them with `loragate-server concepts add`, neutral ones with `--role neutral`.",
+    )

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from loragate_server.concepts.cache import TensorCache
 from loragate_server.concepts.concept import Concept
-from loragate_server.concepts.library import MIN_NEUTRAL, ConceptLibrary
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.concepts.manifest import MIN_NEUTRAL
 from loragate_server.concepts.pictures import load_pictures
 from loragate_server.models.base import BaseModel, Conditioning
 from loragate_server.progress import Report, Turns, at_once, silent

@@ -65,7 +65,6 @@ class LineageBook(Follower):
                         ReviewedAdapter(one.sha256, one.config_sha256, *strength)
                         for strength in _strengths(evidence, number)
                     ],
-                    one.optional,
                 )
                 for number, one in enumerate(evidence.adapters)
             ]
@@ -87,7 +86,7 @@ class LineageBook(Follower):
                 sketches = self._seen.get(SketchKey(base_digest, one.sha256, one.config_sha256))
             if sketches is None:
                 return (UNKNOWN,)
-            asked.append(Asked(sketches, one.ways, one.optional))
+            asked.append(Asked(sketches, one.ways))
         return decisions_of(blocked.kin_of(asked))
 
     def learn(self, verdict: Verdict) -> None:

@@ -64,6 +64,10 @@ _ALIKE = "Stable Diffusion 3 or another model of such blocks (Flux, Qwen-Image)"
 """What `transformer_blocks` with a layer `attn` is of, where nothing tells more."""
 _DEPTH = re.compile(_START + r"((?:single_)?transformer_blocks|joint_blocks)[._](\d+)[._]")
 _KINDS = (
+    (
+        "changes of a T5 text encoder, which is not audited",
+        r"\Alora_te\d_encoder_block_|encoder\.block\.\d+\.layer\.|SelfAttention|DenseReluDense|t5xxl",
+    ),
     ("a DoRA in kohya's spelling", r"dora_scale\Z"),
     ("rotations (OFT or BOFT)", r"\.(?:oft_blocks|oft_diag|oft_R|boft_\w+)(?:\.|\Z)"),
     ("a GLoRA", r"\.[ab][12]\.weight\Z"),
@@ -72,8 +76,12 @@ _KINDS = (
     ("changes of norms", r"\.[wb]_norm\Z|norm\w*\.(?:diff|diff_b)\Z|(?:query|key)_norm\.scale\Z"),
     ("changes of biases alone", r"\.diff_b\Z"),
     ("weights to be put in place of others", r"\.(?:set_weight|reshape_weight)\Z"),
+    ("norms to be put in place of others", r"\.norm_(?:added_)?[qk]\.weight\Z"),
+    ("sparse biases", r"\.bias_(?:indices|values|size)\Z"),
+    ("whole layers beside factors", r"\.modules_to_save\.|\.base_layer\.|\.lora_embedding_[AB]"),
     ("scales of 8-bit weights", r"\.(?:scale_weight|weight_scale|scale_input|input_scale)\Z"),
     ("a ControlNet", r"\Acontrol_model\.|\Acontrolnet"),
+    ("scales in the place of alphas", r"\.scale\Z"),
     ("a whole model", r"\Amodel\.diffusion_model\.|\Afirst_stage_model\."),
 )
 """Kinds of adapters that are not read, by the ends of their tensors' names."""
@@ -112,6 +120,8 @@ def causes_of(
 
 def made_for(names: Collection[str], family: str) -> tuple[str, str] | None:
     """For which other model a file was made, and the name that tells; None where none does."""
+    if family in ("flux", "sd3"):  # whose second text encoder is called so as well
+        names = [one for one in names if not one.startswith(("lora_te2_", "text_encoder_2."))]
     for label, pattern in _OTHERS:
         if (name := _first(pattern, names)) is not None:
             return label, name

@@ -169,11 +169,26 @@ def _entry(name: str, value: Any, settings: IntakeSection) -> TensorEntry:
     return TensorEntry(name, dtype, tuple(shape), begin, end)
 
 
+_KINDS_WITH_INTEGERS = {
+    ".reshape_weight": "a layer of another size",
+    ".bias_indices": "sparse biases",
+    ".bias_size": "sparse biases",
+}
+
+
 def _item_bytes(name: str, dtype: Any, shape: list[int]) -> int:
     """Bytes of one value; integers count for a single alpha only."""
     types: Mapping[str, int] = ITEM_BYTES
     if is_alpha_name(name) and math.prod(shape) == 1:
         types = ITEM_BYTES | INTEGER_BYTES
+    kind = next((told for end, told in _KINDS_WITH_INTEGERS.items() if name.endswith(end)), None)
+    if kind is not None and dtype in INTEGER_BYTES:
+        raise NoDecisionError(
+            ErrorReason.DTYPE_UNSUPPORTED,
+            f"Tensor {name!r} tells that the adapter holds {kind}; this kind is not read.",
+            remedy="Make the adapter again as a plain LoRA, without these.",
+            metadata={"tensor": name, "dtype": str(dtype)[:20]},
+        )
     if not isinstance(dtype, str) or dtype not in types:
         raise NoDecisionError(
             ErrorReason.DTYPE_UNSUPPORTED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -56,7 +56,7 @@ def decide_listed(policy: Policy, adapters: Sequence[CoverageEvidence], now: dat
         used = [active[one] for one in dict.fromkeys(asked)]
         reasons = tuple(_reason("allow_listed", "is on the allow list", e) for e in used)
         return Listing(False, True, reasons, _first_end(used))
-    return Listing(False, False, tuple(_unmet(matching, asked, now)), None)
+    return Listing(False, False, tuple(_unmet(matching, active.keys(), asked, now)), None)
 
 
 def _with_config(entry: AllowedAdapter) -> tuple[str, str]:
@@ -64,7 +64,10 @@ def _with_config(entry: AllowedAdapter) -> tuple[str, str]:
 
 
 def _unmet(
-    matching: Sequence[AllowedAdapter], asked: Sequence[tuple[str, str]], now: datetime
+    matching: Sequence[AllowedAdapter],
+    active: Collection[tuple[str, str]],
+    asked: Sequence[tuple[str, str]],
+    now: datetime,
 ) -> Iterator[Reason]:
     """Why entries about these files do not count."""
     for entry in matching:
@@ -72,9 +75,16 @@ def _unmet(
             yield _reason(
                 "allow_list_lapsed", f"was on the allow list until {entry.expires}", entry
             )
-        elif _with_config(entry) not in asked:
-            what = "is on the allow list with another adapter_config.json beside it, or without one"
-            yield _reason("allow_list_config", what, entry)
+    for sha256, config_sha256 in dict.fromkeys(asked):
+        entries = [e for e in matching if e.sha256 == sha256 and e.active(now)]
+        if entries and (sha256, config_sha256) not in active:
+            seen = (
+                f"came with an adapter_config.json of config_sha256 {config_sha256}"
+                if config_sha256
+                else "came without an adapter_config.json"
+            )
+            what = f"{seen}, for which the allow list has no entry"
+            yield _reason("allow_list_config", what, entries[0])
 
 
 def _denied(entry: ListedAdapter, sha256: str) -> Reason:

@@ -21,8 +21,8 @@ REASON_CODES: Final[Mapping[str, str | None]] = {
     "review_approved": None,
     "review_rejected": None,
     "known_bad": None,
-    "copy_of_blocked": "The adapter is a blocked one again, in other bytes.",
-    "part_of_blocked": "The adapter holds a blocked one among other things.",
+    "copy_of_blocked": "One or several of the adapters together are a blocked one again.",
+    "part_of_blocked": "One or several of the adapters together hold a blocked one.",
     # of the lists
     "allow_listed": None,
     "allow_list_lapsed": None,

@@ -120,11 +120,14 @@ def apply_rulings(decision: Decision, rulings: Iterable[Ruling], now: datetime) 
         now: timezone-aware.
     """
     active = [ruling for ruling in rulings if ruling.in_force(now)]
-    files = _standing_for(decision.evidence.adapters)
-    rejections = [one for one in active if not one.approved and _is_about(one.subject, files)]
+    rejections = [
+        (one, there)
+        for one in active
+        if not one.approved and (there := _standing_for(one.subject, decision.evidence.adapters))
+    ]
     if rejections:
         reasons = [
-            _reason(REJECTED_CODE, f"rejected {_rejected(one, files)}", one) for one in rejections
+            _reason(REJECTED_CODE, f"rejected {_rejected(there)}", one) for one, there in rejections
         ]
         return overruled(decision, VerdictKind.BLOCK, reasons, decision.ttl_s)
     subject = subject_of(decision)
@@ -204,27 +207,37 @@ def _within(strength: float, limit: float) -> bool:
     return 0 <= strength <= limit or limit <= strength <= 0
 
 
-def _standing_for(adapters: Sequence[CoverageEvidence]) -> Mapping[str, str]:
-    """Digests of the adapters and of files with the same weights, each to the adapter's own."""
-    twins = {twin: one.sha256 for one in adapters for twin in one.same_weights_as}
-    return {**twins, **{one.sha256: one.sha256 for one in adapters}}
+def _standing_for(subject: Subject, adapters: Sequence[CoverageEvidence]) -> Mapping[str, str]:
+    """Of each file that was rejected with others, the adapter that is it; empty if one is missing.
 
-
-def _is_about(subject: Subject, files: Mapping[str, str]) -> bool:
-    """Whether everything that was rejected together is there, each by an adapter of its own.
-
-    Else a file that is fine alone would be ruled out by having been rejected beside its copy.
+    That is the file itself, or one with the same weights, and for each an adapter of its own: else
+    a file that is fine alone would be ruled out by having been rejected beside its copy.
     """
-    there = {files[sha256] for sha256 in subject.sha256s if sha256 in files}
-    return len(there) == len(subject.sha256s)
+    stands: dict[int, str] = {}
+
+    def place(rejected: str, tried: set[int]) -> bool:
+        """Finds an adapter for one, and others for those that had it (an augmenting path)."""
+        own = [number for number, one in enumerate(adapters) if one.sha256 == rejected]
+        twins = [number for number, one in enumerate(adapters) if rejected in one.same_weights_as]
+        for number in (*own, *twins):
+            if number not in tried:
+                tried.add(number)
+                if number not in stands or place(stands[number], tried):
+                    stands[number] = rejected
+                    return True
+        return False
+
+    if not all(place(rejected, set()) for rejected in sorted(subject.sha256s)):
+        return {}
+    return {rejected: adapters[number].sha256 for number, rejected in stands.items()}
 
 
-def _rejected(ruling: Ruling, files: Mapping[str, str]) -> str:
+def _rejected(there: Mapping[str, str]) -> str:
     """What was rejected: the files themselves, or others of which these have the weights."""
     others = [
-        f"{files[sha256][:12]} has the weights of {sha256[:12]}"
-        for sha256 in sorted(ruling.subject.sha256s)
-        if files[sha256] != sha256
+        f"{own[:12]} has the weights of {sha256[:12]}"
+        for sha256, own in sorted(there.items())
+        if own != sha256
     ]
     return f"this under another digest ({', '.join(others)})" if others else "this"
 

@@ -21,10 +21,16 @@ def log_failure(error: OSError, path: Path) -> NoDecisionError:
     cause = error.strerror or type(error).__name__
     if error.errno in _FULL:
         return _disk_full(f"The decision log {path.name} has no room left: {cause}.")
+    remedy = "The operator has to make the decision log writable; without it nothing is decided."
+    if error.errno == errno.EAGAIN:
+        remedy = (
+            "The operator has to end the other server or command that writes to it, or to give "
+            "this one a --state-dir of its own; without a log nothing is decided."
+        )
     return NoDecisionError(
         ErrorReason.DECISION_LOG_UNAVAILABLE,
         f"The decision log {path.name} cannot be written: {cause}.",
-        remedy="The operator has to make the decision log writable; without it nothing is decided.",
+        remedy=remedy,
         metadata={"file": path.name},
         retry_after_s=RETRY_AFTER_S,
     )

@@ -277,9 +277,38 @@ async def test_a_blocked_adapter_at_a_low_strength_is_no_kin_until_others_bring_
     assert (await family.ask(CLEAN, own, 0.5)).decision.verdict is ALLOW
     beside = await family.ask_together(CLEAN, (own, half), (stranger, full))
     assert not set(codes(beside)) & {"copy_of_blocked", "part_of_blocked"}
-    rest = await family.ask_together(CLEAN, (own, half), (copy, half))
-    assert "copy_of_blocked" in codes(rest)
-    assert rest.decision.verdict is BLOCK
+    weak = await family.ask_together(CLEAN, (copy, half), (stranger, full))
+    assert not set(codes(weak)) & {"copy_of_blocked", "part_of_blocked"}
+    for other in (copy, own):
+        rest = await family.ask_together(CLEAN, (own, half), (other, half))
+        assert "copy_of_blocked" in codes(rest)
+        assert rest.decision.verdict is BLOCK
+
+
+async def test_one_that_a_loader_may_refuse_does_not_hide_what_the_others_add_up_to(
+    family: Family,
+) -> None:
+    """Two halves that drown in noise which cancels, and a third file louder than both."""
+    await family.block(0)
+    whole, noise = rounded(family.state(0)), family.state(1)
+    full = Strength(1.0, 1.0)
+
+    def half(sign: float) -> dict[str, Tensor]:
+        found = {}
+        for name, value in whole.items():
+            if ".lora_A." in name:
+                found[name] = torch.cat([value.float(), noise[name].float()])
+            else:
+                found[name] = torch.cat([value.float() / 2, sign * 3 * noise[name].float()], dim=1)
+        return found
+
+    both = [(half(1.0), full), (half(-1.0), full)]
+    third = family.state(2).items()
+    loud = {name: value * 9 if ".lora_B." in name else value for name, value in third}
+    for used in (both, [*both, (loud, full)], [(loud, full), *both]):
+        verdict = await family.ask_together(CLEAN, *used)
+        assert verdict.decision.verdict is BLOCK
+        assert (await family.ask_together(CLEAN, *used)).cached
 
 
 async def test_what_one_adapter_is_told_of_is_not_told_of_all_together(family: Family) -> None:

@@ -155,3 +155,30 @@ def test_names_that_no_loader_reads_leave_no_reading_in_full() -> None:
     assert not any(reading.coverage.complete for reading in found.readings)
     assert found.refused["diffusers"] == "it takes none of its names for a layer"
     assert "comfyui" in found.unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("lora_te2_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight", "T5"),
+        ("lora_te3_encoder_block_3_layer_1_DenseReluDense_wo.lora_down.weight", "T5"),
+        ("text_encoder_3.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight", "T5"),
+        ("transformer.transformer_blocks.0.attn.norm_q.weight", "norms"),
+        ("transformer.transformer_blocks.0.attn.norm_added_k.weight", "norms"),
+        ("lora_unet_x.bias_values", "sparse biases"),
+        ("lora_unet_x.scale", "scales in the place of alphas"),
+        ("base_model.model.x.modules_to_save.weight", "whole layers"),
+        ("unet.x.lora_embedding_A", "whole layers"),
+    ],
+)
+def test_kinds_that_some_loaders_apply_have_a_name(name: str, label: str) -> None:
+    found = kind_not_read([name])
+    assert found is not None
+    assert label in found[0]
+
+
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+def test_a_second_text_encoder_tells_no_family_that_has_one(family: str) -> None:
+    names = ["text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"]
+    assert made_for([*names, "lora_te2_encoder_block_0_layer_0_SelfAttention_q"], family) is None
+    assert made_for(names, "sd") is not None

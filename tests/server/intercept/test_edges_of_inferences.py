@@ -149,6 +149,39 @@ def test_requests_in_a_list_are_read_apart_and_a_list_of_adapters_as_a_whole() -
     assert optional("kserve", post(ROUTES["kserve"], whole)) == {a: False, b: False}
 
 
+GOOD = "/loras/good.safetensors"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"loras": [{"path": EVIL, "lora": GOOD}]},
+        {"loras": [{"path": EVIL}, {"lora_path": GOOD}]},
+        {"loras": [EVIL, {"lora": GOOD}]},
+        {"lora": {"path": EVIL, "x": {"lora": GOOD}}},
+        {"loras": [{"lora": GOOD}, {"uri": EVIL}]},
+    ],
+)
+def test_one_way_of_naming_an_adapter_hides_no_other_beside_it(parameters: dict[str, Any]) -> None:
+    asked = post(ROUTES["kserve"], {"parameters": parameters})
+    assert sorted(map(str, optional("kserve", asked))) == sorted([EVIL, GOOD])
+
+
+@pytest.mark.parametrize(
+    "loras",
+    [
+        [[EVIL], {"lora": GOOD}],
+        [{"file": EVIL}, {"lora": GOOD}],
+        [3, {"lora": GOOD}],
+        [{}, {"lora": GOOD}],
+        [{"path": EVIL, "uri": GOOD}],
+    ],
+)
+def test_what_stands_beside_an_adapter_has_to_be_understood(loras: list[Any]) -> None:
+    asked = post(ROUTES["kserve"], {"parameters": {"loras": loras}})
+    assert refusal("kserve", asked) == RefusalCode.ADAPTER_UNNAMED
+
+
 def test_two_strengths_that_speak_of_adapters_are_refused() -> None:
     assert strengths(lora_scale=0.5) == {0.5}
     assert strengths(LORA_SCALE=0.5) == {0.5, 1.0}

@@ -118,6 +118,11 @@ def test_an_adapter_in_a_field_of_further_parameters_is_found_however_it_is_writ
     assert found("vllm_omni", request) == ["/data/ink.bin"]
 
 
+def test_one_nickname_in_a_list_may_have_its_path_without() -> None:
+    one = {"lora_nickname": ["a"], "lora_path": "/srv/a.safetensors"}
+    assert [each.path for each in adapters("sglang", one)] == ["/srv/a.safetensors"]
+
+
 def test_nicknames_that_are_known_need_no_path_and_several_need_one_each() -> None:
     several = {"lora_nickname": ["ink", "mist"]}
     assert adapters("sglang", several, allow_known_nicknames=True) == ()

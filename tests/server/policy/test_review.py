@@ -103,6 +103,22 @@ def test_what_was_rejected_beside_its_copy_is_not_rejected_alone(
     assert blocked.verdict is VerdictKind.BLOCK
 
 
+def test_two_that_were_rejected_together_are_known_in_whatever_bytes_they_come(
+    decided: Make, adapter: Make
+) -> None:
+    """Files with the same weights stand for each other, each for one of them."""
+    first, second = adapter(), adapter("e" * 64)
+    ruling = rejection(subject_of(decided(SUSPICIOUS, adapters=(first, second))))
+    both = (first.sha256, second.sha256)
+    saved = [replace(adapter(letter * 64), same_weights_as=both) for letter in "12"]
+    twin = replace(first, same_weights_as=(second.sha256,))
+    for pair in ((*saved,), (saved[0], twin), (twin, saved[0]), (saved[1], second)):
+        after = apply_rulings(decided(CLEAN, adapters=pair), [ruling], NOW)
+        assert after.verdict is VerdictKind.BLOCK
+    alone = decided(CLEAN, adapters=(saved[0], adapter("3" * 64)))
+    assert apply_rulings(alone, [ruling], NOW) == alone
+
+
 def test_a_rejection_outweighs_an_approval(decided: Make) -> None:
     suspected = decided(SUSPICIOUS)
     subject = subject_of(suspected)

@@ -61,6 +61,10 @@ def a1111_rule(layout: Layout) -> Meaning:
     _refuse_folder(layout)
     if layout.base.family == "flux":
         raise LoaderRefusesError("it does not know Flux")
+    if layout.base.family == "sd3" and any(
+        name.count(".") < 2 for name in (*layout.weights, *layout.alphas)
+    ):
+        raise LoaderRefusesError("of SD3 it fails at names with fewer than two dots")
     tables = _tables(layout.base)
     found = meaning_by_table(layout, tables.a1111, tables.comfyui)
     loaded = found.layers.keys() | found.groups.keys()
@@ -95,30 +99,11 @@ def _sdnext_rule(layout: Layout, *, dotted_peft: bool, flat_text: bool) -> Meani
     return meaning_by_table(layout, table, _tables(layout.base).comfyui)
 
 
-def _sdnext_without_text_rule(layout: Layout, *, dotted_peft: bool) -> Meaning:
-    """With `lora_apply_te` off, which it is until somebody turns it on."""
-    whole = _sdnext_rule(layout, dotted_peft=dotted_peft, flat_text=False)
-    loaded = whole.layers.keys() | whole.groups.keys()
-    text = frozenset(ref for ref in loaded if ref.component.startswith("text_encoder"))
-    if loaded and text == loaded:
-        raise LoaderRefusesError("it changes text encoders alone, which SD.Next leaves as they are")
-    return replace(
-        whole,
-        layers={ref: how for ref, how in whole.layers.items() if ref not in text},
-        groups={ref: scale for ref, scale in whole.groups.items() if ref not in text},
-        passed_over=whole.passed_over | text,
-    )
-
-
-SDNEXT_RULES: tuple[Rule, ...] = (
-    *(
-        partial(_sdnext_rule, dotted_peft=dotted, flat_text=text)
-        for dotted, text in product((False, True), repeat=2)
-    ),
-    *(partial(_sdnext_without_text_rule, dotted_peft=dotted) for dotted in (False, True)),
+SDNEXT_RULES: tuple[Rule, ...] = tuple(
+    partial(_sdnext_rule, dotted_peft=dotted, flat_text=text)
+    for dotted, text in product((False, True), repeat=2)
 )
-"""SD.Next, as it is and as it was before it took dotted names apart, with either library, and with
-and without what a file changes of text encoders."""
+"""SD.Next, as it is and as it was before it took dotted names apart, and with either library."""
 
 
 def _refuse_folder(layout: Layout) -> None:

@@ -63,6 +63,9 @@ class Tag:
             readings.append(Strength(self.named.get("unet", second), text_encoder))
             # SD.Next does not look at a second number.
             readings.append(Strength(self.named.get("unet", text_encoder), text_encoder))
+            # It gives te to the transformers of Flux and SD3, too, whatever unet says, and with
+            # diffusers' method to every layer.
+            readings.append(Strength(text_encoder, text_encoder))
         # Relatives of these servers look at the first number only.
         readings += [Strength(one, one) for one in self.numbers[:1]]
         return tuple(dict.fromkeys(readings))

@@ -70,7 +70,8 @@ _BASES = frozenset(
         "sd_unet",
         "sd_unet_secondary",
         "sd_text_encoder",
-        "model",
+        "sd_model_dict",
+        "ad_checkpoint",
     }
 )
 """Members that name a base model, or a part of one that adapters change."""
@@ -177,7 +178,9 @@ class A1111(ImageServer):
                 "Write strengths in the tags.",
             )
         self._check_styles_and_scripts(body)
-        reader = _Reader(self, files, self._default(body), _prompts(body))
+        # elsewhere `model` is one that describes pictures, or cuts them out
+        of_bases = hit.route.name in _NEEDS_BODY
+        reader = _Reader(self, files, self._default(body), _prompts(body), of_bases)
         mentions = list(reader.walk(body, ()))
         return Findings(together(mentions, second_pass=bool(body.get("hr_prompt"))), document.text)
 
@@ -226,6 +229,17 @@ class A1111(ImageServer):
                     "may put tags into prompts.",
                     "Leave the script out, or name it in allowed_scripts.",
                 )
+        for name, script in scripts.items() if isinstance(scripts, dict) else ():
+            if name.casefold() == "refiner" and self.base_names:
+                self._check_refiner(script, place_of("alwayson_scripts", name, "args"))
+
+    def _check_refiner(self, script: Any, place: str) -> None:
+        """Its arguments are whether it is on, a base model, and from which step on."""
+        args = script.get("args") if isinstance(script, dict) else script
+        if not isinstance(args, list):
+            raise unnamed(place, "is no list of arguments.", "Send a list.")
+        if args and args[0]:
+            refuse_other_base(args[1:2], place, self.base_names)
 
     def reference(self, name: Any, place: str, strength: Strength) -> AdapterReference:
         """The file that a name means. SD.Next takes paths, and paths on the hub, as well."""
@@ -259,6 +273,7 @@ class _Reader:
     files: LoraFiles
     default: float
     prompts: str = ""
+    of_bases: bool = True
 
     @cached_property
     def open_prompt(self) -> bool:
@@ -291,7 +306,7 @@ class _Reader:
             raise door_closed(
                 f"{place_of(*location)} changes which file a name means.", "Leave it out."
             )
-        elif lowered in _BASES:
+        elif lowered in _BASES or (lowered == "model" and len(location) == 1 and self.of_bases):
             refuse_other_base(item, place_of(*location), self.server.base_names)
             yield from self.walk(item, location)
         elif lowered in _CODE and item:

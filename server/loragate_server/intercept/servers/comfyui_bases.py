@@ -9,6 +9,7 @@ from loragate_server.intercept.reading.bases import refuse_other_base
 from loragate_server.intercept.refusals import place_of
 from loragate_server.intercept.servers.comfyui_graph import Node, is_link, resolved
 from loragate_server.intercept.servers.comfyui_links import place_in
+from loragate_server.intercept.servers.comfyui_models import is_no_base
 
 _BASE = re.compile(
     r"((ckpt|checkpoint|unet|diffusion_model|transformer|base_model)|^model)"
@@ -36,7 +37,9 @@ def refuse_other_bases(nodes: Mapping[str, Node], name: str, base_names: Collect
     """
     for node in nodes.values() if base_names else ():
         for key, value in node.inputs.items():
-            if not _BASE.search(key) or (_is_plain(key) and _OTHER_MODEL.search(node.class_type)):
+            if not _BASE.search(key) or is_no_base(node.class_type, key):
+                continue
+            if _is_plain(key) and _OTHER_MODEL.search(node.class_type):
                 continue
             if is_link(value):
                 if "name" not in key.casefold():

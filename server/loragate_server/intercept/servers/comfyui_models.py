@@ -132,6 +132,12 @@ _KNOWN: Mapping[str, str] = {
 }
 """By classes of well-known packs, whose loaders of these inputs load no LoRA."""
 
+_KNOWN_BASES = re.compile(
+    r"DiffusersLoader|(WanVideo|HyVideo|CogVideoX|Mochi)ModelLoader|Nunchaku\w+DiTLoader"
+    r"|SeedVR2\w*|SUPIR_\w+"
+)
+"""Those of them whose models LoRAs change."""
+
 _KINDS = re.compile(
     r"checkpoint|diffusionmodel|textencod|cliploader|clipmodel|clipvision|controlnet|stylemodel"
     r"|gligen|ipadapter|instantid|pulid|photomaker|insightface|upscal|interpolat|opticalflow"
@@ -147,6 +153,8 @@ _SHORT_KINDS = frozenset(
 )
 """The same, where they stand for themselves."""
 
+_NO_BASES = _SHORT_KINDS - {"unet", "ckpt"}
+
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 _TAKES_MODEL = re.compile(
     r"(.*_)?(model|clip|pipe|unet|patcher|transformer)(_?\d|_(in|opt|base|high|low))*",
@@ -157,6 +165,13 @@ _OF_LORAS = re.compile(r"lora|lyco|locon", re.IGNORECASE)
 _MOST_HOPS = 16
 
 Takers = Mapping[str, Sequence[tuple[Node, str]]]
+
+
+def is_no_base(class_type: str, key: str) -> bool:
+    """Whether this input of a node says which model is loaded, and no LoRA changes that one."""
+    if known := _KNOWN.get(class_type):
+        return key in known.split("|") and not _KNOWN_BASES.fullmatch(class_type)
+    return not _NO_BASES.isdisjoint(word.casefold() for word in _WORD.findall(class_type))
 
 
 class OtherModels:

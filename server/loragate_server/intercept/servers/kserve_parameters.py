@@ -105,10 +105,9 @@ def _named(
             where = (*location, number)
             yield _found(one, beside, where, name, place_of(*where), hub_ids)
     elif isinstance(item, dict | list):
-        before = list(adapters_in(item, location, hub_ids=hub_ids, wide=wide))
-        if not before:
-            before = list(_plain_object(item, location, hub_ids))
-        yield from before
+        for number, one in enumerate(item if isinstance(item, list) else [item]):
+            where = (*location, number) if isinstance(item, list) else location
+            yield from _one_of(one, where, name, hub_ids=hub_ids, wide=wide)
     elif not _SCALE.search(name) and not _HARMLESS.search(name):
         yield _found(item, beside, location, name, place, hub_ids)
     elif not _SCALE.search(name):
@@ -117,17 +116,27 @@ def _named(
         strength(item, place)
 
 
-def _plain_object(item: Any, location: Location, hub_ids: bool) -> Iterator[Found]:
-    """`{"name": ..., "uri": ...}` under a name that speaks of LoRA, or a list of such."""
-    for number, one in enumerate(item if isinstance(item, list) else [item]):
-        where = (*location, number) if isinstance(item, list) else location
-        if not isinstance(one, dict):
-            raise unnamed(place_of(*where), "is no reference to an adapter.", "Send its path.")
-        given = [key for key in ("path", "uri", "url", "source", "local_path") if one.get(key)]
-        if len(given) != 1:
-            raise unnamed(place_of(*where), "does not name one file.", "Send its path or URI.")
-        inner = (*where, given[0])
-        yield _found(one[given[0]], _Beside(one), inner, given[0], place_of(*inner), hub_ids)
+def _one_of(
+    item: Any, location: Location, name: str, *, hub_ids: bool, wide: bool
+) -> Iterator[Found]:
+    """What stands under a name that speaks of LoRA, or in a list there: `{"uri": ...}` and such.
+
+    Every one names an adapter in some way: one that is passed over may be what the model reads.
+    """
+    place = place_of(*location)
+    if isinstance(item, str) and item:
+        yield _found(item, _Beside({}), location, name, place, hub_ids)
+        return
+    if not isinstance(item, dict):
+        raise unnamed(place, "is no reference to an adapter.", "Send its path.")
+    named = list(adapters_in(item, location, hub_ids=hub_ids, wide=wide))
+    given = [key for key in ("path", "uri", "url", "source", "local_path") if item.get(key)]
+    if len(given) > 1 or not (given or named):
+        raise unnamed(place, "does not name one file.", "Send its path or URI.")
+    for key in given:
+        inner = (*location, key)
+        named.append(_found(item[key], _Beside(item), inner, key, place_of(*inner), hub_ids))
+    yield from named
 
 
 def _found(

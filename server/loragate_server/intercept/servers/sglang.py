@@ -102,7 +102,7 @@ class SGLang(ServerWithDoors):
     def _adapters(self, body: dict[str, Any]) -> tuple[Found, ...]:
         nicknames, paths = body.get("lora_nickname"), body.get("lora_path")
         count = len(nicknames) if isinstance(nicknames, list) else 1
-        several = isinstance(nicknames, list) or isinstance(paths, list)
+        several = count > 1 or isinstance(paths, list)
         references = _spread(paths, count, "lora_path", shared=not several)
         strengths = _spread(body.get("strength", 1.0), count, "strength", shared=True)
         target = body.get("target")

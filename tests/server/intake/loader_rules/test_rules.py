@@ -354,22 +354,3 @@ def test_automatic1111_refuses_a_file_of_which_it_would_load_nothing() -> None:
     found = read({f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}, "sdxl")
     assert {layer} in _loaded_together(found, "comfyui")
     assert set() not in _loaded_together(found, "a1111")
-
-
-@pytest.mark.parametrize("family", ["sd", "sdxl"])
-def test_sdnext_leaves_text_encoders_as_they_are_until_it_is_told_otherwise(family: str) -> None:
-    text = "text_model.encoder.layers.0.mlp.fc1"
-    stems = {"lora_unet_": ("unet", QUERY), "lora_te_": ("text_encoder", text)}
-    if family == "sdxl":
-        stems = {"lora_unet_": ("unet", QUERY), "lora_te1_": ("text_encoder", text)}
-    tensors: dict[str, Tensor] = {}
-    for stem, (component, layer) in stems.items():
-        down, up = pair(family, component, layer.removeprefix("text_model."))
-        name = stem + layer.replace(".", "_")
-        tensors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
-    found = read(tensors, family)
-    layers = [one for one in _loaded_together(found, "a1111") if QUERY in one]
-    assert sorted(map(len, layers)) == [1, 2]
-    assert all(len(one) == 2 for one in _loaded_together(found, "diffusers"))
-    alone = read({name: one for name, one in tensors.items() if "_te" in name}, family)
-    assert all(one for one in _loaded_together(alone, "a1111"))
