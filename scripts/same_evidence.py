@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loragate import AuditClient, InvalidRequest
+from loragate import AuditClient, InvalidAdapter, InvalidRequest
 from loragate_server.testing import server_process
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +92,10 @@ def _measured(tree: Path, files: Sequence[Path]) -> Mapping[Path, Any]:
                 print(f"\r{tree.name}: {number} of {len(files)}", end="", file=sys.stderr)
                 try:
                     ids.setdefault(client.audit(file).decision_id, []).append(file)
-                except InvalidRequest as error:  # what is refused is to be refused again
+                except (
+                    InvalidAdapter,
+                    InvalidRequest,
+                ) as error:  # what is refused is to be refused again
                     found[file] = {"refused": str(error).partition("] ")[2]}
         print(file=sys.stderr)
         for line in (state / "decisions.jsonl").read_text().splitlines():
