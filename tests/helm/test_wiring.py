@@ -306,3 +306,33 @@ def test_links_to_runbooks_lead_to_the_operators_copy(changed: Callable[..., Ren
     assert all(link.startswith(f"{copy}/Loragate") for link in links)
     dashboard = rendering.one("ConfigMap", "-dashboard")["data"]["loragate.json"]
     assert "loragate.example" not in dashboard
+
+
+def test_every_pod_of_the_chart_runs_where_pods_may(changed: Callable[..., Rendering]) -> None:
+    """A hook that waits for a node that nobody lets it on holds up every installation."""
+    placement = {
+        "nodeSelector": {"pool": "images"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {}},
+    }
+    values = {**placement, "extraEnv": [{"name": "PGSSLROOTCERT", "value": "/ca"}]}
+    made = changed(values, "ha-postgresql")
+    jobs = [one["spec"]["template"]["spec"] for one in made.all("Job")]
+    pods = [one["spec"] for one in made.all("Pod")]
+    assert jobs
+    assert pods
+    for spec in (*jobs, *pods, made.workload()["spec"]["template"]["spec"]):
+        assert {name: spec.get(name) for name in placement} == placement
+    [migrations] = jobs
+    assert {"name": "PGSSLROOTCERT", "value": "/ca"} in migrations["containers"][0]["env"]
+
+
+def test_a_sidecar_has_the_time_that_its_drain_takes(changed: Callable[..., Rendering]) -> None:
+    values = {"terminationGracePeriodSeconds": 120, "config": {"drain_grace_s": 90}}
+    made = changed(values, "sidecar")
+    [patch] = [
+        yaml.safe_load(one["data"]["patch.yaml"])
+        for one in made.all("ConfigMap")
+        if "patch.yaml" in one.get("data", {})
+    ]
+    assert patch["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 120

@@ -113,17 +113,8 @@ volumes:
     emptyDir:
       medium: Memory
       sizeLimit: {{ $root.Values.catalogue.sharedMemory }}
-{{- with $root.Values.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $root.Values.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $root.Values.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
+{{- with include "loragate.placement" $root }}
+{{ . }}
 {{- end }}
 {{- end }}
 

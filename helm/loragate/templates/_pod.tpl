@@ -40,21 +40,23 @@ spec:
     - {{ include "loragate.container" . | indent 6 | trim }}
   volumes:
     {{- include "loragate.volumes" . | nindent 4 }}
-  {{- with .Values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
+  {{- with include "loragate.placement" . }}
+  {{- . | nindent 2 }}
   {{- end }}
   {{- if include "loragate.hasSeveralReplicas" . }}
   {{- include "loragate.topologySpread" . | nindent 2 }}
   {{- end }}
+{{- end }}
+
+{{/* Which nodes a pod of the chart may run on, whatever it does. */}}
+{{- define "loragate.placement" -}}
+{{- $lines := list }}
+{{- range $name := list "nodeSelector" "tolerations" "affinity" }}
+{{- with index $.Values $name }}
+{{- $lines = append $lines (toYaml (dict $name .)) }}
+{{- end }}
+{{- end }}
+{{- join "\n" $lines }}
 {{- end }}
 
 {{- define "loragate.topologySpread" -}}

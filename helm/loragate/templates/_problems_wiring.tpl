@@ -79,6 +79,13 @@ sidecar.example.enabled shows a pod with the sidecar, and mode is shared; set mo
   "workload: StatefulSet" (include "loragate.isStateful" .)
   "replicaCount" (gt (int .Values.replicaCount) 1)
   "service.type" (ne .Values.service.type "ClusterIP")
+  "affinity" .Values.affinity
+  "priorityClassName" .Values.priorityClassName
+  "podLabels" .Values.podLabels
+  "podAnnotations" .Values.podAnnotations
+  "runtimeClassName" (and .Values.runtimeClassName (not .Values.sidecar.example.enabled))
+  "nodeSelector" (and .Values.nodeSelector (not .Values.sidecar.example.enabled))
+  "tolerations" (and .Values.tolerations (not .Values.sidecar.example.enabled))
 }}
 {{- if $set }}{{ $idle = append $idle $name }}{{ end }}
 {{- end }}
