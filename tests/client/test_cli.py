@@ -135,6 +135,13 @@ def test_without_a_service_the_code_says_error_and_not_block(
     assert "loragate: [list]" in capsys.readouterr().err
 
 
+def test_a_span_that_ends_before_it_begins_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["list", "--since", "2026-12-01", "--before", "2026-11-01"])
+    assert left.value.code == 3
+    assert "--before is not later than --since" in capsys.readouterr().err
+
+
 def test_get_and_list_show_recorded_decisions(
     files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

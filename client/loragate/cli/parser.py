@@ -83,6 +83,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command == "audit" and not (options.files or options.embeddings):
         parser.error("audit: name a FILE or an --embedding")
+    since, before = (getattr(options, name, None) for name in ("since", "before"))
+    if since and before and before <= since:
+        parser.error("list: --before is not later than --since, so nothing lies between them")
     return options
 
 

@@ -101,21 +101,25 @@ class Blocked:
         return found
 
     @cached_property
+    def _known(self) -> Change:
+        """The changes once more, float64: noise that cancels may be louder than what is left."""
+        return self.changes.astype(np.float64)
+
+    @cached_property
     def _norms(self) -> Change:
         """Of each blocked one: of all of it, and of its denoiser alone; [n, 2]."""
-        halves = (self.changes, self.changes[:, :SKETCH_DIMENSIONS])
-        return np.stack([np.linalg.norm(one.astype(np.float64), axis=1) for one in halves], axis=1)
+        halves = (self._known, self._known[:, :SKETCH_DIMENSIONS])
+        return np.stack([np.linalg.norm(one, axis=1) for one in halves], axis=1)
 
     def _alike(self, asked: Sequence[Asked]) -> Iterator[Chosen]:
         """The sums that have anything in common with a blocked one; few of thousands have."""
         every = [one for adapter in asked for one in adapter.chosen]
         changes = np.array([change for _, change in every]).reshape(len(every), -1)
-        known = self.changes.astype(np.float64)
         text = slice(SKETCH_DIMENSIONS, None)
         denoiser = changes.copy()
         denoiser[:, text] = 0.0  # what is changed of text encoders may have no effect
         sums = islice(_sums(asked), MOST_SUMS)
-        inners = [(part, part @ known.T) for part in (changes, denoiser)]
+        inners = [(part, part @ self._known.T) for part in (changes, denoiser)]
         while some := list(islice(sums, _AT_ONCE)):
             taken = np.zeros((len(some), len(every)))
             for row, chosen in enumerate(some):
