@@ -60,6 +60,11 @@ _OURS = (
 )
 _SHARED = {("flux", "sd3")}
 """Base model and family whose names it has as well, besides those that tell it apart."""
+_SECOND_TEXT_ENCODER = {
+    "flux": re.compile(r"(?:lora_te2_|text_encoder_2\.)encoder[._]block"),
+    "sd3": re.compile(r"lora_te2_|text_encoder_2\."),
+}
+"""What a family calls its own one, where SDXL's has such names: a T5, and the same CLIP."""
 _ALIKE = "Stable Diffusion 3 or another model of such blocks (Flux, Qwen-Image)"
 """What `transformer_blocks` with a layer `attn` is of, where nothing tells more."""
 _DEPTH = re.compile(_START + r"((?:single_)?transformer_blocks|joint_blocks)[._](\d+)[._]")
@@ -120,8 +125,8 @@ def causes_of(
 
 def made_for(names: Collection[str], family: str) -> tuple[str, str] | None:
     """For which other model a file was made, and the name that tells; None where none does."""
-    if family in ("flux", "sd3"):  # whose second text encoder is called so as well
-        names = [one for one in names if not one.startswith(("lora_te2_", "text_encoder_2."))]
+    if (own_text := _SECOND_TEXT_ENCODER.get(family)) is not None:
+        names = [one for one in names if not own_text.match(one)]
     for label, pattern in _OTHERS:
         if (name := _first(pattern, names)) is not None:
             return label, name
