@@ -116,6 +116,13 @@ def test_what_is_wrong_is_named(settings: dict[str, object], told: str, given: G
     assert not any("secret@" in line for line in found)
 
 
+def test_a_log_in_the_folder_that_the_server_makes_is_no_fault(
+    given: Given, tmp_path: Path
+) -> None:
+    for folder in (tmp_path / "state", tmp_path):
+        assert problems(load_config(given(decision_log=str(folder / "d.jsonl")))) == ()
+
+
 def test_a_library_that_could_not_be_served_is_told(given: Given, tmp_path: Path) -> None:
     folder = tmp_path / "concepts"
     (folder / "pictures").mkdir(parents=True)

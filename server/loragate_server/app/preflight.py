@@ -227,7 +227,8 @@ def _ports(config: Config) -> Iterator[str]:
 
 
 def _log(config: Config) -> Iterator[str]:
-    if config.decision_log is not None and not (folder := config.decision_log_file.parent).is_dir():
+    folder, state = config.decision_log_file.parent, config.state_folder
+    if folder not in (state, *state.parents) and not folder.is_dir():  # those the server makes
         yield f"decision_log {config.decision_log_file}: there is no folder {folder}; make it"
 
 

@@ -114,7 +114,9 @@ class Blocked:
     def _alike(self, asked: Sequence[Asked]) -> Iterator[Chosen]:
         """The sums that have anything in common with a blocked one; few of thousands have."""
         every = [one for adapter in asked for one in adapter.chosen]
-        changes = np.array([change for _, change in every]).reshape(len(every), -1)
+        if not every:
+            return
+        changes = np.array([change for _, change in every])
         text = slice(SKETCH_DIMENSIONS, None)
         denoiser = changes.copy()
         denoiser[:, text] = 0.0  # what is changed of text encoders may have no effect

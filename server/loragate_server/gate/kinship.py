@@ -31,8 +31,12 @@ MOST_CANDIDATES = 64
 
 
 def change_of(sketch: bytes, denoiser: float, text_encoder: float) -> Change:
-    """What a sketch says of an adapter at its two strengths, float64 [2048]."""
+    """What a sketch says of an adapter at its two strengths, float64 [2048].
+
+    What is infinite there says nothing, and would hide what is told beside it.
+    """
     numbers = np.frombuffer(sketch, dtype="<f4").astype(np.float64)
+    numbers[~np.isfinite(numbers)] = 0.0
     change = np.zeros(2 * SKETCH_DIMENSIONS)
     change[: len(numbers)] = numbers
     change[:SKETCH_DIMENSIONS] *= denoiser

@@ -177,9 +177,9 @@ class DecisionLog:
         """Before anything reads the end of the file: the line may be whole by now."""
         size = os.fstat(self._fd).st_size
         if size > self._size:
-            note = _set_aside(self._path, _read_all(self._fd, self._size, size))
-            self._take_back()
-            self._owed_note = note
+            line = _read_all(self._fd, self._size, size)
+            self._take_back()  # first, or each try on a broken disk would leave a file
+            self._owed_note = _set_aside(self._path, line)
         self._torn = False
 
     def _follow_file(self) -> None:

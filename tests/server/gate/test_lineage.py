@@ -311,6 +311,27 @@ async def test_one_that_a_loader_may_refuse_does_not_hide_what_the_others_add_up
         assert (await family.ask_together(CLEAN, *used)).cached
 
 
+@pytest.mark.parametrize("broken", [b"", np.full(2048, np.inf, "<f4").tobytes()])
+async def test_a_sketch_that_says_nothing_hides_no_sum(family: Family, broken: bytes) -> None:
+    await family.block(0)
+    whole = rounded(family.state(0))
+    layers = sorted({name.partition(".lora_")[0] for name in whole})
+    full = Strength(1.0, 1.0)
+    halves = [
+        (
+            {name: value for name, value in whole.items() if name.partition(".lora_")[0] in some},
+            full,
+        )
+        for some in (layers[::2], layers[1::2])
+    ]
+    evidence = (await family.ask_together(CLEAN, *halves)).decision.evidence
+    about = family.house.lineage.about
+    third = replace(evidence.adapters[0], sha256="f" * 64, sketches=(broken,) if broken else ())
+    beside = about(replace(evidence, adapters=(*evidence.adapters, third)))
+    assert [one.copy for one in beside if one.adapter is None] == [True]
+    assert about(replace(evidence, adapters=(third, third))) == ()
+
+
 async def test_what_one_adapter_is_told_of_is_not_told_of_all_together(family: Family) -> None:
     await family.block(0)
     full = Strength(1.0, 1.0)

@@ -330,9 +330,11 @@ def test_a_whole_line_that_was_not_synced_and_not_taken_back_counts_for_nothing(
         # A disk that fails while it syncs and truncates cannot be had on demand.
         patch.setattr(os, "ftruncate", fail)
         patch.setattr(os, "fsync", fail)
-        refusal(lambda: fill(log, 1, 2), ErrorReason.DECISION_LOG_UNAVAILABLE)
-        refusal(lambda: fill(log, 1, 2), ErrorReason.DECISION_LOG_UNAVAILABLE)
+        for _ in range(3):
+            refusal(lambda: fill(log, 1, 2), ErrorReason.DECISION_LOG_UNAVAILABLE)
+    assert not list(log_path.parent.glob("*.torn-*"))
     fill(log, 1, 3)
+    assert len(list(log_path.parent.glob("*.torn-*"))) == 1
     log.close()
     check = verify_log(log_path)
     assert check.intact
