@@ -19,9 +19,12 @@ from ruamel.yaml import YAML
 
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision, VerdictKind
+from loragate_server.policy.known import apply_known
+from loragate_server.policy.lineage import apply_lineage
 from loragate_server.policy.parse import parse_policy
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.reapply import overruled_by, reapplied
+from loragate_server.policy.review import apply_rulings
 from loragate_server.policy.source import Source
 from loragate_server.record.codec import parse_verdict
 from loragate_server.record.database import Database, Span, Stored
@@ -151,13 +154,13 @@ def replay(
         step()
         try:
             verdict = parse_verdict(stored.payload)
-            again = _again(verdict.decision, policy, now)
+            again = _again(verdict, policy, now)
         except ValueError:
             tally.undecodable.append(stored.place.decision_id)
             continue
         tally.add(verdict, again, most_changes)
         for setting, variant in swept:
-            would_be = _again(verdict.decision, variant, now).would_be_verdict
+            would_be = _again(verdict, variant, now).would_be_verdict
             tally.swept[setting] += would_be is VerdictKind.BLOCK
     return tally
 
@@ -198,9 +201,16 @@ def other_engine(origins: Iterable[tuple[Origin, int]], present: str) -> int:
     return sum(count for origin, count in origins if origin.engine_version != present)
 
 
-def _again(recorded: Decision, policy: Policy, now: datetime) -> Decision:
-    decided = decide(policy, recorded.evidence, now=now)
-    return reapplied(recorded, decided, policy.lineage)
+def _again(verdict: Verdict, policy: Policy, now: datetime) -> Decision:
+    """What the policy says, and then what was on record about the files and what people had said.
+
+    Records of before that was told say as much of it as the reasons show.
+    """
+    decided = decide(policy, verdict.decision.evidence, now=now)
+    if (basis := verdict.basis) is None:
+        return reapplied(verdict.decision, decided, policy.lineage)
+    decided = apply_lineage(apply_known(decided, basis.known), basis.kin, policy.lineage)
+    return apply_rulings(decided, basis.rulings, basis.judged_at)
 
 
 def _top_concept(decision: Decision) -> str:

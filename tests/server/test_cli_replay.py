@@ -21,8 +21,10 @@ from loragate_server.audit.evidence import (
 from loragate_server.cli.command import application
 from loragate_server.config.sources import ignored_environment
 from loragate_server.policy.decide import decide
+from loragate_server.policy.known import KnownUse, apply_known
 from loragate_server.policy.parse import parse_policy
-from loragate_server.policy.review import Ruling, apply_rulings, subject_of
+from loragate_server.policy.review import ReviewedAdapter, Ruling, apply_rulings, subject_of
+from loragate_server.record.basis import AskedAdapter, AskedStrength, Basis
 from loragate_server.record.database import Database, Span
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller, Verdict
@@ -230,6 +232,23 @@ def test_what_people_have_said_stands_on_both_sides_and_is_pointed_out(
     }
     printed = run("--policy", same).stdout
     assert "Not by a policy alone: approved by people 1, rejected by people 1. This" in printed
+
+
+def test_what_was_on_record_counts_where_the_recorded_policy_had_blocked_by_itself(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    """The reasons of such a decision do not name what else would have blocked it."""
+    evidence = measured(9.0, 1e-6, adapters=(made.adapter("a" * 64), made.adapter("b" * 64)))
+    way = ReviewedAdapter("a" * 64, "", 1.0, 1.0)
+    known = KnownUse("earlier", datetime.now(UTC), evidence.base_digest, (way,), blocked=True)
+    decision = apply_known(decide(parse_policy(STRICT.encode()), evidence), [known])
+    assert "known_bad" not in [reason.code for reason in decision.reasons]
+    asked = AskedAdapter((AskedStrength(1.0, 1.0),))
+    basis = Basis((asked, asked), ("diffusers",), datetime.now(UTC), known=(known,))
+    recorder.record(decision, Caller("api"), stage_times_s={}, basis=basis)
+    mild = "version: 1\nmode: enforce\ndefaults:\n  block_score: 99\n  review_score: 98\n"
+    found = answer("--policy", policy_file(tmp_path, mild))
+    assert [(row["recorded"], row["replayed"]) for row in found["verdicts"]] == [("BLOCK", "BLOCK")]
 
 
 def test_decisions_without_measurement_are_pointed_out(record: Record, strict: Path) -> None:

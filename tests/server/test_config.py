@@ -88,6 +88,7 @@ def test_a_problem_of_the_environment_or_a_flag_is_blamed_on_it(
         ("retention: {uploads: 90}\n", ":1: retention.uploads: "),
         ("retention: {uploads: 1s}\n", "'1s' is no span; write days like 90d, hours like 36h"),
         ("retention: {uploads: 0d}\n", "'0d' is no span"),
+        ("retention: {decisions: 90}\n", "90 is no span; write days like 90d, hours like 36h"),
         ("drain_grace_s: .nan\n", ":1: drain_grace_s: "),
     ],
 )

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from loragate_server.config.schema import Config, StartError
-from loragate_server.metrics.metrics import Metrics
-from loragate_server.record.database import Database
-from loragate_server.record.outbox.announcer import Announcer
-from loragate_server.record.outbox.letters import backlogs
+
+if TYPE_CHECKING:  # a look at the configuration asks this module, and needs no database
+    from loragate_server.metrics.metrics import Metrics
+    from loragate_server.record.database import Database
+    from loragate_server.record.outbox.announcer import Announcer
 
 NEEDS_EXTRA = "events.receivers needs the extra `events`: pip install 'loragate-server[events]'"
 
@@ -86,6 +88,8 @@ def _console_url(config: Config) -> str:
 
 def _backlogs(database: Database) -> dict[str, tuple[float, int, int]]:
     """By receiver: seconds since the oldest undelivered event was made, how many wait, are dead."""
+    from loragate_server.record.outbox.letters import backlogs
+
     now = datetime.now(UTC)
     with database.reading() as connection:
         found = backlogs(connection)

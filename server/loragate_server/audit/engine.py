@@ -227,9 +227,10 @@ class AuditEngine:
             recalled, self.base, self.settings.backend, self.machine, self.fed
         ):
             return None
-        return Recollection(
-            recalled, list(self.fed.concepts.values()), self.base.denoiser_component
-        )
+        # Of what no calibration speaks for the response's own p-value counts, which no record has.
+        alone = set(self.materials.uncalibrated)
+        rows = ["" if name in alone else one for name, one in self.fed.concepts.items()]
+        return Recollection(recalled, rows, self.base.denoiser_component)
 
     @staticmethod
     def _plan(members: Sequence[Member]) -> _Plan:

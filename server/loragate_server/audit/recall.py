@@ -62,7 +62,7 @@ class Recalled:
 
 @dataclass(frozen=True)
 class _Remembered(Responded):
-    """A response that was not measured just now; what is only used without a screen is NaN."""
+    """A response that was not measured just now; what counts without a calibration is NaN."""
 
     error_changes: tuple[Mapping[str, float], ...] = ()
 
@@ -77,7 +77,8 @@ class Recollection:
 
     Attributes:
         recalled: what there is.
-        rows: by forbidden concept, in the library's order, what its rows are now.
+        rows: by forbidden concept, in the library's order, what its rows are now; empty where the
+            concept has to be measured.
         denoiser: component outside of which nothing may be changed: what text encoders make of
             all prompts together is not known of an adapter that changes them.
     """

@@ -13,7 +13,7 @@ from rich.table import Table
 from loragate_server.audit.evidence import ENGINE_VERSION
 from loragate_server.policy.decision import VerdictKind
 from loragate_server.policy.known import KNOWN_CODE
-from loragate_server.policy.lineage import COPY_CODE, PART_CODE
+from loragate_server.policy.lineage import COPY_CODE, PART_CODE, UNSEEN_CODE
 from loragate_server.policy.policy import Policy
 from loragate_server.policy.review import APPROVED_CODE, REJECTED_CODE
 from loragate_server.replay import Tally, other_engine
@@ -30,6 +30,7 @@ _OVERRULING = {
     KNOWN_CODE: "on record as blocked",
     COPY_CODE: "a blocked one again",
     PART_CODE: "holding a blocked one",
+    UNSEEN_CODE: "sums not held against blocked ones",
 }
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from loragate_server.config.section import Section
 
@@ -17,13 +17,13 @@ _UNITS = {"d": "days", "h": "hours"}
 _SPAN = re.compile(r"forever|[1-9][0-9]{0,5}[dh]")
 
 
-def _span(text: str) -> str:
-    if not _SPAN.fullmatch(text):
-        raise ValueError(f"{text!r} is no span; write days like 90d, hours like 36h, or forever")
-    return text
+def _span(value: object) -> object:
+    if not isinstance(value, str) or not _SPAN.fullmatch(value):
+        raise ValueError(f"{value!r} is no span; write days like 90d, hours like 36h, or forever")
+    return value
 
 
-Span = Annotated[str, AfterValidator(_span)]
+Span = Annotated[str, BeforeValidator(_span)]
 """`90d`, `36h` or `forever`."""
 
 

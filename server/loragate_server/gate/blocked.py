@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, islice, pairwise, product
+from hashlib import blake2b
 
 import numpy as np
 
@@ -13,26 +13,29 @@ from loragate_server.audit.evidence import SKETCH_DIMENSIONS
 from loragate_server.gate.kinship import (
     CANDIDATE_COSINE,
     COPY_COSINE,
+    ENOUGH,
     LEAST_AMOUNT,
+    UNSEEN,
     Change,
     Part,
     Sketches,
     change_of,
     parts_of,
 )
+from loragate_server.gate.sums import Known, Related, alike_sums
 from loragate_server.policy.known import KnownUse, Members
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.recent import REMEMBERED
 
-MOST_SUMS = 8192
-"""Ways of adding up that are looked at. Readings of one rank in their files come first, which as a
-rule are those of the same loader; eight adapters at one strength have 247 subsets."""
-_AT_ONCE = 256
+MOST_MEASURED = 256
+"""Sums that are fitted by blocked adapters for one question: some milliseconds each."""
 
 Found = tuple[tuple[Part, KnownUse], ...]
 Chosen = Sequence[tuple[ReviewedAdapter, Change]]
 """Adapters that are active together, and what each changes."""
+Told = set[tuple[tuple[str, Members], bool]]
+"""Uses of blocked adapters, each as a copy (true) or as a part."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class Asked:
             for sketch in self.sketches
         ]
 
+    @cached_property
+    def read_as(self) -> bytes:
+        """Names what the readings are: a file may be read otherwise another time."""
+        return blake2b(b"".join(self.sketches), digest_size=16).digest()
+
 
 @dataclass(frozen=True)
 class Blocked:
@@ -70,6 +78,17 @@ class Blocked:
     changes: Sketches
     _found: dict[Hashable, Found] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def _known(self) -> Known:
+        return Known(self.changes)
+
+    def recalled(self, asked: Sequence[Asked]) -> tuple[Kin, ...] | None:
+        """As `kin_of`; None where that has to be worked out, which may take a second."""
+        keys: list[Hashable] = [(way, one.read_as) for one in asked for way in one.ways]
+        if len(asked) > 1:
+            keys.append(_together_key(asked))
+        return self.kin_of(asked) if all(key in self._found for key in keys) else None
+
     def kin_of(self, asked: Sequence[Asked]) -> tuple[Kin, ...]:
         """What the adapters have of blocked ones, the most of it first.
 
@@ -79,58 +98,70 @@ class Blocked:
             Kin(one.copy, one.share, one.amount, number, use)
             for number, adapter in enumerate(asked)
             for way in adapter.ways
-            for one, use in self._once(way, ([one] for one in adapter.chosen if one[0] == way))
+            for one, use in self._once((way, adapter.read_as), self._alone(adapter, way))
         }
         if len(asked) > 1:
-            told = {(one.copy, _use(one.blocked)) for one in found}
-            key = tuple(tuple(sorted(set(one.ways))) for one in asked)
+            told = {(_use(one.blocked), one.copy) for one in found}
             found |= {
                 Kin(one.copy, one.share, one.amount, None, use)
-                for one, use in self._once(key, self._alike(asked))
-                if not told & {(one.copy, _use(use)), (True, _use(use))}
+                for one, use in self._once(_together_key(asked), self._together(asked, told))
             }
         return _most(found)
 
-    def _once(self, key: Hashable, every: Iterable[Chosen]) -> Found:
+    def _once(self, key: Hashable, every: Iterable[tuple[Part, KnownUse]]) -> Found:
         found = self._found.get(key)
         if found is None:
             if len(self._found) >= REMEMBERED:
                 self._found.clear()
-            found = tuple(one for chosen in every for one in self._measured(chosen))
+            found = tuple(every)
             self._found[key] = found
         return found
 
-    @cached_property
-    def _known(self) -> Change:
-        """The changes once more, float64: noise that cancels may be louder than what is left."""
-        return self.changes.astype(np.float64)
+    def _alone(self, adapter: Asked, way: ReviewedAdapter) -> Iterator[tuple[Part, KnownUse]]:
+        """What one adapter has, used in one way. Nothing is done before the first is asked for."""
+        for chosen in adapter.chosen:
+            if chosen[0] == way:
+                yield from self._measured([chosen])
 
-    @cached_property
-    def _norms(self) -> Change:
-        """Of each blocked one: of all of it, and of its denoiser alone; [n, 2]."""
-        halves = (self._known, self._known[:, :SKETCH_DIMENSIONS])
-        return np.stack([np.linalg.norm(one, axis=1) for one in halves], axis=1)
+    def _together(self, asked: Sequence[Asked], told: Told) -> Iterator[tuple[Part, KnownUse]]:
+        """What any two or more of the adapters have that none has by itself.
 
-    def _alike(self, asked: Sequence[Asked]) -> Iterator[Chosen]:
-        """The sums that have anything in common with a blocked one; few of thousands have."""
-        every = [one for adapter in asked for one in adapter.chosen]
-        if not every:
+        Any of them may be missing: a loader may refuse a file that the request does not leave out.
+
+        Args:
+            asked: two or more.
+            told: of which blocked ones an adapter alone was found to be a copy, or to hold a part.
+        """
+        every = [(number, *one) for number, adapter in enumerate(asked) for one in adapter.chosen]
+        if len({number for number, _, _ in every}) < 2:
             return
-        changes = np.array([change for _, change in every])
-        text = slice(SKETCH_DIMENSIONS, None)
-        denoiser = changes.copy()
-        denoiser[:, text] = 0.0  # what is changed of text encoders may have no effect
-        sums = islice(_sums(asked), MOST_SUMS)
-        inners = [(part, part @ self._known.T) for part in (changes, denoiser)]
-        while some := list(islice(sums, _AT_ONCE)):
-            taken = np.zeros((len(some), len(every)))
-            for row, chosen in enumerate(some):
-                taken[row, chosen] = 1.0
-            alike = np.zeros(len(some), dtype=bool)
-            for half, (part, inner) in enumerate(inners):
-                sizes = np.linalg.norm(taken @ part, axis=1)[:, None] * self._norms[None, :, half]
-                alike |= (taken @ inner >= CANDIDATE_COSINE * sizes).any(axis=1, where=sizes > 0)
-            yield from ([every[index] for index in some[row]] for row in np.flatnonzero(alike))
+        changes = np.array([change for _, _, change in every])
+        told, left = set(told), MOST_MEASURED
+        for related in alike_sums([number for number, _, _ in every], changes, self._known):
+            whole = related.whole
+            for there, cosines in zip(related.sums, related.cosines, strict=True):
+                if not self._says_more(related, cosines, told):
+                    continue
+                if not left:
+                    whole = False
+                    break
+                left -= 1
+                for part, use in self._measured([every[index][1:] for index in there]):
+                    if not told & {(_use(use), part.copy), (_use(use), True)}:
+                        told.add((_use(use), part.copy))
+                        yield part, use
+            if not whole:
+                yield UNSEEN, self.uses[related.nearest]
+
+    def _says_more(self, related: Related, cosines: Sketches, told: Told) -> bool:
+        """Whether a sum may be a copy, or hold a part, of a blocked one that is not told of yet."""
+        for index, cosine in zip(related.known, cosines, strict=True):
+            use = _use(self.uses[index])
+            if cosine >= COPY_COSINE and (use, True) not in told:
+                return True
+            if cosine >= CANDIDATE_COSINE and not told & {(use, True), (use, False)}:
+                return True
+        return False
 
     def _measured(self, chosen: Chosen) -> Iterator[tuple[Part, KnownUse]]:
         """What some adapters, active together, have of the blocked ones.
@@ -153,8 +184,13 @@ class Blocked:
             use = uses[part.index]
             blocked = changes[part.index].astype(np.float64)
             brought = 0.0 if len(chosen) == 1 else _brought(use, blocked, chosen)
-            if part.amount > brought + (LEAST_AMOUNT if brought else 0.0):
+            slack = LEAST_AMOUNT if brought else 0.0
+            if part.amount > brought + slack or (part.copy and brought < ENOUGH):
                 yield part, use
+
+
+def _together_key(asked: Sequence[Asked]) -> Hashable:
+    return tuple((tuple(sorted(set(one.ways))), one.read_as) for one in asked)
 
 
 def _brought(use: KnownUse, blocked: Change, chosen: Chosen) -> float:
@@ -181,39 +217,9 @@ def _use(use: KnownUse) -> tuple[str, Members]:
     return use.decision_id, use.members
 
 
-def _sums(asked: Sequence[Asked]) -> Iterator[tuple[int, ...]]:
-    """Every way in which two or more are active together, as indices into all that are chosen.
-
-    Any of them may be missing: a loader may refuse a file that the request does not leave out.
-    """
-    starts = list(accumulate((len(one.chosen) for one in asked), initial=0))
-    whole = [range(*span) for span in pairwise(starts)]
-    ranks = max((len(one.sketches) for one in asked), default=0)
-    aligned = (
-        [
-            [
-                span[at]
-                for at in range(min(rank, len(one.sketches) - 1), len(span), len(one.sketches))
-            ]
-            if one.sketches
-            else []
-            for one, span in zip(asked, whole, strict=True)
-        ]
-        for rank in range(ranks)
-    )
-    told = set[tuple[int, ...]]()
-    groups: Iterable[Sequence[Sequence[int]]] = (*aligned, whole)
-    for choices in groups:
-        for some in product(*((*choice, None) for choice in choices)):
-            there = tuple(index for index in some if index is not None)
-            if len(there) > 1 and there not in told:
-                told.add(there)
-                yield there
-
-
 def _most(found: Iterable[Kin]) -> tuple[Kin, ...]:
     """Of several findings about one adapter and one blocked one, that with the largest share."""
-    most: dict[tuple[int | None, str, Members], Kin] = {}
+    most: dict[tuple[int | None, bool, str, Members], Kin] = {}
     for one in sorted(found, key=lambda kin: (kin.copy, kin.share, kin.amount)):
-        most[one.adapter, one.blocked.decision_id, one.blocked.members] = one
+        most[one.adapter, one.amount > 0, one.blocked.decision_id, one.blocked.members] = one
     return tuple(sorted(most.values(), key=lambda kin: (-kin.copy, -kin.share, kin.adapter or 0)))

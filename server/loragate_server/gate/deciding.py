@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from itertools import chain
 
@@ -97,6 +98,7 @@ class Deciding:
                 if hangs_a_loader(evidence):
                     self._observer.endless_file()
             measured_by = evidence.screen_miss_rate or policy.screen_miss_rate
+            kin = await asyncio.to_thread(self._on_record.lineage.about, evidence)
             # Policy and library may have changed while the audit waited: the newest decide.
             policy, _ = self.admit(case.request, stored=case.uploaded)
             for file in case.files:
@@ -109,7 +111,6 @@ class Deciding:
             known = self._on_record.known.about(
                 [one.ways for one in case.adapter_keys], evidence.base_digest
             )
-            kin = self._on_record.lineage.about(evidence)
             basis = basis_of(case, self._loaders, known, kin, rulings)
             decision = self._pipeline.judge(policy, evidence, basis, leash, times_s)
             self._suspects.put(used_key(key, decision), measured_by, decision)

@@ -265,7 +265,7 @@ class Gate:
             AdapterKey(sha256, "", one.strengths, one.optional, one.kind)
             for sha256, one in zip(known, request.adapters, strict=True)
         )
-        return self._on_record.key(request, adapters, policy, served)
+        return await self._on_record.key(request, adapters, policy, served)
 
     async def _decide_stored(
         self, request: GateRequest, stored: StoredFile, leash: Leash, intake_s: float
@@ -286,7 +286,7 @@ class Gate:
         admit_size(stored.size_bytes, policy)
         self._on_record.weights.saw(stored.sha256, stored.weights_sha256)
         case = Case(request, (stored,), uploaded=True, intake_s=measured.times_s.get("intake", 0.0))
-        key = self._on_record.key(request, case.adapter_keys, policy, served)
+        key = await self._on_record.key(request, case.adapter_keys, policy, served)
         return await self._deciding.decide(case, key, leash, None, measured)
 
     async def _decide_case(
@@ -302,7 +302,7 @@ class Gate:
         for file in case.files:
             admit_size(file.size_bytes, policy)
             self._on_record.weights.saw(file.sha256, file.weights_sha256)
-        key = self._on_record.key(case.request, case.adapter_keys, policy, served)
+        key = await self._on_record.key(case.request, case.adapter_keys, policy, served)
         # Asked again after intake: an equal question may have been answered meanwhile.
         cached = self._cache.get(key, again=again)
         if cached is not None:

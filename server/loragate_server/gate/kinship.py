@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +62,12 @@ class Part:
     copy: bool
 
 
+UNSEEN = Part(-1, 0.0, 0.0, copy=False)
+"""Stands for what sums of changes may have that were too many to look at."""
+
+
 def parts_of(change: Change, known: Sketches) -> tuple[Part, ...]:
-    """The known changes that are in a change; the most alike one where it is a copy.
+    """The known changes that are in a change; where it is a copy, the most alike one first.
 
     Args:
         change: [dimensions], at the strength that is asked about.
@@ -71,46 +76,68 @@ def parts_of(change: Change, known: Sketches) -> tuple[Part, ...]:
     Between `PART_COSINE` and `COPY_COSINE`, the non-negative least squares fit of the change by
     the known ones says how much of each there is.
     """
-    norm = float(np.linalg.norm(np.asarray(change, np.float64)))
-    if not norm or not len(known):
+    change = np.asarray(change, np.float64)
+    if not change.any() or not len(known):
         return ()
-    unit = (change / norm).astype(np.float32)
     # float32 would overflow in the squares of what is large where the model does not look
     norms = np.sqrt(np.einsum("ij,ij->i", known, known, dtype=np.float64))
-    inner = (known @ unit).astype(np.float64)
-    cosines = np.divide(inner, norms, out=np.zeros_like(norms), where=norms > 0)
+    norm, cosines = _alike(change, known, norms)
     alone = np.divide(cosines * norm, norms, out=np.zeros_like(norms), where=norms > 0)
     copies = cosines >= COPY_COSINE
     enough = np.flatnonzero(copies & (alone >= ENOUGH))
     if len(enough):
         best = int(enough[np.argmax(cosines[enough])])
-        return (Part(best, min(float(cosines[best] ** 2), 1.0), float(alone[best]), True),)
+        copy = Part(best, min(float(cosines[best] ** 2), 1.0), float(alone[best]), copy=True)
+        return (copy, *_beside(copy, change, known, np.where(copies, 0.0, norms)))
     # a weak copy says nothing, and must not hide what else is in it
-    candidates = np.flatnonzero((cosines >= CANDIDATE_COSINE) & ~copies)
-    candidates = candidates[np.argsort(-cosines[candidates], kind="stable")[:MOST_CANDIDATES]]
-    if not len(candidates):
-        return ()
-    rows = known[candidates] / norms[candidates, None]
-    weights = _fit(rows, unit)
-    shares = weights * cosines[candidates]
-    amounts = weights * norm / norms[candidates]
-    found = [
-        Part(int(index), float(share), float(amount), False)
-        for index, share, amount in zip(candidates, shares, amounts, strict=True)
-        if amount >= LEAST_AMOUNT and share >= CANDIDATE_COSINE**2
-    ]
+    found = _held(change, known, np.where(copies, 0.0, norms))
     if sum(one.share for one in found) < PART_COSINE**2:
         # a family of known ones may explain it together, and none of them alone
-        best = int(candidates[0])
-        if cosines[best] < PART_COSINE or alone[best] < LEAST_AMOUNT:
+        best = int(np.argmax(np.where(copies, 0.0, cosines)))
+        if copies[best] or cosines[best] < PART_COSINE or alone[best] < LEAST_AMOUNT:
             return ()
-        found = [Part(best, float(cosines[best] ** 2), float(alone[best]), False)]
+        found = [Part(best, float(cosines[best] ** 2), float(alone[best]), copy=False)]
     return tuple(sorted(found, key=lambda one: -one.share))
 
 
-def _fit(known: npt.NDArray[np.float64], change: Sketches) -> Change:
+def _alike(change: Change, known: Sketches, norms: Change) -> tuple[float, Change]:
+    """The norm of a change, and its cosines with known ones; 0 where their norm is given as 0."""
+    norm = float(np.linalg.norm(change))
+    inner = (known @ (change / norm).astype(np.float32)).astype(np.float64)
+    return norm, np.divide(inner, norms, out=np.zeros_like(norms), where=norms > 0)
+
+
+def _held(change: Change, known: Sketches, norms: Change) -> list[Part]:
+    """How much of each known one is in a change, by a fit of those that are alike."""
+    norm, cosines = _alike(change, known, norms)
+    candidates = np.flatnonzero(cosines >= CANDIDATE_COSINE)
+    candidates = candidates[np.argsort(-cosines[candidates], kind="stable")[:MOST_CANDIDATES]]
+    if not len(candidates):
+        return []
+    weights = _fit(known[candidates] / norms[candidates, None], change / norm)
+    shares = weights * cosines[candidates]
+    amounts = weights * norm / norms[candidates]
+    return [
+        Part(int(index), float(share), float(amount), copy=False)
+        for index, share, amount in zip(candidates, shares, amounts, strict=True)
+        if amount >= LEAST_AMOUNT and share >= CANDIDATE_COSINE**2
+    ]
+
+
+def _beside(copy: Part, change: Change, known: Sketches, norms: Change) -> Iterator[Part]:
+    """What a copy holds besides, of those whose norm is not given as 0."""
+    rest = change - copy.amount * known[copy.index].astype(np.float64)
+    if not rest.any():
+        return
+    left = float(np.linalg.norm(rest) / np.linalg.norm(change)) ** 2
+    for part in _held(rest, known, norms):
+        if (share := part.share * left) >= PART_COSINE**2:
+            yield replace(part, share=share)
+
+
+def _fit(known: Change, change: Change) -> Change:
     """The amounts, none below 0, whose sum comes nearest to the change."""
     from scipy.optimize import nnls
 
-    amounts, _ = nnls(known.T.astype(np.float64), change.astype(np.float64))
+    amounts, _ = nnls(known.T.astype(np.float64), change)
     return np.asarray(amounts, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,8 +71,12 @@ class LineageBook(Follower):
             ]
         )
 
-    def decisions_about(self, adapters: Sequence[AdapterKey], base_digest: str) -> tuple[str, ...]:
+    async def decisions_about(
+        self, adapters: Sequence[AdapterKey], base_digest: str
+    ) -> tuple[str, ...]:
         """The ids of the decisions that `about` names, for the key of a cached verdict.
+
+        What was not asked before is worked out on a thread, for it may take a second.
 
         Args:
             adapters: of a request.
@@ -87,7 +92,8 @@ class LineageBook(Follower):
             if sketches is None:
                 return (UNKNOWN,)
             asked.append(Asked(sketches, one.ways))
-        return decisions_of(blocked.kin_of(asked))
+        kin = blocked.recalled(asked)
+        return decisions_of(await asyncio.to_thread(blocked.kin_of, asked) if kin is None else kin)
 
     def learn(self, verdict: Verdict) -> None:
         """Takes in what was just recorded here, after `KnownBook` has."""

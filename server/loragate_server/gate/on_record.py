@@ -30,7 +30,7 @@ class OnRecord:
         self.known.learn(verdict)
         self.lineage.learn(verdict)
 
-    def key(
+    async def key(
         self,
         request: GateRequest,
         adapters: tuple[AdapterKey, ...],
@@ -38,9 +38,12 @@ class OnRecord:
         served: ServedBase,
     ) -> VerdictKey:
         """What an answer depends on, with what is on record now."""
+        base_digest = served.base.digest
+        # First, as it may wait: all else is looked up at one moment.
+        lineage_ids = await self.lineage.decisions_about(adapters, base_digest)
         twins = sorted({twin for one in adapters for twin in self.weights.twins_of(one.sha256)})
         rulings = self.reviews.about([*(adapter.sha256 for adapter in adapters), *twins])
-        ways, base_digest = [one.ways for one in adapters], served.base.digest
+        ways = [one.ways for one in adapters]
         return VerdictKey(
             adapters=adapters,
             base_model=served.name,
@@ -51,7 +54,7 @@ class OnRecord:
             dry_run=request.dry_run,
             review_ids=tuple(ruling.review_id for ruling in rulings),
             known_ids=tuple(one.decision_id for one in self.known.about(ways, base_digest)),
-            lineage_ids=self.lineage.decisions_about(adapters, base_digest),
+            lineage_ids=lineage_ids,
             twins=tuple(twins),
         )
 

@@ -202,6 +202,8 @@ def _invalid_measure(concept: ConceptEvidence) -> str:
         return f"its score is {concept.score}"
     if not 0.0 <= concept.p_value <= 1.0:
         return f"its p-value is {concept.p_value}"
+    if concept.family_p_value is not None and not 0.0 <= concept.family_p_value <= 1.0:
+        return f"its p-value over the library is {concept.family_p_value}"
     if math.isnan(concept.degree):
         return "its degree is nan"
     return ""

@@ -65,7 +65,7 @@ class ListedAdapter(_Closed):
     @property
     def ends_at(self) -> datetime | None:
         """The first moment at which the entry no longer counts."""
-        if self.expires is None:
+        if self.expires is None or self.expires == date.max:  # no day comes after that
             return None
         return datetime.combine(self.expires, time(), UTC) + timedelta(days=1)
 

@@ -20,7 +20,8 @@ from loragate_server.policy.sentences import members_of, use_of
 KNOWN_CODE = "known_bad"
 COPY_CODE = "copy_of_blocked"
 PART_CODE = "part_of_blocked"
-LINEAGE_CODES = (COPY_CODE, PART_CODE)
+UNSEEN_CODE = "sums_not_compared"
+LINEAGE_CODES = (COPY_CODE, PART_CODE, UNSEEN_CODE)
 
 Members = tuple[ReviewedAdapter, ...]
 """Files as they are used together, sorted."""

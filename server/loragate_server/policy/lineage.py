@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from loragate_server.policy.decision import GRAVITY, Decision, Reason, VerdictKind
-from loragate_server.policy.known import COPY_CODE, LINEAGE_CODES, PART_CODE, KnownUse, as_used
+from loragate_server.policy.known import (
+    COPY_CODE,
+    LINEAGE_CODES,
+    PART_CODE,
+    UNSEEN_CODE,
+    KnownUse,
+    as_used,
+)
 from loragate_server.policy.overrule import overruled
 
-__all__ = ["COPY_CODE", "LINEAGE_CODES", "PART_CODE"]
+__all__ = ["COPY_CODE", "LINEAGE_CODES", "PART_CODE", "UNSEEN_CODE"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class Kin:
         adapter: index into `Evidence.adapters`; None for what they add up to.
         share: of the adapter's change, squared, that is the blocked one's; 0 to 1.
         amount: how much of the blocked change it carries, at the strength that is asked about; 1
-            is as much as was blocked.
+            is as much as was blocked. 0 where the adapters add up to more than was looked at, so
+            that nobody knows.
         copy: whether the two point the same way, so that it is that adapter again; else it holds
             it among other things.
     """
@@ -52,8 +60,9 @@ class LineageRules:
     parts: VerdictKind = VerdictKind.REVIEW
 
     def verdict_of(self, code: str) -> VerdictKind:
-        """What follows from a finding with this code."""
-        return self.copies if code == COPY_CODE else self.parts
+        """What follows from a finding with this code; of what may be either, the graver one."""
+        found = {COPY_CODE: (self.copies,), PART_CODE: (self.parts,)}
+        return max(found.get(code, (self.copies, self.parts)), key=GRAVITY.__getitem__)
 
 
 def apply_lineage(decision: Decision, kin: Sequence[Kin], rules: LineageRules) -> Decision:
@@ -83,6 +92,12 @@ def _told(decision: Decision, kin: Kin) -> Reason:
         f"{as_used(kin.blocked.members)} (decision {kin.blocked.decision_id} of "
         f"{kin.blocked.decided_at:%Y-%m-%d})"
     )
+    if not kin.amount:
+        told = (
+            "The adapters together can be used in more ways than are held against blocked ones; "
+            f"some may be one again, or hold one: {parent}."
+        )
+        return Reason(UNSEEN_CODE, told)
     if kin.adapter is None:
         who, whose = "The adapters together", "what they change"
         copy, part = "are a blocked adapter again", "hold a blocked adapter among other things"

@@ -23,6 +23,7 @@ REASON_CODES: Final[Mapping[str, str | None]] = {
     "known_bad": None,
     "copy_of_blocked": "One or several of the adapters together are a blocked one again.",
     "part_of_blocked": "One or several of the adapters together hold a blocked one.",
+    "sums_not_compared": "Not every sum of the adapters was held against blocked ones.",
     # of the lists
     "allow_listed": None,
     "allow_list_lapsed": None,

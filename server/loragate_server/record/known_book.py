@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import combinations, product
+from itertools import chain, combinations, islice, product
 from math import atan2, hypot
 
 from loragate_server.policy.known import KnownUse, Members
@@ -161,11 +161,14 @@ def _allowed(known: _Files, wanted: Wanted) -> bool:
 
 
 def _ways(sha256s: Counter[str], wanted: Wanted) -> Iterator[Members]:
-    """Every use of just these files."""
-    for chosen in combinations(wanted, sha256s.total()):
-        if Counter(ways[0].sha256 for ways in chosen) == sha256s:
-            for members in product(*chosen):
-                yield tuple(sorted(members))
+    """Every use of just these files, or as many as tell that there are more than `MOST_WAYS`."""
+    asked = {sha256: [ways for ways in wanted if ways[0].sha256 == sha256] for sha256 in sha256s}
+    of_each = (
+        islice(combinations(asked[sha256], count), MOST_WAYS) for sha256, count in sha256s.items()
+    )
+    for chosen in product(*of_each):
+        for members in product(*chain.from_iterable(chosen)):
+            yield tuple(sorted(members))
 
 
 def _strongest_first(use: KnownUse) -> tuple[float, str]:

@@ -125,7 +125,8 @@ class Recorder:
             decision=decision,
             caller=caller,
             decided_at=now,
-            expires_at=now + timedelta(seconds=decision.ttl_s),
+            # An approval or a list entry that ends does so however long the recording takes.
+            expires_at=(basis.judged_at if basis else now) + timedelta(seconds=decision.ttl_s),
             stage_times_s=dict(stage_times_s),
             dry_run=dry_run,
             basis=basis,

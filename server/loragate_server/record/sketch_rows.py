@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from loragate_server.audit.evidence import SKETCH_VERSION
@@ -32,10 +32,16 @@ def sketches_of(verdict: Verdict) -> Iterator[tuple[SketchKey, Sequence[bytes]]]
 
 
 def insert_sketches(connection: Connection, verdict: Verdict) -> None:
-    """Records the sketches of adapters, in place of those of before: reading may have changed."""
+    """Records the sketches of adapters, in place of those of before: reading may have changed.
+
+    Fewer than before take nothing away: what loaders make of the file was not read to its end.
+    """
+    made_of = dict(sketches_of(verdict))
+    before = read_sketches(connection, made_of)
     rows = [
         {**key._asdict(), "version": SKETCH_VERSION, "reading": number, "sketch": sketch}
-        for key, made in dict(sketches_of(verdict)).items()
+        for key, made in made_of.items()
+        if len(made) >= len(before.get(key, ()))
         for number, sketch in enumerate(made)
     ]
     if not rows:
@@ -46,10 +52,6 @@ def insert_sketches(connection: Connection, verdict: Verdict) -> None:
     own = [column.name for column in sketches.primary_key]
     added = added.on_conflict_do_update(index_elements=own, set_={"sketch": added.excluded.sketch})
     connection.execute(added, rows)
-    for key, made in dict(sketches_of(verdict)).items():
-        same = [sketches.c[name] == value for name, value in key._asdict().items()]
-        further = (sketches.c.version == SKETCH_VERSION, sketches.c.reading >= len(made))
-        connection.execute(delete(sketches).where(*same, *further))
 
 
 def read_sketches(

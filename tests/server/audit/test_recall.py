@@ -117,6 +117,20 @@ def test_the_evidence_is_that_of_an_audit_from_the_start_and_passes_are_saved(
         assert bool(passes) == (NEW in suspects), f"{name}: measured again only for the new one"
 
 
+def test_without_a_calibration_a_rescan_is_no_milder_than_an_audit(
+    embedded: ServedBase, examples: Mapping[str, Member], passes: list[int]
+) -> None:
+    """The response's own p-value counts there, and no record holds it."""
+    materials = replace(embedded.engine.materials, calibration=None)
+    engine = AuditEngine(embedded.base, materials, embedded.engine.settings)
+    exact = audited(engine, examples["learned-bomb"])
+    recalled = recalled_of(exact, engine.fed)
+    assert recalled is not None
+    passes.clear()
+    assert plain(audited(engine, examples["learned-bomb"], recalled)) == plain(exact)
+    assert passes
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -217,6 +217,6 @@ async def test_a_replay_tells_a_denied_twin_as_it_was_told(here: Disguised) -> N
     first = await here.ask("a", score=CLEAN)
     here.deny(sha256_of(first))
     denied = await here.ask("b")
-    stored = here.house.recorder.get(denied.decision_id).decision
+    stored = here.house.recorder.get(denied.decision_id)
     now = datetime.now(UTC)
     assert _again(stored, here.house.policies.current, now).would_be_verdict is BLOCK

@@ -245,6 +245,25 @@ def test_an_entry_counts_until_the_end_of_its_last_day_and_shortens_the_verdict(
     assert decide(denies, evidence(concept(0)), now=NOW).verdict is ALLOW
 
 
+@pytest.mark.parametrize("listing", ["allow_sha256", "deny_sha256"])
+def test_an_entry_until_the_last_day_of_all_counts_for_ever(
+    listing: str, policy, evidence, concept
+) -> None:
+    lists = policy(listed(listing, f"{A}', expires: 9999-12-31"))
+    assert all(one.ends_at is None for one in (*lists.allow, *lists.deny))
+    found = decide(lists, evidence(concept(9)), now=NOW)
+    assert f"{listing.partition('_')[0]}_listed" in codes(found)
+    assert found.ttl_s == 86400
+
+
+@pytest.mark.parametrize("over_all", [math.nan, -0.1, 1.1, math.inf])
+def test_a_p_value_over_the_library_that_is_none_helps_no_adapter(
+    over_all: float, policy, evidence, concept
+) -> None:
+    found = decide(policy(), evidence(concept(0, family_p_value=over_all)), now=NOW)
+    assert (found.verdict, codes(found)) == (INCONCLUSIVE, ["measurement_invalid"])
+
+
 OWN = """rules:
   - name: kinds
     categories: [kind]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from alembic import command
@@ -25,6 +27,7 @@ from loragate_server.record.known_rows import files_key, known_of, known_since
 from loragate_server.record.migrate import alembic_config, upgrade
 from loragate_server.record.tables import audits, known_uses
 from loragate_server.record.verdict import Caller
+from testkit.waiting import busyness
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 BASE = "b" * 64
@@ -266,3 +269,25 @@ def defined(
         if len(files) < len(ways) and any(newest.get(one, True) for one in made):
             found.append(files)
     return found
+
+
+def test_a_request_of_many_files_is_compared_without_trying_all_choices(
+    tmp_path: Path,
+) -> None:
+    database = Database(f"sqlite:///{tmp_path}/known.sqlite3", timeout_s=5.0)
+    book = KnownBook(database)
+    files = [f"{number:064x}" for number in range(32)]
+    known = files[:10]
+    members = tuple(sorted(used(one) for one in known))
+    louder = tuple(sorted(used(one, 0.9) for one in known))
+    book._take([KnownUse("one", BEGIN, BASE, louder, blocked=True)])
+    began_s = time.monotonic()
+    [found] = book.about(asked(*map(used, files)), BASE)
+    assert found.decision_id == "one"
+    allowed = KnownUse("two", BEGIN + timedelta(1), BASE, members, blocked=False)
+    book._take([allowed])
+    assert book.about(asked(*map(used, files)), BASE) == ()
+    # each of them many times: more ways than are looked at, and none of them allowed
+    assert book.about(asked(*(used(one, 0.5 + n) for one in known for n in range(3))), BASE) != ()
+    assert time.monotonic() - began_s < 5.0 + busyness()
+    database.close()

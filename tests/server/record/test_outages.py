@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from loragate_server.errors import ErrorReason, NoDecisionError
+from loragate_server.record import migrate
 from loragate_server.record.chain import verify_log
 from loragate_server.record.recorder import Recorder
 from loragate_server.record.verdict import Caller
@@ -23,6 +24,12 @@ def refusal(act, reason: ErrorReason = ErrorReason.DATABASE_UNAVAILABLE) -> NoDe
         act()
     assert caught.value.reason is reason, caught.value
     return caught.value
+
+
+@pytest.fixture(autouse=True)
+def _own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes of making tables is what is looked at here."""
+    monkeypatch.setattr("loragate_server.record.recorder.upgrade", migrate.upgrade)
 
 
 @pytest.fixture

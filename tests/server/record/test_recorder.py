@@ -15,12 +15,21 @@ from sqlalchemy import create_engine, text
 
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.policy.decision import Mode, VerdictKind
+from loragate_server.record.basis import Basis
 from loragate_server.record.chain import verify_log
 from loragate_server.record.codec import decode_verdict
 from loragate_server.record.connect import parse_url
 from loragate_server.record.verdict import Caller
 
 CALLER = Caller("forge", "tenant-1", "request-1", "CN=forge")
+
+
+def test_a_verdict_ends_by_the_moment_at_which_it_was_judged(recorder, decision) -> None:
+    """The end of an approval does not move while a decision waits to be recorded."""
+    judged_at = datetime.now(UTC) - timedelta(seconds=90)
+    basis = Basis((), (), judged_at)
+    verdict = recorder.record(decision(), CALLER, stage_times_s={}, basis=basis)
+    assert verdict.expires_at - judged_at == timedelta(seconds=3600.5)
 
 
 def refusal(act, reason: ErrorReason) -> NoDecisionError:
