@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -244,6 +244,35 @@ for _family, _name in (("sd", "kohya"), ("sd", "diffusers, DoRA"), ("flux", "dif
         CASES[_family][_label] = _at(_family, _name, _strength)
 
 
+CHOSEN = {
+    ("sd", "LyCORIS names, LoRA"),
+    ("sd", "full, with biases"),
+    ("sd", "kohya, 1x1 as linear layers"),
+    ("sd", "kohya, float8_e4m3fn"),
+    ("sdxl", "kohya, text projection"),
+    ("sd3", "kohya, original names"),
+    ("sd3", "full, original names"),
+    ("flux", "original names, lora_A"),
+    ("flux", "kohya, original names"),
+    ("flux", "LyCORIS names, LoKr"),
+}
+"""Of the layouts that people's files have, those that every run looks at; all take two minutes."""
+
+
 def every_case() -> Iterator[tuple[str, str]]:
     """Family and format of every case."""
     return ((family, name) for family, cases in CASES.items() for name in cases)
+
+
+def chosen_cases() -> Iterator[tuple[str, str]]:
+    """Those that every run looks at."""
+    return (
+        (family, name)
+        for family, name in every_case()
+        if (family, name) in CHOSEN or name not in LAYOUTS[family]
+    )
+
+
+def every_file(cases: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Without the cases that are an earlier one's file at another strength."""
+    return ((family, name) for family, name in cases if " at " not in name)

@@ -16,6 +16,7 @@ from torch import Tensor
 from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.adapter.delta import LayerShape
 from loragate_server.intake.factors import FactorGroup
+from loragate_server.intake.loader_rules.key_tables import comfyui_table, forge_table
 from loragate_server.intake.loader_rules.meaning import Layout
 from loragate_server.intake.naming import DOWN, UP, Naming
 from loragate_server.intake.shapes import like_layer
@@ -67,6 +68,7 @@ _SECOND_TEXT_ENCODER = {
 """What a family calls its own one, where SDXL's has such names: a T5, and the same CLIP."""
 _ALIKE = "Stable Diffusion 3 or another model of such blocks (Flux, Qwen-Image)"
 """What `transformer_blocks` with a layer `attn` is of, where nothing tells more."""
+_TWO_ORDERS = "changes of the last modulation, whose halves trainers write in two orders"
 _DEPTH = re.compile(_START + r"((?:single_)?transformer_blocks|joint_blocks)[._](\d+)[._]")
 _KINDS = (
     (
@@ -78,7 +80,10 @@ _KINDS = (
     ("a GLoRA", r"\.[ab][12]\.weight\Z"),
     ("an IA3", r"ia3_l|\.on_input\Z"),
     ("a VeRA", r"vera_lambda"),
-    ("changes of norms", r"\.[wb]_norm\Z|norm\w*\.(?:diff|diff_b)\Z|(?:query|key)_norm\.scale\Z"),
+    (
+        "changes of norms",
+        r"\.[wb]_norm\Z|norm(?!\w*linear)\w*\.(?:diff|diff_b)\Z|(?:query|key)_norm\.scale\Z",
+    ),
     ("changes of biases alone", r"\.diff_b\Z"),
     ("weights to be put in place of others", r"\.(?:set_weight|reshape_weight)\Z"),
     ("norms to be put in place of others", r"\.norm_(?:added_)?[qk]\.weight\Z"),
@@ -113,14 +118,26 @@ def causes_of(
             f"By names such as {name[:80]} it was made for {label}; the base model {base.name} is "
             f"of the family {here}.",
         )
-    if (found := kind_not_read(left_over, layout.weights)) is not None:
+    sentence = _misfit(base, namings)
+    found = kind_not_read(left_over, layout.weights)
+    if found is None and sentence is None:
+        found = _in_two_orders(base, left_over)
+    if found is not None:
         label, name = found
         yield "unknown_kind", f"It holds {label}, such as {name[:80]}; this kind is not read."
-    sentence = _misfit(base, namings)
     if sentence is None and other is None:
         sentence = _deeper(base, left_over)
     if sentence is not None:
         yield "shape_misfit", sentence
+
+
+def _in_two_orders(base: BaseModel, names: Collection[str]) -> tuple[str, str] | None:
+    """What to call a change whose rows some loader has in another order, and the first name."""
+    if base.denoiser_component == "unet":
+        return None
+    tables = (comfyui_table(base), forge_table(base))
+    hits = ((name, table.find(name)) for name in names for table in tables)
+    return next(((_TWO_ORDERS, name) for name, hit in hits if hit and hit.turned), None)
 
 
 def made_for(names: Collection[str], family: str) -> tuple[str, str] | None:

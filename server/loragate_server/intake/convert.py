@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,9 +178,8 @@ class _Builder:
         for ref, group_scale in meaning.groups.items():
             if ref not in deltas and (delta := self._stacked(naming, ref, group_scale)) is not None:
                 deltas[ref] = delta
-        # a layer that the base model lacks is not passed over: nobody knows what its tensors are
-        passed_over = {r for r in meaning.passed_over if (r.component, r.module) in self._layers}
-        unmapped = self._unmapped(naming, deltas.keys() | passed_over, meaning.left_out)
+        passed_over = meaning.passed_over_of(self._layout.base)
+        unmapped = meaning.unaccounted(self._layout, deltas.keys() | passed_over)
         weights = self._layout.weights
         coverage = KeyCoverage(
             weight_tensors=len(weights),
@@ -221,24 +220,6 @@ class _Builder:
             if not group_same_in_half(group, weight, scale, self._device):
                 return ref
         return None
-
-    def _unmapped(
-        self, naming: Naming, settled: Set[ModuleRef], left_out: Set[str]
-    ) -> tuple[str, ...]:
-        """Names of the tensors that reach no layer, or reach one that was not built of them."""
-        reached: dict[str, list[bool]] = {}
-        for (ref, _), names in naming.sources.items():
-            for name in names:
-                reached.setdefault(name, []).append(ref in settled)
-        for ref, (group, _) in naming.stacked.items():
-            # a layer that has plain factors, too, is built of these alone
-            for name in group.names:
-                reached.setdefault(name, []).append(ref in settled and ref not in naming.parts)
-        return tuple(
-            name
-            for name in self._layout.weights
-            if name not in left_out and not all(reached.get(name, [False]))
-        )
 
     def _plain_of(self, naming: Naming, ref: ModuleRef) -> _Plain | None:
         key = ref, tuple((part, id(tensor)) for part, tensor in naming.parts[ref].items())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -44,6 +45,8 @@ _CONVERTED = re.compile(
     r"(?P<tail>\.weight)?\Z"
 )
 
+NO_COMPONENT = ""
+"""Under which a conversion gives back what it knew, and named after no component."""
 State = dict[str, dict[str, Tensor]]
 """Component to PEFT name to tensor."""
 
@@ -58,6 +61,8 @@ class Naming:
         parts: layer to part (`DOWN`, `UP`, `BIAS`, `MAGNITUDE`) to tensor.
         sources: layer and part to the names of the inputs that it was made of.
         stacked: layer to the factor group that changes it and the rows that are its own.
+        turned: layers whose rows lie in the file with the second half first.
+        nowhere: names of inputs that the conversion knew, and named after no component.
     """
 
     state: State = field(default_factory=dict)
@@ -65,6 +70,8 @@ class Naming:
     parts: dict[ModuleRef, dict[str, Tensor]] = field(default_factory=dict)
     sources: dict[tuple[ModuleRef, str], frozenset[str]] = field(default_factory=dict)
     stacked: dict[ModuleRef, tuple[FactorGroup, slice]] = field(default_factory=dict)
+    turned: set[ModuleRef] = field(default_factory=set)
+    nowhere: frozenset[str] = frozenset()
 
     def rank_of(self, ref: ModuleRef) -> int:
         """The inner dimension of a plain layer; 0 where it has none."""
@@ -117,9 +124,13 @@ def name_layers(
     except Exception:  # a conversion may stumble over anything that an uploader writes
         return Naming()
     naming = Naming(state=state, plain=tuple(name for name in plain if name in kept))
+    astray = marked.pop(NO_COMPONENT, {})
     for component, tensors in marked.items():
         for name, marker in tensors.items():
             _follow(naming, component, name, marker, inputs, groups, tensors)
+    if astray and not groups:  # the markers of groups are numbers of rows, too
+        arrived = (each.values() for each in marked.values())
+        naming.nowhere = _inputs(astray.values(), inputs) - _inputs(chain(*arrived), inputs)
     return naming
 
 
@@ -127,6 +138,7 @@ def pipeline_conversion(base: BaseModel) -> Conversion:
     """What `load_lora_weights` of the base model's pipeline does with names."""
 
     def convert(tensors: Mapping[str, Tensor]) -> tuple[State, dict[str, dict[str, Any]]]:
+        given = frozenset(tensors)  # some converters empty what they are given
         converted, network_alphas = base.convert_keys(tensors)
         state: State = {}
         alphas: dict[str, dict[str, Any]] = {}
@@ -140,6 +152,10 @@ def pipeline_conversion(base: BaseModel) -> Conversion:
                     for k, v in network_alphas.items()
                     if k.startswith(start)
                 }
+        starts = tuple(f"{component}." for component in base.components)
+        renamed = converted.keys() - given
+        if astray := {k: converted[k] for k in renamed if not k.startswith(starts)}:
+            state[NO_COMPONENT] = astray
         return state, alphas
 
     return convert
@@ -280,6 +296,13 @@ def _follow(
     if tensor is not None and max(numbers) < plain_count:
         naming.parts.setdefault(ref, {})[part] = tensor
         naming.sources[ref, part] = frozenset(inputs[number] for number in numbers)
+
+
+def _inputs(markers: Iterable[Tensor], inputs: Sequence[str]) -> frozenset[str]:
+    """The inputs that these markers stand for; those without dimensions may be alphas."""
+    shaped = (marker for marker in markers if marker.dim() and marker.numel())
+    numbers = {number for marker in shaped for number in _numbers(marker)}
+    return frozenset(name for number, name in enumerate(inputs) if number in numbers)
 
 
 def _numbers(marker: Tensor) -> set[int]:

@@ -13,7 +13,8 @@ from loragate_server.adapter.reference import StoredFile
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.intake.embedding import refuse_embedding
 from loragate_server.intake.reader import read_adapter
-from testkit.parity_cases import CASES
+from testkit.lanes import daily
+from testkit.parity_cases import CASES, chosen_cases, every_case, every_file
 from testkit.tiny_models import WIDTH, shared_base
 
 LORA = {
@@ -80,9 +81,10 @@ def test_what_is_no_embedding_is_read(tensors: dict[str, Tensor], tmp_path: Path
 
 
 @pytest.mark.filterwarnings("ignore")  # of peft, on the odd files that are made
-@pytest.mark.parametrize("family", CASES)
-def test_no_format_of_adapters_is_taken_for_an_embedding(family: str, tmp_path: Path) -> None:
-    for number, make in enumerate(CASES[family].values()):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        refuse_embedding(load_file(make(folder).file), frozenset({WIDTH}))
+@pytest.mark.parametrize(
+    ("family", "name"), daily(*every_file(chosen_cases()), of=every_file(every_case()))
+)
+def test_no_format_of_adapters_is_taken_for_an_embedding(
+    family: str, name: str, tmp_path: Path
+) -> None:
+    refuse_embedding(load_file(CASES[family][name](tmp_path).file), frozenset({WIDTH}))

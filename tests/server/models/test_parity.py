@@ -16,36 +16,14 @@ from loragate_server.models import BaseModel
 from loragate_server.models.apply import RowPlan, adapted_rows
 from testkit.adapter_files import Case, save
 from testkit.lanes import daily
-from testkit.parity_cases import CASES, every_case
-from testkit.parity_names import LAYOUTS
+from testkit.parity_cases import CASES, chosen_cases, every_case
 from testkit.parity_refused import REFUSED
 from testkit.tiny_models import tiny_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' and peft's own, on odd files
 
 
-CHOSEN = {
-    ("sd", "LyCORIS names, LoRA"),
-    ("sd", "full, with biases"),
-    ("sd", "kohya, 1x1 as linear layers"),
-    ("sd", "kohya, float8_e4m3fn"),
-    ("sdxl", "kohya, text projection"),
-    ("sd3", "kohya, original names"),
-    ("sd3", "full, original names"),
-    ("flux", "original names, lora_A"),
-    ("flux", "kohya, original names"),
-    ("flux", "LyCORIS names, LoKr"),
-}
-"""Of the layouts that people's files have, those that every run looks at; all take two minutes."""
-
-
-@pytest.mark.parametrize(
-    ("family", "name"),
-    daily(
-        *(case for case in every_case() if case in CHOSEN or case[1] not in LAYOUTS[case[0]]),
-        of=every_case(),
-    ),
-)
+@pytest.mark.parametrize(("family", "name"), daily(*chosen_cases(), of=every_case()))
 def test_what_is_audited_is_what_would_be_loaded(family: str, name: str, tmp_path: Path) -> None:
     parity = measure(family, name, tmp_path)
     assert parity.unmapped == 0

@@ -88,7 +88,8 @@ def diffusers_rule(layout: Layout) -> Meaning:
             layers[ref] = LayerScale(scale * folded, scaling.dora, scaling.bias)
     if passed_over and not layers:
         raise LoaderRefusesError("its header chooses none of its layers")
-    return Meaning(layers, {}, frozenset(passed_over))
+    # It hands a component what is named after it and says nothing of the rest.
+    return Meaning(layers, {}, frozenset(passed_over), left_out=layout.naming.nowhere)
 
 
 def _refuse_factors(layout: Layout) -> NoReturn:

@@ -18,7 +18,7 @@ from loragate_server.intake.loader_rules.meaning import (
     UnknownEffectError,
 )
 from loragate_server.intake.loader_rules.names import TAKES_TOO_LONG
-from loragate_server.intake.naming import DOWN, UP, State, pipeline_conversion
+from loragate_server.intake.naming import DOWN, NO_COMPONENT, UP, State, pipeline_conversion
 from loragate_server.intake.shapes import like_layer, written_as_layer
 from loragate_server.models.apply import layer_shape
 from loragate_server.time_limit import TimeLimitError, cpu_time_limit
@@ -100,6 +100,8 @@ def require_own_shapes(layout: Layout) -> None:
 
 def _holds_a_layer(layout: Layout, component: str, own: Mapping[str, Tensor]) -> bool:
     """Whether a converted name is one of a module of the component, whatever module that is."""
+    if component == NO_COMPONENT:
+        return False
     modules = {name for name, _ in layout.base.components[component].named_modules()}
     for name in own:
         if _NAMED_AFTER_AN_ADAPTER.search(name) and not _ENDS.search(name):

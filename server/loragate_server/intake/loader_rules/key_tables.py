@@ -8,7 +8,7 @@ find and leave the rest alone. Followed are `model_lora_keys_unet`, `model_lora_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from loragate_server.intake.loader_rules.original_names import (
     of_flux,
     of_sd3,
     of_unet,
+    turned_layers,
 )
 from loragate_server.intake.naming import DOWN, PEFT_PREFIX, UP
 from loragate_server.models.base import BaseModel
@@ -38,6 +39,8 @@ class Hit:
         part: `DOWN`, `UP`, `ALPHA`, a factor of LyCORIS, or "" for one that it cannot use.
         refs: the layers whose rows it holds; none where the base model lacks what it is for.
         unscaled: whether an alpha beside this factor counts for nothing.
+        turned: whether its halves lie as in an original checkpoint, which is the other way round
+            than in the layer.
     """
 
     slot: str
@@ -45,10 +48,15 @@ class Hit:
     part: str
     refs: Refs
     unscaled: bool = False
+    turned: bool = False
 
 
 class KeyTable(Protocol):
-    """A loader's names of the layers of one base model."""
+    """A loader's names of the layers of one base model, all of them.
+
+    Where a loader may know further names than are listed, it answers with a part that cannot be
+    used: a name of no answer is left out of the loader's reading if another table knows it.
+    """
 
     def find(self, name: str) -> Hit | None:
         """What the loader takes the tensor of this name for; None where it leaves it alone."""
@@ -74,10 +82,25 @@ _SD2_WIDTH = 1024
 
 
 class PrefixTable:
-    """Keys to layers, and the ends that make a tensor's name of a key."""
+    """Keys to layers, and the ends that make a tensor's name of a key.
 
-    def __init__(self, keys: Mapping[str, Refs], ways: Iterable[tuple[str, str, str]]) -> None:
+    Args:
+        keys: every key, with the layers that it is for.
+        ways: how the ends of names are written.
+        turned: keys, each with the parts whose halves are turned under it.
+        biasless: keys under which the loader puts a change of the bias nowhere.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, Refs],
+        ways: Iterable[tuple[str, str, str]],
+        turned: Mapping[str, Collection[str]] | None = None,
+        biasless: Collection[str] = (),
+    ) -> None:
         self._keys = keys
+        self._turned = turned or {}
+        self._biasless = frozenset(biasless)
         self._ends = [
             *((down, way, DOWN) for way, down, _ in ways),
             *((up, way, UP) for way, _, up in ways),
@@ -95,7 +118,10 @@ class PrefixTable:
         for end, way, part in self._ends:
             key = name.removesuffix(end)
             if len(key) < len(name) and key in self._keys:
-                return Hit(key, way, part, self._keys[key])
+                turned = part in self._turned.get(key, ())
+                if part == _BIAS and key in self._biasless:
+                    return Hit(name, "", "", self._keys[key])
+                return Hit(key, way, part, self._keys[key], turned=turned)
         return None
 
 
@@ -110,7 +136,8 @@ def comfyui_table(base: BaseModel) -> PrefixTable:
     keys.update(_of_t5(base, index))
     if "text_encoder_2" in _clips(base):
         keys["lora_prior_te_text_projection"] = keys["lora_te2_text_projection"]
-    return PrefixTable(keys, _COMFYUI_WAYS)
+    turned = _turned_parts(base, _of_transformer(base), ())
+    return PrefixTable(keys, _COMFYUI_WAYS, turned, _biasless(base, keys))
 
 
 def xlabs_table(base: BaseModel) -> PrefixTable:
@@ -145,11 +172,15 @@ def forge_table(base: BaseModel) -> PrefixTable:
         keys.update(
             (key, refs) for key, refs in _of_transformer(base) if not key.startswith(_BARE_BLOCKS)
         )
+    else:
+        keys.update(_of_originals(base))
     keys.update(_of_clips(base))
     keys.update(_of_t5(base, ("1", "2", "3")))
     if "text_encoder_2" in _clips(base):
         keys["text_encoder.text_projection"] = keys["lora_te2_text_projection"]
-    return PrefixTable(keys, _FORGE_WAYS)
+    # whole changes it adds as they are, whatever they are called
+    turned = _turned_parts(base, list(keys.items()), _WHOLE)
+    return PrefixTable(keys, _FORGE_WAYS, turned, _biasless(base, keys))
 
 
 _BARE_BLOCKS = (
@@ -184,10 +215,59 @@ def _of_transformer(base: BaseModel) -> Iterator[tuple[str, Refs]]:
             yield f"{start}{layer}", refs
         yield f"lora_transformer_{flat(layer)}", refs
         yield f"lycoris_{flat(layer)}", refs
+    yield from _of_originals(base)
+
+
+def _of_originals(base: BaseModel) -> Iterator[tuple[str, Refs]]:
+    """What original checkpoints of transformers call the layers."""
+    layers = denoiser_layers(base)
     for original, targets in of_flux(layers) if base.family == "flux" else of_sd3(layers):
         refs = tuple(ModuleRef("transformer", layer) for layer in targets)
         yield f"lora_unet_{flat(original)}", refs
         yield f"diffusion_model.{original}", refs
+
+
+_EVERY_PART = frozenset((DOWN, UP, ALPHA, *FACTOR_SUFFIXES))
+_BIAS = "diff_b"
+_WHOLE = ("diff", _BIAS)
+
+
+def _biasless(base: BaseModel, keys: Mapping[str, Refs]) -> Collection[str]:
+    """Names of diffusers for what ComfyUI has as rows of another layer, or with turned halves.
+
+    Their weights it finds with a place or a function beside them, and to that it adds ".bias".
+    """
+    if base.denoiser_component == "unet":
+        return ()
+    originals = dict(_of_originals(base))
+    turned = {ModuleRef("transformer", layer) for layer in turned_layers(base)}
+    apart = turned.union(*(refs for refs in originals.values() if len(refs) > 1))
+    return [
+        key
+        for key, refs in keys.items()
+        if refs and key not in originals and apart.issuperset(refs)
+    ]
+
+
+def _turned_parts(
+    base: BaseModel, keys: Iterable[tuple[str, Refs]], elsewhere: Collection[str]
+) -> dict[str, Collection[str]]:
+    """Keys of layers whose halves original checkpoints turn, with the parts that are turned.
+
+    Args:
+        base: the base model.
+        keys: all keys of its transformer.
+        elsewhere: parts that the loader does not turn where a key is a name of diffusers.
+    """
+    if base.denoiser_component == "unet":
+        return {}
+    turned = {ModuleRef("transformer", layer) for layer in turned_layers(base)}
+    originals = {key for key, _ in _of_originals(base)}
+    return {
+        key: _EVERY_PART if key in originals else elsewhere
+        for key, refs in keys
+        if refs and turned.issuperset(refs)
+    }
 
 
 def _of_other_flux(base: BaseModel) -> Iterator[tuple[str, Refs]]:

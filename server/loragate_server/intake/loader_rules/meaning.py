@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +93,7 @@ class Meaning:
         groups: scale of the LoHa, LoKr and Tucker layers that it loads.
         passed_over: layers of the file that it knowingly leaves alone.
         naming: where it has the tensors belong by names of its own; None where as `Layout.naming`.
-        left_out: with names of its own, the tensors that it knowingly leaves alone.
+        left_out: the tensors that it knowingly leaves alone, whatever layers they are for.
     """
 
     layers: Mapping[ModuleRef, LayerScale]
@@ -101,6 +101,28 @@ class Meaning:
     passed_over: frozenset[ModuleRef] = frozenset()
     naming: Naming | None = None
     left_out: frozenset[str] = frozenset()
+
+    def passed_over_of(self, base: BaseModel) -> frozenset[ModuleRef]:
+        """What is passed over and there: of a layer that the model lacks nobody knows anything."""
+        known = base.adaptable_modules().keys()
+        return frozenset(ref for ref in self.passed_over if (ref.component, ref.module) in known)
+
+    def unaccounted(self, layout: Layout, settled: Set[ModuleRef]) -> tuple[str, ...]:
+        """Names of the tensors that reach no layer or an unsettled one, and are not left out."""
+        naming = self.naming or layout.naming
+        reached: dict[str, list[bool]] = {}
+        for (ref, _), names in naming.sources.items():
+            for name in names:
+                reached.setdefault(name, []).append(ref in settled)
+        for ref, (group, _) in naming.stacked.items():
+            # a layer that has plain factors, too, is built of these alone
+            for name in group.names:
+                reached.setdefault(name, []).append(ref in settled and ref not in naming.parts)
+        return tuple(
+            name
+            for name in layout.weights
+            if name not in self.left_out and not all(reached.get(name, [False]))
+        )
 
     @property
     def sane(self) -> bool:

@@ -32,7 +32,7 @@ from loragate_server.intake.loader_rules.vllm_omni_rule import (
     vllm_omni_file_rule,
     vllm_omni_folder_rule,
 )
-from loragate_server.intake.naming import DOWN, UP, Naming
+from loragate_server.intake.naming import Naming
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "diffusers": (diffusers_rule,),
@@ -66,6 +66,7 @@ def read_layout(layout: Layout, loaders: Sequence[str] = LOADERS) -> Read:
     A scale that is negative, zero or beyond what ordinary files have, and an alpha that a loader
     leaves unused, may be read otherwise by a loader of another version. Then the file is also read
     as if no scale counted, and as if every one did, under the names `UNSCALED` and `EVERY_SCALE`.
+    What comes out does not depend on the order of `loaders`.
 
     Raises:
         NoDecisionError: ADAPTER_METADATA_INVALID, a configuration that no loader could use.
@@ -77,7 +78,8 @@ def read_layout(layout: Layout, loaders: Sequence[str] = LOADERS) -> Read:
     def add(loader: str, meaning: Meaning) -> None:
         found.setdefault(_sameness(layout, meaning), ([], meaning))[0].append(loader)
 
-    for loader, rule in ((name, rule) for name in loaders for rule in RULES[name]):
+    in_order = sorted(set(loaders), key=LOADERS.index)
+    for loader, rule in ((name, rule) for name in in_order for rule in RULES[name]):
         try:
             add(loader, rule(layout))
         except LoaderRefusesError as error:
@@ -88,10 +90,16 @@ def read_layout(layout: Layout, loaders: Sequence[str] = LOADERS) -> Read:
         refused = {loader: why for loader, why in refused.items() if loader not in names}
     whole = _with_names_of_tables(layout, [meaning for _, meaning in found.values()])
     if any(not meaning.sane for _, meaning in found.values()) or unused_scales(whole):
+        left_out = _left_out_by_all([meaning for _, meaning in found.values()])
         for name, rule in ((UNSCALED, unscaled_rule), (EVERY_SCALE, every_scale_rule)):
-            add(name, dataclasses.replace(rule(whole), naming=whole.naming))
+            add(name, dataclasses.replace(rule(whole), naming=whole.naming, left_out=left_out))
     meanings = tuple((tuple(dict.fromkeys(names)), one) for names, one in found.values())
     return Read(meanings, refused, unknown)
+
+
+def _left_out_by_all(meanings: Sequence[Meaning]) -> frozenset[str]:
+    each = [meaning.left_out for meaning in meanings]
+    return each[0].intersection(*each) if each else frozenset()
 
 
 def _with_names_of_tables(layout: Layout, meanings: Sequence[Meaning]) -> Layout:
@@ -105,6 +113,8 @@ def _with_names_of_tables(layout: Layout, meanings: Sequence[Meaning]) -> Layout
         dict(layout.naming.parts),
         dict(layout.naming.sources),
         dict(layout.naming.stacked),
+        set(layout.naming.turned),
+        layout.naming.nowhere,
     )
     for told in (meaning.naming for meaning in meanings if meaning.naming is not None):
         before = naming.parts.keys() | naming.stacked.keys()
@@ -113,6 +123,7 @@ def _with_names_of_tables(layout: Layout, meanings: Sequence[Meaning]) -> Layout
             if ref not in before and not any(names & reached for names in sources.values()):
                 naming.parts[ref] = parts
                 naming.sources.update({(ref, part): names for part, names in sources.items()})
+                naming.turned |= told.turned & {ref}
         for ref, (group, rows) in told.stacked.items():
             if ref not in before and not reached & set(group.names):
                 naming.stacked[ref] = group, rows
@@ -126,18 +137,31 @@ def _reached(naming: Naming) -> frozenset[str]:
 
 
 def _sameness(layout: Layout, meaning: Meaning) -> Hashable:
-    """Equal for meanings of the same tensors that differ by rounding at most."""
+    """Equal for meanings of the same tensors that differ by rounding at most.
+
+    Meanings of which one accounts for a tensor and the other does not are two: if one stood for
+    both, its loaders' certainty, or doubt, would be the other's, too.
+    """
     naming = meaning.naming or layout.naming
     layers = {
-        (ref, f"{one.scale:.6g}", one.dora, one.bias, *_of_which(naming, ref))
+        (ref, f"{one.scale:.6g}", one.dora, one.bias, ref in naming.turned, _sources(naming, ref))
         for ref, one in meaning.layers.items()
     }
     groups = {
-        (ref, f"{scale:.6g}", naming.stacked[ref][0].prefix)
+        (ref, f"{scale:.6g}", group.prefix, rows.start, rows.stop)
         for ref, scale in meaning.groups.items()
+        for group, rows in [naming.stacked[ref]]
     }
-    return frozenset(layers), frozenset(groups)
+    passed_over = meaning.passed_over_of(layout.base)
+    settled = meaning.layers.keys() | meaning.groups.keys() | passed_over
+    return (
+        frozenset(layers),
+        frozenset(groups),
+        passed_over,
+        meaning.unaccounted(layout, settled),
+    )
 
 
-def _of_which(naming: Naming, ref: ModuleRef) -> tuple[frozenset[str], ...]:
-    return tuple(naming.sources.get((ref, part), frozenset()) for part in (DOWN, UP))
+def _sources(naming: Naming, ref: ModuleRef) -> frozenset[tuple[str, frozenset[str]]]:
+    """What each part of a layer was made of."""
+    return frozenset((part, naming.sources[ref, part]) for part in naming.parts[ref])

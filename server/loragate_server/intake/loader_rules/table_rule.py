@@ -23,7 +23,7 @@ from loragate_server.intake.loader_rules.meaning import (
     Meaning,
     UnknownEffectError,
 )
-from loragate_server.intake.loader_rules.original_names import layer_refs, turned_layers
+from loragate_server.intake.loader_rules.original_names import layer_refs
 from loragate_server.intake.naming import BIAS, DOWN, MAGNITUDE, UP, Naming
 from loragate_server.models.apply import layer_shape
 
@@ -46,7 +46,7 @@ def meaning_by_table(layout: Layout, table: KeyTable, widest: KeyTable) -> Meani
 
     Args:
         layout: the file.
-        table: the loader's names.
+        table: the loader's names; it must miss none, for what it misses is taken to be left out.
         widest: names by which a tensor is known for what it is, though this loader lacks them.
 
     Raises:
@@ -93,20 +93,28 @@ def _place_plain(layout: Layout, naming: Naming, slot: _Slot) -> Iterable[Module
         raise UnknownEffectError(
             f"it knows {names[0][:80]}, but not in one way with its other half"
         )
-    refs, turned = factors[0][1].refs, turned_layers(layout.base)
+    refs, turned = factors[0][1].refs, factors[0][1].turned
+    down, up = (layout.weights[name] for name in names)
     for ref in refs:
         if ref in naming.parts:
             raise UnknownEffectError(f"layer {ref.module} has several names that it knows")
-        own = _converted(layout, ref, *names)
-        if own is None and ref.module not in turned:
-            own = _own_rows(layout, refs, ref, *(layout.weights[name] for name in names))
+        own = {DOWN: down, UP: _turned(up)} if turned else _converted(layout, ref, *names)
+        if own is None:
+            own = _own_rows(layout, refs, ref, down, up)
         if own is None:
             continue  # rows of several layers that were not taken apart stay unaccounted for
         naming.parts[ref] = own
         naming.sources[ref, DOWN], naming.sources[ref, UP] = (frozenset([name]) for name in names)
+        if turned:
+            naming.turned.add(ref)
         for part in own.keys() & {BIAS, MAGNITUDE}:
             naming.sources[ref, part] = layout.naming.sources[ref, part]
     return tuple(ref for ref in refs if ref in naming.parts)
+
+
+def _turned(up: Tensor) -> Tensor:
+    """The other half of the rows first, as the layer has them."""
+    return up.roll(len(up) // 2, 0) if up.dim() else up
 
 
 def _own_rows(
@@ -149,7 +157,6 @@ def _place_groups(
     groups: Mapping[str, FactorGroup],
     slots: Mapping[str, _Slot],
 ) -> Iterable[tuple[ModuleRef, float]]:
-    turned = turned_layers(layout.base)
     for group in {id(group): group for group in groups.values()}.values():
         own = [hits[name] for name in group.names if name in hits]
         if not own:
@@ -167,8 +174,10 @@ def _place_groups(
             converted = layout.naming.stacked.get(ref)
             if len(counts) > 1 and converted is not None and converted[0] is group:
                 rows = converted[1]
-            elif rows.stop != sum(counts) or ref.module in turned:
-                continue  # it fits no layer, so nothing of its size is made
+            elif rows.stop != sum(counts) or any(hit.turned for hit in own):
+                # It fits no layer, so nothing of its size is made; or its halves are turned, and
+                # rows that are not in the layer's order cannot be told.
+                continue
             else:
                 first = sum(counts[: own[0].refs.index(ref)])
                 rows = slice(first, first + _rows(layout, ref))

@@ -30,10 +30,12 @@ from loragate_server.intake.loader_rules.meaning import (
 )
 from loragate_server.intake.loader_rules.table_rule import meaning_by_table
 from loragate_server.intake.loader_rules.webui_tables import (
+    SD3_ORIGINAL,
     A1111Table,
     SdNextTable,
     joint_layers,
 )
+from loragate_server.intake.naming import alpha_prefix
 from loragate_server.models.base import BaseModel
 from loragate_server.models.once import once_per_base
 
@@ -65,6 +67,7 @@ def a1111_rule(layout: Layout) -> Meaning:
         name.count(".") < 2 for name in (*layout.weights, *layout.alphas)
     ):
         raise LoaderRefusesError("of SD3 it fails at names with fewer than two dots")
+    _require_no_joint_block(layout)
     tables = _tables(layout.base)
     found = meaning_by_table(layout, tables.a1111, tables.comfyui)
     loaded = found.layers.keys() | found.groups.keys()
@@ -94,6 +97,7 @@ def forge_rule(layout: Layout) -> Meaning:
 
 def _sdnext_rule(layout: Layout, *, dotted_peft: bool, flat_text: bool) -> Meaning:
     _refuse_folder(layout)
+    _require_no_joint_block(layout)
     names = (*layout.weights, *layout.alphas)
     table = SdNextTable(layout.base, names, dotted_peft=dotted_peft, flat_text=flat_text)
     return meaning_by_table(layout, table, _tables(layout.base).comfyui)
@@ -109,6 +113,23 @@ SDNEXT_RULES: tuple[Rule, ...] = tuple(
 def _refuse_folder(layout: Layout) -> None:
     if layout.folder is not None:
         raise LoaderRefusesError("it does not know the names of a folder that peft has saved")
+
+
+def _require_no_joint_block(layout: Layout) -> None:
+    """Refuses to tell what AUTOMATIC1111 and SD.Next make of the blocks of SD3's original code.
+
+    Some of these layers both load, and q, k and v in one they do not; SD.Next gives pictures what
+    is for texts.
+
+    Raises:
+        UnknownEffectError: the file has such a name.
+    """
+    names = (name for name in (*layout.weights, *layout.alphas) if SD3_ORIGINAL in name)
+    if layout.base.family == "sd3" and (name := next(names, None)) is not None:
+        raise UnknownEffectError(
+            f"AUTOMATIC1111 and SD.Next cannot use {name[:80]}, and may end there; Forge reads "
+            "such names as ComfyUI does"
+        )
 
 
 @dataclass(frozen=True)
@@ -164,6 +185,8 @@ def unused_scales(layout: Layout) -> tuple[str, ...]:
         if (prefix := layout.prefix_of(ref)) is not None and "." not in prefix
     }
     used |= {f"{group.prefix}.alpha" for group, _ in layout.naming.stacked.values()}
+    nowhere = (alpha_prefix(name) or "." for name in layout.naming.nowhere)
+    used |= {f"{prefix}.alpha" for prefix in nowhere if "." not in prefix}
     header = [name for name in HEADER_ALPHAS if name in layout.header]
     return (*(name for name in layout.alphas if name not in used), *header)
 

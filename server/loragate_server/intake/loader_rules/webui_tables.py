@@ -20,8 +20,10 @@ from loragate_server.intake.loader_rules.key_tables import ALPHA, Hit, Refs, fla
 from loragate_server.intake.loader_rules.original_names import (
     denoiser_layers,
     of_flux,
+    of_sd3,
     of_unet,
     resnets_per_block,
+    turned_layers,
 )
 from loragate_server.intake.naming import DOWN, UP
 from loragate_server.models.base import BaseModel
@@ -47,12 +49,9 @@ _IN_RESNET = {
     "conv_shortcut": "skip_connection",
 }
 
-
-_SD3_ORIGINAL = "joint_blocks"
-"""In names of SD3's original code. Some of these layers both load, and q, k and v in one they do
-not; that is not followed here, so such a name is one that they may end at."""
-
-
+SD3_ORIGINAL = "joint_blocks"
+"""In names of the blocks of SD3's original code. What these two make of them is not followed here,
+so a file with such a name is not for their tables."""
 _SD3_LAYERS = (".attn.to_q", ".attn.to_k", ".attn.to_v", ".attn.to_out.0")
 """Ends of the layers whose names in diffusers AUTOMATIC1111 has a place for; others it leaves."""
 
@@ -67,23 +66,25 @@ class A1111Table:
         self._step = resnets_per_block(denoiser_layers(base)) + 1
         self._sd2 = is_sd2(base)
         self._modules = dict(_a1111_modules(base))
+        halves = {ModuleRef("transformer", layer) for layer in turned_layers(base)}
+        self._turned = {key for key, refs in self._modules.items() if halves.issuperset(refs)}
 
     def find(self, name: str) -> Hit | None:
         """The module behind the rewritten key."""
-        if self._sd3 and _SD3_ORIGINAL in name:
-            return Hit(name, "", "", ())
         if self._unet:
             key, _, rest = name.partition(".")
             key = self._rewritten(key)
         else:
             key, _, rest = name.rpartition(".")
             key, _, first = key.rpartition(".")
-            rest = f"{first}.{rest}"
+            key, rest = key.replace("lora_unet", "diffusion_model"), f"{first}.{rest}"
         if (refs := self._modules.get(key)) is None:
-            return None
+            # it has more modules than those that are listed: SD3's blocks and norms
+            other = self._sd3 and key.startswith("diffusion_model_") and "." not in key
+            return Hit(name, "", "", ()) if other else None
         way, part = (_LORA | _PEFT | _OTHERS).get(rest, ("", ""))
         # it takes nothing but the two factors out of a layer that is written in peft's way
-        return Hit(key, way, part, refs, unscaled=rest in _PEFT)
+        return Hit(key, way, part, refs, unscaled=rest in _PEFT, turned=key in self._turned)
 
     def _rewritten(self, key: str) -> str:
         found = self._to_original(key)
@@ -149,6 +150,9 @@ def _a1111_modules(base: BaseModel) -> Iterator[tuple[str, Refs]]:
         for layer in denoiser_layers(base):
             if layer.startswith("transformer_blocks.") and layer.endswith(_SD3_LAYERS):
                 yield f"transformer.{layer}", (ModuleRef("transformer", layer),)
+        for original, (layer, *others) in of_sd3(denoiser_layers(base)):
+            if not others and SD3_ORIGINAL not in original:
+                yield f"diffusion_model_{flat(original)}", (ModuleRef("transformer", layer),)
     if base.family not in ("sd", "sdxl"):
         return
     start = "0_" if base.family == "sdxl" else ""
@@ -205,7 +209,6 @@ class SdNextTable:
         self, base: BaseModel, names: Collection[str], *, dotted_peft: bool, flat_text: bool
     ) -> None:
         self._dotted_peft = dotted_peft
-        self._of_sd3 = base.family == "sd3"
         known = _sdnext_names(base)
         self._modules = known.flat_text if flat_text else known.modules
         self._originals, self._starts = known.originals, known.starts
@@ -214,8 +217,6 @@ class SdNextTable:
 
     def find(self, name: str) -> Hit | None:
         """The module behind the rewritten key."""
-        if self._of_sd3 and _SD3_ORIGINAL in name:
-            return Hit(name, "", "", ())
         key, rest = self._cut(name)
         if key in self._flux:
             found, refs = key, self._flux[key]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from loragate_server.intake.loader_rules.original_names import (
 from loragate_server.intake.loader_rules.webui_tables import A1111Table, SdNextTable
 from loragate_server.intake.naming import DOWN, UP
 from loragate_server.models.apply import layer_shape
+from loragate_server.models.base import BaseModel
 from testkit import published_keys as published
 from testkit import published_webuis as webuis
 from testkit.lanes import daily
@@ -130,15 +132,64 @@ def tables(family: str) -> dict[str, tuple[KeyTable, published.Loaded]]:
     base = shared_base(family)
     found: dict[str, tuple[KeyTable, published.Loaded]] = {
         "comfyui": (comfyui_table(base), published.comfy(base)),
-        "forge": (forge_table(base), published.comfy(base, forge=True)),
+        "forge": (forge_table(base), forge(base)),
     }
-    if base.denoiser_component == "unet":
-        found["a1111"] = A1111Table(base), webuis.a1111(base)
+    if family != "flux":
+        stated = a1111_of_sd3(base) if family == "sd3" else webuis.a1111(base)
+        found["a1111"] = A1111Table(base), stated
     for dotted, text in ((False, False), (False, True), (True, False), (True, True)):
         own = SdNextTable(base, ("others",), dotted_peft=dotted, flat_text=text)
         stated = webuis.sdnext(base, dotted_peft=dotted, flat_text=text)
         found[f"sdnext, {dotted}, {text}"] = own, stated
     return found
+
+
+def forge(base: BaseModel) -> published.Loaded:
+    """Forge; of SD3 it has the original names that ComfyUI has, too, and none of diffusers."""
+    own, comfy = published.comfy(base, forge=True), published.comfy(base)
+
+    def loaded(down: str, up: str) -> set[published.Layer]:
+        original = down.startswith(("lora_unet_", "diffusion_model."))
+        if base.family != "sd3" or not original or not up.endswith(_OF_FORGE):
+            return own(down, up)
+        return comfy(down, up)
+
+    return loaded
+
+
+_OF_FORGE = (
+    ".lora_up.weight", "_lora.up.weight", ".lora_B.weight", ".lora.up.weight",
+    ".lora_linear_layer.up.weight",
+)  # fmt: skip
+
+
+def a1111_of_sd3(base: BaseModel) -> published.Loaded:
+    """AUTOMATIC1111 of SD3: its own modules, and what it has for diffusers' names of attention.
+
+    What it makes of the names of its blocks is not followed.
+    """
+    modules: dict[str, published.Layer] = {
+        "diffusion_model_" + original.replace(".", "_"): ("transformer", layer)
+        for layer, original, _ in published.sd3_originals(base)
+        if not original.startswith("joint_blocks.")
+    }
+    config: Any = base.denoiser.config
+    for number in range(config.num_layers):
+        for end in ("to_q", "to_k", "to_v", "to_out.0"):
+            layer = f"transformer_blocks.{number}.attn.{end}"
+            modules[f"transformer.{layer}"] = ("transformer", layer)
+
+    def target(name: str) -> tuple[published.Layer | None, str]:
+        key, first, second = name.rsplit(".", 2) if name.count(".") > 1 else ("", "", "")
+        flat = key.replace("lora_unet", "diffusion_model")
+        return modules.get(key) or modules.get(flat), f"{first}.{second}"
+
+    def loaded(down: str, up: str) -> set[published.Layer]:
+        (first, one), (second, other) = target(down), target(up)
+        ends = {("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight")}
+        return {first} if first and first == second and (one, other) in ends else set()
+
+    return loaded
 
 
 FAMILIES = ("sd", "sdxl", "sd3", "flux")
@@ -212,3 +263,14 @@ def test_rows_of_several_layers_lie_as_in_an_original_checkpoint() -> None:
         fused += len(parts) > 1
     assert fused == 5  # of picture and text in two blocks, and the second attention of the first
     assert {layer for _, layer in stated} == set(denoiser_layers(base))
+
+
+def test_no_name_that_a1111_may_know_of_sd3_is_taken_for_one_that_it_leaves_out() -> None:
+    """It looks names up among all modules of its model, of which those of blocks are not listed."""
+    base = shared_base("sd3")
+    table, originals = A1111Table(base), of_sd3(denoiser_layers(base))
+    for original, _ in originals:
+        for start in ("lora_unet_", "diffusion_model_"):
+            assert table.find(f"{start}{original.replace('.', '_')}.lora_down.weight") is not None
+    assert table.find("lora_unet_joint_blocks_0_x_block_attn_ln_q.lora_down.weight") is not None
+    assert table.find("transformer.context_embedder.lora_A.weight") is None

@@ -15,8 +15,11 @@ from benchmarks.loader_parity.compare import REFUSED, VOUCHED, DisagreementError
 from benchmarks.loader_parity.files import AdapterFile, dotted, kohya, layers, peft_folders
 from benchmarks.loader_parity.spellings import spellings
 from loragate_server.adapter.adapter import ModuleRef
+from testkit.lanes import examples
 
-FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(
+    max_examples=examples(10, 25), deadline=None, suppress_health_check=list(HealthCheck)
+)
 KINDS = {"kohya": kohya, "dotted": dotted, "peft": peft_folders, "spellings": spellings}
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, on files that are odd
