@@ -142,6 +142,7 @@ async def test_forms_say_strengths_as_texts_and_bring_files_along(
     [
         (b'{"lora": "a"}', "application/x-www-form-urlencoded", "looks like JSON"),
         (b"lora=%ff", "application/x-www-form-urlencoded", "cannot be read"),
+        (b"user=x;lora=a", "application/x-www-form-urlencoded", "plain semicolon"),
         (b"lora=\xff", "application/x-www-form-urlencoded", "not ASCII"),
         (b"lora=a&lora[path]=b", "application/x-www-form-urlencoded", "at once"),
         (b"lora=a&lora_scale=much", "application/x-www-form-urlencoded", "not a number"),

@@ -28,7 +28,9 @@ FORM = "application/x-www-form-urlencoded"
 CHOICE = re.compile(r"\{([^{}]*)\}")
 COMMENT = re.compile(r"#[^\n]*\n\s*")
 WEIGHT = re.compile(r"^\s*[0-9.]+::")
-BETWEEN = st.sampled_from(["", "", "", "{", "}", "|", "#x\n", "# \n  ", "0.5::", " ", "x", "#"])
+BETWEEN = st.sampled_from(
+    ["", "", "", "{", "}", "|", "#x\n", "# \n  ", "0.5::", " ", "x", "#", ":1", " : 2|", "\n"]
+)
 
 
 def drawn(text: str, most: int = 300) -> set[str]:
@@ -40,7 +42,9 @@ def drawn(text: str, most: int = 300) -> set[str]:
         for choice in CHOICE.finditer(one):
             for part in choice[1].split("|"):
                 plain = WEIGHT.sub("", part)
-                for each in (plain, plain.strip()):
+                # SD.Next has the weights behind the parts, and takes anything for one.
+                unweighted = part.rpartition(":")[0] if ":" in part else part
+                for each in (plain, plain.strip(), unweighted.strip()):
                     made.append(one[: choice.start()] + each + one[choice.end() :])
         waiting += [new for new in made if new not in seen]
         seen.update(made)
@@ -53,7 +57,7 @@ def test_a_text_that_can_be_drawn_to_a_tag_is_never_taken_for_one_that_cannot(
     data: st.DataObject,
 ) -> None:
     opener = data.draw(st.sampled_from(["<lora:", "<lyco:"]))
-    apart = [data.draw(BETWEEN) for _ in range(len(opener) + 1)]
+    apart = [data.draw(BETWEEN) + data.draw(BETWEEN) for _ in range(len(opener) + 1)]
     text = "".join(itertools.chain(*zip(apart, opener, strict=False), apart[-1:]))
     if opener in text:
         return

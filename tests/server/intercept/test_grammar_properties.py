@@ -8,12 +8,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from testkit.lanes import examples
 from tests.server.intercept.bodies import ROUTES, extractor, post
 from tests.server.intercept.grammar_models import NODES, PROMPTS
 from tests.server.intercept.grammar_texts import lay_out, readers
 
 thorough = settings(
-    deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    deadline=None,
+    max_examples=examples(150, 400),
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
 )
 
 

@@ -18,7 +18,7 @@ from tests.server.intercept.hostile import Shape
 
 LIMIT_BYTES = 8 << 20
 """As large as is measured; a gate reads up to four times as much unless it is told otherwise."""
-FIRST_BYTES, LAST_BYTES = 32_000, 128_000
+FIRST_BYTES, LAST_BYTES = 8_000, 128_000
 """Where it is measured: at the first size that tells something."""
 TELLING_S = 0.005
 """Below this, what is measured is noise."""
@@ -97,13 +97,13 @@ def test_the_time_grows_in_proportion_to_the_body(server: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # some shapes take seconds, and ComfyUI alone is sent hundreds
 @pytest.mark.parametrize("server", ROUTES)
 def test_it_does_so_up_to_the_largest_body(server: str) -> None:
     made = extractor(server)
     wrong = {
         name: told
         for name, shape in shapes(server)
-        if not name[-1:].isdigit() or name.endswith("0")
         if (told := grows_too_fast(made, shape, LIMIT_BYTES // TIMES, LIMIT_BYTES))
     }
     assert wrong == {}

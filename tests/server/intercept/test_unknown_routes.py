@@ -14,6 +14,7 @@ from loragate_server.intercept.extraction import RefusalCode, RefusedRequestErro
 from loragate_server.intercept.passing import MODES, SAFE, outline, passed_routes
 from loragate_server.intercept.registry import EXTRACTORS
 from loragate_server.intercept.request import HttpRequest
+from testkit.lanes import examples
 from tests.server.intercept.bodies import extractor, post
 
 EXTRACTOR = {name: extractor(name) for name in EXTRACTORS}
@@ -47,7 +48,7 @@ def opening(path: str, **headers: str) -> HttpRequest:
 def test_a_change_by_a_route_in_no_list_is_denied_and_the_denial_says_what_would_open_it(
     name: str,
 ) -> None:
-    @settings(deadline=None, max_examples=100)
+    @settings(deadline=None, max_examples=examples(30, 100))
     @given(method=changing, path=paths, body=st.binary(max_size=20))
     def check(method: str, path: str, body: bytes) -> None:
         refusal = refused(EXTRACTOR[name], HttpRequest(method, path, body=body))
@@ -64,7 +65,7 @@ def test_a_change_by_a_route_in_no_list_is_denied_and_the_denial_says_what_would
 
 @pytest.mark.parametrize("name", sorted(EXTRACTORS))
 def test_reading_passes_by_any_route_that_no_adapter_comes_in_by(name: str) -> None:
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=examples(20, 50))
     @given(method=st.sampled_from(sorted(SAFE)), path=paths)
     def check(method: str, path: str) -> None:
         extraction = EXTRACTOR[name].extract(HttpRequest(method, path))

@@ -99,6 +99,9 @@ def read_form(
 def _urlencoded(data: bytes) -> tuple[Field, ...]:
     if data.lstrip()[:1] in (b"{", b"[", b'"'):
         raise ambiguous_body("The form looks like JSON.", "Send the Content-Type of the body.")
+    if b";" in data:
+        # python-multipart before 0.0.29 and others end a field there.
+        raise ambiguous_body("The form holds a plain semicolon.", "Write it as %3B.")
     try:
         pairs = parse_qsl(
             data.decode("ascii"),

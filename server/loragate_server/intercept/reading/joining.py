@@ -10,11 +10,12 @@ import re
 from bisect import bisect_left
 
 _MARKS = frozenset("{}|")
+_WEIGHT = ":"
+"""SD.Next leaves out what stands behind it in a choice, `{a:0.5|b:2}`, be it a number or not."""
 _ENDS = frozenset("{}|:")
 """What a drawn part may begin behind: a mark, or the weight of a choice, `0.5::`."""
 _ANY_ORDER = re.compile(r"\$\$|\$\{|\d#__")
 """Several parts at once come in any order, with a text of the sender's between them."""
-_MARK = re.compile(r"[{}|]|::")
 _OPENERS = ("<lora:", "<lyco:", "<loractl:", "<hypernet:")
 
 
@@ -49,48 +50,67 @@ def may_become_a_tag(text: str) -> bool:
     """
     if "<" not in text or not any(mark in text for mark in "{#"):
         return False
-    lowered = _without_blanks_around_marks(text.casefold())
+    lowered = text.casefold()
     if "{" in lowered and _ANY_ORDER.search(lowered):
         letters = set(lowered)
         return any(set(one) <= letters for one in _OPENERS)
-    return _can_join(lowered)
+    return _Joining(lowered).found()
 
 
-def _without_blanks_around_marks(text: str) -> str:
-    """Mark by mark: one split of a text of marks alone would hold the interpreter for a second."""
-    parts: list[str] = []
-    at = 0
-    for mark in _MARK.finditer(text):
-        part = text[at : mark.start()]
-        parts += (part.strip() if at else part.rstrip(), mark.group())
-        at = mark.end()
-    return "".join([*parts, text[at:].lstrip()]) if at else text
+class _Joining:
+    """Whether the letters of an opener can come to stand together in one text.
 
+    Blanks around marks are left out by servers, and are passed over.
+    """
 
-def _can_join(text: str) -> bool:
-    """Whether the letters of an opener can come to stand together."""
-    comments = _Comments(text)
-    here = anywhere = 0
-    """Which places of openers may be filled by the next letter, and by any behind a mark."""
-    later: dict[int, int] = {}
-    previous = ""
-    for at, letter in enumerate(text):
-        if later:
-            here |= later.pop(at, 0)
-        if anywhere and previous in _ENDS:
-            here |= anywhere
-        here = ((here | _FIRST) & _PLACES.get(letter, 0)) << 1
-        if here & _DONE:
-            return True
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._comments = _Comments(text)
+        self._anywhere = 0
+        """Which places of openers may be filled behind any mark."""
+        self._here: dict[int, int] = {}
+        self._before_mark: dict[int, int] = {}
+        """Where comments end: what stood before them, and before blanks and them."""
+        self._parts: set[int] = set()
+        """Where parts begin whose first lines are comments."""
+
+    def found(self) -> bool:
+        """Letter by letter: the places that the next one may fill, and those before blanks."""
+        here = waiting = 0
+        begins = opened = False
+        for at, letter in enumerate(self._text):
+            if self._here or self._before_mark:
+                here |= self._here.pop(at, 0)
+                waiting |= self._before_mark.pop(at, 0)
+            if letter.isspace():
+                waiting, here = waiting | here, 0
+                continue
+            if letter in _MARKS or (letter == _WEIGHT and opened):
+                self._anywhere |= here | waiting
+            elif letter == "#":
+                self._leave_out(at, here, waiting, begins)
+            begins = begins or at in self._parts
+            filled = here | _FIRST | (self._anywhere if begins else 0)
+            here = (filled & _PLACES.get(letter, 0)) << 1
+            if here & _DONE:
+                return True
+            begins, waiting = letter in _ENDS, 0
+            opened = opened or letter == "{"
+        return False
+
+    def _leave_out(self, at: int, here: int, waiting: int, begins: bool) -> None:
+        """A comment begins here, and the text may go on behind it."""
+        if not (here or waiting or begins):
+            return
+        behind = self._comments.behind(at)
+        if behind == at:
+            return
         if here:
-            following = text[at + 1 : at + 2]
-            if following == "#":
-                landing = comments.behind(at + 1)
-                later[landing] = later.get(landing, 0) | here
-            elif following in _MARKS:
-                anywhere |= here
-        previous = letter
-    return False
+            self._here[behind] = self._here.get(behind, 0) | here
+        if waiting:
+            self._before_mark[behind] = self._before_mark.get(behind, 0) | waiting
+        if begins:
+            self._parts.add(behind)
 
 
 class _Comments:

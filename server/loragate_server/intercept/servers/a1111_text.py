@@ -7,6 +7,7 @@ import re
 from loragate_server.intercept.reading.joining import may_become_a_tag
 from loragate_server.intercept.reading.tags import tags_in, without_tags
 from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
+from loragate_server.intercept.servers.a1111_infotext import is_infotext, refuse_networks
 
 PICTURES = frozenset({"init_images", "mask", "image", "images", "input_image", "imagelist"})
 """Names of members that hold pictures, in which any letters may stand side by side."""
@@ -21,42 +22,23 @@ _PROMPTS = re.compile(r"prompt|text|negative|style|wildcard", re.IGNORECASE)
 _MOST_LOOKED_AT = 256
 """Longer names may hold such a word; they are not looked through, as they may stand over many."""
 
-_INFOTEXTS = frozenset({"infotext"})
 _MAX_NAME_CHARS = 32
 """Longer names are none of these; a long one may stand over many texts."""
 INSERTED = "[PROMPT]"
 """In the place of which ADetailer puts the main prompt."""
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_NETWORK_FIELD = re.compile(r"\b(Hypernet|AddNet Model \d+)\s*:")
-_BASE_FIELD = re.compile(
-    r"(?:^|[,\n])[^\S\n]*(Model|Model hash|Refiner|Hires checkpoint|Unet|TE|VAE/TE|Module \d+)\s*:"
-)
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
+_ANY_WILDCARD = re.compile(r"__(.*?)__", re.DOTALL)
+"""SD.Next takes whatever stands between, without the blanks around it, for a file's name."""
+_MOST_OF_A_NAME = 255
+_FILE = re.compile(
+    r"[^<>{}|\n]*\.(safetensors|ckpt|pt|pth|bin|gguf)( \[[0-9a-f]*\])?", re.IGNORECASE
+)
+_NAMES_FILE = re.compile(
+    r"(checkpoint|model|vae|unet|upscaler|modules?|refiner)(_?name|_?[0-9])?$", re.IGNORECASE
+)
 _STYLE = re.compile(r"<style:[^>]", re.IGNORECASE)
 _EXTRA, _EXTRA_END = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
 _MAY_LOAD = re.compile(r"lora|<|\\", re.IGNORECASE)
-
-
-def decoded_infotext(text: str, name: str) -> str | None:
-    """What the quoted values of an infotext say, which servers decode as JSON; None if the same.
-
-    Decoded is more than a server decodes, as no text becomes harmless by that.
-    """
-    if not _is_one(name, _INFOTEXTS) or "\\u" not in text:
-        return None
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
-
-
-def refuse_named_base(text: str, place: str, name: str) -> None:
-    """Refuses an infotext that switches the base model, which it names by hashes, too.
-
-    Raises:
-        RefusedRequestError: ADAPTER_AMBIGUOUS.
-    """
-    if _is_one(name, _INFOTEXTS) and (field := _BASE_FIELD.search(text)):
-        raise ambiguous_adapter(
-            place, f"says under {field[1]} which model is used.", "Leave that out of the infotext."
-        )
 
 
 def refuse_undecidable(text: str, place: str, name: str, *, wildcards: bool, styles: bool) -> None:
@@ -72,10 +54,9 @@ def refuse_undecidable(text: str, place: str, name: str, *, wildcards: bool, sty
     Raises:
         RefusedRequestError: ADAPTER_UNNAMED or ADAPTER_AMBIGUOUS.
     """
-    if _is_one(name, _INFOTEXTS) and (field := _NETWORK_FIELD.search(text)):
-        raise unnamed(place, f"loads what {field[1]} names.", "Leave it out of the infotext.")
-    wild = not wildcards and "__" in text and not _is_picture(text, name)
-    if wild and _WILDCARD.search(text):
+    if is_infotext(name):
+        refuse_networks(text, place)
+    if not wildcards and "__" in text and _has_wildcard(text, name):
         raise unnamed(
             place,
             "holds a wildcard, for which the server may put in tags.",
@@ -121,6 +102,20 @@ def _is_picture(text: str, name: str) -> bool:
     if len(name) > _MOST_LOOKED_AT or not _PICTURE.fullmatch(text):
         return False
     return _PROMPTS.search(name) is None
+
+
+def _has_wildcard(text: str, name: str) -> bool:
+    if _is_picture(text, name):
+        return False
+    if len(name) <= _MOST_LOOKED_AT and _PROMPTS.search(name) is None:
+        is_file = _FILE.fullmatch(text) or _NAMES_FILE.search(name)
+        return not is_file and _WILDCARD.search(text) is not None
+    return _WILDCARD.search(text) is not None or any(map(_may_be_file, _ANY_WILDCARD.findall(text)))
+
+
+def _may_be_file(name: str) -> bool:
+    name = name.strip()
+    return 0 < len(name) <= _MOST_OF_A_NAME and name.isprintable()
 
 
 def _is_one(name: str, names: frozenset[str]) -> bool:

@@ -26,6 +26,7 @@ from loragate_server.intercept.refusals import (
 from loragate_server.intercept.request import HttpRequest
 from loragate_server.intercept.routes import Hit, Route, route
 from loragate_server.intercept.servers.comfyui_bases import refuse_other_bases
+from loragate_server.intercept.servers.comfyui_blocks import takes_loras
 from loragate_server.intercept.servers.comfyui_doubles import Owned, without_doubles
 from loragate_server.intercept.servers.comfyui_flow import applied_together
 from loragate_server.intercept.servers.comfyui_graph import (
@@ -33,6 +34,7 @@ from loragate_server.intercept.servers.comfyui_graph import (
     Value,
     is_for_people,
     is_link,
+    is_unused,
     nodes_of,
     resolved,
     strings_of,
@@ -48,6 +50,7 @@ from loragate_server.intercept.servers.comfyui_links import (
     constant_at,
     place_in,
     refuse_choice_by_number,
+    refuse_inner_links,
     refuse_made_or_chosen,
 )
 from loragate_server.intercept.servers.comfyui_models import MODEL_INPUTS
@@ -175,7 +178,7 @@ class ComfyUI(ImageServer):
         direct: list[Owned] = []
         linked: list[Owned] = []
         for node in nodes.values():
-            each = self._in_node(node, graph, (name, node.key, "inputs"))
+            each = self._in_node(node, graph, name)
             found = list(islice(each, _MOST_NAMED + 1))
             refuse_choice_by_number(node, found=bool(found))
             if len(direct) + len(linked) + len(found) > _MOST_NAMED:
@@ -187,11 +190,15 @@ class ComfyUI(ImageServer):
                 (direct if at_home else linked).append((one, owner))
         return without_doubles(direct, linked)
 
-    def _in_node(self, node: Node, graph: Graph, location: Location) -> Iterator[Owned]:
+    def _in_node(self, node: Node, graph: Graph, root: str) -> Iterator[Owned]:
+        graph.presets.check(node)
+        if takes_loras(node):
+            graph.strengths.check_whole(node)
         for name, value in node.inputs.items():
-            if f"{node.class_type}.{name}" in self.ignored_inputs or is_for_people(node, name):
+            ignored = f"{node.class_type}.{name}" in self.ignored_inputs
+            if ignored or is_for_people(node, name) or is_unused(node, name):
                 continue
-            at = (*location, name)
+            at = (root, *node.at(name))
             if is_link(value):
                 yield from self._linked(name, value, node, graph, at)
                 continue
@@ -199,7 +206,7 @@ class ComfyUI(ImageServer):
                 if not switched_off(node, one):
                     yield from self._in_string(one, node, graph)
             if isinstance(value, list | dict):
-                self._refuse_inner_links(value, (name,), at)
+                refuse_inner_links(value, (name,), at)
 
     def _linked(
         self, name: str, link: list[Any], node: Node, graph: Graph, at: Location
@@ -266,7 +273,7 @@ class ComfyUI(ImageServer):
         for key, value in source.inputs.items():
             if is_link(value):
                 continue
-            where = (root, source.key, "inputs", key)
+            where = (root, *source.at(key))
             for one in strings_of(value, (key,), source.inputs, where):
                 named = names_adapter(one, source, graph, self.model_inputs)
                 if named and not switched_off(source, one):
@@ -329,18 +336,6 @@ class ComfyUI(ImageServer):
 
     def _reference(self, text: str, place: str) -> AdapterReference:
         return in_folder(text, self.lora_folder, place, suffix=".safetensors", windows=True)
-
-    def _refuse_inner_links(self, value: Any, names: tuple[str, ...], at: Location) -> None:
-        """Nodes that take objects may follow links in them; then nobody knows the name."""
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            inner = (*names, str(key))
-            if is_link(item) and any(speaks_of_lora(name) for name in inner):
-                raise unnamed(
-                    place_of(*at, key), "links a LoRA from inside an object.", "Write its name."
-                )
-            if isinstance(item, dict | list) and not is_link(item):
-                self._refuse_inner_links(item, inner, (*at, key))
 
     def unless_adapter(self, place: str, holder: str) -> str:
         """See `ImageServer.unless_adapter`; nodes of LoRAs hold nothing else."""

@@ -29,6 +29,12 @@ _MAX_HOPS = 16
 _MAX_NAME_CHARS = 256
 """Of a class and of an input; those of widespread packs have fewer than a hundred."""
 _MUTED = (2, 4)
+_WRAPPER = "__value__"
+"""ComfyUI takes what stands under it for the input, before it checks anything."""
+_WRAPPED_TYPE = "__type__"
+_TYPE = re.compile(r"\w{1,40}")
+_PLOT = "XY Input: LoRA"
+"""Of the Efficiency nodes; it looks through a folder in one of its modes."""
 _MOST_OUTPUTS = 1 << 31
 """What is no number of an output is no link: 1e999 is none to any server."""
 
@@ -63,13 +69,20 @@ class Node:
     """One node of a graph.
 
     Attributes:
+        inputs: as ComfyUI takes them, without wrappers.
         muted: whether it is marked as muted or bypassed, which ComfyUI's page leaves out.
+        wrapped: the inputs that are sent in a wrapper.
     """
 
     key: str
     class_type: str
     inputs: dict[str, Any]
     muted: bool = False
+    wrapped: frozenset[str] = frozenset()
+
+    def at(self, name: str) -> Location:
+        """Where the value of an input stands, below the graph."""
+        return (self.key, "inputs", name, *((_WRAPPER,) if name in self.wrapped else ()))
 
 
 @dataclass(frozen=True)
@@ -80,12 +93,16 @@ class Value:
         names: of the members that lead to it, from the input on.
         holder: the object in which it stands, for the strengths beside it.
         location: in the document.
+        around: the objects around that one, from the inside out; the last are the inputs.
+        numbers: those that stand beside it in a list.
     """
 
     text: str
     names: tuple[str, ...]
     holder: Mapping[str, Any]
     location: Location
+    around: tuple[Mapping[str, Any], ...] = ()
+    numbers: tuple[float, ...] = ()
 
 
 def nodes_of(graph: Any, location: Location) -> dict[str, Node]:
@@ -106,8 +123,34 @@ def nodes_of(graph: Any, location: Location) -> dict[str, Node]:
             )
         for name in (kind, *inputs):
             _check_name(name, (*location, key))
-        nodes[key] = Node(key, kind, inputs, node.get("mode") in _MUTED)
+        wrapped = frozenset(name for name, value in inputs.items() if _is_wrapped(value))
+        if wrapped:
+            inputs = {
+                name: _unwrapped(value, (*location, key, "inputs", name))
+                if name in wrapped
+                else value
+                for name, value in inputs.items()
+            }
+        nodes[key] = Node(key, kind, inputs, node.get("mode") in _MUTED, wrapped)
     return nodes
+
+
+def _is_wrapped(value: Any) -> bool:
+    return isinstance(value, dict) and _WRAPPER in value
+
+
+def _unwrapped(value: dict[str, Any], location: Location) -> Any:
+    """What ComfyUI takes for an input in a wrapper. Its page sends lists so, which are no links."""
+    inner, kind = value[_WRAPPER], value.get(_WRAPPED_TYPE, "any")
+    alone = set(value) <= {_WRAPPER, _WRAPPED_TYPE}
+    typed = isinstance(kind, str) and _TYPE.fullmatch(kind)
+    if not alone or not typed or is_link(inner) or _is_wrapped(inner):
+        raise unreadable(
+            f"{place_of(*location)} holds {_WRAPPER} with a link, another {_WRAPPER} or further "
+            "members, which servers take in different ways.",
+            "Send the value itself, or a list alone in it.",
+        )
+    return inner
 
 
 def _check_name(name: str, location: Location) -> None:
@@ -131,22 +174,36 @@ def is_link(value: Any) -> bool:
 
 
 def strings_of(
-    value: Any, names: tuple[str, ...], holder: Mapping[str, Any], location: Location
+    value: Any,
+    names: tuple[str, ...],
+    holder: Mapping[str, Any],
+    location: Location,
+    around: tuple[Mapping[str, Any], ...] = (),
 ) -> Iterator[Value]:
-    """Every string below an input, names of members included.
+    """Every string below an input, but for the names of members.
 
     Raises:
-        RefusedRequestError: BODY_UNREADABLE for a member with a long name.
+        RefusedRequestError: for a member with a long name, or with a tag in it.
     """
     if isinstance(value, str):
-        yield Value(value, names, holder, location)
+        yield Value(value, names, holder, location, around)
     elif isinstance(value, list):
+        numbers = tuple(one for one in value if type(one) in (int, float))
         for number, item in enumerate(value):
-            yield from strings_of(item, names, holder, (*location, number))
+            where = (*location, number)
+            if isinstance(item, str):
+                yield Value(item, names, holder, where, around, numbers)
+            else:
+                yield from strings_of(item, names, holder, where, around)
     elif isinstance(value, dict):
         for name, item in value.items():
             _check_name(name, location)
-            yield from strings_of(item, (*names, name), value, (*location, name))
+            if "<" in name and ":" in name:
+                # Where a node takes a text, ComfyUI writes the object out, names and all.
+                raise unnamed(
+                    place_of(*location), "has a member whose name may be a tag.", "Send a text."
+                )
+            yield from strings_of(item, (*names, name), value, (*location, name), (holder, *around))
 
 
 def resolved(link: list[Any], nodes: Mapping[str, Node], place: str) -> tuple[Any, Location]:
@@ -163,7 +220,7 @@ def resolved(link: list[Any], nodes: Mapping[str, Node], place: str) -> tuple[An
         if is_link(value):
             link = value
         elif isinstance(value, str | int | float):
-            return value, (node.key, "inputs", name)
+            return value, node.at(name)
         else:
             break
     raise unnamed(
@@ -176,6 +233,18 @@ def resolved(link: list[Any], nodes: Mapping[str, Node], place: str) -> tuple[An
 def is_for_people(node: Node, name: str) -> bool:
     """Whether a text repeats for people what a list beside it says, and no server reads it."""
     return name == "text" and "loras" in node.inputs and node.class_type in _LISTS
+
+
+def is_plot(node: Node) -> bool:
+    """Whether a node hands on each of its LoRAs at strengths of its own, and at common ones."""
+    return node.class_type == _PLOT
+
+
+def is_unused(node: Node, name: str) -> bool:
+    """Whether a node does not look at an input in the mode in which it is."""
+    mode = node.inputs.get("input_mode")
+    in_plot = is_plot(node) and name == "batch_path"
+    return in_plot and isinstance(mode, str) and "Batch" not in mode
 
 
 def switched_off(node: Node, one: Value) -> bool:

@@ -139,7 +139,7 @@ def constant_at(link: Any, nodes: Mapping[str, Node]) -> Location | None:
             return None
         name, value = next(iter(node.inputs.items()))
         if isinstance(value, str):
-            return node.key, "inputs", name
+            return node.at(name)
         if not is_link(value):
             return None
         link = value
@@ -199,6 +199,23 @@ def refuse_choice_by_number(node: Node, *, found: bool) -> None:
             raise unnamed(place_in(node, name), "says where names are looked for.", _REMEDY)
     if not named and _CHOOSER.search(node.class_type):
         raise unnamed(place_of(node.key, node.class_type), "chooses a LoRA by itself.", _REMEDY)
+
+
+def refuse_inner_links(value: Any, names: tuple[str, ...], at: Location) -> None:
+    """Nodes that take objects may follow links in them; then nobody knows the name.
+
+    Raises:
+        RefusedRequestError: ADAPTER_UNNAMED.
+    """
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        inner = (*names, str(key))
+        if is_link(item) and any(speaks_of_lora(name) for name in inner):
+            raise unnamed(
+                place_of(*at, key), "links a LoRA from inside an object.", "Write its name."
+            )
+        if isinstance(item, dict | list) and not is_link(item):
+            refuse_inner_links(item, inner, (*at, key))
 
 
 def _counts(name: str) -> bool:

@@ -10,6 +10,7 @@ from loragate_server.intercept.reading.lora_files import LoraFiles
 from loragate_server.intercept.servers.comfyui_graph import Node, Value, is_link
 from loragate_server.intercept.servers.comfyui_links import Links
 from loragate_server.intercept.servers.comfyui_models import OtherModels
+from loragate_server.intercept.servers.comfyui_presets import Presets
 from loragate_server.intercept.servers.comfyui_strengths import Strengths
 from loragate_server.intercept.servers.comfyui_tags import LORA_MANAGER, grammar_of
 
@@ -31,6 +32,11 @@ class Graph:
     def strengths(self) -> Strengths:
         """At which strengths nodes apply their LoRAs."""
         return Strengths(self.nodes)
+
+    @cached_property
+    def presets(self) -> Presets:
+        """What nodes bring with their presets."""
+        return Presets(self.nodes, self.strengths.linked)
 
     @cached_property
     def takers(self) -> Mapping[str, Sequence[tuple[Node, str]]]:

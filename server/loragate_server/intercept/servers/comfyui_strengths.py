@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 from loragate_server.adapter.reference import Strength
 from loragate_server.intercept.reading.strengths import strength
 from loragate_server.intercept.refusals import ambiguous_adapter, place_of
-from loragate_server.intercept.servers.comfyui_graph import RGTHREE, Node, Value, is_link
+from loragate_server.intercept.servers.comfyui_blocks import refuse_parts
+from loragate_server.intercept.servers.comfyui_graph import (
+    RGTHREE,
+    Node,
+    Value,
+    is_link,
+    is_plot,
+)
 from loragate_server.intercept.servers.comfyui_links import place_in
 from loragate_server.intercept.servers.comfyui_numbers import Numbers
 
@@ -26,11 +33,24 @@ _CLIP = (
     "clip_str",
     "clipStrength",
 )
-_BOTH = ("strength", "weight", "lora_wt", "lora_weight", "lora_strength", "scale")
+_BOTH = (
+    "strength",
+    "weight",
+    "lora_wt",
+    "lora_weight",
+    "lora_strength",
+    "lora_scale",
+    "lora_multiplier",
+    "scale",
+    "multiplier",
+    "strength_high",
+    "strength_low",
+    "strength_high_noise",
+    "strength_low_noise",
+)
 _TWO = ("strengthTwo", "strength_two", "strengthtwo")
 _STEMS = frozenset((*_MODEL, *_CLIP, *_BOTH, *_TWO))
 _INFIX = re.compile(r"lora_(\d+)_(.+)")
-_BLOCKS = re.compile(r"block_?(vector|weights?)|^lbw", re.IGNORECASE)
 _MOST = 16
 """Of more inputs that may all hold the strength of one LoRA, no node is known."""
 
@@ -44,10 +64,10 @@ class Strengths:
     """The strengths of a graph. Each object of inputs is looked through once."""
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
-        self._linked = Numbers(nodes)
+        self.linked = Numbers(nodes)
         self._indices: dict[int, _Index] = {}
         self._given: dict[tuple[str, int, str], tuple[Strength, ...]] = {}
-        self._without_blocks: set[str] = set()
+        self._whole: set[str] = set()
 
     def given(self, value: Value, node: Node, place: str) -> tuple[Strength, ...]:
         """Every strength at which a node may apply the LoRA that one of its strings names.
@@ -57,17 +77,43 @@ class Strengths:
 
         Raises:
             RefusedRequestError: a strength is no number, made while the graph runs, or one of many
-                for the blocks of a model, which an audit of the whole cannot follow.
+                for the parts of a model, which an audit of the whole cannot follow.
         """
-        _, number = split_number(value.names[-1].removesuffix("_name"))
-        key = node.key, id(value.holder), number
+        self.check_whole(node)
+        listed = _in_list(value.numbers, place)
+        holders = (value.holder, *value.around)
+        for holder, name in zip(holders, reversed(value.names), strict=True):
+            strengths = self._beside(holder, name, node, place)
+            if strengths:
+                return tuple(dict.fromkeys((*listed, *strengths)))
+        return listed
+
+    def check_whole(self, node: Node) -> None:
+        """Refuses a node that applies parts of its LoRAs at strengths of their own, once.
+
+        Raises:
+            RefusedRequestError: ADAPTER_AMBIGUOUS or ADAPTER_UNNAMED.
+        """
+        if node.key not in self._whole:
+            refuse_parts(node, self.linked)
+            self._whole.add(node.key)
+
+    def _beside(
+        self, holder: Mapping[str, Any], name: str, node: Node, place: str
+    ) -> tuple[Strength, ...]:
+        """The strengths in one object for what stands in it under a name."""
+        if id(holder) not in self._indices:
+            self._indices[id(holder)] = _indexed(holder)
+        index = self._indices[id(holder)]
+        if not index and holder is not node.inputs:
+            return ()  # an object around it has them
+        _, number = split_number(name.removesuffix("_name"))
+        key = node.key, id(holder), number
         if key not in self._given:
-            if node.key not in self._without_blocks:
-                _refuse_blocks(node)
-                self._without_blocks.add(node.key)
-            if id(value.holder) not in self._indices:
-                self._indices[id(value.holder)] = _indexed(value.holder)
-            self._given[key] = self._of(node, self._indices[id(value.holder)], number, place)
+            strengths = self._of(node, index, number, place)
+            if number and (is_plot(node) or not strengths):  # what all in the node have in common
+                strengths += self._of(node, index, "", place)
+            self._given[key] = strengths
         return self._given[key]
 
     def _of(self, node: Node, index: _Index, number: str, place: str) -> tuple[Strength, ...]:
@@ -107,10 +153,22 @@ class Strengths:
         numbers = []
         for _, name, item in found:
             if is_link(item):
-                numbers.append(self._linked.behind(item, place_in(node, name)))
+                numbers.append(self.linked.behind(item, place_in(node, name)))
             else:
                 numbers.append(strength(item, place_of(node.key, "inputs", name)))
         return numbers
+
+
+def _in_list(numbers: Sequence[float], place: str) -> tuple[Strength, ...]:
+    """The strengths of a LoRA in a list, as in a stack: for the model, and for the text encoder."""
+    if len(numbers) > 2:
+        raise ambiguous_adapter(
+            place, "stands in a list with many numbers.", "Give it an input of its own."
+        )
+    if not numbers:
+        return ()
+    first, second = (strength(one, place) for one in (numbers[0], numbers[-1]))
+    return (Strength(first, second),)
 
 
 def split_number(name: str) -> tuple[str, str]:
@@ -142,17 +200,3 @@ def _keys(name: str) -> set[tuple[str, str]]:
     if infix := _INFIX.fullmatch(name):
         keys.add((infix[2], _plain(infix[1])))
     return {key for key in keys if key[0] in _STEMS}
-
-
-def _refuse_blocks(node: Node) -> None:
-    for name, item in node.inputs.items():
-        if _BLOCKS.search(name) and item not in (None, "") and not _all_ones(item):
-            raise ambiguous_adapter(
-                place_of(node.key, "inputs", name),
-                "gives blocks of the model strengths of their own, which an audit cannot take in.",
-                "Give one strength for the whole LoRA.",
-            )
-
-
-def _all_ones(value: Any) -> bool:
-    return isinstance(value, str) and {one.strip() for one in value.split(",")} <= {"1", "1.0"}
