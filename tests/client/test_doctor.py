@@ -43,6 +43,7 @@ def told(done: subprocess.CompletedProcess[str]) -> dict[str, list[Mapping[str, 
 def test_the_doctor_says_what_is_installed_and_used(tmp_path: Path) -> None:
     done = run("doctor", home=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "loragate: starting the engine; a first start, " in done.stderr
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     said = {(state, about): found for state, about, found in lines}
     assert said["ok", "loragate-server"] == __version__
@@ -71,7 +72,7 @@ def test_the_doctor_finds_a_stale_calibration_and_says_what_to_do(tmp_path: Path
     named = run("doctor", "--json", "--calibration", str(own), home=tmp_path)
     assert named.returncode == 3
     [engine] = told(named)["engine"]
-    assert "does not fit this base model" in engine["found"]
+    assert f"the calibration {own} does not fit: the library has changed" in engine["found"]
 
 
 @pytest.mark.parametrize(

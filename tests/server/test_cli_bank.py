@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from loragate_server.cli.command import application
@@ -43,7 +44,7 @@ def run(*arguments: str | Path) -> Result:
 
 def make(library: Path, count: int, *more: str | Path) -> Result:
     nouns = library.parent / "nouns.txt"
-    drawn = ("--steps", "2", "--pictures", "2", "--nouns", nouns)
+    drawn = ("--draw-steps", "2", "--pictures", "2", "--nouns", nouns)
     return run("bank", "--make", str(count), "--library", library, *drawn, *more)
 
 
@@ -70,7 +71,8 @@ def test_the_same_bank_is_drawn_again_bit_by_bit(library: Path, tmp_path: Path) 
     other = tmp_path / "other"
     assert run("init", other, "--no-bank").exit_code == 0
     assert make(library, 1).exit_code == 0
-    assert make(other, 1, "--state-dir", tmp_path / "elsewhere").exit_code == 0
+    # the name of before is understood still
+    assert make(other, 1, "--state-dir", tmp_path / "elsewhere", "--steps", "2").exit_code == 0
     assert ConceptLibrary.read(library).digest == ConceptLibrary.read(other).digest
 
 
@@ -111,9 +113,9 @@ def test_what_makes_no_bank_is_told_with_what_to_do(
 
 
 def test_a_bank_is_taken_from_folders_of_pictures(library: Path, tmp_path: Path) -> None:
-    for name in ("red_teapot", "Chair", "the-ninja"):
+    for number, name in enumerate(("red_teapot", "Chair", "the-ninja"), 4):
         (tmp_path / "things" / name).mkdir(parents=True)
-        shutil.copy(PICTURES[2], tmp_path / "things" / name)
+        shutil.copy(PICTURES[number], tmp_path / "things" / name)
     shutil.copy(PICTURES[3], tmp_path / "things" / "lamp.PNG")
     assert run("add", "ninja", PICTURES[0], "--library", library).exit_code == 0
     (tmp_path / "things" / "ninja").mkdir()
@@ -121,8 +123,101 @@ def test_a_bank_is_taken_from_folders_of_pictures(library: Path, tmp_path: Path)
     taken = run("bank", "--from", tmp_path / "things", "--library", library)
     assert taken.exit_code == 0, taken.stderr
     assert "left out, as the library has or forbids them: ninja" in taken.stderr
+    assert "1 loose picture was taken as one concept each: lamp. Pictures" in taken.stderr
     names = {one.name for one in ConceptLibrary.read(library).neutral}
     assert names == {"red teapot", "chair", "the ninja", "lamp"}
+
+
+def test_a_picture_that_is_a_reference_already_is_never_neutral(
+    library: Path, tmp_path: Path
+) -> None:
+    assert run("add", "mascot", PICTURES[0], "--library", library).exit_code == 0
+    for name in ("cup", "bowl", "plate"):
+        (tmp_path / "things" / name).mkdir(parents=True)
+    shutil.copy(PICTURES[0], tmp_path / "things" / "cup" / "0.png")
+    Image.open(PICTURES[0]).save(tmp_path / "things" / "cup" / "1.webp", lossless=True)
+    shutil.copy(PICTURES[1], tmp_path / "things" / "cup" / "2.png")
+    shutil.copy(PICTURES[0], tmp_path / "things" / "bowl" / "0.png")
+    shutil.copy(PICTURES[1], tmp_path / "things" / "plate" / "0.png")
+    taken = run("bank", "--from", tmp_path / "things", "--library", library)
+    assert taken.exit_code == 0, taken.stderr
+    told = " ".join(taken.stderr.split())
+    for left, owner in (
+        ("cup/0.png", "mascot"),
+        ("cup/1.webp", "mascot"),
+        ("bowl/0.png", "mascot"),
+    ):
+        assert f"left out {tmp_path}/things/{left}, which is a picture of {owner} already" in told
+    [neutral] = ConceptLibrary.read(library).neutral
+    assert len(neutral.picture_files) == 1
+
+
+def test_a_bank_that_has_changed_is_said_to_need_new_calibrations(tmp_path: Path) -> None:
+    (tmp_path / "things").mkdir()
+    shutil.copy(PICTURES[0], tmp_path / "things" / "lamp.png")
+    (tmp_path / "things" / "shade.tiff").touch()
+    own = tmp_path / "own"
+    assert run("init", own).exit_code == 0
+    assert run("add", "mascot", PICTURES[0], "--library", own).exit_code == 0
+    none = run("bank", "--from", tmp_path / "things", "--library", own)
+    assert "0 neutral concepts more" in none.stdout
+    assert "calibrate" not in none.stderr
+    assert f"as they are no PNG, JPEG or WebP files: {tmp_path}/things/shade.tiff" in none.stderr
+    assert run("remove", "mascot", "--library", own).exit_code == 0
+    assert run("add", "mascot", PICTURES[1], "--library", own).exit_code == 0
+    Image.new("RGB", (32, 32), "teal").save(tmp_path / "things" / "lamp.png")
+    more = run("bank", "--from", tmp_path / "things", "--library", own)
+    assert "1 neutral concepts more" in more.stdout, more.stderr
+    assert "a calibration does not follow another neutral bank" in more.stderr
+    assert "`loragate-server calibrate --again FILE`" in more.stderr
+
+
+def test_a_picture_that_tells_nothing_new_is_told_by_its_file(
+    library: Path, tmp_path: Path
+) -> None:
+    for hand in ("comic", "film"):
+        (tmp_path / "mascot" / hand).mkdir(parents=True)
+        shutil.copy(PICTURES[0], tmp_path / "mascot" / hand / "a.png")
+    shutil.copy(PICTURES[1], tmp_path / "mascot" / "film" / "b.png")
+    for name in (".DS_Store", "about.txt", "c.heic", "d.GIF"):
+        (tmp_path / "mascot" / "film" / name).touch()
+    assert (
+        run("add", "plain", PICTURES[1], "--role", "neutral", "--library", library).exit_code == 0
+    )
+    added = run("add", "mascot", tmp_path / "mascot", "--library", library)
+    assert added.exit_code == 0, added.stderr
+    assert (
+        f"left out {tmp_path}/mascot/film/a.png, the same picture as {tmp_path}/mascot/comic/a.png"
+        in added.stderr
+    )
+    assert f"{tmp_path}/mascot/film/b.png is a picture of the concept plain too" in added.stderr
+    others = f"{tmp_path}/mascot/film/c.heic, {tmp_path}/mascot/film/d.GIF\n"
+    assert f"note: passed over, as they are no PNG, JPEG or WebP files: {others}" in added.stderr
+    found = ConceptLibrary.read(library).get("mascot")
+    assert (len(found.picture_files), found.hands) == (2, ("comic", "film"))
+
+
+def test_a_picture_that_cannot_be_used_is_named_by_its_file(library: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "things" / "cup").mkdir(parents=True)
+    shutil.copy(PICTURES[0], folder / "0.png")
+    Image.new("RGB", (8, 8)).save(folder / "1.png")
+    for words in (("add", "mascot", folder), ("bank", "--from", tmp_path / "things")):
+        refused = run(*words, "--library", library)
+        assert refused.exit_code == 3
+        assert f"Picture {folder}/1.png is 8x8 pixels" in refused.stderr
+
+
+def test_a_concept_that_is_there_or_goes_is_told_in_words_of_the_command(library: Path) -> None:
+    assert run("add", "mascot", PICTURES[0], "--library", library).exit_code == 0
+    again = run("add", "mascot", PICTURES[1], "--library", library)
+    assert "or remove the old concept first (`concepts remove`)" in again.stderr
+    gone = run("remove", "mascot", "--library", library)
+    assert "lacks 1 forbidden and 8 neutral concepts before" in gone.stderr
+    other = run("add", "other", PICTURES[0])
+    assert "the new concept is uncalibrated" in other.stderr
+    removed = run("remove", "other")
+    assert "the new concept" not in removed.stderr
+    assert "servers fit their calibration to what is left" in removed.stderr
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from loragate_server.cli.command import application
+from loragate_server.concepts.library import ConceptLibrary
+from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.config.sources import ignored_environment, load_config
 from testkit.tiny_models import tiny_pipeline
 
@@ -103,6 +106,15 @@ def test_what_would_make_no_configuration_is_refused_and_nothing_changes(
     assert [path.name for path in tmp_path.iterdir()] == ["loragate.yaml"]
 
 
+def test_a_configuration_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    model: Path, tmp_path: Path
+) -> None:
+    refused = base("add", "sdxl", "--from", model, "-c", tmp_path / "missing" / "c.yaml")
+    assert refused.exit_code == 2
+    assert "is no folder that can be written; make it, or name another file" in refused.stderr
+    assert "loading" not in refused.stderr
+
+
 def test_a_folder_that_is_no_base_model_is_refused(model: Path, tmp_path: Path) -> None:
     refused = base("add", "sdxl", "--from", model / "unet", "-c", tmp_path / "c.yaml")
     assert refused.exit_code == 1
@@ -139,3 +151,17 @@ def test_the_embedded_base_model_is_listed_with_its_calibration() -> None:
     assert listed.exit_code == 0
     assert "emoji-tiny" in listed.stdout
     assert "none" not in listed.stdout
+
+
+def test_a_calibration_that_does_not_fit_is_listed_with_why(tmp_path: Path) -> None:
+    library = ConceptLibrary.open(shutil.copytree(EMBEDDED_LIBRARY, tmp_path / "library"))
+    (file := tmp_path / "loragate.yaml").write_text(f"library: {library.folder}\n")
+    assert "does not fit" not in base("list", "--config", file).stdout
+    library.remove(library.neutral[0].concept_id)
+    listed = base("list", "--config", file)
+    assert listed.exit_code == 0
+    told = " ".join(listed.stdout.split())
+    assert "calibration.json (does not fit: the neutral bank has changed)" in told
+    [facts] = map(json.loads, base("list", "--json", "--config", file).stdout.splitlines())
+    assert facts["calibration"].endswith("calibration.json")
+    assert facts["misfit"] == "the neutral bank has changed"

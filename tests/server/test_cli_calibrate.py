@@ -37,8 +37,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"library: {library.folder}\nstate_dir: {place / 'state'}\nthreads: 1\n"
     )
     (place / "harmless").mkdir()
+    (place / "spellings" / "below").mkdir(parents=True)
     for index in range(24):
-        adapter(place / "harmless" / f"{index:02}.safetensors", index)
+        file = place / "harmless" / f"{index:02}.safetensors"
+        adapter(file, index)
+        ending = (".SAFETENSORS", ".sft", ".SFT")[index % 3]
+        shutil.copy(file, place / "spellings" / "below" / f"{index:02}{ending}")
     for index in range(3):
         adapter(place / f"learned-{index}.safetensors", 100 + index)
     lines = [f"learned-{index}.safetensors,mascot" for index in range(3)]
@@ -181,6 +185,19 @@ def test_nothing_of_the_one_of_before_is_lost_by_making_it_again(
     assert before.read_bytes() == made.read_bytes()
     assert open_kept(kept_file(before)).calibration == load_calibration(before).digest
     assert len(load_calibration(file).harmless) == 24
+
+
+def test_a_calibration_that_is_there_already_is_kept_under_another_name(
+    place: Path, made: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "tiny.json"
+    shutil.copy(made, file)  # without what was kept beside it
+    done = calibrate(place, place / "spellings", "--out", file)
+    assert done.returncode == 0, done.stderr
+    before = tmp_path / "tiny.before-1.json"
+    assert f"{before}: the one of before" in done.stdout
+    assert before.read_bytes() == made.read_bytes()
+    assert not kept_file(before).exists()
 
 
 def test_it_is_written_where_the_server_looks_and_no_adapter_is_kept_where_that_is_not_wanted(

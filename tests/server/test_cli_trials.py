@@ -104,6 +104,15 @@ def test_an_evaluation_without_a_calibration_says_how_to_make_one(
     assert "calibrate --train 150 --learned 40" in refused.stderr
 
 
+def test_an_evaluation_whose_pages_cannot_be_written_trains_nothing(
+    calibrated: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rates").touch()
+    refused = run(calibrated, "evaluate", "--out", tmp_path / "rates")
+    assert refused.returncode == 2
+    assert "is a file; name a folder for the pages" in " ".join(refused.stderr.split())
+
+
 def test_how_long_it_would_take_is_measured_and_nothing_is_kept(
     place: Path, tmp_path: Path
 ) -> None:
@@ -135,6 +144,12 @@ def test_how_long_it_would_take_is_measured_and_nothing_is_kept(
             "'no-concept' is no forbidden concept",
         ),
         (("calibrate", "things", "--estimate"), 2, "--estimate is about what is trained"),
+        (("calibrate", "things", "--batch", 0), 2, "--batch is about what is trained; give --tr"),
+        (
+            ("calibrate", "things", "--steps", 9, "--nouns", "gone", "--learned", 0),
+            2,
+            "--nouns, --steps are about what is trained; give --train",
+        ),
         (("evaluate", "--learned", 0, "--harmless", 0), 2, "there is nothing to measure"),
         (("evaluate", "--base-model", "other"), 3, "there are tiny"),
     ],

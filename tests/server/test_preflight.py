@@ -18,7 +18,7 @@ from loragate_server.config.schema import EMBEDDED_PIPELINE, EMBEDDED_POLICY
 from loragate_server.config.sources import load_config
 from testkit.waiting import busyness
 
-HEAVY = ("torch", "diffusers", "transformers", "peft", "scipy", "numpy")
+HEAVY = ("torch", "diffusers", "transformers", "peft", "scipy", "numpy", "sqlalchemy")
 
 Given = Callable[..., Path]
 
@@ -55,6 +55,7 @@ def test_the_configuration_that_ships_can_be_served(given: Given) -> None:
             "the calibration /no.json is no file",
         ),
         ({"state_dir": "/proc/version/state"}, "state_dir /proc/version/state"),
+        ({"database_url": "sqlite:////no/such/dir/x.db"}, "there is no folder /no/such/dir; make"),
         ({"database_url": "mysql://root:secret@db/loragate"}, "database_url: "),
         (
             {"intercept": {"extractors": {"images": {"kind": "sgland"}}}},
@@ -121,6 +122,22 @@ def test_a_log_in_the_folder_that_the_server_makes_is_no_fault(
 ) -> None:
     for folder in (tmp_path / "state", tmp_path):
         assert problems(load_config(given(decision_log=str(folder / "d.jsonl")))) == ()
+
+
+def test_a_database_in_the_folder_that_the_server_makes_is_no_fault(
+    given: Given, tmp_path: Path
+) -> None:
+    for folder in (tmp_path / "state", tmp_path):
+        assert problems(load_config(given(database_url=f"sqlite:///{folder / 'd.db'}"))) == ()
+
+
+def test_roots_below_which_nothing_can_be_found_are_warned_of(given: Given, tmp_path: Path) -> None:
+    roots = [str(tmp_path), str(tmp_path / "gone"), "loras"]
+    config = load_config(given(intake={"roots": roots}))
+    gone, relative = (line for line in warnings(config) if "intake.roots" in line)
+    assert f"{tmp_path / 'gone'} is no folder" in gone
+    assert "loras is relative, and means" in relative
+    assert problems(config) == ()
 
 
 def test_a_library_that_could_not_be_served_is_told(given: Given, tmp_path: Path) -> None:

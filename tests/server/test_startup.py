@@ -97,13 +97,19 @@ def serve(state: Path, library: Path, backend: str) -> Started:
 
 
 @pytest.fixture(scope="module")
-def with_triton(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Started:
-    return serve(tmp_path_factory.mktemp("triton"), library, "triton")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
 
 
 @pytest.fixture(scope="module")
-def with_reference(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Started:
-    return serve(tmp_path_factory.mktemp("reference"), library, "reference")
+def with_triton(state: Path, library: Path) -> Started:
+    return serve(state, library, "triton")
+
+
+@pytest.fixture(scope="module")
+def with_reference(state: Path, library: Path, with_triton: Started) -> Started:
+    """Later, so that the probes of the other are there already: they are the same."""
+    return serve(state, library, "reference")
 
 
 def test_kernels_are_compiled_once_for_a_device_before_its_first_probe(

@@ -21,7 +21,7 @@ from loragate.cli.caches import described
 from loragate.cli.engine import Engine, engine
 from loragate.cli.engine_config import INSTALL, EngineError, make_state
 from loragate.cli.exit_code import ExitCode
-from loragate.cli.gating import LiveLine
+from loragate.cli.gating import STARTING, LiveLine
 from loragate.cli.output import json_line, took_s
 from loragate.cli.scan_engine import engine_settings
 from loragate.cli.table import printable
@@ -112,6 +112,7 @@ def _used(options: argparse.Namespace) -> Iterator[Line]:
     for what, place in described(settings.state):
         yield Line("ok", what, place)
     line = LiveLine()
+    line.announce(STARTING)
     try:
         with engine(settings.at(make_state(settings.state)), line.show) as running:
             line.clear()

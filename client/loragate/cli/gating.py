@@ -29,6 +29,8 @@ from loragate.results import AuditResult
 _LINE = 78
 """Characters of a line that is written over again and again: one that wraps would stay."""
 
+STARTING = "starting the engine; a first start, or one after a change, takes minutes"
+
 
 def require_writable(option: str, place: str | None) -> None:
     """Refuses a report that could not be written, before everything is audited for it.
@@ -97,6 +99,12 @@ class LiveLine:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._shows = sys.stderr.isatty() and not quiet
+        self._quiet = quiet
+
+    def announce(self, text: str) -> None:
+        """Says once, in a plain line, what `show` will follow at a terminal."""
+        if not self._shows and not self._quiet:
+            print(f"loragate: {printable(text)}", file=sys.stderr, flush=True)
 
     def show(self, text: str) -> None:
         """Writes over what is there."""

@@ -18,6 +18,7 @@ from loragate.cli.engine_config import EngineSettings, make_state
 from loragate.cli.exit_code import ExitCode
 from loragate.cli.fingerprint import fingerprint
 from loragate.cli.gating import (
+    STARTING,
     LiveLine,
     explain,
     note,
@@ -135,6 +136,7 @@ def _by_engine(
 ) -> list[Outcome]:
     """Asks an engine about the files, and keeps what it answered."""
     asked, timeout_s = _asked(options), options.timeout or TIMEOUT_S
+    line.announce(STARTING)
     with _ending_in_order(), engine(settings, line.show) as running:
         line.clear()
         _tell_of(running, options)

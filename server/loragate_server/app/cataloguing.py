@@ -10,17 +10,16 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 
+from loragate_server.app.catalogue_means import Building, Means, served_elsewhere
+from loragate_server.app.catalogue_refusals import refusals
 from loragate_server.app.folders import make_state_folder, served_library
 from loragate_server.app.front import Front, open_front
 from loragate_server.app.reviewing import follow
 from loragate_server.app.startup import serve_bases
-from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import ENGINE_VERSION
-from loragate_server.audit.recall import Fed
 from loragate_server.catalogue import ray_job
 from loragate_server.catalogue.auditing import Question
 from loragate_server.catalogue.earlier import Facts, earlier_scans, responses_in, write_facts
@@ -41,8 +40,8 @@ from loragate_server.gate.lineage_book import LineageBook
 from loragate_server.intake.fetch import Intake
 from loragate_server.intake.reader import read_adapter
 from loragate_server.metrics.catalogue import follow_catalogue
-from loragate_server.models.base import BaseModel
 from loragate_server.policy.policy import Policy
+from loragate_server.progress import Report, silent
 from loragate_server.record.scanned import scanned
 
 
@@ -66,27 +65,6 @@ class Job:
     every_s: float | None = None
 
 
-@dataclass(frozen=True)
-class _Named:
-    """What the gate has to know of a base model that auditors hold elsewhere."""
-
-    name: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class _Means:
-    """What auditors measure with.
-
-    Attributes:
-        fed: to the response stage.
-        calibration: its digest; "" without one.
-    """
-
-    fed: Fed
-    calibration: str
-
-
 def entry_of(config: Config, name: str) -> BaseModelEntry:
     """The configured base model of this name; the default one for the empty name.
 
@@ -99,11 +77,11 @@ def entry_of(config: Config, name: str) -> BaseModelEntry:
     return entries[name] if name else config.base_models[0]
 
 
-def serve_one(config_json: str, base_model: str) -> ServedBase:
+def serve_one(config_json: str, base_model: str, report: Report = silent) -> ServedBase:
     """A base model with its engine, in whatever process this is called.
 
     One thread: many auditors share a machine, and a live server with `threads: 1` gets the same
-    bits.
+    bits. The report is told what `serve_bases` does.
 
     Raises:
         StartError: it cannot be served.
@@ -111,7 +89,7 @@ def serve_one(config_json: str, base_model: str) -> ServedBase:
     config = Config.model_validate(json.loads(config_json))
     torch.set_num_threads(config.threads or 1)
     config = config.model_copy(update={"base_models": (entry_of(config, base_model),)})
-    [served] = serve_bases(config, served_library(config))
+    [served] = serve_bases(config, served_library(config), report)
     return served
 
 
@@ -140,7 +118,8 @@ async def scan(config: Config, job: Job, say: Callable[[str], None]) -> Outcome:
     async with AsyncExitStack() as stack:
         front = await open_front(config, stack)
         serve = partial(serve_one, for_auditors(config), job.base_model)
-        served, means = await asyncio.to_thread(_served_elsewhere, serve)
+        watched = partial(serve, report=Building(say, stopped.is_set))
+        served, means = await asyncio.to_thread(served_elsewhere, watched)
         gate = await _open_gate(config, front, served, stack)
         for part in ("models", "grpc"):
             front.readiness.set(part)
@@ -225,8 +204,11 @@ class _Running:
             self.say(f"going on: {before} of {len(listed)} files have their result")
         if asked and not self.stopped.is_set():
             await self._audit(asked, Noted(Results(self.folder), known))
-        refused = sum(known[place].refused for place in listed if place in known)
-        return Outcome(self.folder, len(listed), refused, self.progress.left)
+        refused = [place for place in listed if place in known and known[place].refused]
+        if refused and following is None:
+            for line in await asyncio.to_thread(refusals, self.folder, refused):
+                self.say(line)
+        return Outcome(self.folder, len(listed), len(refused), self.progress.left)
 
     def _listed(self) -> dict[str, Entry]:
         entries = self.job.source.entries()
@@ -284,7 +266,7 @@ class _Running:
 
 
 def _facts(
-    source: str, served: ServedBase, policy: Policy, loaders: Sequence[str], means: _Means
+    source: str, served: ServedBase, policy: Policy, loaders: Sequence[str], means: Means
 ) -> Facts:
     return Facts(
         source=source,
@@ -305,27 +287,6 @@ def for_auditors(config: Config) -> str:
     places = {"base_models", "library", "state_dir", "cache_dir"}
     means = {"gradients", "kernel_backend", "threads"}
     return config.model_dump_json(include=places | means)
-
-
-def _served_elsewhere(serve: Callable[[], ServedBase]) -> tuple[ServedBase, _Means]:
-    """What the gate is told of the base model: names and digests, without the weights in memory.
-
-    Besides, what auditors measure with.
-
-    The probes are built here, once, so that a hundred auditors find them in the cache.
-    """
-    made = serve()
-    named = _Named(made.name, made.base.digest)
-    # The gate asks a base model that it does not measure on for nothing else.
-    told = ServedBase(
-        made.name,
-        cast(BaseModel, named),
-        cast(AuditEngine, None),
-        made.library_digest,
-        made.concept_ids,
-    )
-    calibration = made.engine.materials.calibration
-    return told, _Means(made.engine.fed, "" if calibration is None else calibration.digest)
 
 
 async def _open_gate(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from loragate_server.config.devices import AuditDevice, OtlpTarget, SyslogTarget, read_headers
 from loragate_server.config.schema import Config, StartError
-from loragate_server.metrics.metrics import Metrics
 from loragate_server.record.devices.sealing import KeyFileError, read_keys
 from loragate_server.record.rotation import files_of
 
 if TYPE_CHECKING:
+    from loragate_server.metrics.metrics import Metrics
     from loragate_server.record.devices.devices import Devices
 
 

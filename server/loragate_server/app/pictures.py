@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loragate_server.adapter.reference import AdapterReference
@@ -16,8 +17,22 @@ from loragate_server.intake.sources import open_source, unreadable_source
 _CHUNK_BYTES = 1 << 16
 
 
-def collect(sources: Sequence[str], settings: IntakeSection) -> list[tuple[bytes, str]]:
-    """The bytes of every picture with its hand; an empty name for those that nobody sorted.
+@dataclass(frozen=True)
+class Collected:
+    """A picture that was named on the command line.
+
+    Attributes:
+        name: its file or address.
+        hand: empty for those that nobody sorted.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+    hand: str = ""
+
+
+def collect(sources: Sequence[str], settings: IntakeSection) -> list[Collected]:
+    """Every picture with its hand.
 
     Args:
         sources: files, or folders, or addresses such as https://host/picture.png. Addresses stand
@@ -36,8 +51,9 @@ def collect(sources: Sequence[str], settings: IntakeSection) -> list[tuple[bytes
             f"{addresses[0]} is an address beside folders, and nobody can tell its hand.",
             remedy="Fetch it into one of the folders.",
         )
-    found = [(path.read_bytes(), hand) for path, hand in gather(files)] if files else []
-    return found + [(fetch_picture(one, settings), "") for one in addresses]
+    gathered = gather(files) if files else []
+    found = [Collected(str(path), path.read_bytes(), hand) for path, hand in gathered]
+    return found + [Collected(one, fetch_picture(one, settings)) for one in addresses]
 
 
 def fetch_picture(address: str, settings: IntakeSection) -> bytes:

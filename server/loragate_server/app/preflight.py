@@ -1,7 +1,8 @@
 """What is wrong with a configuration, as far as it shows without loading a model.
 
 A server that loads torch and a base model before it sees a misspelt path wastes its operator's
-minutes; everything here takes well under a second.
+minutes; everything here takes well under a second, but for a calibration that is configured: what
+it says is read with the code that audits.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from loragate_server.app import preflight_places as places
 from loragate_server.app.announcing import NEEDS_EXTRA, secret_problems
 from loragate_server.app.devices import device_problems, device_warnings
-from loragate_server.app.extractors import make_extractors
 from loragate_server.app.gpu import gpu_present
 from loragate_server.concepts.concept import Concept
 from loragate_server.concepts.manifest import incomplete, lacking_of, read_manifest
@@ -42,11 +43,11 @@ def problems(config: Config) -> tuple[str, ...]:
         _policy,
         _library,
         _base_models,
-        _roots,
-        _folders,
+        places.roots,
+        places.folders,
         _ports,
-        _log,
-        _database,
+        places.log,
+        places.database,
         _extractors,
         _tls,
         _console,
@@ -81,6 +82,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *_readable_events(config),
         *device_warnings(config),
         *_foreign_library(config),
+        *places.odd_roots(config),
     )
 
 
@@ -202,22 +204,21 @@ def _base_models(config: Config) -> Iterator[str]:
         calibration = entry.calibration and entry.calibration.expanduser()
         if calibration and not calibration.is_file():
             yield f"base model {entry.name}: the calibration {calibration} is no file"
+        elif calibration:
+            yield from _calibration(config, entry.name, calibration)
 
 
-def _roots(config: Config) -> Iterator[str]:
+def _calibration(config: Config, name: str, file: Path) -> Iterator[str]:
+    """One that cannot fit; what is wrong with the library is told elsewhere."""
+    from loragate_server.app.fitting import misfit, refusal
+    from loragate_server.concepts.library import ConceptLibrary
+
     try:
-        _ = config.intake.folders
-    except RuntimeError as error:
-        yield f"intake.roots: {error}"
-
-
-def _folders(config: Config) -> Iterator[str]:
-    for key, folder in (("state_dir", config.state_folder), ("cache_dir", config.probe_cache)):
-        there = next(one for one in (folder, *folder.parents) if one.exists())
-        if not there.is_dir():
-            yield f"{key} {folder}: {there} is no folder"
-        elif not os.access(there, os.W_OK | os.X_OK):
-            yield f"{key} {folder} cannot be written; name another"
+        library = ConceptLibrary.open(config.library_folder)
+    except (NoDecisionError, OSError):
+        return
+    if why := misfit(file, library):
+        yield refusal(name, file, why)
 
 
 def _ports(config: Config) -> Iterator[str]:
@@ -226,24 +227,9 @@ def _ports(config: Config) -> Iterator[str]:
         yield f"listen.grpc and listen.http are both {listen.grpc}; give each a port of its own"
 
 
-def _log(config: Config) -> Iterator[str]:
-    folder, state = config.decision_log_file.parent, config.state_folder
-    if folder not in (state, *state.parents) and not folder.is_dir():  # those the server makes
-        yield f"decision_log {config.decision_log_file}: there is no folder {folder}; make it"
-
-
-def _database(config: Config) -> Iterator[str]:
-    if not config.database_url:
-        return
-    from loragate_server.record.connect import parse_url
-
-    try:
-        parse_url(config.database)
-    except NoDecisionError as error:
-        yield f"database_url: {error.message}"
-
-
 def _extractors(config: Config) -> Iterator[str]:
+    from loragate_server.app.extractors import make_extractors
+
     try:
         made = make_extractors(config.intercept)
     except StartError as error:

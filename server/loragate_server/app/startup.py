@@ -14,6 +14,7 @@ from loragate_kernels.backend import BackendUnavailableError, require_backend
 from loragate_kernels.compile_monitor import process_monitor
 from loragate_kernels.warm_up import warm_up
 from loragate_server.app.calibrating import find_calibration
+from loragate_server.app.fitting import misfit, refusal
 from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.materials import build_materials
 from loragate_server.concepts.library import ConceptLibrary
@@ -105,6 +106,7 @@ def serve_bases(
         StartError: a model, the backend or the library cannot be used.
     """
     quiet_libraries()
+    _require_fitting(config, library)
     build = engine_builder(config)
     served = []
     ready: set[torch.device] = set()
@@ -128,14 +130,18 @@ def serve_bases(
                 raise
             raise StartError(_no_room(stage, entry)) from error
         if entry.calibration is not None and not one.engine.calibrated:
-            raise StartError(
-                f"base model {entry.name}: {entry.calibration} does not fit this base model, "
-                "library or version; make a new one with `loragate-server calibrate` (--again FILE "
-                "needs no adapters, where the base model is the same), or remove the setting "
-                "`calibration`."
-            )
+            why = "it is not of this base model, library or version, as the log says"
+            raise StartError(refusal(entry.name, entry.calibration, why))
         served.append(one)
     return tuple(served)
+
+
+def _require_fitting(config: Config, library: ConceptLibrary) -> None:
+    """Before the long work, and not after it."""
+    for entry in config.base_models:
+        file = entry.calibration and entry.calibration.expanduser()
+        if file and (why := misfit(file, library)):
+            raise StartError(refusal(entry.name, file, why))
 
 
 def _no_room(what: str, entry: BaseModelEntry) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loragate_server.catalogue.listing import WEIGHTS
 from loragate_server.cli.options import EXIT_FAILED, EXIT_FOUND_WRONG, fail
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.files import files_below
@@ -24,7 +25,7 @@ _UNREADABLE = (ErrorReason.SOURCE_UNREADABLE, ErrorReason.PATH_NOT_ALLOWED)
 
 
 def read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[Labelled]:
-    """Every .safetensors file in and below a folder."""
+    """Every adapter file in and below a folder."""
     files = files_in(folder)
     if not files:
         fail(f"{folder} holds no .safetensors file", EXIT_FOUND_WRONG)
@@ -32,8 +33,8 @@ def read_folder(folder: Path, base: BaseModel, settings: IntakeSection) -> list[
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Every .safetensors file in and below a folder."""
-    return [one for one in files_below(folder) if one.suffix == ".safetensors"]
+    """Every file in and below a folder that a catalogue would take for an adapter."""
+    return [one for one in files_below(folder) if one.name.lower().endswith(WEIGHTS)]
 
 
 def require_apart(harmless: Sequence[Labelled], learned: Mapping[str, Path]) -> None:
@@ -74,7 +75,7 @@ def read_kept(calibration: Path, base: BaseModel) -> list[Labelled]:
         if kept.calibration != hashlib.sha256(data).hexdigest():
             raise KeptError(
                 f"{kept.file} was kept beside another calibration; where making this one again was "
-                f"cut short, {calibration.stem}.before-1.json is what it was"
+                f"cut short, the last {calibration.stem}.before-NUMBER.json is what it was"
             )
         found = [Labelled(adapter, (), factors) for adapter, factors in kept.again(base)]
     except KeptError as error:
@@ -91,26 +92,33 @@ def learned_before(calibration: Path) -> int:
 
 
 def keep_before(target: Path) -> Path | None:
-    """Copies a calibration and what is kept beside it, before it is written over.
+    """Copies a calibration and what is kept beside it, before it is written over; None for none.
 
     Nothing else holds the harmless adapters where the work ends between the two files. No copy is
-    written over another, nor made of two files that do not belong together.
+    written over another, and what was kept beside another calibration is left out.
     """
-    from loragate_server.audit.kept import KeptError, kept_file, open_kept
+    from loragate_server.audit.kept import kept_file
 
-    try:
-        kept = open_kept(kept_file(target))
-        if kept.calibration != hashlib.sha256(target.read_bytes()).hexdigest():
-            return None
-    except (KeptError, OSError):
+    if not target.exists():
         return None
     for number in itertools.count(1):
         before = target.with_name(f"{target.stem}.before-{number}.json")
         if not before.exists() and not kept_file(before).exists():
             break
-    shutil.copy(kept_file(target), kept_file(before))
+    if _belongs(kept_file(target), target):
+        shutil.copy(kept_file(target), kept_file(before))
     shutil.copy(target, before)
     return before
+
+
+def _belongs(kept: Path, calibration: Path) -> bool:
+    """Whether a file was kept beside just this calibration."""
+    from loragate_server.audit.kept import KeptError, open_kept
+
+    try:
+        return open_kept(kept).calibration == hashlib.sha256(calibration.read_bytes()).hexdigest()
+    except KeptError:
+        return False
 
 
 def _of_any_version(calibration: Path) -> tuple[bytes, dict[str, Any]]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loragate_server.cli.library_notes import (
+    first_of,
+    say_what_is_lacking,
+    say_what_is_left,
+    say_what_was_passed_over,
+)
 from loragate_server.cli.options import ConfigOption, LibraryOption, StateOption, load
 from loragate_server.cli.trial import (
     BaseModelOption,
-    DrawStepsOption,
     GuidanceOption,
     NounsOption,
     entry_of,
@@ -39,7 +45,10 @@ def bank(
     from_folder: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Take pictures instead: a folder for each thing.", show_default=False
+            "--from",
+            help="Take pictures instead: a folder for each thing. A loose picture is a thing of "
+            "its own.",
+            show_default=False,
         ),
     ] = None,
     pictures: Annotated[
@@ -54,7 +63,16 @@ def bank(
         ),
     ] = None,
     nouns: NounsOption = None,
-    steps: DrawStepsOption = 30,
+    draw_steps: Annotated[
+        int,
+        typer.Option(
+            "--draw-steps",
+            "--steps",
+            min=1,
+            max=1000,
+            help="Steps of the sampler for each picture.",
+        ),
+    ] = 30,
     guidance: GuidanceOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all pictures.")] = 0,
     base_model: BaseModelOption = "",
@@ -89,15 +107,17 @@ def bank(
         if from_folder is not None:
             changed = _taken(before, from_folder)
         else:
-            drawing = DrawingSettings(steps, guidance, seed)
+            drawing = DrawingSettings(draw_steps, guidance, seed)
             changed = _drawn(wanted, base_model, before, plan, drawing, nouns)
     added = len(changed.neutral) - len(before.neutral)
     typer.echo(
         f"{changed.folder}: {added} neutral concepts more, {len(changed.neutral)} in all; "
         f"the library's digest is now {changed.digest[:12]}."
     )
-    if changed.lacking:
-        typer.echo(f"note: the library lacks {changed.lacking} concepts still.", err=True)
+    if added:
+        say_what_is_left(changed.lacking, "neutral")
+    elif changed.lacking:
+        say_what_is_lacking(changed.lacking)
 
 
 def _drawn(
@@ -125,7 +145,9 @@ def _drawn(
 
 def _taken(library: ConceptLibrary, folder: Path) -> ConceptLibrary:
     """The library with a neutral concept for each subject of a folder."""
+    from loragate_server.concepts.alike import owners
     from loragate_server.concepts.concept import Concept
+    from loragate_server.concepts.gathering import passed_over
     from loragate_server.trials.bank import CATEGORY, free_nouns
     from loragate_server.trials.folders import subjects_in
     from loragate_server.trials.nouns import slug
@@ -136,9 +158,15 @@ def _taken(library: ConceptLibrary, folder: Path) -> ConceptLibrary:
         typer.echo(
             f"note: left out, as the library has or forbids them: {', '.join(left)}", err=True
         )
+    say_what_was_passed_over(passed_over([folder]))
+    _say_what_is_loose([name for name in free if subjects[name][0][0].parent == folder])
+    known = owners(library)
     additions = []
     for name in free:
-        hands = tuple(hand for _, hand in subjects[name])
+        pictures = _unknown(subjects[name], slug(name), known)
+        if not pictures:
+            continue
+        hands = tuple(hand for _, hand in pictures)
         concept = Concept(
             concept_id=slug(name),
             name=name,
@@ -148,5 +176,36 @@ def _taken(library: ConceptLibrary, folder: Path) -> ConceptLibrary:
             prompts=(f"a picture of {name}",),
             picture_hands=hands if all(hands) and len(set(hands)) > 1 else (),
         )
-        additions.append((concept, [path.read_bytes() for path, _ in subjects[name]]))
+        additions.append((concept, [data for data, _ in pictures]))
     return library.add_all(additions) if additions else library
+
+
+def _unknown(
+    pictures: Sequence[tuple[Path, str]], own: str, known: dict[str, str]
+) -> list[tuple[bytes, str]]:
+    """The bytes of pictures that are no reference yet, with their hands; tells of the others.
+
+    A neutral concept with a picture of a forbidden one would hide that.
+    """
+    from loragate_server.concepts.alike import digests
+
+    found = []
+    for path, hand in pictures:
+        data = path.read_bytes()
+        every = digests(data, str(path))
+        if owner := next((known[one] for one in every if one in known), ""):
+            typer.echo(f"note: left out {path}, which is a picture of {owner} already", err=True)
+        else:
+            found.append((data, hand))
+            known |= dict.fromkeys(every, own)
+    return found
+
+
+def _say_what_is_loose(names: Sequence[str]) -> None:
+    if names:
+        what = "loose picture was" if len(names) == 1 else "loose pictures were"
+        typer.echo(
+            f"note: {len(names)} {what} taken as one concept each: {first_of(names)}. "
+            "Pictures of one thing belong into a folder of its name.",
+            err=True,
+        )

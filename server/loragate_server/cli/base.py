@@ -21,7 +21,7 @@ from loragate_server.cli.options import (
     failures,
     load,
 )
-from loragate_server.config.schema import BaseModelEntry, Config
+from loragate_server.config.schema import BaseModelEntry, Config, StartError
 
 base = typer.Typer(no_args_is_help=True, help="The base models.")
 
@@ -133,7 +133,8 @@ def list_bases(
         columns = ("name", "family", "parameters", "weights", "device", "dtype", "calibration")
         table = Table(*columns, box=None)
         for one in found:
-            table.add_row(*(str(one[column]) for column in columns))
+            why = f" (does not fit: {one['misfit']})" if one["misfit"] else ""
+            table.add_row(*(one[name] + (why if name == "calibration" else "") for name in columns))
         Console().print(table)
     wrong = [one for one in found if one["problem"]]
     for one in wrong:
@@ -171,6 +172,7 @@ def _facts(config: Config, entry: BaseModelEntry) -> dict[str, str]:
         "device": entry.device,
         "dtype": entry.dtype,
         "calibration": str(file) if file is not None and file.exists() else "none",
+        "misfit": _misfit(config, file),
         "folder": str(entry.folder),
         "problem": "",
     }
@@ -183,3 +185,16 @@ def _facts(config: Config, entry: BaseModelEntry) -> dict[str, str]:
         "parameters": f"{seen.numbers / 1e6:.1f} M",
         "weights": f"{seen.weights_bytes / 1e9:.2f} GB",
     }
+
+
+def _misfit(config: Config, file: Path | None) -> str:
+    """Why a calibration does not fit; nothing where the library cannot be read, as others tell."""
+    if file is None or not file.exists():
+        return ""
+    from loragate_server.app.fitting import misfit
+    from loragate_server.app.folders import open_library
+
+    try:
+        return misfit(file, open_library(config.library_folder))
+    except StartError:
+        return ""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +11,6 @@ import typer
 from loragate_server.cli.adapters import (
     files_in,
     keep_before,
-    learned_before,
     once_each,
     read_folder,
     read_kept,
@@ -21,6 +18,14 @@ from loragate_server.cli.adapters import (
     read_one,
     require_apart,
     require_keepable_ones,
+)
+from loragate_server.cli.calibrate_checks import (
+    labels_in,
+    require_concepts,
+    require_drawable,
+    require_enough,
+    require_training_for_its_options,
+    require_what_again_needs,
 )
 from loragate_server.cli.options import (
     EXIT_FAILED,
@@ -67,11 +72,12 @@ MOST_DIGITS = 7
 
 
 def calibrate(
+    context: typer.Context,
     harmless: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of .safetensors files that learned no concept. Not needed with --train "
-            "or --again.",
+            help="Folder of adapters that learned no concept: .safetensors and .sft files in it "
+            "and below it. Not needed with --train or --again.",
             show_default=False,
         ),
     ] = None,
@@ -148,19 +154,21 @@ def calibrate(
     """
     counted = learned.isascii() and learned.isdigit() and len(learned) < MOST_DIGITS
     to_learn = int(learned) if counted else 0
-    labels = _labels(Path(learned)) if learned and not counted else {}
+    labels = labels_in(Path(learned)) if learned and not counted else {}
     if harmless is None and not train and again is None:
         fail("name a folder of harmless adapters, or a number to --train, or --again", EXIT_USAGE)
     if estimate and not train and not to_learn:
         fail("--estimate is about what is trained; give --train or a number", EXIT_USAGE)
+    if not train and not to_learn:
+        require_training_for_its_options(context)
     if plot is not None:
-        _require_drawable(plot, bool(labels or to_learn))
+        require_drawable(plot, bool(labels or to_learn))
     if harmless is not None and not harmless.is_dir():
         fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
     if again is not None:
-        _require_what_again_needs(again, keep, learned)
+        require_what_again_needs(again, keep, learned)
     elif train:
-        _require_enough(len(files_in(harmless)) if harmless is not None else 0, train)
+        require_enough(len(files_in(harmless)) if harmless is not None else 0, train)
     choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
     wanted = load(config, {"state_dir": state_dir})
     entry = entry_of(wanted, base_model)
@@ -196,8 +204,8 @@ def calibrate(
             before_now = read_kept(again, base)
         if keep:
             require_keepable_ones(quiet)
-        _require_enough(len(once_each([*quiet, *before_now])), train)
-        _require_concepts(labels, library)
+        require_enough(len(once_each([*quiet, *before_now])), train)
+        require_concepts(labels, library)
         loud = read_labelled(labels, base, wanted.intake)
         known = {one.adapter.sha256: file for file, one in zip(labels, loud, strict=True)}
         require_apart(quiet, known)
@@ -222,7 +230,7 @@ def calibrate(
             kept = calibrator.keep(quiet, report) if keep else {}
         except CalibrationError as error:
             fail(str(error), EXIT_FOUND_WRONG)
-        before = keep_before(target) if again is not None else None
+        before = keep_before(target)
         save_calibration(made, target)
         made = load_calibration(target)
         save_kept(kept_file(target), made.digest, materials, kept)
@@ -267,73 +275,6 @@ def _enrol(
     )
     say_what_is_learned(enrolled)
     return enrolled
-
-
-def _require_concepts(labels: Mapping[Path, Sequence[str]], library: ConceptLibrary) -> None:
-    """Ends the command before the long work, and not after it."""
-    known = {concept.concept_id for concept in library.forbidden}
-    for file, concepts in labels.items():
-        for concept in concepts:
-            if concept not in known:
-                fail(
-                    f"{file}: {concept!r} is no forbidden concept of the library", EXIT_FOUND_WRONG
-                )
-
-
-def _require_what_again_needs(again: Path, keep: bool, learned: str) -> None:
-    """Ends the command where a calibration made again would be less than the one of before."""
-    if not keep:
-        fail("--again lives of what was kept; leave --no-keep out", EXIT_USAGE)
-    if not learned and (known := learned_before(again)):
-        fail(
-            f"{again} knew {known} adapters that learned a concept, which are not kept: give them "
-            "by --learned, or --learned 0 to do without what they taught",
-            EXIT_USAGE,
-        )
-
-
-def _require_enough(there: int, train: int) -> None:
-    """Ends the command where so many could not make a calibration, before the long work."""
-    from loragate_server.audit.calibration import MINIMUM_HARMLESS
-
-    lacking = MINIMUM_HARMLESS - there
-    if lacking > train:
-        remedy = f"train {lacking} or more" if train else f"give or --train {lacking} more"
-        fail(
-            f"{there + train} harmless adapters are too few; {remedy}, and 99 in all for a "
-            "false-block rate of 1 % that rests on counting alone",
-            EXIT_USAGE if train else EXIT_FOUND_WRONG,
-        )
-
-
-def _require_drawable(plot: Path, labelled: bool) -> None:
-    """Ends the command where the plot could not be drawn, before the long work and not after it."""
-    if not labelled:
-        fail("--plot draws what is missed, so it needs --learned with some adapters", EXIT_USAGE)
-    from loragate_server.audit.calibration import CalibrationError
-    from loragate_server.audit.rates import SUFFIXES, require_drawing
-
-    if plot.suffix not in SUFFIXES:
-        fail(f"--plot {plot} has to end with {' or '.join(SUFFIXES)}", EXIT_USAGE)
-    if not plot.parent.is_dir():
-        fail(f"--plot {plot}: there is no folder {plot.parent}", EXIT_USAGE)
-    try:
-        require_drawing()
-    except CalibrationError as error:
-        fail(str(error), EXIT_FAILED)
-
-
-def _labels(file: Path) -> dict[Path, list[str]]:
-    found: dict[Path, list[str]] = {}
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            for number, row in enumerate(csv.reader(lines), 1):
-                if len(row) != 2:
-                    fail(f"{file}:{number}: write `file.safetensors,concept-id`", EXIT_FOUND_WRONG)
-                found.setdefault(file.parent / row[0].strip(), []).append(row[1].strip())
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file} cannot be read: {error}", EXIT_FAILED)
-    return found
 
 
 def _warn_of_what_stands_out(made: Calibration) -> None:

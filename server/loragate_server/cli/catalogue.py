@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,9 @@ from loragate_server.logs.lines import set_up_logs
 from loragate_server.out_of_memory import is_out_of_memory
 from loragate_server.report.wording import REPORT
 from loragate_server.wording.catalogue import DEFAULT_LANGUAGE
+
+if TYPE_CHECKING:
+    from loragate_server.catalogue.listing import Source
 
 _log = logging.getLogger(__name__)
 
@@ -193,11 +196,12 @@ def _run(
     every_s: float | None = None,
 ) -> None:
     from loragate_server.app.preflight import require, warnings
-    from loragate_server.catalogue.listing import SourceError, open_source
+    from loragate_server.catalogue.manifest import SourceError
 
     with failures():
         require(wanted)
         warn(warnings(wanted))
+        listed = _open(source, may_be_empty=allow_empty or every_s is not None)
         import asyncio
 
         from loragate_server.app.cataloguing import Job, entry_of
@@ -216,7 +220,7 @@ def _run(
         )
         folder = (out or wanted.state_folder / "catalogue").expanduser().absolute()
         try:
-            job = Job(open_source(source), folder, machines, base_model, retry, anew, every_s)
+            job = Job(listed, folder, machines, base_model, retry, anew, every_s)
             done = asyncio.run(run(wanted, job, lambda line: typer.echo(line, err=True)))
         except SourceError as error:
             fail(str(error), EXIT_FAILED)
@@ -232,11 +236,23 @@ def _run(
     typer.echo(f"{told}; results in {done.folder}")
     if done.left:
         raise typer.Exit(EXIT_FAILED)
-    if not done.listed and every_s is None and not allow_empty:
-        told = f"There is no adapter in {source}. Is it the right place? --allow-empty accepts it."
-        fail(told, EXIT_FAILED)
     if done.refused and every_s is None and not accept_refused:
         raise typer.Exit(EXIT_FOUND_WRONG)
+
+
+def _open(source: str, *, may_be_empty: bool) -> Source:
+    """The source, looked into before a base model is loaded and directions are built for it."""
+    from loragate_server.catalogue.listing import SourceError, open_source
+
+    try:
+        opened = open_source(source)
+        empty = not may_be_empty and next(opened.entries(), None) is None
+    except SourceError as error:
+        fail(str(error), EXIT_FAILED)
+    if empty:
+        told = f"There is no adapter in {source}. Is it the right place? --allow-empty accepts it."
+        fail(told, EXIT_FAILED)
+    return opened
 
 
 @catalogue.command()

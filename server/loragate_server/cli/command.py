@@ -28,20 +28,18 @@ from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
     ConfigOption,
-    LibraryOption,
     StateOption,
-    fail,
     failures,
     load,
     warn,
 )
 from loragate_server.cli.owner import end_with_input
+from loragate_server.cli.policy import policy
 from loragate_server.cli.records import downgrade, reconcile, revision
 from loragate_server.cli.replay import replay
 from loragate_server.cli.report import report
 from loragate_server.cli.retention import retention
 from loragate_server.cli.signing import signing
-from loragate_server.errors import NoDecisionError
 from loragate_server.logs.lines import set_up_logs
 
 _OVERVIEW = """
@@ -81,7 +79,6 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-policy = typer.Typer(no_args_is_help=True, help="The policy file.")
 settings = typer.Typer(no_args_is_help=True, help="The server's own configuration.")
 database = typer.Typer(no_args_is_help=True, help="The database of decisions.")
 decision_log = typer.Typer(no_args_is_help=True, help="The decision log.")
@@ -224,35 +221,6 @@ def _end_process() -> None:
 def _say_ready(grpc: str, http: str) -> None:
     typer.echo(f"loragate-server ready: grpc={grpc} http={http}")
     sys.stdout.flush()
-
-
-@policy.command("check")
-def policy_check(
-    file: Annotated[Path, typer.Argument(help="The policy file.", show_default=False)],
-    library: LibraryOption = None,
-    config: ConfigOption = None,
-    state_dir: StateOption = None,
-) -> None:
-    """Says whether a policy file is valid, and if not, line by line what to mend.
-
-    Warns of rules about concepts, categories or severities that the library does not have.
-
-    [bold]Example[/bold]
-
-      loragate-server policy check policy.yaml && kubectl apply ...
-    """
-    from loragate_server.app.preflight import rules_without_concept
-    from loragate_server.policy.parse import parse_policy
-
-    wanted = load(config, {"library": library, "state_dir": state_dir})
-    try:
-        checked = parse_policy(file.read_bytes(), file.name)
-    except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
-    except NoDecisionError as error:
-        fail(error.message, EXIT_FOUND_WRONG)
-    warn(rules_without_concept(file, wanted.library_folder))
-    typer.echo(f"{file}: valid, mode {checked.mode.lower()}, revision {checked.digest[:12]}")
 
 
 @settings.command("show")

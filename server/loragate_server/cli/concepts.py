@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,24 @@ from rich.console import Console
 from rich.table import Table
 
 from loragate_server.cli.bank import bank
-from loragate_server.cli.options import ConfigOption, LibraryOption, StateOption, failures, load
+from loragate_server.cli.library_notes import (
+    say_what_is_lacking,
+    say_what_is_left,
+    say_what_was_passed_over,
+)
+from loragate_server.cli.options import (
+    ConfigOption,
+    LibraryOption,
+    StateOption,
+    failures,
+    load,
+    warn,
+)
 from loragate_server.concepts.concept import Concept, Role
 from loragate_server.severity import Severity
 
 if TYPE_CHECKING:
+    from loragate_server.app.pictures import Collected
     from loragate_server.concepts.library import ConceptLibrary
 
 concepts = typer.Typer(no_args_is_help=True, help="The library of concepts.")
@@ -30,18 +44,6 @@ ONE_HAND = (
 ALIKE = (
     "warning: {} is named like the neutral {}, which would hide it: `loragate-server concepts "
     "remove {}` and take another."
-)
-
-LACKING = (
-    "note: the library lacks {} concepts before a server can use it; neutral ones are made with "
-    "`concepts bank`, or added with --role neutral."
-)
-
-STALE = (
-    "note: servers measure for their calibration what is new, where its harmless adapters were "
-    "kept beside it. Where they were not, the new concept is uncalibrated; after a change of the "
-    "neutral bank, or where the kept file is missing, all are, until you make a new one: "
-    "`loragate-server calibrate --again FILE`, or with a folder of harmless adapters."
 )
 
 
@@ -72,7 +74,7 @@ def init_library(
         shipped = ConceptLibrary.open(EMBEDDED_LIBRARY) if bank else None
         made = start_library(folder, shipped)
     typer.echo(f"{folder}: a library with {len(made.neutral)} neutral concepts.")
-    typer.echo(LACKING.format(made.lacking), err=True)
+    say_what_is_lacking(made.lacking)
 
 
 @concepts.command("list")
@@ -109,7 +111,7 @@ def list_concepts(
         f"digest {found.digest[:12]}"
     )
     if found.lacking:
-        typer.echo(LACKING.format(found.lacking), err=True)
+        say_what_is_lacking(found.lacking)
 
 
 @concepts.command("add")
@@ -146,13 +148,16 @@ def add_concept(
     """
     from loragate_server.app.folders import make_state_folder, own_library_folder, read_library
     from loragate_server.app.pictures import collect
+    from loragate_server.concepts.gathering import passed_over
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         collected = collect(pictures, wanted.intake)
-        hands = tuple(hand for _, hand in collected)
         make_state_folder(wanted)
-        changed = read_library(own_library_folder(wanted)).add(
+        before = read_library(own_library_folder(wanted))
+        collected = _told_once(collected, before)
+        hands = tuple(one.hand for one in collected)
+        changed = before.add(
             Concept(
                 concept_id=concept_id,
                 name=name or concept_id,
@@ -162,13 +167,14 @@ def add_concept(
                 prompts=tuple(prompt or ()),
                 picture_hands=hands if any(hands) else (),
             ),
-            [data for data, _ in collected],
+            [one.data for one in collected],
         )
+        say_what_was_passed_over(passed_over([Path(one) for one in pictures if "://" not in one]))
     typer.echo(f"Added {concept_id}; the library's digest is now {changed.digest[:12]}.")
     if len(changed.get(concept_id).hands) < 2:
         typer.echo(ONE_HAND.format(concept_id), err=True)
     _warn_of_likes(changed, concept_id)
-    _say_what_is_left(changed.lacking)
+    say_what_is_left(changed.lacking, role)
 
 
 @concepts.command("remove")
@@ -189,9 +195,11 @@ def remove_concept(
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         make_state_folder(wanted)
-        changed = read_library(own_library_folder(wanted)).remove(concept_id, usable=False)
+        before = read_library(own_library_folder(wanted))
+        role = before.get(concept_id).role
+        changed = before.remove(concept_id, usable=False)
     typer.echo(f"Removed {concept_id}; the library's digest is now {changed.digest[:12]}.")
-    _say_what_is_left(changed.lacking)
+    say_what_is_left(changed.lacking, role, removed=True)
 
 
 @concepts.command("build")
@@ -230,8 +238,21 @@ def _warn_of_likes(library: ConceptLibrary, concept_id: str) -> None:
         typer.echo(ALIKE.format(concept_id, names[name], names[name]), err=True)
 
 
-def _say_what_is_left(lacking: str) -> None:
-    typer.echo(LACKING.format(lacking) if lacking else STALE, err=True)
+def _told_once(collected: Sequence[Collected], library: ConceptLibrary) -> list[Collected]:
+    """The pictures without what came before; tells of those, and of references of others."""
+    from loragate_server.concepts.alike import digests, owners
+
+    known, first, kept = owners(library), dict[bytes, str](), []
+    for one in collected:
+        if before := first.get(one.data):
+            typer.echo(f"note: left out {one.name}, the same picture as {before}", err=True)
+            continue
+        first[one.data] = one.name
+        kept.append(one)
+        every = digests(one.data, one.name)
+        if other := next((known[sha256] for sha256 in every if sha256 in known), ""):
+            warn([f"{one.name} is a picture of the concept {other} too, and tells neither apart"])
+    return kept
 
 
 def _facts(concept: Concept) -> dict[str, str | int]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from loragate_server.errors import ErrorReason, NoDecisionError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_TEXTS = (".txt", ".caption", ".md", ".json", ".jsonl", ".csv", ".yaml", ".yml")
+"""What lies beside pictures and says something of them."""
 
 
 def gather(paths: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -34,6 +36,18 @@ def gather(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     found = [each for folder in folders for each in _in_folder(folder)]
     hands = _hands(folder for _, folder in found)
     return [(path, hands[folder.resolve()]) for path, folder in found]
+
+
+def passed_over(paths: Sequence[Path]) -> list[Path]:
+    """Files that `gather` leaves out of folders, but for hidden ones and texts."""
+    found: list[Path] = []
+    for folder in (path for path in paths if path.is_dir()):
+        for path in sorted(one for one in folder.iterdir() if not one.name.startswith(".")):
+            if path.is_dir():
+                found += passed_over([path])
+            elif path.suffix.lower() not in (*SUFFIXES, *_TEXTS):
+                found.append(path)
+    return found
 
 
 def _hands(folders: Iterable[Path]) -> dict[Path, str]:

@@ -137,7 +137,7 @@ class ConceptLibrary:
             raise NoDecisionError(
                 ErrorReason.CONCEPT_EXISTS,
                 f"A concept {concept.concept_id!r} exists already.",
-                remedy="Choose another id, or delete the old concept first.",
+                remedy="Choose another id, or remove the old concept first (`concepts remove`).",
                 metadata={"concept_id": concept.concept_id},
             )
         taken = {name for known in manifest.concepts for name, _ in known.files} | set(avoided)

@@ -125,7 +125,7 @@ def build_probes(
         NoDecisionError: CONCEPT_PICTURES_INVALID; DISK_FULL when the cache cannot be written.
     """
     plan = plan or ProbePlan()
-    concepts = (*library.forbidden, *_bank(library, plan))
+    concepts = (*library.forbidden, *bank_of(library, plan))
     latents = _latents(concepts, base, cache_dir, report, plan, turns)
     shape = latents.shape[2:]
     generator = torch.Generator().manual_seed(plan.seed)
@@ -149,7 +149,7 @@ def build_probes(
     )
 
 
-def _bank(library: ConceptLibrary, plan: ProbePlan) -> tuple[Concept, ...]:
+def bank_of(library: ConceptLibrary, plan: ProbePlan) -> tuple[Concept, ...]:
     """The neutral concepts used, by id.
 
     They are picked by a hash of the id, so that the pick follows no alphabet, and one concept
