@@ -21,6 +21,7 @@ async def left_by(ask: Callable[[], Awaitable[object]], times: int = 10) -> Coun
     logging.disable()  # those who keep what was logged keep errors, which keep frames
     await ask()  # what is made at the first call is no garbage of the others
     gc.collect()
+    gc.freeze()  # so that the next collection looks at what is made from here on, and no more
     gc.disable()
     flags = gc.get_debug()
     try:

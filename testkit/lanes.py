@@ -83,6 +83,11 @@ def try_the_same_properties_daily() -> None:
     settings.load_profile("daily")
 
 
+def examples(daily: int, searching: int) -> int:
+    """How often a property is tried: so often by `make test`, and so often in the long lane."""
+    return searching if settings.get_current_profile_name() == "searching" else daily
+
+
 def begin_with_the_longest(items: list[pytest.Item], tests: Path) -> None:
     """Sorts collected tests so; a file's own order stays."""
     order = {tests / name: rank for rank, name in enumerate(LONGEST_FIRST)}

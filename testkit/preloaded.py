@@ -27,10 +27,11 @@ from loragate_server.audit.engine import AuditEngine, AuditSettings
 from loragate_server.audit.materials import Materials
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.gradients import GradientsSection
-from loragate_server.config.schema import EMBEDDED_LIBRARY, BaseModelEntry, Config
+from loragate_server.config.schema import BaseModelEntry, Config
 from loragate_server.models.base import BaseModel
 from loragate_server.progress import at_once, silent
 from loragate_server.testing import SHARED_CACHE
+from testkit.libraries import embedded_library
 
 _THREADS = 1
 
@@ -43,7 +44,7 @@ class _Built:
         startup.quiet_libraries()
         config = Config(cache_dir=Path(os.environ.get("LORAGATE_CACHE_DIR", SHARED_CACHE)))
         self.entry, self.cache = config.base_models[0], config.probe_cache
-        library = ConceptLibrary.open(EMBEDDED_LIBRARY)
+        library = self.library = embedded_library()
         self.library_digest = library.digest
         self.base = self.load_base(self.entry)
         self.settings = startup.audit_settings(config, self.entry)
@@ -54,8 +55,14 @@ class _Built:
         materials = replace(self.materials, calibration=calibration)
         self.engine = AuditEngine(self.base, materials, self.settings)
 
+    read_library = staticmethod(ConceptLibrary.read)
     load_base = staticmethod(startup.load_base)
     build_materials = staticmethod(startup.build_materials)
+
+    def library_of(self, folder: Path) -> ConceptLibrary:
+        """As `ConceptLibrary.read`; nobody changes the library that ships with the server."""
+        own = folder.resolve() == self.library.folder
+        return self.library if own else self.read_library(folder)
 
     def base_of(self, entry: BaseModelEntry) -> BaseModel:
         """As `load_base`."""
@@ -91,6 +98,7 @@ def _share() -> None:
         ("AuditEngine", built.engine_of),
     ):
         setattr(startup, name, own)
+    ConceptLibrary.read = built.library_of  # type: ignore[method-assign]
     if threading.active_count() > 1:
         raise RuntimeError("a thread was started, which no fork would have")
     gc.collect()

@@ -18,8 +18,9 @@ from benchmarks.resilience.load import QUICK, Answer, Load, Question, fresh_ques
 from benchmarks.resilience.stops import ONE_THREAD
 from benchmarks.resilience.written import Written, decisions
 from loragate import AuditClient
-from loragate_server.testing import ServerProcess, server_process
+from loragate_server.testing import ServerProcess
 from testkit.postgres import PostgresServer
+from testkit.servers import forked_server
 
 PAGE = 100
 STILL_TIMEOUT_S = 1.5
@@ -93,7 +94,7 @@ def replicas(folder: Path, postgres: PostgresServer, count: int = 2) -> Iterator
     ) -> tuple[contextlib.AbstractContextManager[ServerProcess], ServerProcess]:
         state = folder / f"replica-{number}"
         state.mkdir()
-        manager = server_process(state, settings)
+        manager = forked_server(state, settings)
         return manager, manager.__enter__()
 
     with ExitStack() as stack:

@@ -56,5 +56,11 @@ async def make_client(request: pytest.FixtureRequest) -> AsyncIterator[Callable[
 
 
 @pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asks again at once, for tests in which only what is made of the answers matters."""
+    monkeypatch.setattr("loragate._service_config.RetryPolicy.pause_s", lambda *_: 0.0)
+
+
+@pytest.fixture
 def client(make_client: Callable[..., AnyClient], fake: FakeAuditServer) -> AnyClient:
     return make_client(fake.target, on_unavailable="raise")

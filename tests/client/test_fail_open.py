@@ -120,7 +120,9 @@ def test_a_reason_that_was_cut_off_opens_nothing(
 
 
 @pytest.mark.parametrize("reason", sorted(CLASS_OF_REASON))
-def test_a_service_that_answers_is_there(fake: FakeAuditServer, reason: str) -> None:
+def test_a_service_that_answers_is_there(
+    fake: FakeAuditServer, reason: str, no_pauses: None
+) -> None:
     fake.fail_next(reason, times=20)
     with AuditClient(fake.target, on_unavailable="allow", timeout=20) as client:
         try:
@@ -133,7 +135,7 @@ def test_a_service_that_answers_is_there(fake: FakeAuditServer, reason: str) -> 
 @pytest.mark.parametrize("door", sorted(DOORS.keys() - {"comfyui path", "comfyui tensors"}))
 @pytest.mark.parametrize("reason", ["FILE_TOO_LARGE", "BYTE_BUDGET_EXHAUSTED", "SHA256_MISMATCH"])
 def test_a_refused_file_gets_through_no_door(
-    fake: FakeAuditServer, tmp_path: Path, door: str, reason: str
+    fake: FakeAuditServer, tmp_path: Path, door: str, reason: str, no_pauses: None
 ) -> None:
     fake.fail_next(reason, times=100)
     assert not DOORS[door](fake.target, tmp_path)

@@ -264,7 +264,9 @@ class _Raw(grpc.GenericRpcHandler):
 
 
 @pytest.mark.parametrize("door", sorted(DOORS.keys() - {"diffusers"}))
-def test_bytes_that_are_no_answer_let_nothing_in(door: str, tmp_path: Path) -> None:
+def test_bytes_that_are_no_answer_let_nothing_in(
+    door: str, tmp_path: Path, no_pauses: None
+) -> None:
     server, raw = grpc.server(ThreadPoolExecutor(4)), _Raw()
     server.add_generic_rpc_handlers((raw,))
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -57,6 +57,8 @@ def test_a_folder_has_the_verdicts_of_a_live_server_and_nothing_stays(
     ]
     assert said["loras/old.pt"]["error"]["reason"] == "NOT_SAFETENSORS"
     assert "3 files: 1 ALLOW, 1 BLOCK, 1 ERROR" in done.stderr
+    [line] = (line for line in done.stderr.splitlines() if "starting the engine" in line)
+    assert line.startswith("loragate: starting the engine; a first start, or one after a change,")
     rows = csv.DictReader(io.StringIO(scan("loras", "--format", "csv", home=tmp_path).stdout))
     for row, line in zip(rows, said.values(), strict=True):
         top = line["findings"][0] if "findings" in line else {}
@@ -224,6 +226,7 @@ def test_a_person_at_a_terminal_sees_how_far_the_engine_and_the_files_are(tmp_pa
     code, seen = at_a_terminal(HARMLESS, home=tmp_path)
     assert code == 0
     assert "\r\x1b[Kstarting the engine, 0 s: loading" in seen
+    assert "loragate: starting the engine" not in seen
     assert f"\x1b[K1/1 {HARMLESS}"[:60] in seen
     table = seen.rpartition("\r\x1b[K")[2]
     assert table.startswith("FILE")

@@ -15,6 +15,7 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 
 from loragate import Verdict  # noqa: E402
+from testkit.lanes import daily  # noqa: E402
 from tests.e2e.console_stack import (  # noqa: E402
     MILD,
     SEVERE,
@@ -98,7 +99,7 @@ def test_an_adapter_is_let_through_by_people_and_stopped_again(
         page.context.close()
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", daily("en", of=LANGUAGES))
 def test_a_file_is_one_row_and_an_approval_lets_through_what_is_checked(
     console: Console, language: str
 ) -> None:

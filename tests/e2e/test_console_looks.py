@@ -9,6 +9,7 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
 
+from testkit.lanes import daily  # noqa: E402
 from tests.e2e.console_stack import (  # noqa: E402
     AXE,
     SEVERE,
@@ -97,8 +98,14 @@ def test_pages_can_be_read_at_twice_and_four_times_the_size(
         page.context.close()
 
 
-@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("ja", "dark")])
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize(
+    ("language", "scheme", "width"),
+    daily(
+        ("en", "light", 1200),
+        ("ja", "dark", 390),
+        of=[(*look, width) for look in (("en", "light"), ("ja", "dark")) for width in (1200, 390)],
+    ),
+)
 def test_trends_are_drawn_in_the_colours_and_the_size_of_the_window(
     console: Console, suspect: str, language: str, scheme: str, width: int
 ) -> None:
@@ -116,7 +123,7 @@ def test_trends_are_drawn_in_the_colours_and_the_size_of_the_window(
     page.context.close()
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", daily("en", of=LANGUAGES))
 def test_the_picture_of_a_severe_concept_is_blurred_until_its_box_is_checked(
     console: Console, suspect: str, language: str
 ) -> None:
@@ -149,7 +156,7 @@ def test_the_queue_is_a_card_for_each_row_on_a_telephone(
     page.context.close()
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", daily("en", of=LANGUAGES))
 def test_what_the_filters_show_can_be_kept_as_a_file(
     console: Console, suspect: str, language: str
 ) -> None:

@@ -17,7 +17,7 @@ from tests.e2e.conftest import ADAPTERS
 from tests.server.intercept.bodies import ROUTES
 from tests.server.intercept.decoys import DECOYS
 
-FORBIDDEN, HARMLESS = "learned-bomb", "harmless-sailboat"
+FORBIDDEN, HARMLESS = "learned-bomb", "harmless-watermelon"
 KINDS = (
     "a loader for another sampler",
     "a name with a folder",

@@ -18,6 +18,9 @@ from loragate_server.testing import environment
 from testkit.checkpoints import make_key
 from testkit.servers import forked_command, forked_server
 
+ONE, LEARNED = "harmless-watermelon.safetensors", "learned-father-christmas.safetensors"
+"""Those of the examples that are audited soonest."""
+
 
 @dataclass(frozen=True)
 class Past:
@@ -44,15 +47,13 @@ def past(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Past:
         "LORAGATE_CHECKPOINTS__KEY": json.dumps({"id": key.id, "file": str(key.file)}),
         "LORAGATE_CHECKPOINTS__INTERVAL_S": "0.2",
     }
-    files = sorted(root.rglob("*.safetensors"))
-    assert len(files) >= 2
     decisions = {}
     with (
         forked_server(state, settings) as server,
         AuditClient(server.grpc, on_unavailable="raise", timeout=120) as client,
     ):
-        decisions["one"] = client.audit(files[0], strength=0.75).decision_id
-        decisions["learned"] = client.audit(files[-1], strength=0.5, dry_run=True).decision_id
+        decisions["one"] = client.audit(root / ONE, strength=0.75).decision_id
+        decisions["learned"] = client.audit(root / LEARNED, strength=0.5, dry_run=True).decision_id
     return Past(state, settings, decisions)
 
 

@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with running_stack("haproxy/run") as running:
+    with running_stack("haproxy/run", LORAGATE="own") as running:
         yield running
 
 

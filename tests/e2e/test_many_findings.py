@@ -52,7 +52,7 @@ def past(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Past:
         "LORAGATE_POLICY": str(policy),
         "LORAGATE_FINDINGS__MOST": str(MOST),
     }
-    file = sorted(root.rglob("*.safetensors"))[-1]
+    file = root / "learned-father-christmas.safetensors"
     with (
         forked_server(state, settings) as server,
         AuditClient(server.grpc, on_unavailable="raise", timeout=120) as client,

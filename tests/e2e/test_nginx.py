@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with running_stack("nginx/run") as running:
+    with running_stack("nginx/run", LORAGATE="own") as running:
         yield running
 
 

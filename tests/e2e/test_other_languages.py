@@ -28,7 +28,7 @@ NEEDED = {
     "Go": ("go", "protoc-gen-go", "protoc-gen-go-grpc"),
     "Java": ("javac", "protoc", "grpc_java_plugin"),
 }
-HARMLESS, LEARNED = "harmless-sepia.safetensors", "learned-jack-o-lantern.safetensors"
+HARMLESS, LEARNED = "harmless-watermelon.safetensors", "learned-jack-o-lantern.safetensors"
 
 ENVIRONMENT = {
     "PATH": f"{TOOLS}/node_modules/@bufbuild/buf-linux-x64/bin:{os.environ['PATH']}",

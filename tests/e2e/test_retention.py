@@ -15,7 +15,7 @@ from testkit.servers import forked_command, forked_server
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 BOMB = ADAPTERS / "learned-bomb.safetensors"
-SEPIA = ADAPTERS / "harmless-sepia.safetensors"
+WATERMELON = ADAPTERS / "harmless-watermelon.safetensors"
 
 SETTINGS = {
     "LORAGATE_RETENTION__DECISIONS": "90d",
@@ -36,7 +36,7 @@ def test_a_blocked_adapter_stays_blocked_after_everything_was_pruned(tmp_path: P
         AuditClient(server.grpc, on_unavailable="raise", timeout=120) as client,
     ):
         blocked = client.audit_file(BOMB)
-        allowed = client.audit_file(SEPIA)
+        allowed = client.audit_file(WATERMELON)
     assert (blocked.verdict, allowed.verdict) == (Verdict.BLOCK, Verdict.ALLOW)
     _age(state)
     words = ("retention", "prune", "--state-dir", str(state))
@@ -59,11 +59,11 @@ def test_a_blocked_adapter_stays_blocked_after_everything_was_pruned(tmp_path: P
         with pytest.raises(AuditError, match="was pruned") as caught:
             client.get(allowed.decision_id)
         assert caught.value.reason == "DECISION_UNKNOWN"
-        company = client.audit([used(BOMB, 0.01), used(SEPIA, 1.0)])
+        company = client.audit([used(BOMB, 0.01), used(WATERMELON, 1.0)])
         assert company.verdict is Verdict.BLOCK
         assert [one.code for one in company.reasons] == ["known_bad"]
         assert blocked.decision_id in company.reasons[0].message
-        assert client.audit_file(SEPIA).verdict is Verdict.ALLOW
+        assert client.audit_file(WATERMELON).verdict is Verdict.ALLOW
     page = tmp_path / "report.html"
     report = forked_command(
         ("report", blocked.decision_id, "--state-dir", str(state), "--out", str(page)),

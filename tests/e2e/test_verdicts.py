@@ -19,6 +19,8 @@ ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 FILES = sorted(path.name for path in ADAPTERS.glob("*.safetensors"))
 LEARNED = [name for name in FILES if name.startswith("learned-")]
 HARMLESS = [name for name in FILES if name.startswith("harmless-")]
+SOONEST = "harmless-watermelon.safetensors"
+"""The one that is audited soonest, where any harmless one will do."""
 
 
 def metric(server: ServerProcess, name: str) -> float:
@@ -50,7 +52,7 @@ def test_a_harmless_adapter_is_allowed(client: AuditClient, name: str) -> None:
 def test_an_answer_says_everything_that_it_is_bound_to(
     client: AuditClient, root: Path, server: ServerProcess
 ) -> None:
-    path = root / HARMLESS[0]
+    path = root / SOONEST
     result = client.audit(str(path))
     assert result.adapters[0].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert result.coverage[0].mapped_tensors == result.coverage[0].weight_tensors > 0
@@ -68,11 +70,11 @@ def test_an_answer_says_everything_that_it_is_bound_to(
 def test_the_same_question_is_answered_from_the_cache(
     client: AuditClient, server: ServerProcess
 ) -> None:
-    first = client.audit_file(ADAPTERS / HARMLESS[0], strength=0.9)
-    again = client.audit_file(ADAPTERS / HARMLESS[0], strength=0.9)
+    first = client.audit_file(ADAPTERS / SOONEST, strength=0.9)
+    again = client.audit_file(ADAPTERS / SOONEST, strength=0.9)
     assert again.cached
     assert again.decision_id == first.decision_id
-    other = client.audit_file(ADAPTERS / HARMLESS[0], strength=0.5)
+    other = client.audit_file(ADAPTERS / SOONEST, strength=0.5)
     assert not other.cached
     assert metric(server, "loragate_cache_requests_total") > 0
 
@@ -91,7 +93,7 @@ def test_a_list_is_of_one_service_one_base_model_and_one_span_of_time(
     with AuditClient(
         server.grpc, on_unavailable="raise", timeout=120, service="gallery"
     ) as gallery:
-        result = gallery.audit_file(ADAPTERS / HARMLESS[0], strength=0.31)
+        result = gallery.audit_file(ADAPTERS / SOONEST, strength=0.31)
     moment = result.decided_at
     assert moment is not None
     since: list[ListOptions] = [{}, {"since": moment}, {"before": moment + timedelta(hours=1)}]
@@ -113,7 +115,7 @@ def test_a_watched_audit_tells_its_stages_and_then_the_verdict(client: AuditClie
 
 
 def test_a_dry_run_says_so(client: AuditClient) -> None:
-    assert client.audit_file(ADAPTERS / HARMLESS[0], dry_run=True).dry_run
+    assert client.audit_file(ADAPTERS / SOONEST, dry_run=True).dry_run
 
 
 def test_adapters_used_together_are_judged_together(client: AuditClient, root: Path) -> None:
@@ -153,5 +155,5 @@ def test_a_guarded_pipeline_never_sees_a_blocked_adapter(client: AuditClient) ->
         pipeline.load_lora_weights(str(ADAPTERS / LEARNED[0]))
     assert caught.value.result.verdict is Verdict.BLOCK
     assert not pipeline.get_list_adapters()
-    pipeline.load_lora_weights(str(ADAPTERS / HARMLESS[0]))
+    pipeline.load_lora_weights(str(ADAPTERS / SOONEST))
     assert pipeline.get_list_adapters()

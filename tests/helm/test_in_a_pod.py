@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from loragate_server.testing import SHARED_CACHE, ServerProcess, server_process
+from loragate_server.testing import SHARED_CACHE, ServerProcess
+from testkit.servers import forked_server
 from tests.helm.conftest import SCENARIOS, Rendering, render, scenario_on
 
 pytestmark = pytest.mark.needs("helm")
@@ -93,7 +94,7 @@ def server(
     """The default scenario, with mutual TLS and a policy from a ConfigMap."""
     settings = {"LORAGATE_DRAIN_DELAY_S": "0"}
     config = placed(rendering, root)
-    with server_process(root / "var/lib/loragate", settings, config=config) as started:
+    with forked_server(root / "var/lib/loragate", settings, config=config) as started:
         yield started
 
 

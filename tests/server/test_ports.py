@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from loragate_server.app.ports import GRPC, HTTP, require_free
 from loragate_server.config.schema import StartError
+from testkit.servers import forked_command
 
 
 @pytest.fixture
@@ -62,17 +61,8 @@ def test_a_server_whose_port_is_taken_ends_with_one_line_before_it_loads_a_model
     taken: str, tmp_path: Path
 ) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("LORAGATE_")}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "loragate_server", "serve", "--state-dir", str(tmp_path)),
-            *("--grpc", taken, "--http", "127.0.0.1:0"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=clean,
-        timeout=120,
-    )
+    words = ["serve", "--state-dir", str(tmp_path), "--grpc", taken, "--http", "127.0.0.1:0"]
+    done = forked_command(words, clean)
     assert done.returncode == 3
     assert done.stderr.splitlines() == [f"loragate-server: {refusal(taken)}"]
     assert not (tmp_path / "probes").exists()

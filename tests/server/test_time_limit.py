@@ -19,7 +19,7 @@ from loragate_server.adapter.reference import StoredFile
 from loragate_server.intake.loader_rules import diffusers_whole
 from loragate_server.intake.reader import read_adapter
 from loragate_server.time_limit import TimeLimitError, cpu_time_limit, watch_from_now_on
-from testkit.tiny_models import tiny_base
+from testkit.tiny_models import shared_base, tiny_base
 from testkit.waiting import at_most
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' own, on files that are odd
@@ -160,7 +160,7 @@ def test_an_alpha_below_0_never_reaches_a_conversion_that_would_not_end(
     rows = {FLUX: (32, 32), TEXT: (128, 32)}.get(prefix, (96, 32))
     path = tmp_path / "adapter.safetensors"
     save_file(kohya(prefix, alpha, *rows), path)
-    found = read_adapter(StoredFile("0" * 64, path.stat().st_size, path), tiny_base("flux"))
+    found = read_adapter(StoredFile("0" * 64, path.stat().st_size, path), shared_base("flux"))
     assert "does not end" in found.refused["diffusers"]
     # whoever loads it all the same is judged by what it says
     scales = {

@@ -45,7 +45,9 @@ def numbers(found: Sequence[Evidence]) -> list[Evidence]:
     return [replace(one, stage_times_s={}) for one in found]
 
 
-@pytest.mark.parametrize("ids", [(), ("ant",), ("bear", "ant")])
+@pytest.mark.parametrize(
+    "ids", [(), pytest.param(("ant",), marks=pytest.mark.long), ("bear", "ant")]
+)
 def test_no_number_depends_on_who_was_audited_before(
     fresh: Fresh, questions: list[list[Member]], ids: tuple[str, ...]
 ) -> None:

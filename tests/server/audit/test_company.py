@@ -60,12 +60,22 @@ def test_a_loud_harmless_adapter_hides_no_learned_one(
     assert found.evidence.adapters[used[0].adapter].sha256 == learned.sha256
 
 
+def three_harmless(example: Callable[[str], Adapter]) -> list[Member]:
+    return [Member.of(example(f"harmless-{n}")) for n in ("sepia", "watermelon", "sailboat")]
+
+
 def test_three_harmless_adapters_hide_no_learned_one(
     example: Callable[[str], Adapter], decided: Decided
 ) -> None:
-    others = [Member.of(example(f"harmless-{n}")) for n in ("sepia", "watermelon", "sailboat")]
-    assert decided(*others, Member.of(example("learned-bomb"))).verdict is BLOCK
-    assert decided(*others).verdict is ALLOW
+    bomb = Member.of(example("learned-bomb"))
+    assert decided(*three_harmless(example), bomb).verdict is BLOCK
+
+
+@pytest.mark.long  # two of them are allowed together daily
+def test_three_harmless_adapters_are_allowed_together(
+    example: Callable[[str], Adapter], decided: Decided
+) -> None:
+    assert decided(*three_harmless(example)).verdict is ALLOW
 
 
 def test_an_adapter_beside_its_opposite_is_judged_alone(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import pstdev
@@ -146,12 +147,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, make_adapter: Callable[..., A
 
 @pytest.fixture
 def world(made: World, tmp_path: Path) -> World:
-    """With a library and a cache of its own; nothing has been measured there yet."""
+    """With a library and a cache of its own: of what is changed, nothing has been measured yet."""
     shelf = tmp_path / "library"
     shelf.mkdir()
     for file in made.library.folder.iterdir():
         (shelf / file.name).write_bytes(file.read_bytes())
-    return dataclasses.replace(made, library=ConceptLibrary.open(shelf), cache=tmp_path / "cache")
+    cache = Path(shutil.copytree(made.cache, tmp_path / "cache"))
+    return dataclasses.replace(made, library=ConceptLibrary.open(shelf), cache=cache)
 
 
 def values_of(one: AdapterScores, kind: str) -> Mapping[str, float]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loragate_server.adapter.adapter import Readings
+from loragate_server.adapter.algebra import LowRank
 from loragate_server.adapter.reference import StoredFile
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
@@ -128,7 +129,7 @@ HARMLESS = ("harmless-watermelon", "harmless-sepia")
     daily(
         ("learned-bomb", -4.0),
         ("learned-bomb", 0.0),
-        ("harmless-sailboat", -4.0),
+        ("harmless-watermelon", -4.0),
         of=product(["learned-bomb", *LEARNED, "harmless-sailboat", *HARMLESS], [-4.0, 0.0]),
     ),
 )
@@ -169,17 +170,11 @@ def test_an_alpha_in_the_header_hides_nothing(
     assert (decided(member(found)).verdict is ALLOW) == name.startswith("harmless")
 
 
-@pytest.mark.parametrize(
-    "spelled",
-    daily(
-        "attn2.to.{}",
-        r"attn2\.to_{}",
-        of=["attn2.to.{}", "attn2.to_{}", "attn2..*{}", r"attn2\.to_{}"],
-    ),
-)
-def test_patterns_with_wildcards_choose_as_peft_chooses(
-    spelled: str, read: Callable[..., Readings], decided: Decided
-) -> None:
+SPELLINGS = ("attn2.to.{}", "attn2.to_{}", "attn2..*{}", r"attn2\.to_{}")
+
+
+def spelled_so(spelled: str, read: Callable[..., Readings]) -> Readings:
+    """A learned adapter in the layers that a pattern names, and a harmless one in the others."""
     robot, melon = example("learned-robot-face"), example("harmless-watermelon")
     tensors = {n: t for n, t in robot.items() if "attn2" in n}
     tensors |= {n: t for n, t in melon.items() if "attn1" in n}
@@ -188,10 +183,36 @@ def test_patterns_with_wildcards_choose_as_peft_chooses(
         spelled.format(end.replace(".", r"\.") if "\\" in spelled else end): 16 for end in ends
     }
     pattern |= {f"attn1.to_{end}": 8 for end in ends}
-    found = read(tensors, header_of(tensors, 0, alpha_pattern=pattern))
+    return read(tensors, header_of(tensors, 0, alpha_pattern=pattern))
+
+
+@pytest.mark.parametrize("spelled", daily(SPELLINGS[0], of=SPELLINGS))
+def test_patterns_with_wildcards_choose_as_peft_chooses(
+    spelled: str, read: Callable[..., Readings], decided: Decided
+) -> None:
+    found = spelled_so(spelled, read)
     by_diffusers = [one for one in found.adapters if "diffusers" in one.loaders]
     assert len({d.scale for one in by_diffusers for d in one.deltas.values()}) == 2  # type: ignore[attr-defined]
     assert decided(member(found)).verdict is not ALLOW
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS[1:])
+def test_however_a_pattern_is_spelled_it_chooses_the_same(
+    spelled: str, read: Callable[..., Readings]
+) -> None:
+    """The first spelling is audited daily; a reading that is the same is judged alike."""
+    first, other = spelled_so(SPELLINGS[0], read), spelled_so(spelled, read)
+    assert (first.refused, first.doubts) == (other.refused, other.doubts)
+    for one, same in zip(first.adapters, other.adapters, strict=True):
+        assert one.loaders == same.loaders
+        assert list(one.deltas) == list(same.deltas)
+        for layer, delta in one.deltas.items():
+            its = same.deltas[layer]
+            assert isinstance(delta, LowRank)
+            assert isinstance(its, LowRank)
+            assert delta.scale == its.scale
+            assert torch.equal(delta.down, its.down)
+            assert torch.equal(delta.up, its.up)
 
 
 @pytest.mark.parametrize(
@@ -273,21 +294,32 @@ def test_processors_named_in_pefts_way_hide_nothing_from_those_that_know_them(
         tensors[of_processors(layer) + ".lora_A.weight"] = down
         tensors[of_processors(layer) + ".lora_B.weight"] = up
     found = read(tensors, loaders=loaders)
-    verdict = decided(member(found)).verdict
     if name.startswith("learned"):
-        assert verdict is not ALLOW
+        assert decided(member(found)).verdict is not ALLOW
     elif loaders == ("comfyui",):
-        assert verdict is ALLOW
+        assert decided(member(found)).verdict is ALLOW
         assert len(found.adapters[0].deltas) == 49
 
 
-@pytest.mark.parametrize("name", ["learned-bomb", "harmless-sailboat"])
-@pytest.mark.parametrize("loaders", SETS, ids="+".join)
-@pytest.mark.parametrize("decoy", ["-3", "sepia"])
+LAYOUTS = list(product(["-3", "sepia"], SETS, ["learned-bomb", "harmless-sailboat"]))
+SELDOM = (
+    ("sepia", ("comfyui",), "learned-bomb"),
+    ("sepia", ("comfyui",), "harmless-sailboat"),
+    ("sepia", ("a1111",), "learned-bomb"),
+    ("sepia", ("comfyui", "a1111"), "learned-bomb"),
+)
+"""What the set of every loader asks too, in a single audit."""
+
+
+@pytest.mark.parametrize(
+    ("decoy", "loaders", "name"),
+    daily(*(one for one in LAYOUTS if one not in SELDOM), of=LAYOUTS),
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
+)
 def test_layers_that_forge_leaves_out_hide_nothing_that_it_loads(
-    name: str,
-    loaders: tuple[str, ...],
     decoy: str,
+    loaders: tuple[str, ...],
+    name: str,
     read: Callable[..., Readings],
     decided: Decided,
 ) -> None:
@@ -303,10 +335,9 @@ def test_layers_that_forge_leaves_out_hide_nothing_that_it_loads(
             down, up = (down, -3 * up) if decoy == "-3" else (sepia[layer][0], 4 * sepia[layer][1])
         tensors |= {f"{stem}.down.weight": down, f"{stem}.up.weight": up}
     found = read(tensors, loaders=loaders)
-    verdict = decided(member(found)).verdict
-    if name.startswith("learned"):
-        assert verdict is not ALLOW or loaders == ("diffusers",)
-    elif loaders in (("comfyui",), ("a1111",)):
-        assert verdict is ALLOW
+    if name.startswith("learned") and loaders != ("diffusers",):
+        assert decided(member(found)).verdict is not ALLOW
+    elif name.startswith("harmless") and loaders in (("comfyui",), ("a1111",)):
+        assert decided(member(found)).verdict is ALLOW
     if "a1111" in loaders:
         assert {32} <= {len(one.deltas) for one in found.adapters if "a1111" in one.loaders}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from loragate_server.adapter.adapter import Adapter
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.screen import screen
 from loragate_server.audit.stages import Screened
+from testkit.lanes import daily
 
 pytestmark = [
     # diffusers warns of its own argument names
@@ -24,6 +27,7 @@ pytestmark = [
 ]
 FILES = sorted((Path(__file__).parents[3] / EXAMPLES).glob("*.safetensors"))
 View = Callable[[Adapter], Screened]
+Original = Callable[[Path], tuple[Factors, Screened]]
 
 
 @pytest.fixture(scope="module")
@@ -45,34 +49,46 @@ def view(bench: Bench) -> View:
 
 
 @pytest.fixture(scope="module")
-def originals(bench: Bench, view: View) -> dict[str, tuple[Factors, Screened]]:
-    read = {file.stem: read_file(file, bench.base) for file in FILES}
-    return {name: (factors_of(adapter), view(adapter)) for name, adapter in read.items()}
+def original(bench: Bench, view: View) -> Original:
+    """An example as it is: its factors, and what the screen says of it."""
+
+    @cache
+    def look(file: Path) -> tuple[Factors, Screened]:
+        adapter = read_file(file, bench.base)
+        return factors_of(adapter), view(adapter)
+
+    return look
 
 
-@pytest.mark.parametrize("name", [*TRANSFORMS, REORDERED])
+NAMES = [*TRANSFORMS, REORDERED]
+CROSSED = [(name, FILES[number % len(FILES)]) for number, name in enumerate(NAMES)]
+"""Every transformation and every file, but not each with each."""
+
+
+@pytest.mark.parametrize(("name", "file"), daily(*CROSSED, of=product(NAMES, FILES)))
 def test_no_measure_of_the_screen_moves_for_what_has_no_effect(
     name: str,
+    file: Path,
     bench: Bench,
     view: View,
-    originals: dict[str, tuple[Factors, Screened]],
+    original: Original,
     tmp_path: Path,
 ) -> None:
     made = bench.engine.materials.calibration
     assert made is not None
     entrance = made.at(bench.policy.screen_miss_rate).entrance
     near = 0.01 if name in EXACT or name == REORDERED else 0.15
-    assert len(originals) >= 7
-    for own, before in originals.values():
-        after = view(read_file(transformed(own, name, bench, tmp_path), bench.base))
-        assert (after.scores.score - before.scores.score).abs().max() < near
-        assert (after.degree - before.degree).abs().max() < TOLERANCE / 4
-        aims = torch.tensor(after.screening.aims) - torch.tensor(before.screening.aims)
-        assert aims.abs().max() < near
-        heard = (torch.tensor([*s.screening.named, *s.screening.bank]) for s in (before, after))
-        assert (next(heard) - next(heard)).abs().max() < near
-        profiles = (entrance.likeness.p_value(s.screening.profile) for s in (before, after))
-        assert next(profiles) == pytest.approx(next(profiles), abs=near)
+    assert len(FILES) >= 7
+    own, before = original(file)
+    after = view(read_file(transformed(own, name, bench, tmp_path), bench.base))
+    assert (after.scores.score - before.scores.score).abs().max() < near
+    assert (after.degree - before.degree).abs().max() < TOLERANCE / 4
+    aims = torch.tensor(after.screening.aims) - torch.tensor(before.screening.aims)
+    assert aims.abs().max() < near
+    heard = (torch.tensor([*s.screening.named, *s.screening.bank]) for s in (before, after))
+    assert (next(heard) - next(heard)).abs().max() < near
+    profiles = (entrance.likeness.p_value(s.screening.profile) for s in (before, after))
+    assert next(profiles) == pytest.approx(next(profiles), abs=near)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,12 @@ def example(embedded: ServedBase) -> Callable[[str], Adapter]:
     return read
 
 
+@pytest.fixture(scope="module")
+def alone(example: Callable[[str], Adapter], decided: Decided) -> Callable[[str], Decision]:
+    """What is decided about an embedding of the examples, once for the tests that look at it."""
+    return cache(lambda name: decided(Member.of(example(f"embeddings/{name}"))))
+
+
 def word(rows: Tensor, *components: str, seed: int = 0) -> Adapter:
     """An embedding of these rows for each text encoder."""
     words = dict.fromkeys(components or ("text_encoder",), rows)
@@ -65,9 +72,9 @@ def codes(evidence: Evidence) -> list[str]:
 
 @pytest.mark.parametrize("name", ["harmless-candy", "learned-bomb"])
 def test_an_embedding_is_measured_and_never_allowed(
-    name: str, example: Callable[[str], Adapter], decided: Decided
+    name: str, alone: Callable[[str], Decision]
 ) -> None:
-    found = decided(Member.of(example(f"embeddings/{name}")))
+    found = alone(name)
     assert found.verdict is INCONCLUSIVE
     assert found.reasons[0].code == "embedding_uncalibrated"
     assert len(found.findings) == 16
@@ -77,11 +84,9 @@ def test_an_embedding_is_measured_and_never_allowed(
     assert found.evidence.loaders == ("diffusers",)
 
 
-def test_an_embedding_points_at_what_it_learned(
-    example: Callable[[str], Adapter], decided: Decided
-) -> None:
-    learned = decided(Member.of(example("embeddings/learned-bomb"))).findings[0].evidence
-    harmless = decided(Member.of(example("embeddings/harmless-candy"))).findings[0].evidence
+def test_an_embedding_points_at_what_it_learned(alone: Callable[[str], Decision]) -> None:
+    learned = alone("learned-bomb").findings[0].evidence
+    harmless = alone("harmless-candy").findings[0].evidence
     assert learned.concept_id == "bomb"
     assert learned.error_change_by_time["0.75"] < 0
     assert learned.score > harmless.score
@@ -161,9 +166,8 @@ def test_rows_that_break_the_model_are_inconclusive(engine: AuditEngine) -> None
 
 
 def test_a_policy_allows_no_embedding_that_an_audit_forgot_to_doubt(
-    example: Callable[[str], Adapter], embedded: ServedBase
+    alone: Callable[[str], Decision],
 ) -> None:
-    member = Member.of(example("embeddings/harmless-candy"))
-    evidence = replace(embedded.engine.audit([member], Leash()), inconclusive=())
+    evidence = replace(alone("harmless-candy").evidence, inconclusive=())
     lenient = b"version: 1\nmode: enforce\ndefaults:\n  block_score: 99\n"
     assert decide(parse_policy(lenient), evidence).verdict is INCONCLUSIVE

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from loragate_server.app import cataloguing
+from loragate_server.app.catalogue_means import Building
+from loragate_server.app.catalogue_refusals import refusals
 from loragate_server.catalogue.listing import SourceError
+from loragate_server.catalogue.results import Results
 from loragate_server.catalogue.scan import Outcome
 from loragate_server.cli.command import application
+from loragate_server.config.schema import StartError
 from loragate_server.config.sources import ignored_environment
+from testkit.waiting import busyness
+from tests.server.catalogue.scans import Cluster, scanning
 
 Run = Callable[..., Result]
 
@@ -24,8 +33,9 @@ class OutOfMemoryError(Exception):
 
 @pytest.fixture
 def ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command over an empty folder, with a scan that ends so."""
+    """Runs the command over a folder of one file, with a scan that ends so."""
     (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "one.safetensors").touch()
     for name in ignored_environment():
         monkeypatch.delenv(name)
     monkeypatch.setenv("LORAGATE_STATE_DIR", str(tmp_path / "state"))
@@ -77,3 +87,66 @@ def test_a_scan_that_ends_by_a_fault_ends_with_three_and_says_which(
     ended = ending(fault)
     assert ended.exit_code == 3, ended.output
     assert said in ended.output.splitlines()[-1]
+
+
+def test_a_source_without_adapters_is_refused_before_a_model_is_loaded(
+    ending: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source" / "one.safetensors").rename(tmp_path / "source" / "one.ckpt")
+    empty = Outcome(tmp_path / "out", 0, 0, 0)
+    accepted = ending(empty, "--allow-empty")
+    assert accepted.exit_code == 0, accepted.output
+    assert "0 files, 0 refused, 0 left" in accepted.output
+
+    def entry_of(*_: Any) -> None:
+        raise AssertionError("the base model is looked for")
+
+    monkeypatch.setattr(cataloguing, "entry_of", entry_of)
+    refused = ending(empty)
+    assert refused.exit_code == 3, refused.output
+    told = " ".join(refused.output.split())
+    assert f"There is no adapter in {tmp_path / 'source'}. Is it the right place?" in told
+    assert "--allow-empty accepts it" in told
+
+
+def test_a_signal_ends_a_scan_that_still_builds_its_gradients(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "one.safetensors").touch()
+    nowhere = Cluster("127.0.0.1:1", {}, tmp_path)  # is not asked before all is built
+    empty = {"LORAGATE_CACHE_DIR": str(tmp_path / "cache")}
+    with scanning(nowhere, "scan", tmp_path / "source", tmp_path, variables=empty) as scan:
+        scan.until(lambda: "gradients of emoji-tiny" in scan.said)
+        assert "loading emoji-tiny\n" in scan.said
+        told_s = time.monotonic()
+        os.kill(scan.process.pid, signal.SIGTERM)
+        assert scan.wait() == 3, scan.said
+    assert time.monotonic() - told_s < 10 + busyness()
+    last = scan.said.splitlines()[-1]
+    assert "The scan was stopped before the first file, at: gradients of emoji-tiny." in last
+    assert "Traceback" not in scan.said
+
+
+def test_what_is_built_before_the_first_file_is_told_now_and_then() -> None:
+    lines, now_s = list[str](), 0.0
+    told = Building(lines.append, lambda: now_s > 20, lambda: now_s)
+    told("loading tiny", 0.0)
+    for now_s in (1.0, 2.0, 13.0, 14.0):
+        told("gradients of tiny", now_s / 20)
+    assert lines == ["loading tiny", "gradients of tiny", "gradients of tiny: 65%"]
+    now_s = 21.0
+    with pytest.raises(StartError, match="stopped before the first file, at: gradients of tiny"):
+        told("gradients of tiny", 1.0)
+
+
+def test_the_first_files_that_were_refused_are_named_with_why(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.add({"location": "/a", "outcome": "refused", "reason": "OLD", "message": "As it was."})
+    results.flush()
+    for name in "abcdefg":
+        why = {"reason": "FILE_TRUNCATED", "message": "It is cut\nshort."}
+        results.add({"location": f"/{name}", "outcome": "refused", **why})
+    results.flush()
+    first, *_, fifth, rest = refusals(tmp_path, [f"/{name}" for name in "abcdefg"])
+    assert first == "refused: /a: FILE_TRUNCATED: It is cut short."
+    assert fifth.startswith("refused: /e: ")
+    assert rest == "... and 2 more refused; the results name each with its reason"

@@ -33,7 +33,7 @@ class Story:
     """A scan so far.
 
     Attributes:
-        before: decisions that were on record when this run of it began.
+        before: decisions that were on record when it had ended.
     """
 
     catalogue: Path
@@ -55,27 +55,15 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killed(catalogue: Path, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """Killed in the middle."""
+def stopped(catalogue: Path, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """Ended in order, as soon as it had decided about something."""
     state = tmp_path_factory.mktemp("state")
     with scanning(cluster, "scan", catalogue, state, *BATCH) as scan:
-        # The last line may have been killed before its row.
-        scan.until(lambda: logged(state) >= 4)
-        scan.process.kill()
-        scan.process.join(30)
-    return Story(catalogue, state, frozenset(one.decision_id for one in decisions(state)))
-
-
-@pytest.fixture(scope="module")
-def stopped(killed: Story, cluster: Cluster) -> Story:
-    """Ended in order, as soon as it went on."""
-    with scanning(cluster, "scan", killed.catalogue, killed.state, *BATCH) as scan:
-        scan.until(lambda: len(decisions(killed.state)) > len(killed.before))
+        scan.until(lambda: logged(state) > 0)
         os.kill(scan.process.pid, signal.SIGTERM)
         assert scan.wait() == 3, scan.said
         assert " left; results in" in scan.said
-    ids = frozenset(one.decision_id for one in decisions(killed.state))
-    return Story(killed.catalogue, killed.state, ids)
+    return Story(catalogue, state, frozenset(ids(state)))
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +74,32 @@ def resumed(stopped: Story, cluster: Cluster) -> Story:
     return stopped
 
 
+def ids(state: Path) -> list[str]:
+    return [one.decision_id for one in decisions(state)]
+
+
+@pytest.mark.long  # a watch that is killed is asked the same daily (test_watch.py)
 @pytest.mark.timeout(300)
 def test_a_scan_that_is_killed_leaves_its_decisions_and_no_process_behind(
-    killed: Story, cluster: Cluster
+    catalogue: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    assert 3 <= len(killed.before) < COUNT
+    with scanning(cluster, "scan", catalogue, tmp_path, *BATCH) as scan:
+        # The last line may have been killed before its row.
+        scan.until(lambda: logged(tmp_path) >= 4)
+        scan.process.kill()
+        scan.process.join(30)
+    before = set(ids(tmp_path))
+    assert 3 <= len(before) < COUNT
     assert eventually(lambda: not cluster.left_over(), 60)
+    with scanning(cluster, "scan", catalogue, tmp_path, *BATCH) as scan:
+        assert scan.wait() == 1, scan.said
+    assert before < set(ids(tmp_path))
+    assert len(by_digest(decisions(tmp_path))) == len(ids(tmp_path)) == COUNT + 1
 
 
 @pytest.mark.timeout(300)
-def test_a_scan_that_is_told_to_end_says_what_is_left(stopped: Story, killed: Story) -> None:
-    assert killed.before < stopped.before
-    assert len(stopped.before) < COUNT + 1
+def test_a_scan_that_is_told_to_end_says_what_is_left(stopped: Story) -> None:
+    assert 0 < len(stopped.before) < COUNT + 1
 
 
 @pytest.mark.timeout(300)
@@ -106,7 +108,7 @@ def test_it_goes_on_and_decides_about_each_file_once(resumed: Story) -> None:
     digests = Counter(one.decision.evidence.adapters[0].sha256 for one in every)
     assert len(digests) == COUNT + 1
     assert set(digests.values()) == {1}
-    assert resumed.before <= {one.decision_id for one in every}
+    assert resumed.before <= set(ids(resumed.state))
 
 
 def test_results_name_each_place_once_with_what_became_of_it(resumed: Story) -> None:

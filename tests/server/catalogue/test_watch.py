@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from testkit.derived_adapters import CLEAR, rescaled
+from testkit.waiting import eventually
 from tests.server.catalogue.scans import Cluster, Scan, decisions, logged, rows, scanning
 
 EVERY = ("--every", "1", "--batch", "4")
@@ -104,6 +105,7 @@ def test_after_a_kill_it_finds_what_was_finished_replaced_and_deleted_meanwhile(
 ) -> None:
     watch.process.kill()
     watch.process.join(30)
+    assert eventually(lambda: not cluster.left_over(), 60)
     before = {one.decision_id for one in decisions(state)}
     growing = incoming / "growing.safetensors"
     growing.unlink()

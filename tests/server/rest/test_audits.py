@@ -20,6 +20,7 @@ from google.protobuf import json_format
 from loragate.v1 import audit_pb2 as wire
 from loragate.v1 import audit_pb2_grpc
 from loragate_server.testing import ServerProcess
+from testkit.lanes import daily
 from testkit.waiting import at_most, eventually
 from tests.server.rest.conftest import ADAPTERS, JSON
 
@@ -55,7 +56,9 @@ def as_message(document: Any, kind: Any = wire.AuditResponse) -> Any:
     return json_format.ParseDict(document, kind())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", daily("learned-bomb.safetensors", "harmless-watermelon.safetensors", of=NAMES)
+)
 def test_the_verdict_is_that_of_grpc(
     server: ServerProcess, stub: Any, root: Path, name: str
 ) -> None:

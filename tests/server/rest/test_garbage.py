@@ -10,9 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.listen import GrpcPort, Listen
-from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.rest.door import RestDoor
@@ -21,6 +19,7 @@ from loragate_server.rpc.server import RpcServer
 from loragate_server.web.readiness import Readiness
 from loragate_server.web.server import WebServer
 from testkit.garbage import left_by
+from testkit.libraries import embedded_library
 from tests.server.gate.conftest import House, files, house, tiny
 
 __all__ = ["files", "house", "tiny"]
@@ -31,7 +30,7 @@ STATUSES = {"new": 200, "known": 200, "broken": 400, "garbled": 400, "unknown": 
 @pytest.mark.parametrize("kind", STATUSES)
 async def test_no_request_leaves_garbage(house: Callable[..., House], kind: str) -> None:
     here, numbers = house(), itertools.count()
-    library = ConceptLibrary.open(EMBEDDED_LIBRARY)
+    library = embedded_library()
     keeper = LibraryKeeper(
         library, here.gate.bases, here.gate.worker, lambda *_: pytest.fail("built")
     )

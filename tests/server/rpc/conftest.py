@@ -16,11 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.gate import GateSection
 from loragate_server.config.intake import IntakeSection
 from loragate_server.config.listen import GrpcPort
-from loragate_server.config.schema import EMBEDDED_LIBRARY, EMBEDDED_POLICY
+from loragate_server.config.schema import EMBEDDED_POLICY
 from loragate_server.gate.bases import BaseRegistry
 from loragate_server.gate.gate import Gate
 from loragate_server.gate.library import LibraryKeeper
@@ -35,6 +34,7 @@ from loragate_server.record.reviews.book import ReviewBook
 from loragate_server.record.weights_book import WeightsBook
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
+from testkit.libraries import embedded_library
 
 
 @dataclass
@@ -81,7 +81,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 weights=WeightsBook(recorder.database, frozenset),
             )
             stack.push_async_callback(gate.close)
-            library = ConceptLibrary.open(EMBEDDED_LIBRARY)
+            library = embedded_library()
             keeper = LibraryKeeper(library, bases, gate.worker, lambda *_: pytest.fail("built"))
             calls = Calls([])
             server = RpcServer(port, gate, keeper, recorder, calls, **settings)

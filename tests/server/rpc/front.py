@@ -11,14 +11,13 @@ from typing import Any
 import grpc
 import pytest
 
-from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.listen import GrpcPort, Listen
-from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.envoy import ext_authz_pb2 as authz
 from loragate_server.rpc.envoy import ext_proc_pb2 as proc
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
+from testkit.libraries import embedded_library
 from tests.server.checkpoint.conftest import MakePost, Post, post
 from tests.server.gate.conftest import files, house, tiny, until
 
@@ -84,7 +83,7 @@ async def front(post: MakePost) -> AsyncIterator[MakeFront]:
             one = post(**settings)
             one.house.reference(0)
             gate = one.house.gate
-            library = ConceptLibrary.open(EMBEDDED_LIBRARY)
+            library = embedded_library()
             keeper = LibraryKeeper(
                 library, gate.bases, gate.worker, lambda *_: pytest.fail("built")
             )

@@ -18,9 +18,7 @@ import grpc
 import pytest
 
 from loragate.v1 import audit_pb2, audit_pb2_grpc
-from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.listen import GrpcPort, Listen
-from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.progress import Leash
@@ -28,6 +26,7 @@ from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
 from loragate_server.rpc.unread import INLINE_BYTES_KEY
 from testkit.garbage import left_by
+from testkit.libraries import embedded_library
 from tests.server.checkpoint.conftest import post
 from tests.server.gate.conftest import House, files, house, tiny, until
 from tests.server.rpc.front import Front, MakeFront, front
@@ -143,7 +142,7 @@ class Asking:
 @pytest.fixture
 async def asking(house: Callable[..., House]) -> AsyncIterator[Asking]:
     here = house(queue_limit=1)
-    library = ConceptLibrary.open(EMBEDDED_LIBRARY)
+    library = embedded_library()
     keeper = LibraryKeeper(
         library, here.gate.bases, here.gate.worker, lambda *_: pytest.fail("built")
     )

@@ -16,12 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from loragate.v1 import audit_pb2, audit_pb2_grpc
-from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.listen import GrpcPort, Listen
-from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.observer import CallObserver
 from loragate_server.rpc.server import RpcServer
+from testkit.libraries import embedded_library
 from tests.server.gate.conftest import House, files, house, tiny, until
 
 __all__ = ["files", "house", "tiny", "until"]
@@ -61,7 +60,7 @@ async def served(house: Callable[..., House]) -> AsyncIterator[tuple[Start, Asyn
     async with AsyncExitStack() as stack:
 
         async def start(here: House, **listen: Any) -> str:
-            library = ConceptLibrary.open(EMBEDDED_LIBRARY)
+            library = embedded_library()
             keeper = LibraryKeeper(
                 library, here.gate.bases, here.gate.worker, lambda *_: pytest.fail("built")
             )

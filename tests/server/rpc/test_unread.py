@@ -16,9 +16,7 @@ from grpc_status import rpc_status
 
 from loragate import AdapterReference, AsyncAuditClient
 from loragate.v1 import audit_pb2, audit_pb2_grpc
-from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.listen import MESSAGE_BYTES, GrpcPort, Listen, Permission, Token
-from loragate_server.config.schema import EMBEDDED_LIBRARY
 from loragate_server.errors import ErrorReason
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.rpc.server import RpcServer
@@ -28,6 +26,7 @@ from loragate_server.rpc.unread import (
     REMEMBERED_S,
     RefusedLately,
 )
+from testkit.libraries import embedded_library
 from tests.server.gate.conftest import House, files, house, tiny, until
 from tests.server.rpc.conftest import Calls
 
@@ -96,7 +95,7 @@ async def crowd(house: Callable[..., House], until: Callable[..., Any]) -> Async
         async def start(*tokens: Token) -> Crowded:
             here = house(queue_limit=1)
             keeper = LibraryKeeper(
-                ConceptLibrary.open(EMBEDDED_LIBRARY),
+                embedded_library(),
                 here.gate.bases,
                 here.gate.worker,
                 lambda *_: pytest.fail("built"),
