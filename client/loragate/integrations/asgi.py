@@ -217,10 +217,7 @@ class LoragateMiddleware:
         Raises:
             _AnswerError: it is not let in.
         """
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
+        headers = _headers(scope)
         if headers.get("content-encoding", "identity") != "identity":
             raise _AnswerError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without a content-encoding."
@@ -297,6 +294,21 @@ class _AnswerError(Exception):
         super().__init__(message)
         self.status = status
         self.fields = {"error": "loragate", "message": message, **fields}
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by their names in small letters, of those with one name the last.
+
+    Raises:
+        _AnswerError: what says how the body is read comes twice; applications take the first.
+    """
+    named = [(name.decode("latin-1").lower(), value) for name, value in scope["headers"]]
+    for one in ("content-type", "content-encoding", "content-length"):
+        if sum(name == one for name, _ in named) > 1:
+            raise _AnswerError(
+                HTTPStatus.BAD_REQUEST, f"The header {one} comes twice. Send it once."
+            )
+    return {name: value.decode("latin-1") for name, value in named}
 
 
 def _plain(path: str) -> str:

@@ -34,9 +34,10 @@ async def ask(
     path: str = "/generate",
     chunks: int = 1,
     headers: dict[str, str] | None = None,
+    again: tuple[tuple[str, str], ...] = (),
     **scope: Any,
 ) -> tuple[int, Any]:
-    """Status and body of the answer; JSON is read."""
+    """Status and body of the answer, JSON read. The headers of `again` come behind the others."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     size = max(1, -(-len(data) // chunks))
     parts = [data[at : at + size] for at in range(0, len(data), size)] or [b""]
@@ -53,7 +54,7 @@ async def ask(
         sent.append(message)
 
     named = {"content-length": str(len(data))} | (headers or {})
-    encoded = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in (*named.items(), *again)]
     request = {"type": "http", "method": "POST", "path": path, "headers": encoded} | scope
     await app(request, receive, send)
     answer = b"".join(message.get("body", b"") for message in sent)

@@ -154,6 +154,12 @@ async def test_forms_say_strengths_as_texts_and_bring_files_along(
             "multipart/form-data; boundary=X",
             "encoded",
         ),
+        (
+            b'--X\r\nContent-Disposition: form-data; name="+AGw-ora"\r\n\r\nevil\r\n--X--',
+            "multipart/form-data; boundary=X; charset=utf-7",
+            "not in UTF-8",
+        ),
+        (b"{}", "application/json; charset=utf-8; charset*=utf-7''x", "not in UTF-8"),
         (b'{"prompt": "a <lora:evil:1> cat"}', "application/json", "by a tag"),
         (b'{"lora_1": 0.5}', "application/json", "left out by but_not"),
         (b'{"lora": "a", "lora_scale": 1, "loraScale": 2}', "application/json", "several"),
@@ -167,6 +173,34 @@ async def test_a_form_that_can_be_read_in_two_ways_is_refused(
     assert why in answer["message"]
     assert not fake.calls
     assert not app.scopes
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=UTF-8"])
+async def test_a_body_that_says_it_is_in_utf_8_is_read(
+    guarded: Any, fake: FakeAuditServer, kind: str
+) -> None:
+    assert (await ask(guarded, {"lora": "a"}, headers={"content-type": kind}))[0] == 200
+    assert asked(fake) == [("a", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        # Starlette takes the first, and finds `lora_path` in the form.
+        ("content-type", "application/x-www-form-urlencoded", "application/json"),
+        ("Content-Encoding", "gzip", "identity"),
+        ("content-length", "26", "26"),
+    ],
+)
+async def test_a_header_that_says_how_a_body_is_read_comes_once(
+    guarded: Any, app: App, fake: FakeAuditServer, name: str, first: str, second: str
+) -> None:
+    body = b'{"a": "&lora_path=/evil&"}'
+    headers, again = {name: first}, ((name, second),)
+    status, answer = await ask(guarded, body, headers=headers, again=again)
+    assert (status, "comes twice" in answer["message"]) == (400, True)
+    assert not app.scopes
+    assert not fake.calls
 
 
 async def test_names_can_be_added_and_left_out(

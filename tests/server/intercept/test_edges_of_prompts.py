@@ -54,9 +54,10 @@ def test_a_list_in_a_form_is_rewritten_in_its_field_and_a_performance_nowhere() 
 def test_of_sixty_five_loras_every_one_is_named_and_of_sixty_four_which_act_together() -> None:
     def listed(count: int) -> dict[str, Any]:
         names = [{"model_name": f"{number}.safetensors"} for number in range(count)]
-        return {"loras": [*names[1:], names[0] | {"enabled": False}]}
+        return {"loras": [names[0] | {"enabled": False}, *names[1:]]}
 
-    assert optional(listed(64)) == [*[False] * 63, True]
+    # Of a list, the server takes the first five.
+    assert optional(listed(64)) == [True, *[False] * 4, *[True] * 59]
     assert optional(listed(65)) == [False] * 65
 
 

@@ -28,17 +28,19 @@ FORM = "application/x-www-form-urlencoded"
 CHOICE = re.compile(r"\{([^{}]*)\}")
 COMMENT = re.compile(r"#[^\n]*\n\s*")
 WEIGHT = re.compile(r"^\s*[0-9.]+::")
+TAG = re.compile(r"<(\w+):([^>]+)>")
 BETWEEN = st.sampled_from(
     ["", "", "", "{", "}", "|", "#x\n", "# \n  ", "0.5::", " ", "x", "#", ":1", " : 2|", "\n"]
-)
+) | st.sampled_from(["<x:y>", "<Z", ":b", ">"])
 
 
-def drawn(text: str, most: int = 300) -> set[str]:
+def drawn(text: str, most: int = 300, *, again: bool = True) -> set[str]:
     """What a server may make of a text, step by step: one choice drawn, or one comment left out."""
     seen, waiting = {text}, [text]
     while waiting and len(seen) < most:
         one = waiting.pop()
         made = [one[: at.start()] + one[at.end() :] for at in COMMENT.finditer(one)]
+        made += [TAG.sub("", one)] if again else []  # SD.Next, before it looks again
         for choice in CHOICE.finditer(one):
             for part in choice[1].split("|"):
                 plain = WEIGHT.sub("", part)
@@ -62,6 +64,8 @@ def test_a_text_that_can_be_drawn_to_a_tag_is_never_taken_for_one_that_cannot(
     if opener in text:
         return
     if any(opener in one.casefold() for one in drawn(text)):
+        assert may_become_a_tag(text, again=True)
+    if any(opener in one.casefold() for one in drawn(text, again=False)):
         assert may_become_a_tag(text)
 
 
@@ -90,6 +94,24 @@ def test_a_text_that_can_be_drawn_to_a_tag_is_never_taken_for_one_that_cannot(
 )
 def test_letters_join_only_where_a_choice_or_a_comment_goes_between(text: str, may: bool) -> None:
     assert may_become_a_tag(text) is may
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("<lo<x:y>ra:a", True),
+        ("<lo<a:<b:c>>ra:a", True),
+        ("<lo<{x|y}:z>ra:a", True),
+        ("{<lo<x:y>|z}ra:a", True),
+        ("<st<x:y>yle:a", True),
+        ("<lo<x:y> ra:a", False),
+        ("<x:y>lora:a <3", False),
+        ("a <b> (lora:1.2) >_< <3", False),
+    ],
+)
+def test_letters_join_around_a_tag_where_the_server_looks_again(text: str, may: bool) -> None:
+    assert may_become_a_tag(text, again=True) is may
+    assert may_become_a_tag(text.translate({123: None, 125: None})) is False
 
 
 def test_a_field_that_is_empty_counts_as_sent() -> None:

@@ -124,7 +124,8 @@ def test_a_query_is_read_like_a_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("lora_apply_te", True), ("lora_force_diffusers", False)]
+    ("name", "told"),
+    [("lora_apply_te", True), ("lora_force_diffusers", False), ("lora_apply_tags", 0)],
 )
 @pytest.mark.parametrize("path", [TEXT, "/sdapi/v1/options"])
 def test_how_files_are_loaded_stays_as_the_audit_takes_it(name: str, told: bool, path: str) -> None:

@@ -20,6 +20,7 @@ _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 _MOST_FIELDS = 1000
 _ENCODED = re.compile(rb"content-transfer-encoding:(?!\s*(?:binary|8bit|7bit)\b)", re.IGNORECASE)
+_CHARSET = re.compile(r';\s*charset="?(?:utf-?8|us-ascii|ascii)"?\s*(?=;|$)', re.IGNORECASE)
 _STEP = re.compile(r"[^.\[\]]+")
 
 
@@ -47,9 +48,13 @@ def read(body: bytes, headers: Mapping[str, str]) -> Any:
     """
     if not body:
         return None
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = headers.get("content-type", "")
+    if content_type.lower().count("charset") != len(_CHARSET.findall(content_type)):
+        # Starlette reads the names and values of a multipart form by it, as "+AGw-ora" in UTF-7.
+        raise InvalidBodyError("The body is not in UTF-8. Send UTF-8, and say no other charset.")
+    kind = content_type.partition(";")[0].strip().lower()
     if kind == _MULTIPART:
-        return nested(_multipart(body, headers["content-type"]))
+        return nested(_multipart(body, content_type))
     if kind == _FORM:
         if body.lstrip()[:1] in (b"{", b"["):
             raise InvalidBodyError("The form looks like JSON. Send the content-type of the body.")

@@ -1,7 +1,8 @@
 """Whether the parts of a text may become a tag when a server draws its choices.
 
 Servers replace `{a|b}` by one of its parts and leave comments out, after the gate has read the
-text. What stands apart in the request may stand together in the prompt then.
+text. What stands apart in the request may stand together in the prompt then. SD.Next takes tags
+out of a prompt and looks for tags in what is left, so what stands around one may be another.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _ENDS = frozenset("{}|:")
 """What a drawn part may begin behind: a mark, or the weight of a choice, `0.5::`."""
 _ANY_ORDER = re.compile(r"\$\$|\$\{|\d#__")
 """Several parts at once come in any order, with a text of the sender's between them."""
-_OPENERS = ("<lora:", "<lyco:", "<loractl:", "<hypernet:")
+_OPENERS = ("<lora:", "<lyco:", "<loractl:", "<hypernet:", "<style:")
 
 
 def _bits() -> tuple[dict[str, int], int, int]:
@@ -40,21 +41,22 @@ def _bits() -> tuple[dict[str, int], int, int]:
 _PLACES, _FIRST, _DONE = _bits()
 
 
-def may_become_a_tag(text: str) -> bool:
+def may_become_a_tag(text: str, *, again: bool = False) -> bool:
     """Whether drawing choices or leaving comments out could make a tag that is not there now.
 
     Takes time in proportion to the text, whatever stands in it.
 
     Args:
         text: with every whole tag replaced by ">", so that only what is left counts.
+        again: whether the server takes tags out and looks for tags in what is left.
     """
-    if "<" not in text or not any(mark in text for mark in "{#"):
+    if "<" not in text or not any(mark in text for mark in ("{#>" if again else "{#")):
         return False
     lowered = text.casefold()
     if "{" in lowered and _ANY_ORDER.search(lowered):
         letters = set(lowered)
         return any(set(one) <= letters for one in _OPENERS)
-    return _Joining(lowered).found()
+    return _Joining(lowered, again=again).found()
 
 
 class _Joining:
@@ -63,8 +65,9 @@ class _Joining:
     Blanks around marks are left out by servers, and are passed over.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, again: bool) -> None:
         self._text = text
+        self._again = again
         self._comments = _Comments(text)
         self._anywhere = 0
         """Which places of openers may be filled behind any mark."""
@@ -73,6 +76,8 @@ class _Joining:
         """Where comments end: what stood before them, and before blanks and them."""
         self._parts: set[int] = set()
         """Where parts begin whose first lines are comments."""
+        self._around = 0
+        """Which places of openers may be filled behind a tag that is taken out."""
 
     def found(self) -> bool:
         """Letter by letter: the places that the next one may fill, and those before blanks."""
@@ -91,7 +96,11 @@ class _Joining:
                 self._leave_out(at, here, waiting, begins)
             begins = begins or at in self._parts
             filled = here | _FIRST | (self._anywhere if begins else 0)
-            here = (filled & _PLACES.get(letter, 0)) << 1
+            if letter == ">" and self._again:
+                here = filled | self._around
+            else:
+                self._around |= filled if letter == "<" else 0
+                here = (filled & _PLACES.get(letter, 0)) << 1
             if here & _DONE:
                 return True
             begins, waiting = letter in _ENDS, 0

@@ -31,7 +31,8 @@ def settled(found: Sequence[Found], sets: Iterable[Collection[int]]) -> tuple[Fo
     strengths of each.
 
     Args:
-        found: every adapter, with the strengths at which it may be used.
+        found: every adapter, with the strengths at which it may be used; optional where it is not
+            known whether a set that names it really holds it.
         sets: by their numbers, adapters that a server may have active together. Empty ones do not
             matter.
     """
@@ -49,13 +50,9 @@ def settled(found: Sequence[Found], sets: Iterable[Collection[int]]) -> tuple[Fo
     everywhere = frozenset(range(len(active)))
     alone = len(kept) == 1
     return tuple(
-        replace(
-            one,
-            reference=replace(
-                one.reference, optional=not alone and (not active or within != everywhere)
-            ),
-        )
+        replace(one, reference=replace(one.reference, optional=not alone and may_be_left_out))
         for one, within in kept
+        for may_be_left_out in [one.reference.optional or not active or within != everywhere]
     )
 
 
@@ -87,5 +84,8 @@ def _joined(
     kept: Found, within: frozenset[int], new: Found, where: frozenset[int]
 ) -> tuple[Found, frozenset[int]]:
     strengths = (*kept.reference.strengths, *new.reference.strengths)
-    one = replace(kept, reference=used_at(kept.reference, strengths), twins=(*kept.twins, new.spot))
-    return one, within | where
+    either = replace(
+        used_at(kept.reference, strengths),
+        optional=kept.reference.optional or new.reference.optional,
+    )
+    return replace(kept, reference=either, twins=(*kept.twins, new.spot)), within | where

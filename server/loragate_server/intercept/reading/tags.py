@@ -13,6 +13,7 @@ from loragate_server.intercept.refusals import ambiguous_adapter, unnamed
 
 # Some servers look for the outermost `<`, some for `<lora:` alone, so each beginning counts.
 _BEGIN = re.compile(r"<(lora|lyco|loractl|hypernet):", re.IGNORECASE)
+_WHOLE = re.compile(r"<(lora|lyco|loractl|hypernet|style):", re.IGNORECASE)
 _DENOISER_PARTS = ("in", "mid", "out")
 """Parts of the denoiser that SD.Next gives strengths of their own."""
 _DYNAMIC = re.compile(r"[{}|$#<\x00-\x1f]")
@@ -37,6 +38,11 @@ class Tag:
     numbers: tuple[float, ...]
     named: Mapping[str, float]
     written: tuple[str, ...] = ()
+
+    @property
+    def begin(self) -> int:
+        """Where it begins in the prompt."""
+        return self.span[0] - len(f"<{self.kind}:")
 
     @property
     def everywhere(self) -> bool:
@@ -100,7 +106,7 @@ def tags_in(text: str, place: str) -> Iterator[Tag]:
 def without_tags(text: str) -> str:
     """The prompt with ">" in the place of each whole tag, of which nothing else can be made."""
     kept, at = [], 0
-    for match in _BEGIN.finditer(text):
+    for match in _WHOLE.finditer(text):
         if match.start() < at:
             continue
         end = text.find(">", match.end())

@@ -27,6 +27,7 @@ from loragate_server.intercept.servers.a1111_names import files_named
 from loragate_server.intercept.servers.a1111_sets import OPTION, Mention
 from loragate_server.intercept.servers.a1111_text import (
     INSERTED,
+    begins_for_all,
     refuse_insertion,
     refuse_undecidable,
 )
@@ -45,8 +46,11 @@ _MEANING = frozenset(
         "wildcards_dir",
     }
 )
-_LOADING = MappingProxyType({"lora_apply_te": True, "lora_force_diffusers": False})
-"""Options of SD.Next that change how a file is loaded, as the rules of loaders take them."""
+_LOADING = MappingProxyType(
+    {"lora_apply_te": True, "lora_force_diffusers": False, "lora_apply_tags": False}
+)
+"""Options of SD.Next that change how a file is loaded, as the rules of loaders take them; and one
+that puts words from the header of a LoRA into the prompt, which may be tags."""
 _CODE = frozenset({"custom_diffusers_pipeline"})
 """Options of SD.Next that load code, which can load anything."""
 _BASES = frozenset(
@@ -92,9 +96,9 @@ class Reader:
     of_bases: bool = True
 
     @cached_property
-    def open_prompt(self) -> bool:
-        """Whether the main prompts hold what may be part of a tag."""
-        return "<" in without_tags(self.prompts)
+    def left_open(self) -> str:
+        """Whether the main prompts hold what may be part of a tag, and of a wildcard."""
+        return "<" * ("<" in without_tags(self.prompts)) + "_" * ("__" in self.prompts)
 
     def walk(self, value: Any, location: Location) -> Iterator[Mention]:
         """Adapters in every string and under every name, at any depth."""
@@ -148,8 +152,10 @@ class Reader:
     def _in_prompt(self, text: str, location: Location) -> Iterator[Mention]:
         named = [part for part in location if isinstance(part, str)]
         name = named[-1] if named else ""
-        if INSERTED in text:
-            refuse_insertion(text, place_of(*location), open_prompt=self.open_prompt)
+        if INSERTED.search(text):
+            refuse_insertion(
+                text, place_of(*location), self.left_open, wildcards=self.allow_wildcards
+            )
         further = further_readings(text) if is_infotext(name) else ()
         for reading in (text, *further):
             if self.base_names and is_infotext(name):
@@ -168,11 +174,15 @@ class Reader:
     def _tags(self, text: str, location: Location, *, in_body: bool) -> Iterator[Mention]:
         """The tags of a text; one that is not in the body as it stands cannot be rewritten."""
         place = place_of(*location)
-        for tag in tags_in(text, place):
+        tags = list(tags_in(text, place))
+        certain = begins_for_all(text) if tags else ()
+        for tag in tags:
             spelling = as_path if tag.name.startswith("/") else _as_name(self.lora_folder)
             spot = Spot(location, text, tag.span, spelling=spelling) if in_body else None
+            drawn = tag.begin not in certain
             for reference, choice in self._meant(tag.name, place, tag.in_web_uis(self.default)):
-                yield Mention(Found(reference, place, spot), location, tag.name, tag, choice)
+                found = Found(reference, place, spot)
+                yield Mention(found, location, tag.name, tag, choice, drawn)
 
     def _meant(
         self, name: Any, place: str, strengths: Sequence[Strength]

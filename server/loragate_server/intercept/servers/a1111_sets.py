@@ -28,6 +28,8 @@ class Mention:
         name: as written.
         tag: None for an option.
         choice: which of several files that the name may mean this is; empty for the only one.
+        drawn: whether a server may leave the tag out of the text: it stands in a choice, in a
+            comment or in another tag.
     """
 
     found: Found
@@ -35,10 +37,13 @@ class Mention:
     name: str
     tag: Tag | None = None
     choice: str = ""
+    drawn: bool = False
 
     @property
     def form(self) -> Hashable:
         """How it is written: servers differ in which forms they read; None for one all read."""
+        if self.drawn and self.tag is not None:
+            return self.tag.span, self.choice
         if self.choice:
             return OPTION if self.tag is None else self.tag.kind, self.choice
         if self.tag is None:

@@ -24,18 +24,21 @@ _MOST_LOOKED_AT = 256
 
 _MAX_NAME_CHARS = 32
 """Longer names are none of these; a long one may stand over many texts."""
-INSERTED = "[PROMPT]"
-"""In the place of which ADetailer puts the main prompt."""
+INSERTED = re.compile(r"\[prompt\]", re.IGNORECASE)
+"""In the place of which ADetailer puts the main prompt; SD.Next reads small letters, too."""
 _WILDCARD = re.compile(r"__[^\s_][^\s]*?__")
 _ANY_WILDCARD = re.compile(r"__(.*?)__", re.DOTALL)
 """SD.Next takes whatever stands between, without the blanks around it, for a file's name."""
 _MOST_OF_A_NAME = 255
+_EDGE = re.compile(r"[{}|:]\s*_|_\s*[{}|:#]")
+_EDGE_OF_INSERTED = re.compile(r"\[prompt\]_|_\[prompt\]", re.IGNORECASE)
 _FILE = re.compile(
     r"[^<>{}|\n]*\.(safetensors|ckpt|pt|pth|bin|gguf)( \[[0-9a-f]*\])?", re.IGNORECASE
 )
 _NAMES_FILE = re.compile(
     r"(checkpoint|model|vae|unet|upscaler|modules?|refiner)(_?name|_?[0-9])?$", re.IGNORECASE
 )
+_WHOLE_OR_MARK = re.compile(r"<\w+:[^>]+>|[{}#\n]")
 _STYLE = re.compile(r"<style:[^>]", re.IGNORECASE)
 _EXTRA, _EXTRA_END = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
 _MAY_LOAD = re.compile(r"lora|<|\\", re.IGNORECASE)
@@ -56,7 +59,7 @@ def refuse_undecidable(text: str, place: str, name: str, *, wildcards: bool, sty
     """
     if is_infotext(name):
         refuse_networks(text, place)
-    if not wildcards and "__" in text and _has_wildcard(text, name):
+    if not wildcards and "_" in text and _has_wildcard(text, name):
         raise unnamed(
             place,
             "holds a wildcard, for which the server may put in tags.",
@@ -70,29 +73,55 @@ def refuse_undecidable(text: str, place: str, name: str, *, wildcards: bool, sty
             "names a style, whose text on the server may hold tags.",
             "Write its text out, or set allow_styles.",
         )
-    if may_become_a_tag(without_tags(text)):
-        raise ambiguous_adapter(
-            place, "may become a tag when its variants are drawn.", "Write the tag out."
-        )
     _refuse_extra_arguments(text, place)
+    if may_become_a_tag(without_tags(text), again=True):
+        raise ambiguous_adapter(
+            place,
+            "may become a tag when its variants are drawn, or the tags in it are taken out.",
+            "Write each tag out, and for itself.",
+        )
 
 
-def refuse_insertion(text: str, place: str, *, open_prompt: bool) -> None:
-    """What ADetailer puts in the place of `[PROMPT]` may complete a tag.
+def refuse_insertion(text: str, place: str, left_open: str, *, wildcards: bool) -> None:
+    """What is put in the place of `[PROMPT]` may complete a tag, or a wildcard.
 
     Args:
         text: that holds the mark.
         place: where the text stands, for people.
-        open_prompt: whether the main prompt holds what may be part of a tag.
+        left_open: what the main prompts hold of tags and wildcards that are not whole.
+        wildcards: lets wildcards pass.
 
     Raises:
-        RefusedRequestError: ADAPTER_AMBIGUOUS.
+        RefusedRequestError: ADAPTER_AMBIGUOUS or ADAPTER_UNNAMED.
     """
-    in_tag = any(INSERTED in tag.name for tag in tags_in(text, place))
-    if in_tag or open_prompt or "<" in without_tags(text):
+    in_tag = any(map(INSERTED.search, (tag.name for tag in tags_in(text, place))))
+    if in_tag or "<" in without_tags(text) or "<" in left_open:
         raise ambiguous_adapter(
-            place, f"may become a tag when {INSERTED} is replaced.", "Write the prompt out."
+            place, "may become a tag when [PROMPT] is replaced.", "Write the prompt out."
         )
+    if not wildcards and (_EDGE_OF_INSERTED.search(text) or ("__" in text and "_" in left_open)):
+        raise unnamed(
+            place, "may become a wildcard when [PROMPT] is replaced.", "Write the prompt out."
+        )
+
+
+def begins_for_all(text: str) -> frozenset[int]:
+    """Where the tags begin that no server leaves out: in no choice, no comment and no other tag."""
+    depth, line = 0, False
+    found = []
+    for match in _WHOLE_OR_MARK.finditer(text, 0, text.rfind(">") + 1):
+        mark = match[0]
+        if mark == "{":
+            depth += 1
+        elif mark == "}":
+            depth = max(0, depth - 1)
+        elif mark in "#\n":
+            line = mark == "#"
+        elif "{" in mark or "#" in mark:
+            break  # what is drawn in a tag may end it elsewhere
+        elif not depth and not line:
+            found.append(match.start())
+    return frozenset(found)
 
 
 def _is_picture(text: str, name: str) -> bool:
@@ -110,6 +139,8 @@ def _has_wildcard(text: str, name: str) -> bool:
     if len(name) <= _MOST_LOOKED_AT and _PROMPTS.search(name) is None:
         is_file = _FILE.fullmatch(text) or _NAMES_FILE.search(name)
         return not is_file and _WILDCARD.search(text) is not None
+    if ("{" in text or "#" in text) and text.count("__") + len(_EDGE.findall(text)) > 1:
+        return True  # of what is drawn, a wildcard may come about
     return _WILDCARD.search(text) is not None or any(map(_may_be_file, _ANY_WILDCARD.findall(text)))
 
 

@@ -40,12 +40,7 @@ from loragate_server.intercept.servers.comfyui_graph import (
     strings_of,
     switched_off,
 )
-from loragate_server.intercept.servers.comfyui_inputs import (
-    is_none,
-    may_take_name,
-    names_adapter,
-    says_how,
-)
+from loragate_server.intercept.servers.comfyui_inputs import may_take_name, names_adapter
 from loragate_server.intercept.servers.comfyui_links import (
     constant_at,
     place_in,
@@ -63,6 +58,7 @@ from loragate_server.intercept.servers.comfyui_tags import (
     refuse_undecidable,
     resolvers_of,
 )
+from loragate_server.intercept.servers.comfyui_words import is_none, says_how
 
 GRAPHS = ("prompt", "workflow_api", "workflow")
 """Under which names requests hold graphs."""
@@ -316,6 +312,7 @@ class ComfyUI(ImageServer):
     ) -> Iterator[Owned]:
         place = place_of(*one.location)
         reference = used_at(self._reference(one.text, place), strengths or [AS_TRAINED])
+        reference = replace(reference, optional=not graph.certain.applies(one, node))
         takes_file = reference.path is not None  # a node that takes a URL takes no file
         spelling = below(self.lora_folder) if takes_file else _unspeakable
         resolvers = resolvers_of(node.class_type, one.text, managed=graph.managed)

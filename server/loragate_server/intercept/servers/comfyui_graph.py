@@ -17,13 +17,15 @@ from loragate_server.intercept.servers.comfyui_tags import LORA_MANAGER, grammar
 
 RGTHREE = "Power Lora Loader (rgthree)"
 _SWITCHED = frozenset({"CR LoRA Stack", "CR Random LoRA Stack"})
-_LISTS = frozenset(
+LISTS = frozenset(
     {
         "Lora Loader (LoraManager)",
         "Lora Stacker (LoraManager)",
         "WanVideo Lora Select (LoraManager)",
+        "Create Hook LoRA (LoraManager)",
     }
 )
+"""Classes that take their LoRAs in a list, each active or not."""
 _OFF = frozenset({"off", "false", "disable", "disabled"})
 _MAX_HOPS = 16
 _MAX_NAME_CHARS = 256
@@ -232,7 +234,7 @@ def resolved(link: list[Any], nodes: Mapping[str, Node], place: str) -> tuple[An
 
 def is_for_people(node: Node, name: str) -> bool:
     """Whether a text repeats for people what a list beside it says, and no server reads it."""
-    return name == "text" and "loras" in node.inputs and node.class_type in _LISTS
+    return name == "text" and "loras" in node.inputs and node.class_type in LISTS
 
 
 def is_plot(node: Node) -> bool:

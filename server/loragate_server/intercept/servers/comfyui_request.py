@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from loragate_server.intercept.reading.lora_files import LoraFiles
+from loragate_server.intercept.servers.comfyui_certain import Certain
 from loragate_server.intercept.servers.comfyui_graph import Node, Value, is_link
 from loragate_server.intercept.servers.comfyui_links import Links
 from loragate_server.intercept.servers.comfyui_models import OtherModels
@@ -37,6 +38,11 @@ class Graph:
     def presets(self) -> Presets:
         """What nodes bring with their presets."""
         return Presets(self.nodes, self.strengths.linked)
+
+    @cached_property
+    def certain(self) -> Certain:
+        """Which LoRAs nodes surely apply."""
+        return Certain()
 
     @cached_property
     def takers(self) -> Mapping[str, Sequence[tuple[Node, str]]]:

@@ -29,6 +29,8 @@ from loragate_server.intercept.routes import Hit, Route, route
 
 _LORAS, _PERFORMANCE = "loras", "performance_selection"
 _DEFAULT_WEIGHT = 0.5
+_MOST_LOADED = 5
+"""Of a longer list, the server leaves out what comes later, unless it is set to take more."""
 _NONE = "None"
 _FAST = {
     "Extreme Speed": ("sdxl_lcm_lora.safetensors", (1.0,)),
@@ -135,7 +137,8 @@ class _Reader:
         if not isinstance(value, list):
             raise unnamed(place_of(*location), "is no list.", "Send loras: [{model_name, weight}].")
         for number, item in enumerate(value):
-            yield from self._in_item(item, (*location, number))
+            for found, enabled in self._in_item(item, (*location, number)):
+                yield found, enabled and number < _MOST_LOADED
 
     def _in_item(self, item: Any, location: Location) -> Iterator[_Named]:
         place = place_of(*location)
