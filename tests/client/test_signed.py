@@ -48,7 +48,7 @@ def allow(*uses: tuple[bytes, float], **fields: Any) -> audit_pb2.Verdict:
         ],
         base_model="tiny",
         digests=audit_pb2.Digests(base_model=BASE, library="c" * 64, policy="d" * 64),
-        engine_version="12",
+        engine_version="13",
         loaders=["diffusers", "comfyui"],
     )
     made.decided_at.FromDatetime(datetime.now(UTC))

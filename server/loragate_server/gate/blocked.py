@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -15,6 +16,8 @@ from loragate_server.gate.kinship import (
     COPY_COSINE,
     ENOUGH,
     LEAST_AMOUNT,
+    MOST_CANDIDATES,
+    PART_COSINE,
     UNSEEN,
     Change,
     Part,
@@ -22,14 +25,16 @@ from loragate_server.gate.kinship import (
     change_of,
     parts_of,
 )
-from loragate_server.gate.sums import Known, Related, alike_sums
+from loragate_server.gate.sums import Flags, Indices, Known, Related, alike_sums
 from loragate_server.policy.known import KnownUse, Members
 from loragate_server.policy.lineage import Kin
 from loragate_server.policy.review import ReviewedAdapter
 from loragate_server.recent import REMEMBERED
 
-MOST_MEASURED = 256
-"""Sums that are fitted by blocked adapters for one question: some milliseconds each."""
+MOST_MEASURED = 40_000
+"""Blocked adapters by which sums are fitted, and four more a sum, for one question: two seconds."""
+_SLACK = 1e-3
+"""Of cosines, by which what is fitted is chosen."""
 
 Found = tuple[tuple[Part, KnownUse], ...]
 Chosen = Sequence[tuple[ReviewedAdapter, Change]]
@@ -62,7 +67,8 @@ class Asked:
     @cached_property
     def read_as(self) -> bytes:
         """Names what the readings are: a file may be read otherwise another time."""
-        return blake2b(b"".join(self.sketches), digest_size=16).digest()
+        sizes = repr([len(one) for one in self.sketches]).encode()
+        return blake2b(b"".join([sizes, *self.sketches]), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Blocked:
     uses: Sequence[KnownUse]
     changes: Sketches
     _found: dict[Hashable, Found] = field(default_factory=dict, repr=False)
+    _working: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @cached_property
     def _known(self) -> Known:
@@ -84,27 +91,36 @@ class Blocked:
 
     def recalled(self, asked: Sequence[Asked]) -> tuple[Kin, ...] | None:
         """As `kin_of`; None where that has to be worked out, which may take a second."""
-        keys: list[Hashable] = [(way, one.read_as) for one in asked for way in one.ways]
-        if len(asked) > 1:
-            keys.append(_together_key(asked))
-        return self.kin_of(asked) if all(key in self._found for key in keys) else None
+        try:
+            return self._kin(asked, lambda key, _: self._found[key])
+        except KeyError:
+            return None
 
     def kin_of(self, asked: Sequence[Asked]) -> tuple[Kin, ...]:
         """What the adapters have of blocked ones, the most of it first.
 
         Of what they add up to, that alone which none of them has by itself.
         """
+        with self._working:  # of equal questions at one moment, one is worked out
+            return self._kin(asked, self._once)
+
+    def _kin(
+        self,
+        asked: Sequence[Asked],
+        once: Callable[[Hashable, Iterable[tuple[Part, KnownUse]]], Found],
+    ) -> tuple[Kin, ...]:
         found = {
             Kin(one.copy, one.share, one.amount, number, use)
             for number, adapter in enumerate(asked)
             for way in adapter.ways
-            for one, use in self._once((way, adapter.read_as), self._alone(adapter, way))
+            for one, use in once((way, adapter.read_as), self._alone(adapter, way))
         }
         if len(asked) > 1:
             told = {(_use(one.blocked), one.copy) for one in found}
+            key = tuple((tuple(sorted(set(one.ways))), one.read_as) for one in asked)
             found |= {
                 Kin(one.copy, one.share, one.amount, None, use)
-                for one, use in self._once(_together_key(asked), self._together(asked, told))
+                for one, use in once(key, self._together(asked, told))
             }
         return _most(found)
 
@@ -119,9 +135,14 @@ class Blocked:
 
     def _alone(self, adapter: Asked, way: ReviewedAdapter) -> Iterator[tuple[Part, KnownUse]]:
         """What one adapter has, used in one way. Nothing is done before the first is asked for."""
+        # it is judged itself, and is no kin of its own
+        others = np.array([_file(use) != file_of(way) for use in self.uses])
+        changes = self.changes if others.all() else self.changes[others]
+        uses = [use for use, other in zip(self.uses, others, strict=True) if other]
         for chosen in adapter.chosen:
             if chosen[0] == way:
-                yield from self._measured([chosen])
+                for part in _measured([chosen], uses, changes):
+                    yield part, uses[part.index]
 
     def _together(self, asked: Sequence[Asked], told: Told) -> Iterator[tuple[Part, KnownUse]]:
         """What any two or more of the adapters have that none has by itself.
@@ -135,62 +156,82 @@ class Blocked:
         every = [(number, *one) for number, adapter in enumerate(asked) for one in adapter.chosen]
         if len({number for number, _, _ in every}) < 2:
             return
+        owners = [number for number, _, _ in every]
         changes = np.array([change for _, _, change in every])
-        told, left = set(told), MOST_MEASURED
-        for related in alike_sums([number for number, _, _ in every], changes, self._known):
+        told, looked_at, left = set(told), set[tuple[int, ...]](), MOST_MEASURED
+
+        def more(known: Indices, cosines: Sketches) -> Flags:
+            return _says_more([self.uses[index] for index in known], cosines, told)
+
+        for related in alike_sums(owners, changes, self._known, more):
             whole = related.whole
             for there, cosines in zip(related.sums, related.cosines, strict=True):
-                if not self._says_more(related, cosines, told):
+                if there in looked_at or not more(related.known, cosines[None]).any():
                     continue
-                if not left:
+                left -= 4 + min(int(np.sum(cosines >= CANDIDATE_COSINE)), MOST_CANDIDATES)
+                if left < 0:
                     whole = False
                     break
-                left -= 1
-                for part, use in self._measured([every[index][1:] for index in there]):
+                looked_at.add(there)
+                for part, use in self._added_up(
+                    [every[index][1:] for index in there], related, told
+                ):
                     if not told & {(_use(use), part.copy), (_use(use), True)}:
                         told.add((_use(use), part.copy))
                         yield part, use
             if not whole:
                 yield UNSEEN, self.uses[related.nearest]
 
-    def _says_more(self, related: Related, cosines: Sketches, told: Told) -> bool:
-        """Whether a sum may be a copy, or hold a part, of a blocked one that is not told of yet."""
-        for index, cosine in zip(related.known, cosines, strict=True):
-            use = _use(self.uses[index])
-            if cosine >= COPY_COSINE and (use, True) not in told:
-                return True
-            if cosine >= CANDIDATE_COSINE and not told & {(use, True), (use, False)}:
-                return True
-        return False
+    def _added_up(
+        self, chosen: Chosen, related: Related, told: Told
+    ) -> Iterator[tuple[Part, KnownUse]]:
+        """What a sum has of the blocked ones; none has anything of it but those it may be like.
 
-    def _measured(self, chosen: Chosen) -> Iterator[tuple[Part, KnownUse]]:
-        """What some adapters, active together, have of the blocked ones.
-
-        What is asked about is judged itself, and is no kin of its own: it is passed over alone,
-        and among others, as its weak copies are, where they bring no more of it.
+        What a copy holds besides may be of any other.
         """
-        changes, uses = self.changes, self.uses
-        if len(chosen) == 1:
-            own = np.array([_file(use) == file_of(chosen[0][0]) for use in uses])
-            changes = changes[~own]
-            uses = [use for use, same in zip(uses, own, strict=True) if not same]
-        change = np.sum([one for _, one in chosen], axis=0)
-        found = parts_of(change, changes)
-        if not found and changes[:, SKETCH_DIMENSIONS:].any() | change[SKETCH_DIMENSIONS:].any():
-            # what is changed of the text encoders may have no effect on pictures
-            rest = parts_of(change[:SKETCH_DIMENSIONS], changes[:, :SKETCH_DIMENSIONS])
-            found = tuple(replace(one, copy=False) for one in rest)
-        for part in found:
-            use = uses[part.index]
-            blocked = changes[part.index].astype(np.float64)
-            brought = 0.0 if len(chosen) == 1 else _brought(use, blocked, chosen)
-            slack = LEAST_AMOUNT if brought else 0.0
-            if part.amount > brought + slack or (part.copy and brought < ENOUGH):
-                yield part, use
+        for known in (related.known, np.arange(len(self.uses))):
+            uses = [self.uses[index] for index in known]
+            found = [(one, uses[one.index]) for one in _measured(chosen, uses, self.changes[known])]
+            if not any(one.copy and (_use(use), True) not in told for one, use in found):
+                break
+        yield from found
 
 
-def _together_key(asked: Sequence[Asked]) -> Hashable:
-    return tuple((tuple(sorted(set(one.ways))), one.read_as) for one in asked)
+def _says_more(uses: Sequence[KnownUse], cosines: Sketches, told: Told) -> Flags:
+    """Of sums, whether they may be a copy, or hold a part, of blocked ones not told of yet.
+
+    One holds parts where it is like one of them, or where several may explain it.
+    """
+    copied = np.array([(_use(use), True) in told for use in uses], dtype=bool)
+    known = copied | np.array([(_use(use), False) in told for use in uses], dtype=bool)
+    candidates = cosines >= CANDIDATE_COSINE - _SLACK
+    several = np.count_nonzero(candidates, axis=1, keepdims=True) > 1
+    parts = candidates & (several | (cosines >= PART_COSINE - _SLACK)) & ~known
+    copies = (cosines >= COPY_COSINE - _SLACK) & ~copied
+    found: Flags = np.any(parts | copies, axis=1)
+    return found
+
+
+def _measured(chosen: Chosen, uses: Sequence[KnownUse], changes: Sketches) -> Sequence[Part]:
+    """What some adapters, active together, have of some blocked ones.
+
+    Passed over is what one of them brings that is the blocked one, or a weak copy of it, where the
+    others bring no more of it.
+    """
+    change = np.sum([one for _, one in chosen], axis=0)
+
+    def more(part: Part) -> bool:
+        blocked = changes[part.index].astype(np.float64)
+        brought = 0.0 if len(chosen) == 1 else _brought(uses[part.index], blocked, chosen)
+        slack = LEAST_AMOUNT if brought else 0.0
+        return part.amount > brought + slack or (part.copy and brought < ENOUGH)
+
+    found = [part for part in parts_of(change, changes) if more(part)]
+    if not found and changes[:, SKETCH_DIMENSIONS:].any() | change[SKETCH_DIMENSIONS:].any():
+        # what is changed of the text encoders may have no effect on pictures
+        rest = parts_of(change[:SKETCH_DIMENSIONS], changes[:, :SKETCH_DIMENSIONS])
+        found = [replace(part, copy=False) for part in rest if more(replace(part, copy=False))]
+    return found
 
 
 def _brought(use: KnownUse, blocked: Change, chosen: Chosen) -> float:

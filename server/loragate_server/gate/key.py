@@ -47,7 +47,8 @@ class VerdictKey:
         concept_ids: sorted, without repetition; empty for the whole library.
         review_ids: sorted; the reviews in force about any of the adapters.
         known_ids: sorted; the decisions that had blocked some of the adapters.
-        lineage_ids: sorted; the decisions that had blocked what they come from.
+        lineage_ids: sorted; the decisions that had blocked what they come from, and whether they
+            are copies of it.
         twins: sorted; files that are ruled out and hold the weights of any of them.
     """
 

@@ -26,6 +26,9 @@ from loragate_server.record.verdict import Verdict
 UNKNOWN = "?"
 """Stands in a key for an adapter whose sketch is not at hand: no measured verdict has it."""
 
+_LARGEST = 1e30
+"""Products of what is larger may overflow."""
+
 
 class LineageBook(Follower):
     """Follows what is on record as blocked, with the sketches of those adapters. Thread-safe.
@@ -50,6 +53,7 @@ class LineageBook(Follower):
         self._lock = threading.Lock()
         self._seen: OrderedDict[SketchKey, tuple[bytes, ...]] = OrderedDict()
         self._parents: dict[SketchKey, tuple[bytes, ...]] = {}
+        self._read: set[str] = set()
         self._revision = self._read_revision = -1
         self._blocked: Mapping[str, Blocked] = {}
 
@@ -74,7 +78,7 @@ class LineageBook(Follower):
     async def decisions_about(
         self, adapters: Sequence[AdapterKey], base_digest: str
     ) -> tuple[str, ...]:
-        """The ids of the decisions that `about` names, for the key of a cached verdict.
+        """The decisions that `about` names, and as what, for the key of a cached verdict.
 
         What was not asked before is worked out on a thread, for it may take a second.
 
@@ -111,11 +115,14 @@ class LineageBook(Follower):
         revision = self._known.revision
         if revision == self._read_revision:
             return
-        # A sketch is recorded with the decision, so what is missing now is missing for good.
-        missing = {key for key in map(_key, self._known.alone()) if key not in self._parents}
+        # A sketch is recorded with the decision, so what is missing now is missing for good; a
+        # later decision may have read more of the file, here or elsewhere.
+        uses = self._known.alone()
+        unread = {_key(use) for use in uses if use.decision_id not in self._read}
         with self._database.reading() as connection:
-            found = read_sketches(connection, missing)
+            found = read_sketches(connection, unread)
         self._follow_known(found)
+        self._read = {use.decision_id for use in uses}
         self._read_revision = revision
 
     def _follow_known(self, more: Mapping[SketchKey, tuple[bytes, ...]]) -> None:
@@ -124,11 +131,12 @@ class LineageBook(Follower):
             revision = self._known.revision
             uses = self._known.alone()
             wanted = set(map(_key, uses))
-            new = {
-                key: more[key]
-                for key in wanted
-                if key in more and more[key] != self._parents.get(key)
-            }
+            new = {}
+            for key in wanted:
+                made, before = more.get(key, ()), self._parents.get(key, ())
+                # as in the table: fewer readings than before take nothing away
+                if made != before and len(made) >= len(before):
+                    new[key] = made
             if revision == self._revision and not new:
                 return
             kept = {key: one for key, one in self._parents.items() if key in wanted}
@@ -142,7 +150,9 @@ class LineageBook(Follower):
             [way] = use.members
             for sketch in self._parents.get(_key(use), ()):
                 change = change_of(sketch, way.denoiser_strength, way.text_encoder_strength)
-                if change.any():
+                if largest := float(np.abs(change).max()):
+                    # at any size that float32 has, squared sums included, it is as well known
+                    change *= min(1.0, _LARGEST / largest)
                     rows = found.setdefault(use.base_digest, [])
                     rows.append((use, change.astype(np.float32)))
         return {
@@ -152,8 +162,12 @@ class LineageBook(Follower):
 
 
 def decisions_of(kin: Iterable[Kin]) -> tuple[str, ...]:
-    """The decisions that blocked them, sorted, for a key."""
-    return tuple(sorted({one.blocked.decision_id for one in kin}))
+    """The decisions that blocked them, each with what was found of it, sorted, for a key.
+
+    What was a part may be a copy, or not be compared to the end, once more is known.
+    """
+    found = ((one.blocked.decision_id, one.copy, one.amount > 0) for one in kin)
+    return tuple(sorted({f"{decision} {copy:d}{seen:d}" for decision, copy, seen in found}))
 
 
 def _strengths(evidence: Evidence, adapter: int) -> list[tuple[float, float]]:

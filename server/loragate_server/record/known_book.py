@@ -113,7 +113,7 @@ class KnownBook(Follower):
             [way] = use.members
             angle = round(atan2(way.text_encoder_strength, way.denoiser_strength), 1)
             found[use.base_digest, way.sha256, way.config_sha256, angle] = use
-        return tuple(sorted(found.values(), key=lambda use: use.decision_id))
+        return tuple(sorted(found.values(), key=lambda use: (use.decision_id, use.members)))
 
     def learn(self, verdict: Verdict) -> None:
         """Takes in what was just recorded here, before the table is read again."""
@@ -171,9 +171,10 @@ def _ways(sha256s: Counter[str], wanted: Wanted) -> Iterator[Members]:
             yield tuple(sorted(members))
 
 
-def _strongest_first(use: KnownUse) -> tuple[float, str]:
+def _strongest_first(use: KnownUse) -> tuple[float, str, Members]:
     [way] = use.members
-    return -hypot(way.denoiser_strength, way.text_encoder_strength), use.decision_id
+    size = hypot(way.denoiser_strength, way.text_encoder_strength)
+    return -size, use.decision_id, use.members
 
 
 def _order(use: KnownUse) -> tuple[datetime, str]:

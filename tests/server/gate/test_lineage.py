@@ -397,6 +397,48 @@ async def test_another_replica_reads_the_sketch_from_the_record(family: Family) 
     assert kin.share > 0.99
 
 
+async def test_replicas_agree_on_a_blocked_file_of_which_less_was_read_another_time(
+    family: Family,
+) -> None:
+    house, verdict = family.house, await family.block(0)
+    evidence = verdict.decision.evidence
+    [own] = evidence.adapters
+    other = np.random.default_rng(1).standard_normal(1024).astype("<f4").tobytes()
+    known = KnownBook(house.recorder.database)
+    replica = LineageBook(house.recorder.database, known)
+
+    def about(*sketches: bytes, sha256: str = own.sha256) -> Any:
+        return replace(evidence, adapters=(replace(own, sha256=sha256, sketches=sketches),))
+
+    for sketches in (own.sketches, (*own.sketches, other), own.sketches):
+        decision = replace(verdict.decision, evidence=about(*sketches))
+        recorded = house.recorder.record(decision, verdict.caller, stage_times_s={})
+        for book in (house.known, house.lineage):
+            book.learn(recorded)
+        for following in (known, replica):
+            following.refresh()
+    for book in (house.lineage, replica):
+        assert [kin.copy for kin in book.about(about(other, sha256="f" * 64))] == [True]
+
+
+async def test_a_blocked_change_of_any_size_is_compared_without_overflow(family: Family) -> None:
+    house, verdict = family.house, await family.block(0, strength=2.0)
+    evidence = verdict.decision.evidence
+    [own] = evidence.adapters
+    wild = np.random.default_rng(1).standard_normal((2, 1024))
+    huge = (wild[0] * 1e38).clip(-3e38, 3e38).astype("<f4").tobytes()
+
+    def about(sketch: bytes, sha256: str) -> Any:
+        return replace(evidence, adapters=(replace(own, sha256=sha256, sketches=(sketch,)),))
+
+    decision = replace(verdict.decision, evidence=about(huge, "e" * 64))
+    recorded = house.recorder.record(decision, verdict.caller, stage_times_s={})
+    for book in (house.known, house.lineage):
+        book.learn(recorded)
+    assert house.lineage.about(about(wild[1].astype("<f4").tobytes(), "f" * 64)) == ()
+    assert [kin.copy for kin in house.lineage.about(about(huge, "f" * 64))] == [True]
+
+
 async def test_a_sketch_is_recorded_once_and_stands_in_no_payload(family: Family) -> None:
     for strength in (0.5, 0.6, 0.7):
         await family.ask(CLEAN, family.state(0), strength)

@@ -92,6 +92,20 @@ def test_a_decision_that_becomes_visible_late_is_read(database_url: str) -> None
     database.close()
 
 
+def test_what_is_blocked_alone_stands_in_one_order_on_every_replica(database_url: str) -> None:
+    """Whichever file each has heard of first."""
+    upgrade(database_url)
+    database = Database(database_url, 5)
+    uses = [KnownUse("same", BEGIN, BASE, (used(one),), blocked=True) for one in (A, B, C)]
+    orders = []
+    for heard in itertools.permutations(uses):
+        book = KnownBook(database)
+        book._take(heard)
+        orders.append(book.alone())
+    assert set(orders) == {tuple(uses)}
+    database.close()
+
+
 def test_what_a_replica_decides_whose_clock_is_behind_is_known(database_url: str) -> None:
     upgrade(database_url)
     database = Database(database_url, 5)
