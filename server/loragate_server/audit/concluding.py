@@ -6,8 +6,9 @@ the response stage adds to a few is put in their places.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loragate_server.audit.evidence import ConceptEvidence
 from loragate_server.audit.expecting import Expected, heard_of
@@ -90,6 +91,42 @@ class Measures:
                 tail[row], family[row], aimed[row] = p_value, family_p_value, aim_p_value
         degree, screen = screened.degree.tolist(), list(screened.screening.scores)
         return cls(looked, responded, score, tail, degree, family, screen, response, aimed)
+
+    @classmethod
+    def of_screen(
+        cls,
+        wanted: Sequence[int],
+        screened: Screened,
+        promise: Promise,
+        calibrated: Mapping[int, int],
+    ) -> Measures:
+        """What a screen alone says, whatever would have gone on to the response stage."""
+        expected = Expected.of(screened, promise, wanted, calibrated)
+        expected = Expected(expected.standings, ())
+        return cls.of(wanted, expected, screened, None, promise, calibrated)
+
+    def added_to(self, concepts: Sequence[ConceptEvidence]) -> tuple[ConceptEvidence, ...]:
+        """Evidence about the same concepts, each as grave as either says.
+
+        What was measured stage by stage stays as it is. Of a concept that no calibration speaks
+        for nothing is added.
+        """
+        return tuple(
+            self._graver(own, row) if own.family_p_value is not None else own
+            for row, own in enumerate(concepts)
+        )
+
+    def _graver(self, own: ConceptEvidence, row: int) -> ConceptEvidence:
+        family, aimed = self.family_p_value[row], self.degree_p_value[row]
+        if family is None or own.family_p_value is None or family >= own.family_p_value:
+            return own
+        return replace(
+            own,
+            score=own.score if math.isnan(own.score) else max(own.score, self.score[row]),
+            p_value=min(own.p_value, self.p_value[row]),
+            family_p_value=family,
+            degree_p_value=min(one for one in (own.degree_p_value, aimed) if one is not None),
+        )
 
     def concepts(self, probes: ProbeSet, wanted: Sequence[int]) -> tuple[ConceptEvidence, ...]:
         """The evidence about the wanted concepts, in their order."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.batching import BlockRows
 from loragate_server.audit.concluding import Measures
 from loragate_server.audit.coverage import coverage_doubts
@@ -15,6 +16,7 @@ from loragate_server.audit.materials import Materials
 from loragate_server.audit.new_words import conclude_words, uncalibrated, word_doubts
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.promise import Promise
+from loragate_server.audit.quieter import quieter
 from loragate_server.audit.recall import Recollection
 from loragate_server.audit.response import Adaptation, has_words
 from loragate_server.audit.stages import Responded, Screened
@@ -51,6 +53,7 @@ class _Look:
     adaptation: Adaptation
     recollection: Recollection | None = None
     screened: Screened | None = None
+    quieter: list[Screened] = field(default_factory=list)
     expected: Expected = field(default_factory=lambda: Expected((), ()))
     responded: Responded | None = None
     times_s: dict[str, float] = field(default_factory=dict)
@@ -203,6 +206,7 @@ class Judge:
                 del looks[number]
                 continue
             look.expected = Expected.of(look.screened, promise, wanted, self._calibrated)
+        self._screen_quieter(list(looks.values()), wanted, leash, few=few)
         return found, looks
 
     def _judged(self, look: _Look, wanted: Sequence[int], promise: Promise | None) -> Judged:
@@ -218,6 +222,10 @@ class Judge:
             self._calibrated,
         )
         concepts = measured.concepts(self._probes, wanted)
+        if promise is not None:
+            for one in look.quieter:
+                beside = Measures.of_screen(wanted, one, promise, self._calibrated)
+                concepts = beside.added_to(concepts)
         top = max(range(len(concepts)), key=lambda row: concepts[row].score)
         return Judged(
             concepts=concepts,
@@ -267,6 +275,24 @@ class Judge:
         for look in looks:
             look.times_s["screen"] = spent_s
         leash.report("screen", 1.0)
+
+    def _screen_quieter(
+        self, looks: Sequence[_Look], wanted: Sequence[int], leash: Leash, *, few: bool
+    ) -> None:
+        """Screens again, with the loud directions turned down, what a calibration speaks for."""
+        gradients, calibration = self._materials.gradients, self._materials.calibration
+        if gradients is None or calibration is None or not looks:
+            return
+        began = time.monotonic()
+        asked = [(look, one) for look in looks for one in quieter(self._base, look.adaptation)]
+        found = self._together.screens(
+            gradients, [[(one, Strength())] for _, one in asked], few=few, poll=leash.check
+        )
+        for (look, _), one in zip(asked, found, strict=True):
+            look.quieter.append(Screened.of(one, gradients, wanted, calibration.scales))
+        spent_s = (time.monotonic() - began) / len(looks)
+        for look in looks:
+            look.times_s["screen"] += spent_s
 
     def _respond(self, suspects: Sequence[_Look], wanted: Sequence[int], leash: Leash) -> None:
         asked: list[tuple[Adaptation, tuple[int, ...]]] = []
