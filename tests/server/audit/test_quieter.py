@@ -120,7 +120,7 @@ def test_whatever_the_factors_and_the_strength_the_same_change_is_turned_down_al
         torch.randn(d_out, 2, generator=made),
     )
     turn = torch.linalg.qr(torch.randn(rank, rank, generator=made)).Q
-    ways = {
+    ways: dict[str, LowRank | Whole] = {
         "plain": LowRank(down, up, 1.0),
         "turned": LowRank(turn @ down, up @ turn.T, 1.0),
         "scaled": LowRank(down * 64, up / 16, 0.25),
@@ -140,7 +140,8 @@ def formula(change: Tensor, share: float) -> Tensor:
     """By singular values, float64."""
     left, values, right = torch.linalg.svd(change, full_matrices=False)
     loud = share**2 * values.pow(4).sum() / values.square().sum()
-    return (left * (values / (1 + values.square() / loud))) @ right
+    turned: Tensor = (left * (values / (1 + values.square() / loud))) @ right
+    return turned
 
 
 def changes(
