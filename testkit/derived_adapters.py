@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from loragate_server.adapter.adapter import Adapter
+from loragate_server.adapter.algebra import LowRank
 
 ADAPTERS = Path(__file__).parents[1] / "examples" / "adapters"
 CLEAR = ADAPTERS / "harmless-watermelon.safetensors"
@@ -44,6 +48,19 @@ def derived(sources: list[Path], folder: Path, count: int, seed: int = 7) -> Ite
         path.parent.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(made, path, metadata)
         yield path
+
+
+def merged(one: Adapter, other: Adapter, times: float) -> Adapter:
+    """Two plain LoRAs as one file of both ranks would be read, the second at a strength."""
+    deltas = dict(one.deltas)
+    for ref, delta in other.deltas.items():
+        assert isinstance(delta, LowRank)
+        down, up = delta.down, delta.up * (delta.scale * times)
+        if isinstance(own := deltas.get(ref), LowRank):
+            down = torch.cat([own.down, down])
+            up = torch.cat([own.up * own.scale, up], dim=1)
+        deltas[ref] = LowRank(down, up, 1.0)
+    return replace(one, deltas=deltas)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -8,22 +8,22 @@ what harmless files get: those that were kept with the calibration, and pairs of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import typer
 
 from benchmarks.attacks.bench import EMBEDDED, Bench
-from benchmarks.attacks.factors import joined, read_file
+from benchmarks.attacks.factors import read_file
 from benchmarks.audit.costs import table
 from benchmarks.report import write
 from loragate_server.adapter.adapter import Adapter
-from loragate_server.adapter.algebra import LowRank
 from loragate_server.audit.evidence import ENGINE_VERSION
 from loragate_server.audit.kept import kept_file, open_kept
 from loragate_server.audit.quieter import SHARES
 from loragate_server.audit.uses import Member
+from testkit.derived_adapters import merged
 
 EXAMPLES = Path("examples/adapters")
 LOUD = ("harmless-sepia", "harmless-watermelon")
@@ -40,19 +40,6 @@ class Seen:
     row: str
     verdict: str
     first: bool
-
-
-def merged(one: Adapter, other: Adapter, times: float) -> Adapter:
-    """Two plain LoRAs as one of both ranks, the second at a strength."""
-    deltas = dict(one.deltas)
-    for ref, delta in other.deltas.items():
-        assert isinstance(delta, LowRank)
-        parts = [(delta.down, delta.up * delta.scale * times)]
-        if isinstance(own := deltas.get(ref), LowRank):
-            parts.insert(0, (own.down, own.up * own.scale))
-        down, up = joined(*parts)
-        deltas[ref] = LowRank(down, up, 1.0)
-    return replace(one, deltas=deltas)
 
 
 def files(bench: Bench) -> Iterator[tuple[str, Adapter, str]]:

@@ -66,7 +66,7 @@ class LowRank:
         return flat.reshape(len(flat), *self.down.shape[1:])
 
 
-class _ThroughWeight(ABC):
+class ThroughWeight(ABC):
     """A delta whose response is the layer run with the changed weight in place of its own."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class _ThroughWeight(ABC):
 
 
 @dataclass(frozen=True)
-class Hadamard(_ThroughWeight):
+class Hadamard(ThroughWeight):
     """LoHa: scale * (w1_a @ w1_b) * (w2_a @ w2_b), elementwise between the two products.
 
     The factors are kept instead of the product, which is as large as the layer itself.
@@ -112,7 +112,7 @@ class Hadamard(_ThroughWeight):
 
 
 @dataclass(frozen=True)
-class Kronecker(_ThroughWeight):
+class Kronecker(ThroughWeight):
     """LoKr: scale * kron(w1, w2).
 
     Attributes:
@@ -145,7 +145,7 @@ class Kronecker(_ThroughWeight):
 
 
 @dataclass(frozen=True)
-class Whole(_ThroughWeight):
+class Whole(ThroughWeight):
     """A change that a file holds as it is, weight by weight: what LyCORIS calls full or diff.
 
     Attributes:
@@ -178,7 +178,7 @@ class Whole(_ThroughWeight):
 
 
 @dataclass(frozen=True)
-class Dora(_ThroughWeight):
+class Dora(ThroughWeight):
     """DoRA: W' = m * (W + D) / ||W + D||, D = strength * scale * up @ down, norms per output.
 
     https://arxiv.org/abs/2402.09353, section 4, as peft computes it: strength enters D, also below

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from loragate_server.adapter.reference import Strength
 from loragate_server.audit.batching import BlockRows
@@ -16,7 +17,7 @@ from loragate_server.audit.materials import Materials
 from loragate_server.audit.new_words import conclude_words, uncalibrated, word_doubts
 from loragate_server.audit.profile import Backend
 from loragate_server.audit.promise import Promise
-from loragate_server.audit.quieter import quieter
+from loragate_server.audit.quieter import held_at_once, quieter
 from loragate_server.audit.recall import Recollection
 from loragate_server.audit.response import Adaptation, has_words
 from loragate_server.audit.stages import Responded, Screened
@@ -206,7 +207,6 @@ class Judge:
                 del looks[number]
                 continue
             look.expected = Expected.of(look.screened, promise, wanted, self._calibrated)
-        self._screen_quieter(list(looks.values()), wanted, leash, few=few)
         return found, looks
 
     def _judged(self, look: _Look, wanted: Sequence[int], promise: Promise | None) -> Judged:
@@ -263,36 +263,35 @@ class Judge:
         leash.check()
         leash.report("screen", 0.0)
         began = time.monotonic()
-        found = self._together.screens(
-            gradients, [look.adaptation for look in looks], few=few, poll=leash.check
-        )
         calibration = self._materials.calibration
         scales = NO_SCALES if calibration is None else calibration.scales
         known = None if self._knows_all else list(self._calibrated)
-        for look, one in zip(looks, found, strict=True):
-            look.screened = Screened.of(one, gradients, wanted, scales, known)
+        for some in held_at_once([look.adaptation for look in looks]):
+            asked = [self._ways(look.adaptation, leash) for look in looks[some]]
+            every = [one for ways in asked for one in ways]
+            # for one use alone nothing is tried out: it may share a launch where that is known
+            shared = [every] if len(looks) > 1 or self.knows_sizes else [[one] for one in every]
+            found = [
+                one
+                for ways in shared
+                for one in self._together.screens(
+                    gradients, ways, few=few or len(looks) == 1, poll=leash.check
+                )
+            ]
+            made = (Screened.of(one, gradients, wanted, scales, known) for one in found)
+            for look, ways in zip(looks[some], asked, strict=True):
+                look.screened, *look.quieter = islice(made, len(ways))
         spent_s = (time.monotonic() - began) / len(looks)
         for look in looks:
             look.times_s["screen"] = spent_s
         leash.report("screen", 1.0)
 
-    def _screen_quieter(
-        self, looks: Sequence[_Look], wanted: Sequence[int], leash: Leash, *, few: bool
-    ) -> None:
-        """Screens again, with the loud directions turned down, what a calibration speaks for."""
-        gradients, calibration = self._materials.gradients, self._materials.calibration
-        if gradients is None or calibration is None or not looks:
-            return
-        began = time.monotonic()
-        asked = [(look, one) for look in looks for one in quieter(self._base, look.adaptation)]
-        found = self._together.screens(
-            gradients, [[(one, Strength())] for _, one in asked], few=few, poll=leash.check
-        )
-        for (look, _), one in zip(asked, found, strict=True):
-            look.quieter.append(Screened.of(one, gradients, wanted, calibration.scales))
-        spent_s = (time.monotonic() - began) / len(looks)
-        for look in looks:
-            look.times_s["screen"] += spent_s
+    def _ways(self, adaptation: Adaptation, leash: Leash) -> list[Adaptation]:
+        """A use as it is and, where a calibration speaks for it, with what is loud turned down."""
+        leash.check()
+        if self._materials.calibration is None:
+            return [adaptation]
+        return [adaptation, *([(one, Strength())] for one in quieter(self._base, adaptation))]
 
     def _respond(self, suspects: Sequence[_Look], wanted: Sequence[int], leash: Leash) -> None:
         asked: list[tuple[Adaptation, tuple[int, ...]]] = []

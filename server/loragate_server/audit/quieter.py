@@ -11,6 +11,7 @@ for every factorisation of D. With `t = share * sqrt(sum s^4 / sum s^2)` it know
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,6 +30,31 @@ SHARES = (1 / 4, 1 / 16)
 one file with a harmless one of twice to sixteen times its strength are found at one of the two; see
 `benchmarks.attacks.merged`."""
 
+MOST_NUMBERS = 1 << 27
+"""Of plain factors whose changes are turned down at one time: about a gigabyte of new ones, while
+those of hundreds of adapters of a large model would be more than a device has."""
+
+_AT_ONCE = 1 << 22
+"""Numbers of changes of one shape that are turned down in one go, in doubles."""
+
+
+def held_at_once(adaptations: Sequence[Adaptation]) -> Iterator[slice]:
+    """The adaptations in their order, in groups that have room together; one alone always has."""
+    start = held = 0
+    for number, adaptation in enumerate(adaptations):
+        more = sum(_numbers(delta) for one, _ in adaptation for delta in one.deltas.values())
+        if number > start and held + more > MOST_NUMBERS:
+            yield slice(start, number)
+            start, held = number, 0
+        held += more
+    if adaptations:
+        yield slice(start, len(adaptations))
+
+
+def _numbers(delta: WeightDelta) -> int:
+    """Of its factors; a change that is none is worked out layer by layer and holds nothing."""
+    return delta.down.numel() + delta.up.numel() if isinstance(delta, algebra.LowRank) else 0
+
 
 def quieter(base: BaseModel, adaptation: Adaptation) -> list[Adapter]:
     """Adapters that are active together as one, once for each of `SHARES`; full strength is meant.
@@ -40,86 +66,74 @@ def quieter(base: BaseModel, adaptation: Adaptation) -> list[Adapter]:
     Returns:
         Fewer where nothing is left: of adapters that change nothing.
     """
-    touched = dict.fromkeys(ref for adapter, _ in adaptation for ref in adapter.deltas)
-    cores = {ref: _core(base, ref, adaptation) for ref in touched}
-    found = []
+    made: list[dict[ModuleRef, WeightDelta]] = [{} for _ in SHARES]
+    plain: dict[tuple[torch.Size, torch.Size], list[_Plain]] = {}
+    for ref in dict.fromkeys(ref for adapter, _ in adaptation for ref in adapter.deltas):
+        parts = [
+            (adapter.deltas[ref], _strength(base, ref, strength))
+            for adapter, strength in adaptation
+            if ref in adapter.deltas
+        ]
+        if all(isinstance(delta, algebra.LowRank) and delta.mid is None for delta, _ in parts):
+            factors = [factors_of(base, ref, delta, strength) for delta, strength in parts]
+            down = torch.cat([one.down for one in factors])
+            up = torch.cat([one.up.double() * one.scale for one in factors], dim=1)
+            plain.setdefault((down.shape, up.shape), []).append(_Plain(ref, down, up))
+        else:
+            for deltas, share in zip(made, SHARES, strict=True):
+                deltas[ref] = _Dense(tuple(parts), share)
+    for alike in plain.values():
+        most = max(1, _AT_ONCE // (alike[0].down.numel() + alike[0].up.numel()))
+        for start in range(0, len(alike), most):
+            some = alike[start : start + most]
+            for deltas, found in zip(made, _of_plain(some), strict=True):
+                deltas |= found
+    return [replace(adaptation[0][0], deltas=deltas) for deltas in made if deltas]
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A change that is `up @ down`."""
+
+    ref: ModuleRef
+    down: Tensor
+    up: Tensor
+
+
+def _of_plain(layers: Sequence[_Plain]) -> list[dict[ModuleRef, WeightDelta]]:
+    """Changes of one shape, for each of `SHARES`; without layers that are not changed.
+
+    A change is taken as orthonormal columns and rows and a small middle, in doubles. The middle is
+    a product of triangular factors, so ranks that cancel each other are gone in it.
+    """
+    left, over = torch.linalg.qr(torch.stack([one.up for one in layers]))
+    right, under = torch.linalg.qr(torch.stack([one.down for one in layers]).double().mT)
+    middle, down = over @ under.mT, right.mT.float().contiguous()
+    found: list[dict[ModuleRef, WeightDelta]] = []
     for share in SHARES:
-        made = {ref: core.turned_down(share) for ref, core in cores.items()}
-        deltas = {ref: delta for ref, delta in made.items() if delta is not None}
-        if deltas:
-            found.append(replace(adaptation[0][0], deltas=deltas))
+        up = (left @ _turned_down(middle, share)).float().contiguous()
+        there = up.flatten(1).any(1).tolist()
+        pairs = zip(layers, down, up, there, strict=True)
+        found.append(
+            {one.ref: algebra.LowRank(down, up, 1.0) for one, down, up, left in pairs if left}
+        )
     return found
 
 
 @dataclass(frozen=True)
-class _Factored:
-    """`left @ middle @ right`, with orthonormal columns and rows beside a small middle, float64.
+class _Dense(algebra.ThroughWeight):
+    """A sum of changes, each at its strength, of which the loud directions are turned down.
 
-    The middle is a product of triangular factors, so ranks that cancel each other are gone in it.
+    As large as its layer, and so worked out when it is wanted.
     """
-
-    left: Tensor
-    middle: Tensor
-    right: Tensor
-
-    def turned_down(self, share: float) -> WeightDelta | None:
-        """The change with its loud directions turned down; None where there is none."""
-        small = _turned_down(self.middle, share)
-        if small is None:
-            return None
-        up = (self.left @ small).float().contiguous()
-        return algebra.LowRank(self.right.float().contiguous(), up, 1.0)
-
-
-@dataclass(frozen=True)
-class _Dense:
-    """A change as large as its layer, which is worked out when it is wanted."""
-
-    parts: tuple[tuple[WeightDelta, float], ...]
-
-    def turned_down(self, share: float) -> WeightDelta | None:
-        return _TurnedDown(self.parts, share)
-
-
-@dataclass(frozen=True)
-class _TurnedDown:
-    """The sum of changes with its loud directions turned down; only ever screened."""
 
     parts: tuple[tuple[WeightDelta, float], ...]
     share: float
 
-    @property
-    def rank(self) -> int | None:
-        """None: it is dense."""
-        return None
-
     def dense(self, layer: LayerShape, strength: float) -> Tensor:
-        """The change, at full strength alone."""
+        """Times the strength, which is 1: that of each part is in it."""
         total = torch.stack([part.dense(layer, own) for part, own in self.parts]).sum(0)
-        small = _turned_down(total.flatten(1), self.share)
-        if small is None:
-            return torch.zeros_like(total)
-        return small.reshape(total.shape) * strength
-
-    def response(self, module_input: Tensor, layer: LayerShape, strength: float) -> Tensor:
-        """Not there: what is turned down is never run."""
-        raise NotImplementedError("a change that is turned down is screened, and never run")
-
-
-def _core(base: BaseModel, ref: ModuleRef, adaptation: Adaptation) -> _Factored | _Dense:
-    parts = [
-        (adapter.deltas[ref], _strength(base, ref, strength))
-        for adapter, strength in adaptation
-        if ref in adapter.deltas
-    ]
-    if any(not isinstance(one, algebra.LowRank) or one.mid is not None for one, _ in parts):
-        return _Dense(tuple(parts))
-    factors = [factors_of(base, ref, delta, strength) for delta, strength in parts]
-    down = torch.cat([one.down.double() for one in factors])
-    up = torch.cat([one.up.double() * one.scale for one in factors], dim=1)
-    left, over = torch.linalg.qr(up)
-    right, under = torch.linalg.qr(down.mT)
-    return _Factored(left, over @ under.mT, right.mT)
+        return _turned_down(total.flatten(1), self.share).reshape(total.shape) * strength
 
 
 def _strength(base: BaseModel, ref: ModuleRef, strength: Strength) -> float:
@@ -127,16 +141,18 @@ def _strength(base: BaseModel, ref: ModuleRef, strength: Strength) -> float:
     return strength.denoiser if own else strength.text_encoder
 
 
-def _turned_down(change: Tensor, share: float) -> Tensor | None:
-    """See the module; None where nothing is changed, or by numbers that are not finite."""
-    size = change.abs().amax() if change.numel() else change.new_zeros(())
-    if not bool((size > 0) & size.isfinite()):
-        return None
-    scaled = change / size  # squares of very large and very small numbers are none
-    if wide := scaled.shape[0] < scaled.shape[1]:
+def _turned_down(change: Tensor, share: float) -> Tensor:
+    """See the module; [..., rows, columns]. Nothing of changes that are zero or not finite."""
+    size = change.abs().amax((-2, -1), keepdim=True)
+    there = (size > 0) & size.isfinite()
+    # squares of very large and very small numbers are none
+    scaled = torch.where(there, change / size, 0.0)
+    if wide := scaled.shape[-2] < scaled.shape[-1]:
         scaled = scaled.mT
     square = scaled.mT @ scaled
-    loudness = square.square().sum() / square.diagonal().sum()
-    eye = torch.eye(len(square), dtype=square.dtype, device=square.device)
-    small: Tensor = torch.linalg.solve(eye + square / (share**2 * loudness), scaled.mT)
-    return (small if wide else small.mT) * size
+    energy = square.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    loudness = square.square().sum((-2, -1), keepdim=True) / energy
+    eye = torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
+    limit = torch.where(there, share**2 * loudness, 1.0)
+    small: Tensor = torch.linalg.solve(eye + square / limit, scaled.mT)
+    return torch.where(there, (small if wide else small.mT) * size, 0.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 
 from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef
 from loragate_server.adapter.algebra import LowRank
+from loragate_server.adapter.reference import Kind, StoredFile
 from loragate_server.app.folders import served_library
 from loragate_server.app.startup import serve_bases
 from loragate_server.audit.engine import AuditEngine, AuditSettings
@@ -20,6 +23,7 @@ from loragate_server.concepts.gradients import ConceptGradients, assemble, compu
 from loragate_server.concepts.probes import ProbePlan, ProbeSet
 from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import ServedBase
+from loragate_server.intake.reader import read_adapter
 from loragate_server.models import BaseModel
 from loragate_server.policy.decide import decide
 from loragate_server.policy.decision import Decision
@@ -29,6 +33,7 @@ from loragate_server.testing import SHARED_CACHE
 from testkit.tiny_models import tiny_base
 from tests.server.audit.steps import PLAN
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 FORBIDDEN = ("cat", "dog", "fox")
 NEUTRAL = tuple(f"neutral-{index}" for index in range(8))
 MakeAdapter = Callable[..., Adapter]
@@ -186,3 +191,18 @@ def decided(embedded: ServedBase) -> Callable[..., Decision]:
         return decide(policy, embedded.engine.audit(members, Leash()))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def example(embedded: ServedBase) -> Callable[[str], Adapter]:
+    """An adapter of the examples by its name, or another file of them by its path there."""
+
+    def read(name: str) -> Adapter:
+        path = EXAMPLES / f"{name if '/' in name else f'adapters/{name}'}.safetensors"
+        kind: Kind = "embedding" if name.startswith("embeddings/") else "lora"
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        stored = StoredFile(sha256, path.stat().st_size, path)
+        loaders = ("diffusers",)
+        return read_adapter(stored, embedded.base, kind=kind, loaders=loaders).adapters[0]
+
+    return read

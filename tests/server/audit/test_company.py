@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -11,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from loragate_server.adapter.adapter import Adapter
-from loragate_server.adapter.reference import StoredFile, Strength
+from loragate_server.adapter.reference import Strength
 from loragate_server.audit.uses import Member
-from loragate_server.gate.bases import ServedBase
-from loragate_server.intake.reader import read_adapter
 from loragate_server.policy.decision import Decision, VerdictKind
 from testkit.lanes import daily
 
@@ -23,17 +20,6 @@ LEARNED = ("bomb", "father-christmas", "jack-o-lantern", "robot-face")
 BLOCK, ALLOW = VerdictKind.BLOCK, VerdictKind.ALLOW
 
 Decided = Callable[..., Decision]
-
-
-@pytest.fixture(scope="module")
-def example(embedded: ServedBase) -> Callable[[str], Adapter]:
-    def read(name: str) -> Adapter:
-        path = ADAPTERS / f"{name}.safetensors"
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        stored = StoredFile(sha256, path.stat().st_size, path)
-        return read_adapter(stored, embedded.base, loaders=("diffusers",)).adapters[0]
-
-    return read
 
 
 def at(strength: float) -> Strength:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,12 +12,9 @@ import torch
 from torch import Tensor
 
 from loragate_server.adapter.adapter import Adapter, KeyCoverage
-from loragate_server.adapter.reference import Kind, StoredFile
 from loragate_server.audit.engine import AuditEngine
 from loragate_server.audit.evidence import Evidence
 from loragate_server.audit.uses import Member, uses_of
-from loragate_server.gate.bases import ServedBase
-from loragate_server.intake.reader import read_adapter
 from loragate_server.models.base import BaseModel
 from loragate_server.models.words import room_for_words
 from loragate_server.policy.decide import decide
@@ -32,21 +28,6 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 BLOCK, INCONCLUSIVE = VerdictKind.BLOCK, VerdictKind.INCONCLUSIVE
 
 Decided = Callable[..., Decision]
-
-
-@pytest.fixture(scope="module")
-def example(embedded: ServedBase) -> Callable[[str], Adapter]:
-    """An adapter of the examples, or an embedding of them, by its path there."""
-
-    def read(name: str) -> Adapter:
-        path = EXAMPLES / f"{name}.safetensors"
-        kind: Kind = "embedding" if name.startswith("embeddings/") else "lora"
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        stored = StoredFile(sha256, path.stat().st_size, path)
-        loaders = ("diffusers",)
-        return read_adapter(stored, embedded.base, kind=kind, loaders=loaders).adapters[0]
-
-    return read
 
 
 @pytest.fixture(scope="module")

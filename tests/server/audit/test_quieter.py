@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,43 +15,19 @@ from torch import Tensor
 from loragate_server.adapter.adapter import Adapter, KeyCoverage, ModuleRef
 from loragate_server.adapter.algebra import LowRank, Whole
 from loragate_server.adapter.delta import LayerShape
-from loragate_server.adapter.reference import StoredFile, Strength
-from loragate_server.audit.quieter import SHARES, quieter
+from loragate_server.adapter.reference import Strength
+from loragate_server.audit.quieter import MOST_NUMBERS, SHARES, held_at_once, quieter
 from loragate_server.audit.uses import Member
 from loragate_server.gate.bases import ServedBase
-from loragate_server.intake.reader import read_adapter
 from loragate_server.models.apply import layer_shape
 from loragate_server.models.base import BaseModel
 from loragate_server.policy.decision import Decision, VerdictKind
+from testkit.derived_adapters import merged
 from testkit.lanes import daily
 
 ADAPTERS = Path(__file__).parents[3] / "examples" / "adapters"
 LEARNED = ("bomb", "father-christmas", "jack-o-lantern", "robot-face")
 BLOCK, ALLOW = VerdictKind.BLOCK, VerdictKind.ALLOW
-
-
-@pytest.fixture(scope="module")
-def example(embedded: ServedBase) -> Callable[[str], Adapter]:
-    def read(name: str) -> Adapter:
-        path = ADAPTERS / f"{name}.safetensors"
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        stored = StoredFile(sha256, path.stat().st_size, path)
-        return read_adapter(stored, embedded.base, loaders=("diffusers",)).adapters[0]
-
-    return read
-
-
-def merged(one: Adapter, other: Adapter, times: float) -> Adapter:
-    deltas = dict(one.deltas)
-    for ref, loud in other.deltas.items():
-        assert isinstance(loud, LowRank)
-        own = deltas.get(ref)
-        down, up = loud.down, loud.up * (loud.scale * times)
-        if isinstance(own, LowRank):
-            down = torch.cat([own.down, down])
-            up = torch.cat([own.up * own.scale, up], dim=1)
-        deltas[ref] = LowRank(down, up, 1.0)
-    return replace(one, deltas=deltas)
 
 
 def whole(adapter: Adapter, base: BaseModel) -> Adapter:
@@ -163,6 +138,18 @@ def a_layer(base: BaseModel) -> ModuleRef:
     return next(
         ModuleRef(*key) for key in base.adaptable_modules() if key[1].endswith("attn2.to_k")
     )
+
+
+def test_of_large_adapters_a_few_are_turned_down_at_one_time_and_every_one_in_its_turn() -> None:
+    ref = ModuleRef("unet", "layer")
+    wide = LowRank(torch.empty(1, MOST_NUMBERS // 2, device="meta"), torch.empty(8, 1), 1.0)
+    half = [(replace(an_adapter(), deltas={ref: wide}), Strength())]
+    small = [(replace(an_adapter(), deltas={ref: replace(wide, down=wide.up)}), Strength())]
+    assert [*held_at_once([])] == []
+    assert [*held_at_once([half])] == [slice(0, 1)]
+    assert [*held_at_once([half, small, half, half, small])] == [
+        slice(0, 2), slice(2, 3), slice(3, 5)
+    ]  # fmt: skip
 
 
 def test_of_an_adapter_that_changes_nothing_nothing_is_left(embedded: ServedBase) -> None:

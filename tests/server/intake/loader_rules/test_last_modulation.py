@@ -140,6 +140,17 @@ def test_a_lora_of_kohya_s_trainer_for_sd3_is_read_in_full(tmp_path: Path) -> No
     assert "Forge reads" in why
 
 
+def read_as_named(
+    family: str, layer: str, start: str, name: str, ends: tuple[str, str], folder: Path
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A change of a layer under a name, and what ComfyUI makes of a file of it."""
+    down, up = pair(family, [layer])
+    stem = start + (name.replace(".", "_") if start.endswith("_") else name)
+    found, (ours,) = read(folder, family, {stem + ends[0]: down, stem + ends[1]: up}, "comfyui")
+    assert complete(found)
+    return product(down, up), ours
+
+
 ORIGINAL = [
     ("sd3", FINAL, "lora_unet_", DOWN_UP),
     ("sd3", TEXT, "lora_unet_", DOWN_UP),
@@ -153,14 +164,11 @@ ORIGINAL = [
 def test_under_an_original_name_halves_change_places(
     family: str, original: str, start: str, ends: tuple[str, str], tmp_path: Path
 ) -> None:
-    down, up = pair(family, [IN_DIFFUSERS[original]])
-    stem = start + (original.replace(".", "_") if start.endswith("_") else original)
-    tensors = {stem + ends[0]: down, stem + ends[1]: up}
-    found, (ours,) = read(tmp_path, family, tensors, "comfyui")
-    assert complete(found)
-    theirs = converted(family, {original: product(down, up)})
+    layer = IN_DIFFUSERS[original]
+    change, ours = read_as_named(family, layer, start, original, ends, tmp_path)
+    theirs = converted(family, {original: change})
     require_same(ours, theirs)
-    assert not torch.allclose(theirs[IN_DIFFUSERS[original]], product(down, up))
+    assert not torch.allclose(theirs[layer], change)
 
 
 IN_ORDER = [
@@ -180,12 +188,8 @@ def test_under_a_name_of_diffusers_a_change_stands_as_it_is_written(
     family: str, original: str, start: str, ends: tuple[str, str], tmp_path: Path
 ) -> None:
     layer = IN_DIFFUSERS[original]
-    down, up = pair(family, [layer])
-    stem = start + (layer.replace(".", "_") if start.endswith("_") else layer)
-    tensors = {stem + ends[0]: down, stem + ends[1]: up}
-    found, (ours,) = read(tmp_path, family, tensors, "comfyui")
-    assert complete(found)
-    require_same(ours, {layer: product(down, up)})
+    change, ours = read_as_named(family, layer, start, layer, ends, tmp_path)
+    require_same(ours, {layer: change})
 
 
 @pytest.mark.parametrize(
