@@ -262,6 +262,10 @@ def patched_workload() -> Object:
     }
 
 
+HOURS_OF_A_FIRST_BUILD_S = 4 * 3600
+"""A sidecar answers /readyz when what its first start builds is there; a kill begins it anew."""
+
+
 @pytest.mark.parametrize("version", ["1.29", "1.33", "1.37"])
 def test_the_patch_makes_a_valid_workload(version: str) -> None:
     kubernetes_validate.validate(patched_workload(), version, strict=True)
@@ -272,6 +276,8 @@ def test_the_sidecar_is_native_and_shares_only_the_socket() -> None:
     [sidecar], [server] = spec["initContainers"], spec["containers"]
     assert sidecar["restartPolicy"] == "Always"
     assert sidecar["startupProbe"]["httpGet"]["path"] == "/readyz"
+    probe = sidecar["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= HOURS_OF_A_FIRST_BUILD_S
     assert server["env"] == [
         {"name": "LORAGATE_TARGET", "value": "unix:/run/loragate/loragate.sock"}
     ]

@@ -68,7 +68,7 @@ startupProbe:
   httpGet:
     path: {{ ternary "/healthz" "/readyz" (eq .Values.mode "shared") }}
     port: http-loragate
-  {{- toYaml .Values.probes.startup | nindent 2 }}
+  {{- toYaml (ternary .Values.probes.startup .Values.probes.sidecarStartup (eq .Values.mode "shared")) | nindent 2 }}
 livenessProbe:
   httpGet:
     path: /healthz
