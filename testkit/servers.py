@@ -27,8 +27,9 @@ from loragate_server.testing import (
     environment,
 )
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["testkit.preloaded"])
+fork_server = multiprocessing.get_context("forkserver")
+"""What is started in it has everything loaded, and no thread."""
+fork_server.set_forkserver_preload(["testkit.preloaded"])
 
 
 @contextmanager
@@ -38,8 +39,8 @@ def forked_server(
     """As `server_process`, which starts a server as an operator does and takes seconds for it."""
     log = state / "server.log"
     log.touch()
-    reader, writer = _FORKS.Pipe(duplex=False)
-    process = _FORKS.Process(
+    reader, writer = fork_server.Pipe(duplex=False)
+    process = fork_server.Process(
         target=_serve, args=(environment(state, settings), arguments(config), log, writer)
     )
     process.start()
@@ -74,7 +75,7 @@ def forked_program(
         variables: its environment.
         log: gets what it says.
     """
-    process = _FORKS.Process(target=_become, args=(dict(variables), list(words), log, log))
+    process = fork_server.Process(target=_program, args=(dict(variables), list(words), log, log))
     process.start()
     try:
         yield process
@@ -93,7 +94,9 @@ def forked_command(
     """
     with TemporaryDirectory() as folder:
         out, errors = Path(folder, "out"), Path(folder, "errors")
-        process = _FORKS.Process(target=_become, args=(dict(variables), list(words), errors, out))
+        process = fork_server.Process(
+            target=_program, args=(dict(variables), list(words), errors, out)
+        )
         process.start()
         process.join(limit_s)
         if process.exitcode is None:
@@ -104,7 +107,7 @@ def forked_command(
         )
 
 
-def _become(variables: dict[str, str], words: list[str], errors: Path, out: Path) -> None:
+def _program(variables: dict[str, str], words: list[str], errors: Path, out: Path) -> None:
     with out.open("a") as file:
         _run(variables, words, errors, file.fileno())
 
@@ -114,14 +117,18 @@ def _serve(variables: dict[str, str], words: list[str], log: Path, writer: Conne
 
 
 def _run(variables: dict[str, str], words: list[str], errors: Path, out: int) -> None:
-    """What the forked process does: it becomes the command."""
+    with errors.open("a") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    os.dup2(out, sys.stdout.fileno())
+    become(words, variables)
+
+
+def become(words: list[str], variables: dict[str, str]) -> None:
+    """What the forked process does: it becomes the command `loragate-server WORDS`."""
     if "loragate_server.app.serve" not in sys.modules:
         raise RuntimeError("testkit.preloaded could not be loaded; import it to see why")
     os.environ.clear()
     os.environ.update(variables)
-    with errors.open("a") as file:
-        os.dup2(file.fileno(), sys.stderr.fileno())
-    os.dup2(out, sys.stdout.fileno())
     from loragate_server.cli.command import application
 
     application(words)

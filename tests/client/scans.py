@@ -7,17 +7,16 @@ import os
 import pty
 import select
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loragate_server.testing import SHARED_CACHE
+from testkit.engines import forking
 from testkit.waiting import at_most
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 HARMLESS = ADAPTERS / "harmless-watermelon.safetensors"
 LEARNED = ADAPTERS / "learned-bomb.safetensors"
-COMMAND = [sys.executable, "-m", "loragate", "scan"]
 
 
 def surroundings(home: Path, **more: str) -> dict[str, str]:
@@ -36,10 +35,14 @@ def scan(
     home: Path,
     within: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    command: Sequence[str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `loragate scan WORDS` to its end, in the folder `within` or that of the user."""
+    """Runs `loragate scan WORDS` to its end, in the folder `within` or that of the user.
+
+    Its engine is forked; with the command `COLD` it is started as a person's is.
+    """
     return subprocess.run(
-        [*COMMAND, *map(str, words)],
+        [*(command or forking()), "scan", *map(str, words)],
         cwd=within or home,
         env=surroundings(home, **(variables or {})),
         capture_output=True,
@@ -53,7 +56,7 @@ def at_a_terminal(*words: object, home: Path, **variables: str) -> tuple[int, st
     """Runs it at a terminal; its exit code, and all that the terminal got to see."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [*COMMAND, *map(str, words)],
+        [*forking(), "scan", *map(str, words)],
         cwd=home,
         env=surroundings(home, TERM="xterm", **variables),
         stdout=theirs,

@@ -13,16 +13,17 @@ import pytest
 import loragate_server
 from loragate import __version__
 from loragate.cli import main
+from testkit.engines import forking
 from tests.client.scans import HARMLESS, scan, surroundings
 
 EMBEDDED = Path(loragate_server.__file__).parent / "assets" / "emoji_tiny"
 
 
 def run(
-    *words: str, home: Path, program: tuple[str, ...] = ("-m", "loragate")
+    *words: str, home: Path, command: tuple[str, ...] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *program, *words],
+        [*(command or forking()), *words],
         cwd=home,
         env=surroundings(home),
         capture_output=True,
@@ -105,7 +106,7 @@ def test_the_doctor_names_the_command_for_what_is_not_installed(tmp_path: Path) 
         "util.find_spec = lambda n, *a: None if n in ('loragate_server', 's3fs') else spec(n, *a)\n"
         "from loragate.cli import main\nsys.exit(main(['doctor', '--json']))"
     )
-    done = run(home=tmp_path, program=("-c", script))
+    done = run(home=tmp_path, command=(sys.executable, "-c", script))
     assert done.returncode == 3
     for about, state in (("loragate-server", "problem"), ("torch", "problem"), ("s3fs", "warning")):
         [line] = told(done)[about]

@@ -8,6 +8,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,10 +16,10 @@ import pytest
 
 import loragate_server
 from loragate import AuditClient
+from testkit.engines import COLD, forking
 from testkit.servers import forked_server
 from tests.client.scans import (
     ADAPTERS,
-    COMMAND,
     HARMLESS,
     LEARNED,
     at_a_terminal,
@@ -94,10 +95,11 @@ def test_settings_of_servers_and_clients_mean_nothing_to_a_scan(tmp_path: Path) 
         "LORAGATE_POLICY": "/nonexistent.yaml",
         "LORAGATE_DATABASE_URL": "postgresql://nobody.invalid/loragate",
     }
-    # A path too long for a socket; and a module in the present folder that is not to be loaded.
+    # A path too long for a socket; and a module in the present folder that is not to be loaded:
+    # the engine is started as a person's is.
     state = tmp_path / ("long" * 30)
     (tmp_path / "torch.py").write_text("raise SystemExit('a stranger runs in the engine')")
-    done = scan(HARMLESS, "--state", state, home=tmp_path, variables=variables)
+    done = scan(HARMLESS, "--state", state, home=tmp_path, variables=variables, command=COLD)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].split()[:2] == [str(HARMLESS), "ALLOW"]
     assert (state / "decisions.jsonl").exists()
@@ -109,10 +111,19 @@ def test_the_engine_ends_with_the_scan_however_that_ends(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     state = tmp_path / "state"
+    command = COLD if how is signal.SIGKILL else forking()
     with subprocess.Popen(
         # All examples, so that it is still at work when the signal comes, however late that is.
         # A job in the background of a shell ignores SIGINT, and so does all that it starts.
-        ["env", "--default-signal=INT", *COMMAND, str(LEARNED.parent), "--state", str(state)],
+        [
+            "env",
+            "--default-signal=INT",
+            *command,
+            "scan",
+            str(LEARNED.parent),
+            "--state",
+            str(state),
+        ],
         cwd=tmp_path,
         env=surroundings(tmp_path),
         stdout=subprocess.DEVNULL,
@@ -170,7 +181,7 @@ def test_without_the_engine_the_command_to_install_it_is_named(tmp_path: Path) -
         "from loragate.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [COMMAND[0], "-c", script, "scan", str(HARMLESS)],
+        [sys.executable, "-c", script, "scan", str(HARMLESS)],
         cwd=tmp_path,
         env=surroundings(tmp_path, PYTHONPATH=str(only)),
         capture_output=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from testkit.engines import forking
 from tests.client.scans import HARMLESS, surroundings
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +27,7 @@ def commands(tmp_path: Path) -> Path:
     """A folder with `loragate`, which runs the sources that are tested."""
     (folder := tmp_path / "bin").mkdir()
     script = folder / "loragate"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m loragate "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(forking())} "$@"\n')
     script.chmod(0o755)
     return folder
 
