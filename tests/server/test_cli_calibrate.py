@@ -233,10 +233,10 @@ def test_the_server_uses_the_calibration_that_was_made(place: Path) -> None:
         (("broken",), 1, "broken.safetensors"),
         (("foreign",), 1, "match no layer of tiny"),
         (("biased",), 1, "or give --no-keep"),
-        (("biased", "--no-keep"), 1, "1 harmless adapters are too few"),
         (("harmless", "--base-model", "other"), 3, "there are tiny"),
         (("harmless", "--learned", "wrong.csv"), 1, "wrong.csv:1: write"),
         (("harmless", "--learned", "unknown.csv"), 1, "'kitten' is no forbidden concept"),
+        (("harmless", "--learned", "empty.csv"), 1, "empty.csv names no adapter"),
         (("harmless", "--learned", "absent.csv"), 3, "absent.csv cannot be read"),
         (
             ("harmless", "--learned", "both.csv"),
@@ -255,6 +255,9 @@ def test_what_cannot_be_used_is_named(
         adapter(place / "few" / f"{index}.safetensors", index)
     for name in ("broken", "foreign", "biased", "nothing-here"):
         (place / name).mkdir(exist_ok=True)
+    for name in ("broken", "foreign", "biased"):  # too few are refused before any is read
+        shutil.copytree(place / "harmless", place / name, dirs_exist_ok=True)
+    (place / "empty.csv").write_text("\n")
     (place / "broken" / "broken.safetensors").write_bytes(b"\x10" + bytes(7) + b"not a header")
     save_file(
         {
@@ -292,7 +295,7 @@ def test_what_cannot_be_used_is_named(
     ("arguments", "message"),
     [
         (("--plot", "rates.png"), "--plot draws what is missed, so it needs --learned"),
-        (("--learned", "empty.csv", "--plot", "rates.png"), "it needs --learned with some"),
+        (("--learned", "0", "--plot", "rates.png"), "it needs --learned with some"),
         (("--learned", "learned.csv", "--plot", "rates.doc"), "has to end with .png or .svg"),
         (("--learned", "learned.csv", "--plot", "absent/rates.png"), "there is no folder"),
     ],
@@ -300,11 +303,10 @@ def test_what_cannot_be_used_is_named(
 def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_read(
     place: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    (place / "empty.csv").touch()
     done = calibrate(
         place,
         place / "no-such-folder",
-        *(each if each.startswith("-") else place / each for each in arguments),
+        *(each if each.startswith(("-", "0")) else place / each for each in arguments),
     )
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr

@@ -45,3 +45,12 @@ def test_an_entry_that_has_lapsed_is_warned_of_and_is_on_no_list(tmp_path: Path)
     assert "both lists" not in done.stderr
     assert f"warning: policy {tmp_path / 'policy.yaml'}: deny_sha256: aaaaaaaaaaaa" in line
     assert "(reviewed) lapsed after 2001-01-31; take it out" in line
+
+
+def test_a_library_that_is_not_there_is_not_taken_for_one_that_has_all(tmp_path: Path) -> None:
+    command = ["policy", "check", str(EMBEDDED_POLICY), "--state-dir", str(tmp_path)]
+    refused = CliRunner().invoke(application, [*command, "--library", str(tmp_path / "gone")])
+    assert (refused.exit_code, "cannot be read" in refused.stderr) == (3, True)
+    (file := tmp_path / "loragate.yaml").write_text(f"library: {tmp_path / 'gone'}\n")
+    warned = CliRunner().invoke(application, [*command, "--config", str(file)])
+    assert (warned.exit_code, "no rule was held against it" in warned.stderr) == (0, True)

@@ -202,3 +202,15 @@ def test_a_relay_reads_with_an_extractor_that_is_there_on_an_address_of_its_own(
         Config(intercept={**section, "relays": {"omni": entry}})
     with pytest.raises(ValidationError, match="two relays listen on the same address"):
         Config(intercept={**section, "relays": {"comfyui": entry, "other": entry}})
+
+
+def test_a_section_that_is_no_json_is_told_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAGATE_INTAKE__ROOTS", "/srv/loras")
+    with pytest.raises(ConfigError, match=r"^environment: LORAGATE_INTAKE__ROOTS: ") as refused:
+        load_config()
+    assert "Source" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_told_without_words_of_python(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml: cannot be read: No such file"):
+        load_config(tmp_path / "gone.yaml")

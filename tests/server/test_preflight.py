@@ -209,6 +209,9 @@ def test_every_fault_of_the_console_is_named(given: Given) -> None:
     [
         ("LORAGATE_INTAKE_ROOTS", "; did you mean LORAGATE_INTAKE__ROOTS?"),
         ("LORAGATE_POLCY", "; did you mean LORAGATE_POLICY?"),
+        ("LORAGATE_TLS_CERT", "; did you mean LORAGATE_TLS__CERT?"),
+        ("LORAGATE_BASE_MODEL", "; did you mean LORAGATE_BASE_MODELS?"),
+        ("LORAGATE_TARGET", ""),  # of the client, and no setting is called like it
         ("LORAGATE_SERVICE_HOST", ""),
     ],
 )

@@ -22,10 +22,13 @@ _RECORD = (
     "loragate.sqlite3-shm",
     "loragate.sqlite3-wal",
     "engine.log",
-    "engine.yaml",
     "store",
+    "engine.yaml",  # last, as it tells whose the others are
 )
 """What a scan and its engine make in a state folder; nothing else there is touched."""
+
+_OURS = (NAME, "engine.yaml")
+"""What only scans make: a server keeps its decisions under the same names as they do."""
 
 _KIB = 1024
 
@@ -36,9 +39,7 @@ def cache(options: argparse.Namespace) -> ExitCode:
     scan_settings.apply(options, Path.cwd())
     state = Path(options.state) if options.state else default_state()
     if options.action == "show":
-        for what, found in described(state):
-            print(printable(f"{what:8}{found}"))
-        return ExitCode.ALLOW
+        return _tell(state)
     return _clear(state, probes=options.probes)
 
 
@@ -63,19 +64,40 @@ def _clear(state: Path, *, probes: bool) -> ExitCode:
     """Removes the record of scans: their answers, decisions and copies of files.
 
     Raises:
-        ValueError: probes are somewhere where other things may be.
+        ValueError: probes are somewhere where other things may be, or the record is no scan's.
     """
     own = probe_cache() == (cache_home() / "probes").absolute()
     if probes and not own:
         raise ValueError(
             f"LORAGATE_CACHE_DIR names {probe_cache()}, which others may use. Remove it yourself."
         )
-    if state.is_dir():
+    if _is_of_scans(state):
         with alone(make_state(state), lambda said: print(f"loragate: {said}", file=sys.stderr)):
             for name in _RECORD:
                 _remove(state / name)
     if probes:
         _remove(probe_cache())
+    return _tell(state)
+
+
+def _is_of_scans(state: Path) -> bool:
+    """Whether there is a record of scans to remove.
+
+    Raises:
+        ValueError: there is one of somebody else.
+    """
+    if any((state / name).exists() for name in _OURS):
+        return True
+    if any((state / name).exists() for name in _RECORD):
+        raise ValueError(
+            f"{state} is no record of scans; it may be the state directory of a server, whose "
+            "decisions are not to be lost. Name the folder of scans by --state, or remove it "
+            "yourself."
+        )
+    return False
+
+
+def _tell(state: Path) -> ExitCode:
     for what, found in described(state):
         print(printable(f"{what:8}{found}"))
     return ExitCode.ALLOW

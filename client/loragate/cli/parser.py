@@ -177,12 +177,19 @@ def _add_audit(commands: _Commands) -> None:
         _AUDIT_EXAMPLES + EXIT_CODES,
         longest=_LONGEST_AUDIT,
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="safetensors file on this machine")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=values.place,
+        metavar="FILE",
+        help="safetensors file on this machine",
+    )
     parser.add_argument(
         "--embedding",
         action="append",
         default=[],
         dest="embeddings",
+        type=values.place,
         metavar="FILE",
         help="embedding of a new word (a textual inversion) that is used with FILE, or alone where "
         "there is none; repeatable. It has no strength",
@@ -219,6 +226,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         "--concept",
         action="append",
         default=[],
+        type=values.place,
         metavar="ID",
         help="audit only this concept; repeatable. `loragate concepts list` shows the ids. The "
         "service's policy has to allow the caller to ask so (restrict.callers), and no load may "
@@ -259,7 +267,7 @@ def _add_get(commands: _Commands) -> None:
         "show a recorded decision",
         "example:\n  loragate get 4f1c...\n\n" + EXIT_CODES,
     )
-    parser.add_argument("decision_id", metavar="ID", help="decision id")
+    parser.add_argument("decision_id", type=values.place, metavar="ID", help="decision id")
     add_save(parser)
     add_trust(parser)
 
@@ -316,7 +324,9 @@ def _add_gate_dir(commands: _Commands) -> None:
         _GATE_DIR_EXAMPLES + EXIT_CODES,
         longest=_LONGEST_AUDIT,
     )
-    parser.add_argument("folder", metavar="DIR", help="folder to look through, with all below it")
+    parser.add_argument(
+        "folder", type=values.place, metavar="DIR", help="folder to look through, with all below it"
+    )
     _add_question(parser)
     parser.add_argument(
         "--concurrency",
@@ -325,10 +335,17 @@ def _add_gate_dir(commands: _Commands) -> None:
         metavar="N",
         help="audits at a time (default: 4)",
     )
-    parser.add_argument("--sarif", metavar="FILE", help="also write a SARIF 2.1.0 report")
-    parser.add_argument("--junit", metavar="FILE", help="also write a JUnit XML report")
     parser.add_argument(
-        "--quarantine", metavar="DIR", help="move what is not allowed there (default: move nothing)"
+        "--sarif", type=values.place, metavar="FILE", help="also write a SARIF 2.1.0 report"
+    )
+    parser.add_argument(
+        "--junit", type=values.place, metavar="FILE", help="also write a JUnit XML report"
+    )
+    parser.add_argument(
+        "--quarantine",
+        type=values.place,
+        metavar="DIR",
+        help="move what is not allowed there (default: move nothing)",
     )
     parser.add_argument(
         "--follow-symlinks", action="store_true", help="audit what links lead to (default: refuse)"

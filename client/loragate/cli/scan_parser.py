@@ -38,6 +38,7 @@ def add_scan(commands: Any) -> None:
     parser.add_argument(
         "paths",
         nargs="+",
+        type=values.place,
         metavar="PATH",
         help="file, folder, pattern in quotes, hf://OWNER/NAME/FILE or s3://BUCKET/FILE",
     )
@@ -76,7 +77,9 @@ def add_cache(commands: Any) -> None:
         ("clear", "remove answers, decisions and copies of files"),
     ):
         parser = actions.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-        parser.add_argument("--state", metavar="DIR", help="default: ~/.cache/loragate/scan")
+        parser.add_argument(
+            "--state", type=values.place, metavar="DIR", help="default: ~/.cache/loragate/scan"
+        )
         if name == "clear":
             parser.add_argument("--probes", action="store_true", help="and those of the library")
         parser.add_argument("--no-settings", action="store_true", help="read no settings file")
@@ -112,7 +115,9 @@ _OF_ENGINES = ("base", "library", "policy", "calibration", "device", "threads", 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     settings = parser.add_mutually_exclusive_group()
-    settings.add_argument("--settings", metavar="FILE", help="settings file, instead of a search")
+    settings.add_argument(
+        "--settings", type=values.place, metavar="FILE", help="settings file, instead of a search"
+    )
     settings.add_argument("--no-settings", action="store_true", help="read no settings file")
 
 
@@ -133,7 +138,10 @@ def _add_output(group: Any) -> None:
         "--format", choices=FORMATS, help="form of the report (default: table, with colours)"
     )
     group.add_argument(
-        "--output", metavar="FILE", help="write the report there, and print a table for people"
+        "--output",
+        type=values.place,
+        metavar="FILE",
+        help="write the report there, and print a table for people",
     )
     group.add_argument(
         "--fail-on",
@@ -159,7 +167,8 @@ def _add_engine(group: Any) -> None:
         ("device", "DEVICE", "cpu, cuda or cuda:N (default: cpu)"),
         ("state", "DIR", "record of scans (default: ~/.cache/loragate/scan)"),
     ):
-        group.add_argument(f"--{option}", metavar=metavar, help=what)
+        kind = values.device if option == "device" else str
+        group.add_argument(f"--{option}", type=kind, metavar=metavar, help=what)
     group.add_argument(
         "--fresh",
         action="store_true",

@@ -41,6 +41,7 @@ def add_trust(parser: argparse.ArgumentParser, flag: str = "--require-signature"
         dest="require_signature",
         action="append",
         default=[],
+        type=values.place,
         metavar="FILE",
         help="file with public keys (PEM or a JSON Web Key Set), repeatable: believe only verdicts "
         f"that one of them has signed (default: ${FILES_VARIABLE})",
@@ -49,6 +50,7 @@ def add_trust(parser: argparse.ArgumentParser, flag: str = "--require-signature"
         "--revoked-key",
         action="append",
         default=[],
+        type=values.place,
         metavar="ID",
         help="key that is not believed although a file holds it, by its id or fingerprint; "
         f"repeatable (default: ${REVOKED_VARIABLE})",
@@ -59,6 +61,7 @@ def add_save(parser: argparse.ArgumentParser) -> None:
     """Where signed verdicts are kept."""
     parser.add_argument(
         "--save-signed",
+        type=values.place,
         metavar="PLACE",
         help="keep the signed verdict in this file; in a folder, as DECISION.json",
     )
@@ -68,6 +71,7 @@ def add_accept(parser: argparse.ArgumentParser) -> None:
     """Where signed verdicts from elsewhere lie."""
     parser.add_argument(
         "--accept-signed",
+        type=values.place,
         metavar="DIR",
         help="folder with signed verdicts (*.json): what one of them allows as it is asked about "
         f"here is not asked again. Needs keys and --base-digest (default: ${ACCEPT_VARIABLE})",
@@ -86,12 +90,15 @@ def accepted_of(
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """The arguments of `loragate verify`."""
-    parser.add_argument("verdict", metavar="VERDICT", help="file of --save-signed")
+    parser.add_argument(
+        "verdict", type=values.place, metavar="VERDICT", help="file of --save-signed"
+    )
     parser.add_argument(
         "--file",
         dest="files",
         action="append",
         required=True,
+        type=values.place,
         metavar="FILE",
         help="adapter that will be loaded; repeat it for all that will be active together",
     )

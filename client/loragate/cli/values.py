@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from datetime import UTC, datetime
 
 from loragate.reference import is_sha256
@@ -18,6 +19,23 @@ def _number(text: str, what: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value
+
+
+def place(text: str) -> str:
+    """A file, folder, address or id. A shell makes nothing of a variable that is not set.
+
+    Taken for a path, that would be the present folder: `gate-dir --quarantine` would empty it.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give it a value, or leave it out")
+    return text
+
+
+def device(text: str) -> str:
+    """A device, as the engine knows it."""
+    if text and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not cpu, cuda, or one such as cuda:1")
+    return text
 
 
 def seconds(text: str) -> float:

@@ -15,10 +15,11 @@ import torch
 
 from loragate_server.app.catalogue_means import Building, Means, served_elsewhere
 from loragate_server.app.catalogue_refusals import refusals
-from loragate_server.app.folders import make_state_folder, served_library
+from loragate_server.app.folders import served_library
 from loragate_server.app.front import Front, open_front
 from loragate_server.app.reviewing import follow
 from loragate_server.app.startup import serve_bases
+from loragate_server.app.state import make_state_folder
 from loragate_server.audit.evidence import ENGINE_VERSION
 from loragate_server.catalogue import ray_job
 from loragate_server.catalogue.auditing import Question

@@ -1,9 +1,8 @@
-"""The folders that the server writes, and the concept library that lies in one of them."""
+"""The concept library, and its copy in the state directory."""
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,25 +13,6 @@ from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
 from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.files import whole_folder
-
-
-def make_state_folder(config: Config) -> Path:
-    """The state directory, made readable by its owner alone where it did not exist.
-
-    Raises:
-        StartError: it cannot be made or written.
-    """
-    folder = config.state_folder
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StartError(
-            f"state_dir {folder} cannot be written: {error.strerror}. "
-            "Name another with --state-dir."
-        ) from error
-    return folder
 
 
 def open_library(folder: Path) -> ConceptLibrary:
@@ -69,7 +49,9 @@ class EmbeddedLibrary(ConceptLibrary):
     copy: Callable[[], Path] = field(compare=False, repr=False)
 
     def add_all(self, additions: Sequence[tuple[Concept, Sequence[bytes]]]) -> ConceptLibrary:
-        """As `ConceptLibrary.add_all`, on a copy."""
+        """As `ConceptLibrary.add_all`, on a copy, which what is refused leaves no trace of."""
+        for concept, pictures in additions:
+            self.require_addable(concept, pictures)
         return ConceptLibrary.read(self.copy()).add_all(additions)
 
     def replace(
@@ -79,7 +61,8 @@ class EmbeddedLibrary(ConceptLibrary):
         return ConceptLibrary.read(self.copy()).replace(concept, pictures, before)
 
     def remove(self, concept_id: str, before: str = "", *, usable: bool = True) -> ConceptLibrary:
-        """As `ConceptLibrary.remove`, on a copy."""
+        """As `ConceptLibrary.remove`, on a copy, which what is refused leaves no trace of."""
+        self.get(concept_id)
         return ConceptLibrary.read(self.copy()).remove(concept_id, before, usable=usable)
 
 
@@ -89,7 +72,15 @@ def served_library(config: Config) -> ConceptLibrary:
     Raises:
         StartError: it cannot be read.
     """
-    found = open_library(config.library_folder)
+    return _changeable(open_library(config.library_folder), config)
+
+
+def changeable_library(config: Config) -> ConceptLibrary:
+    """As `served_library`, also where it is still being made and can decide nothing yet."""
+    return _changeable(read_library(config.library_folder), config)
+
+
+def _changeable(found: ConceptLibrary, config: Config) -> ConceptLibrary:
     if config.library is not None or config.library_folder == config.own_library:
         return found
     return EmbeddedLibrary(

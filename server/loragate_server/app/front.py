@@ -23,6 +23,7 @@ from loragate_server.app.tracing import make_metrics, open_tracer
 from loragate_server.app.witnessing import open_keeper, open_witness
 from loragate_server.concepts.library import ConceptLibrary
 from loragate_server.config.schema import Config, StartError
+from loragate_server.errors import ErrorReason, NoDecisionError
 from loragate_server.gate.library import LibraryKeeper
 from loragate_server.metrics.metrics import Metrics
 from loragate_server.policy.policy import Policy
@@ -159,16 +160,22 @@ async def _open_record(
 ) -> Recorder:
     signer = await asyncio.to_thread(_open_signer, config)
     keeper = await asyncio.to_thread(open_keeper, config)
-    recorder = await asyncio.to_thread(
-        Recorder,
-        config.database,
-        config.decision_log_file,
-        signer=signer,
-        keeper=keeper,
-        log_file_bytes=config.retention.log_file_bytes,
-        announcer=make_announcer(config),
-        devices=make_devices(config, metrics),
-    )
+    try:
+        recorder = await asyncio.to_thread(
+            Recorder,
+            config.database,
+            config.decision_log_file,
+            signer=signer,
+            keeper=keeper,
+            log_file_bytes=config.retention.log_file_bytes,
+            announcer=make_announcer(config),
+            devices=make_devices(config, metrics),
+        )
+    except NoDecisionError as error:
+        if error.reason is not ErrorReason.DECISION_LOG_UNAVAILABLE:
+            raise
+        # Callers are told no folder of this machine; who starts a server has to know which.
+        raise StartError(f"{config.decision_log_file}: {error}") from error
     if keeper is not None:
         keeper.start()
         stack.push_async_callback(asyncio.to_thread, keeper.close)

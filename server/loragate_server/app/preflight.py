@@ -141,6 +141,15 @@ def _library(config: Config) -> Iterator[str]:
         )
 
 
+def unreadable_library(folder: Path) -> str:
+    """Why the library cannot be read; empty where it can."""
+    try:
+        read_manifest(folder)
+    except NoDecisionError as error:
+        return library_fault(folder, error)
+    return ""
+
+
 def library_fault(folder: Path, error: NoDecisionError) -> str:
     """The message, which names the library once."""
     named = str(folder) in error.message or str(folder.resolve()) in error.message

@@ -16,13 +16,13 @@ from loragate_server.app.calibrating import calibration_notes, uncalibrated
 from loragate_server.app.descriptors import most_connections
 from loragate_server.app.doors import http_check, open_checkpoint, open_relays
 from loragate_server.app.extractors import make_extractors
-from loragate_server.app.folders import make_state_folder
 from loragate_server.app.front import Front, open_front, warn_of_rules
 from loragate_server.app.loading import load_models
 from loragate_server.app.ports import GRPC, listening
 from loragate_server.app.reviewing import follow
 from loragate_server.app.served import describe, served_states
 from loragate_server.app.startup import engine_builder
+from loragate_server.app.state import make_state_folder
 from loragate_server.app.vitals import require_descriptors
 from loragate_server.config.schema import EMBEDDED_POLICY, Config
 from loragate_server.gate.bases import BaseRegistry

@@ -95,7 +95,8 @@ def bank(
       loragate-server concepts bank --from /srv/ordinary-things --library /srv/concepts
     """
     require_one(make=make, from_=from_folder)
-    from loragate_server.app.folders import make_state_folder, own_library_folder, read_library
+    from loragate_server.app.folders import changeable_library
+    from loragate_server.app.state import make_state_folder
     from loragate_server.trials.bank import MANNERS, BankPlan
     from loragate_server.trials.drawing import DrawingSettings
 
@@ -103,7 +104,7 @@ def bank(
         wanted = load(config, {"library": library, "state_dir": state_dir})
         plan = BankPlan(make, pictures, tuple(prompt or MANNERS))
         make_state_folder(wanted)
-        before = read_library(own_library_folder(wanted))
+        before = changeable_library(wanted)
         if from_folder is not None:
             changed = _taken(before, from_folder)
         else:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from loragate_server.cli.group import Group
 from loragate_server.cli.options import (
     EXIT_FOUND_WRONG,
     EXIT_USAGE,
@@ -23,7 +24,7 @@ from loragate_server.cli.options import (
 )
 from loragate_server.config.schema import BaseModelEntry, Config, StartError
 
-base = typer.Typer(no_args_is_help=True, help="The base models.")
+base = Group(no_args_is_help=True, help="The base models.")
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -70,7 +71,8 @@ def add_base(
     known = load(config if config is not None and config.exists() else None)
     if config is not None and any(one.name == name for one in _configured(known, config)):
         fail(f"{config} has a base model {name!r}; choose another name, or edit it", EXIT_USAGE)
-    if config is not None and not os.access(config.absolute().parent, os.W_OK):
+    parent = None if config is None else config.absolute().parent
+    if config and parent and not (parent.is_dir() and os.access(parent, os.W_OK)):
         fail(
             f"{config.parent} is no folder that can be written; make it, or name another file",
             EXIT_USAGE,
@@ -132,6 +134,7 @@ def list_bases(
     else:
         columns = ("name", "family", "parameters", "weights", "device", "dtype", "calibration")
         table = Table(*columns, box=None)
+        table.columns[-1].overflow = "fold"  # a path, or a reason, that is cut short says nothing
         for one in found:
             why = f" (does not fit: {one['misfit']})" if one["misfit"] else ""
             table.add_row(*(one[name] + (why if name == "calibration" else "") for name in columns))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +27,6 @@ from loragate_server.cli.calibrate_checks import (
     require_what_again_needs,
 )
 from loragate_server.cli.options import (
-    EXIT_FAILED,
     EXIT_FOUND_WRONG,
     EXIT_USAGE,
     ConfigOption,
@@ -36,6 +34,7 @@ from loragate_server.cli.options import (
     fail,
     failures,
     load,
+    make_folders,
     warn,
 )
 from loragate_server.cli.trial import (
@@ -165,11 +164,11 @@ def calibrate(
         require_drawable(plot, bool(labels or to_learn))
     if harmless is not None and not harmless.is_dir():
         fail(f"{harmless} is no folder; name one that holds harmless adapters", EXIT_FOUND_WRONG)
-    if again is not None:
-        require_what_again_needs(again, keep, learned)
-    elif train:
-        require_enough(len(files_in(harmless)) if harmless is not None else 0, train)
+    files = [] if harmless is None else files_in(harmless)
+    if harmless is not None and not files:
+        fail(f"{harmless} holds no .safetensors file", EXIT_FOUND_WRONG)
     choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
+    choices.require_usable()
     wanted = load(config, {"state_dir": state_dir})
     entry = entry_of(wanted, base_model)
     target = out or entry.calibration or wanted.own_calibration(entry.name)
@@ -179,7 +178,12 @@ def calibrate(
             f"{target} is a folder; name the file to write, such as {target / 'made.json'}",
             EXIT_USAGE,
         )
-    from loragate_server.app.folders import make_state_folder, served_library
+    if again is not None:
+        require_what_again_needs(again, keep, learned)
+    else:
+        require_enough(len(files), train)
+    make_folders(wanted, target.parent, "--out")
+    from loragate_server.app.folders import served_library
     from loragate_server.app.startup import audit_settings
     from loragate_server.audit.calibrate import Calibrator
     from loragate_server.audit.calibration import (
@@ -192,10 +196,6 @@ def calibrate(
     from loragate_server.cli.progress import progress_bars
 
     with trial_failures(), progress_bars() as report:
-        make_state_folder(wanted)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(target.parent, os.W_OK):  # before the long work, and not after it
-            fail(f"{target.parent} cannot be written to; name another place by --out", EXIT_FAILED)
         library = served_library(wanted)
         base = load_entry(entry)
         quiet = [] if harmless is None else read_folder(harmless, base, wanted.intake)

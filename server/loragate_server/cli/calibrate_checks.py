@@ -104,9 +104,15 @@ def labels_in(file: Path) -> dict[Path, list[str]]:
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             for number, row in enumerate(csv.reader(lines), 1):
+                if not row:  # an empty line
+                    continue
                 if len(row) != 2:
                     fail(f"{file}:{number}: write `file.safetensors,concept-id`", EXIT_FOUND_WRONG)
                 found.setdefault(file.parent / row[0].strip(), []).append(row[1].strip())
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file} cannot be read: {error}", EXIT_FAILED)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
+    except (UnicodeDecodeError, csv.Error):
+        fail(f"{file} is no CSV in UTF-8; write `file.safetensors,concept-id`", EXIT_FOUND_WRONG)
+    if not found:
+        fail(f"{file} names no adapter; write `file.safetensors,concept-id`", EXIT_FOUND_WRONG)
     return found

@@ -6,10 +6,12 @@ import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from loragate_server.cli.catalogue_checks import opened, require_reachable
+from loragate_server.cli.group import Group
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
@@ -20,9 +22,11 @@ from loragate_server.cli.options import (
     fail,
     failures,
     load,
+    make_folders,
     warn,
 )
 from loragate_server.cli.report import offered
+from loragate_server.cli.trial import entry_of
 from loragate_server.config.schema import Config, StartError
 from loragate_server.errors import NoDecisionError
 from loragate_server.logs.lines import set_up_logs
@@ -30,14 +34,11 @@ from loragate_server.out_of_memory import is_out_of_memory
 from loragate_server.report.wording import REPORT
 from loragate_server.wording.catalogue import DEFAULT_LANGUAGE
 
-if TYPE_CHECKING:
-    from loragate_server.catalogue.listing import Source
-
 _log = logging.getLogger(__name__)
 
 NEEDS_EXTRA = "catalogue needs the extra `ray`: pip install 'loragate-server[ray]'"
 
-catalogue = typer.Typer(no_args_is_help=True, help="Audits of whole catalogues, as one job.")
+catalogue = Group(no_args_is_help=True, help="Audits of whole catalogues, as one job.")
 
 
 @catalogue.callback()
@@ -201,14 +202,17 @@ def _run(
     with failures():
         require(wanted)
         warn(warnings(wanted))
-        listed = _open(source, may_be_empty=allow_empty or every_s is not None)
+        entry = entry_of(wanted, base_model)
+        listed = opened(source, may_be_empty=allow_empty or every_s is not None)
+        require_reachable(asked.address)
+        folder = (out or wanted.state_folder / "catalogue").expanduser().absolute()
+        make_folders(wanted, folder, "--out")
         import asyncio
 
-        from loragate_server.app.cataloguing import Job, entry_of
+        from loragate_server.app.cataloguing import Job
         from loragate_server.app.cataloguing import scan as run
         from loragate_server.catalogue.ray_job import Machines
 
-        entry = entry_of(wanted, base_model)
         typer.echo(f"on the base model {entry.name}, for {wanted.library_folder}", err=True)
         on_gpu = entry.device.startswith("cuda")
         machines = Machines(
@@ -218,7 +222,6 @@ def _run(
             gpus=1.0 if on_gpu else 0.0,
             batch=asked.batch or (256 if on_gpu else 32),
         )
-        folder = (out or wanted.state_folder / "catalogue").expanduser().absolute()
         try:
             job = Job(listed, folder, machines, base_model, retry, anew, every_s)
             done = asyncio.run(run(wanted, job, lambda line: typer.echo(line, err=True)))
@@ -238,21 +241,6 @@ def _run(
         raise typer.Exit(EXIT_FAILED)
     if done.refused and every_s is None and not accept_refused:
         raise typer.Exit(EXIT_FOUND_WRONG)
-
-
-def _open(source: str, *, may_be_empty: bool) -> Source:
-    """The source, looked into before a base model is loaded and directions are built for it."""
-    from loragate_server.catalogue.listing import SourceError, open_source
-
-    try:
-        opened = open_source(source)
-        empty = not may_be_empty and next(opened.entries(), None) is None
-    except SourceError as error:
-        fail(str(error), EXIT_FAILED)
-    if empty:
-        told = f"There is no adapter in {source}. Is it the right place? --allow-empty accepts it."
-        fail(told, EXIT_FAILED)
-    return opened
 
 
 @catalogue.command()

@@ -23,14 +23,18 @@ from loragate_server.cli.console_demo import with_demo
 from loragate_server.cli.devices import hmac_of
 from loragate_server.cli.evaluate import evaluate
 from loragate_server.cli.events import events
+from loragate_server.cli.group import Group, filled
 from loragate_server.cli.intercept import intercept
+from loragate_server.cli.interrupts import end_in_imports
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
+    EXIT_INTERRUPTED,
     ConfigOption,
     StateOption,
     failures,
     load,
+    make_folders,
     warn,
 )
 from loragate_server.cli.owner import end_with_input
@@ -60,28 +64,27 @@ YAML file, in this order. Without any, the server audits on a small embedded bas
   loragate-server catalogue scan /srv/loras
   loragate-server report 0192f3c8a1b27c3d8e4f5a6b7c8d9e0f --language ja
   loragate-server replay --policy stricter.yaml
-  loragate-server signing jwks > loragate.jwks
-  loragate-server events list --dead
   loragate-server concepts add mascot --name "Our mascot" --severity high mascot-*.png
 
-Exit codes: 0 done, 1 something checked is wrong, 2 wrong usage or configuration, 3 failed.
+Exit codes: 0 done, 1 something checked is wrong, 2 wrong usage or configuration, 3 failed,
+130 ended by Ctrl-C.
 """
 
 MAX_PROBLEMS_SHOWN = 10
 """Of a log; a file that is none has one in every line."""
 
-application = typer.Typer(
+application = Group(
     name="loragate-server",
-    help=_OVERVIEW,
+    help=filled(_OVERVIEW.strip()),
     no_args_is_help=True,
     rich_markup_mode="rich",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-settings = typer.Typer(no_args_is_help=True, help="The server's own configuration.")
-database = typer.Typer(no_args_is_help=True, help="The database of decisions.")
-decision_log = typer.Typer(no_args_is_help=True, help="The decision log.")
+settings = Group(no_args_is_help=True, help="The server's own configuration.")
+database = Group(no_args_is_help=True, help="The database of decisions.")
+decision_log = Group(no_args_is_help=True, help="The decision log.")
 application.command()(calibrate)
 application.command()(evaluate)
 application.command()(report)
@@ -179,11 +182,15 @@ def serve(
         end_with_input()
     wanted = with_demo(config, flags) if console_demo else load(config, flags)
     set_up_logs(wanted.log.level, wanted.log.format)
+    from loragate_server.app.ports import GRPC, HTTP, require_free
     from loragate_server.app.preflight import require, warnings
 
     with failures():
         require(wanted)
         warn(warnings(wanted))
+        make_folders(wanted)
+        require_free(wanted.listen.grpc, GRPC)
+        require_free(wanted.listen.http, HTTP)
         import asyncio
 
         with _no_collections():
@@ -207,8 +214,8 @@ def _no_collections() -> Iterator[None]:
     gc.disable()
     try:
         yield
-    finally:
         gc.freeze()
+    finally:
         gc.enable()
 
 
@@ -332,7 +339,11 @@ def main() -> None:
     # Before torch is loaded: threads that wait between two operations sleep instead of spinning,
     # which on few cores is several times faster beside an image server.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    application()
+    end_in_imports()
+    try:
+        application()
+    except KeyboardInterrupt:  # before or after a command runs; typer sees to it in between
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

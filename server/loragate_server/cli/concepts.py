@@ -12,15 +12,18 @@ from rich.console import Console
 from rich.table import Table
 
 from loragate_server.cli.bank import bank
+from loragate_server.cli.group import Group
 from loragate_server.cli.library_notes import (
     say_what_is_lacking,
     say_what_is_left,
     say_what_was_passed_over,
 )
 from loragate_server.cli.options import (
+    EXIT_FAILED,
     ConfigOption,
     LibraryOption,
     StateOption,
+    fail,
     failures,
     load,
     warn,
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from loragate_server.app.pictures import Collected
     from loragate_server.concepts.library import ConceptLibrary
 
-concepts = typer.Typer(no_args_is_help=True, help="The library of concepts.")
+concepts = Group(no_args_is_help=True, help="The library of concepts.")
 concepts.command("bank")(bank)
 
 ONE_HAND = (
@@ -72,7 +75,14 @@ def init_library(
 
     with failures():
         shipped = ConceptLibrary.open(EMBEDDED_LIBRARY) if bank else None
-        made = start_library(folder, shipped)
+        try:
+            made = start_library(folder, shipped)
+        except OSError as error:
+            fail(
+                f"{folder} cannot be made: {error.strerror}; name a folder that is empty or not "
+                "there yet",
+                EXIT_FAILED,
+            )
     typer.echo(f"{folder}: a library with {len(made.neutral)} neutral concepts.")
     say_what_is_lacking(made.lacking)
 
@@ -146,15 +156,16 @@ def add_concept(
 
       loragate-server concepts add our-mascot mascot/comic mascot/film mascot/toys
     """
-    from loragate_server.app.folders import make_state_folder, own_library_folder, read_library
+    from loragate_server.app.folders import changeable_library
     from loragate_server.app.pictures import collect
+    from loragate_server.app.state import make_state_folder
     from loragate_server.concepts.gathering import passed_over
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         collected = collect(pictures, wanted.intake)
         make_state_folder(wanted)
-        before = read_library(own_library_folder(wanted))
+        before = changeable_library(wanted)
         collected = _told_once(collected, before)
         hands = tuple(one.hand for one in collected)
         changed = before.add(
@@ -190,12 +201,13 @@ def remove_concept(
 
       loragate-server concepts remove our-mascot
     """
-    from loragate_server.app.folders import make_state_folder, own_library_folder, read_library
+    from loragate_server.app.folders import changeable_library
+    from loragate_server.app.state import make_state_folder
 
     with failures():
         wanted = load(config, {"library": library, "state_dir": state_dir})
         make_state_folder(wanted)
-        before = read_library(own_library_folder(wanted))
+        before = changeable_library(wanted)
         role = before.get(concept_id).role
         changed = before.remove(concept_id, usable=False)
     typer.echo(f"Removed {concept_id}; the library's digest is now {changed.digest[:12]}.")
@@ -214,8 +226,9 @@ def build_concepts(
 
       loragate-server concepts build --config /etc/loragate.yaml
     """
-    from loragate_server.app.folders import make_state_folder, open_library
+    from loragate_server.app.folders import open_library
     from loragate_server.app.startup import serve_bases
+    from loragate_server.app.state import make_state_folder
     from loragate_server.cli.progress import progress_bars
 
     with failures(), progress_bars() as report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,6 +17,7 @@ from loragate_server.cli.options import (
     StateOption,
     fail,
     load,
+    make_folders,
 )
 from loragate_server.cli.trial import (
     PROMPT,
@@ -90,8 +90,12 @@ def evaluate(
     wanted = load(config, {"state_dir": state_dir})
     entry = entry_of(wanted, base_model)
     choices = Choices(subjects, pictures, nouns, prompt, draw_steps, steps, learning_rate, batch)
+    choices.require_usable()
+    if out.exists() and not out.is_dir():
+        fail(f"--out {out} is a file; name a folder for the pages", EXIT_USAGE)
+    make_folders(wanted, None if estimate else out, "--out")
     from loragate_server.app.calibrating import calibration_file
-    from loragate_server.app.folders import make_state_folder, served_library
+    from loragate_server.app.folders import served_library
     from loragate_server.app.startup import engine_builder
     from loragate_server.cli.progress import progress_bars
     from loragate_server.progress import at_once
@@ -104,9 +108,6 @@ def evaluate(
         policy = _policy(wanted)
         if calibration_file(wanted, entry.name) is None and not estimate:
             _fail_uncalibrated(entry.name)  # before hours, and not after them
-        make_state_folder(wanted)
-        if not estimate:
-            _require_writable(out)
         library = served_library(wanted)
         base = load_entry(entry)
         enrolled = enrol(
@@ -132,15 +133,6 @@ def evaluate(
     _say(made, files)
     if made.promise_holds is False:
         raise typer.Exit(EXIT_FOUND_WRONG)
-
-
-def _require_writable(out: Path) -> None:
-    """Before the long work, and not after it."""
-    if out.exists() and not out.is_dir():
-        fail(f"--out {out} is a file; name a folder for the pages", EXIT_USAGE)
-    out.mkdir(parents=True, exist_ok=True)
-    if not os.access(out, os.W_OK):
-        fail(f"--out {out} cannot be written; name another folder", EXIT_USAGE)
 
 
 def _policy(config: Config) -> Policy:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loragate_server.cli.group import Group
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
@@ -34,7 +35,7 @@ DEFAULT_MOST = 100
 PAUSE_S = 0.05
 """Between two batches, so that whoever waits for a lock gets it."""
 
-events = typer.Typer(no_args_is_help=True, help="Events that wait for their receivers.")
+events = Group(no_args_is_help=True, help="Events that wait for their receivers.")
 
 IdsArgument = Annotated[
     list[str] | None, typer.Argument(help="Ids of events, as `list` shows them.")

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from loragate_server.cli.group import Group
 from loragate_server.cli.options import EXIT_FOUND_WRONG, ConfigOption, failures, load
 
-intercept = typer.Typer(no_args_is_help=True, help="How requests to image servers are read.")
+intercept = Group(no_args_is_help=True, help="How requests to image servers are read.")
 
 
 @intercept.callback()

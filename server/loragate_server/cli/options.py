@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
@@ -18,6 +19,8 @@ from loragate_server.out_of_memory import is_out_of_memory
 EXIT_FOUND_WRONG = 1
 EXIT_USAGE = 2
 EXIT_FAILED = 3
+EXIT_INTERRUPTED = 130
+"""As a shell tells of a process that SIGINT has ended."""
 
 NO_MEMORY = (
     "there is no memory left on the machine or its device. End what else uses it, choose a device "
@@ -73,6 +76,31 @@ def moment(option: str, text: str, last: bool) -> datetime | None:
         return found if found.tzinfo else found.replace(tzinfo=UTC)
     begin = datetime.combine(day, time(), UTC)
     return begin + timedelta(days=1) if last else begin
+
+
+def make_folders(config: Config, results: Path | None = None, option: str = "") -> None:
+    """Makes the state directory and a folder of results, or ends the command before long work.
+
+    Args:
+        config: names the state directory.
+        results: the folder of results; None for none.
+        option: by which it was named.
+    """
+    from loragate_server.app.state import make_state_folder
+
+    with failures():
+        make_state_folder(config)
+    if results is None:
+        return
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        fail(
+            f"{option}: {results} cannot be written ({error.strerror}); name another place",
+            EXIT_FAILED,
+        )
 
 
 @contextmanager

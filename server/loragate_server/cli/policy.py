@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loragate_server.cli.group import Group
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
@@ -24,7 +25,7 @@ from loragate_server.errors import NoDecisionError
 if TYPE_CHECKING:
     from loragate_server.policy.policy import Policy
 
-policy = typer.Typer(no_args_is_help=True, help="The policy file.")
+policy = Group(no_args_is_help=True, help="The policy file.")
 
 
 @policy.callback()
@@ -48,7 +49,7 @@ def policy_check(
 
       loragate-server policy check policy.yaml && kubectl apply ...
     """
-    from loragate_server.app.preflight import rules_without_concept
+    from loragate_server.app.preflight import rules_without_concept, unreadable_library
     from loragate_server.policy.parse import parse_policy
 
     wanted = load(config, {"library": library, "state_dir": state_dir})
@@ -58,6 +59,10 @@ def policy_check(
         fail(f"{file} cannot be read: {error.strerror}", EXIT_FAILED)
     except NoDecisionError as error:
         fail(error.message, EXIT_FOUND_WRONG)
+    if why := unreadable_library(wanted.library_folder):
+        if library is not None:
+            fail(why, EXIT_FAILED)
+        warn([f"{why}; no rule was held against it"])
     warn(rules_without_concept(file, wanted.library_folder))
     warn(f"policy {file}: {line}" for line in idle_entries(checked, datetime.now(UTC)))
     typer.echo(f"{file}: valid, mode {checked.mode.lower()}, revision {checked.digest[:12]}")

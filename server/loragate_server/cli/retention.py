@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loragate_server.cli.group import Group
 from loragate_server.cli.options import (
     EXIT_FAILED,
     EXIT_FOUND_WRONG,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from loragate_server.record.database import Database
     from loragate_server.record.retention.pruner import Tally
 
-retention = typer.Typer(no_args_is_help=True, help="What is kept for how long, and what goes.")
-hold = typer.Typer(no_args_is_help=True, help="What nobody may prune, whatever its age.")
+retention = Group(no_args_is_help=True, help="What is kept for how long, and what goes.")
+hold = Group(no_args_is_help=True, help="What nobody may prune, whatever its age.")
 retention.add_typer(hold, name="hold")
 
 

@@ -6,9 +6,10 @@ import json
 
 import typer
 
+from loragate_server.cli.group import Group
 from loragate_server.cli.options import EXIT_FAILED, ConfigOption, StateOption, fail, load
 
-signing = typer.Typer(no_args_is_help=True, help="The keys that verdicts are signed with.")
+signing = Group(no_args_is_help=True, help="The keys that verdicts are signed with.")
 
 
 @signing.callback()

@@ -121,6 +121,23 @@ class Choices:
     learning_rate: float
     batch: int
 
+    def require_usable(self) -> None:
+        """Ends the command for what shows without the base model, before that is loaded."""
+        from loragate_server.trials.folders import subjects_in
+        from loragate_server.trials.nouns import read_nouns
+
+        with trial_failures():
+            if self.prompt.count("{}") != 1:
+                fail(
+                    f"the prompt {self.prompt!r} has to hold {{}} once, for the noun",
+                    EXIT_FOUND_WRONG,
+                )
+            if self.nouns is not None:
+                read_nouns(self.nouns)
+            for folder in (self.subjects, self.pictures):
+                if folder is not None:
+                    subjects_in(folder)
+
     def settings(self) -> SchoolSettings:
         """The same for the room that trains."""
         from loragate_server.trials.drawing import DrawingSettings

@@ -16,7 +16,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from loragate_server.concepts.concept import Concept
-from loragate_server.concepts.entries import entry_of, require_counts
+from loragate_server.concepts.entries import entry_of, require_counts, require_valid
 from loragate_server.concepts.manifest import (
     FILE_NAME,
     ConceptEntry,
@@ -124,6 +124,18 @@ class ConceptLibrary:
             self._write(manifest)
         return ConceptLibrary.read(self.folder)
 
+    def require_addable(self, concept: Concept, pictures: Sequence[bytes]) -> None:
+        """Whether `add` would store a concept, as the library is now; writes nothing.
+
+        Raises:
+            NoDecisionError: as `add`.
+        """
+        require_valid(concept, len(pictures))
+        for index, data in enumerate(pictures):
+            read_picture(data, str(index))
+        if self.stored(concept.concept_id) is not None:
+            raise concept_exists(concept.concept_id)
+
     def _store(
         self,
         concept: Concept,
@@ -134,12 +146,7 @@ class ConceptLibrary:
         """Writes the pictures of a concept that the manifest does not name yet."""
         decoded = [read_picture(data, str(index)) for index, data in enumerate(pictures)]
         if any(known.id == concept.concept_id for known in manifest.concepts):
-            raise NoDecisionError(
-                ErrorReason.CONCEPT_EXISTS,
-                f"A concept {concept.concept_id!r} exists already.",
-                remedy="Choose another id, or remove the old concept first (`concepts remove`).",
-                metadata={"concept_id": concept.concept_id},
-            )
+            raise concept_exists(concept.concept_id)
         taken = {name for known in manifest.concepts for name, _ in known.files} | set(avoided)
         free = (f"pictures/{concept.concept_id}/{index}.png" for index in count())
         names = tuple(islice((name for name in free if name not in taken), len(decoded)))
@@ -303,6 +310,16 @@ def _digest(manifest: Manifest, concepts: Sequence[Concept]) -> str:
         for sha256 in concept.picture_sha256:
             digest.update(bytes.fromhex(sha256))
     return digest.hexdigest()
+
+
+def concept_exists(concept_id: str) -> NoDecisionError:
+    """What is said where a concept is to be added under an id that is taken."""
+    return NoDecisionError(
+        ErrorReason.CONCEPT_EXISTS,
+        f"A concept {concept_id!r} exists already.",
+        remedy="Choose another id, or remove the old concept first (`concepts remove`).",
+        metadata={"concept_id": concept_id},
+    )
 
 
 def concept_unknown(concept_id: str, kind: str = "concept") -> NoDecisionError:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -85,16 +86,22 @@ def _variables() -> list[str]:
     names = []
     for name, field in Config.model_fields.items():
         names.append(f"{ENVIRONMENT_PREFIX}{name}".upper())
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            names += [f"{names[-1]}__{inner}".upper() for inner in section.model_fields]
+        variable = names[-1]
+        for section in (field.annotation, *get_args(field.annotation)):  # of `Section | None` too
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                names += [f"{variable}__{inner}".upper() for inner in section.model_fields]
     return names
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """The one of `known` that was likely meant, or ""."""
-    guesses = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
-    return guesses[0] if guesses else ""
+    """The one of `known` that was likely meant, or "".
+
+    What all of them begin with tells none from another, and would make short names alike.
+    """
+    own = {one.removeprefix(ENVIRONMENT_PREFIX): one for one in known}
+    wanted = name.removeprefix(ENVIRONMENT_PREFIX)
+    guesses = difflib.get_close_matches(wanted, list(own), n=1, cutoff=0.8)
+    return own[guesses[0]] if guesses else ""
 
 
 def _environment() -> dict[str, Any]:
@@ -105,16 +112,27 @@ def _environment() -> dict[str, Any]:
     try:
         return EnvSettingsSource(_Variables)()
     except SettingsError as error:
-        raise ConfigError(
-            f"environment: {error}; lists and sections are written as JSON"
-        ) from error
+        raise ConfigError(_not_json(error)) from error
+
+
+def _not_json(error: SettingsError) -> str:
+    """Which variables it may be; the error names the section alone, in words of a library."""
+    found = re.search(r'field "(\w+)"', str(error))
+    variable = f"{ENVIRONMENT_PREFIX}{found[1]}".upper() if found else ""
+    named = [one for one in sorted(os.environ) if one.upper().partition("__")[0] == variable]
+    return (
+        f"environment: {', '.join(named) or error}: lists and sections are written as JSON, such "
+        """as LORAGATE_INTAKE__ROOTS='["/srv/loras"]'"""
+    )
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         text = file.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: cannot be read: it is no text in UTF-8") from error
     try:
         content = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:

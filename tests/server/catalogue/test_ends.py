@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -112,9 +113,17 @@ def test_a_source_without_adapters_is_refused_before_a_model_is_loaded(
 def test_a_signal_ends_a_scan_that_still_builds_its_gradients(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "one.safetensors").touch()
-    nowhere = Cluster("127.0.0.1:1", {}, tmp_path)  # is not asked before all is built
     empty = {"LORAGATE_CACHE_DIR": str(tmp_path / "cache")}
-    with scanning(nowhere, "scan", tmp_path / "source", tmp_path, variables=empty) as scan:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,  # is asked nothing before all is built
+        scanning(
+            Cluster(f"127.0.0.1:{silent.getsockname()[1]}", {}, tmp_path),
+            "scan",
+            tmp_path / "source",
+            tmp_path,
+            variables=empty,
+        ) as scan,
+    ):
         scan.until(lambda: "gradients of emoji-tiny" in scan.said)
         assert "loading emoji-tiny\n" in scan.said
         told_s = time.monotonic()
