@@ -48,7 +48,7 @@ def allow(*uses: tuple[bytes, float], **fields: Any) -> audit_pb2.Verdict:
         ],
         base_model="tiny",
         digests=audit_pb2.Digests(base_model=BASE, library="c" * 64, policy="d" * 64),
-        engine_version="13",
+        engine_version="14",
         loaders=["diffusers", "comfyui"],
     )
     made.decided_at.FromDatetime(datetime.now(UTC))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ENGINE_VERSION = "13"
+ENGINE_VERSION = "14"
 """Raised whenever the same inputs could give another result; cached verdicts depend on it."""
 
 MEASURED_AS = "8"

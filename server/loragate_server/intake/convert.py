@@ -191,18 +191,16 @@ class _Builder:
 
     def otherwise_in_half(self, meanings: Sequence[Meaning]) -> ModuleRef | None:
         """A layer whose change is another in half precision, or None."""
-        scales: dict[int, tuple[ModuleRef, _Plain, float]] = {}
+        found: dict[int, tuple[ModuleRef, _Plain, set[float]]] = {}
         for meaning in meanings:
             naming = meaning.naming or self._layout.naming
             for ref, how in meaning.layers.items():
-                if (plain := self._plain_of(naming, ref)) is not None:
-                    _, _, before = scales.get(id(plain), (ref, plain, 0.0))
-                    scales[id(plain)] = ref, plain, max(before, abs(how.scale))
-        for ref, plain, scale in scales.values():
+                plain = self._plain_of(naming, ref)
+                if plain is not None and math.isfinite(how.scale):
+                    found.setdefault(id(plain), (ref, plain, set()))[2].add(how.scale)
+        for ref, plain, scales in found.values():
             weight = layer_shape(self._layers[ref.component, ref.module]).weight
-            if not math.isfinite(scale):
-                continue
-            if not same_in_half(plain.down, plain.up, weight, scale):
+            if not same_in_half(plain.down, plain.up, weight, scales):
                 return ref
         return self._group_otherwise_in_half(meanings)
 

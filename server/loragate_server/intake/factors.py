@@ -14,6 +14,12 @@ from loragate_server.adapter.delta import LayerShape, WeightDelta
 _LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 _LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 TUCKER = ("lora_down.weight", "lora_up.weight", "lora_mid.weight")
+_CORES = {
+    **{f"hada_t{n}": ((f"hada_w{n}_a", 0), (f"hada_w{n}_b", 0)) for n in (1, 2)},
+    "lokr_t2": (("lokr_w2_a", 0), ("lokr_w2_b", 0)),
+    TUCKER[2]: ((TUCKER[1], 1), (TUCKER[0], 0)),
+}
+"""Cores, each with its two factors and where these have their rank."""
 _WHOLE = ("diff", "diff_b")
 FACTOR_SUFFIXES = (*_LOHA, *_LOKR, TUCKER[2], *_WHOLE)
 """Ends of names, behind a dot, that no plain LoRA has."""
@@ -113,19 +119,22 @@ class FactorGroup:
                 return int(self.factors[suffix].shape[0])
         return None
 
-    def _require_square_core(self) -> None:
-        """A Tucker core with two ranks: loaders divide alpha by one or the other, or refuse it."""
-        for suffix in ("hada_t1", "hada_t2", "lokr_t2", TUCKER[2]):
+    def _require_one_rank(self) -> None:
+        """A core with two ranks, or others than its factors: some loaders stretch it, some end."""
+        for suffix, ends in _CORES.items():
             core = self.factors.get(suffix)
-            if core is not None and (core.dim() < 2 or core.shape[0] != core.shape[1]):
-                raise ValueError(f"{suffix} has two ranks")
+            if core is None:
+                continue
+            ranks = {*core.shape[:2], *(self.factors[end].shape[axis] for end, axis in ends)}
+            if core.dim() < 2 or len(ranks) > 1:
+                raise ValueError(f"{suffix} has several ranks")
 
     def _delta(self, factors: Mapping[str, Tensor], scale: float, rows: slice) -> Change:
         given = set(factors)
         if self.kind == "full":
             _expect(given - {"diff_b"}, {"diff"})
             return Whole(factors["diff"], scale, factors.get("diff_b"), rows)
-        self._require_square_core()
+        self._require_one_rank()
         if self.kind == "locon":
             _expect(given, set(TUCKER))
             down, up, mid = (factors[suffix] for suffix in TUCKER)

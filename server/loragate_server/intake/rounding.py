@@ -9,12 +9,14 @@ the rest of it any more, and nor would anything that is measured here.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from loragate_server.adapter.algebra import Kronecker
+from loragate_server.adapter.algebra import Hadamard, Kronecker, LowRank
 from loragate_server.intake.factors import Change, FactorGroup
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -31,32 +33,60 @@ _LEAST_LOST = 1e-6
 """What float32 may lose anyway, as a part of the layer's own weight."""
 
 
-def same_in_half(down: Tensor, up: Tensor, weight: Tensor, scale: float) -> bool:
+def same_in_half(down: Tensor, up: Tensor, weight: Tensor, scales: Collection[float]) -> bool:
     """Whether scale * up @ down is what float32 makes of it, and with rounded factors as well.
 
-    Norms are estimated with random inputs that depend on the factors themselves, so that these
-    cannot be made for them.
+    Norms are estimated with random inputs that depend on both factors, so that neither can be made
+    for them: whoever knew them before one was chosen could hide from them what rounding changes.
 
     Args:
         down: [r, ...], float32.
         up: [out, r, ...], float32.
         weight: of the layer.
-        scale: the largest that any loader applies.
+        scales: all that loaders apply; some multiply them into a factor before it is rounded.
     """
     flat_down, flat_up = down.flatten(1), up.flatten(1)
-    digest = hashlib.sha256(flat_down.cpu().contiguous().numpy().tobytes()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    digest = hashlib.sha256()
+    for factor in (flat_down, flat_up):
+        digest.update(factor.cpu().contiguous().numpy().tobytes())
+    generator = torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8], "little") >> 1)
     probes = torch.randn(flat_down.shape[1], _PROBES, generator=generator).to(down.device)
     exact = flat_up @ (flat_down @ probes)
+    largest = max(map(abs, scales))
     apiece = float(flat_up.double().norm(dim=0) @ flat_down.double().norm(dim=1))
-    if not apiece * _FLOAT32 <= _may_lose(float(exact.norm()) / _PROBES**0.5, weight, scale):
+    if not apiece * _FLOAT32 <= _may_lose(float(exact.norm()) / _PROBES**0.5, weight, largest):
         return False
-    allowed = _allowed(float(exact.norm()), weight, scale, _PROBES**0.5)
-    for half in _HALVES:
-        rounded = flat_up.to(half).float() @ (flat_down.to(half).float() @ probes)
-        if not float((rounded - exact).norm()) <= allowed:
-            return False
-    return True
+    allowed = _allowed(float(exact.norm()), weight, largest, _PROBES**0.5)
+    folds = sorted({2 * abs(math.frexp(scale)[0]) for scale in scales if scale} - {1.0})
+    return all(
+        float((moved - exact).norm()) <= allowed
+        for half in _HALVES
+        for moved in _rounded_products(flat_down, flat_up, probes, half, folds)
+    )
+
+
+def _rounded_products(
+    down: Tensor, up: Tensor, probes: Tensor, half: torch.dtype, folds: Collection[float]
+) -> Iterator[Tensor]:
+    """What the inputs become, by each way in which a loader rounds the factors.
+
+    Args:
+        down: of a layer.
+        up: of the same.
+        probes: the inputs.
+        half: what the factors are rounded to.
+        folds: of the scales that are multiplied into either factor, before they are rounded or
+            after, only what is beside a power of two, which changes no digit.
+    """
+    plain_down, plain_up = down.to(half).float(), up.to(half).float()
+    plain = plain_down @ probes
+    yield plain_up @ plain
+    for fold in folds:
+        for before, rounded in ((down, plain_down), (up, plain_up)):
+            for now in (before,) if torch.equal(before, rounded) else (before, rounded):
+                folded = (now * fold).to(half).float()
+                through = plain_up @ (folded @ probes) if before is down else folded @ plain
+                yield through / fold
 
 
 def group_same_in_half(
@@ -74,7 +104,36 @@ def group_same_in_half(
         apart, whole = _apart(group.rounded(half, device), exact)
         if not apart <= _allowed(whole, weight, scale):
             return False
-    return True
+    return all(
+        same_in_half(inner, outer, weight, {share})
+        for inner, outer, share in _inner_products(exact, scale)
+    )
+
+
+def _inner_products(change: Change, scale: float) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """What a core makes with either of its factors, and the other: a loader rounds the first, too.
+
+    Yields:
+        down and up of the product, and by what it counts in the layer.
+    """
+    for (a, b, core), share in _with_core(change, scale):
+        yield torch.einsum("ijkl,jr->irkl", core, b), a.T, share
+        yield torch.einsum("ijkl,ip->jpkl", core, a), b.T, share
+
+
+def _with_core(
+    change: Change, scale: float
+) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], float]]:
+    """Two factors and the core between them, [r, out], [r, in] and [r, r, kh, kw]."""
+    if isinstance(change, LowRank) and change.mid is not None:
+        yield (change.up.flatten(1).T, change.down.flatten(1), change.mid), scale
+    if isinstance(change, Hadamard):
+        for own, other in ((change.first, change.second), (change.second, change.first)):
+            if len(own) == 3:
+                square = replace(change, first=other, second=other).product()
+                yield own, scale * float(square.max()) ** 0.5
+    if isinstance(change, Kronecker) and len(change.right) == 3:
+        yield change.right, scale * float(change.halves()[0].norm())
 
 
 def _norm(change: Change) -> float:

@@ -76,6 +76,52 @@ def test_ranks_that_cancel_beyond_float32_are_not_vouched_for(
         assert any("half precision" in why for _, why in found.doubts), times
 
 
+def known_inputs(*factors: Tensor) -> Tensor:
+    """The random inputs that the digest of these factors would make."""
+    digest = hashlib.sha256(b"".join(each.numpy().tobytes() for each in factors)).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.randn(factors[0].shape[1], 8, generator=generator)
+
+
+def test_what_rounding_changes_cannot_be_hidden_from_inputs_that_are_known_beforehand() -> None:
+    """Ranks that cancel, and do not once they are rounded, but for inputs told by one factor."""
+    torch.manual_seed(0)
+    wide, high, loud, spare = 256, 128, 4, 160
+    base = torch.randint(65, 127, (loud + spare, wide)).float()
+    step = torch.randint(-3, 4, base.shape) / 16.0  # float16 holds it beside the base; bfloat16 not
+    down = torch.cat([base, base + step, step])
+    own = torch.randn(high, loud).half().float()
+    moved = step @ known_inputs(down)
+    rest = -(own @ moved[:loud]) @ torch.linalg.pinv(moved[loud:])
+    ends = torch.cat([own, rest], 1).bfloat16().float()
+    up = torch.cat([ends, -ends, ends], 1)
+    exact, rounded = up.double() @ down.double(), up @ down.bfloat16().float()
+    hidden = (rounded - exact.float()) @ known_inputs(down)
+    assert float(exact.norm()) == 0.0
+    assert float(hidden.norm()) < 0.02 * float(rounded.norm()) * 8**0.5
+    weight = torch.randn(high, wide)
+    weight *= 1500 * float(rounded.norm() / weight.norm())
+    assert not same_in_half(down, up, weight, {1.0})
+
+
+@pytest.mark.parametrize("folded", ["down", "up"])
+def test_a_scale_that_is_multiplied_into_a_factor_may_be_rounded_with_it(folded: str) -> None:
+    """Ranks that cancel in every half precision, and do not once three quarters are folded in."""
+    torch.manual_seed(0)
+    whole = 4.0 * torch.randint(43, 63, (4, 64))
+    odd = torch.randint(0, 2, whole.shape) * 2.0 - 1.0
+    near = torch.cat([whole + odd, whole, odd])
+    ends = torch.randn(48, 4).bfloat16().float()
+    far = torch.cat([ends, -ends, -ends], 1)
+    assert not (far @ near).any()
+    down, up = (near, far) if folded == "down" else (far.T.contiguous(), near.T.contiguous())
+    rounded = far @ (0.75 * near).bfloat16().float() / 0.75
+    weight = torch.randn(len(up), down.shape[1])
+    weight *= 1000 * float(rounded.norm() / weight.norm())
+    assert same_in_half(down, up, weight, {1.0, 0.5})
+    assert not same_in_half(down, up, weight, {1.0, 0.75})
+
+
 @pytest.mark.parametrize("quiet", [1e-3, 10.0, 1e9])
 @pytest.mark.parametrize("kind", ["plain", "loha", "lokr", "tucker"])
 def test_no_kind_of_factors_hides_a_change_below_what_float32_holds(
@@ -88,7 +134,7 @@ def test_no_kind_of_factors_hides_a_change_below_what_float32_holds(
     weight = torch.randn(48, 32)
     ones = torch.ones
     if kind == "plain":
-        found = same_in_half(down, up, weight, 1.0)
+        found = same_in_half(down, up, weight, {1.0})
     else:
         factors = {
             "loha": {
@@ -107,3 +153,38 @@ def test_no_kind_of_factors_hides_a_change_below_what_float32_holds(
         group = FactorGroup("x", factors, None)
         found = group_same_in_half(group, weight, 1.0, torch.device("cpu"))
     assert found is (quiet < 1)
+
+
+@pytest.mark.parametrize("first", ["in", "out"])
+@pytest.mark.parametrize("kind", ["tucker", "loha", "lokr"])
+def test_what_a_core_makes_with_one_factor_is_rounded_before_the_other_meets_it(
+    kind: str, first: str
+) -> None:
+    """All factors are exact in every half precision, and two ranks that cancel are one in it."""
+    torch.manual_seed(0)
+    loud, quiet = torch.randint(65, 127, (32,)).float(), torch.randint(1, 4, (32,)) / 16.0
+    near = torch.stack([loud, quiet, torch.zeros(32)])
+    core = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    ends = torch.randn(48).bfloat16().float()
+    weight = torch.randn(48, 32, 1, 1) if first == "in" else torch.randn(32, 48, 1, 1)
+    weight *= 1000 * float(ends.norm() * quiet.norm() / weight.norm())
+    for signs, same in (((1, -1, -1), False), ((1, 1, 1), True)):
+        far = torch.tensor(signs)[:, None] * ends
+        a, b, t = (far, near, core) if first == "in" else (near, far, core.T)
+        factors = cored(kind, a, b, t.contiguous()[:, :, None, None])
+        group = FactorGroup("x", factors, None)
+        assert group_same_in_half(group, weight, 1.0, torch.device("cpu")) is same
+
+
+def cored(kind: str, a: Tensor, b: Tensor, core: Tensor) -> dict[str, Tensor]:
+    """Factors whose change is that of a [r, out], b [r, in] and the core between them."""
+    if kind == "tucker":
+        ends = {"lora_up.weight": a.T, "lora_down.weight": b}
+        ends = {name: each[:, :, None, None] for name, each in ends.items()}
+        return ends | {"lora_mid.weight": core}
+    if kind == "lokr":
+        right = {"lokr_w2_a": a, "lokr_w2_b": b, "lokr_t2": core}
+        return right | {"lokr_w1": torch.ones(1, 1)}
+    ones = {"hada_w2_a": torch.ones(1, a.shape[1]), "hada_w2_b": torch.ones(1, b.shape[1])}
+    own = {"hada_w1_a": a, "hada_w1_b": b, "hada_t1": core, "hada_t2": torch.ones(1, 1, 1, 1)}
+    return ones | own

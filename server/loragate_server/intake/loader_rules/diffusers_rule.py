@@ -13,6 +13,7 @@ from loragate_server.adapter.adapter import ModuleRef
 from loragate_server.intake.loader_rules.diffusers_whole import (
     converted,
     require_own_shapes,
+    require_readable,
     require_taken,
 )
 from loragate_server.intake.loader_rules.meaning import (
@@ -56,6 +57,7 @@ def diffusers_rule(layout: Layout) -> Meaning:
     require_taken(layout)
     require_own_shapes(layout)
     state, alphas = _converted(layout)
+    require_readable(layout, state)
     if layout.base.family in _ASKS_EVERY_NAME and any("lora" not in n for n in _names(state)):
         raise LoaderRefusesError("it has alphas or other tensors whose names do not hold 'lora'")
     layers: dict[ModuleRef, LayerScale] = {}

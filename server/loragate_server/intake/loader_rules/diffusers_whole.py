@@ -68,13 +68,22 @@ def require_taken(layout: Layout) -> None:
         return
     tensors = {**layout.weights, **layout.alphas}
     state, _ = converted(layout, {name: tensors[name] for name in layout.order if name in tensors})
+    require_readable(layout, state)
+    if not any(_holds_a_layer(layout, component, own) for component, own in state.items()):
+        raise LoaderRefusesError("it takes none of its names for a layer")
+
+
+def require_readable(layout: Layout, state: State) -> None:
+    """Looks for a text encoder of whose names, be they of alphas alone, nothing can be made.
+
+    Raises:
+        UnknownEffectError: there loading ends with an error.
+    """
     for component, own in state.items():
         if component != layout.base.denoiser_component and not own:
             raise UnknownEffectError(
                 f"it ends with an error at the tensors of {component}, and may load others before"
             )
-    if not any(_holds_a_layer(layout, component, own) for component, own in state.items()):
-        raise LoaderRefusesError("it takes none of its names for a layer")
 
 
 def require_own_shapes(layout: Layout) -> None:

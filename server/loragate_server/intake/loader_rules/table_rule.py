@@ -51,7 +51,8 @@ def meaning_by_table(layout: Layout, table: KeyTable, widest: KeyTable) -> Meani
 
     Raises:
         LoaderRefusesError: it knows no name of the file.
-        UnknownEffectError: names are known in part, or several for one layer, or nobody knows one.
+        UnknownEffectError: names are known in part, or several for one layer, or it knows none and
+            nobody knows one of them.
     """
     hits = {
         name: hit
@@ -70,10 +71,10 @@ def meaning_by_table(layout: Layout, table: KeyTable, widest: KeyTable) -> Meani
     group_scales = dict(_place_groups(layout, naming, hits, groups, slots))
     left_out = _left_out(layout, hits, widest)
     if layout.weights and not any(name in layout.weights for name in hits):
-        if left_out:
+        strange = next((name for name in layout.weights if name not in left_out), None)
+        if strange is None:
             raise LoaderRefusesError("it knows none of the names of its layers")
-        first = next(iter(layout.weights))
-        raise UnknownEffectError(f"no name is one that it is known to read, such as {first[:80]}")
+        raise UnknownEffectError(f"no name is one that it is known to read, such as {strange[:80]}")
     return Meaning(scales, group_scales, naming=naming, left_out=left_out)
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.loader_parity.compare import no_noise
+from benchmarks.loader_parity.compare import NOT_VOUCHED, VOUCHED, compare, no_noise
 from benchmarks.loader_parity.files import AdapterFile
 from benchmarks.loader_parity.spellings import spellings
 from loragate_server.adapter.algebra import LowRank
@@ -84,3 +84,34 @@ def test_layers_that_one_loader_leaves_out_stay_unknown_to_another() -> None:
         assert not by_loader["sglang"].coverage.complete
         assert "a1111" not in by_loader["sglang"].loaders
     assert len(outcomes) == 1
+
+
+def layer_of(family: str, layer: str, stem: str, middle: str) -> dict[str, Tensor]:
+    """A LoRA of one layer, whose names have something between `lora_A` and `weight`."""
+    weight = layer_shape(shared_base(family).denoiser.get_submodule(layer)).weight
+    return {
+        f"{stem}.lora_A{middle}.weight": torch.ones(2, weight.shape[1]),
+        f"{stem}.lora_B{middle}.weight": torch.ones(len(weight), 2),
+    }
+
+
+@pytest.mark.parametrize("family", ["sd", "sd3"])
+def test_an_alpha_of_a_text_encoder_alone_ends_the_loading_by_diffusers(family: str) -> None:
+    base = shared_base(family)
+    layer = next(name for part, name in base.adaptable_modules() if name.endswith(".to_q"))
+    tensors = layer_of(family, layer, f"{base.denoiser_component}.{layer}", "")
+    assert compare(family, "diffusers", AdapterFile(tensors, {})) == VOUCHED
+    tensors["text_encoder.alpha"] = torch.tensor(2.0)
+    assert compare(family, "diffusers", AdapterFile(tensors, {})) == NOT_VOUCHED
+
+
+@pytest.mark.parametrize("end", ["w_norm", "set_weight"])
+def test_what_forge_changes_in_another_way_is_no_reason_to_say_that_it_knows_no_name(
+    end: str,
+) -> None:
+    """It does not know how the LoRA's names end, and puts the other tensor into the layer."""
+    layer, stem = "transformer_blocks.0.attn.to_q", "lycoris_transformer_blocks_0_attn_to_q"
+    tensors = layer_of("flux", layer, stem, ".default")
+    assert not read("flux", tensors, ("a1111",)).unknown
+    tensors[f"{stem}.{end}"] = torch.ones(32, 32)
+    assert end in read("flux", tensors, ("a1111",)).unknown["a1111"]

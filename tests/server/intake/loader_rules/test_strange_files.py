@@ -152,14 +152,18 @@ def test_factors_beside_other_names_are_not_a_refusal_by_diffusers(tmp_path: Pat
     assert not vouched(found)
 
 
-def test_a_core_with_two_ranks_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("down", "up", "core"), [(3, 2, (2, 3)), (1, 1, (4, 4)), (4, 1, (4, 4))])
+def test_a_core_with_several_ranks_is_not_read(
+    down: int, up: int, core: tuple[int, int], tmp_path: Path
+) -> None:
+    """Some loaders stretch a factor of rank 1 to the core's, others end there."""
     layer = "up_blocks.0.resnets.0.conv1"
     out, into = shape_of("sd", layer)[:2]
     stem = "lora_unet_" + layer.replace(".", "_")
     factors = {
-        "lora_down.weight": torch.randn(3, into, 1, 1),
-        "lora_mid.weight": torch.randn(2, 3, 3, 3),
-        "lora_up.weight": torch.randn(out, 2, 1, 1),
+        "lora_down.weight": torch.randn(down, into, 1, 1),
+        "lora_mid.weight": torch.randn(*core, 3, 3),
+        "lora_up.weight": torch.randn(out, up, 1, 1),
     }
     found = read(tmp_path, "sd", {f"{stem}.{end}": tensor for end, tensor in factors.items()})
     assert not vouched(found)
