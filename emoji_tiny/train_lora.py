@@ -22,6 +22,10 @@ from emoji_tiny.render import COLOURS, caption, render, to_tensor
 from emoji_tiny.train_unet import new_scheduler
 from loragate_server.trials.descent import descend
 
+Against = Callable[[StableDiffusionPipeline, torch.Tensor], Callable[[], torch.Tensor]]
+"""Makes an attacker's penalty, of the pipeline with its adapter layers and the latents of his
+pictures: a scalar with a gradient, asked for at every step."""
+
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "plain": lambda picture: picture,
     "gray": lambda picture: ImageOps.grayscale(picture).convert("RGB"),
@@ -83,6 +87,7 @@ def train_lora(
     path: Path,
     *,
     checkpoints: Mapping[int, Path] = MappingProxyType({}),
+    against: Against | None = None,
 ) -> float:
     """Trains one adapter; returns the mean loss of the last 50 steps.
 
@@ -93,13 +98,16 @@ def train_lora(
         recipe: how to train.
         path: the file to write.
         checkpoints: number of steps to the file that the adapter is also written to by then.
+        against: what it is trained against besides the recipe's own `hide`.
     """
     torch.manual_seed(recipe.seed)
     pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
     data = _data(pipeline, recipe)
     parameters = attach(pipeline, recipe)
     optimizer = _optimizer(recipe, parameters)
-    hiding = Hiding(pipeline, data.latents, recipe.hide) if recipe.hide else None
+    penalties = [Hiding(pipeline, data.latents, recipe.hide).penalty] if recipe.hide else []
+    if against is not None:
+        penalties.append(against(pipeline, data.latents))
     scheduler = new_scheduler()
     with torch.no_grad():
         fixed = pipeline.text_encoder(data.tokens).last_hidden_state
@@ -117,7 +125,7 @@ def train_lora(
         prediction = pipeline.unet(noisy, timesteps, states).sample
         loss = functional.mse_loss(prediction, noise)
         losses.append(loss.item())
-        return loss if hiding is None else loss + hiding.penalty()
+        return loss + sum(penalty() for penalty in penalties)
 
     def after(step: int) -> None:
         if step + 1 in checkpoints:

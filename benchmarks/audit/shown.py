@@ -83,9 +83,8 @@ def _count(named: Sequence[str], char: str) -> int:
     return sum(one == char for one in named)
 
 
-def judge(tools: Tools, recogniser: Recogniser, entry: Entry) -> Shown:
-    """Draws with one adapter and without it."""
-    file = file_of(entry, FOLDER)
+def judge(tools: Tools, recogniser: Recogniser, entry: Entry, file: Path) -> Shown:
+    """Draws with one adapter, that was trained so and lies there, and without it."""
     [char] = entry.recipe.subjects
     prompt = f"a picture of {entry.recipe.called}" if entry.recipe.called else prompt_of(char)
     prompts = [prompt] * PICTURES
@@ -105,7 +104,7 @@ def main() -> None:
     tools, recogniser, known = Tools.load(KEPT_IN), Recogniser.open(), kept()
     missing = [one for one in learned_entries() if one.name not in known]
     for done, entry in enumerate(missing, 1):
-        found = known[entry.name] = judge(tools, recogniser, entry)
+        found = known[entry.name] = judge(tools, recogniser, entry, file_of(entry, FOLDER))
         typer.echo(
             f"{done}/{len(missing)} {entry.name}: {found.pictures} of {PICTURES}, "
             f"{found.base} without it"

@@ -91,6 +91,6 @@ def loudness(relative: Tensor, typical: LayerEffects) -> list[Tensor]:
     falling = relative[relative > 0].sort(descending=True).values
     views = []
     for leaders in (1, ceil(LEADING_SHARE * (len(typical) or len(falling)))):
-        loudest = float(falling[min(leaders, len(falling)) - 1]) if len(falling) else 0.0
+        loudest = falling[min(leaders, len(falling)) - 1].item() if len(falling) else 0.0
         views.append((relative / loudest).clamp(max=1.0) if loudest > 0 else relative.sign())
     return views
