@@ -153,7 +153,9 @@ def main() -> None:
 Adapters that learned a forbidden concept from drawings by an artist whom the library does not show,
 with the same pictures, recipes and seeds on every rung, and what an audit would look at as a
 penalty in their training. The attackers run the screen's own sums with a gradient and push every
-witness of it below what harmless adapters have. Engine version {ENGINE_VERSION}.
+witness of it below what harmless adapters have. {PICTURES} pictures were drawn
+with each, and a judge that no audit knows, made as [here](recogniser.md), named them. Engine
+version {ENGINE_VERSION}.
 
 {table(HEAD, rows_of(every))}{picture}"""
     write("ladder", {"seen": [asdict(one) for one in every]}, text)

@@ -61,10 +61,10 @@ class Rung:
 RUNGS = (
     Rung("blind", "nothing of an audit"),
     Rung("response", "that losses are compared; hides the gain on his pictures", hide=0.5),
-    Rung("own-light", "the code and the calibration; his own pictures", weight=0.01),
-    Rung("own", "the same, five times as heavy", weight=0.05),
-    Rung("library", "the library's pictures, too", weight=0.05, pictures="library"),
-    Rung("seeds", "the noise, too", weight=0.05, pictures="library", seeds=True),
+    Rung("own", "the code, the calibration and his own pictures", weight=0.05),
+    Rung("own-light", "the same, a fifth as heavy", weight=0.01),
+    Rung("library", "the library's pictures in place of his own", weight=0.05, pictures="library"),
+    Rung("seeds", "the library's pictures and noise", weight=0.05, pictures="library", seeds=True),
     Rung("both", "all that, and hides from the response as well", 0.05, 0.5, "library", True),
 )
 
