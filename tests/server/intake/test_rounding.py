@@ -122,6 +122,26 @@ def test_a_scale_that_is_multiplied_into_a_factor_may_be_rounded_with_it(folded:
     assert not same_in_half(down, up, weight, {1.0, 0.75})
 
 
+@pytest.mark.parametrize("small", ["down", "up"])
+def test_a_scale_that_is_shared_out_may_make_small_numbers_of_either_factor_nothing(
+    small: str,
+) -> None:
+    """Ranks that cancel in every half precision; a sixteenth leaves one of them, in float16."""
+    torch.manual_seed(0)
+    tiny = torch.randint(0, 2, (4, 64)) * 2.0**-24
+    near = torch.cat([tiny * 2.0**20, tiny])
+    ends = (torch.randint(0, 2, (48, 4)) * 2.0 - 1.0) * 2.0**-5
+    far = torch.cat([ends, -(2.0**20) * ends], 1)
+    assert not (far @ near).any()
+    assert torch.equal(near.half().float(), near)
+    assert torch.equal(far.half().float(), far)
+    down, up = (near, far) if small == "down" else (far.T.contiguous(), near.T.contiguous())
+    weight = torch.randn(len(up), down.shape[1])
+    weight *= 1000 * float((ends @ near[:4]).norm() / weight.norm())
+    assert same_in_half(down, up, weight, {1.0})
+    assert not same_in_half(down, up, weight, {1.0, 1 / 16})
+
+
 @pytest.mark.parametrize("quiet", [1e-3, 10.0, 1e9])
 @pytest.mark.parametrize("kind", ["plain", "loha", "lokr", "tucker"])
 def test_no_kind_of_factors_hides_a_change_below_what_float32_holds(
